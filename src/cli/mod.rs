@@ -1,0 +1,72 @@
+//! The command line: one file a command. Each has `Args` and `run(Args) -> anyhow::Result<ExitCode>`; a command that
+//! needs the runtime starts it itself, so that the short ones stay quick.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod call;
+mod check;
+mod connect;
+mod demo;
+mod health;
+mod key;
+mod run;
+mod serve;
+mod stdio_demo;
+mod terminal;
+mod token;
+mod tools;
+
+/// Share stdio MCP servers with many remote clients.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Wrap the built-in MCP server and print how to call it
+    Demo(demo::Args),
+    /// Wrap one stdio MCP server, without a configuration file
+    Run(run::Args),
+    /// Serve what a configuration file describes
+    Serve(serve::Args),
+    /// Say everything that is wrong with a configuration file, and start nothing
+    Check(check::Args),
+    /// Make API keys
+    Key(key::Args),
+    /// Sign a development JWT
+    Token(token::Args),
+    /// List the tools behind a URL
+    Tools(tools::Args),
+    /// Call a tool behind a URL
+    Call(call::Args),
+    /// Speak stdio here and HTTP to a remote gateway
+    Connect(connect::Args),
+    /// The built-in MCP server, on stdio
+    StdioDemo(stdio_demo::Args),
+    /// Ask a gateway whether it is alive
+    Health(health::Args),
+}
+
+impl Cli {
+    /// Runs the command that was given.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Demo(args) => demo::run(args),
+            Command::Run(args) => run::run(args),
+            Command::Serve(args) => serve::run(args),
+            Command::Check(args) => check::run(args),
+            Command::Key(args) => key::run(args),
+            Command::Token(args) => token::run(args),
+            Command::Tools(args) => tools::run(args),
+            Command::Call(args) => call::run(args),
+            Command::Connect(args) => connect::run(args),
+            Command::StdioDemo(args) => stdio_demo::run(args),
+            Command::Health(args) => health::run(args),
+        }
+    }
+}
