@@ -4,3 +4,9 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod jsonrpc;
+pub mod process;
+pub mod session;
+pub mod stream;
+pub mod telemetry;
+pub mod worker;

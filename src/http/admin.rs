@@ -1,0 +1,38 @@
+//! Health, readiness and metrics.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+
+use super::app::App;
+use super::problem::{Reply, problem};
+
+/// `/healthz`: the process is alive.
+pub async fn healthz() -> Reply {
+    Response::new(Body::from("ok\n"))
+}
+
+/// `/readyz`: a new session would be served now.
+pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
+    if app.is_ready() {
+        return Response::new(Body::from("ready\n"));
+    }
+    let why = if app.shutdown.drain.is_cancelled() { "draining" } else { "sessions.max is reached" };
+    problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
+}
+
+/// `/metrics`: OpenMetrics text.
+pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
+    match app.metrics.render() {
+        Ok(text) => {
+            let mut reply = Response::new(Body::from(text));
+            let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(openmetrics));
+            reply
+        }
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics could not be written: {error}")),
+    }
+}

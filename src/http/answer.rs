@@ -1,0 +1,64 @@
+//! The response to a POST with requests in it: JSON where nothing but the answers is sent, a stream of events else.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::{Response, StatusCode};
+use tokio::time::{Instant, timeout_at};
+
+use super::headers::event_stream;
+use super::problem::{Reply, json};
+use crate::config::Http;
+use crate::session::Session;
+use crate::stream::{EventStream, Inbox, Item, encode_message};
+
+/// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for a keep-alive time, the
+/// response is a stream.
+pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &Http, session: &Arc<Session>) -> Reply {
+    let patience = Instant::now() + http.keep_alive;
+    let mut answers: Vec<Item> = Vec::with_capacity(requests);
+    while answers.len() < requests {
+        match timeout_at(patience, inbox.next()).await {
+            Ok(Some(item)) => {
+                let interim = !item.answer;
+                answers.push(item);
+                if interim {
+                    return stream(answers, inbox, http, session);
+                }
+            }
+            // Cancelled: the client does not want the answer any more, and gets a stream without it.
+            Ok(None) if answers.is_empty() || is_batch => return stream(answers, inbox, http, session),
+            Ok(None) => break,
+            Err(_) => return stream(answers, inbox, http, session),
+        }
+    }
+    match (answers.pop(), is_batch) {
+        (Some(only), false) => json(StatusCode::OK, only.message),
+        (Some(last), true) => {
+            answers.push(last);
+            json(StatusCode::OK, array(&answers))
+        }
+        (None, _) => stream(answers, inbox, http, session),
+    }
+}
+
+fn array(answers: &[Item]) -> Bytes {
+    let mut out = BytesMut::new();
+    for (index, answer) in answers.iter().enumerate() {
+        out.put_u8(if index == 0 { b'[' } else { b',' });
+        out.put_slice(&answer.message);
+    }
+    out.put_u8(b']');
+    out.freeze()
+}
+
+fn stream(so_far: Vec<Item>, inbox: Inbox, http: &Http, session: &Arc<Session>) -> Reply {
+    let mut first = BytesMut::new();
+    so_far.iter().for_each(|item| encode_message(&mut first, &item.message));
+    let first = (!first.is_empty()).then(|| first.freeze());
+    let body = EventStream::new(first, inbox, http.keep_alive, Box::new(Arc::clone(session)));
+    let mut reply = Response::new(Body::new(body));
+    event_stream(reply.headers_mut());
+    reply
+}

@@ -1,0 +1,117 @@
+//! Reads the headers that the transports define.
+
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::problem::{Reply, problem, rpc_error};
+use crate::jsonrpc::Code;
+
+/// `Mcp-Session-Id` (2025-03-26 to 2025-11-25).
+pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
+/// `MCP-Protocol-Version` (from 2025-06-18).
+pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+
+/// The revisions that the transports here carry.
+pub const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+/// The stateless revision: known, so that clients can be told to fall back.
+pub const MODERN: &str = "2026-07-28";
+/// The only revision with JSON-RPC batches.
+pub const WITH_BATCHES: &str = "2025-03-26";
+
+fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
+    let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim();
+        range == "*/*"
+            || range.eq_ignore_ascii_case(wanted)
+            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+    })
+}
+
+/// A POST must accept both forms of an answer (Streamable HTTP, "Sending Messages to the Server").
+pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Reply> {
+    if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
+        return Ok(());
+    }
+    Err(problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
+}
+
+/// A GET must accept a stream of events. Without an `Accept`, anything is accepted (RFC 9110 section 12.5.1).
+pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Reply> {
+    if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
+        return Ok(());
+    }
+    Err(problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))
+}
+
+/// The body must be JSON.
+pub fn check_is_json(headers: &HeaderMap) -> Result<(), Reply> {
+    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    if media_type.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
+}
+
+/// The protocol version of the request must be one that is carried here, if it is given.
+pub fn check_version(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
+    let Some(value) = headers.get(PROTOCOL_VERSION) else { return Ok(None) };
+    match value.to_str().ok().map(str::trim) {
+        Some(MODERN) => Err(super::message::modern_refused(None, MODERN)),
+        Some(version) if VERSIONS.contains(&version) => Ok(Some(version)),
+        _ => {
+            let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
+            Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text))
+        }
+    }
+}
+
+/// The session id of the request, if it has one.
+pub fn session_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(SESSION_ID).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// The headers of every event stream: nothing on the way may keep or gather it.
+pub fn event_stream(headers: &mut HeaderMap) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
+
+/// Whether a response is a stream of events.
+pub fn is_event_stream<B>(reply: &http::Response<B>) -> bool {
+    reply.headers().get(CONTENT_TYPE).is_some_and(|value| value == "text/event-stream")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn with(name: HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn accept_needs_both_forms() {
+        for good in ["application/json, text/event-stream", "*/*", "Text/Event-Stream;q=0.9 , application/*"] {
+            assert!(check_accepts_both(&with(ACCEPT, good)).is_ok(), "{good}");
+        }
+        for bad in ["application/json", "text/event-stream", "text/html", ""] {
+            assert_eq!(check_accepts_both(&with(ACCEPT, bad)).unwrap_err().status(), 406, "{bad}");
+        }
+        assert!(check_accepts_both(&HeaderMap::new()).is_err());
+        assert!(check_accepts_events(&HeaderMap::new()).is_ok());
+        assert!(check_accepts_events(&with(ACCEPT, "application/json")).is_err());
+    }
+
+    #[test]
+    fn content_type_and_version() {
+        assert!(check_is_json(&with(CONTENT_TYPE, "Application/JSON; charset=utf-8")).is_ok());
+        assert_eq!(check_is_json(&with(CONTENT_TYPE, "text/plain")).unwrap_err().status(), 415);
+        assert_eq!(check_version(&with(PROTOCOL_VERSION, "2025-06-18")).unwrap(), Some("2025-06-18"));
+        assert_eq!(check_version(&with(PROTOCOL_VERSION, "1999-01-01")).unwrap_err().status(), 400);
+        assert_eq!(check_version(&HeaderMap::new()).unwrap(), None);
+    }
+}

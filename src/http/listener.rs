@@ -1,0 +1,133 @@
+//! Accepts connections, each under a permit, and serves HTTP/1.1 and HTTP/2 on them until the drain.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::stall::NoStall;
+use crate::config::Http;
+use crate::shutdown::Shutdown;
+
+/// A pause after an accept that failed: the usual cause is a lack of file descriptors, which a loop would not mend.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A peer that acknowledges nothing for this long is gone (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT_MS: u32 = 60_000;
+/// Streams open at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+
+/// What connections are held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections open at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Time for a request's headers, and for the next request on an idle connection.
+    pub headers: Duration,
+    /// Time that a write may stall.
+    pub stall: Duration,
+}
+
+impl From<&Http> for Limits {
+    fn from(http: &Http) -> Self {
+        Self { connections: http.max_connections, headers: http.header_timeout, stall: http.slow_client_timeout }
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    address: SocketAddr,
+    limits: Limits,
+}
+
+impl Listener {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// When it is in use, not of this machine, or not allowed.
+    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, limits })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the drain starts. Connections go on under `tasks` until they are done, or killed.
+    pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, open: Gauge) {
+        let permits = Arc::new(Semaphore::new(self.limits.connections));
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.drain.cancelled() => return,
+                accepted = accept(&self.listener, &permits) => accepted,
+            };
+            let (stream, permit) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let connection = serve_connection(stream, router.clone(), self.limits, shutdown.clone());
+            let open = open.clone();
+            tasks.spawn(async move {
+                open.inc();
+                connection.await;
+                open.dec();
+                drop(permit);
+            });
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shutdown: Shutdown) {
+    // Without it each small answer waits for the acknowledgement of the one before: 40 ms a call.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    // Best effort: without it a peer that vanished is noticed later.
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
+    let io = TokioIo::new(NoStall::new(stream, limits.stall));
+    let connection = builder.serve_connection(io, TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.kill.cancelled() => return,
+        () = shutdown.drain.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = shutdown.kill.cancelled() => return,
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}

@@ -1,0 +1,22 @@
+//! The HTTP side: connections are accepted under a permit, requests checked, authenticated and routed, and answered as
+//! JSON or as a stream of events.
+
+mod admin;
+mod answer;
+mod app;
+mod body;
+mod caller;
+mod guard;
+mod headers;
+mod listener;
+mod message;
+mod metadata;
+mod problem;
+mod router;
+mod sse;
+mod stall;
+mod streamable;
+
+pub use app::App;
+pub use listener::{Limits, Listener};
+pub use router::{admin_router, router};

@@ -1,0 +1,75 @@
+//! The paths, as a table of contents, and what every request passes.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::{any, get};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{Method, Request, StatusCode};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::app::App;
+use super::problem::{Reply, problem};
+use super::{admin, guard, metadata, sse, streamable};
+use crate::auth::WELL_KNOWN;
+
+/// The public listener.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/servers/{name}/mcp", any(streamable::handle))
+        .route("/servers/{name}/sse", any(sse::open))
+        .route("/servers/{name}/messages", any(sse::post))
+        .route("/mcp", any(streamable::handle))
+        .route("/sse", any(sse::open))
+        .route("/messages", any(sse::post))
+        .route("/healthz", get(admin::healthz))
+        .route("/readyz", get(admin::readyz))
+        .route(WELL_KNOWN, any(metadata::document))
+        .route(&format!("{WELL_KNOWN}/{{*endpoint}}"), any(metadata::document))
+        .fallback(not_found)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(&app), pass))
+        .with_state(app)
+}
+
+/// The admin listener.
+pub fn admin_router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/healthz", get(admin::healthz))
+        .route("/readyz", get(admin::readyz))
+        .route("/metrics", get(admin::metrics))
+        .fallback(not_found)
+        .with_state(app)
+}
+
+/// What every request passes: the guard first, the counters last.
+async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
+    let (parts, body) = request.into_parts();
+    let mut reply = match guard::check(&app, &parts) {
+        Err(refusal) => refusal,
+        Ok(()) => {
+            let origin = parts.headers.get(ORIGIN).cloned();
+            let mut reply = if parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+                guard::preflight()
+            } else {
+                next.run(Request::from_parts(parts, body)).await
+            };
+            guard::allow_origin(origin, &mut reply);
+            reply
+        }
+    };
+    reply.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+    app.metrics.response(reply.status().as_u16());
+    reply
+}
+
+async fn not_found() -> Reply {
+    problem(StatusCode::NOT_FOUND, "nothing is served here: use /servers/NAME/mcp or /servers/NAME/sse (or /mcp and /sse for the default server)")
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Reply {
+    problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed on this request; its log says where")
+}

@@ -1,0 +1,106 @@
+//! HTTP+SSE, 2024-11-05: a stream that says where to POST to, and takes every answer. The session ends with it.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+
+use super::app::App;
+use super::caller::{caller, named_server};
+use super::headers::{check_accepts_events, check_is_json, check_version, event_stream};
+use super::message::{Messages, check_batch, envelope, read as read_messages};
+use super::problem::{Reply, method_not_allowed, no_session, problem, refused, rejected};
+use super::body;
+use super::streamable::COME_BACK;
+use crate::jsonrpc::Envelope;
+use crate::session::{Received, Registry, Session, Transport};
+use crate::stream::{EventStream, endpoint_event};
+
+/// `GET …/sse`: opens a session and its stream.
+pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+    let (parts, _) = request.into_parts();
+    if parts.method != Method::GET {
+        // Clients that try Streamable HTTP first learn from this status what is spoken here.
+        return method_not_allowed("GET");
+    }
+    open_stream(&app, &parts).await.unwrap_or_else(|error| error)
+}
+
+async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Reply> {
+    let caller = caller(app, parts).await?;
+    check_accepts_events(&parts.headers)?;
+    let admission = &caller.admission;
+    let session = app
+        .sessions
+        .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Sse)
+        .map_err(|error| rejected(None, &error))?;
+    let base = named_server(parts.uri.path()).map(|name| format!("/servers/{name}")).unwrap_or_default();
+    let uri = format!("{}{base}/messages?sessionId={}", app.prefix(), session.id().as_str());
+    let inbox = session.open_stream();
+    let guard = StreamGuard { sessions: Arc::clone(&app.sessions), session };
+    let body = EventStream::new(Some(endpoint_event(&uri)), inbox, app.http.keep_alive, Box::new(guard))
+        .retry_at_end(COME_BACK);
+    let mut reply = Response::new(Body::new(body));
+    event_stream(reply.headers_mut());
+    Ok(reply)
+}
+
+/// Ends the session when its stream is dropped: closed by the client, broken, or cut.
+struct StreamGuard {
+    sessions: Arc<Registry>,
+    session: Arc<Session>,
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.sessions.end(&self.session, "stream closed");
+    }
+}
+
+/// `POST …/messages?sessionId=…`: takes a message; answers come on the stream.
+pub async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+    let (parts, body) = request.into_parts();
+    if parts.method != Method::POST {
+        return method_not_allowed("POST");
+    }
+    take(&app, &parts, body).await.unwrap_or_else(|error| error)
+}
+
+async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Reply> {
+    let caller = caller(app, parts).await?;
+    check_is_json(&parts.headers)?;
+    let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {
+        let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";
+        return Err(problem(StatusCode::BAD_REQUEST, text));
+    };
+    let server = &caller.admission.server.name;
+    let session = app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| no_session(None))?;
+    let version = check_version(&parts.headers)?;
+    let body = body::read(body, &app.http).await?;
+    let Messages { messages, is_batch } = read_messages(&body, &app.http)?;
+    let envelopes = messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
+    if is_batch {
+        check_batch(session.version().as_deref().or(version), &envelopes)?;
+    }
+    deliver(&session, &messages, &envelopes)
+}
+
+fn deliver(session: &Session, messages: &[Bytes], envelopes: &[Envelope<'_>]) -> Result<Reply, Reply> {
+    let stream = session.stream().ok_or_else(|| no_session(None))?;
+    for (message, envelope) in messages.iter().zip(envelopes) {
+        if let Received::Refused(reason) = session.receive(message.clone(), envelope, &stream) {
+            return Err(refused(envelope.raw_id().as_ref(), reason));
+        }
+    }
+    let mut reply = Response::new(Body::from("Accepted"));
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    Ok(reply)
+}
+
+/// The session's id in the query. Clients treat the URI as opaque; some rebuild it with the other spelling.
+fn session_in(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("sessionId=").or_else(|| pair.strip_prefix("session_id=")))
+}

@@ -1,0 +1,163 @@
+//! Streamable HTTP, 2025-03-26 to 2025-11-25: POST, GET and DELETE on one path.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+
+use super::answer::respond;
+use super::app::App;
+use super::caller::{Caller, caller};
+use super::headers::{SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id};
+use super::message::{Messages, check_batch, envelope, read as read_messages};
+use super::problem::{Reply, method_not_allowed, no_session, refused, rejected, rpc_error};
+use super::{body, headers};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId};
+use crate::session::{Received, Session, Transport};
+use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
+
+/// How long a client whose stream is ended by a drain should wait before it comes back.
+pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// The one path of the transport.
+pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+    let (parts, body) = request.into_parts();
+    let done = match parts.method {
+        Method::POST => post(&app, &parts, body).await,
+        Method::GET => get(&app, &parts).await,
+        Method::DELETE => delete(&app, &parts).await,
+        _ => Ok(method_not_allowed("GET, POST, DELETE")),
+    };
+    done.unwrap_or_else(|error| error)
+}
+
+async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Reply> {
+    let caller = caller(app, parts).await?;
+    check_is_json(&parts.headers)?;
+    check_accepts_both(&parts.headers)?;
+    let body = body::read(body, &app.http).await?;
+    let Messages { messages, is_batch } = read_messages(&body, &app.http)?;
+    let envelopes = messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
+    let version = check_version(&parts.headers)?;
+    match envelopes.as_slice() {
+        [only] if !is_batch && only.method.as_deref() == Some("initialize") && only.kind == Kind::Request => {
+            initialize(app, parts, &caller, &body, only).await
+        }
+        envelopes => {
+            let id = envelopes.first().and_then(Envelope::raw_id);
+            let session = find(app, parts, &caller, id.as_ref())?;
+            if is_batch {
+                check_batch(session.version().as_deref().or(version), envelopes)?;
+            }
+            converse(app, &session, &messages, envelopes, is_batch).await
+        }
+    }
+}
+
+/// The session that the request names: 400 without a name, 404 if there is none for this caller.
+fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result<Arc<Session>, Reply> {
+    let Some(name) = session_id(&parts.headers) else {
+        let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
+        return Err(rpc_error(StatusCode::BAD_REQUEST, id, Code::InvalidRequest, text));
+    };
+    app.sessions
+        .find(name, &caller.principal, &caller.admission.server.name, Transport::Streamable)
+        .ok_or_else(|| no_session(id))
+}
+
+fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
+    let limits = Limits { messages: app.http.stream_messages, bytes: app.http.stream_bytes };
+    let (outbox, inbox) = Outbox::new(limits);
+    (Arc::new(Exchange::of_request(outbox, requests)), inbox)
+}
+
+async fn initialize(app: &App, parts: &Parts, caller: &Caller, body: &Bytes, envelope: &Envelope<'_>) -> Result<Reply, Reply> {
+    let id = envelope.raw_id();
+    if session_id(&parts.headers).is_some() {
+        find(app, parts, caller, id.as_ref())?;
+        let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
+        return Err(rpc_error(StatusCode::BAD_REQUEST, id.as_ref(), Code::InvalidRequest, text));
+    }
+    let admission = &caller.admission;
+    let session = app
+        .sessions
+        .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Streamable)
+        .map_err(|error| rejected(id.as_ref(), &error))?;
+    // Whoever hangs up before the first answer leaves no session behind; nor does a failed start.
+    let mut opening = Opening { app, session: Some(Arc::clone(&session)) };
+    let (exchange, inbox) = exchange(app, 1);
+    session.receive(body.clone(), envelope, &exchange);
+    let mut reply = respond(inbox, 1, false, &app.http, &session).await;
+    let is_stream = headers::is_event_stream(&reply);
+    if is_stream || session.version().is_some() {
+        opening.session = None;
+        if let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
+            reply.headers_mut().insert(SESSION_ID, value);
+        }
+    }
+    Ok(reply)
+}
+
+/// Ends a session that did not come to be.
+struct Opening<'a> {
+    app: &'a App,
+    session: Option<Arc<Session>>,
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.app.sessions.end(&session, "initialize failed");
+        }
+    }
+}
+
+async fn converse(
+    app: &App,
+    session: &Arc<Session>,
+    messages: &[Bytes],
+    envelopes: &[Envelope<'_>],
+    is_batch: bool,
+) -> Result<Reply, Reply> {
+    let requests = envelopes.iter().filter(|envelope| envelope.kind == Kind::Request).count();
+    let (exchange, inbox) = exchange(app, requests);
+    for (message, envelope) in messages.iter().zip(envelopes) {
+        let Received::Refused(reason) = session.receive(message.clone(), envelope, &exchange) else { continue };
+        match envelope.raw_id() {
+            // The others of the batch are on their way: only this one fails.
+            Some(id) if is_batch && envelope.kind == Kind::Request => session.refuse(&id, reason, &exchange),
+            id => return Err(refused(id.as_ref(), reason)),
+        }
+    }
+    if requests == 0 {
+        let mut reply = Response::new(Body::empty());
+        *reply.status_mut() = StatusCode::ACCEPTED;
+        return Ok(reply);
+    }
+    Ok(respond(inbox, requests, is_batch, &app.http, session).await)
+}
+
+/// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.
+async fn get(app: &App, parts: &Parts) -> Result<Reply, Reply> {
+    let caller = caller(app, parts).await?;
+    check_accepts_events(&parts.headers)?;
+    check_version(&parts.headers)?;
+    let session = find(app, parts, &caller, None)?;
+    let inbox = session.open_stream();
+    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, app.http.keep_alive, Box::new(session))
+        .retry_at_end(COME_BACK);
+    let mut reply = Response::new(Body::new(body));
+    event_stream(reply.headers_mut());
+    Ok(reply)
+}
+
+async fn delete(app: &App, parts: &Parts) -> Result<Reply, Reply> {
+    let caller = caller(app, parts).await?;
+    check_version(&parts.headers)?;
+    let session = find(app, parts, &caller, None)?;
+    app.sessions.end(&session, "deleted by the client");
+    Ok(Response::new(Body::empty()))
+}

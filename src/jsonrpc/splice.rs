@@ -1,0 +1,83 @@
+//! Puts other bytes in the place of a few, so that a message is never decoded and encoded again to change its id.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+/// One replacement: `old` must be a slice of the message that is spliced.
+#[derive(Debug, Clone, Copy)]
+pub struct Splice<'a> {
+    /// The bytes to replace, borrowed from the message.
+    pub old: &'a str,
+    /// What comes in their place.
+    pub new: &'a str,
+}
+
+/// Copies `message` with every replacement made, in any order. A replacement that is not a slice of `message`, or
+/// overlaps another, is left out: a wrong id is then an unknown one, never somebody else's.
+pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
+    let base = message.as_ptr() as usize;
+    replacements.sort_unstable_by_key(|r| r.old.as_ptr() as usize);
+    let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
+    // One byte more for the newline that a frame for a child ends with.
+    let mut out = BytesMut::with_capacity(message.len() + grown + 1);
+    let mut copied = 0_usize;
+    for replacement in replacements.iter() {
+        let Some(start) = (replacement.old.as_ptr() as usize).checked_sub(base) else { continue };
+        let Some(before) = message.get(copied..start) else { continue };
+        let end = start + replacement.old.len();
+        if end > message.len() {
+            continue;
+        }
+        out.put_slice(before);
+        out.put_slice(replacement.new.as_bytes());
+        copied = end;
+    }
+    out.put_slice(message.get(copied..).unwrap_or_default());
+    out
+}
+
+/// Makes a valid JSON text fit for one line: raw CR and LF can only be white space there, and become blanks
+/// (stdio transport: messages must not contain embedded newlines).
+pub fn one_line(mut message: BytesMut) -> Bytes {
+    if memchr::memchr2(b'\n', b'\r', &message).is_some() {
+        for byte in message.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
+    }
+    message.put_u8(b'\n');
+    message.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::jsonrpc::{RawId, parse};
+
+    #[test]
+    fn only_the_id_changes() {
+        let text = r#"{"id": "é\"1" ,"jsonrpc":"2.0","method":"m","params":{"id":"é\"1"}}"#;
+        let envelope = parse(text.as_bytes()).unwrap();
+        let there = splice(text.as_bytes(), &mut [Splice { old: envelope.id.unwrap(), new: "42" }]).freeze();
+        assert_eq!(there, r#"{"id": 42 ,"jsonrpc":"2.0","method":"m","params":{"id":"é\"1"}}"#);
+        let back = parse(&there).unwrap();
+        let again =
+            splice(&there, &mut [Splice { old: back.id.unwrap(), new: RawId::new(r#""é\"1""#).unwrap().as_str() }]);
+        assert_eq!(again, text);
+    }
+
+    #[test]
+    fn several_replacements_in_any_order_and_foreign_ones_left_out() {
+        let text = "abc def ghi";
+        let mut replacements = [
+            Splice { old: &text[8..], new: "3" },
+            Splice { old: &text[..3], new: "1" },
+            Splice { old: "xyz", new: "?" },
+        ];
+        assert_eq!(splice(text.as_bytes(), &mut replacements), "1 def 3");
+    }
+
+    #[test]
+    fn newlines_become_blanks() {
+        assert_eq!(one_line(BytesMut::from("{\r\n\"a\": \"\\n\"}")), "{  \"a\": \"\\n\"}\n");
+    }
+}

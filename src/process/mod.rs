@@ -1,0 +1,9 @@
+//! Children as processes: started with nothing but what is configured, read line by line, and ended as a whole group.
+
+mod child;
+mod error;
+mod stderr;
+
+pub use child::{Child, Exit, Pipes, Signal};
+pub use error::SpawnError;
+pub use stderr::{Origin, StderrTail, drain_stderr};

@@ -1,0 +1,115 @@
+//! A child's stderr: every line goes to the log with its origin, the last ones are kept for error messages. Lines are
+//! cut, and a flood is thinned, so that a child cannot fill the disk or the memory with its complaints.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::time::{Duration, Instant};
+
+use crate::config::{ServerName, TenantId};
+use crate::jsonrpc::{Frame, Framer};
+use crate::telemetry::{DropReason, ServerMetrics};
+
+/// Longest line that is logged, in bytes.
+const MAX_LINE: usize = 8 * 1024;
+/// Longest line that is kept for error messages, in characters.
+const MAX_TAIL_LINE: usize = 512;
+/// Lines that are logged in a second.
+const LINES_A_SECOND: u32 = 200;
+
+/// Whose child it is, for log lines.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The tenant that it runs for.
+    pub tenant: TenantId,
+    /// The configured server.
+    pub server: ServerName,
+    /// The public part of the session's id.
+    pub session: Arc<str>,
+}
+
+/// The last lines of a child's stderr.
+#[derive(Debug, Clone)]
+pub struct StderrTail(Arc<Mutex<VecDeque<String>>>, usize);
+
+impl StderrTail {
+    /// Keeps at most `lines` lines.
+    pub fn new(lines: usize) -> Self {
+        Self(Arc::default(), lines)
+    }
+
+    /// The lines kept, oldest first.
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    fn push(&self, line: &str) {
+        if self.1 == 0 {
+            return;
+        }
+        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_TAIL_LINE).collect();
+        let mut lines = self.0.lock();
+        if lines.len() == self.1 {
+            lines.pop_front();
+        }
+        lines.push_back(clean);
+    }
+}
+
+/// Reads stderr until it ends.
+pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: StderrTail, metrics: ServerMetrics) {
+    let mut framer = Framer::new(MAX_LINE);
+    let (mut second, mut logged, mut thinned) = (Instant::now(), 0_u32, 0_u64);
+    loop {
+        let ended = matches!(stderr.read_buf(&mut framer.buffer).await, Ok(0) | Err(_));
+        while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
+            let line = match &frame {
+                Frame::Line(line) => String::from_utf8_lossy(line),
+                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)").into(),
+            };
+            tail.push(&line);
+            if second.elapsed() >= Duration::from_secs(1) {
+                (second, logged) = (Instant::now(), 0);
+            }
+            logged += 1;
+            if logged > LINES_A_SECOND {
+                thinned += 1;
+                metrics.dropped(DropReason::StderrFlood);
+                continue;
+            }
+            if thinned > 0 {
+                log(&origin, &format!("({thinned} lines left out: more than {LINES_A_SECOND} a second)"));
+                thinned = 0;
+            }
+            log(&origin, &line);
+        }
+        if ended {
+            if thinned > 0 {
+                log(&origin, &format!("({thinned} lines left out: more than {LINES_A_SECOND} a second)"));
+            }
+            return;
+        }
+    }
+}
+
+fn log(origin: &Origin, line: &str) {
+    let Origin { tenant, server, session } = origin;
+    tracing::info!(target: "sluice::child", %tenant, %server, %session, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_bounded_and_clean() {
+        let tail = StderrTail::new(2);
+        for line in ["one", "two\u{1b}[31m", &"x".repeat(2000)] {
+            tail.push(line);
+        }
+        assert_eq!(tail.lines(), ["two[31m".to_owned(), "x".repeat(MAX_TAIL_LINE)]);
+    }
+}

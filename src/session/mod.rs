@@ -1,0 +1,13 @@
+//! A client's conversation with a server, bound to its principal: it outlives connections, and its child.
+
+mod handshake;
+mod id;
+mod registry;
+mod session;
+mod streams;
+
+pub use handshake::protocol_version;
+pub use id::SessionId;
+pub use registry::{Registry, Rejected, Settings};
+pub use session::{Received, Session};
+pub use streams::Transport;

@@ -1,0 +1,157 @@
+//! The streams of a session towards its client, and where a message goes that belongs to no answer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::stream::{Exchange, Item, Outbox};
+use crate::worker::{InFlight, Route, Unsolicited};
+
+/// Messages kept until a stream opens.
+const BACKLOG_MESSAGES: usize = 256;
+/// Bytes kept until a stream opens.
+const BACKLOG_BYTES: usize = 1024 * 1024;
+
+/// How the client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP+SSE (2024-11-05): one stream takes everything, and the session ends with it.
+    Sse,
+    /// Streamable HTTP (2025-03-26 to 2025-11-25): each POST has its answers, a GET stream takes the rest.
+    Streamable,
+}
+
+/// The open stream of a session, if there is one, and what waits for it.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    open: Option<Arc<Exchange>>,
+    backlog: VecDeque<Bytes>,
+    backlog_bytes: usize,
+}
+
+impl Streams {
+    /// Opens a stream, in the place of an earlier one, and hands it what has been kept.
+    pub(super) fn open(&mut self, outbox: Outbox) {
+        if let Some(earlier) = self.open.take() {
+            earlier.outbox().finish();
+        }
+        while let Some(message) = self.backlog.pop_front() {
+            if outbox.push(Item { message: message.clone(), answer: false }).is_err() {
+                self.backlog.push_front(message);
+                break;
+            }
+            self.backlog_bytes -= message.len();
+        }
+        self.open = Some(Arc::new(Exchange::of_stream(outbox)));
+    }
+
+    /// The open stream.
+    pub(super) fn current(&mut self) -> Option<&Arc<Exchange>> {
+        if self.open.as_ref().is_some_and(|stream| !stream.outbox().is_open()) {
+            self.open = None;
+        }
+        self.open.as_ref()
+    }
+
+    /// Ends the open stream.
+    pub(super) fn close(&mut self) {
+        if let Some(stream) = self.open.take() {
+            stream.outbox().finish();
+        }
+    }
+
+    /// Where a message of the server goes. Never to more than one stream (Streamable HTTP, "Multiple Connections").
+    pub(super) fn route(
+        &mut self,
+        transport: Transport,
+        message: &Bytes,
+        kind: Unsolicited,
+        in_flight: &InFlight,
+    ) -> Route {
+        let stream = self.current().map(|stream| stream.outbox().clone());
+        if transport == Transport::Sse {
+            return stream.map_or(Route::Nowhere, Route::Stream);
+        }
+        let call =
+            in_flight.latest.as_ref().map(|exchange| exchange.outbox()).filter(|outbox| outbox.is_open()).cloned();
+        let chosen = match (kind, in_flight.count) {
+            (Unsolicited::Announcement, _) => stream,
+            (_, 1) => call.or(stream),
+            _ => stream.or(call),
+        };
+        match chosen {
+            Some(outbox) => Route::Stream(outbox),
+            None => self.keep(message),
+        }
+    }
+
+    fn keep(&mut self, message: &Bytes) -> Route {
+        let has_room = self.backlog.len() < BACKLOG_MESSAGES && self.backlog_bytes + message.len() <= BACKLOG_BYTES;
+        if !has_room {
+            return Route::Nowhere;
+        }
+        self.backlog_bytes += message.len();
+        self.backlog.push_back(message.clone());
+        Route::Kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Inbox, Limits};
+
+    const LIMITS: Limits = Limits { messages: 1000, bytes: 10 * 1024 * 1024 };
+
+    fn call() -> (InFlight, Inbox) {
+        let (outbox, inbox) = Outbox::new(LIMITS);
+        (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1))) }, inbox)
+    }
+
+    fn routed(streams: &mut Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
+        match streams.route(Transport::Streamable, &"{}".into(), kind, in_flight) {
+            Route::Stream(outbox) => Some(outbox),
+            Route::Kept | Route::Nowhere => None,
+        }
+    }
+
+    #[test]
+    fn what_one_call_may_have_caused_goes_to_its_stream_and_the_rest_to_the_get_stream() {
+        let mut streams = Streams::default();
+        let (mut in_flight, _inbox) = call();
+        let of_call = in_flight.latest.as_ref().map(|e| e.outbox().clone());
+        let same = |a: Option<Outbox>, b: &Option<Outbox>| matches!((a, b), (Some(a), Some(b)) if a.same_as(b));
+        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
+        assert!(routed(&mut streams, Unsolicited::Announcement, &in_flight).is_none());
+        let (get, get_inbox) = Outbox::new(LIMITS);
+        streams.open(get.clone());
+        let get = Some(get);
+        assert!(same(routed(&mut streams, Unsolicited::Announcement, &in_flight), &get));
+        assert!(same(routed(&mut streams, Unsolicited::Notification, &in_flight), &of_call));
+        in_flight.count = 2;
+        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &get));
+        drop(get_inbox);
+        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
+    }
+
+    #[tokio::test]
+    async fn what_came_too_early_waits_for_the_stream_within_bounds() {
+        let mut streams = Streams::default();
+        let none = InFlight::default();
+        for _ in 0..BACKLOG_MESSAGES {
+            let route = streams.route(Transport::Streamable, &"{}".into(), Unsolicited::Request, &none);
+            assert!(matches!(route, Route::Kept));
+        }
+        let route = streams.route(Transport::Streamable, &"{}".into(), Unsolicited::Request, &none);
+        assert!(matches!(route, Route::Nowhere));
+        let (outbox, mut inbox) = Outbox::new(LIMITS);
+        streams.open(outbox);
+        for _ in 0..BACKLOG_MESSAGES {
+            assert!(inbox.next().await.is_some());
+        }
+        let (other, _other_inbox) = Outbox::new(LIMITS);
+        streams.open(other);
+        assert_eq!(inbox.next().await, None, "the newer stream takes over");
+    }
+}

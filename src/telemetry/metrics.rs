@@ -1,0 +1,320 @@
+//! Prometheus metrics. Label values are server names from the configuration, or words from the closed sets below: a
+//! client cannot make a new one.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Where a message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Client to server.
+    ToServer,
+    /// Server to client.
+    ToClient,
+}
+
+/// Why a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ExitReason {
+    /// The gateway stopped it, with its session or at shutdown.
+    Stopped,
+    /// It ended by itself with exit code 0.
+    Finished,
+    /// It ended by itself with another code, or by a signal.
+    Crashed,
+    /// It did not answer `initialize` in time, or ended before.
+    StartFailed,
+}
+
+/// Why a message was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// A line on stdout that is no JSON-RPC message.
+    NotJson,
+    /// A line on stdout over the limit.
+    Oversized,
+    /// An answer that nobody waits for (late, cancelled, or with an id that was never asked).
+    UnknownId,
+    /// Progress for a call that is over.
+    LateProgress,
+    /// The client's stream was closed.
+    StreamClosed,
+    /// The client did not read in time.
+    SlowClient,
+    /// No stream was open, and the backlog for one was full.
+    NoStream,
+    /// The client answered a request that nobody asked it.
+    UnknownResponse,
+    /// A line of stderr beyond what is logged a second.
+    StderrFlood,
+}
+
+impl ExitReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Finished => "finished",
+            Self::Crashed => "crashed",
+            Self::StartFailed => "start_failed",
+        }
+    }
+}
+
+impl DropReason {
+    fn label(self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::Oversized => "oversized",
+            Self::UnknownId => "unknown_id",
+            Self::LateProgress => "late_progress",
+            Self::StreamClosed => "stream_closed",
+            Self::SlowClient => "slow_client",
+            Self::NoStream => "no_stream",
+            Self::UnknownResponse => "unknown_response",
+            Self::StderrFlood => "stderr_flood",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    server: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlowLabels {
+    server: Arc<str>,
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExitLabels {
+    server: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DropLabels {
+    server: Arc<str>,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    server: Arc<str>,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StatusLabels {
+    status: u16,
+}
+
+/// All metrics of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    sessions: Family<ServerLabels, Gauge>,
+    children: Family<ServerLabels, Gauge>,
+    spawned: Family<ServerLabels, Counter>,
+    exits: Family<ExitLabels, Counter>,
+    restarts: Family<ServerLabels, Counter>,
+    messages: Family<FlowLabels, Counter>,
+    bytes: Family<FlowLabels, Counter>,
+    latency: Family<CallLabels, Histogram>,
+    stdin_queue: Family<ServerLabels, Gauge>,
+    dropped: Family<DropLabels, Counter>,
+    auth_failures: Family<AuthLabels, Counter>,
+    responses: Family<StatusLabels, Counter>,
+    /// Connections open on the public listener.
+    pub connections: Gauge<i64, AtomicI64>,
+}
+
+/// The metrics of one server, looked up once and then free of locks.
+#[derive(Debug, Clone)]
+pub struct ServerMetrics {
+    metrics: Arc<Metrics>,
+    server: Arc<str>,
+    messages: [Counter; 2],
+    bytes: [Counter; 2],
+    /// Bytes waiting for the stdin of its children.
+    pub stdin_queue: Gauge,
+    /// Sessions open.
+    pub sessions: Gauge,
+    /// Children running.
+    pub children: Gauge,
+    /// Children started.
+    pub spawned: Counter,
+    /// Children started in the place of one that had ended.
+    pub restarts: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("sluice");
+        macro_rules! register {
+            ($metric:expr, $name:literal, $help:literal) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let histogram: Family<CallLabels, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.5, 14)));
+        Self {
+            sessions: register!(Family::default(), "sessions", "Sessions open"),
+            children: register!(Family::default(), "children", "Children running"),
+            spawned: register!(Family::default(), "children_spawned", "Children started"),
+            exits: register!(Family::default(), "children_exits", "Children that ended, by reason"),
+            restarts: register!(
+                Family::default(),
+                "children_restarts",
+                "Children started in the place of an ended one"
+            ),
+            messages: register!(Family::default(), "messages", "Messages carried"),
+            bytes: register!(Family::default(), "message_bytes", "Bytes of messages carried"),
+            latency: register!(histogram, "request_seconds", "From a request to its answer"),
+            stdin_queue: register!(Family::default(), "stdin_queue_bytes", "Bytes waiting for the stdin of children"),
+            dropped: register!(Family::default(), "dropped_messages", "Messages not delivered, by reason"),
+            auth_failures: register!(Family::default(), "auth_failures", "Requests refused by authentication"),
+            responses: register!(Family::default(), "http_responses", "HTTP responses by status"),
+            connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// The metrics of one server.
+    pub fn server(self: &Arc<Self>, name: &str) -> ServerMetrics {
+        let server: Arc<str> = name.into();
+        let labels = ServerLabels { server: Arc::clone(&server) };
+        let flow = |direction| FlowLabels { server: Arc::clone(&server), direction };
+        let directions = ["to_server", "to_client"];
+        ServerMetrics {
+            messages: directions.map(|d| self.messages.get_or_create(&flow(d)).clone()),
+            bytes: directions.map(|d| self.bytes.get_or_create(&flow(d)).clone()),
+            stdin_queue: self.stdin_queue.get_or_create(&labels).clone(),
+            sessions: self.sessions.get_or_create(&labels).clone(),
+            children: self.children.get_or_create(&labels).clone(),
+            spawned: self.spawned.get_or_create(&labels).clone(),
+            restarts: self.restarts.get_or_create(&labels).clone(),
+            metrics: Arc::clone(self),
+            server,
+        }
+    }
+
+    /// Counts a request that authentication refused. `reason` comes from a fixed set of words.
+    pub fn auth_failure(&self, reason: &'static str) {
+        self.auth_failures.get_or_create(&AuthLabels { reason }).inc();
+    }
+
+    /// Counts an HTTP response.
+    pub fn response(&self, status: u16) {
+        self.responses.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// The OpenMetrics text of all metrics.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl ServerMetrics {
+    /// Counts a message carried.
+    pub fn carried(&self, direction: Direction, bytes: usize) {
+        let [to_server, to_client] = &self.messages;
+        let [bytes_to_server, bytes_to_client] = &self.bytes;
+        let (messages, volume) = match direction {
+            Direction::ToServer => (to_server, bytes_to_server),
+            Direction::ToClient => (to_client, bytes_to_client),
+        };
+        messages.inc();
+        volume.inc_by(bytes as u64);
+    }
+
+    /// Counts a message that was not delivered.
+    pub fn dropped(&self, reason: DropReason) {
+        self.metrics
+            .dropped
+            .get_or_create(&DropLabels { server: Arc::clone(&self.server), reason: reason.label() })
+            .inc();
+    }
+
+    /// Counts a child that ended.
+    pub fn exited(&self, reason: ExitReason) {
+        self.metrics
+            .exits
+            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.label() })
+            .inc();
+    }
+
+    /// Records how long a request took.
+    pub fn answered(&self, method: &'static str, seconds: f64) {
+        self.metrics.latency.get_or_create(&CallLabels { server: Arc::clone(&self.server), method }).observe(seconds);
+    }
+}
+
+/// The label for a method: its name if the specification knows it, else `other`.
+pub fn method_label(method: &str) -> &'static str {
+    const KNOWN: [&str; 19] = [
+        "tools/call",
+        "tools/list",
+        "initialize",
+        "ping",
+        "resources/read",
+        "resources/list",
+        "resources/templates/list",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "prompts/get",
+        "prompts/list",
+        "completion/complete",
+        "logging/setLevel",
+        "server/discover",
+        "subscriptions/listen",
+        "tasks/get",
+        "tasks/result",
+        "tasks/list",
+        "tasks/cancel",
+    ];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renders_what_was_counted() {
+        let metrics = Arc::new(Metrics::default());
+        let server = metrics.server("time");
+        server.carried(Direction::ToServer, 10);
+        server.dropped(DropReason::UnknownId);
+        server.answered(method_label("tools/call"), 0.01);
+        server.answered(method_label("made/up/by-a-client"), 0.01);
+        let text = metrics.render().unwrap_or_default();
+        for line in [
+            "sluice_messages_total{server=\"time\",direction=\"to_server\"} 1",
+            "sluice_dropped_messages_total{server=\"time\",reason=\"unknown_id\"} 1",
+            "sluice_request_seconds_count{server=\"time\",method=\"other\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What goes wrong with a worker, as the JSON-RPC errors that clients get for it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::config::ServerName;
+use crate::jsonrpc::{Code, RawId, error_response_with_data};
+use crate::process::{Exit, SpawnError};
+
+/// Why a worker does not take a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Too many calls in flight, or too many bytes waiting for the child.
+    #[error("the server is busy: too many calls are waiting for it; try again in a moment")]
+    Busy,
+    /// The child has ended.
+    #[error("the server has ended")]
+    Ended,
+}
+
+/// Why calls in flight fail. The texts and data reach the client whose child it was, and nobody else.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    code: Code,
+    kind: &'static str,
+    message: String,
+    retryable: bool,
+    exit: Option<Exit>,
+    stderr: Vec<String>,
+}
+
+impl Failure {
+    /// The child could not be spawned.
+    pub fn spawn(server: &ServerName, error: &SpawnError) -> Self {
+        Self::new(
+            Code::ServerUnavailable,
+            "server_start_failed",
+            format!("the server \"{server}\" did not start: {error}"),
+        )
+    }
+
+    /// The child ended, `started` or before it had answered `initialize`.
+    pub fn exited(server: &ServerName, exit: Option<Exit>, started: bool, stderr: Vec<String>, noise: u64) -> Self {
+        let how = exit.map_or_else(|| "for an unknown reason".to_owned(), |exit| format!("with {exit}"));
+        let mut failure = if started {
+            let text = format!(
+                "the server \"{server}\" ended {how} while the call was in flight; it is started again with the next call"
+            );
+            Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", text) }
+        } else {
+            let text = format!("the server \"{server}\" did not start: it ended {how} before it answered initialize");
+            Self::new(Code::ServerUnavailable, "server_start_failed", text)
+        };
+        failure.exit = exit;
+        failure.with_output(stderr, noise)
+    }
+
+    /// `initialize` was not answered in time.
+    pub fn start_timeout(server: &ServerName, after: Duration, stderr: Vec<String>, noise: u64) -> Self {
+        let text = format!(
+            "the server \"{server}\" did not start: no answer to initialize within {after:?} (limits.start_timeout); \
+             check that its command is an MCP server that speaks stdio"
+        );
+        Self::new(Code::Timeout, "server_start_timeout", text).with_output(stderr, noise)
+    }
+
+    /// A call was not answered in time.
+    pub fn call_timeout(server: &ServerName, after: Duration) -> Self {
+        let text = format!(
+            "the server \"{server}\" did not answer within {after:?} (limits.call_timeout); the call was cancelled"
+        );
+        Self::new(Code::Timeout, "call_timeout", text)
+    }
+
+    /// The gateway stopped the worker.
+    pub fn stopped(server: &ServerName) -> Self {
+        let text = format!("the session with the server \"{server}\" ended while the call was in flight");
+        Self { retryable: true, ..Self::new(Code::ServerUnavailable, "session_ended", text) }
+    }
+
+    /// A limit of the gateway.
+    pub fn refused(refused: Refused) -> Self {
+        let (code, kind) = match refused {
+            Refused::Busy => (Code::Overloaded, "overloaded"),
+            Refused::Ended => (Code::ServerUnavailable, "server_exited"),
+        };
+        Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }
+    }
+
+    fn new(code: Code, kind: &'static str, message: String) -> Self {
+        Self { code, kind, message, retryable: false, exit: None, stderr: Vec::new() }
+    }
+
+    /// Adds what the child left behind: the last lines of stderr, and a hint if it wrote to stdout what does not
+    /// belong there.
+    fn with_output(mut self, stderr: Vec<String>, noise: u64) -> Self {
+        if noise > 0 {
+            self.message.push_str(&format!(
+                "; it wrote {noise} line(s) to stdout that are no JSON-RPC messages (a server must log to stderr)"
+            ));
+        }
+        if !stderr.is_empty() {
+            self.message.push_str("; its last lines on stderr: ");
+            self.message.push_str(&stderr.join(" | "));
+        }
+        self.stderr = stderr;
+        self
+    }
+
+    /// The JSON-RPC error response for one call.
+    pub fn response(&self, id: &RawId) -> Bytes {
+        let mut data = json!({ "type": self.kind, "retryable": self.retryable });
+        if let Some(object) = data.as_object_mut() {
+            if let Some(exit) = self.exit {
+                object.insert("exitCode".to_owned(), exit.code().map_or(Value::Null, Value::from));
+                object.insert("signal".to_owned(), exit.signal().map_or(Value::Null, Value::from));
+            }
+            if !self.stderr.is_empty() {
+                object.insert("stderr".to_owned(), Value::from(self.stderr.clone()));
+            }
+        }
+        error_response_with_data(Some(id), self.code, &self.message, &data)
+    }
+
+    /// What happened, for the log.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}

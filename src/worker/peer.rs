@@ -1,0 +1,50 @@
+//! Who a worker talks to besides the exchanges: the session that takes what the server says unasked.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::stream::{Exchange, Outbox};
+
+/// What a server sends without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsolicited {
+    /// A request: sampling, elicitation, roots.
+    Request,
+    /// A notification that may well belong to a call in flight, such as a log message.
+    Notification,
+    /// A notification about the server as a whole (`list_changed`, `resources/updated`): it belongs to no call.
+    Announcement,
+}
+
+/// The calls that may have caused it: stdio does not say which one did.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight {
+    /// How many calls are in flight.
+    pub count: usize,
+    /// The exchange of the latest.
+    pub latest: Option<Arc<Exchange>>,
+}
+
+/// Where a message goes.
+#[derive(Debug)]
+pub enum Route {
+    /// Into this stream.
+    Stream(Outbox),
+    /// The peer keeps it until a stream opens.
+    Kept,
+    /// Nowhere: there is no stream, and no room to keep it.
+    Nowhere,
+}
+
+/// A session, as its worker sees it. Called from the worker's reader: must not block.
+pub trait Peer: Send + Sync {
+    /// Decides where something unsolicited goes.
+    fn route(&self, message: &Bytes, kind: Unsolicited, in_flight: &InFlight) -> Route;
+
+    /// The client does not read `stream`: it has been cut.
+    fn lagged(&self, stream: &Outbox);
+
+    /// The worker's child has ended.
+    fn exited(&self);
+}
