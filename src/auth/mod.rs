@@ -1,5 +1,174 @@
-//! A credential becomes a principal here, or the request ends with 401.
+//! A credential becomes a principal here, or the request ends with 401. Every request is authenticated, and without a
+//! credential nobody gets in unless the configuration makes everybody `anonymous`.
 
+mod api_key;
+mod error;
+mod jwks;
+mod jwt;
+mod keys;
+mod metadata;
 mod principal;
+mod verdicts;
 
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+
+pub(crate) use api_key::hex;
+pub use api_key::{NewKey, entry_for};
+pub use error::{AuthError, AuthSetupError, Invalid};
+pub(crate) use keys::min_secret;
+pub use metadata::{ProtectedResource, WELL_KNOWN};
 pub use principal::Principal;
+
+use crate::config::Auth;
+use api_key::{ApiKeys, KEY_START};
+use jwt::JwtVerifier;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// Query parameters in which clients are known to put credentials.
+const CREDENTIAL_PARAMETERS: [&str; 12] = [
+    "access_token",
+    "token",
+    "key",
+    "api_key",
+    "apikey",
+    "api-key",
+    "x-api-key",
+    "auth",
+    "auth_token",
+    "authorization",
+    "bearer",
+    "jwt",
+];
+
+/// Makes principals out of requests. Share it in an `Arc`.
+#[derive(Debug)]
+pub struct Authenticator {
+    anonymous: Option<Principal>,
+    keys: ApiKeys,
+    jwt: Option<JwtVerifier>,
+}
+
+/// A credential as it came, not yet believed.
+#[derive(Clone, Copy)]
+enum Credential<'a> {
+    Bearer(&'a [u8]),
+    ApiKey(&'a [u8]),
+}
+
+impl Authenticator {
+    /// Reads the key files that the configuration names. A JWKS behind a URL is fetched when a token first needs it.
+    ///
+    /// # Errors
+    /// A key file cannot be read or used, or the JWT settings do not fit each other.
+    pub fn new(config: &Auth) -> Result<Self, AuthSetupError> {
+        install_crypto();
+        let anonymous =
+            |tenant: &crate::config::TenantId| Principal::new(tenant.clone(), "anonymous", "anonymous", vec![]);
+        Ok(Self {
+            anonymous: config.anonymous.as_ref().map(anonymous),
+            keys: ApiKeys::new(&config.keys),
+            jwt: config.jwt.as_ref().map(JwtVerifier::new).transpose()?,
+        })
+    }
+
+    /// The principal behind a request. It waits only where the keys for JWTs must be fetched first (10 s at most).
+    ///
+    /// Where neither keys nor JWTs are configured, everybody is `anonymous` and a credential in a header is ignored;
+    /// where they are, a credential that was sent must hold.
+    ///
+    /// # Errors
+    /// See [`AuthError`]; the default is [`AuthError::Missing`].
+    pub async fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Principal, AuthError> {
+        refuse_credentials_in(query)?;
+        if let Some(anonymous) = &self.anonymous
+            && self.keys.is_empty()
+            && self.jwt.is_none()
+        {
+            return Ok(anonymous.clone());
+        }
+        match (credential(headers)?, &self.anonymous) {
+            (None, Some(anonymous)) => Ok(anonymous.clone()),
+            (None, None) => Err(AuthError::Missing),
+            (Some(Credential::ApiKey(key)), _) => self.key(key),
+            (Some(Credential::Bearer(token)), _) => self.bearer(token).await,
+        }
+    }
+
+    fn key(&self, key: &[u8]) -> Result<Principal, AuthError> {
+        Ok(self.keys.find(key).cloned().ok_or(Invalid::UnknownKey)?)
+    }
+
+    async fn bearer(&self, token: &[u8]) -> Result<Principal, AuthError> {
+        let Some(jwt) = &self.jwt else { return self.key(token) };
+        if token.starts_with(KEY_START.as_bytes()) {
+            return self.key(token);
+        }
+        // A key that somebody chose may look like anything, a JWT included.
+        match self.keys.find_chosen(token) {
+            Some(principal) => Ok(principal.clone()),
+            None => jwt.verify(std::str::from_utf8(token).map_err(|_| Invalid::NotAToken)?).await,
+        }
+    }
+}
+
+/// Chooses the cryptography for JWTs. Whoever was first wins, which is this function everywhere in this package.
+pub(crate) fn install_crypto() {
+    // Refused only if a provider is there already, and then that one serves.
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+}
+
+fn credential(headers: &HeaderMap) -> Result<Option<Credential<'_>>, AuthError> {
+    let bearer = match single(headers, &AUTHORIZATION, "several Authorization headers: send one")? {
+        Some(value) => Some(bearer_token(value)?),
+        None => None,
+    };
+    let key = single(headers, &X_API_KEY, "several X-API-Key headers: send one")?;
+    match (bearer, key) {
+        (None, None) => Ok(None),
+        (Some([]), _) | (_, Some([])) => Err(AuthError::Malformed("the credential is empty")),
+        (Some(token), None) => Ok(Some(Credential::Bearer(token))),
+        (None, Some(key)) => Ok(Some(Credential::ApiKey(key))),
+        (Some(token), Some(key)) if token == key => Ok(Some(Credential::ApiKey(key))),
+        (Some(_), Some(_)) => {
+            Err(AuthError::Malformed("Authorization and X-API-Key hold different credentials: send one"))
+        }
+    }
+}
+
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, several: &'static str) -> Result<Option<&'a [u8]>, AuthError> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(|value| value.as_bytes().trim_ascii())),
+        (_, Some(_)) => Err(AuthError::Malformed(several)),
+    }
+}
+
+/// What follows `Bearer`, in any case (RFC 9110 section 11.1).
+fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
+    match value.split_at_checked(6) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer") => match rest {
+            [] => Ok(rest),
+            [b' ' | b'\t', token @ ..] => Ok(token.trim_ascii()),
+            _ => Err(AuthError::Scheme),
+        },
+        _ => Err(AuthError::Scheme),
+    }
+}
+
+/// A credential in a URL ends up in logs, histories and `Referer` headers, so it is refused rather than ignored: its
+/// owner should learn that it is no longer secret.
+fn refuse_credentials_in(query: Option<&str>) -> Result<(), AuthError> {
+    let Some(query) = query else { return Ok(()) };
+    for pair in query.split('&') {
+        let name = pair.split('=').next().unwrap_or_default();
+        if let Some(known) = CREDENTIAL_PARAMETERS.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
+            return Err(AuthError::InTheQuery(known));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

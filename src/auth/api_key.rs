@@ -1,0 +1,211 @@
+//! API keys: 256 random bits made here, found again by their public prefix, compared as hashes in constant time. The
+//! gateway keeps hashes only; whatever a key is, an answer takes the same work.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
+
+use super::Principal;
+use crate::config::{ApiKey, TenantId};
+
+/// What every generated key starts with.
+pub(super) const KEY_START: &str = "slk_";
+
+/// The longest prefix that is looked up, in bytes.
+const MAX_PREFIX: usize = 128;
+
+/// A key as it was just made: the only moment at which it can be shown.
+#[derive(Debug)]
+pub struct NewKey {
+    /// What the client sends: `slk_<prefix>_<secret>`.
+    pub wire: SecretString,
+    /// What the configuration keeps.
+    pub entry: ApiKey,
+}
+
+impl NewKey {
+    /// Makes a key with 256 random bits. Without a subject the prefix is the subject, so that two keys are two
+    /// principals.
+    ///
+    /// # Errors
+    /// The operating system has no randomness to give.
+    pub fn generate(tenant: TenantId, subject: Option<String>, scopes: Vec<String>) -> Result<Self, getrandom::Error> {
+        let (mut public, mut secret) = ([0u8; 5], [0u8; 32]);
+        getrandom::fill(&mut public)?;
+        getrandom::fill(&mut secret)?;
+        let prefix = hex(&public);
+        let wire = format!("{KEY_START}{prefix}_{}", URL_SAFE_NO_PAD.encode(secret));
+        let subject = subject.unwrap_or_else(|| prefix.clone());
+        let entry = ApiKey { sha256: Sha256::digest(wire.as_bytes()).into(), prefix, tenant, subject, scopes };
+        Ok(Self { wire: wire.into(), entry })
+    }
+}
+
+/// The entry for a key that somebody else made. It need not have the form of [`NewKey`]'s: a key without the public
+/// prefix is found by its hash alone, so keep those few.
+pub fn entry_for(plain: &str, tenant: TenantId, subject: String, scopes: Vec<String>) -> ApiKey {
+    let prefix = prefix_of(plain.as_bytes()).unwrap_or_default().to_owned();
+    ApiKey { prefix, sha256: Sha256::digest(plain.as_bytes()).into(), tenant, subject, scopes }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The public part of `slk_<prefix>_<secret>`; `None` if the key has another form.
+fn prefix_of(key: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(key).ok()?;
+    let (prefix, secret) = text.strip_prefix(KEY_START)?.split_once('_')?;
+    let good = (1..=MAX_PREFIX).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+    (good && !secret.is_empty()).then_some(prefix)
+}
+
+/// The configured keys.
+pub(super) struct ApiKeys {
+    /// By prefix; the empty prefix holds the keys that have none.
+    by_prefix: HashMap<String, Vec<Stored>>,
+    /// Compared where a prefix is unknown. No input is known to have this hash.
+    absent: Stored,
+}
+
+struct Stored {
+    sha256: [u8; 32],
+    principal: Option<Principal>,
+}
+
+impl ApiKeys {
+    /// Takes the entries of the configuration.
+    pub(super) fn new(entries: &[ApiKey]) -> Self {
+        let mut by_prefix: HashMap<String, Vec<Stored>> = HashMap::new();
+        for entry in entries {
+            let principal = Principal::new(entry.tenant.clone(), "key", &entry.subject, entry.scopes.clone());
+            let stored = Stored { sha256: entry.sha256, principal: Some(principal) };
+            by_prefix.entry(entry.prefix.clone()).or_default().push(stored);
+        }
+        Self { by_prefix, absent: Stored { sha256: [0; 32], principal: None } }
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_prefix.is_empty()
+    }
+
+    /// As `find`, and quick where all keys have a prefix: for what may be a JWT as well.
+    pub(super) fn find_chosen(&self, key: &[u8]) -> Option<&Principal> {
+        if self.by_prefix.contains_key("") { self.find(key) } else { None }
+    }
+
+    /// The principal of a key as the client sent it. How long this takes depends on the key's public prefix at most.
+    pub(super) fn find(&self, key: &[u8]) -> Option<&Principal> {
+        let hash: [u8; 32] = Sha256::digest(key).into();
+        let named = prefix_of(key).and_then(|prefix| self.by_prefix.get(prefix)).map(Vec::as_slice);
+        let named = named.unwrap_or(std::slice::from_ref(&self.absent));
+        let unnamed = self.by_prefix.get("").map(Vec::as_slice).unwrap_or_default();
+        // No early end: every candidate is compared, and the place of the match is kept without a branch.
+        let mut place = u32::MAX;
+        for (at, stored) in (0u32..).zip(named.iter().chain(unnamed)) {
+            let same: Choice = hash.ct_eq(&stored.sha256);
+            place.conditional_assign(&at, same);
+        }
+        let place = usize::try_from(place).ok()?;
+        named.iter().chain(unnamed).nth(place)?.principal.as_ref()
+    }
+}
+
+impl fmt::Debug for ApiKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeys").field("prefixes", &self.by_prefix.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_generated_key_has_its_form_and_is_found() {
+        let new = NewKey::generate(tenant("acme"), Some("ci".into()), vec!["mcp".into()]).unwrap();
+        let wire = new.wire.expose_secret();
+        let (prefix, secret) = wire.strip_prefix("slk_").unwrap().split_once('_').unwrap();
+        assert_eq!(prefix, new.entry.prefix);
+        assert_eq!(prefix.len(), 10);
+        assert_eq!(URL_SAFE_NO_PAD.decode(secret).unwrap().len(), 32);
+        let keys = ApiKeys::new(std::slice::from_ref(&new.entry));
+        let principal = keys.find(wire.as_bytes()).unwrap();
+        assert_eq!((principal.tenant(), principal.subject()), (&tenant("acme"), "ci"));
+        assert_eq!(principal.scopes(), ["mcp"]);
+    }
+
+    #[test]
+    fn two_keys_without_a_subject_are_two_principals() {
+        let one = NewKey::generate(tenant("acme"), None, vec![]).unwrap();
+        let two = NewKey::generate(tenant("acme"), None, vec![]).unwrap();
+        let keys = ApiKeys::new(&[one.entry, two.entry]);
+        let find = |new: &SecretString| keys.find(new.expose_secret().as_bytes()).unwrap().clone();
+        assert_ne!(find(&one.wire), find(&two.wire));
+    }
+
+    #[test]
+    fn a_key_that_differs_anywhere_is_unknown() {
+        let new = NewKey::generate(tenant("acme"), None, vec![]).unwrap();
+        let keys = ApiKeys::new(std::slice::from_ref(&new.entry));
+        let wire = new.wire.expose_secret().to_owned();
+        for at in 0..wire.len() {
+            let mut other = wire.clone().into_bytes();
+            other.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
+            assert!(keys.find(&other).is_none(), "byte {at}");
+        }
+        for other in [format!("{wire}x"), wire[..wire.len() - 1].to_owned(), String::new(), "slk_".into()] {
+            assert!(keys.find(other.as_bytes()).is_none());
+        }
+    }
+
+    #[test]
+    fn keys_of_one_prefix_and_keys_without_one_are_told_apart() {
+        let entries = [
+            entry_for("slk_aa_one", tenant("a"), "1".into(), vec![]),
+            entry_for("slk_aa_two", tenant("b"), "2".into(), vec![]),
+            entry_for("secret123", tenant("c"), "3".into(), vec![]),
+            entry_for("slk_not quite", tenant("d"), "4".into(), vec![]),
+            entry_for("sésame", tenant("e"), "5".into(), vec![]),
+        ];
+        assert_eq!(entries.each_ref().map(|e| e.prefix.as_str()), ["aa", "aa", "", "", ""]);
+        let keys = ApiKeys::new(&entries);
+        for (wire, subject) in
+            [("slk_aa_one", "1"), ("slk_aa_two", "2"), ("secret123", "3"), ("slk_not quite", "4"), ("sésame", "5")]
+        {
+            assert_eq!(keys.find(wire.as_bytes()).unwrap().subject(), subject);
+        }
+        assert!(keys.find(b"slk_aa_three").is_none());
+        assert!(keys.find(b"secret124").is_none());
+    }
+
+    #[test]
+    fn nothing_matches_the_placeholder_or_an_empty_set() {
+        let keys = ApiKeys::new(&[]);
+        assert!(keys.is_empty());
+        assert!(keys.find(b"slk_aa_one").is_none());
+        assert!(keys.find(b"").is_none());
+    }
+
+    #[test]
+    fn a_new_key_is_not_printed_by_debug() {
+        let new = NewKey::generate(tenant("acme"), None, vec![]).unwrap();
+        let secret = new.wire.expose_secret().splitn(3, '_').nth(2).unwrap().to_owned();
+        let shown = format!("{new:?} {:?}", ApiKeys::new(std::slice::from_ref(&new.entry)));
+        assert!(!shown.contains(&secret), "{shown}");
+    }
+}

@@ -1,0 +1,273 @@
+//! JWK sets that change while the gateway runs: a file, read again when it changes, and a URL, fetched when it is
+//! needed. Both come from the configuration and never from a token. One fetch at a time, not too often, and what was
+//! had stays in use for a while when a newer set cannot be had.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+use reqwest::{Client, StatusCode, Url, redirect};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::keys::{KeySet, MAX_BYTES, read_bounded};
+use super::{AuthError, AuthSetupError};
+
+/// How often a file is looked at, at most.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// After a fetch that went well, an unknown `kid` leads to no other for so long.
+const FETCH_INTERVAL: Duration = Duration::from_secs(30);
+/// After a fetch that failed, no other is tried for so long.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// A fetched set that is older than this is fetched anew, and used meanwhile.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// A fetched set that is older than this is used no more, so that a withdrawn key ends even if fetches fail.
+const MAX_STALE: Duration = Duration::from_secs(3600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JWK set in a file.
+pub(super) struct JwksFile {
+    path: PathBuf,
+    current: ArcSwap<KeySet>,
+    watch: Mutex<FileWatch>,
+}
+
+struct FileWatch {
+    next: Instant,
+    stamp: Option<Stamp>,
+}
+
+/// What tells that a file has changed.
+type Stamp = (SystemTime, u64);
+
+impl JwksFile {
+    /// Reads the file, which must hold a usable key.
+    pub(super) fn open(path: &Path) -> Result<Self, AuthSetupError> {
+        let stamp = stamp(path);
+        let keys = read_set(path)?;
+        if keys.is_empty() {
+            let problem = "no usable key: RSA (2048 bits or more), P-256, P-384 and Ed25519 keys for signatures are";
+            return Err(AuthSetupError::Key { path: path.to_owned(), problem: problem.to_owned() });
+        }
+        let watch = Mutex::new(FileWatch { next: Instant::now() + FILE_INTERVAL, stamp });
+        Ok(Self { path: path.to_owned(), current: ArcSwap::from_pointee(keys), watch })
+    }
+
+    /// The keys as the file has them, a second late at most.
+    pub(super) async fn get(&self) -> Arc<KeySet> {
+        if let Some(known) = self.due() {
+            self.reload(known).await;
+        }
+        self.current.load_full()
+    }
+
+    /// What is known of the file, if it is this caller's turn to look at it.
+    fn due(&self) -> Option<Option<Stamp>> {
+        let now = Instant::now();
+        let mut watch = self.watch.lock();
+        (now >= watch.next).then(|| {
+            watch.next = now + FILE_INTERVAL;
+            watch.stamp
+        })
+    }
+
+    async fn reload(&self, known: Option<Stamp>) {
+        let path = self.path.clone();
+        let read = move || {
+            let found = stamp(&path);
+            (found != known).then(|| (found, read_set(&path)))
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(None) => {}
+            Ok(Some((found, set))) => {
+                // Kept for a broken file too: it is complained about once, until it changes again.
+                self.watch.lock().stamp = found;
+                match set {
+                    Ok(keys) => {
+                        tracing::info!(path = %self.path.display(), "read the JWK set again");
+                        self.current.store(Arc::new(keys));
+                    }
+                    Err(error) => tracing::warn!(%error, "the JWK set changed and cannot be used; the old one stays"),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the JWK set could not be looked at"),
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn read_set(path: &Path) -> Result<KeySet, AuthSetupError> {
+    KeySet::jwks(&read_bounded(path)?).map_err(|problem| AuthSetupError::Key { path: path.to_owned(), problem })
+}
+
+/// A JWK set behind a URL.
+pub(super) struct JwksUrl {
+    url: Url,
+    client: Client,
+    current: ArcSwapOption<Fetched>,
+    attempt: Mutex<Attempt>,
+    /// Changes whenever a fetch has ended, however it did.
+    ended: watch::Sender<()>,
+}
+
+struct Fetched {
+    keys: Arc<KeySet>,
+    at: Instant,
+}
+
+#[derive(Default)]
+struct Attempt {
+    running: bool,
+    /// Before this, no fetch.
+    next: Option<Instant>,
+}
+
+impl JwksUrl {
+    /// Checks the URL; fetches nothing yet.
+    pub(super) fn new(url: &str) -> Result<Arc<Self>, AuthSetupError> {
+        let refuse = |problem: &str| AuthSetupError::Settings(format!("jwks_url: {problem}"));
+        let url = Url::parse(url).map_err(|error| refuse(&error.to_string()))?;
+        let loopback = is_loopback(&url);
+        if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
+            return Err(refuse(
+                "keys come over https, or over http from loopback: anything else could be tampered with",
+            ));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refuse("a key set is public: leave user and password out of its URL"));
+        }
+        let mut builder = Client::builder()
+            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(TOTAL_TIMEOUT)
+            .pool_max_idle_per_host(0)
+            .https_only(!loopback);
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| refuse(&format!("no HTTP client: {error}")))?;
+        let (ended, _) = watch::channel(());
+        Ok(Arc::new(Self { url, client, current: ArcSwapOption::empty(), attempt: Mutex::default(), ended }))
+    }
+
+    /// A set with what `wanted` looks for, or else the newest there is. At once if the cached one will do; otherwise
+    /// after a fetch, which all callers share.
+    ///
+    /// # Errors
+    /// [`AuthError::KeysUnavailable`]: there is no set, or only one that is too old.
+    pub(super) async fn get(self: &Arc<Self>, wanted: impl Fn(&KeySet) -> bool) -> Result<Arc<KeySet>, AuthError> {
+        if let Some((keys, age)) = self.cached()
+            && wanted(&keys)
+        {
+            if age >= MAX_AGE {
+                self.fetch();
+            }
+            return Ok(keys);
+        }
+        if let Some(mut ended) = self.fetch() {
+            // An error would mean that the sender is gone, and `self` has it.
+            let _ = ended.changed().await;
+        }
+        self.cached().map(|(keys, _)| keys).ok_or(AuthError::KeysUnavailable)
+    }
+
+    fn cached(&self) -> Option<(Arc<KeySet>, Duration)> {
+        let current = self.current.load();
+        let fetched = current.as_ref()?;
+        let age = fetched.at.elapsed();
+        (age < MAX_STALE).then(|| (Arc::clone(&fetched.keys), age))
+    }
+
+    /// Starts a fetch, or joins the one that runs; `None` if it is too early for another. A task of its own does it, so
+    /// that a client that goes away does not take it along.
+    fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
+        let mut attempt = self.attempt.lock();
+        // Under the lock, so that the end of a running fetch cannot be missed.
+        let ended = self.ended.subscribe();
+        if attempt.running {
+            return Some(ended);
+        }
+        if attempt.next.is_some_and(|next| Instant::now() < next) {
+            return None;
+        }
+        attempt.running = true;
+        let mut running = Running { source: Arc::clone(self), pause: RETRY_INTERVAL };
+        tokio::spawn(async move {
+            match running.source.download().await {
+                Ok(keys) => {
+                    running.pause = FETCH_INTERVAL;
+                    if keys.is_empty() {
+                        tracing::warn!(host = running.source.url.host_str(), "the JWK set has no usable key");
+                    }
+                    let fetched = Fetched { keys: Arc::new(keys), at: Instant::now() };
+                    running.source.current.store(Some(Arc::new(fetched)));
+                }
+                Err(problem) => {
+                    tracing::warn!(host = running.source.url.host_str(), problem, "the JWK set could not be fetched");
+                }
+            }
+        });
+        Some(ended)
+    }
+
+    async fn download(&self) -> Result<KeySet, String> {
+        let request = self.client.get(self.url.clone()).header(http::header::ACCEPT, "application/json");
+        let mut response = request.send().await.map_err(describe)?;
+        if response.status() != StatusCode::OK {
+            return Err(format!(
+                "the answer was {} and not 200; redirects are not followed",
+                response.status().as_u16()
+            ));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(describe)? {
+            if bytes.len() + chunk.len() > MAX_BYTES {
+                return Err(format!("the answer is larger than {MAX_BYTES} bytes"));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        KeySet::jwks(&bytes)
+    }
+}
+
+/// A fetch under way. Its end, by whatever path, lets the next one start and wakes who waits.
+struct Running {
+    source: Arc<JwksUrl>,
+    pause: Duration,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *self.source.attempt.lock() = Attempt { running: false, next: Some(Instant::now() + self.pause) };
+        self.source.ended.send_replace(());
+    }
+}
+
+/// A transport error with its causes, without the URL.
+fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests;

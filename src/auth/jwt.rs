@@ -1,0 +1,215 @@
+//! JWTs (RFC 7519) as access tokens: signature, `iss`, `aud`, `exp` and `nbf` are checked after the rules of RFC 8725,
+//! and the configured claims become a principal. Nothing in a token decides how, or with which keys, it is checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, get_current_timestamp};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::jwks::{JwksFile, JwksUrl};
+use super::keys::{KeySet, Selection, min_secret};
+use super::verdicts::Verdicts;
+use super::{AuthError, AuthSetupError, Invalid, Principal};
+use crate::config::{Jwt, JwtKey};
+
+/// Longest token, in bytes.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// Longest subject, in bytes: it is in log lines and keys of maps.
+const MAX_SUBJECT: usize = 256;
+
+type Claims = Map<String, Value>;
+
+/// Checks tokens after the configured rules.
+pub(super) struct JwtVerifier {
+    rules: Jwt,
+    /// One for each algorithm that is accepted.
+    validations: Vec<(Algorithm, Validation)>,
+    source: Source,
+    verdicts: Verdicts,
+}
+
+enum Source {
+    Fixed(Arc<KeySet>),
+    File(JwksFile),
+    Url(Arc<JwksUrl>),
+}
+
+/// What is read of the header before the signature is checked. `jku`, `jwk`, `x5u` and `x5c` are not: a token does not
+/// choose its keys.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    typ: Option<String>,
+    crit: Option<Value>,
+}
+
+impl JwtVerifier {
+    /// Reads the key file, if there is one.
+    pub(super) fn new(config: &Jwt) -> Result<Self, AuthSetupError> {
+        let algorithms = config.algorithms.as_slice();
+        let published = matches!(config.key, JwtKey::JwksFile(_) | JwtKey::JwksUrl(_));
+        if let Some(algorithm) = algorithms.iter().find(|algorithm| published && min_secret(**algorithm) > 0) {
+            return Err(AuthSetupError::Settings(format!(
+                "{algorithm:?} needs a shared secret, and a JWK set has public keys only: take it out of `algorithms`"
+            )));
+        }
+        let source = match &config.key {
+            JwtKey::Secret(secret) => Source::Fixed(Arc::new(KeySet::secret(secret, algorithms)?)),
+            JwtKey::Pem(path) => Source::Fixed(Arc::new(KeySet::pem(path, algorithms)?)),
+            JwtKey::JwksFile(path) => Source::File(JwksFile::open(path)?),
+            JwtKey::JwksUrl(url) => Source::Url(JwksUrl::new(url)?),
+        };
+        let validations = algorithms.iter().map(|algorithm| (*algorithm, validation(config, *algorithm))).collect();
+        Ok(Self { rules: config.clone(), validations, source, verdicts: Verdicts::default() })
+    }
+
+    /// The principal that a token stands for.
+    pub(super) async fn verify(&self, token: &str) -> Result<Principal, AuthError> {
+        if token.len() > MAX_TOKEN {
+            return Err(Invalid::TooLong.into());
+        }
+        let hash = Verdicts::hash(token);
+        let now = get_current_timestamp();
+        if let Some(principal) = self.verdicts.get(&hash, now) {
+            return Ok(principal);
+        }
+        let header = read_header(token)?;
+        let (algorithm, validation) = self.accepted(&header)?;
+        let kid = header.kid.as_deref();
+        let keys = self.keys(kid, algorithm).await?;
+        let claims = match keys.select(kid, algorithm) {
+            Selection::Keys(keys) => check(token, &keys, validation)?,
+            Selection::Unfit => return Err(Invalid::Algorithm.into()),
+            Selection::Unknown => return Err(Invalid::UnknownKid.into()),
+        };
+        let principal = self.principal(&claims)?;
+        let missing = |scope: &String| !principal.scopes().contains(scope);
+        if self.rules.required_scopes.iter().any(missing) {
+            return Err(AuthError::InsufficientScope { required: self.rules.required_scopes.clone() });
+        }
+        // An `exp` with a fraction is good, and simply not remembered.
+        let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(now);
+        self.verdicts.put(hash, principal.clone(), now, expires);
+        Ok(principal)
+    }
+
+    /// The checks of the header that need no key.
+    fn accepted(&self, header: &Header) -> Result<(Algorithm, &Validation), Invalid> {
+        let (algorithm, validation) = header
+            .alg
+            .parse()
+            .ok()
+            .and_then(|alg: Algorithm| self.validations.iter().find(|(accepted, _)| *accepted == alg))
+            .ok_or(Invalid::Algorithm)?;
+        // Explicit types keep tokens for other purposes out (RFC 8725 section 3.11, RFC 9068 section 4); extensions
+        // that must be understood are not (RFC 7515 section 4.1.11).
+        let typ = header.typ.as_deref().unwrap_or("jwt").to_ascii_lowercase();
+        let typ = typ.strip_prefix("application/").unwrap_or(&typ);
+        if header.crit.is_some() || !matches!(typ, "jwt" | "at+jwt") {
+            return Err(Invalid::Kind);
+        }
+        Ok((*algorithm, validation))
+    }
+
+    async fn keys(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<KeySet>, AuthError> {
+        match &self.source {
+            Source::Fixed(keys) => Ok(Arc::clone(keys)),
+            Source::File(file) => Ok(file.get().await),
+            Source::Url(url) => url.get(|keys| !matches!(keys.select(kid, algorithm), Selection::Unknown)).await,
+        }
+    }
+
+    fn principal(&self, claims: &Claims) -> Result<Principal, Invalid> {
+        let unusable = |claim: &str| Invalid::Claim(claim.to_owned());
+        let issuer = claims.get("iss").and_then(Value::as_str).ok_or_else(|| unusable("iss"))?;
+        let tenant = find(claims, &self.rules.tenant_claim).and_then(Value::as_str);
+        let tenant = tenant.and_then(|name| name.parse().ok()).ok_or_else(|| unusable(&self.rules.tenant_claim))?;
+        let subject = find(claims, &self.rules.subject_claim).and_then(Value::as_str);
+        let subject = subject
+            .filter(|subject| (1..=MAX_SUBJECT).contains(&subject.len()) && !subject.contains(char::is_control))
+            .ok_or_else(|| unusable(&self.rules.subject_claim))?;
+        let scopes = scopes(find(claims, &self.rules.scope_claim)).ok_or_else(|| unusable(&self.rules.scope_claim))?;
+        Ok(Principal::new(tenant, issuer, subject, scopes))
+    }
+}
+
+impl fmt::Debug for JwtVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = match self.source {
+            Source::Fixed(_) => "fixed",
+            Source::File(_) => "file",
+            Source::Url(_) => "url",
+        };
+        f.debug_struct("JwtVerifier").field("source", &source).finish_non_exhaustive()
+    }
+}
+
+fn validation(config: &Jwt, algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.set_required_spec_claims(&["exp", "iss", "aud"]);
+    validation.set_issuer(&config.issuers);
+    validation.set_audience(&config.audiences);
+    validation.validate_nbf = true;
+    validation.leeway = config.leeway.as_secs();
+    validation
+}
+
+fn read_header(token: &str) -> Result<Header, Invalid> {
+    let (header, rest) = token.split_once('.').ok_or(Invalid::NotAToken)?;
+    if rest.split('.').count() != 2 {
+        return Err(Invalid::NotAToken);
+    }
+    let json = URL_SAFE_NO_PAD.decode(header).map_err(|_| Invalid::NotAToken)?;
+    serde_json::from_slice(&json).map_err(|_| Invalid::NotAToken)
+}
+
+/// Checks signature and registered claims with the first key that made the signature.
+fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<Claims, Invalid> {
+    for key in keys {
+        match decode::<Claims>(token, key, validation) {
+            Ok(data) => return Ok(data.claims),
+            Err(error) => match error.into_kind() {
+                ErrorKind::InvalidSignature => {}
+                ErrorKind::ExpiredSignature => return Err(Invalid::Expired),
+                ErrorKind::ImmatureSignature => return Err(Invalid::NotYetValid),
+                ErrorKind::InvalidIssuer => return Err(Invalid::Issuer),
+                ErrorKind::InvalidAudience => return Err(Invalid::Audience),
+                ErrorKind::InvalidAlgorithm => return Err(Invalid::Algorithm),
+                ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
+                    return Err(Invalid::Claim(claim));
+                }
+                _ => return Err(Invalid::NotAToken),
+            },
+        }
+    }
+    Err(Invalid::Signature)
+}
+
+/// The claim at a dotted path. A claim of that whole name goes first, as names may be URLs.
+fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(path) {
+        return Some(value);
+    }
+    let (name, rest) = path.split_once('.')?;
+    find(claims.get(name)?.as_object()?, rest)
+}
+
+/// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings; none if it is not there.
+fn scopes(claim: Option<&Value>) -> Option<Vec<String>> {
+    match claim {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::String(text)) => Some(text.split_whitespace().map(str::to_owned).collect()),
+        Some(Value::Array(all)) => all.iter().map(|scope| scope.as_str().map(str::to_owned)).collect(),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

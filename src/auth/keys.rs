@@ -1,0 +1,336 @@
+//! The keys that JWTs are checked with. A key is only ever used with the algorithms of its own type, so that a public
+//! key cannot be taken for a shared secret (RFC 8725 section 3.1).
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+
+use super::AuthSetupError;
+
+/// Largest key file or JWK set, in bytes.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+
+/// Most keys in a set.
+const MAX_KEYS: usize = 100;
+
+/// Most keys tried for a token that does not name its key.
+const MAX_TRIED: usize = 4;
+
+/// Fewest characters of an RSA modulus in base64url: 2048 bits (RFC 7518 section 3.3).
+const MIN_MODULUS: usize = 342;
+
+/// Some keys. Immutable: a newer set takes its place as a whole.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<VerifyingKey>,
+    /// The one key of the configuration, whatever `kid` a token names.
+    only: bool,
+}
+
+#[derive(Debug)]
+struct VerifyingKey {
+    kid: Option<String>,
+    kind: Kind,
+    /// The algorithm that the set declares for it (`alg`).
+    declared: Option<Algorithm>,
+    key: DecodingKey,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Secret,
+    Rsa,
+    P256,
+    P384,
+    Ed25519,
+}
+
+/// What a set has for a token.
+pub(super) enum Selection<'a> {
+    /// These; one of them made the signature if any did.
+    Keys(Vec<&'a DecodingKey>),
+    /// The key is there, but not for this algorithm.
+    Unfit,
+    /// No such key.
+    Unknown,
+}
+
+/// The shortest shared secret for an algorithm, in bytes: as long as its hash (RFC 7518 section 3.2). 0 for the others.
+pub(crate) fn min_secret(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::HS256 => 32,
+        Algorithm::HS384 => 48,
+        Algorithm::HS512 => 64,
+        _ => 0,
+    }
+}
+
+impl Kind {
+    fn algorithms(self) -> &'static [Algorithm] {
+        use Algorithm::{ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512};
+        match self {
+            Self::Secret => &[HS256, HS384, HS512],
+            Self::Rsa => &[RS256, RS384, RS512, PS256, PS384, PS512],
+            Self::P256 => &[ES256],
+            Self::P384 => &[ES384],
+            Self::Ed25519 => &[EdDSA],
+        }
+    }
+}
+
+impl KeySet {
+    /// The shared secret of the configuration.
+    pub(super) fn secret(secret: &SecretString, algorithms: &[Algorithm]) -> Result<Self, AuthSetupError> {
+        let bytes = secret.expose_secret().as_bytes();
+        let least = algorithms.iter().copied().map(min_secret).max().unwrap_or_default();
+        if bytes.len() < least {
+            return Err(AuthSetupError::Settings(format!(
+                "the secret has {} bytes and needs at least {least}: make one with `openssl rand -base64 {least}`",
+                bytes.len()
+            )));
+        }
+        Self::single(Kind::Secret, DecodingKey::from_secret(bytes), algorithms)
+    }
+
+    /// The public key in a PEM file.
+    pub(super) fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Self, AuthSetupError> {
+        let bytes = read_bounded(path)?;
+        let (kind, key) = pem_key(&bytes)
+            .map_err(|problem| AuthSetupError::Key { path: path.to_owned(), problem: problem.to_owned() })?;
+        Self::single(kind, key, algorithms)
+    }
+
+    fn single(kind: Kind, key: DecodingKey, algorithms: &[Algorithm]) -> Result<Self, AuthSetupError> {
+        if let Some(other) = algorithms.iter().find(|algorithm| !kind.algorithms().contains(algorithm)) {
+            return Err(AuthSetupError::Settings(format!(
+                "the algorithm {other:?} does not fit the key, which is for {:?}: change `algorithms` or the key",
+                kind.algorithms()
+            )));
+        }
+        Ok(Self { keys: vec![VerifyingKey { kid: None, kind, declared: None, key }], only: true })
+    }
+
+    /// A JWK set (RFC 7517 section 5). A key that is of no use here (encryption, a shared secret, an unknown type) is
+    /// left out, as the RFC wants; the error says why the whole is none.
+    pub(super) fn jwks(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Document {
+            keys: Vec<serde_json::Value>,
+        }
+        let document: Document = serde_json::from_slice(bytes).map_err(|error| {
+            format!(
+                "not a JWK set (an object with the array \"keys\"): line {}, column {}",
+                error.line(),
+                error.column()
+            )
+        })?;
+        if document.keys.len() > MAX_KEYS {
+            return Err(format!("{} keys, and at most {MAX_KEYS} are taken", document.keys.len()));
+        }
+        let parsed = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        Ok(Self { keys: parsed.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect(), only: false })
+    }
+
+    /// Whether there is no usable key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The keys for a token with this header.
+    pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Selection<'_> {
+        let named = |key: &&VerifyingKey| self.only || kid.is_none() || key.kid.as_deref() == kid;
+        let fits = |key: &&VerifyingKey| key.fits(algorithm);
+        let keys: Vec<_> = self.keys.iter().filter(named).filter(fits).map(|key| &key.key).take(MAX_TRIED).collect();
+        if !keys.is_empty() {
+            Selection::Keys(keys)
+        } else if self.keys.iter().any(|key| named(&key)) {
+            Selection::Unfit
+        } else {
+            Selection::Unknown
+        }
+    }
+}
+
+impl VerifyingKey {
+    fn fits(&self, algorithm: Algorithm) -> bool {
+        self.kind.algorithms().contains(&algorithm) && self.declared.is_none_or(|declared| declared == algorithm)
+    }
+
+    fn from_jwk(jwk: &Jwk) -> Option<Self> {
+        let kind = match &jwk.algorithm {
+            AlgorithmParameters::RSA(rsa) if rsa.n.len() >= MIN_MODULUS => Kind::Rsa,
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Kind::P256,
+            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => Kind::P384,
+            AlgorithmParameters::OctetKeyPair(okp) if okp.curve == EllipticCurve::Ed25519 => Kind::Ed25519,
+            // A shared secret has no place in a published set.
+            _ => return None,
+        };
+        let common = &jwk.common;
+        let signs = common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
+        let verifies = common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify));
+        if !signs || !verifies {
+            return None;
+        }
+        let declared = match common.key_algorithm {
+            Some(declared) => Some(Algorithm::try_from(declared).ok()?),
+            None => None,
+        };
+        let key = DecodingKey::from_jwk(jwk).ok()?;
+        Some(Self { kid: common.key_id.clone(), kind, declared, key })
+    }
+}
+
+/// A public key out of PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
+fn pem_key(pem: &[u8]) -> Result<(Kind, DecodingKey), &'static str> {
+    let text = String::from_utf8_lossy(pem);
+    if text.contains("PRIVATE KEY-----") {
+        return Err("this is a private key: give the public one (`openssl pkey -in FILE -pubout`)");
+    }
+    if text.contains("CERTIFICATE-----") {
+        return Err("this is a certificate: give its public key (`openssl x509 -in FILE -pubkey -noout`)");
+    }
+    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
+        return match Jwk::from_decoding_key(&key, None).map(|jwk| jwk.algorithm) {
+            Ok(AlgorithmParameters::RSA(rsa)) if rsa.n.len() >= MIN_MODULUS => Ok((Kind::Rsa, key)),
+            Ok(_) => Err("the RSA key is too short: it needs at least 2048 bits"),
+            Err(_) => Err("not a usable RSA key"),
+        };
+    }
+    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
+        // The length of an uncompressed point tells the curve.
+        return match key.try_get_as_bytes().map(<[u8]>::len) {
+            Ok(65) => Ok((Kind::P256, key)),
+            Ok(97) => Ok((Kind::P384, key)),
+            _ => Err("the curve is not supported: use P-256 or P-384"),
+        };
+    }
+    match DecodingKey::from_ed_pem(pem) {
+        Ok(key) => Ok((Kind::Ed25519, key)),
+        Err(_) => Err("not a public key in PEM (-----BEGIN PUBLIC KEY-----) of type RSA, EC or Ed25519"),
+    }
+}
+
+/// Reads a small file.
+pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    let bytes = read().map_err(|source| AuthSetupError::Read { path: path.to_owned(), source })?;
+    if bytes.len() > MAX_BYTES {
+        let problem = format!("larger than {MAX_BYTES} bytes: this is no key file");
+        return Err(AuthSetupError::Key { path: path.to_owned(), problem });
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+    use serde_json::json;
+
+    use super::*;
+
+    const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys");
+
+    fn pem(name: &str, algorithms: &[Algorithm]) -> Result<KeySet, String> {
+        KeySet::pem(&Path::new(FIXTURES).join(name), algorithms).map_err(|error| error.to_string())
+    }
+
+    fn jwk(name: &str, kid: &str, algorithm: Algorithm) -> serde_json::Value {
+        let bytes = std::fs::read(Path::new(FIXTURES).join(name)).unwrap();
+        let (_, key) = pem_key(&bytes).unwrap();
+        let mut jwk = Jwk::from_decoding_key(&key, Some(algorithm)).unwrap();
+        jwk.common.key_id = Some(kid.to_owned());
+        serde_json::to_value(jwk).unwrap()
+    }
+
+    #[test]
+    fn a_pem_key_is_for_the_algorithms_of_its_type_only() {
+        assert!(pem("rsa.pub.pem", &[Algorithm::RS256, Algorithm::PS512]).is_ok());
+        assert!(pem("p256.pub.pem", &[Algorithm::ES256]).is_ok());
+        assert!(pem("p384.pub.pem", &[Algorithm::ES384]).is_ok());
+        assert!(pem("ed25519.pub.pem", &[Algorithm::EdDSA]).is_ok());
+        for (name, algorithm) in [
+            ("rsa.pub.pem", Algorithm::HS256),
+            ("rsa.pub.pem", Algorithm::ES256),
+            ("p256.pub.pem", Algorithm::ES384),
+            ("ed25519.pub.pem", Algorithm::RS256),
+        ] {
+            let error = pem(name, &[algorithm]).unwrap_err();
+            assert!(error.contains(&format!("{algorithm:?} does not fit the key")), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_public_keys_are_refused_with_advice() {
+        assert!(pem("rsa.pem", &[Algorithm::RS256]).unwrap_err().contains("-pubout"));
+        assert!(pem("README.md", &[Algorithm::RS256]).unwrap_err().contains("BEGIN PUBLIC KEY"));
+        assert!(pem("absent.pem", &[Algorithm::RS256]).unwrap_err().contains("absent.pem"));
+    }
+
+    #[test]
+    fn a_short_secret_is_refused_and_not_shown() {
+        let error = KeySet::secret(&"tooshort".into(), &[Algorithm::HS256]).unwrap_err().to_string();
+        assert!(error.contains("8 bytes") && !error.contains("tooshort"), "{error}");
+        let secret = "0123456789abcdef0123456789abcdef";
+        assert!(KeySet::secret(&secret.into(), &[Algorithm::RS256]).is_err());
+        let set = KeySet::secret(&secret.into(), &[Algorithm::HS256]).unwrap();
+        assert!(!format!("{set:?}").contains("0123456789"), "{set:?}");
+    }
+
+    #[test]
+    fn a_set_keeps_what_is_of_use_and_leaves_out_the_rest() {
+        let mut encryption = jwk("rsa.pub.pem", "enc", Algorithm::RS256);
+        encryption["use"] = json!("enc");
+        let mut signing_only = jwk("p384.pub.pem", "sign", Algorithm::ES384);
+        signing_only["key_ops"] = json!(["sign"]);
+        let set = json!({"keys": [
+            jwk("rsa.pub.pem", "r", Algorithm::RS256),
+            jwk("p256.pub.pem", "e", Algorithm::ES256),
+            encryption,
+            signing_only,
+            {"kty": "oct", "kid": "o", "k": "AAAA", "alg": "HS256"},
+            {"kty": "RSA", "kid": "weak", "n": "AQAB", "e": "AQAB"},
+            {"kty": "EC", "kid": "p521", "crv": "P-521", "x": "AA", "y": "AA"},
+            {"kty": "new", "kid": "n"},
+            {"kid": 7},
+            "nonsense",
+        ]});
+        let set = KeySet::jwks(set.to_string().as_bytes()).unwrap();
+        assert_eq!(set.keys.iter().filter_map(|key| key.kid.as_deref()).collect::<Vec<_>>(), ["r", "e"]);
+        assert!(matches!(set.select(Some("r"), Algorithm::RS256), Selection::Keys(keys) if keys.len() == 1));
+        // Declared for RS256 only, and never for a shared secret.
+        assert!(matches!(set.select(Some("r"), Algorithm::PS256), Selection::Unfit));
+        assert!(matches!(set.select(Some("r"), Algorithm::HS256), Selection::Unfit));
+        assert!(matches!(set.select(Some("o"), Algorithm::HS256), Selection::Unknown));
+        assert!(matches!(set.select(None, Algorithm::ES256), Selection::Keys(keys) if keys.len() == 1));
+    }
+
+    #[test]
+    fn what_is_no_set_says_so_without_its_content() {
+        for text in ["", "<html>sorry</html>", "{}", "[]", "{\"keys\": {}}"] {
+            let error = KeySet::jwks(text.as_bytes()).unwrap_err();
+            assert!(error.contains("not a JWK set") && !error.contains("sorry"), "{error}");
+        }
+        let many = json!({"keys": vec![json!({}); MAX_KEYS + 1]}).to_string();
+        assert!(KeySet::jwks(many.as_bytes()).unwrap_err().contains("101 keys"));
+        assert!(KeySet::jwks(b"{\"keys\": []}").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_token_that_names_no_key_is_tried_with_a_few_at_most() {
+        let keys: Vec<_> = (0..20).map(|n| jwk("p256.pub.pem", &n.to_string(), Algorithm::ES256)).collect();
+        let set = KeySet::jwks(json!({ "keys": keys }).to_string().as_bytes()).unwrap();
+        match set.select(None, Algorithm::ES256) {
+            Selection::Keys(keys) => assert_eq!(keys.len(), MAX_TRIED),
+            _ => panic!("no keys"),
+        }
+    }
+}

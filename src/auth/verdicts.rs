@@ -1,0 +1,82 @@
+//! Tokens that were found good a moment ago, so that a client's next request costs a hash and not a signature check.
+//! Nothing is remembered past the token's own expiry, nor for more than a minute.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use super::Principal;
+
+/// Longest time for which a verdict holds, in seconds: so long may a withdrawn key still let in whom it let in before.
+const MAX_AGE: u64 = 60;
+
+/// Most verdicts kept. When it is reached, the outdated ones go; if none are, all go.
+const CAPACITY: usize = 4096;
+
+/// The SHA-256 of a token: the token itself is not kept.
+pub(super) type TokenHash = [u8; 32];
+
+#[derive(Default)]
+pub(super) struct Verdicts(Mutex<HashMap<TokenHash, Verdict>>);
+
+struct Verdict {
+    principal: Principal,
+    /// Seconds since the epoch.
+    until: u64,
+}
+
+impl Verdicts {
+    pub(super) fn hash(token: &str) -> TokenHash {
+        Sha256::digest(token.as_bytes()).into()
+    }
+
+    /// The principal of a token that was good before and still is at `now`, in seconds since the epoch.
+    pub(super) fn get(&self, token: &TokenHash, now: u64) -> Option<Principal> {
+        self.0.lock().get(token).filter(|verdict| now < verdict.until).map(|verdict| verdict.principal.clone())
+    }
+
+    /// Keeps a verdict until `expires` (seconds since the epoch), or for a minute if that is sooner.
+    pub(super) fn put(&self, token: TokenHash, principal: Principal, now: u64, expires: u64) {
+        let mut verdicts = self.0.lock();
+        if verdicts.len() >= CAPACITY {
+            verdicts.retain(|_, verdict| now < verdict.until);
+            if verdicts.len() >= CAPACITY {
+                verdicts.clear();
+            }
+        }
+        verdicts.insert(token, Verdict { principal, until: expires.min(now.saturating_add(MAX_AGE)) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn somebody() -> Principal {
+        Principal::new("acme".parse().unwrap(), "iss", "sub", vec![])
+    }
+
+    #[test]
+    fn a_verdict_ends_with_its_token_or_after_a_minute() {
+        let verdicts = Verdicts::default();
+        verdicts.put([1; 32], somebody(), 100, 110);
+        assert!(verdicts.get(&[1; 32], 109).is_some());
+        assert!(verdicts.get(&[1; 32], 110).is_none());
+        verdicts.put([2; 32], somebody(), 100, 10_000);
+        assert!(verdicts.get(&[2; 32], 159).is_some());
+        assert!(verdicts.get(&[2; 32], 160).is_none());
+        assert!(verdicts.get(&[3; 32], 100).is_none());
+    }
+
+    #[test]
+    fn it_does_not_grow_past_its_capacity() {
+        let verdicts = Verdicts::default();
+        for n in 0..CAPACITY * 2 + 1 {
+            verdicts.put(Verdicts::hash(&n.to_string()), somebody(), 100, 200);
+            assert!(verdicts.0.lock().len() <= CAPACITY);
+        }
+        assert!(verdicts.get(&Verdicts::hash(&(CAPACITY * 2).to_string()), 100).is_some());
+    }
+}
