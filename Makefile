@@ -8,7 +8,7 @@ BUILD_DIR := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # Tools that scripts/setup.sh installs for this checkout only.
 export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
-export SLUICE_BIN ?= $(CURDIR)/target/debug/sluice
+export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
 .PHONY: help run build setup test test-rust test-interop test-container check lint deny image bench clean
 
@@ -59,7 +59,7 @@ deny: ## The dependency rules of deny.toml
 	@scripts/advisories.sh
 
 image: ## Build the image `sluice`
-	DOCKER_BUILDKIT=1 docker build -t sluice .
+	scripts/image.sh sluice
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh
