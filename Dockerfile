@@ -55,9 +55,9 @@ CMD ["demo", "--listen", "0.0.0.0:8081", "--workspace", "/workspace"]
 FROM gateway AS servers
 COPY config/image/python /opt/servers/python
 COPY config/image/node /opt/servers/node
-RUN --mount=type=cache,target=/root/.cache,sharing=locked \
-    --mount=type=cache,target=/root/.npm,sharing=locked \
-    uv venv --python /usr/bin/python3 /opt/servers/python/venv \
+RUN --mount=type=cache,target=/var/cache/packages,sharing=locked \
+    export UV_CACHE_DIR=/var/cache/packages/uv npm_config_cache=/var/cache/packages/npm \
+    && uv venv --python /usr/bin/python3 /opt/servers/python/venv \
     && uv pip install --python /opt/servers/python/venv --link-mode copy --compile-bytecode --require-hashes \
         -r /opt/servers/python/requirements.txt \
     && npm ci --prefix /opt/servers/node --omit dev --ignore-scripts --no-audit --no-fund

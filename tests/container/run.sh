@@ -89,7 +89,13 @@ status() {
     pass "HTTP $wanted with ${with:-no key}"
 }
 
-health_is() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$2")" = "$1" ]; }
+is_healthy() {
+    case $(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$1") in
+        'running healthy') ;;
+        running*) return 1 ;;
+        *) fail "the container has ended" ;;
+    esac
+}
 
 # Every process of a container as "uid state command".
 processes() { docker top "$1" -eo pid,uid,stat,args | awk 'NR > 1 { $1 = ""; print substr($0, 2) }'; }
@@ -128,7 +134,7 @@ fi
 cd "$WORK"
 CONTAINER=$(docker run --detach --publish 127.0.0.1::8081 --volume ./workspace:/workspace "$IMAGE")
 address=$(docker port "$CONTAINER" 8081 | head -n1)
-wait_for 60 "a healthy container" health_is healthy "$CONTAINER"
+wait_for 60 "a healthy container" is_healthy "$CONTAINER"
 pass "docker run: healthy"
 
 has_key() { SLUICE_KEY=$(docker logs "$CONTAINER" 2>&1 | grep -oE 'slk_[A-Za-z0-9_-]+' | head -n1) && [ -n "$SLUICE_KEY" ]; }
