@@ -1,0 +1,68 @@
+# The commands of the project. `make help` lists them.
+
+CARGO ?= cargo
+# `make run PROFILE=release` for the optimised build (it takes some minutes the first time).
+PROFILE ?= dev
+BUILD_DIR := $(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+
+# Tools that scripts/setup.sh installs for this checkout only.
+export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
+# The binary that the tests outside cargo call.
+export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
+
+.PHONY: help run build setup test test-rust test-interop test-container check lint deny image bench clean
+
+help: ## List the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+run: ## Build, and run `sluice demo` (ARGS="--listen 127.0.0.1:9000" adds arguments)
+	@scripts/setup.sh build
+	$(CARGO) build --locked --profile $(PROFILE) --bin sluice
+	@exec target/$(BUILD_DIR)/sluice demo $(ARGS)
+
+build: ## Build the binary
+	$(CARGO) build --locked --profile $(PROFILE) --bin sluice
+
+setup: ## Install what the tests and the checks need
+	@scripts/setup.sh build test lint
+
+test: ## Install what the tests need, and run them all
+	@scripts/setup.sh build test
+	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory test-interop
+	@$(MAKE) --no-print-directory test-container
+
+test-rust: ## The unit and integration tests
+	$(CARGO) build --locked --bins --examples
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		echo '$(CARGO) nextest run --locked' && $(CARGO) nextest run --locked && $(CARGO) test --locked --doc; \
+	else \
+		echo '$(CARGO) test --locked' && $(CARGO) test --locked; \
+	fi
+
+test-interop: build ## Real clients and real servers that nobody here wrote
+	tests/interop/run.sh
+
+test-container: build ## The image and the compose file (skipped where there is no Docker engine)
+	tests/container/run.sh
+
+check: lint test ## Everything that has to pass
+
+lint: ## Formatting, clippy with warnings denied, and the dependency rules
+	@scripts/setup.sh build lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory deny
+
+deny: ## The dependency rules of deny.toml
+	$(CARGO) deny --locked check bans licenses sources
+	@scripts/advisories.sh
+
+image: ## Build the image `sluice`
+	scripts/image.sh sluice
+
+bench: ## The side-by-side benchmark (bench/README.md)
+	bench/run.sh
+
+clean: ## Remove what was built
+	$(CARGO) clean
