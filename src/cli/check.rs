@@ -1,12 +1,168 @@
-//! `sluice check`.
+//! `sluice check`: says everything that is wrong with a configuration, or what it amounts to. It starts nothing.
 
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use super::terminal;
+use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
+
+/// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
+const EX_CONFIG: u8 = 78;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+}
 
-/// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Which file to read, and how.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "config/sluice.toml")]
+    config: PathBuf,
+    /// An mcpServers JSON file, as desktop clients use it, in its place
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    mcp_servers: Option<PathBuf>,
+}
+
+impl Source {
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        self.mcp_servers.as_ref().unwrap_or(&self.config)
+    }
+
+    /// Whether it is an `mcpServers` file, which says nothing about who may call.
+    pub(super) fn is_mcp_servers(&self) -> bool {
+        self.mcp_servers.is_some()
+    }
+
+    /// Reads the file. The error is the exit code; what is wrong is on stderr already.
+    pub(super) fn load(&self) -> Result<Loaded, ExitCode> {
+        let environment = Environment::of_process();
+        let read = if self.is_mcp_servers() { Config::from_mcp_servers } else { Config::load };
+        read(self.path(), &environment).map_err(|problems| {
+            let count = problems.list().len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            say(&format!("{problems}\n{count} {noun} in {}", self.path().display()));
+            ExitCode::from(EX_CONFIG)
+        })
+    }
+}
+
+/// Runs the command: 0 if the configuration is valid, 78 if not.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let source = args.source;
+    let Loaded { config, warnings } = match source.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    terminal::line(&format!("{} is valid", source.path().display()));
+    for line in summary(&config, source.is_mcp_servers()) {
+        terminal::line(&line);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to stderr. There is nobody to tell when that fails.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What the configuration amounts to, a line each. Arguments and environments are left out: they may hold secrets.
+fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
+    let mut lines = vec![
+        format!("  clients      http://{}", config.http.listen),
+        format!("  metrics      {}", config.admin.map_or("off".to_owned(), |admin| format!("http://{admin}/metrics"))),
+    ];
+    for server in config.servers.values() {
+        let isolation = match server.isolation {
+            Isolation::Session => "a child for each session",
+            Isolation::Principal => "a child for each principal",
+            Isolation::Tenant => "a child for each tenant",
+            Isolation::Shared => "one child for all",
+        };
+        let default = if config.default_server.as_ref() == Some(&server.name) { ", the default" } else { "" };
+        lines.push(format!("  server       {}: {} ({isolation}{default})", server.name, server.command));
+    }
+    for (name, tenant) in &config.tenants {
+        let servers = tenant.servers.as_ref().map_or("all servers".to_owned(), |servers| match servers.as_slice() {
+            [] => "no server".to_owned(),
+            names => names.iter().map(ServerName::as_str).collect::<Vec<_>>().join(", "),
+        });
+        lines.push(format!("  tenant       {name}: {servers}"));
+    }
+    let credentials = if elsewhere { "not said in such a file".to_owned() } else { credentials(config) };
+    lines.push(format!("  credentials  {credentials}"));
+    lines
+}
+
+fn credentials(config: &Config) -> String {
+    let keys = match config.auth.keys.len() {
+        0 => None,
+        1 => Some("1 key".to_owned()),
+        count => Some(format!("{count} keys")),
+    };
+    let jwt = config.auth.jwt.as_ref().map(|jwt| {
+        let source = match jwt.key {
+            JwtKey::Secret(_) => "a shared secret",
+            JwtKey::Pem(_) => "a public key",
+            JwtKey::JwksFile(_) | JwtKey::JwksUrl(_) => "a JWK set",
+        };
+        format!("JWT by {source}")
+    });
+    let anonymous =
+        config.auth.anonymous.as_ref().map(|tenant| format!("anybody on this machine, as the tenant {tenant}"));
+    [anonymous, keys, jwt].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// An `ExitCode` can be compared by what it shows only.
+    fn code(line: &[&str]) -> String {
+        let words = ["check"].iter().chain(line);
+        format!("{:?}", run(Line::try_parse_from(words).unwrap().args).unwrap())
+    }
+
+    #[test]
+    fn a_valid_file_is_0_and_a_broken_one_78() {
+        const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sluice.toml");
+        let (good, bad) = (format!("{:?}", ExitCode::SUCCESS), format!("{:?}", ExitCode::from(78)));
+        assert_eq!(code(&["--config", CONFIG]), good);
+        assert_eq!(code(&["--config", "/nonexistent"]), bad);
+        assert_eq!(code(&["--mcp-servers", CONFIG]), bad);
+        assert!(Line::try_parse_from(["check", "--config", CONFIG, "--mcp-servers", CONFIG]).is_err());
+    }
+
+    #[test]
+    fn the_summary_names_what_is_there_and_no_argument() {
+        let mut server = crate::config::Server::new("s".parse().unwrap(), "npx", vec!["--token=hunter2".to_owned()]);
+        server.env.insert("TOKEN".to_owned(), "hunter2".into());
+        let mut config = Config::for_servers([server]);
+        config.auth.anonymous = Some("default".parse().unwrap());
+        let lines = summary(&config, false).join("\n");
+        for part in ["http://127.0.0.1:8081", "s: npx (a child for each session, the default)", "default: all servers"]
+        {
+            assert!(lines.contains(part), "{part:?} is not in:\n{lines}");
+        }
+        assert!(lines.ends_with("credentials  anybody on this machine, as the tenant default"), "{lines}");
+        assert!(!lines.contains("hunter2"), "{lines}");
+    }
 }

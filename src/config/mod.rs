@@ -1,7 +1,35 @@
-//! The configuration: read, validated as a whole, and handed out as plain values.
+//! The configuration: read, validated as a whole, and handed out as plain values. What [`Config`] holds is valid; a
+//! file that is not gives all its problems at once, each with its place.
+//!
+//! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
+//! `[auth]`, `[auth.jwt]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
 
+mod auth;
+mod defaults;
+mod environment;
+mod http;
+mod jwt;
+mod load;
+mod mcp_servers;
 mod model;
 mod names;
+mod problem;
+mod program;
+mod reference;
+mod section;
+mod servers;
+mod source;
+mod suggest;
+mod units;
 
+#[cfg(test)]
+mod tests;
+
+pub use defaults::CHILD_PATH;
+pub use environment::Environment;
+pub use load::Loaded;
 pub use model::*;
 pub use names::{InvalidName, ServerName, TenantId};
+pub use problem::{Place, Problem, Problems};
+pub use program::SELF;
+pub use units::{InvalidUnit, parse_bytes, parse_duration};

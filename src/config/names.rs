@@ -63,3 +63,10 @@ name! {
     /// A configured stdio MCP server, as it stands in `/servers/{name}/…`.
     ServerName
 }
+
+impl TenantId {
+    /// The tenant of a configuration that names none (no file, or an `mcpServers` file): `default`.
+    pub fn fallback() -> Self {
+        Self(Arc::from("default"))
+    }
+}

@@ -1,0 +1,101 @@
+//! Reads `[auth]`: anonymous access, API keys, and JWTs. Whatever is wrong here leaves less access, never more.
+
+use std::collections::BTreeMap;
+
+use super::jwt;
+use super::model::{ApiKey, Auth, Http, Tenant};
+use super::names::TenantId;
+use super::section::Section;
+
+/// The longest prefix or subject.
+const LONGEST: usize = 128;
+
+/// Reads `[auth]`. Every tenant that it names must be one of `tenants`.
+pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<TenantId, Tenant>) -> Auth {
+    let before = section.reading.problems();
+    let anonymous = tenant(&mut section, "anonymous", tenants);
+    if anonymous.is_some() && !http.listen.ip().is_loopback() {
+        let text = format!(
+            "anybody who reaches {} could call; remove it and add keys ([[auth.keys]]), or listen on loopback only",
+            http.listen
+        );
+        section.problem("anonymous", text);
+    }
+    let mut first_use = BTreeMap::new();
+    let mut keys = Vec::new();
+    for (index, entry) in section.list("keys").into_iter().enumerate() {
+        keys.extend(key(entry, index, tenants, &mut first_use));
+    }
+    let jwt = jwt::read(section.section("jwt"));
+    if anonymous.is_none() && keys.is_empty() && jwt.is_none() && section.reading.problems() == before {
+        let text = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
+                    or set anonymous = \"TENANT\" on a loopback listener";
+        section.reading.problem(&section.path, text);
+    }
+    section.finish();
+    Auth { anonymous, keys, jwt }
+}
+
+fn key(
+    mut section: Section<'_>,
+    index: usize,
+    tenants: &BTreeMap<TenantId, Tenant>,
+    first_use: &mut BTreeMap<String, usize>,
+) -> Option<ApiKey> {
+    let s = &mut section;
+    let prefix = required(s, "prefix").filter(|prefix| {
+        // An underscore ends the prefix in `slk_<prefix>_<secret>`.
+        let fits = prefix.len() <= LONGEST && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+        if !fits {
+            s.problem("prefix", "not a key's prefix; copy the letters and digits between \"slk_\" and the next \"_\"");
+        }
+        fits
+    });
+    if let Some(first) = prefix.clone().and_then(|prefix| first_use.insert(prefix, index)) {
+        s.problem("prefix", format!("auth.keys[{first}] has the same; make a new key with \"sluice key new\""));
+    }
+    let sha256 = required(s, "sha256").and_then(|text| {
+        let hash = decode(&text);
+        if hash.is_none() {
+            s.problem("sha256", "not 64 hexadecimal digits; copy what \"sluice key new\" printed");
+        }
+        hash
+    });
+    if !s.has("tenant") {
+        missing(s, "tenant");
+    }
+    let tenant = tenant(s, "tenant", tenants);
+    // A key without a subject of its own is its own subject: no two keys share sessions by accident.
+    let subject = s.nonempty("subject").or_else(|| prefix.clone());
+    let scopes = s.strings("scopes");
+    section.finish();
+    Some(ApiKey { prefix: prefix?, sha256: sha256?, tenant: tenant?, subject: subject?, scopes })
+}
+
+fn required(section: &mut Section<'_>, key: &str) -> Option<String> {
+    if !section.has(key) {
+        missing(section, key);
+    }
+    section.nonempty(key)
+}
+
+fn missing(section: &Section<'_>, key: &str) {
+    section.problem(key, "missing; copy the entry that \"sluice key new\" printed");
+}
+
+fn tenant(section: &mut Section<'_>, key: &str, tenants: &BTreeMap<TenantId, Tenant>) -> Option<TenantId> {
+    let tenant: TenantId = section.parsed(key)?;
+    if !tenants.contains_key(&tenant) {
+        let hint = super::suggest::nearest(tenant.as_str(), tenants.keys().map(TenantId::as_str));
+        section.problem(key, format!("there is no tenant \"{tenant}\"{hint}; add [tenants.{tenant}]"));
+    }
+    Some(tenant)
+}
+
+/// 64 hexadecimal digits.
+fn decode(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> =
+        text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+    if digits.len() == 64 { bytes.try_into().ok() } else { None }
+}

@@ -1,0 +1,117 @@
+//! The built-in defaults, once: the file, the environment and the commands that need no file all start from here.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::model::{Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Server, Sessions, Tenant};
+use super::names::{ServerName, TenantId};
+
+const MIB: usize = 1 << 20;
+
+/// The `PATH` of a child whose configuration gives none. Without one neither `npx` nor `uvx` would be found.
+pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where the admin listener is unless configured.
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
+/// How long a drain may take unless configured.
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// The clock difference that JWT validation forgives unless configured.
+pub(super) const JWT_LEEWAY: Duration = Duration::from_secs(30);
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8081)),
+            public_url: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            max_body: 16 * MIB,
+            max_depth: 128,
+            max_batch: 64,
+            keep_alive: Duration::from_secs(15),
+            slow_client_timeout: Duration::from_secs(30),
+            stream_messages: 1024,
+            stream_bytes: 4 * MIB,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { max: 10_000, max_per_principal: 100, idle_timeout: Duration::from_secs(30 * 60) }
+    }
+}
+
+impl Default for ChildLimits {
+    fn default() -> Self {
+        Self {
+            // A cold `npx` or `uvx` downloads the server first.
+            start_timeout: Duration::from_secs(120),
+            call_timeout: Duration::from_secs(10 * 60),
+            stdin_grace: Duration::from_secs(2),
+            term_grace: Duration::from_secs(3),
+            max_line: 16 * MIB,
+            max_in_flight: 1024,
+            stdin_queue: 32 * MIB,
+            stderr_tail: 20,
+        }
+    }
+}
+
+impl Auth {
+    /// Nobody may call: what every configuration starts from.
+    pub const fn nobody() -> Self {
+        Self { anonymous: None, keys: Vec::new(), jwt: None }
+    }
+}
+
+impl Server {
+    /// A server with the default limits and isolation, and nothing but the default `PATH` in its environment.
+    pub fn new(name: ServerName, command: impl Into<String>, args: Vec<String>) -> Self {
+        Self {
+            name,
+            command: command.into(),
+            args,
+            cwd: None,
+            env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
+            isolation: Isolation::Session,
+            limits: ChildLimits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// A configuration without a file: these servers, all defaults, and the tenant [`TenantId::fallback`], which may
+    /// use them all. Nobody may call until the caller fills in `auth`. The default server is the only one, if it is.
+    pub fn for_servers(servers: impl IntoIterator<Item = Server>) -> Self {
+        let servers: BTreeMap<_, _> =
+            servers.into_iter().map(|server| (server.name.clone(), Arc::new(server))).collect();
+        Self {
+            http: Http::default(),
+            admin: Some(ADMIN),
+            log: Log::default(),
+            drain_timeout: DRAIN_TIMEOUT,
+            sessions: Sessions::default(),
+            auth: Auth::nobody(),
+            tenants: BTreeMap::from([(TenantId::fallback(), Tenant { servers: None, max_sessions: None })]),
+            default_server: only(&servers),
+            servers,
+        }
+    }
+}
+
+/// The name of the only server.
+pub(super) fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
+    servers.keys().next().filter(|_| servers.len() == 1).cloned()
+}

@@ -1,0 +1,135 @@
+//! Reads `[http]` and `[admin]`: the two listeners. Host names and origins come out in the form that a request's
+//! headers are compared with: lower case, no trailing slash.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::defaults::ADMIN;
+use super::model::Http;
+use super::section::Section;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+const MILLION: usize = 1_000_000;
+
+/// Reads `[http]`.
+pub(super) fn read(mut section: Section<'_>) -> Http {
+    let default = Http::default();
+    let s = &mut section;
+    let http = Http {
+        listen: s.socket_addr("listen", default.listen),
+        public_url: public_url(s),
+        allowed_hosts: words(s, "allowed_hosts", host),
+        allowed_origins: words(s, "allowed_origins", origin),
+        max_connections: s.count("max_connections", default.max_connections, 1..=MILLION),
+        header_timeout: s.duration("header_timeout", default.header_timeout, MS..=HOUR),
+        body_timeout: s.duration("body_timeout", default.body_timeout, MS..=HOUR),
+        max_body: s.bytes("max_body", default.max_body, KIB..=GIB),
+        // A tool call with its arguments is some eight levels deep.
+        max_depth: s.count("max_depth", default.max_depth, 8..=10_000),
+        max_batch: s.count("max_batch", default.max_batch, 1..=10_000),
+        keep_alive: s.duration("keep_alive", default.keep_alive, MS * 10..=HOUR),
+        slow_client_timeout: s.duration("slow_client_timeout", default.slow_client_timeout, MS * 10..=HOUR),
+        stream_messages: s.count("stream_messages", default.stream_messages, 1..=MILLION),
+        stream_bytes: s.bytes("stream_bytes", default.stream_bytes, KIB..=GIB),
+    };
+    section.finish();
+    http
+}
+
+/// Reads `[admin]`.
+pub(super) fn read_admin(mut section: Section<'_>) -> Option<SocketAddr> {
+    let listen = match section.string("listen") {
+        None => Some(ADMIN),
+        Some(text) if text == "off" => None,
+        Some(text) => text.parse().map(Some).unwrap_or_else(|_| {
+            section.problem(
+                "listen",
+                format!("{text:?} is neither \"off\" nor an IP address and a port, such as \"{ADMIN}\""),
+            );
+            Some(ADMIN)
+        }),
+    };
+    section.finish();
+    listen
+}
+
+/// Whether two listeners cannot both be there.
+pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
+}
+
+fn public_url(section: &mut Section<'_>) -> Option<String> {
+    let text = section.nonempty("public_url")?;
+    if let Err(why) = web_url(&text) {
+        section.problem(
+            "public_url",
+            format!("{why}; write the URL that clients use, such as \"https://mcp.example.com\""),
+        );
+        return None;
+    }
+    if text.contains('?') {
+        section.problem("public_url", "has a query; write it without");
+        return None;
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Checks an absolute http or https URL: a host, no user, no fragment.
+pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
+    let uri: http::Uri = text.parse().map_err(|_| "not a URL")?;
+    match uri.scheme_str() {
+        Some("http" | "https") => {}
+        _ => return Err("not an http or https URL"),
+    }
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
+    match uri.host() {
+        None | Some("") => Err("a URL without a host"),
+        _ if authority.contains('@') => Err("a URL with a user or a password in it"),
+        _ if text.contains('#') => Err("a URL with a fragment (#…)"),
+        _ => Ok(uri),
+    }
+}
+
+/// Whether a URL can be trusted on its way: https, or http that does not leave this machine.
+pub(super) fn is_protected(uri: &http::Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    uri.scheme_str() == Some("https")
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A list whose entries are each checked and brought into one form.
+fn words(section: &mut Section<'_>, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Vec<String> {
+    let path = section.path.key(key);
+    let mut checked = Vec::new();
+    for (index, text) in section.strings(key).iter().enumerate() {
+        match check(text) {
+            Ok(word) => checked.push(word),
+            Err(why) => section.reading.problem(&path.index(index), format!("{text:?} is {why}")),
+        }
+    }
+    checked
+}
+
+fn host(text: &str) -> Result<String, &'static str> {
+    const WRONG: &str =
+        "not a host name; write it without scheme, port and path, such as \"mcp.example.com\", or \"*\" for any";
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if text == "*" || bare.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.bytes().all(is_name)) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(WRONG)
+}
+
+fn origin(text: &str) -> Result<String, &'static str> {
+    const WRONG: &str = "not an origin; write scheme and host, and a port that is not the usual one, such as \
+                         \"https://app.example.com\", or \"*\" for any";
+    let (scheme, host) = text.split_once("://").unwrap_or_default();
+    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
+    if text == "*" || is_origin { Ok(text.to_ascii_lowercase()) } else { Err(WRONG) }
+}

@@ -1,0 +1,207 @@
+//! Reads `[auth.jwt]` by the rules of RFC 8725: the algorithms are listed, the key fits them, and a token must name
+//! an issuer and an audience that are expected here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::defaults::JWT_LEEWAY;
+use super::http::{is_protected, web_url};
+use super::model::{Jwt, JwtKey};
+use super::reference::{Resolved, read_file, read_secret, resolve};
+use super::section::Section;
+
+const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
+const SOURCES: [&str; 5] = ["secret", "secret_file", "pem_file", "jwks_file", "jwks_url"];
+
+/// Reads `[auth.jwt]`; `None` if it is not there, or has no usable key.
+pub(super) fn read(mut section: Section<'_>) -> Option<Jwt> {
+    if !section.is_present() {
+        return None;
+    }
+    let s = &mut section;
+    let algorithms = algorithms(s);
+    let key = key(s, &algorithms);
+    let issuers = expected(s, "issuers", "a token of any other issuer would be accepted as long as the key fits");
+    let audiences = expected(s, "audiences", "a token that was not made for this gateway must be refused");
+    let leeway = s.duration("leeway", JWT_LEEWAY, Duration::ZERO..=Duration::from_secs(600));
+    let mut claim = |key: &str, default: &str| s.nonempty(key).unwrap_or_else(|| default.to_owned());
+    let (tenant_claim, subject_claim) = (claim("tenant_claim", "tenant"), claim("subject_claim", "sub"));
+    let scope_claim = claim("scope_claim", "scope");
+    let required_scopes = s.strings("required_scopes");
+    let authorization_servers = authorization_servers(s);
+    section.finish();
+    Some(Jwt {
+        algorithms,
+        key: key?,
+        issuers,
+        audiences,
+        leeway,
+        tenant_claim,
+        subject_claim,
+        scope_claim,
+        required_scopes,
+        authorization_servers,
+    })
+}
+
+fn algorithms(section: &mut Section<'_>) -> Vec<Algorithm> {
+    let path = section.path.key("algorithms");
+    let texts = section.strings("algorithms");
+    if texts.is_empty() {
+        section.problem("algorithms", format!("no algorithm is allowed; list those of your tokens: {ALGORITHMS}"));
+    }
+    let mut algorithms = Vec::new();
+    for (index, text) in texts.iter().enumerate() {
+        match text.parse::<Algorithm>() {
+            Ok(algorithm) => algorithms.push(algorithm),
+            Err(_) => {
+                section.reading.problem(&path.index(index), format!("{text:?} is not supported; use {ALGORITHMS}"));
+            }
+        }
+    }
+    algorithms
+}
+
+/// A list that must not be empty.
+fn expected(section: &mut Section<'_>, key: &str, why: &str) -> Vec<String> {
+    let texts = section.strings(key);
+    if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
+        section.problem(key, format!("empty; {why}: list what your tokens carry"));
+    }
+    texts
+}
+
+fn authorization_servers(section: &mut Section<'_>) -> Vec<String> {
+    let path = section.path.key("authorization_servers");
+    let urls = section.strings("authorization_servers");
+    for (index, url) in urls.iter().enumerate() {
+        if !web_url(url).is_ok_and(|uri| is_protected(&uri)) {
+            section.reading.problem(&path.index(index), format!("{url:?} is not an https URL (http is for loopback)"));
+        }
+    }
+    urls
+}
+
+/// The one key source that is given, checked against the algorithms.
+fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
+    let given: Vec<(&str, String)> =
+        SOURCES.into_iter().filter_map(|source| Some((source, section.nonempty(source)?))).collect();
+    let (source, text) = match given.as_slice() {
+        [] if SOURCES.iter().any(|source| section.has(source)) => return None,
+        [] => {
+            let text = format!("there is no key to verify tokens with; give one of {}", SOURCES.join(", "));
+            section.reading.problem(&section.path, text);
+            return None;
+        }
+        [(source, text)] => (*source, text),
+        [(first, _), others @ ..] => {
+            for (other, _) in others {
+                section.problem(
+                    other,
+                    format!("there is a key already ({first}); keep exactly one of {}", SOURCES.join(", ")),
+                );
+            }
+            return None;
+        }
+    };
+    let folder = section.reading.source.folder();
+    let file = folder.join(text);
+    let key = match source {
+        "secret" => resolve(text, section.reading.environment, folder).map(|resolved| {
+            if matches!(resolved, Resolved::Literal(_)) {
+                section.warning(source, "a secret in the file; better refer to it: \"env:NAME\", or secret_file");
+            }
+            JwtKey::Secret(resolved.into_secret())
+        }),
+        "secret_file" => read_secret(&file).map(JwtKey::Secret),
+        "pem_file" => check_pem(file, algorithms).map(JwtKey::Pem),
+        "jwks_file" => check_jwks(file).map(JwtKey::JwksFile),
+        _ => check_url(text).map(JwtKey::JwksUrl),
+    };
+    let key = key.map_err(|text| section.problem(source, text)).ok()?;
+    match &key {
+        JwtKey::Secret(secret) => check_secret(section, source, secret, algorithms),
+        _ => check_public(section, source, algorithms),
+    }
+    Some(key)
+}
+
+/// A shared secret goes with HMAC only, and is as long as the hash (RFC 7518, section 3.2).
+fn check_secret(section: &Section<'_>, source: &str, secret: &SecretString, algorithms: &[Algorithm]) {
+    let mut least = 0;
+    for algorithm in algorithms {
+        match algorithm {
+            Algorithm::HS256 => least = least.max(32),
+            Algorithm::HS384 => least = least.max(48),
+            Algorithm::HS512 => least = least.max(64),
+            other => {
+                let text =
+                    format!("{other:?} needs a public key, but {source} is a shared secret; use HS256, HS384 or HS512");
+                section.problem("algorithms", text);
+            }
+        }
+    }
+    if secret.expose_secret().len() < least {
+        section.problem(
+            source,
+            format!("a secret of less than {least} bytes can be guessed; use at least {least} random ones"),
+        );
+    }
+}
+
+/// With HMAC a public key would be the secret, and anyone could sign (RFC 8725, section 2.1).
+fn check_public(section: &Section<'_>, source: &str, algorithms: &[Algorithm]) {
+    for algorithm in algorithms.iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
+        let text = format!(
+            "{algorithm:?} with the public key of {source} would let anyone sign; remove it, or use secret_file"
+        );
+        section.problem("algorithms", text);
+    }
+}
+
+fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String> {
+    let text = read_file(&path)?;
+    if text.contains("PRIVATE KEY-----") {
+        return Err(format!("the file {} holds a private key; the gateway needs the public one only", path.display()));
+    }
+    for algorithm in algorithms {
+        let (fits, family) = match algorithm.family() {
+            AlgorithmFamily::Rsa => (DecodingKey::from_rsa_pem(text.as_bytes()).is_ok(), "RSA"),
+            AlgorithmFamily::Ec => (DecodingKey::from_ec_pem(text.as_bytes()).is_ok(), "EC"),
+            AlgorithmFamily::Ed => (DecodingKey::from_ed_pem(text.as_bytes()).is_ok(), "Ed25519"),
+            // Refused elsewhere, whatever the file holds.
+            AlgorithmFamily::Hmac => (true, "HMAC"),
+        };
+        if !fits {
+            let path = path.display();
+            return Err(format!(
+                "the file {path} holds no {family} public key in PEM, which {algorithm:?} needs; correct either"
+            ));
+        }
+    }
+    Ok(path)
+}
+
+fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
+    let text = read_file(&path)?;
+    match serde_json::from_str::<JwkSet>(&text) {
+        Ok(set) if set.keys.is_empty() => Err(format!("the file {} holds no key; add one", path.display())),
+        Ok(_) => Ok(path),
+        Err(error) => {
+            let (path, line) = (path.display(), error.line());
+            Err(format!("the file {path} is not a JWK set (see its line {line}); write {{\"keys\": […]}} (RFC 7517)"))
+        }
+    }
+}
+
+fn check_url(text: &str) -> Result<String, String> {
+    let uri = web_url(text).map_err(|why| format!("{why}; write the https URL of a JWK set"))?;
+    if is_protected(&uri) {
+        return Ok(text.to_owned());
+    }
+    Err("http would let anyone on the way replace the keys; use https (http is for loopback)".to_owned())
+}

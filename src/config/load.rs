@@ -1,0 +1,178 @@
+//! A configuration file becomes a [`Config`], or a list of everything that is wrong with it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::defaults::{DRAIN_TIMEOUT, only};
+use super::environment::Environment;
+use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions, Tenant};
+use super::names::{ServerName, TenantId};
+use super::problem::{Problem, Problems};
+use super::section::{Reading, Section};
+use super::source::{KeyPath, Source};
+use super::{auth, http, servers, suggest};
+
+const MILLION: usize = 1_000_000;
+const FORMATS: [(&str, LogFormat); 3] =
+    [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
+
+/// A configuration, and what is doubtful about it.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration. It is valid.
+    pub config: Config,
+    /// What should be looked at, but stops nothing.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads a configuration: the built-in defaults, over them the TOML file, over them the variables
+    /// `SLUICE__SECTION__KEY` of `environment`. Files that it names are looked at; nothing is started.
+    ///
+    /// # Errors
+    /// All problems at once, each with its file and line, or its variable.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
+        let (source, refused) = Source::read(path, environment)?;
+        let reading = Reading::new(&source, environment, refused);
+        let config = read(&reading);
+        let warnings = reading.findings.into_inner().conclude()?;
+        Ok(Loaded { config, warnings })
+    }
+}
+
+/// Reads everything. The result is only good if no problem was found.
+pub(super) fn read(reading: &Reading<'_>) -> Config {
+    let mut root = Section::root(reading);
+    let http = http::read(root.section("http"));
+    let admin = http::read_admin(root.section("admin"));
+    let log = log(root.section("log"));
+    let drain_timeout = shutdown(root.section("shutdown"));
+    let sessions = sessions(root.section("sessions"));
+    let limits = servers::read_limits(root.section("limits"), &ChildLimits::default());
+    let servers = servers::read(root.sections("servers"), &limits);
+    let tenants = tenants(root.sections("tenants"), &servers);
+    let auth = auth::read(root.section("auth"), &http, &tenants);
+    let default_server = default_server(&mut root, &servers);
+    root.finish();
+    let config = Config { http, admin, log, drain_timeout, sessions, auth, tenants, servers, default_server };
+    whole(reading, &config);
+    config
+}
+
+fn log(mut section: Section<'_>) -> Log {
+    let default = Log::default();
+    let filter = section.string("filter").unwrap_or(default.filter);
+    if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
+        section.problem(
+            "filter",
+            format!("not a log filter: {error}; write one, such as \"info\" or \"info,sluice=debug\""),
+        );
+    }
+    let format = section.choice("format", default.format, &FORMATS);
+    section.finish();
+    Log { filter, format }
+}
+
+fn shutdown(mut section: Section<'_>) -> Duration {
+    let drain = section.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600));
+    section.finish();
+    drain
+}
+
+fn sessions(mut section: Section<'_>) -> Sessions {
+    let default = Sessions::default();
+    let before = section.reading.problems();
+    let s = &mut section;
+    let sessions = Sessions {
+        max: s.count("max", default.max, 1..=MILLION),
+        max_per_principal: s.count("max_per_principal", default.max_per_principal, 1..=MILLION),
+        idle_timeout: s.duration(
+            "idle_timeout",
+            default.idle_timeout,
+            Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600),
+        ),
+    };
+    if sessions.max_per_principal > sessions.max && s.reading.problems() == before {
+        let key = if s.has("max_per_principal") { "max_per_principal" } else { "max" };
+        let Sessions { max, max_per_principal, .. } = sessions;
+        s.problem(
+            key,
+            format!("max_per_principal ({max_per_principal}) is more than max ({max}); lower one or raise the other"),
+        );
+    }
+    section.finish();
+    sessions
+}
+
+fn tenants(
+    sections: Vec<(String, Section<'_>)>,
+    servers: &BTreeMap<ServerName, Arc<Server>>,
+) -> BTreeMap<TenantId, Tenant> {
+    let mut tenants = BTreeMap::new();
+    for (name, mut section) in sections {
+        let path = section.path.key("servers");
+        let names = section.optional_strings("servers").map(|texts| {
+            let named = |(index, text): (usize, &String)| {
+                let found = servers.keys().find(|name| name.as_str() == text).cloned();
+                if found.is_none() {
+                    section.reading.problem(&path.index(index), no_server(text, servers));
+                }
+                found
+            };
+            texts.iter().enumerate().filter_map(named).collect()
+        });
+        let max_sessions = section.optional_count("max_sessions", 1..=MILLION);
+        match name.parse::<TenantId>() {
+            Ok(name) => {
+                tenants.insert(name, Tenant { servers: names, max_sessions });
+            }
+            Err(error) => section.reading.problem(&section.path, error.to_string()),
+        }
+        section.finish();
+    }
+    tenants
+}
+
+fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
+    let Some(text) = root.string("default_server") else { return only(servers) };
+    let found = servers.keys().find(|name| name.as_str() == text).cloned();
+    if found.is_none() {
+        root.problem("default_server", no_server(&text, servers));
+    }
+    found
+}
+
+fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
+    let hint = suggest::nearest(text, servers.keys().map(ServerName::as_str));
+    format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
+}
+
+/// The rules that no section can check alone.
+fn whole(reading: &Reading<'_>, config: &Config) {
+    if config.servers.is_empty() {
+        reading
+            .problem(&KeyPath::of(&["servers"]), "there is no server; add one: [servers.NAME] with command and args");
+    }
+    if config.tenants.is_empty() {
+        reading.problem(&KeyPath::of(&["tenants"]), "there is no tenant; add one: [tenants.NAME]");
+    }
+    let Some(admin) = config.admin else { return exposed(reading, config) };
+    let path = KeyPath::of(&["admin", "listen"]);
+    if http::collide(admin, config.http.listen) {
+        reading.problem(&path, format!("{admin} is taken by http.listen ({}); use another port", config.http.listen));
+    }
+    if !admin.ip().is_loopback() {
+        reading.warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
+    }
+    exposed(reading, config);
+}
+
+fn exposed(reading: &Reading<'_>, config: &Config) {
+    let http = &config.http;
+    if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
+        let text = "only requests for a loopback name are taken while this is empty; list the names that clients use";
+        reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);
+    }
+}

@@ -1,0 +1,37 @@
+//! Which program a server's `command` names: the lookup of the child's own `PATH`, done where it can be explained.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use secrecy::ExposeSecret as _;
+
+use super::model::Server;
+
+/// The command that names this program itself, wherever it is installed.
+pub const SELF: &str = "sluice";
+
+impl Server {
+    /// The file that `command` names: this program for [`SELF`], a path (relative to `cwd`) if there is a slash in it,
+    /// and otherwise the first executable of that name in the `PATH` of `env`. `None` if there is no such executable.
+    pub fn program(&self) -> Option<PathBuf> {
+        self.program_in(self.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default())
+    }
+
+    /// As [`Server::program`], with another `PATH`.
+    pub(super) fn program_in(&self, path: &str) -> Option<PathBuf> {
+        if self.command == SELF {
+            return std::env::current_exe().ok();
+        }
+        let folder = self.cwd.as_deref().unwrap_or(Path::new("."));
+        if self.command.contains('/') {
+            let path = Path::new(&self.command);
+            let found = if self.cwd.is_some() { folder.join(path) } else { path.to_owned() };
+            return Some(found).filter(|path| is_executable(path));
+        }
+        path.split(':').map(|entry| folder.join(entry).join(&self.command)).find(|path| is_executable(path))
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}

@@ -1,0 +1,164 @@
+//! Reads `[servers.NAME]` and `[limits]`. A child's environment is made here, whole: nothing is added later.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::defaults::CHILD_PATH;
+use super::model::{ChildLimits, Isolation, Server};
+use super::names::ServerName;
+use super::program::SELF;
+use super::reference::{Resolved, resolve};
+use super::section::Section;
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+
+const ISOLATIONS: [(&str, Isolation); 4] = [
+    ("session", Isolation::Session),
+    ("principal", Isolation::Principal),
+    ("tenant", Isolation::Tenant),
+    ("shared", Isolation::Shared),
+];
+
+/// Reads `[servers.*]`; `limits` are the defaults of all.
+pub(super) fn read(sections: Vec<(String, Section<'_>)>, limits: &ChildLimits) -> BTreeMap<ServerName, Arc<Server>> {
+    let mut servers = BTreeMap::new();
+    for (name, section) in sections {
+        let parsed = name.parse::<ServerName>();
+        match &parsed {
+            Ok(name) => {
+                let server = server(name.clone(), section, limits);
+                servers.insert(name.clone(), Arc::new(server));
+            }
+            Err(error) => section.reading.problem(&section.path, error.to_string()),
+        }
+    }
+    servers
+}
+
+fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> Server {
+    let s = &mut section;
+    if s.is_present() && !s.has("command") {
+        s.problem("command", "missing; give the program to start, such as command = \"npx\"");
+    }
+    let isolation = s.choice("isolation", Isolation::Session, &ISOLATIONS);
+    unavailable(s, isolation);
+    let mut server = Server {
+        command: s.nonempty("command").unwrap_or_default(),
+        args: s.strings("args"),
+        cwd: cwd(s),
+        env: child_environment(s),
+        isolation,
+        limits: read_limits(s.section("limits"), limits),
+        ..Server::new(name, "", Vec::new())
+    };
+    if server.command.contains('/') {
+        server.command = s.reading.source.folder().join(&server.command).to_string_lossy().into_owned();
+    }
+    if !server.command.is_empty() && server.program().is_none() {
+        s.warning("command", not_found(&server, s));
+    }
+    section.finish();
+    server
+}
+
+/// The isolations of later versions are known, and refused.
+fn unavailable(section: &Section<'_>, isolation: Isolation) {
+    if isolation != Isolation::Session {
+        section.problem("isolation", "not available yet in this version; use \"session\"");
+    }
+}
+
+fn not_found(server: &Server, section: &Section<'_>) -> String {
+    let there = section.reading.environment.get("PATH").and_then(|path| server.program_in(path));
+    let hint = match there {
+        Some(path) => format!("it is {}: write that, or pass_env = [\"PATH\"]", path.display()),
+        None => format!("install it, write its full path, or give PATH in env (\"{SELF}\" is this program itself)"),
+    };
+    format!("\"{}\" is not found in the child's PATH; {hint}", server.command)
+}
+
+fn cwd(section: &mut Section<'_>) -> Option<PathBuf> {
+    let text = section.nonempty("cwd")?;
+    let path = section.reading.source.folder().join(text);
+    if !path.is_dir() {
+        section.problem("cwd", format!("there is no folder {}; make it or correct the path", path.display()));
+    }
+    Some(path)
+}
+
+/// The child's whole environment: `env`, what `pass_env` copies, and a `PATH` if neither gives one.
+fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString> {
+    let reading = section.reading;
+    let mut environment = BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]);
+    let passed = section.strings("pass_env");
+    for (index, name) in passed.iter().enumerate() {
+        let path = section.path.key("pass_env").index(index);
+        if !is_variable(name) {
+            reading.problem(&path, "not the name of a variable; write one, such as \"HOME\"");
+        } else if let Some(value) = reading.environment.get(name) {
+            environment.insert(name.clone(), value.into());
+        } else {
+            let text = format!(
+                "the variable {name:?} is not set (in UTF-8) in the gateway's environment: the child goes without"
+            );
+            reading.warning(&path, text);
+        }
+    }
+    for (name, text) in section.texts("env") {
+        let path = section.path.key("env").key(&name);
+        if !is_variable(&name) {
+            reading.problem(&path, "not the name of a variable; use a name without '=' and spaces");
+        } else if passed.contains(&name) {
+            reading.problem(&path, "is in pass_env too; keep one of the two");
+        }
+        match resolve(&text, reading.environment, reading.source.folder()) {
+            Ok(value) => {
+                if matches!(value, Resolved::Literal(_)) && looks_secret(&name) && !text.is_empty() {
+                    let text = "looks like a secret in the file; better refer to it: \"env:NAME\" or \"file:PATH\" \
+                                (or say that it is none: \"literal:…\")";
+                    reading.warning(&path, text);
+                }
+                environment.insert(name, value.into_secret());
+            }
+            Err(text) => reading.problem(&path, text),
+        }
+    }
+    environment
+}
+
+/// Whether a name can be that of an environment variable.
+pub(super) fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0', ' ', '\n'])
+}
+
+fn looks_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "CREDENTIAL"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// Reads `[limits]` or `[servers.NAME.limits]`; what is not there is as in `default`.
+pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> ChildLimits {
+    let s = &mut section;
+    let limits = ChildLimits {
+        start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
+        call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
+        stdin_grace: s.duration("stdin_grace", default.stdin_grace, Duration::ZERO..=TEN_MINUTES),
+        term_grace: s.duration("term_grace", default.term_grace, Duration::ZERO..=TEN_MINUTES),
+        max_line: s.bytes("max_line", default.max_line, KIB..=GIB),
+        max_in_flight: s.count("max_in_flight", default.max_in_flight, 1..=1_000_000),
+        stdin_queue: s.bytes("stdin_queue", default.stdin_queue, KIB..=GIB),
+        stderr_tail: s.count("stderr_tail", default.stderr_tail, 0..=1_000),
+    };
+    section.finish();
+    limits
+}

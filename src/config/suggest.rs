@@ -1,0 +1,26 @@
+//! "Did you mean": the nearest of the words that would have been right.
+
+/// ` (did you mean "…"?)` for the nearest candidate, or nothing if none is near.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    let near = |candidate: &&str| distance(word, candidate);
+    let allowed = (word.chars().count() / 3).max(1);
+    match candidates.into_iter().min_by_key(near).filter(|best| near(best) <= allowed) {
+        Some(best) => format!(" (did you mean \"{best}\"?)"),
+        None => String::new(),
+    }
+}
+
+/// The number of characters to insert, remove or replace (Levenshtein), case aside.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, from) in from.to_lowercase().chars().enumerate() {
+        let mut next = vec![line + 1];
+        for ((to, above), above_left) in to.iter().zip(row.iter().skip(1)).zip(&row) {
+            let left = next.last().copied().unwrap_or_default();
+            next.push((above_left + usize::from(from != *to)).min(above + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
