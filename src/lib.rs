@@ -1,9 +1,16 @@
 //! Sluice shares stdio MCP servers with many remote clients.
+//!
+//! The path of a message, and the modules in that order: [`http`] accepts the connection and checks the request,
+//! [`auth`] makes its credential a principal, [`tenant`] finds the server, [`session`] the conversation, [`worker`] the
+//! child, and [`process`] runs it. The way back is the same, and ends in [`stream`]. [`jsonrpc`], [`config`] and
+//! [`telemetry`] serve all of them; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
+//! outside of that path.
 #![forbid(unsafe_code)]
 
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod gateway;
 pub mod http;
 pub mod jsonrpc;

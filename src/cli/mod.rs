@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod call;
 mod check;
+mod confine;
 mod connect;
 mod demo;
 mod health;
@@ -50,6 +51,9 @@ enum Command {
     StdioDemo(stdio_demo::Args),
     /// Ask a gateway whether it is alive
     Health(health::Args),
+    /// Restrict this process to its directory, and run a program
+    #[command(hide = true)]
+    Confine(confine::Args),
 }
 
 impl Cli {
@@ -67,6 +71,7 @@ impl Cli {
             Command::Connect(args) => connect::run(args),
             Command::StdioDemo(args) => stdio_demo::run(args),
             Command::Health(args) => health::run(args),
+            Command::Confine(args) => confine::run(args),
         }
     }
 }

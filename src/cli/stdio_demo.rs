@@ -1,12 +1,44 @@
-//! `sluice stdio-demo`.
+//! `sluice stdio-demo`: the built-in MCP server, on stdin and stdout. Invariant: stdout carries messages only; whatever
+//! there is to say goes to stderr.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::demo::{Runner, Toolbox, Workspace, serve};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(super) struct Args {
+    /// The only folder that the tools reach; made where it is missing. Without it, a temporary one that is removed at
+    /// the end
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+}
 
-/// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Runs the command, until stdin closes or a signal comes.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    let workspace = match &args.workspace {
+        Some(folder) => Workspace::open(folder)?,
+        None => Workspace::private()?,
+    };
+    let runner = Runner::new(std::env::current_exe().context("cannot find the program itself")?);
+    let toolbox = Arc::new(Toolbox { workspace, runner });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let outcome = runtime.block_on(async {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        tokio::select! {
+            outcome = serve(tokio::io::stdin(), tokio::io::stdout(), Arc::clone(&toolbox)) => outcome.map_err(Into::into),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    });
+    // Drops every call, and with it what it started; does not wait for the thread that sits in read(0).
+    runtime.shutdown_background();
+    drop(toolbox);
+    outcome.map(|()| ExitCode::SUCCESS)
 }

@@ -1,0 +1,17 @@
+//! `sluice confine`, hidden: the process in which the built-in server's `run_command` runs a program.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The path of the program, and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Runs the command. Returns only where nothing was started.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    Ok(crate::demo::confine::run(&args.command))
+}
