@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 mod call;
 mod check;
+mod client;
 mod connect;
 mod demo;
 mod health;
