@@ -82,8 +82,7 @@ impl Gateway {
             stream: stream::Limits { messages: config.http.stream_messages, bytes: config.http.stream_bytes },
             slow_client_timeout: config.http.slow_client_timeout,
         };
-        let sessions =
-            Registry::new(settings, config.servers.keys(), &metrics, tasks.clone(), shutdown.kill.clone());
+        let sessions = Registry::new(settings, config.servers.keys(), &metrics, tasks.clone(), shutdown.kill.clone());
         let app = App {
             is_loopback: public.address().ip().is_loopback(),
             auth,

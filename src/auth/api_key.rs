@@ -11,13 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::Principal;
-use crate::config::{ApiKey, TenantId};
-
-/// What every generated key starts with.
-pub(super) const KEY_START: &str = "slk_";
-
-/// The longest prefix that is looked up, in bytes.
-const MAX_PREFIX: usize = 128;
+use crate::config::{ApiKey, KEY_START, TenantId};
 
 /// A key as it was just made: the only moment at which it can be shown.
 #[derive(Debug)]
@@ -40,30 +34,15 @@ impl NewKey {
         getrandom::fill(&mut secret)?;
         let prefix = hex(&public);
         let wire = format!("{KEY_START}{prefix}_{}", URL_SAFE_NO_PAD.encode(secret));
-        let subject = subject.unwrap_or_else(|| prefix.clone());
-        let entry = ApiKey { sha256: Sha256::digest(wire.as_bytes()).into(), prefix, tenant, subject, scopes };
+        let subject = subject.unwrap_or(prefix);
+        let entry = ApiKey::from_plain(&wire, tenant, subject, scopes);
         Ok(Self { wire: wire.into(), entry })
     }
-}
-
-/// The entry for a key that somebody else made. It need not have the form of [`NewKey`]'s: a key without the public
-/// prefix is found by its hash alone, so keep those few.
-pub fn entry_for(plain: &str, tenant: TenantId, subject: String, scopes: Vec<String>) -> ApiKey {
-    let prefix = prefix_of(plain.as_bytes()).unwrap_or_default().to_owned();
-    ApiKey { prefix, sha256: Sha256::digest(plain.as_bytes()).into(), tenant, subject, scopes }
 }
 
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The public part of `slk_<prefix>_<secret>`; `None` if the key has another form.
-fn prefix_of(key: &[u8]) -> Option<&str> {
-    let text = std::str::from_utf8(key).ok()?;
-    let (prefix, secret) = text.strip_prefix(KEY_START)?.split_once('_')?;
-    let good = (1..=MAX_PREFIX).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
-    (good && !secret.is_empty()).then_some(prefix)
 }
 
 /// The configured keys.
@@ -104,7 +83,7 @@ impl ApiKeys {
     /// The principal of a key as the client sent it. How long this takes depends on the key's public prefix at most.
     pub(super) fn find(&self, key: &[u8]) -> Option<&Principal> {
         let hash: [u8; 32] = Sha256::digest(key).into();
-        let named = prefix_of(key).and_then(|prefix| self.by_prefix.get(prefix)).map(Vec::as_slice);
+        let named = ApiKey::prefix_of(key).and_then(|prefix| self.by_prefix.get(prefix)).map(Vec::as_slice);
         let named = named.unwrap_or(std::slice::from_ref(&self.absent));
         let unnamed = self.by_prefix.get("").map(Vec::as_slice).unwrap_or_default();
         // No early end: every candidate is compared, and the place of the match is kept without a branch.

@@ -13,15 +13,15 @@ mod verdicts;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
+pub use api_key::NewKey;
 pub(crate) use api_key::hex;
-pub use api_key::{NewKey, entry_for};
 pub use error::{AuthError, AuthSetupError, Invalid};
 pub(crate) use keys::min_secret;
 pub use metadata::{ProtectedResource, WELL_KNOWN};
 pub use principal::Principal;
 
-use crate::config::Auth;
-use api_key::{ApiKeys, KEY_START};
+use crate::config::{Auth, KEY_START};
+use api_key::ApiKeys;
 use jwt::JwtVerifier;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -1,12 +1,33 @@
-//! `sluice demo`.
+//! `sluice demo`: the main job with nothing to install.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use super::{gateway, single};
+use crate::config::{SELF, Server};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(super) struct Args {
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// The folder that the built-in server may use; a temporary one for each session otherwise
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut arguments = vec!["stdio-demo".to_owned()];
+    if let Some(workspace) = args.workspace {
+        let workspace = std::path::absolute(workspace)?;
+        arguments.extend(["--workspace".to_owned(), workspace.to_string_lossy().into_owned()]);
+    }
+    let server = Server::new("demo".parse()?, SELF, arguments);
+    let (config, access) = single::configure(server, args.listen, false)?;
+    gateway::run(config, |addresses| {
+        single::announce(addresses, &access, "sluice call {base}/sse add a=2 b=5{key}");
+    })
 }

@@ -1,12 +1,44 @@
-//! `sluice health`.
+//! `sluice health`: one line and an exit code, for the health check of a container that has no other client.
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{client, terminal};
+
+/// How long the answer may take. Shorter than the time that container engines give a check.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(
+    after_help = "Exit codes: 0 the gateway answered 200; 1 it did not, within 3 seconds; 2 the command line is wrong."
+)]
+pub struct Args {
+    /// What to ask; /healthz where the URL has no path
+    #[arg(env = "SLUICE_URL", default_value = "http://127.0.0.1:8081/healthz", value_parser = client::parse_url)]
+    url: reqwest::Url,
+}
 
 /// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
+    if args.url.path() == "/" {
+        args.url.set_path("/healthz");
+    }
+    let shown = client::display(&args.url);
+    Ok(match client::block_on(ask(args.url))? {
+        Ok(()) => {
+            terminal::line(&format!("alive: {shown}"));
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            terminal::line(&format!("not alive: {shown}: {reason}"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+async fn ask(url: reqwest::Url) -> Result<(), String> {
+    let http = client::http_client(&url).map_err(|error| error.to_string())?;
+    let response = http.get(url).timeout(TIMEOUT).send().await.map_err(|error| client::reason(&error))?;
+    if response.status() == reqwest::StatusCode::OK { Ok(()) } else { Err(response.status().to_string()) }
 }

@@ -7,13 +7,16 @@ use clap::{Parser, Subcommand};
 
 mod call;
 mod check;
+mod client;
 mod confine;
 mod connect;
 mod demo;
+mod gateway;
 mod health;
 mod key;
 mod run;
 mod serve;
+mod single;
 mod stdio_demo;
 mod terminal;
 mod token;

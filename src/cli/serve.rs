@@ -1,12 +1,53 @@
-//! `sluice serve`.
+//! `sluice serve`: what a configuration file describes.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
+
+use super::check::Source;
+use super::gateway::{self, Addresses, reachable};
+use super::{single, terminal};
+use crate::config::Loaded;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(super) struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Where to listen, in place of what the file says
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
 
-/// Runs the command.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("not built yet")
+/// Runs the command: 78 if the configuration is not valid.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Loaded { mut config, warnings } = match args.source.load() {
+        Ok(loaded) => loaded,
+        Err(code) => return Ok(code),
+    };
+    for warning in &warnings {
+        terminal::note(&format!("warning: {warning}"));
+    }
+    if let Some(listen) = args.listen {
+        if config.auth.anonymous.is_some() && !listen.ip().is_loopback() {
+            anyhow::bail!(
+                "auth.anonymous on {listen} would let anybody on the network call; add keys, or listen on 127.0.0.1"
+            );
+        }
+        config.http.listen = listen;
+    }
+    if args.source.is_mcp_servers() {
+        let access = single::admit(&mut config, false)?;
+        return gateway::run(config, |addresses| {
+            single::announce_key(&access);
+            announce(addresses);
+        });
+    }
+    gateway::run(config, announce)
+}
+
+fn announce(addresses: &Addresses) {
+    terminal::line(&format!("Sluice is serving http://{}", reachable(addresses.public)));
+    if let Some(admin) = addresses.admin {
+        terminal::line(&format!("metrics on http://{admin}/metrics"));
+    }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::api_key::is_prefix;
 use super::jwt;
 use super::model::{ApiKey, Auth, Http, Tenant};
 use super::names::TenantId;
 use super::section::Section;
 
-/// The longest prefix or subject.
-const LONGEST: usize = 128;
+/// The variable with a key beside those of the file.
+const KEY: &str = "SLUICE_KEY";
+/// The variable with the tenant of that key; needed where there are several.
+const KEY_TENANT: &str = "SLUICE_TENANT";
 
 /// Reads `[auth]`. Every tenant that it names must be one of `tenants`.
 pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<TenantId, Tenant>) -> Auth {
@@ -26,14 +29,35 @@ pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<Ten
     for (index, entry) in section.list("keys").into_iter().enumerate() {
         keys.extend(key(entry, index, tenants, &mut first_use));
     }
+    keys.extend(key_of_environment(&section, tenants));
     let jwt = jwt::read(section.section("jwt"));
     if anonymous.is_none() && keys.is_empty() && jwt.is_none() && section.reading.problems() == before {
         let text = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
-                    or set anonymous = \"TENANT\" on a loopback listener";
+                    set SLUICE_KEY, or set anonymous = \"TENANT\" on a loopback listener";
         section.reading.problem(&section.path, text);
     }
     section.finish();
     Auth { anonymous, keys, jwt }
+}
+
+/// The key in the gateway's own environment, for a container that is given nothing else.
+fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> Option<ApiKey> {
+    let environment = section.reading.environment;
+    let plain = environment.get(KEY).map(str::trim).filter(|key| !key.is_empty())?;
+    let named = environment.get(KEY_TENANT);
+    let tenant = match named {
+        Some(name) => tenants.keys().find(|tenant| tenant.as_str() == name),
+        None => tenants.keys().next().filter(|_| tenants.len() == 1),
+    };
+    if tenant.is_none() {
+        // A client's variable in the gateway's shell is no reason not to start.
+        let text = match named {
+            Some(name) => format!("the key in {KEY} is not used: {KEY_TENANT} names no tenant of this file ({name:?})"),
+            None => format!("the key in {KEY} is not used: there are several tenants; set {KEY_TENANT} to one of them"),
+        };
+        section.reading.warning(&section.path, text);
+    }
+    Some(ApiKey::from_plain(plain, tenant?.clone(), "env".to_owned(), Vec::new()))
 }
 
 fn key(
@@ -45,7 +69,7 @@ fn key(
     let s = &mut section;
     let prefix = required(s, "prefix").filter(|prefix| {
         // An underscore ends the prefix in `slk_<prefix>_<secret>`.
-        let fits = prefix.len() <= LONGEST && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
+        let fits = is_prefix(prefix);
         if !fits {
             s.problem("prefix", "not a key's prefix; copy the letters and digits between \"slk_\" and the next \"_\"");
         }

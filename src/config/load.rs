@@ -172,7 +172,7 @@ fn whole(reading: &Reading<'_>, config: &Config) {
 fn exposed(reading: &Reading<'_>, config: &Config) {
     let http = &config.http;
     if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
-        let text = "only requests for a loopback name are taken while this is empty; list the names that clients use";
+        let text = "a request for any host name is taken while this is empty; list the names that clients use";
         reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);
     }
 }

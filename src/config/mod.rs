@@ -4,6 +4,7 @@
 //! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
 //! `[auth]`, `[auth.jwt]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
 
+mod api_key;
 mod auth;
 mod defaults;
 mod environment;
@@ -25,6 +26,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use api_key::KEY_START;
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;
 pub use load::Loaded;

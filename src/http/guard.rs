@@ -16,11 +16,13 @@ const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// Checks `Host` and `Origin` (Streamable HTTP, "Security Warning").
 pub fn check(app: &App, parts: &Parts) -> Result<(), Reply> {
     let host = host_of(parts);
-    let named = |list: &[String], name: &str| list.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name));
+    let named =
+        |list: &[String], name: &str| list.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name));
     // On other addresses any name may be the right one, unless the configuration says which are.
     let must_match = app.is_loopback || !app.http.allowed_hosts.is_empty();
     if must_match && !is_loopback_name(host) && !named(&app.http.allowed_hosts, host) {
-        let text = "the Host header names a host that is not served here; if it should be, add it to http.allowed_hosts";
+        let text =
+            "the Host header names a host that is not served here; if it should be, add it to http.allowed_hosts";
         return Err(problem(StatusCode::FORBIDDEN, text));
     }
     let Some(origin) = origin(&parts.headers) else { return Ok(()) };
@@ -31,7 +33,8 @@ pub fn check(app: &App, parts: &Parts) -> Result<(), Reply> {
     if is_own || (app.is_loopback && is_loopback_name(origin_host)) || named(&app.http.allowed_origins, origin) {
         return Ok(());
     }
-    let text = "the Origin header names a site that may not call this gateway; if it may, add it to http.allowed_origins";
+    let text =
+        "the Origin header names a site that may not call this gateway; if it may, add it to http.allowed_origins";
     Err(problem(StatusCode::FORBIDDEN, text))
 }
 
@@ -73,6 +76,9 @@ pub fn allow_origin(origin: Option<HeaderValue>, reply: &mut Reply) {
     let Some(origin) = origin else { return };
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"));
+    headers.insert(
+        ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"),
+    );
     headers.append(VARY, HeaderValue::from_static("origin"));
 }

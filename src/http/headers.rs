@@ -20,12 +20,14 @@ pub const WITH_BATCHES: &str = "2025-03-26";
 
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
-        let range = range.split(';').next().unwrap_or_default().trim();
-        range == "*/*"
-            || range.eq_ignore_ascii_case(wanted)
-            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
-    })
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |range| {
+            let range = range.split(';').next().unwrap_or_default().trim();
+            range == "*/*"
+                || range.eq_ignore_ascii_case(wanted)
+                || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
+        },
+    )
 }
 
 /// A POST must accept both forms of an answer (Streamable HTTP, "Sending Messages to the Server").
@@ -61,7 +63,8 @@ pub fn check_version(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
         Some(MODERN) => Err(super::message::modern_refused(None, MODERN)),
         Some(version) if VERSIONS.contains(&version) => Ok(Some(version)),
         _ => {
-            let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
+            let text =
+                format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
             Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text))
         }
     }

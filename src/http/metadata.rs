@@ -17,7 +17,8 @@ fn base_url(app: &App, parts: &Parts) -> Option<String> {
     if let Some(url) = &app.http.public_url {
         return Some(url.trim_end_matches('/').to_owned());
     }
-    let host = parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok())?;
+    let host =
+        parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok())?;
     Some(format!("http://{host}"))
 }
 
@@ -56,6 +57,9 @@ pub async fn document(State(app): State<Arc<App>>, request: Request<Body>) -> Re
             reply.headers_mut().insert(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             reply
         }
-        None => problem(StatusCode::NOT_FOUND, "no authorization server is configured here ([auth.jwt] authorization_servers)"),
+        None => problem(
+            StatusCode::NOT_FOUND,
+            "no authorization server is configured here ([auth.jwt] authorization_servers)",
+        ),
     }
 }

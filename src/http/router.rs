@@ -52,11 +52,12 @@ async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -
         Err(refusal) => refusal,
         Ok(()) => {
             let origin = parts.headers.get(ORIGIN).cloned();
-            let mut reply = if parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-                guard::preflight()
-            } else {
-                next.run(Request::from_parts(parts, body)).await
-            };
+            let mut reply =
+                if parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+                    guard::preflight()
+                } else {
+                    next.run(Request::from_parts(parts, body)).await
+                };
             guard::allow_origin(origin, &mut reply);
             reply
         }
@@ -67,7 +68,10 @@ async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -
 }
 
 async fn not_found() -> Reply {
-    problem(StatusCode::NOT_FOUND, "nothing is served here: use /servers/NAME/mcp or /servers/NAME/sse (or /mcp and /sse for the default server)")
+    problem(
+        StatusCode::NOT_FOUND,
+        "nothing is served here: use /servers/NAME/mcp or /servers/NAME/sse (or /mcp and /sse for the default server)",
+    )
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Reply {

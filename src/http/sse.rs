@@ -9,11 +9,11 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
 use super::app::App;
+use super::body;
 use super::caller::{caller, named_server};
 use super::headers::{check_accepts_events, check_is_json, check_version, event_stream};
 use super::message::{Messages, check_batch, envelope, read as read_messages};
 use super::problem::{Reply, method_not_allowed, no_session, problem, refused, rejected};
-use super::body;
 use super::streamable::COME_BACK;
 use crate::jsonrpc::Envelope;
 use crate::session::{Received, Registry, Session, Transport};

@@ -11,7 +11,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use super::answer::respond;
 use super::app::App;
 use super::caller::{Caller, caller};
-use super::headers::{SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id};
+use super::headers::{
+    SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id,
+};
 use super::message::{Messages, check_batch, envelope, read as read_messages};
 use super::problem::{Reply, method_not_allowed, no_session, refused, rejected, rpc_error};
 use super::{body, headers};
@@ -74,7 +76,13 @@ fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
     (Arc::new(Exchange::of_request(outbox, requests)), inbox)
 }
 
-async fn initialize(app: &App, parts: &Parts, caller: &Caller, body: &Bytes, envelope: &Envelope<'_>) -> Result<Reply, Reply> {
+async fn initialize(
+    app: &App,
+    parts: &Parts,
+    caller: &Caller,
+    body: &Bytes,
+    envelope: &Envelope<'_>,
+) -> Result<Reply, Reply> {
     let id = envelope.raw_id();
     if session_id(&parts.headers).is_some() {
         find(app, parts, caller, id.as_ref())?;

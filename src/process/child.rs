@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use super::error::SpawnError;
-use crate::config::Server;
+use super::launch::Launch;
 
 /// Signals that a group is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,28 +77,21 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts the server's command: own process group, an empty environment plus what is configured. Must be called in
-    /// a tokio runtime; blocks for as long as the system needs to execute the program.
-    pub fn spawn(server: &Server) -> Result<(Self, Pipes), SpawnError> {
-        let system = |error| SpawnError::System { command: server.command.clone(), error };
-        let mut command = Command::new(program(server).map_err(system)?);
-        command.args(&server.args).env_clear();
-        command.envs(server.env.iter().map(|(key, value)| (key, value.expose_secret())));
-        if let Some(cwd) = &server.cwd {
-            if !cwd.is_dir() {
-                return Err(SpawnError::NoDirectory(cwd.clone()));
-            }
+    /// Starts a program in a process group of its own. Must be called in a tokio runtime; blocks for as long as the
+    /// system needs to execute the program.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn spawn(launch: &Launch) -> Result<(Self, Pipes), SpawnError> {
+        let system = |error| SpawnError::System { command: launch.command.clone(), error };
+        let mut command = Command::new(&launch.program);
+        command.args(&launch.args).env_clear();
+        command.envs(launch.env.iter().map(|(key, value)| (key, value.expose_secret())));
+        if let Some(cwd) = &launch.cwd {
             command.current_dir(cwd);
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut handle = command.spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SpawnError::NotFound {
-                command: server.command.clone(),
-                path: (!server.command.contains('/'))
-                    .then(|| server.env.get("PATH").map(|path| path.expose_secret().to_owned()).unwrap_or_default()),
-            },
-            _ => system(error),
-        })?;
+        let mut handle = command.spawn().map_err(system)?;
         match Self::adopt(&mut handle) {
             Ok((group, pidfd, pipes)) => Ok((Self { handle, group, pidfd, reaped: false }, pipes)),
             Err(error) => {
@@ -169,9 +162,4 @@ impl Drop for Child {
             tracing::error!(pid = self.pid(), %error, "a child could not be reaped");
         }
     }
-}
-
-/// The program to run: `sluice` stands for this very binary, so that the built-in server needs no installation.
-fn program(server: &Server) -> io::Result<std::path::PathBuf> {
-    if server.command == "sluice" { std::env::current_exe() } else { Ok(server.command.clone().into()) }
 }

@@ -3,6 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret as _;
+
+use crate::config::Server;
+
 /// Why a child could not be started. The texts reach clients: they name the command as configured and no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
@@ -25,6 +29,15 @@ pub enum SpawnError {
         /// What the system said.
         error: io::Error,
     },
+}
+
+impl SpawnError {
+    /// The program of a server is not there.
+    pub(super) fn not_found(server: &Server) -> Self {
+        let path = server.env.get("PATH").map(|path| path.expose_secret().to_owned()).unwrap_or_default();
+        let path = (!server.command.contains('/')).then_some(path);
+        Self::NotFound { command: server.command.clone(), path }
+    }
 }
 
 fn in_path(path: &Option<String>) -> String {

@@ -2,8 +2,10 @@
 
 mod child;
 mod error;
+mod launch;
 mod stderr;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
+pub use launch::Launch;
 pub use stderr::{Origin, StderrTail, drain_stderr};

@@ -49,20 +49,17 @@ impl Directory {
 
     /// Finds the named server, or the default one, for a principal.
     pub fn admit(&self, principal: &Principal, name: Option<&str>) -> Result<Admission, Refusal> {
-        let tenant = self
-            .tenants
-            .get(principal.tenant())
-            .ok_or_else(|| Refusal::UnknownTenant(principal.tenant().clone()))?;
+        let tenant =
+            self.tenants.get(principal.tenant()).ok_or_else(|| Refusal::UnknownTenant(principal.tenant().clone()))?;
         let name = match (name, &self.default_server) {
             (Some(name), _) => name,
             (None, Some(name)) => name.as_str(),
             (None, None) => return Err(Refusal::NoDefault),
         };
-        let allowed = tenant.servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.as_str() == name));
+        let allowed =
+            tenant.servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.as_str() == name));
         match self.servers.get(name) {
-            Some(server) if allowed => {
-                Ok(Admission { server: Arc::clone(server), max_sessions: tenant.max_sessions })
-            }
+            Some(server) if allowed => Ok(Admission { server: Arc::clone(server), max_sessions: tenant.max_sessions }),
             _ => Err(Refusal::NoServer(name.chars().take(64).collect())),
         }
     }

@@ -20,7 +20,7 @@ use super::queue::StdinQueue;
 use super::reader::read_stdout;
 use crate::config::Server;
 use crate::jsonrpc::Envelope;
-use crate::process::{Child, Exit, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
+use crate::process::{Child, Exit, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -98,7 +98,7 @@ impl Worker {
         // Executing a program may wait for a disk: not on a thread that serves others.
         let spawned = tokio::task::spawn_blocking(move || {
             let _entered = runtime.enter();
-            Child::spawn(&server)
+            Child::spawn(&Launch::of(&server)?)
         });
         let (child, pipes) = match spawned.await {
             Ok(spawned) => spawned?,

@@ -1,0 +1,153 @@
+//! What every client command is told about the gateway on its command line: the URL, the credential, other headers.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+/// Options that `tools`, `call` and `connect` share.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Access {
+    /// API key or JWT, sent as "Authorization: Bearer KEY"
+    #[arg(long, env = "SLUICE_KEY", hide_env_values = true, value_parser = secret)]
+    key: Option<SecretString>,
+    /// A header to send with every request (can be given more than once)
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<Header>,
+}
+
+/// A header from the command line. Its value may be a secret and is not shown.
+#[derive(Debug, Clone)]
+struct Header(HeaderName, HeaderValue);
+
+/// Headers that carry the protocol itself: one of these from outside would break it.
+const OWN: [&str; 10] = [
+    "accept",
+    "connection",
+    "content-length",
+    "content-type",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl FromStr for Header {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once(':').ok_or("write it as 'NAME: VALUE'")?;
+        let name = HeaderName::from_str(name.trim()).map_err(|_| "that is not a header name".to_owned())?;
+        if OWN.contains(&name.as_str()) {
+            return Err(format!("{name} is set by the transport"));
+        }
+        let mut value =
+            HeaderValue::from_str(value.trim()).map_err(|_| "the value has characters that no header takes")?;
+        value.set_sensitive(true);
+        Ok(Self(name, value))
+    }
+}
+
+fn secret(text: &str) -> Result<SecretString, String> {
+    match HeaderValue::from_str(text.trim()) {
+        Ok(_) => Ok(text.trim().into()),
+        Err(_) => Err("the key has characters that no header takes".to_owned()),
+    }
+}
+
+impl Access {
+    /// The headers to send with every request. An `Authorization` given by `--header` wins over the key.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let key = self.key.as_ref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty());
+        if let Some(mut value) = key.and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok()) {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        for Header(name, value) in &self.headers {
+            headers.insert(name, value.clone());
+        }
+        headers
+    }
+}
+
+/// Reads the URL of a gateway.
+///
+/// # Errors
+/// What is no http or https URL, or carries a password: that would be seen in process lists and logs.
+pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
+    let example = "give the whole URL, such as http://127.0.0.1:8081/mcp";
+    let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!("it does not start with http:// or https://; {example}"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL is no place for a password; use --key or --header".to_owned());
+    }
+    Ok(url)
+}
+
+/// Reads how long something may take: a number with one of the units `ms`, `s`, `m` and `h`.
+///
+/// # Errors
+/// Anything else, a number without a unit included.
+pub(in crate::cli) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "ms" => Some(1),
+        "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let milliseconds = scale.and_then(|scale: u64| number.parse::<u64>().ok()?.checked_mul(scale));
+    milliseconds
+        .map(Duration::from_millis)
+        .ok_or_else(|| "write a number with a unit, such as 500ms, 60s or 10m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn urls_are_whole_and_without_passwords() {
+        assert!(parse_url("http://127.0.0.1:8081/mcp").is_ok());
+        for text in ["127.0.0.1:8081/mcp", "localhost:8081", "ftp://h/x", "http://u:p@h/", "/mcp", ""] {
+            assert!(parse_url(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_wins_over_the_key_and_neither_is_shown() {
+        let mut access = Access { key: Some(secret(" k1 ").unwrap()), headers: vec![] };
+        assert_eq!(access.headers().get(AUTHORIZATION).unwrap(), "Bearer k1");
+        access.headers.push("authorization: Basic zzz".parse().unwrap());
+        assert_eq!(access.headers().get(AUTHORIZATION).unwrap(), "Basic zzz");
+        let shown = format!("{access:?} {:?}", access.headers());
+        assert!(!shown.contains("k1") && !shown.contains("zzz"), "{shown}");
+        assert!(Access { key: Some("".into()), headers: vec![] }.headers().is_empty());
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["60", "s", "", "-1s", "1.5s", "1 s", "99999999999999999h"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_headers_are_refused() {
+        for text in ["x", "a b: c", "Mcp-Session-Id: 1", "x: a\nb"] {
+            assert!(text.parse::<Header>().is_err(), "{text}");
+        }
+    }
+}

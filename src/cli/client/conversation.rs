@@ -1,0 +1,175 @@
+//! One client's conversation for `tools` and `call`: a request at a time, each with its own answer or an error.
+//!
+//! However it ends, what was in flight is cancelled and the session is closed, within a bounded time.
+
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::access::Access;
+use super::error::Error;
+use super::message::{Message, id_key};
+use super::transport::{CLOSE_TIMEOUT, Incoming, Transport, negotiated_version};
+use crate::cli::terminal::ProgressLine;
+use crate::jsonrpc::{Code, Kind, RawId, error_response};
+
+/// The version offered.
+const OFFERED: &str = "2025-11-25";
+/// The versions understood.
+const SPOKEN: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", OFFERED];
+/// How many requests of the server are answered at the same time; the others are left to its time-out.
+const REPLIES: usize = 16;
+
+/// A conversation that has begun.
+#[derive(Debug)]
+pub(in crate::cli) struct Conversation {
+    transport: Transport,
+    incoming: mpsc::Receiver<Incoming>,
+    next_id: u64,
+    /// The request whose answer has not come, if it may be cancelled.
+    in_flight: Option<RawId>,
+    replies: TaskTracker,
+    /// Where progress is shown, if anywhere.
+    progress: Option<ProgressLine>,
+}
+
+/// Opens a session at `url`, does `work` in it and ends it again; all of it within `limit`, and until Ctrl-C.
+///
+/// # Errors
+/// What the gateway or `work` failed with, [`Error::TimedOut`], or [`Error::Interrupted`].
+pub(in crate::cli) async fn converse<T>(
+    url: Url,
+    access: &Access,
+    limit: Duration,
+    work: impl AsyncFnOnce(&mut Conversation) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let (transport, incoming) = Transport::new(url, access.headers())?;
+    let (replies, progress) = (TaskTracker::new(), ProgressLine::on_terminal());
+    let mut conversation = Conversation { transport, incoming, next_id: 1, in_flight: None, replies, progress };
+    let session = async {
+        conversation.begin().await?;
+        work(&mut conversation).await
+    };
+    let outcome = tokio::select! {
+        outcome = session => outcome,
+        () = tokio::time::sleep(limit) => Err(Error::TimedOut(limit)),
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
+    };
+    let reason = outcome.as_ref().err().map(ToString::to_string);
+    // A gateway that does not answer any more is not waited for.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, conversation.end(reason.as_deref())).await;
+    outcome
+}
+
+impl Conversation {
+    async fn begin(&mut self) -> Result<(), Error> {
+        self.transport.open().await?;
+        let client = json!({ "name": "sluice", "version": env!("CARGO_PKG_VERSION") });
+        let params = json!({ "protocolVersion": OFFERED, "capabilities": {}, "clientInfo": client });
+        let answer = self.exchange("initialize", &params.to_string()).await?;
+        answer.result()?;
+        match negotiated_version(&answer) {
+            Some(version) if SPOKEN.contains(&version.as_str()) => {}
+            Some(version) => {
+                let version: String = version.chars().take(40).collect();
+                return Err(Error::Protocol(format!("the server speaks version {version}, not one of {SPOKEN:?}")));
+            }
+            None => return Err(Error::Protocol("the answer to `initialize` names no protocolVersion".to_owned())),
+        }
+        self.transport.post(&Message::notification("notifications/initialized", "{}"), None).await
+    }
+
+    /// Asks for `method` and gives its result as it came. `params` is JSON.
+    ///
+    /// # Errors
+    /// The server's error ([`Error::Rpc`]), or whatever kept the answer from coming.
+    pub(in crate::cli) async fn request(&mut self, method: &str, params: &str) -> Result<Box<RawValue>, Error> {
+        self.exchange(method, params).await?.result()
+    }
+
+    /// Whether somebody would see progress, and so whether to ask for it.
+    pub(in crate::cli) fn wants_progress(&self) -> bool {
+        self.progress.is_some()
+    }
+
+    async fn exchange(&mut self, method: &str, params: &str) -> Result<Message, Error> {
+        let id = RawId::from(self.next_id);
+        self.next_id += 1;
+        let request = Message::request(id.clone(), method, params);
+        // `initialize` must not be cancelled (2025-11-25, basic/utilities/cancellation).
+        self.in_flight = (!request.is_initialize()).then(|| id.clone());
+        let (transport, key) = (self.transport.clone(), id_key(&id));
+        let post = transport.post(&request, None);
+        tokio::pin!(post);
+        let mut accepted = false;
+        let answer = loop {
+            tokio::select! {
+                biased;
+                incoming = self.incoming.recv() => match incoming {
+                    Some(Incoming::Message(message)) if message.answers(&key) => break Ok(message),
+                    Some(Incoming::Message(message)) => self.take(&message),
+                    Some(Incoming::Lost { error, .. }) => break Err(error),
+                    None => break Err(Error::Lost("the stream is over".to_owned())),
+                },
+                outcome = &mut post, if !accepted => match outcome {
+                    Ok(()) => accepted = true,
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        self.in_flight = None;
+        if let Some(progress) = &mut self.progress {
+            progress.clear();
+        }
+        answer
+    }
+
+    /// Takes what is not the answer: the server may ask and tell while it works.
+    fn take(&mut self, message: &Message) {
+        match (message.kind, &message.id) {
+            (Kind::Request, Some(id)) if self.replies.len() < REPLIES => {
+                let text = match message.method.as_deref() {
+                    Some("ping") => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into(),
+                    _ => error_response(Some(id), Code::MethodNotFound, "this client takes no requests but ping"),
+                };
+                let (transport, reply) = (self.transport.clone(), Message::response(text, id.clone()));
+                // A reply that does not arrive is the server's to notice: it waits for it, nobody here does.
+                self.replies.spawn(async move { transport.post(&reply, None).await });
+            }
+            (Kind::Notification, _) if message.method.as_deref() == Some("notifications/progress") => {
+                self.show_progress(message);
+            }
+            _ => {}
+        }
+    }
+
+    fn show_progress(&mut self, message: &Message) {
+        #[derive(Deserialize)]
+        struct Progress {
+            progress: f64,
+            total: Option<f64>,
+            message: Option<String>,
+        }
+        let Some(line) = &mut self.progress else { return };
+        // It is only for the eye: what cannot be read is not shown.
+        if let Ok(Progress { progress, total, message }) = serde_json::from_str(&message.params()) {
+            let total = total.map(|total| format!("/{total}")).unwrap_or_default();
+            line.show(&format!("{progress}{total} {}", message.unwrap_or_default()));
+        }
+    }
+
+    async fn end(&mut self, reason: Option<&str>) {
+        if let (Some(id), Some(reason)) = (self.in_flight.take(), reason) {
+            // The command fails for a reason it reports; that this could not be told to the server adds nothing.
+            let _ = self.transport.post(&Message::cancelled(&id, reason), None).await;
+        }
+        self.replies.close();
+        self.replies.wait().await;
+        self.transport.close().await;
+    }
+}

@@ -1,0 +1,244 @@
+//! What can go wrong between this client and a gateway, in words that say what to do, and the one place that turns it
+//! into an exit code or a JSON-RPC error.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::jsonrpc::{Code, RawId, error_response_with_data};
+
+/// The exit codes of `tools` and `call`, as `--help` shows them.
+pub(in crate::cli) const EXIT_CODES: &str = "\
+Exit codes:
+  0    fine
+  1    the tool itself answered with an error (what it said is on stdout)
+  2    the command line is wrong
+  64   the arguments do not fit the tool, or there is no such tool
+  69   nothing there: cannot connect, no such path (404), the gateway is broken (5xx), or the connection was lost
+  70   the answer is not MCP, or the gateway refused the message
+  75   busy, try again later (429, or 503 with Retry-After)
+  76   the server answered with a JSON-RPC error
+  77   the key was refused, or one is needed (401, 403)
+  124  no answer in time (--timeout)
+  130  interrupted (Ctrl-C); the call was cancelled";
+
+/// The exit code of a tool that answered with `isError`.
+pub(in crate::cli) const TOOL_FAILED: u8 = 1;
+
+/// Why a conversation with a gateway failed.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum Error {
+    /// No connection.
+    #[error(
+        "cannot reach {origin}: {reason}. Is the gateway running there? `sluice demo` starts one on 127.0.0.1:8081"
+    )]
+    Unreachable {
+        /// Scheme, host and port.
+        origin: String,
+        /// The innermost cause.
+        reason: String,
+    },
+    /// An HTTP status that is no success.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// The gateway does not know the session any more (404, or its stream ended).
+    #[error("the gateway has ended the session; run the command again")]
+    SessionGone,
+    /// The answer can no longer come.
+    #[error("the connection was lost before the answer came ({0}); the call may or may not have been made")]
+    Lost(String),
+    /// Something that is not MCP came back.
+    #[error("this is not MCP: {0}")]
+    Protocol(String),
+    /// The server's own error.
+    #[error("{0}")]
+    Rpc(RpcError),
+    /// The arguments are wrong. Nothing was called.
+    #[error("{0}")]
+    Arguments(String),
+    /// The time is over.
+    #[error("no answer within {0:?}; --timeout gives it more")]
+    TimedOut(Duration),
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A JSON-RPC error object (JSON-RPC 2.0 section 5.1).
+#[derive(Debug, Clone, serde::Deserialize, thiserror::Error)]
+#[error("the server answered with error {code}: {message}")]
+pub(in crate::cli) struct RpcError {
+    pub(super) code: i64,
+    pub(super) message: String,
+    #[serde(default)]
+    pub(super) data: serde_json::Value,
+}
+
+/// An HTTP answer that is no success.
+#[derive(Debug)]
+pub(in crate::cli) struct Refusal {
+    /// The status.
+    pub(super) status: StatusCode,
+    /// What was asked for, without query and credentials.
+    pub(super) url: String,
+    /// Whether a credential was sent.
+    pub(super) with_credential: bool,
+    /// `Retry-After`, as it came.
+    pub(super) retry_after: Option<String>,
+    /// `Location` of a redirect.
+    pub(super) location: Option<String>,
+    /// What the body says: problem details (RFC 9457) or plain text.
+    pub(super) detail: Option<String>,
+    /// The JSON-RPC error in the body.
+    pub(super) rpc: Option<RpcError>,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { url, status, .. } = self;
+        match status.as_u16() {
+            401 if self.with_credential => write!(f, "the gateway does not accept this key (401)")?,
+            401 => write!(f, "the gateway wants a key: give --key or set SLUICE_KEY (401)")?,
+            403 => write!(f, "the gateway does not allow this (403)")?,
+            404 => write!(
+                f,
+                "there is no server at {url} (404); paths are /mcp, /sse, /servers/NAME/mcp and /servers/NAME/sse"
+            )?,
+            405 => write!(
+                f,
+                "{url} does not speak this transport (405); a URL that ends in /sse means HTTP+SSE, any other Streamable HTTP"
+            )?,
+            429 | 503 => write!(f, "the gateway is busy ({status})")?,
+            300..=399 => match &self.location {
+                Some(location) => write!(f, "{url} has moved to {location} ({status}): give that URL")?,
+                None => write!(f, "{url} has moved ({status})")?,
+            },
+            500..=599 => write!(f, "the gateway, or what is behind it, failed ({status})")?,
+            _ => write!(f, "the gateway refused the message ({status})")?,
+        }
+        if let Some(after) = &self.retry_after {
+            write!(f, "; try again in {after}{}", if after.bytes().all(|b| b.is_ascii_digit()) { " s" } else { "" })?;
+        }
+        match (&self.rpc, &self.detail) {
+            (Some(rpc), _) => write!(f, ": {}", rpc.message),
+            (None, Some(detail)) => write!(f, ": {detail}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+impl Error {
+    /// The exit code, as in [`EXIT_CODES`].
+    pub(in crate::cli) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Arguments(_) => 64,
+            Self::Unreachable { .. } | Self::SessionGone | Self::Lost(_) => 69,
+            Self::Protocol(_) => 70,
+            Self::Rpc(_) => 76,
+            Self::TimedOut(_) => 124,
+            Self::Interrupted => 130,
+            Self::Refused(refusal) => match refusal.status.as_u16() {
+                401 | 403 => 77,
+                429 => 75,
+                503 if refusal.retry_after.is_some() => 75,
+                404 | 500..=599 => 69,
+                _ if refusal.rpc.is_some() => 76,
+                _ => 70,
+            },
+        }
+    }
+
+    /// The error as the answer to the request `id`: a client on stdio has to learn of it, too. A JSON-RPC error that
+    /// came from the other side goes on as it is.
+    pub(super) fn answer(&self, id: Option<&RawId>) -> Bytes {
+        let foreign = match self {
+            Self::Rpc(rpc) => Some(rpc),
+            Self::Refused(refusal) => refusal.rpc.as_ref(),
+            _ => None,
+        };
+        if let Some(rpc) = foreign {
+            let mut error = json!({ "code": rpc.code, "message": rpc.message });
+            if let (Some(object), false) = (error.as_object_mut(), rpc.data.is_null()) {
+                object.insert("data".to_owned(), rpc.data.clone());
+            }
+            return format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.map_or("null", RawId::as_str)).into();
+        }
+        let (code, data) = match self {
+            Self::TimedOut(_) => (Code::Timeout, serde_json::Value::Null),
+            Self::Arguments(_) => (Code::InvalidRequest, serde_json::Value::Null),
+            Self::Refused(refusal) => {
+                let code = if self.exit_code() == 75 { Code::Overloaded } else { Code::ServerUnavailable };
+                (code, json!({ "status": refusal.status.as_u16(), "retryAfter": refusal.retry_after }))
+            }
+            _ => (Code::ServerUnavailable, serde_json::Value::Null),
+        };
+        error_response_with_data(id, code, &self.to_string(), &data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn refused(status: u16, retry_after: Option<&str>, rpc: Option<i64>) -> Error {
+        Error::Refused(Box::new(Refusal {
+            status: StatusCode::from_u16(status).unwrap(),
+            url: "http://h/mcp".to_owned(),
+            with_credential: false,
+            retry_after: retry_after.map(str::to_owned),
+            location: None,
+            detail: Some("because".to_owned()),
+            rpc: rpc.map(|code| RpcError { code, message: "inner".to_owned(), data: serde_json::Value::Null }),
+        }))
+    }
+
+    #[test]
+    fn every_failure_has_its_exit_code_and_help_lists_it() {
+        let cases = [
+            (Error::Arguments(String::new()), 64),
+            (Error::Unreachable { origin: String::new(), reason: String::new() }, 69),
+            (Error::SessionGone, 69),
+            (Error::Lost(String::new()), 69),
+            (Error::Protocol(String::new()), 70),
+            (Error::Rpc(RpcError { code: 1, message: String::new(), data: serde_json::Value::Null }), 76),
+            (Error::TimedOut(Duration::ZERO), 124),
+            (Error::Interrupted, 130),
+            (refused(401, None, None), 77),
+            (refused(403, None, Some(-32000)), 77),
+            (refused(404, None, None), 69),
+            (refused(400, None, None), 70),
+            (refused(400, None, Some(-32600)), 76),
+            (refused(429, None, None), 75),
+            (refused(503, Some("3"), None), 75),
+            (refused(503, None, None), 69),
+            (refused(500, None, Some(-32603)), 69),
+            (refused(302, None, None), 70),
+        ];
+        for (error, code) in cases {
+            assert_eq!(error.exit_code(), code, "{error:?}");
+            assert!(EXIT_CODES.contains(&format!("\n  {code} ")), "{code} is not in the help");
+        }
+    }
+
+    #[test]
+    fn messages_say_what_to_do() {
+        assert!(refused(401, None, None).to_string().contains("SLUICE_KEY"));
+        assert!(refused(404, None, None).to_string().contains("http://h/mcp"));
+        assert!(refused(429, Some("7"), None).to_string().contains("try again in 7 s: because"));
+        assert!(refused(400, None, Some(-1)).to_string().ends_with(": inner"));
+    }
+
+    #[test]
+    fn answers_carry_the_id_and_a_foreign_error_as_it_came() {
+        let id = RawId::new("\"a\"");
+        let text = refused(400, None, Some(-32602)).answer(id.as_ref());
+        assert_eq!(text, r#"{"jsonrpc":"2.0","id":"a","error":{"code":-32602,"message":"inner"}}"#);
+        let text = refused(429, Some("7"), None).answer(id.as_ref());
+        let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        assert_eq!(value.pointer("/error/code").unwrap(), -32003);
+        assert_eq!(value.pointer("/error/data/retryAfter").unwrap(), "7");
+    }
+}

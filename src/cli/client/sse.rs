@@ -1,0 +1,182 @@
+//! HTTP+SSE (MCP 2024-11-05, basic/transports): one stream that every answer comes on, and a POST for every message.
+//!
+//! The session is the stream: when that ends, nothing of it can be answered any more, and [`Incoming::Lost`] says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{Method, StatusCode, Url};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::Error;
+use super::message::{Message, not_mcp};
+use super::remote::{EventStream, Remote, content_type};
+use super::transport::{Incoming, MessageBody, Sent, negotiated_version};
+use crate::jsonrpc::Kind;
+
+/// How long the first event, which says where to POST to, may take.
+const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The transport.
+#[derive(Debug)]
+pub(super) struct Sse {
+    remote: Remote,
+    sink: mpsc::Sender<Incoming>,
+    stream: Mutex<Option<Stream>>,
+    generation: AtomicU64,
+    /// The negotiated version, for the header that later revisions want. Set by whoever reads `initialize`'s answer.
+    version: Arc<Mutex<Option<String>>>,
+}
+
+/// An open stream.
+#[derive(Debug)]
+struct Stream {
+    endpoint: Url,
+    ended: CancellationToken,
+    _reader: AbortOnDropHandle<()>,
+}
+
+impl Sse {
+    pub(super) fn new(remote: Remote, sink: mpsc::Sender<Incoming>) -> Self {
+        let (stream, version) = (Mutex::new(None), Arc::new(Mutex::new(None)));
+        Self { remote, sink, stream, generation: AtomicU64::new(0), version }
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// Opens the stream and waits for its `endpoint` event. A stream that was open before is lost.
+    pub(super) async fn open(&self) -> Result<(), Error> {
+        let former = self.stream.lock().take();
+        if former.is_some() {
+            drop(former);
+            let generation = self.generation();
+            let _ = self.sink.send(Incoming::Lost { generation, error: Error::SessionGone }).await;
+        }
+        *self.version.lock() = None;
+        let request = self.remote.request(Method::GET, &self.remote.url).header(ACCEPT, "text/event-stream");
+        let response = self.remote.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.remote.refusal(response).await);
+        }
+        if content_type(&response) != "text/event-stream" {
+            let kind = content_type(&response);
+            return Err(Error::Protocol(format!("the answer is of the type \"{kind}\", not text/event-stream")));
+        }
+        let mut events = EventStream::new(response);
+        let first = tokio::time::timeout(ENDPOINT_TIMEOUT, events.next()).await;
+        let first = first.map_err(|_| Error::Protocol("no `endpoint` event came".to_owned()))??;
+        let first = first.ok_or_else(|| Error::Lost("the stream ended at once".to_owned()))?;
+        if first.name != "endpoint" {
+            return Err(Error::Protocol(format!("the first event is `{}`, not `endpoint`", first.name)));
+        }
+        let endpoint = endpoint(&self.remote.url, &String::from_utf8_lossy(&first.data))?;
+        self.read(events, endpoint);
+        Ok(())
+    }
+
+    /// Starts the task that hands over what comes on the stream.
+    fn read(&self, mut events: EventStream, endpoint: Url) {
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        let ended = CancellationToken::new();
+        let (sink, version, guard) = (self.sink.clone(), self.version.clone(), ended.clone().drop_guard());
+        let reader = tokio::spawn(async move {
+            let _ended = guard;
+            let error = forward(&mut events, &sink, &version).await;
+            // Nobody reads any more: then nobody has to know.
+            let _ = sink.send(Incoming::Lost { generation, error }).await;
+        });
+        *self.stream.lock() = Some(Stream { endpoint, ended, _reader: AbortOnDropHandle::new(reader) });
+    }
+
+    pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
+        let endpoint = {
+            let stream = self.stream.lock();
+            stream.as_ref().filter(|stream| !stream.ended.is_cancelled()).map(|stream| stream.endpoint.clone())
+        };
+        let endpoint = endpoint.ok_or(Error::SessionGone)?;
+        let mut request = self.remote.request(Method::POST, &endpoint).header(CONTENT_TYPE, "application/json");
+        if let Some(version) = self.version.lock().clone() {
+            request = request.header("mcp-protocol-version", version);
+        }
+        let response = self.remote.send(request.body(MessageBody::of(message, sent))).await?;
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND => Err(Error::SessionGone),
+            _ => Err(self.remote.refusal(response).await),
+        }
+    }
+
+    /// Waits until the stream is over.
+    pub(super) async fn lost(&self) -> Result<(), Error> {
+        let ended = self.stream.lock().as_ref().map(|stream| stream.ended.clone());
+        if let Some(ended) = ended {
+            ended.cancelled().await;
+        }
+        Err(Error::SessionGone)
+    }
+
+    pub(super) fn close(&self) {
+        *self.stream.lock() = None;
+    }
+}
+
+/// Where to POST to: relative to the stream's URL, and of the same origin, because the credential goes there.
+fn endpoint(base: &Url, text: &str) -> Result<Url, Error> {
+    let url = base.join(text.trim()).map_err(|error| Error::Protocol(format!("the `endpoint` is no URL: {error}")))?;
+    if url.origin() == base.origin() {
+        return Ok(url);
+    }
+    let origin = url.origin().ascii_serialization();
+    Err(Error::Protocol(format!("the `endpoint` is on another host ({origin}), which the key is not for: refused")))
+}
+
+/// Hands over messages until the stream ends, and says why it did.
+async fn forward(events: &mut EventStream, sink: &mpsc::Sender<Incoming>, version: &Mutex<Option<String>>) -> Error {
+    loop {
+        let event = match events.next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => return Error::Lost("the gateway closed the stream".to_owned()),
+            Err(error) => return error,
+        };
+        if event.name != "message" || event.data.is_empty() {
+            continue;
+        }
+        for message in Message::parse_all(&event.data) {
+            let message = match message {
+                Ok(message) => message,
+                Err(error) => return not_mcp(error),
+            };
+            if message.kind == Kind::Response && version.lock().is_none() {
+                *version.lock() = negotiated_version(&message);
+            }
+            if sink.send(Incoming::Message(message)).await.is_err() {
+                return Error::Interrupted;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn the_endpoint_is_relative_and_never_elsewhere() {
+        let base: Url = "http://127.0.0.1:8081/t/sse".parse().unwrap();
+        let joined = |text| endpoint(&base, text).map(String::from).map_err(|error| error.exit_code());
+        assert_eq!(joined("/messages?sessionId=1").unwrap(), "http://127.0.0.1:8081/messages?sessionId=1");
+        assert_eq!(joined("messages?sessionId=1").unwrap(), "http://127.0.0.1:8081/t/messages?sessionId=1");
+        assert_eq!(joined("http://127.0.0.1:8081/m").unwrap(), "http://127.0.0.1:8081/m");
+        for text in ["http://evil.example/m", "//evil.example/m", "https://127.0.0.1:8081/m", "http://127.0.0.1:1/m"] {
+            assert_eq!(joined(text), Err(70), "{text}");
+        }
+    }
+}

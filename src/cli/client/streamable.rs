@@ -1,0 +1,218 @@
+//! Streamable HTTP (MCP 2025-03-26 … 2025-11-25, basic/transports): each request brings its own answer, as JSON or on a
+//! stream of its own; a GET stream carries what belongs to no request.
+//!
+//! `post` returns `Ok` for a request only when its answer is in the channel: nobody waits for what cannot come.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::error::Error;
+use super::message::{Message, id_key, not_mcp};
+use super::remote::{EventStream, MAX_MESSAGE, Remote, content_type, read_body};
+use super::transport::{CLOSE_TIMEOUT, Incoming, MessageBody, Sent, negotiated_version};
+use crate::jsonrpc::Kind;
+
+/// How often in a row a stream that ended before the answer is taken up again and brings nothing new.
+const RESUMPTIONS: u32 = 5;
+/// How long the rest of a stream may take after the answer, so that its connection can be used again.
+const REST: Duration = Duration::from_millis(250);
+/// The shortest and the longest pause before the GET stream is opened again.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
+
+/// The transport.
+#[derive(Debug)]
+pub(super) struct Streamable {
+    remote: Remote,
+    sink: mpsc::Sender<Incoming>,
+    session: Mutex<Session>,
+}
+
+/// What `initialize` agreed on. `initialize` itself is sent without it.
+#[derive(Debug, Clone, Default)]
+struct Session {
+    id: Option<HeaderValue>,
+    version: Option<HeaderValue>,
+}
+
+impl Session {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("mcp-session-id", &self.id), ("mcp-protocol-version", &self.version)] {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers
+    }
+}
+
+/// The request that a POST waits for the answer to.
+#[derive(Debug)]
+struct Awaited {
+    key: String,
+    /// The session that the answer to `initialize` begins.
+    begins: Option<Session>,
+}
+
+impl Streamable {
+    pub(super) fn new(remote: Remote, sink: mpsc::Sender<Incoming>) -> Self {
+        Self { remote, sink, session: Mutex::default() }
+    }
+
+    pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
+        let session = if message.is_initialize() { Session::default() } else { self.session.lock().clone() };
+        let request = self.remote.request(Method::POST, &self.remote.url).headers(session.headers());
+        let request = request.header(ACCEPT, "application/json, text/event-stream");
+        let request = request.header(CONTENT_TYPE, "application/json").body(MessageBody::of(message, sent));
+        let response = self.remote.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.failure(response, &session).await);
+        }
+        let (Kind::Request, Some(id)) = (message.kind, &message.id) else { return Ok(()) };
+        let begins = message
+            .is_initialize()
+            .then(|| Session { id: response.headers().get("mcp-session-id").cloned(), version: None });
+        let awaited = Awaited { key: id_key(id), begins };
+        match content_type(&response).as_str() {
+            "application/json" => self.take_body(response, awaited).await,
+            "text/event-stream" => self.follow(response, awaited, &session).await,
+            "" => Err(Error::Protocol(format!("a request got no answer ({})", response.status()))),
+            other => Err(Error::Protocol(format!("the answer is of the type \"{other}\", neither JSON nor a stream"))),
+        }
+    }
+
+    async fn failure(&self, response: Response, session: &Session) -> Error {
+        // Only a session that was named can be gone; else it is the path that does not exist.
+        if response.status() == StatusCode::NOT_FOUND && session.id.is_some() {
+            return Error::SessionGone;
+        }
+        self.remote.refusal(response).await
+    }
+
+    async fn take_body(&self, response: Response, awaited: Awaited) -> Result<(), Error> {
+        let body = read_body(response, MAX_MESSAGE).await?;
+        let mut answered = false;
+        for message in Message::parse_all(&body) {
+            answered |= self.deliver(message.map_err(not_mcp)?, Some(&awaited)).await?;
+        }
+        if answered { Ok(()) } else { Err(Error::Protocol("the answer has another id than the request".to_owned())) }
+    }
+
+    /// Reads a request's stream to its end, and goes on where it left off if the server ends it early
+    /// (2025-11-25, basic/transports, "Sending Messages to the Server").
+    async fn follow(&self, response: Response, awaited: Awaited, session: &Session) -> Result<(), Error> {
+        let mut events = EventStream::new(response);
+        let (mut last_id, mut attempts) = (None, 0);
+        loop {
+            let end = match self.drain(&mut events, Some(&awaited)).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => Error::Lost("the gateway closed the stream".to_owned()),
+                Err(error @ Error::Lost(_)) => error,
+                Err(error) => return Err(error),
+            };
+            attempts += 1;
+            if let Some(id) = events.parser().last_id().filter(|id| last_id.as_deref() != Some(*id)) {
+                (last_id, attempts) = (Some(id.to_owned()), 0);
+            }
+            // Without an id there is nothing to go on from, and initialize has no session to do it in.
+            let id = last_id.as_ref().filter(|_| session.id.is_some() && attempts < RESUMPTIONS);
+            let Some(id) = id else { return Err(end) };
+            tokio::time::sleep(events.parser().retry().unwrap_or(PAUSE.0).min(PAUSE.1)).await;
+            let response = self.remote.send(self.stream_request(session, Some(id))).await?;
+            if !response.status().is_success() || content_type(&response) != "text/event-stream" {
+                return Err(end);
+            }
+            events = EventStream::new(response);
+        }
+    }
+
+    /// Delivers what comes on a stream until it ends. `true`: the awaited answer was there.
+    async fn drain(&self, events: &mut EventStream, awaited: Option<&Awaited>) -> Result<bool, Error> {
+        let mut answered = None;
+        loop {
+            let event = match answered {
+                None => events.next().await?,
+                // The answer is delivered already: however the stream ends now, nothing is missing.
+                Some(end) => tokio::time::timeout_at(end, events.next()).await.unwrap_or(Ok(None)).unwrap_or_default(),
+            };
+            let Some(event) = event else { return Ok(answered.is_some()) };
+            if event.name != "message" || event.data.is_empty() {
+                continue;
+            }
+            for message in Message::parse_all(&event.data) {
+                if self.deliver(message.map_err(not_mcp)?, awaited).await? {
+                    answered = Some(Instant::now() + REST);
+                }
+            }
+        }
+    }
+
+    /// Puts a message into the channel. `true`: it is the awaited answer.
+    async fn deliver(&self, message: Message, awaited: Option<&Awaited>) -> Result<bool, Error> {
+        let awaited = awaited.filter(|awaited| message.answers(&awaited.key));
+        if let Some(session) = awaited.and_then(|awaited| awaited.begins.clone()) {
+            // Before the answer is seen: what follows it belongs to the new session.
+            let version = negotiated_version(&message).and_then(|version| HeaderValue::from_str(&version).ok());
+            if version.is_some() {
+                *self.session.lock() = Session { version, ..session };
+            }
+        }
+        let is_answer = awaited.is_some();
+        self.sink.send(Incoming::Message(message)).await.map_err(|_| Error::Interrupted)?;
+        Ok(is_answer)
+    }
+
+    fn stream_request(&self, session: &Session, last_id: Option<&String>) -> reqwest::RequestBuilder {
+        let request = self.remote.request(Method::GET, &self.remote.url).headers(session.headers());
+        let request = request.header(ACCEPT, "text/event-stream");
+        match last_id {
+            Some(id) => request.header("last-event-id", id),
+            None => request,
+        }
+    }
+
+    /// Keeps the GET stream open, with a growing pause between attempts that bring nothing.
+    pub(super) async fn listen(&self) -> Result<(), Error> {
+        let session = self.session.lock().clone();
+        let (mut last_id, mut pause) = (None, PAUSE.0);
+        loop {
+            match self.remote.send(self.stream_request(&session, last_id.as_ref())).await {
+                Ok(response) if response.status() == StatusCode::METHOD_NOT_ALLOWED => return Ok(()),
+                Ok(response) if response.status().is_success() => {
+                    if content_type(&response) != "text/event-stream" {
+                        return Ok(());
+                    }
+                    let (mut events, opened) = (EventStream::new(response), Instant::now());
+                    match self.drain(&mut events, None).await {
+                        Ok(_) | Err(Error::Lost(_)) => {}
+                        Err(error) => return Err(error),
+                    }
+                    last_id = events.parser().last_id().map(str::to_owned).or(last_id);
+                    // A stream that ends as soon as it is open is no reason for another at once.
+                    let lived = if opened.elapsed() > pause { PAUSE.0 } else { pause };
+                    pause = events.parser().retry().unwrap_or(lived);
+                }
+                // Another stream of the session may not have ended yet, or the gateway is away for a while.
+                Ok(response) if response.status() == StatusCode::CONFLICT || response.status().is_server_error() => {}
+                Ok(response) => return Err(self.failure(response, &session).await),
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause.clamp(PAUSE.0, PAUSE.1)).await;
+            pause = pause.saturating_mul(2).clamp(PAUSE.0, PAUSE.1);
+        }
+    }
+
+    /// Ends the session (DELETE). That a gateway has gone, or does not offer it, changes nothing here.
+    pub(super) async fn close(&self) {
+        let session = std::mem::take(&mut *self.session.lock());
+        if session.id.is_some() {
+            let request = self.remote.request(Method::DELETE, &self.remote.url).headers(session.headers());
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.remote.send(request)).await;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What both transports do: take a message towards the gateway, and hand every message that comes back to one channel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use reqwest::Url;
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::Error;
+use super::message::Message;
+use super::remote::Remote;
+use super::sse::Sse;
+use super::streamable::Streamable;
+
+/// How many messages wait between a transport and its reader. When it is full the transport stops reading, and TCP
+/// passes that on.
+pub(super) const INCOMING: usize = 64;
+/// How long the end of a session may take.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What comes from the gateway.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A message.
+    Message(Message),
+    /// The stream that carries the answers of this generation is over (HTTP+SSE only).
+    Lost {
+        /// Counts the streams that were opened, from 1.
+        generation: u64,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// The transport that the URL names.
+#[derive(Debug, Clone)]
+pub(super) enum Transport {
+    /// HTTP+SSE, 2024-11-05.
+    Sse(Arc<Sse>),
+    /// Streamable HTTP.
+    Streamable(Arc<Streamable>),
+}
+
+impl Transport {
+    /// A path that ends in `/sse` means HTTP+SSE; any other, Streamable HTTP. Nothing is sent yet.
+    pub(super) fn new(url: Url, headers: HeaderMap) -> Result<(Self, mpsc::Receiver<Incoming>), Error> {
+        let (sink, incoming) = mpsc::channel(INCOMING);
+        let is_sse = url.path().trim_end_matches('/').ends_with("/sse");
+        let remote = Remote::new(url, headers)?;
+        let transport = if is_sse {
+            Self::Sse(Arc::new(Sse::new(remote, sink)))
+        } else {
+            Self::Streamable(Arc::new(Streamable::new(remote, sink)))
+        };
+        Ok((transport, incoming))
+    }
+
+    /// Opens what has to be open before `initialize`: the stream of HTTP+SSE, anew if there was one.
+    pub(super) async fn open(&self) -> Result<(), Error> {
+        match self {
+            Self::Sse(sse) => sse.open().await,
+            Self::Streamable(_) => Ok(()),
+        }
+    }
+
+    /// Counts the streams that answers come on: [`Incoming::Lost`] names one. Always 0 for Streamable HTTP, where
+    /// each answer comes with its own request.
+    pub(super) fn generation(&self) -> u64 {
+        match self {
+            Self::Sse(sse) => sse.generation(),
+            Self::Streamable(_) => 0,
+        }
+    }
+
+    /// Sends a message. `sent` resolves when its bytes have been written, or never will be.
+    ///
+    /// With Streamable HTTP, `Ok` for a request means that its answer is in the channel; with HTTP+SSE, that the
+    /// message was accepted.
+    pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
+        match self {
+            Self::Sse(sse) => sse.post(message, sent).await,
+            Self::Streamable(streamable) => streamable.post(message, sent).await,
+        }
+    }
+
+    /// Waits for messages that belong to no request, until that is over. `Ok` means that the gateway offers none;
+    /// [`Error::SessionGone`] that a new session is needed.
+    pub(super) async fn listen(&self) -> Result<(), Error> {
+        match self {
+            Self::Sse(sse) => sse.lost().await,
+            Self::Streamable(streamable) => streamable.listen().await,
+        }
+    }
+
+    /// Ends the session, within [`CLOSE_TIMEOUT`]. A gateway that does not take part is left to its idle time-out.
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sse(sse) => sse.close(),
+            Self::Streamable(streamable) => streamable.close().await,
+        }
+    }
+}
+
+/// Resolves the receiver when it is dropped: the body of a request goes when it has been written, or given up.
+pub(super) type Sent = oneshot::Sender<()>;
+
+/// The body of a POST: one piece of known length, which tells when it is gone.
+#[derive(Debug)]
+pub(super) struct MessageBody {
+    text: Option<Bytes>,
+    _sent: Option<Sent>,
+}
+
+impl MessageBody {
+    /// The body that carries `message`.
+    pub(super) fn of(message: &Message, sent: Option<Sent>) -> reqwest::Body {
+        reqwest::Body::wrap(Self { text: Some(message.text.clone()), _sent: sent })
+    }
+}
+
+impl http_body::Body for MessageBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
+    }
+}
+
+/// The protocol version in the answer to `initialize`.
+pub(super) fn negotiated_version(answer: &Message) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Initialized {
+        protocol_version: String,
+    }
+    let result = answer.result().ok()?;
+    serde_json::from_str::<Initialized>(result.get()).ok().map(|initialized| initialized.protocol_version)
+}

@@ -1,0 +1,45 @@
+//! What `demo`, `run` and `serve` have in common: a runtime, signals, and a gateway that runs until they come.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::shutdown::{Shutdown, Signals};
+use crate::telemetry::init_logs;
+
+/// Where a running gateway listens.
+pub(super) struct Addresses {
+    /// The public listener.
+    pub(super) public: SocketAddr,
+    /// The admin listener.
+    pub(super) admin: Option<SocketAddr>,
+}
+
+/// Runs a gateway until a signal. `announce` is called once it listens.
+pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
+    init_logs(&config.log);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::default();
+        let signals = Signals::new().context("signals cannot be caught")?;
+        let gateway = Gateway::bind(config, shutdown.clone()).await?;
+        let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
+        tokio::spawn(signals.watch(shutdown));
+        announce(&addresses);
+        gateway.run().await;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A host and port that a client on this machine can use.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, v6.port())),
+        other => other,
+    }
+}

@@ -1,0 +1,101 @@
+//! One server without a configuration file, as `demo` and `run` serve it: the key, and what is printed about it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, bail};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::gateway::{Addresses, reachable};
+use super::terminal;
+use crate::auth::NewKey;
+use crate::config::{ApiKey, Config, Environment, Server, TenantId};
+
+/// The variable with the API key, for the gateway and for its clients.
+pub(super) const KEY: &str = "SLUICE_KEY";
+
+/// Who may call a single server.
+pub(super) enum Access {
+    /// Whoever has this key. `chosen` if it came from [`KEY`]: then it is not printed.
+    Key { key: SecretString, chosen: bool },
+    /// Everybody on this machine.
+    Anybody,
+}
+
+/// A configuration for one server: the key from the environment, or a new one for this run.
+pub(super) fn configure(server: Server, listen: SocketAddr, no_auth: bool) -> anyhow::Result<(Config, Access)> {
+    let mut config = Config::for_servers([server]);
+    config.http.listen = listen;
+    // A second gateway on the machine must not fail on the metrics of the first: a single server has none.
+    config.admin = None;
+    let access = admit(&mut config, no_auth)?;
+    Ok((config, access))
+}
+
+/// Lets somebody into a configuration that says nothing of it: the key from the environment, or a new one.
+pub(super) fn admit(config: &mut Config, no_auth: bool) -> anyhow::Result<Access> {
+    let (tenant, listen) = (TenantId::fallback(), config.http.listen);
+    if no_auth {
+        if !listen.ip().is_loopback() {
+            bail!(
+                "--no-auth on {listen} would let anybody on the network call; listen on 127.0.0.1, or leave it out and use a key"
+            );
+        }
+        config.auth.anonymous = Some(tenant);
+        return Ok(Access::Anybody);
+    }
+    Ok(match Environment::of_process().get(KEY).map(str::trim) {
+        Some("") | None => {
+            let new = NewKey::generate(tenant, None, Vec::new()).context("no key could be made")?;
+            config.auth.keys.push(new.entry);
+            Access::Key { key: new.wire, chosen: false }
+        }
+        Some(key) => {
+            config.auth.keys.push(ApiKey::from_plain(key, tenant, "env".to_owned(), Vec::new()));
+            Access::Key { chosen: true, key: key.to_owned().into() }
+        }
+    })
+}
+
+/// The key, as it is printed, and as it is pasted into a client.
+fn shown(access: &Access) -> (String, Option<String>) {
+    match access {
+        Access::Anybody => ("none: anybody on this machine may call (--no-auth)".to_owned(), None),
+        Access::Key { chosen: true, .. } => (format!("the one in {KEY}"), Some(format!("${KEY}"))),
+        Access::Key { key, chosen: false } => {
+            let key = key.expose_secret();
+            (format!("{key}   (for this run only; set {KEY} to choose one)"), Some(key.to_owned()))
+        }
+    }
+}
+
+/// Prints the key alone.
+pub(super) fn announce_key(access: &Access) {
+    terminal::line(&format!("API key {}", shown(access).0));
+}
+
+/// Prints where the gateway listens, and what to paste into a client.
+pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
+    let base = format!("http://{}", reachable(addresses.public));
+    let (key, header) = shown(access);
+    let key_argument = header.as_ref().map(|key| format!(" --key {key}")).unwrap_or_default();
+    let bearer = header.unwrap_or_else(|| "-".to_owned());
+    terminal::line(&format!(
+        "Sluice is serving.
+
+  Streamable HTTP  {base}/mcp
+  HTTP+SSE         {base}/sse
+  API key          {key}
+
+Try it from another terminal:
+  sluice tools {base}/mcp{key_argument}
+  {example}
+
+Paste into a client that speaks HTTP (Cursor, VS Code, …):
+  {{\"mcpServers\": {{\"sluice\": {{\"url\": \"{base}/mcp\", \"headers\": {{\"Authorization\": \"Bearer {bearer}\"}}}}}}}}
+
+Or into one that speaks stdio only (Claude Desktop, …):
+  {{\"mcpServers\": {{\"sluice\": {{\"command\": \"sluice\", \"args\": [\"connect\", \"{base}/mcp\"], \"env\": {{\"SLUICE_KEY\": \"{bearer}\"}}}}}}}}
+",
+        example = example.replace("{base}", &base).replace("{key}", &key_argument),
+    ));
+}
