@@ -1,1 +1,3 @@
+#![expect(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod stdio_demo;
