@@ -1,3 +1,4 @@
 #![expect(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+mod fixture;
 mod stdio_demo;
