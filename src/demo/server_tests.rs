@@ -1,5 +1,5 @@
 //! Drives the server over in-memory pipes, line by line.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods, reason = "tests")]
 
 use tokio::io::{AsyncBufReadExt as _, DuplexStream, Lines as Received, ReadHalf, WriteHalf};
 use tokio::task::JoinHandle;

@@ -178,6 +178,7 @@ impl Workspace {
 }
 
 impl Drop for Workspace {
+    #[expect(clippy::disallowed_methods, reason = "at the end of the program, outside of any runtime")]
     fn drop(&mut self) {
         if !self.private {
             return;
