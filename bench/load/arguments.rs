@@ -12,10 +12,23 @@ pub(crate) const USAGE: &str = "load --url http://127.0.0.1:PORT/sse | --url htt
   --warm-up S        seconds before the measuring (1)
   --payload BYTES    bytes added to each text (0)
   --timeout S        an answer that takes longer is missing (10)
-  --distinct-ids     no two clients use the same ids; without it, all count 1, 2, 3 ...
+  --ids same         each call in flight has an id that it uses again and again, and so has every client's: 1, 2 ... (default)
+  --ids counting     each client counts 1, 2, 3 ..., as the SDKs do
+  --ids distinct     each client counts, and no two clients share an id
   --tool NAME        a tool that gives its only string back (echo)
   --json             one JSON object instead of a line
   --ceiling          measures this tool against a responder inside it that does next to nothing";
+
+/// Which ids the calls have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ids {
+    /// The number of the slot that the call is in: the ids in flight are the same in every client at every moment.
+    Same,
+    /// 1, 2, 3 ... in each client; they drift apart as the clients do.
+    Counting,
+    /// The same, far apart.
+    Distinct,
+}
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -29,7 +42,7 @@ pub(crate) struct Arguments {
     pub(crate) warm_up: f64,
     pub(crate) payload: usize,
     pub(crate) timeout: Duration,
-    pub(crate) distinct_ids: bool,
+    pub(crate) ids: Ids,
     pub(crate) tool: String,
     pub(crate) json: bool,
     pub(crate) ceiling: bool,
@@ -48,14 +61,13 @@ impl Arguments {
             warm_up: 1.0,
             payload: 0,
             timeout: Duration::from_secs(10),
-            distinct_ids: false,
+            ids: Ids::Same,
             tool: "echo".to_owned(),
             json: false,
             ceiling: false,
         };
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--distinct-ids" => it.distinct_ids = true,
                 "--json" => it.json = true,
                 "--ceiling" => it.ceiling = true,
                 name => {
@@ -78,6 +90,14 @@ impl Arguments {
             "--url" => self.url = value,
             "--key" => self.key = Some(value),
             "--tool" => self.tool = value,
+            "--ids" => {
+                self.ids = match value.as_str() {
+                    "same" => Ids::Same,
+                    "counting" => Ids::Counting,
+                    "distinct" => Ids::Distinct,
+                    _ => return Err("--ids is same, counting or distinct".to_owned()),
+                }
+            }
             "--clients" => self.clients = number(name, &value)?,
             "--in-flight" => self.in_flight = number(name, &value)?,
             "--seconds" => self.seconds = number(name, &value)?,

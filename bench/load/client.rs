@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Ids};
 use crate::connection::{Connection, Head, invalid};
 use crate::events::Events;
 use crate::message::{self, Incoming};
@@ -207,6 +207,7 @@ struct Calls {
 
 /// A place for one call in flight.
 struct Slot {
+    number: u64,
     id: Cell<Option<u64>>,
     text: RefCell<String>,
     sent: Cell<Instant>,
@@ -217,17 +218,18 @@ impl Calls {
     fn new(client: Client, begin: Instant, streamable: bool) -> Self {
         let arguments = &client.arguments;
         let from = begin + Duration::from_secs_f64(arguments.warm_up);
-        let first = if arguments.distinct_ids { DISTINCT * client.number as u64 } else { 0 };
+        let first = if arguments.ids == Ids::Distinct { DISTINCT * client.number as u64 } else { 0 };
         let clients = arguments.clients as u64;
         let share = |all: u64| all / clients + u64::from((client.number as u64) < all % clients);
-        let slot = || Slot {
+        let slot = |number: usize| Slot {
+            number: number as u64 + 1,
             id: Cell::new(None),
             text: RefCell::default(),
             sent: Cell::new(begin),
             answered: Notify::new(),
         };
         Self {
-            slots: (0..arguments.in_flight).map(|_| slot()).collect(),
+            slots: (0..arguments.in_flight).map(slot).collect(),
             next: Cell::new(first + 1),
             last: arguments.requests.map_or(u64::MAX, |all| first + share(all)),
             from,
@@ -238,20 +240,21 @@ impl Calls {
         }
     }
 
-    fn next_id(&self) -> Option<u64> {
-        let id = self.next.get();
-        if id > self.last || self.to.is_some_and(|to| Instant::now() >= to) {
+    /// The number of the next call, unless there is to be none.
+    fn next_call(&self) -> Option<u64> {
+        let call = self.next.get();
+        if call > self.last || self.to.is_some_and(|to| Instant::now() >= to) {
             return None;
         }
-        self.next.set(id + 1);
-        Some(id)
+        self.next.set(call + 1);
+        Some(call)
     }
 
     async fn keep_calling(self: Rc<Self>, number: usize) {
         let Some(slot) = self.slots.get(number) else { return };
         let mut request = String::new();
         let mut connection = None;
-        while let Some(id) = self.next_id() {
+        while let Some(call) = self.next_call() {
             let mut ready = match connection.take() {
                 Some(ready) => ready,
                 None => match Connection::open(self.client.address).await {
@@ -259,7 +262,7 @@ impl Calls {
                     Err(_) => return self.score.borrow_mut().errors += 1,
                 },
             };
-            self.prepare(slot, id, &mut request);
+            self.prepare(slot, call, &mut request);
             match tokio::time::timeout(self.client.arguments.timeout, self.call(slot, &mut ready, &request)).await {
                 Ok(Ok(())) => connection = Some(ready),
                 Ok(Err(_)) => self.score.borrow_mut().errors += 1,
@@ -270,10 +273,11 @@ impl Calls {
     }
 
     /// Writes the request for a call, and notes what its answer has to be.
-    fn prepare(&self, slot: &Slot, id: u64, request: &mut String) {
+    fn prepare(&self, slot: &Slot, call: u64, request: &mut String) {
         use std::fmt::Write as _;
         let client = &self.client;
-        let text = format!("client-{}-call-{id}-{:x<2$}", client.number, "", client.arguments.payload);
+        let id = if client.arguments.ids == Ids::Same { slot.number } else { call };
+        let text = format!("client-{}-call-{call}-{:x<2$}", client.number, "", client.arguments.payload);
         let mut body = String::with_capacity(160 + text.len());
         message::call(&mut body, id, &client.arguments.tool, &client.tool_argument, &text);
         request.clear();
