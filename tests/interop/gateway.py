@@ -81,7 +81,7 @@ class Gateway:
             'default_server = "everything"',
             f'[http]\nlisten = "127.0.0.1:{self.port}"',
             '[admin]\nlisten = "off"',
-            '[sessions]\nidle_timeout = "20s"',
+            '[sessions]\nidle_timeout = "10s"',
             "[tenants.acme]",
             "[[auth.keys]]",
             *(f"{field} = {json.dumps(key[field])}" for field in ("prefix", "sha256", "tenant", "subject")),

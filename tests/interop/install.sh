@@ -7,7 +7,7 @@ state=$(cat package-lock.json requirements-mcp1.txt requirements-mcp2.txt | sha2
 [ "$(cat .installed 2>/dev/null || true)" = "$state" ] && exit 0
 
 echo "interop: installing clients and servers"
-node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' || { echo "interop: Node.js 20 or newer is needed" >&2; exit 1; }
+node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' || { echo "interop: Node.js 20 or newer is needed" >&2; exit 1; }
 npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 # Two Python environments: the two generations of the SDK do not go together.
 for generation in mcp1 mcp2; do

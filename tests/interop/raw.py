@@ -29,13 +29,17 @@ class Raw:
         hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "raw", "version": "1"}}
         answer = self.ask(1, "initialize", hello)[-1]
         assert answer["result"]["serverInfo"]["name"], answer
-        expect(self.post({"jsonrpc": "2.0", "method": "notifications/initialized"}), 202).read()
+        self.notify("notifications/initialized")
+
+    def notify(self, method, params=None):
+        message = {"jsonrpc": "2.0", "method": method}
+        expect(self.post(message if params is None else {**message, "params": params}), 202).read()
 
     def ask(self, request_id, method, params):
         response = self.post({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
         if self.events:
             expect(response, 202).read()
-            return list(up_to_answer(json.loads(data) for _, data in self.events))
+            return list(up_to_answer(self.messages()))
         expect(response, 200)
         if session := response.headers["Mcp-Session-Id"]:
             self.headers["Mcp-Session-Id"] = session
@@ -43,6 +47,10 @@ class Raw:
             # The whole body: a stream that went on after the answer would show.
             return [json.loads(data) for _, data in events(response) if data]
         return [json.loads(response.read())]
+
+    def messages(self):
+        """What comes on the HTTP+SSE stream, as it comes."""
+        return (json.loads(data) for _, data in self.events)
 
     def post(self, message):
         self.posts.request("POST", self.target, json.dumps(message), self.headers)

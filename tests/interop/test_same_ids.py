@@ -72,3 +72,22 @@ def test_sixteen_clients_whose_every_id_is_1(gateway, transport):
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(client, range(CLIENTS), timeout=TIME_LIMIT))
+
+
+def test_a_cancelled_call_falls_silent(gateway):
+    session = Raw(gateway.url("demo/sse"), gateway.key)
+    try:
+        session.initialize()
+        slow = {"name": "slow", "arguments": {"seconds": 20, "steps": 200}, "_meta": {"progressToken": "slow"}}
+        session.post({"jsonrpc": "2.0", "id": "slow", "method": "tools/call", "params": slow}).read()
+        first = next(session.messages())
+        assert first["params"]["progressToken"] == "slow", first
+        session.notify("notifications/cancelled", {"requestId": "slow", "reason": "enough"})
+        echo = {"name": "echo", "arguments": {"text": "after"}}
+        session.ask("after", "tools/call", echo)
+        # Three times as long as the cancelled call took for a step: nothing of it comes any more.
+        other = {"name": "slow", "arguments": {"seconds": 0.3, "steps": 1}}
+        [answer] = session.ask("other", "tools/call", other)
+        assert answer["id"] == "other" and not answer["result"].get("isError")
+    finally:
+        session.close()

@@ -80,25 +80,6 @@ def test_everything(gateway, transport):
 
 
 @both
-def test_everything_takes_a_cancelled_call_back(gateway, transport):
-    async def work():
-        async with session(gateway, "everything", transport) as opened:
-            slow = opened.call_tool("trigger-long-running-operation", {"duration": 1, "steps": 1})
-            request_id = opened._request_id
-            task = asyncio.create_task(slow)
-            await asyncio.sleep(0)
-            assert await call(opened, "echo", message="meanwhile") == "Echo: meanwhile"
-            params = types.CancelledNotificationParams(requestId=request_id, reason="changed my mind")
-            await opened.send_notification(types.ClientNotification(types.CancelledNotification(params=params)))
-            assert await call(opened, "echo", message="after") == "Echo: after"
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    within_time(work())
-
-
-@both
 def test_filesystem(gateway, transport):
     path = gateway.workspace / f"{transport}.txt"
     text = f"written over {transport}: žluťoučký\n"
