@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Builds sluice, the load tool and the test server, installs the other gateways, and measures them side by side.
+# Arguments go to side_by_side.py (see --help); with --check it fails where sluice is not as fast as it promises.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+cargo build --quiet --release --bin sluice --example load --example fixture
+if ! cmp -s package-lock.json node_modules/.installed; then
+  npm ci --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error
+  cp package-lock.json node_modules/.installed
+fi
+exec python3 side_by_side.py "$@"
