@@ -1,4 +1,6 @@
-#![expect(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+//! The integration tests: the real binary, real sockets on loopback, one file a subject.
+#![expect(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
+mod client;
 mod fixture;
 mod stdio_demo;
