@@ -1,5 +1,5 @@
 //! The integration tests: the real binary, real sockets on loopback, one file a subject.
-#![expect(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 mod client;
 mod fixture;
