@@ -3,4 +3,5 @@
 
 mod client;
 mod fixture;
+mod rmcp;
 mod stdio_demo;
