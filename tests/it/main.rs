@@ -7,3 +7,4 @@ mod fixture;
 mod harness;
 mod sse;
 mod stdio_demo;
+mod streamable;
