@@ -3,8 +3,10 @@
 #![expect(missing_docs, reason = "tests")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod batch;
 mod fixture;
 mod harness;
+mod requests;
 mod sse;
 mod stdio_demo;
 mod streamable;
