@@ -360,7 +360,7 @@ impl Session {
     async fn replay(&self, worker: &Worker, done: &Done) -> Result<(), Failure> {
         let answer = self.put_initialize(worker, &done.initialize, None).await?;
         if protocol_version(&answer).is_none() {
-            return Err(Failure::refused(Refused::Ended));
+            return Err(worker.failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
         }
         worker.mark_started();
         if let Some(initialized) = &done.initialized
