@@ -3,7 +3,7 @@
 //! Invariant: when the supervisor's task ends, the child's group is dead and reaped, and no call is left waiting.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,6 +58,8 @@ pub(super) struct Shared {
     stderr: StderrTail,
     noise: AtomicU64,
     started: AtomicBool,
+    /// Why the child went, known before any call fails of it.
+    failure: OnceLock<Failure>,
     stop: CancellationToken,
     kill: CancellationToken,
     ended: CancellationToken,
@@ -114,6 +116,7 @@ impl Worker {
             stderr: StderrTail::new(limits.stderr_tail),
             noise: AtomicU64::new(0),
             started: AtomicBool::new(false),
+            failure: OnceLock::new(),
             stop: CancellationToken::new(),
             kill: spec.kill,
             ended: CancellationToken::new(),
@@ -180,6 +183,11 @@ impl Worker {
     /// Whether messages can still be sent.
     pub fn is_alive(&self) -> bool {
         !self.0.ended.is_cancelled() && !self.0.stop.is_cancelled()
+    }
+
+    /// Why the child went, or is about to go.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.failure.get().cloned()
     }
 
     /// Whether nothing is in flight, either way.
@@ -284,7 +292,9 @@ fn expire(shared: &Shared) -> Option<Failure> {
     for call in expired.calls {
         let failure = if call.is_initialize {
             let noise = shared.noise.load(Ordering::Relaxed);
-            Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise)
+            let failure =
+                Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
+            shared.failure.get_or_init(|| failure).clone()
         } else {
             Failure::call_timeout(&shared.server.name, call.timeout())
         };
@@ -339,9 +349,10 @@ fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure
         let noise = shared.noise.load(Ordering::Relaxed);
         Failure::exited(server, exit, started, shared.stderr.lines(), noise)
     });
+    let failure = shared.failure.get_or_init(|| failure);
     let calls = shared.multiplexer.lock().drain();
     for call in calls {
-        fail(shared, &call, &failure);
+        fail(shared, &call, failure);
     }
     shared.ended.cancel();
     if let Some(peer) = shared.peer() {
