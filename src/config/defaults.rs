@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Server, Sessions, Tenant};
+use super::model::{
+    Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Resources, Sandbox, Server, Sessions, Tenant,
+};
 use super::names::{ServerName, TenantId};
 
 const MIB: usize = 1 << 20;
@@ -65,6 +67,7 @@ impl Default for ChildLimits {
             max_in_flight: 1024,
             stdin_queue: 32 * MIB,
             stderr_tail: 20,
+            resources: Resources::default(),
         }
     }
 }
@@ -87,6 +90,7 @@ impl Server {
             env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
             isolation: Isolation::Session,
             limits: ChildLimits::default(),
+            sandbox: Sandbox::default(),
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::defaults::{DRAIN_TIMEOUT, only};
 use super::environment::Environment;
-use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions, Tenant};
+use super::model::{ChildLimits, Config, Log, LogFormat, Sandbox, Server, Sessions, Tenant};
 use super::names::{ServerName, TenantId};
 use super::problem::{Problem, Problems};
 use super::section::{Reading, Section};
 use super::source::{KeyPath, Source};
-use super::{auth, http, servers, suggest};
+use super::{auth, http, sandbox, servers, suggest};
 
 const MILLION: usize = 1_000_000;
 const FORMATS: [(&str, LogFormat); 3] =
@@ -51,7 +51,8 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let drain_timeout = shutdown(root.section("shutdown"));
     let sessions = sessions(root.section("sessions"));
     let limits = servers::read_limits(root.section("limits"), &ChildLimits::default());
-    let servers = servers::read(root.sections("servers"), &limits);
+    let sandbox = sandbox::read(&mut root, &Sandbox::default());
+    let servers = servers::read(root.sections("servers"), &limits, &sandbox);
     let tenants = tenants(root.sections("tenants"), &servers);
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);

@@ -2,8 +2,9 @@
 //! file that is not gives all its problems at once, each with its place.
 //!
 //! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
-//! `[auth]`, `[auth.jwt]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
+//! `[auth]`, `[auth.jwt]`, `[sandbox]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
 
+mod accounts;
 mod api_key;
 mod auth;
 mod defaults;
@@ -17,6 +18,8 @@ mod names;
 mod problem;
 mod program;
 mod reference;
+mod resources;
+mod sandbox;
 mod section;
 mod servers;
 mod source;
@@ -26,6 +29,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
+pub use accounts::home_of;
 pub use api_key::KEY_START;
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;
@@ -34,4 +38,4 @@ pub use model::*;
 pub use names::{InvalidName, ServerName, TenantId};
 pub use problem::{Place, Problem, Problems};
 pub use program::SELF;
-pub use units::{InvalidUnit, parse_bytes, parse_duration};
+pub use units::{InvalidUnit, parse_bytes, parse_duration, show_bytes, show_duration};

@@ -202,6 +202,8 @@ pub struct Server {
     pub isolation: Isolation,
     /// Time limits and bounds of a child.
     pub limits: ChildLimits,
+    /// What a child is kept from.
+    pub sandbox: Sandbox,
 }
 
 /// Time limits and bounds of a child.
@@ -223,4 +225,101 @@ pub struct ChildLimits {
     pub stdin_queue: usize,
     /// Lines of stderr kept for error messages.
     pub stderr_tail: usize,
+    /// What it may use of the machine.
+    pub resources: Resources,
+}
+
+/// What a child, with all that it starts, may use of the machine. `None` sets no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Memory of all its processes together, in bytes.
+    pub memory: Option<usize>,
+    /// Thousandths of a processor for all its processes together. Needs a cgroup.
+    pub millicores: Option<usize>,
+    /// Processor time of each of its processes.
+    pub cpu_time: Option<Duration>,
+    /// Processes and threads.
+    pub processes: Option<usize>,
+    /// Descriptors open in each of its processes.
+    pub open_files: Option<usize>,
+    /// The largest file that it may make, in bytes.
+    pub file_size: Option<usize>,
+}
+
+/// What a child is kept from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// How much.
+    pub mode: SandboxMode,
+    /// Whether a kernel that cannot enforce all of it is a reason not to start the child.
+    pub required: bool,
+    /// Whether it may use the network. `None`: as the mode has it.
+    pub network: Option<bool>,
+    /// Files and folders that it may read and execute, beside those of the mode. They exist.
+    pub read: Vec<PathBuf>,
+    /// Files and folders that it may change, beside those of the mode. They exist.
+    pub write: Vec<PathBuf>,
+    /// What it may do although its mode refuses it.
+    pub allow: Vec<Allowance>,
+    /// As whom it runs; as the gateway otherwise.
+    pub account: Option<Account>,
+}
+
+impl Sandbox {
+    /// Whether the child may use the network.
+    pub fn has_network(&self) -> bool {
+        self.network.unwrap_or(self.mode != SandboxMode::Strict)
+    }
+}
+
+/// How much a child is kept from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// Nothing: it may do what the gateway's user may.
+    None,
+    /// What wrapped servers have no business with; launchers such as `npx` and `uvx` work.
+    #[default]
+    Standard,
+    /// All but its working directory and its own code.
+    Strict,
+}
+
+impl SandboxMode {
+    /// The word for it in a configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+/// A thing that a sandbox refuses unless it is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Allowance {
+    /// New namespaces: Chromium's own sandbox, bubblewrap.
+    Namespaces,
+    /// Tracing its own processes: debuggers and profilers.
+    Debug,
+    /// `io_uring`.
+    IoUring,
+    /// Memory shared by name (`/dev/shm`), with every process of the same user.
+    SharedMemory,
+}
+
+/// A user of the machine, as the system knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name, or the number where there is no name.
+    pub name: String,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// The home folder.
+    pub home: Option<PathBuf>,
 }

@@ -150,6 +150,37 @@ impl<'a> Section<'a> {
         Some(items.iter().enumerate().filter_map(|(index, item)| self.text(&path.index(index), item)).collect())
     }
 
+    /// True or false.
+    pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
+        let value = self.value(key)?;
+        if let ValueKind::Boolean(flag) = value.kind {
+            return Some(flag);
+        }
+        self.problem(key, format!("{} where true or false belongs; write one of them", kind(&value.kind)));
+        None
+    }
+
+    /// Whether the value of a key is a text.
+    pub(super) fn is_text(&self, key: &str) -> bool {
+        matches!(self.table.and_then(|table| table.get(key)).map(|value| &value.kind), Some(ValueKind::String(_)))
+    }
+
+    /// A number with up to three decimals within bounds, or none; both in thousandths.
+    pub(super) fn thousandths(&mut self, key: &str, bounds: RangeInclusive<usize>) -> Option<usize> {
+        let value = self.value(key)?;
+        let path = self.path.key(key);
+        let number = match value.kind {
+            ValueKind::I64(number) => usize::try_from(number).ok().and_then(|number| number.checked_mul(1000)),
+            // The cast cannot lose anything: what is not in these bounds is refused.
+            ValueKind::Float(number) if (0.0..1e9).contains(&number) => Some((number * 1000.0).round() as usize),
+            _ => None,
+        };
+        if number.is_none() {
+            self.reading.problem(&path, "not a number of 0 or more; write one, such as 1.5");
+        }
+        self.within(&path, number?, &bounds, |number| format!("{}", *number as f64 / 1000.0))
+    }
+
     /// A whole number within bounds.
     pub(super) fn count(&mut self, key: &str, default: usize, bounds: RangeInclusive<usize>) -> usize {
         self.optional_count(key, bounds).unwrap_or(default)
@@ -174,7 +205,12 @@ impl<'a> Section<'a> {
 
     /// A duration within bounds.
     pub(super) fn duration(&mut self, key: &str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
-        let Some(value) = self.value(key) else { return default };
+        self.optional_duration(key, bounds).unwrap_or(default)
+    }
+
+    /// A duration within bounds, or none.
+    pub(super) fn optional_duration(&mut self, key: &str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
+        let value = self.value(key)?;
         let path = self.path.key(key);
         let parsed = match &value.kind {
             ValueKind::String(text) => parse_duration(text).map_err(|error| error.to_string()),
@@ -182,19 +218,22 @@ impl<'a> Section<'a> {
             other => Err(format!("{} where a duration belongs; write one, such as \"15s\"", kind(other))),
         };
         match parsed {
-            Ok(duration) => {
-                self.within(&path, duration, &bounds, |duration| show_duration(*duration)).unwrap_or(default)
-            }
+            Ok(duration) => self.within(&path, duration, &bounds, |duration| show_duration(*duration)),
             Err(text) => {
                 self.reading.problem(&path, text);
-                default
+                None
             }
         }
     }
 
     /// A size in bytes within bounds.
     pub(super) fn bytes(&mut self, key: &str, default: usize, bounds: RangeInclusive<usize>) -> usize {
-        let Some(value) = self.value(key) else { return default };
+        self.optional_bytes(key, bounds).unwrap_or(default)
+    }
+
+    /// A size in bytes within bounds, or none.
+    pub(super) fn optional_bytes(&mut self, key: &str, bounds: RangeInclusive<usize>) -> Option<usize> {
+        let value = self.value(key)?;
         let path = self.path.key(key);
         let parsed = match &value.kind {
             ValueKind::String(text) => parse_bytes(text).map_err(|error| error.to_string()),
@@ -202,10 +241,10 @@ impl<'a> Section<'a> {
             other => Err(format!("{} where a size belongs; write one, such as \"16MiB\"", kind(other))),
         };
         match parsed {
-            Ok(bytes) => self.within(&path, bytes, &bounds, |bytes| show_bytes(*bytes)).unwrap_or(default),
+            Ok(bytes) => self.within(&path, bytes, &bounds, |bytes| show_bytes(*bytes)),
             Err(text) => {
                 self.reading.problem(&path, text);
-                default
+                None
             }
         }
     }

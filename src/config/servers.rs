@@ -8,11 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::defaults::CHILD_PATH;
-use super::model::{ChildLimits, Isolation, Server};
+use super::model::{ChildLimits, Isolation, Sandbox, SandboxMode, Server};
 use super::names::ServerName;
 use super::program::SELF;
 use super::reference::{Resolved, resolve};
 use super::section::Section;
+use super::{resources, sandbox};
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -27,14 +28,18 @@ const ISOLATIONS: [(&str, Isolation); 4] = [
     ("shared", Isolation::Shared),
 ];
 
-/// Reads `[servers.*]`; `limits` are the defaults of all.
-pub(super) fn read(sections: Vec<(String, Section<'_>)>, limits: &ChildLimits) -> BTreeMap<ServerName, Arc<Server>> {
+/// Reads `[servers.*]`; `limits` and `sandbox` are the defaults of all.
+pub(super) fn read(
+    sections: Vec<(String, Section<'_>)>,
+    limits: &ChildLimits,
+    sandbox: &Sandbox,
+) -> BTreeMap<ServerName, Arc<Server>> {
     let mut servers = BTreeMap::new();
     for (name, section) in sections {
         let parsed = name.parse::<ServerName>();
         match &parsed {
             Ok(name) => {
-                let server = server(name.clone(), section, limits);
+                let server = server(name.clone(), section, limits, sandbox);
                 servers.insert(name.clone(), Arc::new(server));
             }
             Err(error) => section.reading.problem(&section.path, error.to_string()),
@@ -43,7 +48,7 @@ pub(super) fn read(sections: Vec<(String, Section<'_>)>, limits: &ChildLimits) -
     servers
 }
 
-fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> Server {
+fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sandbox: &Sandbox) -> Server {
     let s = &mut section;
     if s.is_present() && !s.has("command") {
         s.problem("command", "missing; give the program to start, such as command = \"npx\"");
@@ -57,11 +62,13 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> S
         env: child_environment(s),
         isolation,
         limits: read_limits(s.section("limits"), limits),
+        sandbox: sandbox::read(s, sandbox),
         ..Server::new(name, "", Vec::new())
     };
     if server.command.contains('/') {
         server.command = s.reading.source.folder().join(&server.command).to_string_lossy().into_owned();
     }
+    without_cwd(s, &server);
     if !server.command.is_empty() && server.program().is_none() {
         s.warning("command", not_found(&server, s));
     }
@@ -83,6 +90,20 @@ fn not_found(server: &Server, section: &Section<'_>) -> String {
         None => format!("install it, write its full path, or give PATH in env (\"{SELF}\" is this program itself)"),
     };
     format!("\"{}\" is not found in the child's PATH; {hint}", server.command)
+}
+
+/// A sandboxed child without a `cwd` does not start where the gateway does: a relative path would lead nowhere.
+fn without_cwd(section: &Section<'_>, server: &Server) {
+    if server.cwd.is_some() || server.sandbox.mode == SandboxMode::None {
+        return;
+    }
+    for (index, arg) in server.args.iter().enumerate() {
+        let path = std::path::Path::new(arg);
+        if arg.contains(['/', '.']) && !arg.starts_with('-') && path.is_relative() && path.exists() {
+            let text = "is a file here, but the child does not start here; write an absolute path, or set cwd";
+            section.reading.warning(&section.path.key("args").index(index), text);
+        }
+    }
 }
 
 fn cwd(section: &mut Section<'_>) -> Option<PathBuf> {
@@ -158,6 +179,7 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
         max_in_flight: s.count("max_in_flight", default.max_in_flight, 1..=1_000_000),
         stdin_queue: s.bytes("stdin_queue", default.stdin_queue, KIB..=GIB),
         stderr_tail: s.count("stderr_tail", default.stderr_tail, 0..=1_000),
+        resources: resources::read(s, &default.resources),
     };
     section.finish();
     limits

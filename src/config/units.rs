@@ -77,7 +77,7 @@ fn excerpt(text: &str) -> String {
 }
 
 /// A duration in the form that [`parse_duration`] reads. What is below a millisecond is cut off.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if left == 0 {
         return "0s".to_owned();
@@ -93,7 +93,7 @@ pub(super) fn show_duration(duration: Duration) -> String {
 }
 
 /// A size in the form that [`parse_bytes`] reads, in the largest unit that divides it.
-pub(super) fn show_bytes(bytes: usize) -> String {
+pub fn show_bytes(bytes: usize) -> String {
     let bytes = bytes as u64;
     SIZES
         .iter()

@@ -1,0 +1,80 @@
+//! Looks users and groups up in `/etc/passwd` and `/etc/group`. Directories behind NSS are not asked, as that takes a C
+//! library; their users can be given by number.
+
+use std::path::{Path, PathBuf};
+
+use super::model::Account;
+
+/// A line of `/etc/passwd` or `/etc/group`, cut at the colons.
+fn entries(file: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
+}
+
+/// The entry of this name, or number.
+fn entry<'a>(entries: &'a [Vec<String>], wanted: &str) -> Option<&'a [String]> {
+    let number = wanted.parse::<u32>().is_ok();
+    let field = if number { 2 } else { 0 };
+    entries.iter().find(|entry| entry.get(field).is_some_and(|text| text == wanted)).map(Vec::as_slice)
+}
+
+fn number(entry: &[String], field: usize) -> Option<u32> {
+    entry.get(field)?.parse().ok()
+}
+
+/// The account that `user`, and perhaps `group`, name. A user by number need not have an entry if the group is given.
+///
+/// # Errors
+/// What is wrong and what to do, in words; the key that it is about first.
+pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static str, String)> {
+    let (users, groups) = (entries("/etc/passwd"), entries("/etc/group"));
+    let known = entry(&users, user);
+    let gid = match group {
+        Some(group) => Some(entry(&groups, group).and_then(|entry| number(entry, 2)).or(group.parse().ok()).ok_or_else(
+            || ("group", format!("there is no group {group:?}; make it (groupadd), or give another, or a number")),
+        )?),
+        None => None,
+    };
+    let uid = known.and_then(|entry| number(entry, 2)).or(user.parse().ok()).ok_or_else(|| {
+        ("user", format!("there is no user {user:?}; make it (useradd --system {user}), or give another, or a number"))
+    })?;
+    let gid = gid.or_else(|| known.and_then(|entry| number(entry, 3))).ok_or_else(|| {
+        ("user", format!("the user {user} has no entry in /etc/passwd; give the group too: group = \"{user}\""))
+    })?;
+    let name = known.and_then(|entry| entry.first()).cloned().unwrap_or_else(|| user.to_owned());
+    let member = |entry: &&Vec<String>| entry.get(3).is_some_and(|members| members.split(',').any(|m| m == name));
+    // A group that was given is given in place of all others.
+    let further = groups.iter().filter(member).filter_map(|entry| number(entry, 2)).filter(|other| *other != gid);
+    let further = if group.is_some() { Vec::new() } else { further.collect() };
+    let home = known.and_then(|entry| entry.get(5)).map(PathBuf::from).filter(|home| home != Path::new(""));
+    Ok(Account { name, uid, gid, groups: further, home })
+}
+
+/// The home folder of a user, by number.
+pub fn home_of(uid: u32) -> Option<PathBuf> {
+    let users = entries("/etc/passwd");
+    entry(&users, &uid.to_string()).and_then(|entry| entry.get(5)).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_by_number() {
+        let root = find("root", None).unwrap();
+        assert_eq!((root.uid, root.gid, root.name.as_str()), (0, 0, "root"));
+        assert_eq!(find("0", None).unwrap().name, "root");
+        assert_eq!(home_of(0), root.home);
+        let nobody = find("4012345", Some("4012346")).unwrap();
+        assert_eq!((nobody.uid, nobody.gid, nobody.groups, nobody.home), (4_012_345, 4_012_346, Vec::new(), None));
+    }
+
+    #[test]
+    fn who_does_not_exist_is_said_with_the_key() {
+        assert_eq!(find("no such user", None).unwrap_err().0, "user");
+        assert_eq!(find("4012345", None).unwrap_err().0, "user");
+        assert_eq!(find("root", Some("no such group")).unwrap_err().0, "group");
+    }
+}
