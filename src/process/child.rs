@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -21,6 +22,7 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use super::error::SpawnError;
+use super::folder::PrivateFolder;
 use super::guardian::{Guardian, Status, Ward};
 use super::launch::Launch;
 use super::stage::{self, Fault, Order, Step};
@@ -118,6 +120,8 @@ impl Pipes {
 pub struct Child {
     ward: Ward,
     pid: Pid,
+    /// Goes with the child.
+    _folder: Option<Arc<PrivateFolder>>,
 }
 
 impl Child {
@@ -130,6 +134,9 @@ impl Child {
         let late = |_| system(io::Error::new(io::ErrorKind::TimedOut, format!("not executed within {START:?}")));
         timeout(START, Self::start(guardian, launch)).await.map_err(late)?.map_err(|error| match (error, &launch.cwd) {
             (NotStarted::Fault(Fault { step: Step::Directory, .. }), Some(cwd)) => SpawnError::NoDirectory(cwd.clone()),
+            (NotStarted::Fault(Fault { step: Step::Sandbox, detail: why, .. }), _) => {
+                SpawnError::Sandbox { command: launch.command.clone(), why }
+            }
             (NotStarted::Fault(fault), _) => system(fault.into_error()),
             (NotStarted::System(error), _) => system(error),
         })
@@ -153,7 +160,9 @@ impl Child {
             return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
         }
         match ward.started().await {
-            Status::Running(pid) if !answer.is_empty() => Ok((Self { ward, pid }, pipes)),
+            Status::Running(pid) if !answer.is_empty() => {
+                Ok((Self { ward, pid, _folder: launch.folder.clone() }, pipes))
+            },
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
             _ => Err(io::Error::other(format!("ended before it was executed: {}", ward.ended().await)).into()),
@@ -201,6 +210,7 @@ fn encode(launch: &Launch) -> io::Result<SecretSlice<u8>> {
         args: Cow::Borrowed(&launch.args),
         env: launch.env.iter().map(|(key, value)| (key.into(), value.expose_secret().into())).collect(),
         cwd: launch.cwd.as_deref().map(Cow::Borrowed),
+        policy: Cow::Borrowed(&launch.policy),
     };
     let mut bytes = vec![0; size_of::<u32>()];
     serde_json::to_writer(&mut bytes, &order)?;

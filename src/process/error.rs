@@ -24,6 +24,17 @@ pub enum SpawnError {
     /// The working directory is not there.
     #[error("the working directory {} does not exist", .0.display())]
     NoDirectory(PathBuf),
+    /// The private temporary folder could not be made.
+    #[error("no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)")]
+    NoFolder(io::Error),
+    /// The sandbox could not be put in force.
+    #[error("the command \"{command}\" was not started: {why}")]
+    Sandbox {
+        /// As configured.
+        command: String,
+        /// What was missing or refused.
+        why: String,
+    },
     /// The system refused.
     #[error("the command \"{command}\" could not be started: {error}")]
     System {

@@ -1,11 +1,14 @@
 //! What is executed for a child, worked out before anything is started.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 
 use super::error::SpawnError;
-use crate::config::Server;
+use super::folder::PrivateFolder;
+use super::sandbox::Policy;
+use crate::config::{SandboxMode, Server};
 
 /// A program with all that it is given. Its environment is this and nothing else.
 #[derive(Debug, Clone)]
@@ -20,23 +23,48 @@ pub struct Launch {
     pub env: Vec<(String, SecretString)>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// What it is kept from.
+    pub policy: Policy,
+    /// Its private temporary folder, for as long as anybody holds this.
+    pub folder: Option<Arc<PrivateFolder>>,
 }
 
 impl Launch {
     /// What a server's configuration amounts to.
     ///
     /// # Errors
-    /// The program or the working directory is not there.
+    /// The program or the working directory is not there, or the private folder could not be made.
     pub fn of(server: &Server) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
         }
-        Ok(Self {
+        let program = server.program().ok_or_else(|| SpawnError::no_program(server))?;
+        let mut launch = Self {
             command: server.command.clone(),
-            program: server.program().ok_or_else(|| SpawnError::no_program(server))?,
             args: server.args.clone(),
             env: server.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             cwd: server.cwd.clone(),
-        })
+            policy: Policy::default(),
+            folder: None,
+            program,
+        };
+        if server.sandbox.mode != SandboxMode::None {
+            launch.give_folder(server).map_err(SpawnError::NoFolder)?;
+        }
+        let folder = launch.folder.as_ref().map(|folder| folder.path());
+        launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder);
+        Ok(launch)
+    }
+
+    /// Gives the child a private folder. It is where a child without a `cwd` starts: what is in the gateway's working
+    /// directory is none of its business.
+    fn give_folder(&mut self, server: &Server) -> std::io::Result<()> {
+        let folder = PrivateFolder::make(&std::env::temp_dir(), server.sandbox.account.as_ref())?;
+        self.program = std::path::absolute(&self.program)?;
+        self.env.retain(|(name, _)| name != "TMPDIR");
+        self.env.push(("TMPDIR".to_owned(), folder.path().to_string_lossy().into_owned().into()));
+        self.cwd.get_or_insert_with(|| folder.path().to_owned());
+        self.folder = Some(Arc::new(folder));
+        Ok(())
     }
 }

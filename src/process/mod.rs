@@ -2,14 +2,18 @@
 
 mod child;
 mod error;
+mod folder;
 mod guardian;
 mod launch;
+pub mod limits;
+pub mod sandbox;
 mod stage;
 mod stderr;
 mod tree;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
+pub use folder::{PrivateFolder, sweep as sweep_folders};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};
 pub use launch::Launch;
 pub use stage::run as stage;

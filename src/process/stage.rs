@@ -20,6 +20,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::sandbox::{self, Policy};
+
 /// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
 pub(super) const MAX_ORDER: usize = 4 * 1024 * 1024;
 /// What the stage writes when nothing but the exec is left to do.
@@ -38,6 +40,8 @@ pub(super) struct Order<'a> {
     pub(super) env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Its working directory; where the gateway runs otherwise.
     pub(super) cwd: Option<Cow<'a, Path>>,
+    /// What it is to be kept from.
+    pub(super) policy: Cow<'a, Policy>,
 }
 
 /// A step on the way to the program.
@@ -52,6 +56,8 @@ pub(super) enum Step {
     Streams,
     /// Changing to the working directory.
     Directory,
+    /// Putting limits and the sandbox in force.
+    Sandbox,
     /// Executing the program.
     Exec,
 }
@@ -105,13 +111,21 @@ fn become_program(socket: &mut UnixStream, parent: i32) -> Result<std::convert::
     let mut command = Command::new(&*order.program);
     command.args(&*order.args).env_clear();
     command.envs(order.env.iter().map(|(key, value)| (&**key, &**value)));
+    sandbox::apply(&order.policy).map_err(|error| Fault {
+        step: Step::Sandbox,
+        errno: None,
+        detail: error.to_string(),
+    })?;
+    if order.policy.identity.is_some() {
+        bind(parent).map_err(Fault::at(Step::Bind))?;
+    }
     socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
     Err(Fault::at(Step::Exec)(command.exec()))
 }
 
 /// The child dies with its parent, whose only thread forked it; and what its descendants leave behind when they fork
 /// twice or call `setsid` stays below it for as long as it lives. Both survive the exec. (A change of user clears the
-/// signal: a step that makes one has to bind again.)
+/// signal: then this is done again.)
 fn bind(parent: i32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;

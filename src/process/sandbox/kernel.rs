@@ -1,0 +1,80 @@
+//! What this kernel can enforce. Invariant: it is found out by doing it, in a thread that ends right after, so that a
+//! kernel without a part and a container that forbids it look the same.
+
+use super::landlock::{Enclosure, enclose};
+use super::seccomp::Denials;
+
+/// The first version of Landlock in which all that a sandbox promises is enforced: signals and abstract sockets stay
+/// inside (Linux 6.12).
+const ENOUGH: u8 = 6;
+
+/// The parts of a sandbox that depend on the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kernel {
+    /// The version of Landlock; 0 where there is none.
+    pub landlock: u8,
+    /// Whether system calls can be taken away.
+    pub seccomp: bool,
+}
+
+impl Kernel {
+    /// Looks.
+    pub fn probe() -> Self {
+        let probe = || {
+            // Neither is allowed otherwise to who is not root.
+            let _ = rustix::thread::set_no_new_privs(true);
+            let landlock = enclose(&Enclosure::default()).unwrap_or(0);
+            Self { landlock, seccomp: Denials::default().apply().is_ok() }
+        };
+        std::thread::spawn(probe).join().unwrap_or(Self { landlock: 0, seccomp: false })
+    }
+
+    /// What it has of a sandbox, in words.
+    pub fn enforces(&self) -> Vec<String> {
+        let mut parts = vec!["no new privileges".to_owned()];
+        if self.landlock > 0 {
+            parts.push(format!("paths (Landlock {})", self.landlock));
+        }
+        if self.seccomp {
+            parts.push("system calls (seccomp)".to_owned());
+        }
+        parts
+    }
+
+    /// What it lacks of a sandbox, in words.
+    pub fn lacking(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if self.landlock == 0 {
+            parts.push("Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server".to_owned());
+        } else if self.landlock < ENOUGH {
+            let truncate = if self.landlock < 3 { "a file that may only be read can be emptied, and " } else { "" };
+            parts.push(format!("Landlock {ENOUGH} (it has {}): {truncate}signals reach other processes", self.landlock));
+        }
+        if !self.seccomp {
+            parts.push("seccomp: no system call is refused".to_owned());
+        }
+        parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_restricts_nobody_else() {
+        assert_eq!(Kernel::probe(), Kernel::probe());
+        assert!(std::fs::read_dir("/").is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let lacking = |landlock, seccomp| Kernel { landlock, seccomp }.lacking();
+        assert!(lacking(6, true).is_empty() && lacking(7, true).is_empty());
+        assert!(lacking(0, true)[0].starts_with("Landlock (Linux 5.13"));
+        assert!(lacking(5, true)[0].contains("signals"));
+        assert!(!lacking(5, true)[0].contains("emptied"));
+        assert!(lacking(2, true)[0].contains("emptied"));
+        assert!(lacking(7, false)[0].starts_with("seccomp"));
+    }
+}

@@ -1,0 +1,84 @@
+//! What a child is kept from, with nothing but what the kernel gives every process: Landlock, seccomp, an other user,
+//! no-new-privileges and empty capability sets. Invariant: [`apply`] either enforces what its [`Policy`] asks for, as
+//! far as this kernel can, or fails; and what this kernel cannot is known beforehand ([`Kernel`]).
+//!
+//! `policy` works out in the gateway what a server's configuration amounts to; it travels to the stage, which applies
+//! it to itself right before it becomes the server. `paths` knows where programs and their caches are, `landlock`
+//! encloses a process in paths, `seccomp` takes system calls away, `identity` users and privileges.
+
+mod identity;
+mod kernel;
+mod landlock;
+mod paths;
+mod policy;
+mod seccomp;
+
+use std::path::PathBuf;
+
+pub use identity::drop_capabilities;
+pub use kernel::Kernel;
+pub use landlock::{Enclosure, enclose};
+pub use paths::{DEVICES, PROGRAMS};
+pub use policy::{Confinement, Policy};
+pub use seccomp::{Denials, Sockets, any_but_zero};
+
+/// Why a sandbox could not be put in force. The texts name no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// A path of the configuration cannot be opened by the child.
+    #[error("the sandbox path {} cannot be opened: {error}; correct it, or let the server's user reach it", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The system refused a step.
+    #[error("{step} was refused: {detail}")]
+    Refused {
+        /// What was tried.
+        step: &'static str,
+        /// What the system said.
+        detail: String,
+    },
+    /// A required part is not there.
+    #[error("this kernel lacks {0}; allow it to be missing (require_sandbox = false), or use a newer kernel")]
+    Lacking(String),
+}
+
+impl SandboxError {
+    fn refused(step: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
+        move |error| Self::Refused { step, detail: error.to_string() }
+    }
+}
+
+/// Puts a policy in force on this process, for good, and on all that it starts. The process must have a single thread:
+/// what the kernel keeps for each thread would hold for one of them only.
+///
+/// # Errors
+/// A step was refused, or a required part is missing. The process must then start nothing.
+pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
+    policy.limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
+    if let Some(cgroup) = &policy.cgroup {
+        // "0" is the process that writes.
+        std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| SandboxError::refused("the cgroup")(&error))?;
+    }
+    if let Some(identity) = &policy.identity {
+        identity.take_on().map_err(|error| SandboxError::refused("the change of user")(&error))?;
+    }
+    let Some(confinement) = &policy.confinement else { return Ok(()) };
+    let failed = SandboxError::refused("no-new-privileges");
+    rustix::thread::set_no_new_privs(true).map_err(|error| failed(&error))?;
+    let landlock = enclose(&confinement.enclosure)?;
+    drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
+    let seccomp = confinement.denials()?.apply();
+    if confinement.required {
+        // The gateway has looked already; but it is here that it counts.
+        let kernel = Kernel { landlock, seccomp: seccomp.is_ok() };
+        match kernel.lacking().as_slice() {
+            [] => {}
+            lacking => return Err(SandboxError::Lacking(lacking.join(" and "))),
+        }
+    }
+    Ok(())
+}
