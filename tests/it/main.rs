@@ -9,6 +9,7 @@ mod guardian;
 mod harness;
 mod requests;
 mod rmcp;
+mod sandbox;
 mod sse;
 mod stdio_demo;
 mod streamable;

@@ -117,6 +117,8 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
     // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
     command.arg0("sluice").arg("guardian").env_clear().process_group(0);
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
+    // Where the children's private folders are.
+    command.envs(std::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)));
     let process = Command::from(command).spawn()?;
     if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         guardian.began(pid);

@@ -39,6 +39,8 @@ pub fn run() -> io::Result<()> {
         let mut nursery = Nursery::default();
         let served = nursery.serve(&link, &mut ended).await;
         nursery.clear(&mut ended).await;
+        // Those of a gateway that was killed: one that lives still holds its own.
+        crate::process::sweep_folders(&std::env::temp_dir());
         served
     })
 }

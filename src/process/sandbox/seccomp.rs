@@ -114,6 +114,13 @@ impl Denials {
         // The limits and the priority of another process of the same user, such as the gateway.
         self.refused.insert(libc::SYS_prlimit64, vec![any_but_zero(0)?]);
         self.refused.insert(libc::SYS_setpriority, vec![any_but_zero(0)?, any_but_zero(1)?]);
+        // By these a child is ended with the gateway, and what it leaves behind is found.
+        let gives_up = |option: libc::c_int| {
+            let option = SeccompCondition::new(0, Dword, Eq, u64::from(option.cast_unsigned()))?;
+            SeccompRule::new(vec![option, SeccompCondition::new(1, Dword, Eq, 0)?])
+        };
+        let bound = [libc::PR_SET_PDEATHSIG, libc::PR_SET_CHILD_SUBREAPER].map(gives_up);
+        self.refused.insert(libc::SYS_prctl, bound.into_iter().collect::<Result<_, _>>()?);
         let typed = TERMINAL_INPUT.into_iter().map(|request| one(1, Eq, request)).collect::<Result<_, _>>()?;
         self.refused.insert(libc::SYS_ioctl, typed);
         if !allow.contains(&Allowance::Namespaces) {

@@ -1,0 +1,225 @@
+//! The sandbox holds: what a server must not do fails, as root, as another user and as an ordinary user; and without the
+//! sandbox the same succeeds, so that each of these tests can fail.
+
+mod stage;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use sluice::config::{SandboxMode, Server};
+use stage::{As, SLUICE, is_root, run, script};
+
+/// A folder that every user can enter, with the server's own folder in it and one of another tenant.
+struct Scene {
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+        for name in ["own", "other"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        std::fs::write(folder.path().join("other/secret"), "hunter2").unwrap();
+        open(&folder.path().join("other/secret"), 0o666);
+        open(&folder.path().join("other"), 0o777);
+        Self { folder }
+    }
+
+    fn server(&self, mode: SandboxMode, text: &str) -> Server {
+        let mut server = script(text, &self.folder.path().join("own"));
+        server.sandbox.mode = mode;
+        server.env.insert("OTHER".to_owned(), "unset".into());
+        let preamble = format!("OTHER={}; SLUICE={SLUICE};\n", self.folder.path().join("other").display());
+        server.args[1].insert_str(0, &preamble);
+        server
+    }
+
+    /// Runs each probe in the three modes; in the sandboxed ones it must fail, in the other it must succeed.
+    #[track_caller]
+    fn refused(&self, user: As, probes: &[(&str, &str)]) {
+        let text: String =
+            probes.iter().map(|(name, probe)| format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")).collect();
+        let answers = |answer: &str| -> String { probes.iter().map(|(name, _)| format!("{name}: {answer}\n")).collect() };
+        for (mode, answer) in [(SandboxMode::None, "yes"), (SandboxMode::Standard, "no"), (SandboxMode::Strict, "no")] {
+            let ended = run(self.server(mode, &text), user);
+            assert_eq!(ended.stdout, answers(answer), "{user:?} {mode:?} {ended:?}");
+        }
+    }
+}
+
+/// A process beside the server, of the same user, with a secret in its environment: as the gateway is.
+struct Victim(Child);
+
+impl Victim {
+    fn new(user: As) -> Self {
+        let mut command = user.command("sleep");
+        Self(command.arg("600").env("SECRET", "hunter2").stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn files_of_others_are_out_of_reach() {
+    for user in As::all() {
+        let scene = Scene::new();
+        scene.refused(
+            user,
+            &[
+                ("read", "cat $OTHER/secret"),
+                ("list", "ls $OTHER"),
+                ("write", "echo x > $OTHER/new"),
+                ("overwrite", "echo hunter2 > $OTHER/secret"),
+                ("remove", "touch $OTHER/gone 2>/dev/null; rm $OTHER/gone"),
+                ("link", "ln -s $OTHER/secret link; cat link"),
+                ("temporary", "touch /tmp/sluice-test-$$ && rm /tmp/sluice-test-$$"),
+                ("list of temporary files", "ls /tmp"),
+            ],
+        );
+    }
+}
+
+#[test]
+fn the_memory_and_environment_of_others_are_out_of_reach() {
+    for user in As::all() {
+        let scene = Scene::new();
+        let victim = Victim::new(user);
+        let pid = victim.0.id();
+        let probes = [
+            ("environment", format!("grep -q hunter2 /proc/{pid}/environ")),
+            ("memory map", format!("test -n \"$(cat /proc/{pid}/maps)\"")),
+            ("memory", format!("exec 3< /proc/{pid}/mem")),
+            ("descriptors", format!("readlink /proc/{pid}/fd/0")),
+            ("root", format!("ls /proc/{pid}/root/")),
+            ("signal", format!("kill -0 {pid}")),
+        ];
+        scene.refused(user, &probes.each_ref().map(|(name, probe)| (*name, probe.as_str())));
+    }
+}
+
+#[test]
+fn privileges_cannot_be_raised() {
+    for user in As::all() {
+        let scene = Scene::new();
+        // Only the first process may read about itself in `strict`: this is done by the shell, not by a program.
+        let status = |key: &str, good: &str| {
+            format!("while read k v; do test $k = {key}: -a $v != {good} && exit 0; done < /proc/$$/status; exit 1")
+        };
+        let (new, bounding) = (status("NoNewPrivs", "1"), status("CapBnd", "0000000000000000"));
+        let effective = status("CapEff", "0000000000000000");
+        let mut probes = vec![("more privileges", new.as_str())];
+        if is_root() && user != As::Ordinary {
+            probes.push(("bounding set", &bounding));
+        }
+        if is_root() && user == As::Tester {
+            probes.extend([
+                ("capabilities", effective.as_str()),
+                ("mount", "mount -t tmpfs none . && umount ."),
+                ("change of owner", "touch mine && chown 65534 mine"),
+                ("user namespace", "unshare --user true"),
+                ("mount namespace", "unshare --mount true"),
+            ]);
+        }
+        scene.refused(user, &probes);
+    }
+}
+
+#[test]
+fn a_setuid_program_gains_nothing() {
+    for user in As::all().into_iter().filter(|user| *user != As::Tester) {
+        let scene = Scene::new();
+        let id = scene.folder.path().join("own/id");
+        std::fs::copy("/usr/bin/id", &id).unwrap();
+        std::fs::set_permissions(&id, std::fs::Permissions::from_mode(0o4755)).unwrap();
+        let effective = |mode| run(scene.server(mode, "./id -u"), user).stdout;
+        assert_eq!(effective(SandboxMode::None), "0\n", "{user:?}");
+        assert_eq!(effective(SandboxMode::Standard), "65534\n", "{user:?}");
+        assert_eq!(effective(SandboxMode::Strict), "65534\n", "{user:?}");
+    }
+}
+
+#[test]
+fn the_network_is_closed_where_it_is_off() {
+    for user in As::all() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let probe = format!("$SLUICE health http://{}/; true", listener.local_addr().unwrap());
+        let (connected, connections) = std::sync::mpsc::channel();
+        // Each connection is closed at once, so that the probe ends.
+        std::thread::spawn(move || listener.incoming().for_each(|stream| drop((stream, connected.send(())))));
+        for (mode, network, reached) in [
+            (SandboxMode::None, None, true),
+            (SandboxMode::Standard, None, true),
+            (SandboxMode::Standard, Some(false), false),
+            (SandboxMode::Strict, None, false),
+            (SandboxMode::Strict, Some(true), true),
+        ] {
+            let scene = Scene::new();
+            let mut server = scene.server(mode, &probe);
+            server.sandbox.network = network;
+            server.sandbox.read.push(SLUICE.into());
+            let ended = run(server, user);
+            // The probe has ended: had it connected, the connection would have been accepted before it was closed.
+            assert_eq!(connections.try_recv().is_ok(), reached, "{user:?} {mode:?} {network:?} {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn limits_of_a_process_hold() {
+    for user in As::all() {
+        let scene = Scene::new();
+        let mut server = scene.server(SandboxMode::Standard, "ulimit -c; ulimit -n; ulimit -H -n; head -c 2000000 /dev/zero > big; wc -c < big");
+        server.limits.resources.open_files = Some(64);
+        server.limits.resources.file_size = Some(1 << 20);
+        let ended = run(server, user);
+        assert_eq!(ended.stdout, "0\n64\n64\n1048576\n", "{user:?} {ended:?}");
+    }
+}
+
+#[test]
+fn a_server_has_its_folders_and_they_go_with_it() {
+    for user in As::all() {
+        for mode in [SandboxMode::Standard, SandboxMode::Strict] {
+            let scene = Scene::new();
+            let text = "echo a > own && cat own && echo b > $TMPDIR/file && cat $TMPDIR/file && echo $TMPDIR && mktemp >/dev/null && echo c";
+            let ended = run(scene.server(mode, text), user);
+            let folder = ended.folder.clone().unwrap();
+            assert_eq!(ended.stdout, format!("a\nb\n{}\nc\n", folder.display()), "{user:?} {mode:?} {ended:?}");
+            assert!(!folder.exists(), "{user:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_listed_is_allowed() {
+    for user in As::all() {
+        for mode in [SandboxMode::Standard, SandboxMode::Strict] {
+            let scene = Scene::new();
+            let mut server = scene.server(mode, "cat $OTHER/secret; echo x > $OTHER/new || echo no");
+            server.sandbox.read.push(scene.folder.path().join("other"));
+            let ended = run(server.clone(), user);
+            assert_eq!(ended.stdout, "hunter2no\n", "{user:?} {mode:?} {ended:?}");
+            server.sandbox.write.push(scene.folder.path().join("other"));
+            let ended = run(server, user);
+            assert_eq!(ended.stdout, "hunter2", "{user:?} {mode:?} {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_opened_is_a_fault() {
+    let scene = Scene::new();
+    let mut server = scene.server(SandboxMode::Standard, "echo started");
+    server.sandbox.write.push("/nonexistent/folder".into());
+    let ended = run(server, As::Tester);
+    assert_eq!(ended.stdout, "");
+    assert!(ended.fault.contains("the sandbox path /nonexistent/folder cannot be opened"), "{ended:?}");
+}
