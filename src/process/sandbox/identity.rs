@@ -34,17 +34,21 @@ impl Identity {
     }
 }
 
-/// Gives up every capability of the calling thread: those in force, those to come with an execution, and, where that
-/// is still possible, the bounding set. With no-new-privileges an execution as root does not bring them back:
-/// capabilities(7).
+/// Gives up the bounding set: what an execution could ever bring back. Possible to who has a privilege only, which is
+/// who it matters to; so this comes before a change of user.
+pub(super) fn drop_bounding_set() {
+    for capability in CapabilitySet::all().iter() {
+        // One that the kernel does not know is refused, as is all to who has no privilege.
+        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
+    }
+}
+
+/// Gives up every capability of the calling thread. With no-new-privileges an execution as root does not bring them
+/// back: capabilities(7).
 ///
 /// # Errors
 /// The system refuses.
 pub fn drop_capabilities() -> io::Result<()> {
-    for capability in CapabilitySet::all().iter() {
-        // Without CAP_SETPCAP there is none to give up, and a capability that the kernel does not know is refused.
-        let _ = rustix::thread::remove_capability_from_bounding_set(capability);
-    }
     rustix::thread::clear_ambient_capability_set()?;
     let mut sets = rustix::thread::capabilities(None)?;
     sets.effective = CapabilitySet::empty();

@@ -63,6 +63,9 @@ pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
         // "0" is the process that writes.
         std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|error| SandboxError::refused("the cgroup")(&error))?;
     }
+    if policy.confinement.is_some() {
+        identity::drop_bounding_set();
+    }
     if let Some(identity) = &policy.identity {
         identity.take_on().map_err(|error| SandboxError::refused("the change of user")(&error))?;
     }

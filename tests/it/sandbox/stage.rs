@@ -60,9 +60,9 @@ pub fn is_root() -> bool {
 /// What became of a program.
 #[derive(Debug)]
 pub struct Ended {
-    pub status: ExitStatus,
+    pub _status: ExitStatus,
     pub stdout: String,
-    pub stderr: String,
+    pub _stderr: String,
     /// What the stage answered, if it did not become the program.
     pub fault: String,
     /// Its private folder, gone by now.
@@ -113,9 +113,9 @@ pub fn run(mut server: Server, user: As) -> Ended {
     let lossy = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let folder = launch.folder.as_ref().map(|folder| folder.path().to_owned());
     Ended {
-        status,
+        _status: status,
         stdout: lossy(text),
-        stderr: lossy(reading.join().unwrap()),
+        _stderr: lossy(reading.join().unwrap()),
         fault: fault.trim_start_matches('+').to_owned(),
         folder,
     }
