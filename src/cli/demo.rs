@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 use super::{gateway, single};
 use crate::config::{SELF, Server};
 
@@ -23,6 +25,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut arguments = vec!["stdio-demo".to_owned()];
     if let Some(workspace) = args.workspace {
         let workspace = std::path::absolute(workspace)?;
+        // The server could not make it: that takes the right to write to the folder around it.
+        std::fs::create_dir_all(&workspace).with_context(|| format!("cannot make {}", workspace.display()))?;
         arguments.extend(["--workspace".to_owned(), workspace.to_string_lossy().into_owned()]);
     }
     let server = Server::new("demo".parse()?, SELF, arguments);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::{gateway, single};
-use crate::config::{Environment, Isolation, Server};
+use crate::config::{Environment, Isolation, SandboxMode, Server};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -24,6 +24,15 @@ pub(super) struct Args {
     /// A variable of this environment that the child gets too
     #[arg(long, value_name = "KEY")]
     pass_env: Vec<String>,
+    /// What the server is kept from: none, standard or strict (docs/SECURITY.md)
+    #[arg(long, value_name = "MODE", default_value = "standard", value_parser = sandbox)]
+    sandbox: SandboxMode,
+    /// A file or folder that the server may read; can be given more than once
+    #[arg(long, value_name = "PATH")]
+    read: Vec<PathBuf>,
+    /// A file or folder that the server may change; can be given more than once
+    #[arg(long, value_name = "PATH")]
+    write: Vec<PathBuf>,
     /// Let anybody on this machine call, without a key
     #[arg(long)]
     no_auth: bool,
@@ -38,6 +47,11 @@ fn isolation(text: &str) -> Result<Isolation, String> {
         "principal" | "tenant" | "shared" => Err("not available yet in this version; use session".to_owned()),
         _ => Err("use session".to_owned()),
     }
+}
+
+fn sandbox(text: &str) -> Result<SandboxMode, String> {
+    let modes = [SandboxMode::None, SandboxMode::Standard, SandboxMode::Strict];
+    modes.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| "use none, standard or strict".to_owned())
 }
 
 /// Runs the command.
@@ -66,6 +80,12 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     };
     let mut server = Server::new("server".parse()?, command, arguments.to_vec());
     server.isolation = args.isolation;
+    server.sandbox.mode = args.sandbox;
+    let found = |path: &PathBuf| path.canonicalize().with_context(|| format!("the path {} cannot be used", path.display()));
+    server.sandbox.read = args.read.iter().map(found).collect::<anyhow::Result<_>>()?;
+    server.sandbox.write = args.write.iter().map(found).collect::<anyhow::Result<_>>()?;
+    // Whoever starts it by hand means the files that are here.
+    server.cwd = std::env::current_dir().ok();
     if let Some(path) = environment.get("PATH") {
         server.env.insert("PATH".to_owned(), path.into());
     }

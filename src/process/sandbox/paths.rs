@@ -2,6 +2,7 @@
 //! another tenant: not `/etc` as a whole, not a home folder as a whole, not `/tmp`.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -137,6 +138,9 @@ const NOT_FOR_THE_SERVER: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "TMPDIR",
 /// Launchers that make their caches below the home folder where there are none yet, and which.
 const LAUNCHERS: &[(&str, &str)] =
     &[("npx", ".npm"), ("npm", ".npm"), ("uvx", ".cache"), ("uvx", ".local/share/uv"), ("uv", ".cache"), ("uv", ".local/share/uv")];
+/// The settings that a launcher finds packages by; of no use to who is not started by one.
+const LAUNCHER_SETTINGS: &[(&str, &str)] =
+    &[("npx", ".npmrc"), ("npm", ".npmrc"), ("uvx", ".netrc"), ("uv", ".netrc"), ("uvx", ".config/pip"), ("uv", ".config/pip")];
 /// What marks the folder in which a program's own code begins.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
@@ -146,37 +150,62 @@ pub(super) fn of_home(home: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (under(HOME_TOOLS), under(HOME_CACHES))
 }
 
-/// The caches that a launcher needs and may not find.
-pub(super) fn caches_of(program: &str, home: &Path) -> Vec<PathBuf> {
+/// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
+pub(super) fn of_launcher(program: &str, home: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let name = Path::new(program).file_name().unwrap_or_default();
-    LAUNCHERS.iter().filter(|(launcher, _)| name == *launcher).map(|(_, cache)| home.join(cache)).collect()
+    let under = |list: &[(&str, &str)]| {
+        list.iter().filter(|(launcher, _)| name == *launcher).map(|(_, path)| home.join(path)).collect()
+    };
+    (under(LAUNCHER_SETTINGS), under(LAUNCHERS))
 }
 
-/// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it.
-pub(super) fn of_program(program: &Path, home: Option<&Path>) -> Vec<PathBuf> {
+/// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it; and
+/// the same for the interpreter that a script names in its first line, which is looked up in `path`.
+pub(super) fn of_program(program: &Path, path: &str, home: Option<&Path>) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    let mut step = Some(program.to_owned());
-    // A chain of links is short; a circle of them does not end.
-    for _ in 0..8 {
-        let Some(path) = step.take() else { break };
-        paths.push(path.clone());
-        paths.extend(code_around(&path, home));
-        step = path.read_link().ok().and_then(|target| Some(path.parent()?.join(target)));
-    }
-    if let Ok(path) = program.canonicalize() {
-        paths.extend(code_around(&path, home));
-        paths.push(path);
+    let mut next = Some(program.to_owned());
+    // An interpreter can be a script too. Neither chain is long, and a circle does not end.
+    for _ in 0..4 {
+        let Some(program) = next.take() else { break };
+        let mut step = Some(program.clone());
+        for _ in 0..8 {
+            let Some(link) = step.take() else { break };
+            paths.extend(code_around(&link, home));
+            step = link.read_link().ok().and_then(|target| Some(link.parent()?.join(target)));
+            paths.push(link);
+        }
+        if let Ok(file) = program.canonicalize() {
+            paths.extend(code_around(&file, home));
+            paths.push(file);
+        }
+        next = interpreter(&program, path);
     }
     paths
+}
+
+/// The program in the first line of a script: `#!/usr/bin/python3`, or `#!/usr/bin/env node`.
+fn interpreter(script: &Path, path: &str) -> Option<PathBuf> {
+    let mut start = [0; 256];
+    let read = std::fs::File::open(script).and_then(|mut file| file.read(&mut start)).ok()?;
+    let line = start.get(..read)?.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let program = Path::new(words.next()?);
+    if !program.ends_with("env") {
+        return Some(program.to_owned());
+    }
+    let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
+    path.split(':').map(|folder| Path::new(folder).join(name)).find(|found| found.is_file())
 }
 
 /// The folder with a file's own code: the project, the installation or the folder that it is in, as long as that is not
 /// one with everything in it.
 pub(super) fn code_around(file: &Path, home: Option<&Path>) -> Option<PathBuf> {
     let parent = file.parent()?;
+    // What a package needs is beside it, not below it.
+    let packages = parent.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
     let project = parent.ancestors().take(5).find(|folder| PROJECT.iter().any(|mark| folder.join(mark).exists()));
     let installation = parent.parent().filter(|_| parent.ends_with("bin"));
-    let mut folders = project.into_iter().chain(installation).chain([parent]);
+    let mut folders = packages.into_iter().chain(project).chain(installation).chain([parent]);
     folders.find(|folder| !is_crowded(folder, home)).map(Path::to_owned)
 }
 
@@ -221,4 +250,73 @@ fn existing(text: &str, cwd: Option<&Path>) -> Option<PathBuf> {
     // A word such as "stdio" names a file only by accident, unless it is looked for where the server runs.
     let path = Some(path).filter(|path| path.is_absolute() && path.exists())?;
     path.canonicalize().ok().filter(|path| path.parent().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder with these files in it; a `/` at the end makes a folder.
+    fn tree(files: &[&str]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for file in files {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            if file.ends_with('/') { std::fs::create_dir_all(&path).unwrap() } else { std::fs::write(&path, "").unwrap() }
+        }
+        (folder, root)
+    }
+
+    #[test]
+    fn own_code_is_the_project_and_never_a_crowded_folder() {
+        let (_folder, root) = tree(&[
+            "app/package.json",
+            "app/dist/index.js",
+            "app/node_modules/a/package.json",
+            "app/node_modules/a/dist/index.js",
+            "venv/pyvenv.cfg",
+            "venv/bin/server",
+            "home/me/server.py",
+            "home/me/tool/bin/run",
+        ]);
+        let home = root.join("home/me");
+        let code = |file: &str| code_around(&root.join(file), Some(&home));
+        assert_eq!(code("app/dist/index.js"), Some(root.join("app")));
+        assert_eq!(code("app/node_modules/a/dist/index.js"), Some(root.join("app/node_modules")));
+        assert_eq!(code("venv/bin/server"), Some(root.join("venv")));
+        assert_eq!(code("home/me/tool/bin/run"), Some(root.join("home/me/tool")));
+        assert_eq!(code("home/me/server.py"), None);
+        assert_eq!(code_around(Path::new("/tmp/x"), None), None);
+        assert!(is_crowded(&root.join("home"), Some(&home)) && is_crowded(Path::new("/"), None));
+    }
+
+    #[test]
+    fn a_program_brings_its_links_and_its_interpreter() {
+        let (_folder, root) = tree(&["lib/python/bin/python3", "venv/pyvenv.cfg", "venv/bin/server", "node/bin/node", "s"]);
+        symlink(root.join("lib/python/bin/python3"), root.join("venv/bin/python")).unwrap();
+        std::fs::write(root.join("venv/bin/server"), format!("#!{}\n", root.join("venv/bin/python").display())).unwrap();
+        let paths = of_program(&root.join("venv/bin/server"), "", None);
+        for path in ["venv", "lib/python", "venv/bin/python", "lib/python/bin/python3"] {
+            assert!(paths.contains(&root.join(path)), "{path} is not in {paths:?}");
+        }
+        std::fs::write(root.join("s"), "#!/usr/bin/env -S node --flag\n").unwrap();
+        let paths = of_program(&root.join("s"), root.join("node/bin").to_str().unwrap(), None);
+        assert!(paths.contains(&root.join("node")), "{paths:?}");
+    }
+
+    #[test]
+    fn arguments_and_variables_name_what_exists() {
+        let (_folder, root) = tree(&["data/", "file", "home/me/", "lib/"]);
+        let text = |path: &str| root.join(path).to_string_lossy().into_owned();
+        let args = [text("data"), format!("--db={}", text("file")), "lib".to_owned(), "stdio".to_owned(), text("no"), "/".to_owned()];
+        assert_eq!(in_arguments(&args, None), [root.join("data"), root.join("file")]);
+        assert_eq!(in_arguments(&args, Some(&root)), [root.join("data"), root.join("file"), root.join("lib")]);
+        let env = [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
+        let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        assert_eq!(in_variables(&env, Some(&root.join("home/me"))), (vec![root.join("lib")], vec![root.join("data")]));
+    }
 }

@@ -82,6 +82,10 @@ impl Policy {
     }
 }
 
+fn path_of(server: &Server) -> &str {
+    server.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default()
+}
+
 /// The home folder as the child sees it: by its environment, and by its user as the C library looks it up.
 fn homes(server: &Server) -> Vec<PathBuf> {
     let named = server.env.get("HOME").map(|home| PathBuf::from(home.expose_secret()));
@@ -102,14 +106,16 @@ fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
     let home = homes.first().map(PathBuf::as_path);
     let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::SYSTEM].concat().into_iter().map(PathBuf::from).collect();
     let mut write = Vec::new();
-    read.extend(paths::of_program(program, home));
+    read.extend(paths::of_program(program, path_of(server), home));
     for home in &homes {
         let (tools, caches) = paths::of_home(home);
         read.extend(tools);
         write.extend(caches);
     }
     if let Some(home) = home {
-        for cache in paths::caches_of(&server.command, home) {
+        let (settings, caches) = paths::of_launcher(&server.command, home);
+        read.extend(settings);
+        for cache in caches {
             // The child could not make it: that takes the right to write to the home folder.
             make(&cache, server);
             write.push(cache);
@@ -121,7 +127,7 @@ fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
     let (code, data) = paths::in_variables(&server.env, home);
     read.extend(code);
     write.extend(data);
-    write.extend(cwd.map(Path::to_owned));
+    write.extend(workspace(cwd, home));
     Enclosure { read, write, ..Enclosure::default() }
 }
 
@@ -130,12 +136,18 @@ fn strict(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
     let homes = homes(server);
     let home = homes.first().map(PathBuf::as_path);
     let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::MACHINE].concat().into_iter().map(PathBuf::from).collect();
-    read.extend(paths::of_program(program, home));
+    read.extend(paths::of_program(program, path_of(server), home));
     for script in paths::in_arguments(&server.args, cwd).into_iter().filter(|path| path.is_file()) {
         read.extend(paths::code_around(&script, home));
         read.push(script);
     }
-    Enclosure { read, write: cwd.map(Path::to_owned).into_iter().collect(), ..Enclosure::default() }
+    Enclosure { read, write: workspace(cwd, home).into_iter().collect(), ..Enclosure::default() }
+}
+
+/// The working directory, unless everybody's things are in it: such a one has to be listed.
+fn workspace(cwd: Option<&Path>, home: Option<&Path>) -> Option<PathBuf> {
+    let cwd = cwd?.canonicalize().ok()?;
+    (!paths::is_crowded(&cwd, home)).then_some(cwd)
 }
 
 /// Makes a cache folder for the child's user. If that fails, the child's own error says more than could be said here.
