@@ -21,10 +21,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
+use super::cgroup::{self, Cgroup};
 use super::error::SpawnError;
 use super::folder::PrivateFolder;
 use super::guardian::{Guardian, Status, Ward};
 use super::launch::Launch;
+use super::watch::{Excess, Watch};
 use super::stage::{self, Fault, Order, Step};
 
 /// How long a child may take to become its program: executing it may wait for a disk.
@@ -120,7 +122,9 @@ impl Pipes {
 pub struct Child {
     ward: Ward,
     pid: Pid,
-    /// Goes with the child.
+    watch: Watch,
+    /// Goes with the child, as its folder does.
+    cgroup: Option<Arc<Cgroup>>,
     _folder: Option<Arc<PrivateFolder>>,
 }
 
@@ -161,7 +165,10 @@ impl Child {
         }
         match ward.started().await {
             Status::Running(pid) if !answer.is_empty() => {
-                Ok((Self { ward, pid, _folder: launch.folder.clone() }, pipes))
+                let kept = launch.cgroup.as_ref().map(|_| cgroup::available()).unwrap_or_default();
+                let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
+                let (cgroup, folder) = (launch.cgroup.clone(), launch.folder.clone());
+                Ok((Self { ward, pid, watch, cgroup, _folder: folder }, pipes))
             },
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
@@ -177,6 +184,16 @@ impl Child {
     /// Waits until the child has ended. What was left of its group is killed then, and it is reaped.
     pub async fn exited(&self) -> Exit {
         self.ward.ended().await
+    }
+
+    /// Waits until it uses more than it may. It has to be killed then, at once.
+    pub async fn exceeded(&self) -> Excess {
+        self.watch.exceeded().await
+    }
+
+    /// The limit that the kernel ended it for, where it was that. Asked once it has ended.
+    pub fn ended_for(&self) -> Option<Excess> {
+        self.cgroup.as_ref()?.out_of_memory().map(Excess::Memory)
     }
 
     /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.

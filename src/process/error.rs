@@ -27,6 +27,9 @@ pub enum SpawnError {
     /// The private temporary folder could not be made.
     #[error("no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)")]
     NoFolder(io::Error),
+    /// The cgroup could not be made.
+    #[error("no cgroup could be made for it: {0}; see that the gateway's cgroup is delegated to it")]
+    NoCgroup(io::Error),
     /// The sandbox could not be put in force.
     #[error("the command \"{command}\" was not started: {why}")]
     Sandbox {

@@ -1,5 +1,6 @@
 //! Children as processes: started with nothing but what is configured, read line by line, and ended as a whole group.
 
+pub mod cgroup;
 mod child;
 mod error;
 mod folder;
@@ -10,6 +11,7 @@ pub mod sandbox;
 mod stage;
 mod stderr;
 mod tree;
+mod watch;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
@@ -18,3 +20,4 @@ pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};
 pub use launch::Launch;
 pub use stage::run as stage;
 pub use stderr::{Origin, StderrTail, drain_stderr};
+pub use watch::Excess;

@@ -13,6 +13,8 @@ pub(super) struct Process {
     pub(super) parent: i32,
     /// It has ended, and waits to be reaped.
     pub(super) is_zombie: bool,
+    /// Its threads.
+    pub(super) threads: u64,
 }
 
 /// All processes, by id.
@@ -38,6 +40,15 @@ impl Tree {
     pub(super) fn children_of(&self, pid: Pid) -> impl Iterator<Item = Pid> {
         let pid = pid.as_raw_pid();
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))
+    }
+
+    /// A process and all below it that run, each with the number of its threads.
+    pub(super) fn below(&self, leader: i32) -> impl Iterator<Item = (i32, u64)> {
+        let is_below = move |(pid, mut ancestors): (i32, _)| -> Option<(i32, u64)> {
+            let found = pid == leader || Iterator::any(&mut ancestors, |ancestor| ancestor == leader);
+            found.then(|| (pid, self.0.get(&pid).map_or(0, |process| process.threads)))
+        };
+        self.running().filter_map(is_below)
     }
 
     /// All that run, with each one's ancestors from its parent upwards.
@@ -67,7 +78,10 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
 fn parse(stat: &str) -> Option<Process> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
-    Some(Process { parent: fields.next()?.parse().ok()?, is_zombie: matches!(state, "Z" | "X") })
+    let parent = fields.next()?.parse().ok()?;
+    // The 20th field of all.
+    let threads = fields.nth(15)?.parse().ok()?;
+    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads })
 }
 
 #[cfg(test)]
@@ -77,10 +91,21 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pass_for_fields() {
-        let stat = "7 (a) R 1 (b)) Z 42 7 7 0 -1";
-        assert_eq!(parse(stat), Some(Process { parent: 42, is_zombie: true }));
-        assert_eq!(parse("7 (sh) S 1 7 7"), Some(Process { parent: 1, is_zombie: false }));
+        let stat = "7 (a) R 1 (b)) Z 42 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0";
+        assert_eq!(parse(stat), Some(Process { parent: 42, is_zombie: true, threads: 1 }));
+        let stat = "7 (sh) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 12 0";
+        assert_eq!(parse(stat), Some(Process { parent: 1, is_zombie: false, threads: 12 }));
         assert_eq!(parse("7 (sh"), None);
+    }
+
+    #[test]
+    fn this_process_is_below_itself_and_its_parent() {
+        let own = rustix::process::getpid().as_raw_pid();
+        let parent = rustix::process::getppid().unwrap().as_raw_pid();
+        let tree = Tree::read().unwrap();
+        assert!(tree.below(own).any(|(pid, threads)| pid == own && threads > 0));
+        assert!(tree.below(parent).any(|(pid, _)| pid == own));
+        assert!(tree.below(own).all(|(pid, _)| pid != parent));
     }
 
     #[test]

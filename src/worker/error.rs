@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::ServerName;
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
-use crate::process::{Exit, SpawnError};
+use crate::process::{Excess, Exit, SpawnError};
 
 /// Why a worker does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,12 @@ impl Failure {
             "the server \"{server}\" did not answer within {after:?} (limits.call_timeout); the call was cancelled"
         );
         Self::new(Code::Timeout, "call_timeout", text)
+    }
+
+    /// The child was ended because it used more of the machine than it may.
+    pub fn over_limit(server: &ServerName, excess: Excess) -> Self {
+        let text = format!("the server \"{server}\" was ended: it used {excess}");
+        Self::new(Code::ServerUnavailable, "server_over_limit", text)
     }
 
     /// The gateway stopped the worker.

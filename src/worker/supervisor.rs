@@ -20,7 +20,7 @@ use super::queue::StdinQueue;
 use super::reader::read_stdout;
 use crate::config::Server;
 use crate::jsonrpc::Envelope;
-use crate::process::{Child, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
+use crate::process::{Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -236,6 +236,7 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
+    let failure = failure.or_else(|| child.ended_for().map(|excess| outgrown(&shared, excess)));
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
@@ -258,6 +259,11 @@ async fn run(shared: &Shared, child: &Child, reader: &mut JoinHandle<()>) -> Opt
                 return None;
             }
             () = shared.stop.cancelled() => return Some(Failure::stopped(&shared.server.name)),
+            excess = child.exceeded() => {
+                // Not politely: it would take more meanwhile.
+                child.signal(Signal::Kill);
+                return Some(outgrown(shared, excess));
+            }
             _ = ticks.tick() => {
                 if let Some(failure) = expire(shared) {
                     return Some(failure);
@@ -265,6 +271,14 @@ async fn run(shared: &Shared, child: &Child, reader: &mut JoinHandle<()>) -> Opt
             }
         }
     }
+}
+
+/// The child has used more than it may.
+fn outgrown(shared: &Shared, excess: Excess) -> Failure {
+    let failure = Failure::over_limit(&shared.server.name, excess);
+    let Origin { tenant, server, session } = &shared.origin;
+    tracing::warn!(%tenant, %server, %session, "child ended: it used {excess}");
+    shared.failure.get_or_init(|| failure).clone()
 }
 
 async fn is_gone(child: &Child, wait: Duration) -> bool {
