@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use super::terminal;
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
+use crate::process::sandbox::Kernel;
+use crate::process::{Enforcement, cgroup, enforcement};
 
 /// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -66,7 +68,27 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     for line in summary(&config, source.is_mcp_servers()) {
         terminal::line(&line);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(enforced(&config))
+}
+
+/// Says what holds for each server on this machine; 78 if one would not be started for what does not.
+fn enforced(config: &Config) -> ExitCode {
+    let (kernel, cgroups) = (Kernel::probe(), cgroup::available());
+    let mut code = ExitCode::SUCCESS;
+    for server in config.servers.values() {
+        let name = &server.name;
+        let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups);
+        terminal::line(&format!("  sandbox      {name}: {sandbox}"));
+        terminal::line(&format!("  limits       {name}: {limits}"));
+        for part in lacking {
+            let what = if is_refused { "will not be started (require_sandbox)" } else { "warning: is not enforced" };
+            say(&format!("servers.{name}: {what}: {part}"));
+        }
+        if is_refused {
+            code = ExitCode::from(EX_CONFIG);
+        }
+    }
+    code
 }
 
 /// Writes to stderr. There is nobody to tell when that fails.

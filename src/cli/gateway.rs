@@ -7,6 +7,8 @@ use anyhow::Context as _;
 
 use crate::config::Config;
 use crate::gateway::{Gateway, Host};
+use crate::process::sandbox::Kernel;
+use crate::process::{self, Enforcement, cgroup};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
 
@@ -21,6 +23,7 @@ pub(super) struct Addresses {
 /// Runs a gateway until a signal. `announce` is called once it listens.
 pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
     init_logs(&config.log);
+    prepare(&config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
     runtime.block_on(async {
@@ -34,6 +37,28 @@ pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::
         gateway.run().await;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Clears up after a gateway that was killed, and says for each server what holds for it on this machine.
+fn prepare(config: &Config) {
+    process::sweep_folders(&std::env::temp_dir());
+    if let Err(error) = cgroup::prepare() {
+        tracing::warn!(%error, "the gateway's cgroup cannot be divided: limits are watched instead");
+    }
+    let (kernel, cgroups) = (Kernel::probe(), cgroup::available());
+    for server in config.servers.values() {
+        let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups);
+        let name = &server.name;
+        tracing::info!(server = %name, sandbox, limits, "server configured");
+        for part in lacking {
+            match is_refused {
+                true => {
+                    tracing::error!(server = %name, "will not be started (require_sandbox): this machine lacks {part}")
+                }
+                false => tracing::warn!(server = %name, "is not enforced on this machine: {part}"),
+            }
+        }
+    }
 }
 
 /// A host and port that a client on this machine can use.

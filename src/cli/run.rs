@@ -81,7 +81,8 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let mut server = Server::new("server".parse()?, command, arguments.to_vec());
     server.isolation = args.isolation;
     server.sandbox.mode = args.sandbox;
-    let found = |path: &PathBuf| path.canonicalize().with_context(|| format!("the path {} cannot be used", path.display()));
+    let found =
+        |path: &PathBuf| path.canonicalize().with_context(|| format!("the path {} cannot be used", path.display()));
     server.sandbox.read = args.read.iter().map(found).collect::<anyhow::Result<_>>()?;
     server.sandbox.write = args.write.iter().map(found).collect::<anyhow::Result<_>>()?;
     // Whoever starts it by hand means the files that are here.

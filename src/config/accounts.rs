@@ -30,9 +30,11 @@ pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static
     let (users, groups) = (entries("/etc/passwd"), entries("/etc/group"));
     let known = entry(&users, user);
     let gid = match group {
-        Some(group) => Some(entry(&groups, group).and_then(|entry| number(entry, 2)).or(group.parse().ok()).ok_or_else(
-            || ("group", format!("there is no group {group:?}; make it (groupadd), or give another, or a number")),
-        )?),
+        Some(group) => {
+            Some(entry(&groups, group).and_then(|entry| number(entry, 2)).or(group.parse().ok()).ok_or_else(|| {
+                ("group", format!("there is no group {group:?}; make it (groupadd), or give another, or a number"))
+            })?)
+        }
         None => None,
     };
     let uid = known.and_then(|entry| number(entry, 2)).or(user.parse().ok()).ok_or_else(|| {

@@ -42,7 +42,9 @@ impl Controllers {
     }
 
     fn names(self) -> impl Iterator<Item = &'static str> {
-        [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu)].into_iter().filter_map(|(n, has)| has.then_some(n))
+        [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu)]
+            .into_iter()
+            .filter_map(|(n, has)| has.then_some(n))
     }
 }
 
@@ -65,7 +67,11 @@ pub fn available() -> Controllers {
 /// There is a subtree, but it cannot be used.
 pub fn prepare() -> io::Result<()> {
     let Some(subtree) = find(Path::new("/")) else { return Ok(()) };
-    subtree.set_up()?;
+    if let Err(error) = subtree.set_up() {
+        // Nobody counts on it then.
+        let _ = SUBTREE.set(Subtree { controllers: Controllers::default(), ..subtree });
+        return Err(error);
+    }
     // Whoever was first has the same.
     let _ = SUBTREE.set(subtree);
     Ok(())
@@ -143,7 +149,8 @@ impl Cgroup {
     pub fn make(limits: &Resources) -> io::Result<Option<Self>> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let is_limited = limits.memory.is_some() || limits.processes.is_some() || limits.millicores.is_some();
-        let Some(subtree) = SUBTREE.get().filter(|_| is_limited) else { return Ok(None) };
+        let is_usable = |subtree: &&Subtree| is_limited && subtree.controllers != Controllers::default();
+        let Some(subtree) = SUBTREE.get().filter(is_usable) else { return Ok(None) };
         let name = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         subtree.child(&name, limits).map(Some)
     }
@@ -204,12 +211,8 @@ mod tests {
         let read = |file: &str| fs::read_to_string(subtree.path.join(file)).unwrap();
         assert_eq!(read("sluice-gateway/cgroup.procs").trim(), own.trim());
         assert_eq!(read("cgroup.subtree_control"), "+cpu");
-        let limits = Resources {
-            memory: Some(1 << 20),
-            millicores: Some(1500),
-            processes: Some(7),
-            ..Resources::default()
-        };
+        let limits =
+            Resources { memory: Some(1 << 20), millicores: Some(1500), processes: Some(7), ..Resources::default() };
         let child = subtree.child("1", &limits).unwrap();
         for (file, value) in
             [("memory.max", "1048576"), ("memory.oom.group", "1"), ("pids.max", "7"), ("cpu.max", "150000 100000")]

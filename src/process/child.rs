@@ -26,8 +26,8 @@ use super::error::SpawnError;
 use super::folder::PrivateFolder;
 use super::guardian::{Guardian, Status, Ward};
 use super::launch::Launch;
-use super::watch::{Excess, Watch};
 use super::stage::{self, Fault, Order, Step};
+use super::watch::{Excess, Watch};
 
 /// How long a child may take to become its program: executing it may wait for a disk.
 const START: Duration = Duration::from_secs(30);
@@ -169,7 +169,7 @@ impl Child {
                 let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
                 let (cgroup, folder) = (launch.cgroup.clone(), launch.folder.clone());
                 Ok((Self { ward, pid, watch, cgroup, _folder: folder }, pipes))
-            },
+            }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
             _ => Err(io::Error::other(format!("ended before it was executed: {}", ward.ended().await)).into()),

@@ -25,7 +25,9 @@ pub enum SpawnError {
     #[error("the working directory {} does not exist", .0.display())]
     NoDirectory(PathBuf),
     /// The private temporary folder could not be made.
-    #[error("no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)")]
+    #[error(
+        "no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)"
+    )]
     NoFolder(io::Error),
     /// The cgroup could not be made.
     #[error("no cgroup could be made for it: {0}; see that the gateway's cgroup is delegated to it")]

@@ -69,7 +69,10 @@ pub fn sweep(parent: &Path) -> usize {
         let path = entry.path();
         let Ok(lock) = open(&path) else { continue };
         let is_ours = own.is_root() || lock.metadata().is_ok_and(|found| found.uid() == own.as_raw());
-        if is_ours && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() && remove(&path).is_ok() {
+        if is_ours
+            && rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && remove(&path).is_ok()
+        {
             removed += 1;
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 mod child;
+mod enforcement;
 mod error;
 mod folder;
 mod guardian;
@@ -14,6 +15,7 @@ mod tree;
 mod watch;
 
 pub use child::{Child, Exit, Pipes, Signal};
+pub use enforcement::{Enforcement, enforcement};
 pub use error::SpawnError;
 pub use folder::{PrivateFolder, sweep as sweep_folders};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};

@@ -20,7 +20,9 @@ use super::queue::StdinQueue;
 use super::reader::read_stdout;
 use crate::config::Server;
 use crate::jsonrpc::Envelope;
-use crate::process::{Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
+use crate::process::{
+    Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr,
+};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -300,8 +302,7 @@ fn expire(shared: &Shared) -> Option<Failure> {
     for call in expired.calls {
         let failure = if call.is_initialize {
             let noise = shared.noise.load(Ordering::Relaxed);
-            let failure =
-                Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
+            let failure = Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
             shared.failure.get_or_init(|| failure).clone()
         } else {
             Failure::call_timeout(&shared.server.name, call.timeout())

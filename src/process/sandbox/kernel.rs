@@ -45,10 +45,13 @@ impl Kernel {
     pub fn lacking(&self) -> Vec<String> {
         let mut parts = Vec::new();
         if self.landlock == 0 {
-            parts.push("Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server".to_owned());
+            parts.push(
+                "Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server".to_owned(),
+            );
         } else if self.landlock < ENOUGH {
             let truncate = if self.landlock < 3 { "a file that may only be read can be emptied, and " } else { "" };
-            parts.push(format!("Landlock {ENOUGH} (it has {}): {truncate}signals reach other processes", self.landlock));
+            parts
+                .push(format!("Landlock {ENOUGH} (it has {}): {truncate}signals reach other processes", self.landlock));
         }
         if !self.seccomp {
             parts.push("seccomp: no system call is refused".to_owned());
@@ -59,6 +62,7 @@ impl Kernel {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
     #[test]

@@ -73,8 +73,7 @@ fn ruleset(enclosure: &Enclosure) -> Result<RulesetCreated, RulesetError> {
         AccessFs::from_all(ABI::V9) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
     let read = AccessFs::from_read(ABI::V1);
     let device = AccessFs::ReadFile | AccessFs::WriteFile;
-    let mut ruleset =
-        Ruleset::default().handle_access(AccessFs::from_all(ABI::V9))?.scope(Scope::from_all(ABI::V6))?;
+    let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V9))?.scope(Scope::from_all(ABI::V6))?;
     if !enclosure.network {
         ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V10))?;
     }

@@ -136,11 +136,23 @@ const CODE_VARIABLES: &[&str] = &[
 /// Variables whose folders are not meant for the server itself.
 const NOT_FOR_THE_SERVER: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "SHELL"];
 /// Launchers that make their caches below the home folder where there are none yet, and which.
-const LAUNCHERS: &[(&str, &str)] =
-    &[("npx", ".npm"), ("npm", ".npm"), ("uvx", ".cache"), ("uvx", ".local/share/uv"), ("uv", ".cache"), ("uv", ".local/share/uv")];
+const LAUNCHERS: &[(&str, &str)] = &[
+    ("npx", ".npm"),
+    ("npm", ".npm"),
+    ("uvx", ".cache"),
+    ("uvx", ".local/share/uv"),
+    ("uv", ".cache"),
+    ("uv", ".local/share/uv"),
+];
 /// The settings that a launcher finds packages by; of no use to who is not started by one.
-const LAUNCHER_SETTINGS: &[(&str, &str)] =
-    &[("npx", ".npmrc"), ("npm", ".npmrc"), ("uvx", ".netrc"), ("uv", ".netrc"), ("uvx", ".config/pip"), ("uv", ".config/pip")];
+const LAUNCHER_SETTINGS: &[(&str, &str)] = &[
+    ("npx", ".npmrc"),
+    ("npm", ".npmrc"),
+    ("uvx", ".netrc"),
+    ("uv", ".netrc"),
+    ("uvx", ".config/pip"),
+    ("uv", ".config/pip"),
+];
 /// What marks the folder in which a program's own code begins.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
@@ -212,8 +224,8 @@ pub(super) fn code_around(file: &Path, home: Option<&Path>) -> Option<PathBuf> {
 /// Whether a folder is one in which everybody's things are: to allow it for the sake of one file would be wrong.
 pub(super) fn is_crowded(folder: &Path, home: Option<&Path>) -> bool {
     const CROWDED: [&str; 14] = [
-        "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt", "/media",
-        "/boot",
+        "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt",
+        "/media", "/boot",
     ];
     folder.components().any(|part| part == Component::ParentDir)
         || folder.parent().is_none()
@@ -266,7 +278,11 @@ mod tests {
         for file in files {
             let path = root.join(file);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            if file.ends_with('/') { std::fs::create_dir_all(&path).unwrap() } else { std::fs::write(&path, "").unwrap() }
+            if file.ends_with('/') {
+                std::fs::create_dir_all(&path).unwrap()
+            } else {
+                std::fs::write(&path, "").unwrap()
+            }
         }
         (folder, root)
     }
@@ -296,9 +312,11 @@ mod tests {
 
     #[test]
     fn a_program_brings_its_links_and_its_interpreter() {
-        let (_folder, root) = tree(&["lib/python/bin/python3", "venv/pyvenv.cfg", "venv/bin/server", "node/bin/node", "s"]);
+        let (_folder, root) =
+            tree(&["lib/python/bin/python3", "venv/pyvenv.cfg", "venv/bin/server", "node/bin/node", "s"]);
         symlink(root.join("lib/python/bin/python3"), root.join("venv/bin/python")).unwrap();
-        std::fs::write(root.join("venv/bin/server"), format!("#!{}\n", root.join("venv/bin/python").display())).unwrap();
+        std::fs::write(root.join("venv/bin/server"), format!("#!{}\n", root.join("venv/bin/python").display()))
+            .unwrap();
         let paths = of_program(&root.join("venv/bin/server"), "", None);
         for path in ["venv", "lib/python", "venv/bin/python", "lib/python/bin/python3"] {
             assert!(paths.contains(&root.join(path)), "{path} is not in {paths:?}");
@@ -312,10 +330,18 @@ mod tests {
     fn arguments_and_variables_name_what_exists() {
         let (_folder, root) = tree(&["data/", "file", "home/me/", "lib/"]);
         let text = |path: &str| root.join(path).to_string_lossy().into_owned();
-        let args = [text("data"), format!("--db={}", text("file")), "lib".to_owned(), "stdio".to_owned(), text("no"), "/".to_owned()];
+        let args = [
+            text("data"),
+            format!("--db={}", text("file")),
+            "lib".to_owned(),
+            "stdio".to_owned(),
+            text("no"),
+            "/".to_owned(),
+        ];
         assert_eq!(in_arguments(&args, None), [root.join("data"), root.join("file")]);
         assert_eq!(in_arguments(&args, Some(&root)), [root.join("data"), root.join("file"), root.join("lib")]);
-        let env = [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
+        let env =
+            [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         assert_eq!(in_variables(&env, Some(&root.join("home/me"))), (vec![root.join("lib")], vec![root.join("data")]));
     }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
+use super::SandboxError;
 use super::identity::Identity;
 use super::landlock::Enclosure;
 use super::paths;
 use super::seccomp::{Denials, Sockets};
-use super::SandboxError;
 use crate::config::{Allowance, SandboxMode, Server, home_of};
 use crate::process::limits::ProcessLimits;
 
@@ -76,8 +76,7 @@ impl Policy {
         };
         let mut enclosure = Enclosure { read, write, needed, devices, network };
         enclosure.tidy();
-        let confinement =
-            Confinement { required: sandbox.required, enclosure, sockets, allow: sandbox.allow.clone() };
+        let confinement = Confinement { required: sandbox.required, enclosure, sockets, allow: sandbox.allow.clone() };
         Self { limits, cgroup: None, identity, confinement: Some(confinement) }
     }
 }

@@ -125,7 +125,9 @@ impl Denials {
         self.refused.insert(libc::SYS_ioctl, typed);
         if !allow.contains(&Allowance::Namespaces) {
             for call in [libc::SYS_clone, libc::SYS_unshare] {
-                let flag = |flag: libc::c_int| one(0, MaskedEq(u64::from(flag.cast_unsigned())), u64::from(flag.cast_unsigned()));
+                let flag = |flag: libc::c_int| {
+                    one(0, MaskedEq(u64::from(flag.cast_unsigned())), u64::from(flag.cast_unsigned()))
+                };
                 self.refused.insert(call, NAMESPACES.into_iter().map(flag).collect::<Result<_, _>>()?);
             }
             // Its flags are in memory, where a filter cannot look. The C library falls back to clone.
@@ -189,10 +191,8 @@ impl Denials {
 }
 
 fn program(
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has a second form"))] mut rules: BTreeMap<
-        i64,
-        Vec<SeccompRule>,
-    >,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has a second form"))]
+    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
     errno: libc::c_int,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
     #[cfg(target_arch = "x86_64")]

@@ -40,9 +40,14 @@ impl Scene {
     /// Runs each probe in the three modes; in the sandboxed ones it must fail, in the other it must succeed.
     #[track_caller]
     fn refused(&self, user: As, probes: &[(&str, &str)]) {
-        let text: String =
-            probes.iter().map(|(name, probe)| format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")).collect();
-        let answers = |answer: &str| -> String { probes.iter().map(|(name, _)| format!("{name}: {answer}\n")).collect() };
+        let text: String = probes
+            .iter()
+            .map(|(name, probe)| {
+                format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")
+            })
+            .collect();
+        let answers =
+            |answer: &str| -> String { probes.iter().map(|(name, _)| format!("{name}: {answer}\n")).collect() };
         for (mode, answer) in [(SandboxMode::None, "yes"), (SandboxMode::Standard, "no"), (SandboxMode::Strict, "no")] {
             let ended = run(self.server(mode, &text), user);
             assert_eq!(ended.stdout, answers(answer), "{user:?} {mode:?} {ended:?}");
@@ -176,7 +181,10 @@ fn the_network_is_closed_where_it_is_off() {
 fn limits_of_a_process_hold() {
     for user in As::all() {
         let scene = Scene::new();
-        let mut server = scene.server(SandboxMode::Standard, "ulimit -c; ulimit -n; ulimit -H -n; head -c 2000000 /dev/zero > big; wc -c < big");
+        let mut server = scene.server(
+            SandboxMode::Standard,
+            "ulimit -c; ulimit -n; ulimit -H -n; head -c 2000000 /dev/zero > big; wc -c < big",
+        );
         server.limits.resources.open_files = Some(64);
         server.limits.resources.file_size = Some(1 << 20);
         let ended = run(server, user);

@@ -1,0 +1,121 @@
+//! Says for a server what of its sandbox and its limits is enforced on this machine, and what is not: for the log at
+//! start and for `sluice check`.
+
+use super::cgroup::Controllers;
+use super::sandbox::Kernel;
+use crate::config::{Allowance, Sandbox, SandboxMode, Server, show_bytes, show_duration};
+
+/// What holds for a server, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enforcement {
+    /// The sandbox, and what enforces it.
+    pub sandbox: String,
+    /// The limits, each with what enforces it.
+    pub limits: String,
+    /// What is configured and not enforced, each with the reason.
+    pub lacking: Vec<String>,
+    /// Whether the server is not started for it.
+    pub is_refused: bool,
+}
+
+/// What holds for a server on a machine with this kernel and these cgroups.
+pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enforcement {
+    let sandbox = &server.sandbox;
+    let parts = if sandbox.mode == SandboxMode::None { Vec::new() } else { kernel.lacking() };
+    let is_refused = sandbox.required && !parts.is_empty();
+    let mut lacking = parts;
+    if server.limits.resources.millicores.is_some() && !cgroups.cpu {
+        lacking.push("limits.cpu, which needs a cgroup that is delegated to the gateway".to_owned());
+    }
+    Enforcement { sandbox: describe(sandbox, kernel), limits: limits(server, cgroups), lacking, is_refused }
+}
+
+fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
+    let user = match &sandbox.account {
+        Some(account) => format!("as {}", account.name),
+        None if rustix::process::geteuid().is_root() => "as root, without its privileges".to_owned(),
+        None => "as the gateway's user".to_owned(),
+    };
+    if sandbox.mode == SandboxMode::None {
+        let user = if user.contains("without") { "as root" } else { &user };
+        return format!("none, {user}");
+    }
+    let network = if sandbox.has_network() { "network on" } else { "network off" };
+    let allowed: Vec<_> = sandbox
+        .allow
+        .iter()
+        .map(|allowance| match allowance {
+            Allowance::Namespaces => "namespaces",
+            Allowance::Debug => "debug",
+            Allowance::IoUring => "io_uring",
+            Allowance::SharedMemory => "shared_memory",
+        })
+        .collect();
+    let allowed = if allowed.is_empty() { String::new() } else { format!(", allowed: {}", allowed.join(" and ")) };
+    format!("{}, {network}, {user}{allowed}; by {}", sandbox.mode.as_str(), kernel.enforces().join(", "))
+}
+
+fn limits(server: &Server, cgroups: Controllers) -> String {
+    let limits = &server.limits.resources;
+    let by = |cgroup| if cgroup { "by its cgroup" } else { "watched" };
+    let mut parts = Vec::new();
+    if let Some(memory) = limits.memory {
+        parts.push(format!("memory {} ({})", show_bytes(memory), by(cgroups.memory)));
+    }
+    if let Some(millicores) = limits.millicores {
+        let by = if cgroups.cpu { "by its cgroup" } else { "NOT enforced" };
+        parts.push(format!("{} processors ({by})", millicores as f64 / 1000.0));
+    }
+    if let Some(processes) = limits.processes {
+        parts.push(format!("{processes} processes ({})", by(cgroups.pids)));
+    }
+    if let Some(time) = limits.cpu_time {
+        parts.push(format!("{} of processor time for each process", show_duration(time)));
+    }
+    if let Some(files) = limits.open_files {
+        parts.push(format!("{files} open files for each process"));
+    }
+    if let Some(size) = limits.file_size {
+        parts.push(format!("files up to {}", show_bytes(size)));
+    }
+    parts.push("no core files".to_owned());
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn what_is_enforced_is_said_with_what_enforces_it() {
+        let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.limits.resources.memory = Some(64 << 20);
+        server.limits.resources.millicores = Some(1500);
+        let kernel = Kernel { landlock: 7, seccomp: true };
+        let without = enforcement(&server, kernel, Controllers::default());
+        assert!(without.sandbox.starts_with("standard, network on, as "), "{without:?}");
+        assert!(without.sandbox.contains("Landlock 7"), "{without:?}");
+        assert_eq!(without.limits, "memory 64MiB (watched), 1.5 processors (NOT enforced), no core files");
+        assert!(without.lacking[0].starts_with("limits.cpu"), "{without:?}");
+        let all = Controllers { memory: true, pids: true, cpu: true };
+        let with = enforcement(&server, kernel, all);
+        assert_eq!(
+            (with.limits.as_str(), with.lacking.len()),
+            ("memory 64MiB (by its cgroup), 1.5 processors (by its cgroup), no core files", 0)
+        );
+    }
+
+    #[test]
+    fn only_who_requires_a_part_is_refused_for_it() {
+        let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        let old = Kernel { landlock: 0, seccomp: true };
+        let enforced = enforcement(&server, old, Controllers::default());
+        assert!(!enforced.is_refused && enforced.lacking[0].contains("Landlock"), "{enforced:?}");
+        server.sandbox.required = true;
+        assert!(enforcement(&server, old, Controllers::default()).is_refused);
+        server.sandbox.mode = SandboxMode::None;
+        let none = enforcement(&server, old, Controllers::default());
+        assert!(!none.is_refused && none.lacking.is_empty() && none.sandbox.starts_with("none"), "{none:?}");
+    }
+}
