@@ -6,7 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::section::Reading;
 use crate::config::source::Source;
-use crate::config::{ChildLimits, Http, Log, Sessions, load};
+use crate::config::{ChildLimits, Http, Log, Sandbox, Sessions, load};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sluice.toml");
 
@@ -52,9 +52,10 @@ fn every_key_is_documented() {
     let document = toml_edit::Document::parse(text).unwrap();
     let written = keys(document.as_table());
     assert!(known.len() > 60, "{known:?}");
-    // The limits of one server are those of all: documented once.
-    let missing: Vec<_> =
-        known.iter().filter(|key| !written.contains(*key) && !key.starts_with("servers.demo.limits.")).collect();
+    // The limits and the sandbox of one server are those of all: documented once.
+    let is_repeated =
+        |key: &str| ["servers.demo.limits.", "servers.demo.sandbox."].iter().any(|table| key.starts_with(table));
+    let missing: Vec<_> = known.iter().filter(|key| !written.contains(*key) && !is_repeated(key)).collect();
     assert!(missing.is_empty(), "not in config/sluice.toml: {missing:?}");
 }
 
@@ -81,6 +82,7 @@ fn what_is_documented_as_default_is_the_default() {
     assert_eq!(show(&config.log), show(&Log::default()));
     assert_eq!(show(&config.sessions), show(&Sessions::default()));
     assert_eq!(show(&config.servers["demo"].limits), show(&ChildLimits::default()));
+    assert_eq!(config.servers["demo"].sandbox, Sandbox::default());
     let built_in = Config::for_servers([]);
     assert_eq!((config.admin, config.drain_timeout), (built_in.admin, built_in.drain_timeout));
 }
