@@ -6,6 +6,7 @@ mod documented;
 mod layers;
 mod mcp_servers;
 mod references;
+mod sandbox;
 mod units;
 
 use std::path::PathBuf;

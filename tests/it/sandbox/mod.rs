@@ -157,7 +157,7 @@ fn the_network_is_closed_where_it_is_off() {
     for user in As::all() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let probe = format!("$SLUICE health http://{}/; true", listener.local_addr().unwrap());
-        let (connected, connections) = std::sync::mpsc::channel();
+        let (connected, connections) = std::sync::mpsc::sync_channel(8);
         // Each connection is closed at once, so that the probe ends.
         std::thread::spawn(move || listener.incoming().for_each(|stream| drop((stream, connected.send(())))));
         for (mode, network, reached) in [
