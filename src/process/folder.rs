@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         std::fs::create_dir(path.join("locked")).unwrap();
         std::fs::write(path.join("locked/file"), "x").unwrap();
-        std::fs::set_permissions(path.join("locked"), Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(path.join("locked"), Permissions::from_mode(0o0)).unwrap();
         drop(folder);
         assert!(!path.exists());
     }
