@@ -16,6 +16,8 @@ pub enum Code {
     InvalidRequest = -32600,
     /// No such method here.
     MethodNotFound = -32601,
+    /// The params are not what the method takes.
+    InvalidParams = -32602,
     /// The gateway failed.
     Internal = -32603,
     /// The child could not be started, or ended while the call was in flight.

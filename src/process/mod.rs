@@ -3,9 +3,11 @@
 mod child;
 mod error;
 mod launch;
+mod memory;
 mod stderr;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
 pub use launch::Launch;
+pub use memory::group_rss;
 pub use stderr::{Origin, StderrTail, drain_stderr};

@@ -414,7 +414,7 @@ impl Peer for Session {
     fn lagged(&self, stream: &Outbox) {
         // An HTTP+SSE session has only the one stream, and ends with it. A streamable one goes on without it.
         let mut state = self.state.lock();
-        if state.streams.current().is_none_or(|current| current.outbox().same_as(stream)) {
+        if state.streams.is_current(stream) {
             state.streams.close();
         }
     }
