@@ -106,6 +106,11 @@ impl Gateway {
         self.admin.as_ref().map(Listener::address)
     }
 
+    /// Its metrics, which can still be read when it has stopped.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.app.metrics)
+    }
+
     /// Serves until the shutdown, then drains. When it returns, every child is gone.
     pub async fn run(self) {
         let Self { app, public, admin, drain_timeout, tasks } = self;

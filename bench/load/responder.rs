@@ -79,8 +79,12 @@ fn answer(body: &[u8]) -> Option<String> {
     let body = std::str::from_utf8(body).ok()?;
     let id = between(body, r#""id":"#, ",")?;
     let result = match between(body, r#""method":""#, "\"")? {
-        "initialize" => r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"r","version":"1"}}"#.to_owned(),
-        "tools/list" => r#"{"tools":[{"name":"echo","inputSchema":{"properties":{"text":{"type":"string"}}}}]}"#.to_owned(),
+        "initialize" => {
+            r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"r","version":"1"}}"#.to_owned()
+        }
+        "tools/list" => {
+            r#"{"tools":[{"name":"echo","inputSchema":{"properties":{"text":{"type":"string"}}}}]}"#.to_owned()
+        }
         _ => format!(r#"{{"content":[{{"type":"text","text":"{}"}}]}}"#, between(body, r#""text":""#, "\"")?),
     };
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))

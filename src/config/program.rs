@@ -17,17 +17,22 @@ impl Server {
         self.program_in(self.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default())
     }
 
+    /// The file that a `command` with a slash in it names, whether it is there or not.
+    pub fn file(&self) -> Option<PathBuf> {
+        let path = Path::new(&self.command);
+        let file = self.cwd.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        self.command.contains('/').then_some(file)
+    }
+
     /// As [`Server::program`], with another `PATH`.
     pub(super) fn program_in(&self, path: &str) -> Option<PathBuf> {
         if self.command == SELF {
             return std::env::current_exe().ok();
         }
-        let folder = self.cwd.as_deref().unwrap_or(Path::new("."));
-        if self.command.contains('/') {
-            let path = Path::new(&self.command);
-            let found = if self.cwd.is_some() { folder.join(path) } else { path.to_owned() };
-            return Some(found).filter(|path| is_executable(path));
+        if let Some(file) = self.file() {
+            return Some(file).filter(|path| is_executable(path));
         }
+        let folder = self.cwd.as_deref().unwrap_or(Path::new("."));
         path.split(':').map(|entry| folder.join(entry).join(&self.command)).find(|path| is_executable(path))
     }
 }

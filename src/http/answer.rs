@@ -1,7 +1,5 @@
 //! The response to a POST with requests in it: JSON where nothing but the answers is sent, a stream of events else.
 
-use std::sync::Arc;
-
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Response, StatusCode};
@@ -10,12 +8,14 @@ use tokio::time::{Instant, timeout_at};
 use super::headers::event_stream;
 use super::problem::{Reply, json};
 use crate::config::Http;
-use crate::session::Session;
 use crate::stream::{EventStream, Inbox, Item, encode_message};
 
+/// What an answer holds until it is sent.
+pub type Guard = Box<dyn Send + Sync>;
+
 /// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for a keep-alive time, the
-/// response is a stream.
-pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &Http, session: &Arc<Session>) -> Reply {
+/// response is a stream. `guard` is dropped when all has been sent, or the client has gone.
+pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &Http, guard: Guard) -> Reply {
     let patience = Instant::now() + http.keep_alive;
     let mut answers: Vec<Item> = Vec::with_capacity(requests);
     while answers.len() < requests {
@@ -24,13 +24,13 @@ pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &H
                 let interim = !item.answer;
                 answers.push(item);
                 if interim {
-                    return stream(answers, inbox, http, session);
+                    return stream(answers, inbox, http, guard);
                 }
             }
             // Cancelled: the client does not want the answer any more, and gets a stream without it.
-            Ok(None) if answers.is_empty() || is_batch => return stream(answers, inbox, http, session),
+            Ok(None) if answers.is_empty() || is_batch => return stream(answers, inbox, http, guard),
             Ok(None) => break,
-            Err(_) => return stream(answers, inbox, http, session),
+            Err(_) => return stream(answers, inbox, http, guard),
         }
     }
     match (answers.pop(), is_batch) {
@@ -39,7 +39,7 @@ pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &H
             answers.push(last);
             json(StatusCode::OK, array(&answers))
         }
-        (None, _) => stream(answers, inbox, http, session),
+        (None, _) => stream(answers, inbox, http, guard),
     }
 }
 
@@ -53,11 +53,11 @@ fn array(answers: &[Item]) -> Bytes {
     out.freeze()
 }
 
-fn stream(so_far: Vec<Item>, inbox: Inbox, http: &Http, session: &Arc<Session>) -> Reply {
+fn stream(so_far: Vec<Item>, inbox: Inbox, http: &Http, guard: Guard) -> Reply {
     let mut first = BytesMut::new();
     so_far.iter().for_each(|item| encode_message(&mut first, &item.message));
     let first = (!first.is_empty()).then(|| first.freeze());
-    let body = EventStream::new(first, inbox, http.keep_alive, Box::new(Arc::clone(session)));
+    let body = EventStream::new(first, inbox, http.keep_alive, guard);
     let mut reply = Response::new(Body::new(body));
     event_stream(reply.headers_mut());
     reply

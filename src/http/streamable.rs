@@ -18,7 +18,7 @@ use super::message::{Messages, check_batch, envelope, read as read_messages};
 use super::problem::{Reply, method_not_allowed, no_session, refused, rejected, rpc_error};
 use super::{body, headers};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId};
-use crate::session::{Received, Session, Transport};
+use crate::session::{Received, Registry, Session, Transport};
 use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
@@ -94,31 +94,30 @@ async fn initialize(
         .sessions
         .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Streamable)
         .map_err(|error| rejected(id.as_ref(), &error))?;
-    // Whoever hangs up before the first answer leaves no session behind; nor does a failed start.
-    let mut opening = Opening { app, session: Some(Arc::clone(&session)) };
+    let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
     let (exchange, inbox) = exchange(app, 1);
     session.receive(body.clone(), envelope, &exchange);
-    let mut reply = respond(inbox, 1, false, &app.http, &session).await;
-    let is_stream = headers::is_event_stream(&reply);
-    if is_stream || session.version().is_some() {
-        opening.session = None;
-        if let Ok(value) = HeaderValue::from_str(session.id().as_str()) {
-            reply.headers_mut().insert(SESSION_ID, value);
-        }
+    let mut reply = respond(inbox, 1, false, &app.http, Box::new(opening)).await;
+    // A stream tells the id before it is known whether the server starts: the session ends if it does not.
+    if (headers::is_event_stream(&reply) || session.version().is_some())
+        && let Ok(value) = HeaderValue::from_str(session.id().as_str())
+    {
+        reply.headers_mut().insert(SESSION_ID, value);
     }
     Ok(reply)
 }
 
-/// Ends a session that did not come to be.
-struct Opening<'a> {
-    app: &'a App,
-    session: Option<Arc<Session>>,
+/// Dropped with the answer to `initialize`: whoever hangs up before it leaves no session behind; nor does a failed
+/// start, whether the answer is JSON or a stream.
+struct Opening {
+    sessions: Arc<Registry>,
+    session: Arc<Session>,
 }
 
-impl Drop for Opening<'_> {
+impl Drop for Opening {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.app.sessions.end(&session, "initialize failed");
+        if self.session.version().is_none() {
+            self.sessions.end(&self.session, "initialize failed");
         }
     }
 }
@@ -145,7 +144,7 @@ async fn converse(
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    Ok(respond(inbox, requests, is_batch, &app.http, session).await)
+    Ok(respond(inbox, requests, is_batch, &app.http, Box::new(Arc::clone(session))).await)
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.

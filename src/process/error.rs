@@ -18,6 +18,9 @@ pub enum SpawnError {
         /// The `PATH` that was searched, for a bare name.
         path: Option<String>,
     },
+    /// The program is there, and cannot be executed.
+    #[error("the command \"{0}\" is not an executable file; make it one (chmod +x), or name the program inside")]
+    NotExecutable(String),
     /// The working directory is not there.
     #[error("the working directory {} does not exist", .0.display())]
     NoDirectory(PathBuf),
@@ -32,8 +35,11 @@ pub enum SpawnError {
 }
 
 impl SpawnError {
-    /// The program of a server is not there.
-    pub(super) fn not_found(server: &Server) -> Self {
+    /// There is no program for a server's command.
+    pub(super) fn no_program(server: &Server) -> Self {
+        if server.file().is_some_and(|file| file.exists()) {
+            return Self::NotExecutable(server.command.clone());
+        }
         let path = server.env.get("PATH").map(|path| path.expose_secret().to_owned()).unwrap_or_default();
         let path = (!server.command.contains('/')).then_some(path);
         Self::NotFound { command: server.command.clone(), path }

@@ -33,7 +33,7 @@ impl Launch {
         }
         Ok(Self {
             command: server.command.clone(),
-            program: server.program().ok_or_else(|| SpawnError::not_found(server))?,
+            program: server.program().ok_or_else(|| SpawnError::no_program(server))?,
             args: server.args.clone(),
             env: server.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             cwd: server.cwd.clone(),

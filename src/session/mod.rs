@@ -5,6 +5,7 @@ mod id;
 mod registry;
 mod session;
 mod streams;
+mod waiting;
 
 pub use handshake::protocol_version;
 pub use id::SessionId;

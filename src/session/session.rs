@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::handshake::{Done, Handshake, protocol_version};
 use super::id::SessionId;
 use super::streams::{Streams, Transport};
+use super::waiting::Waiting;
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, parse};
@@ -40,8 +41,8 @@ struct State {
     slot: Slot,
     handshake: Handshake,
     streams: Streams,
+    waiting: Waiting,
     last_used: Option<Instant>,
-    ended: bool,
 }
 
 /// What became of a message.
@@ -71,6 +72,7 @@ pub struct Session {
     transport: Transport,
     surroundings: Surroundings,
     state: Mutex<State>,
+    ended: CancellationToken,
     this: Weak<Self>,
 }
 
@@ -83,7 +85,8 @@ impl Session {
         surroundings: Surroundings,
     ) -> Arc<Self> {
         let state = Mutex::new(State { last_used: Some(Instant::now()), ..State::default() });
-        Arc::new_cyclic(|this| Self { id, principal, server, transport, surroundings, state, this: this.clone() })
+        let ended = CancellationToken::new();
+        Arc::new_cyclic(|this| Self { id, principal, server, transport, surroundings, state, ended, this: this.clone() })
     }
 
     /// Its id.
@@ -119,7 +122,7 @@ impl Session {
         let (outbox, inbox) = Outbox::new(self.surroundings.stream_limits);
         let mut state = self.state.lock();
         state.last_used = Some(Instant::now());
-        if state.ended {
+        if self.ended.is_cancelled() {
             outbox.finish();
         }
         state.streams.open(outbox);
@@ -189,9 +192,13 @@ impl Session {
             // An answer to a child that is gone.
             return Received::Accepted;
         };
+        if !self.state.lock().waiting.enter(message.len(), &self.server.limits) {
+            return Received::Refused(Refused::Busy);
+        }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
             let worker = this.worker().await;
+            this.state.lock().waiting.leave(message.len());
             let Ok(envelope) = parse(&message) else { return };
             let sent = match worker {
                 // A fresh child has just heard `initialized` by the replay.
@@ -286,7 +293,7 @@ impl Session {
         let mut starting = {
             let mut state = self.state.lock();
             match &state.slot {
-                _ if state.ended => return Err(Failure::stopped(&self.server.name)),
+                _ if self.ended.is_cancelled() => return Err(Failure::stopped(&self.server.name)),
                 Slot::Live(worker) if worker.is_alive() => return Ok(worker.clone()),
                 Slot::Starting(starting) => starting.clone(),
                 Slot::Live(_) | Slot::Empty => {
@@ -309,7 +316,7 @@ impl Session {
                 let started = this.spawn().await;
                 let mut state = this.state.lock();
                 state.slot = match &started {
-                    Ok(worker) if state.ended => {
+                    Ok(worker) if this.ended.is_cancelled() => {
                         worker.stop();
                         Slot::Empty
                     }
@@ -348,7 +355,12 @@ impl Session {
         };
         if let Some(done) = replay {
             self.surroundings.metrics.restarts.inc();
-            if let Err(failure) = self.replay(&worker, &done).await {
+            // A session that ends meanwhile does not wait for a child that hangs.
+            let replayed = tokio::select! {
+                replayed = self.replay(&worker, &done) => replayed,
+                () = self.ended.cancelled() => Err(Failure::stopped(&self.server.name)),
+            };
+            if let Err(failure) = replayed {
                 worker.stop();
                 return Err(failure);
             }
@@ -360,7 +372,7 @@ impl Session {
     async fn replay(&self, worker: &Worker, done: &Done) -> Result<(), Failure> {
         let answer = self.put_initialize(worker, &done.initialize, None).await?;
         if protocol_version(&answer).is_none() {
-            return Err(Failure::refused(Refused::Ended));
+            return Err(worker.failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
         }
         worker.mark_started();
         if let Some(initialized) = &done.initialized
@@ -389,7 +401,7 @@ impl Session {
     /// Ends the session: its stream, its child. Idempotent.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
-        state.ended = true;
+        self.ended.cancel();
         state.streams.close();
         if let Slot::Live(worker) = std::mem::take(&mut state.slot) {
             worker.stop();

@@ -67,6 +67,12 @@ impl Failure {
         Self::new(Code::Timeout, "server_start_timeout", text).with_output(stderr, noise)
     }
 
+    /// The child, started in the place of one that had ended, did not take the `initialize` that it was given before.
+    pub fn refused_again(server: &ServerName) -> Self {
+        let text = format!("the server \"{server}\" did not start again: it refused the initialize of this session");
+        Self::new(Code::ServerUnavailable, "server_start_failed", text)
+    }
+
     /// A call was not answered in time.
     pub fn call_timeout(server: &ServerName, after: Duration) -> Self {
         let text = format!(

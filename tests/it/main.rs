@@ -1,4 +1,13 @@
-#![expect(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+//! The integration tests: one binary, a module a subject. Those of the gateway run a real one with real children
+//! (`harness`).
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod batch;
+mod client;
 mod fixture;
+mod harness;
+mod requests;
+mod rmcp;
+mod sse;
 mod stdio_demo;
+mod streamable;

@@ -1,0 +1,69 @@
+//! Who calls a gateway: its address, and perhaps a credential and a server's name.
+
+use std::net::SocketAddr;
+
+use super::{Bystander, Connection, Reply, Request, Response, Sse, Streamable};
+
+/// Sends requests, each on a connection of its own. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) address: SocketAddr,
+    key: Option<String>,
+    base: String,
+}
+
+impl Caller {
+    pub(super) fn new(address: SocketAddr) -> Self {
+        Self { address, key: None, base: String::new() }
+    }
+
+    /// The same with an API key or token, sent as `Authorization: Bearer`.
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    /// The same for a named server: paths begin with `/servers/{name}`.
+    pub(crate) fn server(&self, name: &str) -> Self {
+        Self { base: format!("/servers/{name}"), ..self.clone() }
+    }
+
+    /// The path of an endpoint: `/mcp`, `/sse` or `/messages`, of the server that was named.
+    pub(crate) fn path(&self, endpoint: &str) -> String {
+        format!("{}{endpoint}", self.base)
+    }
+
+    /// A new connection.
+    pub(crate) async fn connect(&self) -> Connection {
+        Connection::open(self.address).await
+    }
+
+    /// Sends a request; the answer's body is still to be read.
+    pub(crate) async fn open(&self, mut request: Request) -> Response {
+        if let Some(key) = &self.key {
+            request = request.default_header("Authorization", &format!("Bearer {key}"));
+        }
+        let mut connection = self.connect().await;
+        connection.write(&request.bytes(self.address)).await;
+        connection.response().await
+    }
+
+    /// Sends a request, and reads the whole answer.
+    pub(crate) async fn send(&self, request: Request) -> Reply {
+        self.open(request).await.reply().await
+    }
+
+    /// A client on HTTP+SSE that has shaken hands.
+    pub(crate) async fn sse(&self) -> Sse {
+        Sse::open(self).await.initialized("2024-11-05").await
+    }
+
+    /// A client on Streamable HTTP that has shaken hands.
+    pub(crate) async fn streamable(&self) -> Streamable {
+        Streamable::initialize(self, "2025-11-25").await
+    }
+
+    /// Two clients who should not notice what the test does.
+    pub(crate) async fn bystander(&self) -> Bystander {
+        Bystander::of(self).await
+    }
+}
