@@ -17,6 +17,7 @@ mod key;
 mod run;
 mod serve;
 mod single;
+mod stage;
 mod stdio_demo;
 mod terminal;
 mod token;
@@ -57,6 +58,9 @@ enum Command {
     /// Restrict this process to its directory, and run a program
     #[command(hide = true)]
     Confine(confine::Args),
+    /// Become the server that is ordered on stdin
+    #[command(hide = true)]
+    Stage(stage::Args),
 }
 
 impl Cli {
@@ -75,6 +79,7 @@ impl Cli {
             Command::StdioDemo(args) => stdio_demo::run(args),
             Command::Health(args) => health::run(args),
             Command::Confine(args) => confine::run(args),
+            Command::Stage(args) => stage::run(args),
         }
     }
 }

@@ -3,9 +3,11 @@
 mod child;
 mod error;
 mod launch;
+mod stage;
 mod stderr;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
 pub use launch::Launch;
+pub use stage::run as stage;
 pub use stderr::{Origin, StderrTail, drain_stderr};
