@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, admin_router, router};
+use crate::process::{Keeper, Neighbours};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -40,6 +43,14 @@ pub enum StartError {
     /// Keys could not be read.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// There is no guardian, and without one no child.
+    #[error("cannot start the guardian ({} guardian): {error}", program.display())]
+    Guardian {
+        /// The program that was to be it.
+        program: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -51,6 +62,30 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// The process that a gateway runs in.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The path of the binary `sluice`, which is executed again as the guardian.
+    pub program: PathBuf,
+    /// Who else has children in this process.
+    pub neighbours: Neighbours,
+}
+
+impl Host {
+    /// A process that is this binary, and nothing but a gateway.
+    ///
+    /// # Errors
+    /// The system does not know the path of the binary.
+    pub fn alone() -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, neighbours: Neighbours::None })
+    }
+
+    /// Another program with children of its own, such as a test.
+    pub fn shared(program: PathBuf) -> Self {
+        Self { program, neighbours: Neighbours::Some }
+    }
+}
+
 /// A gateway whose listeners are bound.
 pub struct Gateway {
     app: Arc<App>,
@@ -58,14 +93,15 @@ pub struct Gateway {
     admin: Option<Listener>,
     drain_timeout: Duration,
     tasks: TaskTracker,
+    keeper: Keeper,
 }
 
 impl Gateway {
-    /// Binds the listeners of a configuration.
+    /// Binds the listeners of a configuration, and starts the guardian.
     ///
     /// # Errors
-    /// When an address cannot be bound, or a key file cannot be read.
-    pub async fn bind(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+    /// When an address cannot be bound, a key file cannot be read, or the guardian cannot be started.
+    pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
         let auth = Authenticator::new(&config.auth)?;
         let limits = Limits::from(&config.http);
         let public = bind(config.http.listen, "http.listen", limits).await?;
@@ -75,9 +111,13 @@ impl Gateway {
             }
             None => None,
         };
+        let Host { program, neighbours } = host;
+        let (keeper, guardian) =
+            Keeper::start(program.clone(), neighbours).map_err(|error| StartError::Guardian { program, error })?;
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
         let settings = Settings {
+            guardian: guardian.clone(),
             sessions: config.sessions.clone(),
             stream: stream::Limits { messages: config.http.stream_messages, bytes: config.http.stream_bytes },
             slow_client_timeout: config.http.slow_client_timeout,
@@ -89,11 +129,12 @@ impl Gateway {
             directory: Directory::new(&config),
             sessions: Arc::new(sessions),
             metrics,
+            guardian,
             shutdown,
             jwt: config.auth.jwt,
             http: config.http,
         };
-        Ok(Self { app: Arc::new(app), public, admin, drain_timeout: config.drain_timeout, tasks })
+        Ok(Self { app: Arc::new(app), public, admin, drain_timeout: config.drain_timeout, tasks, keeper })
     }
 
     /// Where the public listener is.
@@ -108,7 +149,9 @@ impl Gateway {
 
     /// Serves until the shutdown, then drains. When it returns, every child is gone.
     pub async fn run(self) {
-        let Self { app, public, admin, drain_timeout, tasks } = self;
+        let Self { app, public, admin, drain_timeout, tasks, keeper } = self;
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(keeper.run(stop.clone()));
         let shutdown = app.shutdown.clone();
         tracing::info!(address = %public.address(), "serving");
         let connections = TaskTracker::new();
@@ -122,6 +165,11 @@ impl Gateway {
         let open = app.metrics.connections.clone();
         public.serve(router(Arc::clone(&app)), shutdown.clone(), connections.clone(), open).await;
         drain(&app, drain_timeout, &tasks, &connections).await;
+        // Only now: a drain gives children time, and the guardian has none.
+        stop.cancel();
+        if let Err(error) = keeper.await {
+            tracing::error!(%error, "the guardian was not ended in order; it ends with this process");
+        }
         tracing::info!("stopped");
     }
 }

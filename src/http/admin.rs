@@ -26,6 +26,13 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
 
 /// `/metrics`: OpenMetrics text.
 pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
+    match app.guardian.census().await {
+        Ok(census) => {
+            app.metrics.processes_owned.set(as_gauge(census.owned));
+            app.metrics.processes_found.set(as_gauge(census.found));
+        }
+        Err(error) => tracing::error!(%error, "processes cannot be counted"),
+    }
     match app.metrics.render() {
         Ok(text) => {
             let mut reply = Response::new(Body::from(text));
@@ -35,4 +42,8 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics could not be written: {error}")),
     }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

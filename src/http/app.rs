@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Authenticator;
 use crate::config::{Http, Jwt};
+use crate::process::Guardian;
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -21,6 +22,8 @@ pub struct App {
     pub directory: Directory,
     /// The sessions.
     pub sessions: Arc<Registry>,
+    /// What starts children, and knows how many processes there are.
+    pub guardian: Guardian,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the gateway is stopping.

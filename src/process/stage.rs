@@ -7,12 +7,13 @@
 //! closes, is success; anything else is a [`Fault`]. An exec in place of a spawn keeps the process id, so that whoever
 //! started the stage is the program's parent.
 
+use std::borrow::Cow;
 use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
@@ -28,15 +29,15 @@ pub(super) const STREAMS: usize = 3;
 
 /// What is to be executed, and how: the body of a message to the stage, as JSON after its length (4 bytes, big-endian).
 #[derive(Serialize, Deserialize)]
-pub(super) struct Order {
+pub(super) struct Order<'a> {
     /// The file to execute.
-    pub(super) program: PathBuf,
+    pub(super) program: Cow<'a, Path>,
     /// Its arguments.
-    pub(super) args: Vec<String>,
+    pub(super) args: Cow<'a, [String]>,
     /// Its whole environment.
-    pub(super) env: Vec<(String, String)>,
+    pub(super) env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     /// Its working directory; where the gateway runs otherwise.
-    pub(super) cwd: Option<PathBuf>,
+    pub(super) cwd: Option<Cow<'a, Path>>,
 }
 
 /// A step on the way to the program.
@@ -101,8 +102,9 @@ fn become_program(socket: &mut UnixStream, parent: i32) -> Result<std::convert::
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;
     }
-    let mut command = Command::new(&order.program);
-    command.args(&order.args).env_clear().envs(order.env);
+    let mut command = Command::new(&*order.program);
+    command.args(&*order.args).env_clear();
+    command.envs(order.env.iter().map(|(key, value)| (&**key, &**value)));
     socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
     Err(Fault::at(Step::Exec)(command.exec()))
 }
@@ -121,7 +123,7 @@ fn bind(parent: i32) -> io::Result<()> {
 }
 
 /// Reads an order with the descriptors that come with its first bytes.
-fn receive(socket: &mut UnixStream) -> io::Result<(Order, Vec<OwnedFd>)> {
+fn receive(socket: &mut UnixStream) -> io::Result<(Order<'static>, Vec<OwnedFd>)> {
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

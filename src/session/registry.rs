@@ -15,6 +15,7 @@ use super::session::{Session, Surroundings};
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions, TenantId};
+use crate::process::Guardian;
 use crate::stream::Limits;
 use crate::telemetry::{Metrics, ServerMetrics};
 
@@ -41,9 +42,11 @@ pub enum Rejected {
     NoRandomness,
 }
 
-/// What the registry needs of the configuration.
+/// What the registry needs of the configuration, and of what runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What starts children.
+    pub guardian: Guardian,
     /// Limits on sessions.
     pub sessions: Sessions,
     /// Limits on each stream.
@@ -95,6 +98,7 @@ impl Registry {
         let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
         self.count(principal, tenant_limit)?;
         let surroundings = Surroundings {
+            guardian: self.settings.guardian.clone(),
             slow_client_timeout: self.settings.slow_client_timeout,
             stream_limits: self.settings.stream,
             metrics: metrics.clone(),

@@ -19,7 +19,7 @@ use super::streams::{Streams, Transport};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, parse};
-use crate::process::Origin;
+use crate::process::{Guardian, Origin};
 use crate::stream::{Exchange, Inbox, Limits, Outbox};
 use crate::telemetry::ServerMetrics;
 use crate::worker::{Ask, Failure, InFlight, Peer, Refused, Route, Spec, Unsolicited, Worker};
@@ -56,6 +56,7 @@ pub enum Received {
 /// What a session is made with, besides who and what it is for.
 #[derive(Debug, Clone)]
 pub(super) struct Surroundings {
+    pub(super) guardian: Guardian,
     pub(super) slow_client_timeout: Duration,
     pub(super) stream_limits: Limits,
     pub(super) metrics: ServerMetrics,
@@ -327,6 +328,7 @@ impl Session {
     async fn spawn(&self) -> Result<Worker, Failure> {
         let peer: Weak<dyn Peer> = self.this.clone();
         let spec = Spec {
+            guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
             origin: Origin {
                 tenant: self.principal.tenant().clone(),

@@ -20,7 +20,7 @@ use super::queue::StdinQueue;
 use super::reader::read_stdout;
 use crate::config::Server;
 use crate::jsonrpc::Envelope;
-use crate::process::{Child, Exit, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
+use crate::process::{Child, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -30,6 +30,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub struct Spec {
+    /// What starts the child.
+    pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
     /// Whose it is, for the log.
@@ -94,19 +96,12 @@ impl Worker {
     /// Spawns the child and its tasks.
     pub async fn spawn(spec: Spec) -> Result<Self, SpawnError> {
         let server = Arc::clone(&spec.server);
-        let runtime = tokio::runtime::Handle::current();
-        // Executing a program may wait for a disk: not on a thread that serves others.
-        let spawned = tokio::task::spawn_blocking(move || {
-            let _entered = runtime.enter();
-            Child::spawn(&Launch::of(&server)?)
-        });
-        let (child, pipes) = match spawned.await {
-            Ok(spawned) => spawned?,
-            Err(error) => {
-                let error = std::io::Error::other(error);
-                return Err(SpawnError::System { command: spec.server.command.clone(), error });
-            }
-        };
+        // Looking for the program may wait for a disk: not on a thread that serves others.
+        let launch = tokio::task::spawn_blocking(move || Launch::of(&server)).await.unwrap_or_else(|error| {
+            let error = std::io::Error::other(error);
+            Err(SpawnError::System { command: spec.server.command.clone(), error })
+        })?;
+        let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
         let limits = &spec.server.limits;
         let shared = Arc::new(Shared {
             multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight)),
@@ -230,16 +225,15 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
     }
-    // The pipes first: what the child said before it ended still counts. Its group dies before it is reaped, so that
-    // grandchildren do not hold the pipes open.
-    child.signal(Signal::Kill);
+    // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
+    // so that nothing of it holds the pipes open.
+    let exit = child.exited().await;
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
     [tasks.reader, tasks.writer, tasks.stderr].iter().for_each(JoinHandle::abort);
     shared.stdin.close(true);
     let pid = child.pid();
-    let exit = child.reap().inspect_err(|error| tracing::error!(pid, %error, "a child could not be reaped")).ok();
     finish(&shared, pid, exit, failure);
 }
 
@@ -319,9 +313,9 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 }
 
 /// The child is gone: counts it, fails the calls that were in flight, tells the session.
-fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure>) {
+fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>) {
     let started = shared.started.load(Ordering::Relaxed);
-    let reason = match (&failure, started, exit.is_some_and(Exit::is_success)) {
+    let reason = match (&failure, started, exit.is_success()) {
         (Some(_), true, _) => ExitReason::Stopped,
         (None, true, true) => ExitReason::Finished,
         (None, true, false) => ExitReason::Crashed,
@@ -330,10 +324,9 @@ fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
     let Origin { tenant, server, session } = &shared.origin;
-    let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
     match reason {
-        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status, "child crashed"),
-        _ => tracing::info!(%tenant, %server, %session, pid, status, "child ended"),
+        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status = %exit, "child crashed"),
+        _ => tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended"),
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
