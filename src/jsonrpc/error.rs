@@ -30,6 +30,11 @@ pub enum Code {
     UnsupportedVersion = -32022,
 }
 
+/// A response with an empty result.
+pub fn empty_response(id: &RawId) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into()
+}
+
 /// An error response. `id` is null where the request's could not be read.
 pub fn error_response(id: Option<&RawId>, code: Code, message: &str) -> Bytes {
     error_response_with_data(id, code, message, &Value::Null)

@@ -153,6 +153,10 @@ pub struct Metrics {
     responses: Family<StatusLabels, Counter>,
     /// Connections open on the public listener.
     pub connections: Gauge<i64, AtomicI64>,
+    /// Children in the gateway's table and everything below them, when it was last counted.
+    pub processes_owned: Gauge,
+    /// All processes below the gateway but for the guardian, when they were last counted.
+    pub processes_found: Gauge,
 }
 
 /// The metrics of one server, looked up once and then free of locks.
@@ -207,6 +211,12 @@ impl Default for Metrics {
             auth_failures: register!(Family::default(), "auth_failures", "Requests refused by authentication"),
             responses: register!(Family::default(), "http_responses", "HTTP responses by status"),
             connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
+            processes_owned: register!(Gauge::default(), "processes_owned", "Children and everything below them"),
+            processes_found: register!(
+                Gauge::default(),
+                "processes_found",
+                "Processes below the gateway but for the guardian: more than owned were left behind"
+            ),
             registry,
         }
     }

@@ -43,18 +43,18 @@ impl Failure {
     }
 
     /// The child ended, `started` or before it had answered `initialize`.
-    pub fn exited(server: &ServerName, exit: Option<Exit>, started: bool, stderr: Vec<String>, noise: u64) -> Self {
-        let how = exit.map_or_else(|| "for an unknown reason".to_owned(), |exit| format!("with {exit}"));
+    pub fn exited(server: &ServerName, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
         let mut failure = if started {
             let text = format!(
-                "the server \"{server}\" ended {how} while the call was in flight; it is started again with the next call"
+                "the server \"{server}\" ended with {exit} while the call was in flight; it is started again with the next call"
             );
             Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", text) }
         } else {
-            let text = format!("the server \"{server}\" did not start: it ended {how} before it answered initialize");
+            let text =
+                format!("the server \"{server}\" did not start: it ended with {exit} before it answered initialize");
             Self::new(Code::ServerUnavailable, "server_start_failed", text)
         };
-        failure.exit = exit;
+        failure.exit = Some(exit);
         failure.with_output(stderr, noise)
     }
 

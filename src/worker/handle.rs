@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
 use super::lease::{Lease, deliver};
+use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) kill: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) exit: OnceLock<ExitReason>,
+    /// Why the child went, known before any call fails of it.
+    pub(super) failure: OnceLock<Failure>,
     pub(super) pid: OnceLock<u32>,
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
@@ -89,6 +92,7 @@ impl Shared {
             kill: spec.kill,
             ended: CancellationToken::new(),
             exit: OnceLock::new(),
+            failure: OnceLock::new(),
             pid: OnceLock::new(),
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
@@ -195,7 +199,7 @@ impl Worker {
         let answer = lease.ask(message, self.0.server.limits.start_timeout).await?;
         if protocol_version(&answer).is_some() {
             let _ = self.0.opened.set(answer.clone());
-            self.0.settled.cancel();
+            self.settle();
         }
         Ok(answer)
     }
@@ -220,6 +224,11 @@ impl Worker {
         self.0.multiplexer.lock().load()
     }
 
+    /// What its lists were like when they were last asked for.
+    pub fn lists(&self) -> Lists {
+        self.0.multiplexer.lock().lists()
+    }
+
     /// Calls it has had.
     pub fn calls(&self) -> u64 {
         self.0.multiplexer.lock().total()
@@ -233,6 +242,11 @@ impl Worker {
     /// Waits until the child has answered `initialize`.
     pub(super) async fn settled(&self) {
         self.0.settled.cancelled().await;
+    }
+
+    /// Its start is over as far as it can be.
+    pub(super) fn settle(&self) {
+        self.0.settled.cancel();
     }
 
     /// Stops the child if nothing is in flight; from then on it takes no call.
@@ -282,6 +296,11 @@ impl Worker {
     /// Whether both are handles to the same child.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Why the child went, or is about to go.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.failure.get().cloned()
     }
 
     /// Stops the child: closes stdin, waits, TERM, waits, KILL. Returns at once.

@@ -15,7 +15,7 @@ use super::error::Failure;
 use super::handle::{Shared, Worker};
 use super::reader::read_stdout;
 use crate::config::Server;
-use crate::process::{Child, Exit, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr};
+use crate::process::{Child, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr};
 use crate::telemetry::{ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -25,6 +25,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub struct Spec {
+    /// What starts the child.
+    pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
     /// Whose it is, for the log.
@@ -42,19 +44,12 @@ pub struct Spec {
 /// Spawns a child and its tasks.
 pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let server = Arc::clone(&spec.server);
-    let runtime = tokio::runtime::Handle::current();
-    // Executing a program may wait for a disk: not on a thread that serves others.
-    let spawned = tokio::task::spawn_blocking(move || {
-        let _entered = runtime.enter();
-        Child::spawn(&Launch::of(&server)?)
-    });
-    let (child, pipes) = match spawned.await {
-        Ok(spawned) => spawned?,
-        Err(error) => {
-            let error = std::io::Error::other(error);
-            return Err(SpawnError::System { command: spec.server.command.clone(), error });
-        }
-    };
+    // Looking for the program may wait for a disk: not on a thread that serves others.
+    let launch = tokio::task::spawn_blocking(move || Launch::of(&server)).await.unwrap_or_else(|error| {
+        let error = std::io::Error::other(error);
+        Err(SpawnError::System { command: spec.server.command.clone(), error })
+    })?;
+    let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
     let tasks = spec.tasks.clone();
     let shared = Arc::new(Shared::new(spec));
     shared.metrics.spawned.inc();
@@ -99,16 +94,15 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
     }
-    // The pipes first: what the child said before it ended still counts. Its group dies before it is reaped, so that
-    // grandchildren do not hold the pipes open.
-    child.signal(Signal::Kill);
+    // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
+    // so that nothing of it holds the pipes open.
+    let exit = child.exited().await;
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
     [tasks.reader, tasks.writer, tasks.stderr].iter().for_each(JoinHandle::abort);
     shared.stdin.close(true);
     let pid = child.pid();
-    let exit = child.reap().inspect_err(|error| tracing::error!(pid, %error, "a child could not be reaped")).ok();
     finish(&shared, pid, exit, failure, asked_to);
 }
 
@@ -155,7 +149,8 @@ fn expire(shared: &Shared) -> Option<Failure> {
     };
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise)
+        let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
+        shared.failure.get_or_init(|| failure).clone()
     });
     for call in &expired.calls {
         tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
@@ -189,9 +184,9 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 }
 
 /// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
-fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure>, asked_to: bool) {
+fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked_to: bool) {
     let started = shared.is_opened();
-    let reason = match (started, asked_to, exit.is_some_and(Exit::is_success)) {
+    let reason = match (started, asked_to, exit.is_success()) {
         (_, true, _) => ExitReason::Stopped,
         (false, false, _) => ExitReason::StartFailed,
         (true, false, true) => ExitReason::Finished,
@@ -200,15 +195,15 @@ fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
     match reason {
-        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status, "child crashed"),
-        _ => tracing::info!(%tenant, %server, %session, pid, status, "child ended"),
+        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status = %exit, "child crashed"),
+        _ => tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended"),
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
         Failure::exited(server, exit, started, shared.stderr.lines(), noise)
     });
+    let failure = shared.failure.get_or_init(|| failure);
     let left = shared.multiplexer.lock().drain();
     shared.give_up(left, |_| failure.clone());
     let _ = shared.exit.set(reason);

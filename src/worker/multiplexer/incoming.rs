@@ -56,6 +56,9 @@ impl Multiplexer {
             let expected = self.unheeded.remove(&number);
             return if expected { Incoming::Ignore } else { Incoming::Drop(DropReason::UnknownId) };
         };
+        if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
+            self.lists.note(call.method, result);
+        }
         let mut waiting = Vec::new();
         if self.is_shared {
             if let Some(uri) = call.subscribing.take() {

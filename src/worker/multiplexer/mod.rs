@@ -23,8 +23,9 @@ use params::{Params, progress_token, text};
 use sharing::{Counted, Level, Owners, Subscriptions, Waiting};
 
 use super::error::Refused;
+use super::lists::Lists;
 use super::peer::InFlight;
-use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, one_line, splice};
+use crate::jsonrpc::{Code, Envelope, RawId, Splice, empty_response, error_response, one_line, splice};
 use crate::stream::Exchange;
 use crate::telemetry::method_label;
 
@@ -44,6 +45,8 @@ pub(super) struct Call {
     /// The URI, while a shared child is asked for the first subscription to it.
     subscribing: Option<String>,
     progress_token: Option<RawId>,
+    /// Whether it asks for the first page of a list.
+    is_first_page: bool,
     deadline: Instant,
     timeout: Duration,
 }
@@ -113,6 +116,7 @@ pub(super) struct Multiplexer {
     level: Option<Level>,
     tasks: Owners,
     elicitations: Owners,
+    lists: Lists,
     max_in_flight: usize,
     total: u64,
     is_closed: bool,
@@ -132,6 +136,7 @@ impl Multiplexer {
             level: None,
             tasks: Owners::default(),
             elicitations: Owners::default(),
+            lists: Lists::default(),
             max_in_flight,
             total: 0,
             is_closed: false,
@@ -142,6 +147,11 @@ impl Multiplexer {
     pub(super) fn close_if_idle(&mut self) -> bool {
         self.is_closed |= self.is_idle();
         self.is_closed
+    }
+
+    /// What its lists were like.
+    pub(super) fn lists(&self) -> Lists {
+        self.lists.clone()
     }
 
     /// Calls so far.
@@ -249,6 +259,7 @@ impl Multiplexer {
             is_initialize: method == "initialize",
             subscribing,
             progress_token: token.and_then(RawId::new),
+            is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
@@ -260,7 +271,7 @@ impl Multiplexer {
     fn share(&mut self, peer: PeerId, ask: &Ask<'_>, method: &str, id: &RawId) -> Shared {
         let params = || Params::read(ask.envelope.params);
         let waiting = || Waiting { peer, id: id.clone(), exchange: Arc::clone(ask.exchange) };
-        let done = || Shared::Local(empty_result(id));
+        let done = || Shared::Local(empty_response(id));
         match method {
             "ping" => done(),
             "resources/subscribe" => match text(params().uri) {
@@ -457,10 +468,6 @@ impl Call {
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
-}
-
-fn empty_result(id: &RawId) -> Bytes {
-    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into()
 }
 
 fn refusal(id: &RawId, text: &str) -> Bytes {

@@ -30,10 +30,10 @@ impl Level {
 
 /// Someone who waits for the answer to a request that another has sent already.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) peer: PeerId,
-    pub(super) id: RawId,
-    pub(super) exchange: Arc<Exchange>,
+pub(in crate::worker) struct Waiting {
+    pub(in crate::worker) peer: PeerId,
+    pub(in crate::worker) id: RawId,
+    pub(in crate::worker) exchange: Arc<Exchange>,
 }
 
 /// One URI that sessions subscribe to.

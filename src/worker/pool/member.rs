@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::auth::Principal;
 use crate::config::TenantId;
@@ -35,7 +34,6 @@ pub(super) struct Spare {
     pub(super) worker: Worker,
     /// What it has been opened for, if it has.
     pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) since: Instant,
 }
 
 /// Everything that a pool has.
@@ -126,7 +124,10 @@ impl Shelf {
         self.spares.retain(|spare| !spare.worker.is(worker));
     }
 
-    pub(super) fn stop_spares(&mut self) {
-        self.spares.drain(..).for_each(|spare| spare.worker.stop());
+    /// Stops every child.
+    pub(super) fn stop_all(&mut self) {
+        self.spares.clear();
+        self.members.clear();
+        self.workers.iter().for_each(Worker::stop);
     }
 }

@@ -13,10 +13,9 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::error::Failure;
 use super::handle::Worker;
@@ -53,6 +52,18 @@ pub struct Granted {
     pub lease: Lease,
     /// The answer to `initialize`, under whatever id. It may be an error: then the child is of no use.
     pub answer: Bytes,
+}
+
+/// An attempt to start a child, which a half-open circuit waits for.
+struct Attempt<'a> {
+    breaker: &'a Breaker<TenantId>,
+    tenant: Option<&'a TenantId>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.tenant.inspect(|tenant| self.breaker.abandoned(tenant));
+    }
 }
 
 /// The children of one server.
@@ -100,7 +111,9 @@ impl Pool {
     /// The child does not start, the pool is full, or the server keeps crashing.
     pub async fn lease(&self, applicant: &Applicant) -> Result<Granted, Failure> {
         let result = if self.is_exclusive() { self.lease_own(applicant).await } else { self.lease_shared(applicant).await };
-        self.shelf.lock().wanted = Some(applicant.initialize.clone());
+        if result.is_ok() {
+            self.shelf.lock().wanted = Some(applicant.initialize.clone());
+        }
         self.changed.notify_one();
         result
     }
@@ -213,16 +226,24 @@ impl Pool {
     /// Starts a new child under the ceiling, as soon as the circuit breaker lets it.
     async fn start(&self, applicant: &Applicant) -> Result<Worker, Failure> {
         let tenant = applicant.principal.tenant();
-        match self.breaker.admit(tenant, Instant::now()) {
-            Admission::After(pause) => tokio::time::sleep(pause).await,
+        let pause = match self.breaker.admit(tenant, Instant::now()) {
+            Admission::After(pause) => pause,
             Admission::Refused(retry) => return Err(Failure::crash_loop(&self.server.name, retry)),
-        }
+        };
+        // Whoever leaves before there is a child has tried nothing.
+        let mut attempt = Attempt { breaker: &self.breaker, tenant: Some(tenant) };
+        tokio::time::sleep(pause).await;
         let slot = match self.slots.try_take() {
             Some(slot) => slot,
             None => self.wait_for_slot(tenant).await?,
         };
+        if applicant.is_replay {
+            self.metrics.restarts.inc();
+        }
         let origin = Origin::new(tenant, &self.server.name, &applicant.session);
-        self.spawn(slot, origin, Some(tenant.clone())).await
+        let spawned = self.spawn(slot, origin, Some(tenant.clone())).await;
+        attempt.tenant = None;
+        spawned
     }
 
     /// The ceiling is reached: something that nobody uses makes room, or the session waits its turn.
@@ -230,10 +251,8 @@ impl Pool {
         let before = Instant::now();
         self.shelf.lock().make_room();
         let pool = &self.server.pool;
-        self.slots.take(tenant, pool.queue_timeout).await.ok_or_else(|| {
-            self.breaker.abandoned(tenant);
-            Failure::pool_full(&self.server.name, pool.max_children, before.elapsed())
-        })
+        let slot = self.slots.take(tenant, pool.queue_timeout).await;
+        slot.ok_or_else(|| Failure::pool_full(&self.server.name, pool.max_children, before.elapsed()))
     }
 
     /// Spawns a child, a few at a time over all servers, and watches over its end.
@@ -241,6 +260,7 @@ impl Pool {
         let stopped = || Failure::stopped(&self.server.name);
         let permit = Arc::clone(&self.surroundings.spawning).acquire_owned().await.map_err(|_| stopped())?;
         let spec = Spec {
+            guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
             origin,
             slow_client_timeout: self.surroundings.slow_client_timeout,
@@ -257,6 +277,9 @@ impl Pool {
             failure
         })?;
         self.shelf.lock().workers.push(worker.clone());
+        if self.surroundings.draining.is_cancelled() {
+            worker.stop();
+        }
         if let Some(this) = self.this.upgrade() {
             let watched = worker.clone();
             self.surroundings.tasks.spawn(async move {
@@ -281,9 +304,11 @@ impl Pool {
         }
         drop(permit);
         let reason = worker.ended().await;
-        if matches!(reason, Some(ExitReason::Crashed | ExitReason::StartFailed)) {
-            let tenant = tenant.or_else(|| worker.shared().origin.tenant());
-            tenant.inspect(|tenant| self.breaker.crashed(tenant, Instant::now()));
+        if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
+            match reason {
+                Some(ExitReason::Crashed | ExitReason::StartFailed) => self.breaker.crashed(&tenant, Instant::now()),
+                Some(ExitReason::Stopped | ExitReason::Finished) | None => self.breaker.abandoned(&tenant),
+            }
         }
         self.shelf.lock().forget(&worker);
         drop(slot);
@@ -301,6 +326,6 @@ impl Pool {
             self.recycle();
             self.replenish();
         }
-        self.shelf.lock().stop_spares();
+        self.shelf.lock().stop_all();
     }
 }

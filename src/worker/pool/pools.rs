@@ -11,11 +11,14 @@ use tokio_util::task::TaskTracker;
 
 use super::Pool;
 use crate::config::{Server, ServerName};
+use crate::process::Guardian;
 use crate::telemetry::Metrics;
 
 /// What all pools have in common.
 #[derive(Clone)]
 pub struct Surroundings {
+    /// What starts children.
+    pub guardian: Guardian,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Permits for children that are being started.

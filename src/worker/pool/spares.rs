@@ -58,6 +58,10 @@ impl Pool {
         let worker = self.spawn(slot, Origin::unowned(&self.server.name), None).await.ok()?;
         let wanted = self.shelf.lock().wanted.clone();
         let mut fingerprint = None;
+        if wanted.is_none() {
+            // What the first client will ask for is not known: the child waits unopened.
+            worker.settle();
+        }
         if let Some(initialize) = wanted {
             let opening = Opening::of_gateway(&initialize, !self.is_exclusive());
             let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
@@ -70,7 +74,7 @@ impl Pool {
             }
             fingerprint = Some(of_session(&initialize, opening.fingerprint, self.is_exclusive()));
         }
-        Some(Spare { worker, fingerprint, since: Instant::now() })
+        Some(Spare { worker, fingerprint })
     }
 
     /// A server that does not start is not tried over and over for nobody.
