@@ -34,6 +34,7 @@ impl ClientHandler for Listener {
 }
 
 /// Starts `sluice run` around the built-in server, and gives it with its Streamable HTTP URL.
+#[expect(clippy::disallowed_methods, reason = "the lines are those that our own binary prints")]
 async fn gateway(workspace: &std::path::Path) -> (Child, String) {
     let mut gateway = Command::new(SLUICE)
         .args(["run", "--listen", "127.0.0.1:0", "--", SLUICE, "stdio-demo", "--workspace"])
