@@ -146,7 +146,15 @@ impl Gateway {
             jwt: config.auth.jwt,
             http: config.http,
         };
-        Ok(Self { app: Arc::new(app), public, admin, drain_timeout: config.drain_timeout, tasks, stop_children, keeper })
+        Ok(Self {
+            app: Arc::new(app),
+            public,
+            admin,
+            drain_timeout: config.drain_timeout,
+            tasks,
+            stop_children,
+            keeper,
+        })
     }
 
     /// Where the public listener is.

@@ -57,7 +57,8 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
     root.finish();
-    let config = Config { http, admin, log, drain_timeout, spawn_concurrency, sessions, auth, tenants, servers, default_server };
+    let config =
+        Config { http, admin, log, drain_timeout, spawn_concurrency, sessions, auth, tenants, servers, default_server };
     whole(reading, &config);
     config
 }

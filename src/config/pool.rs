@@ -65,11 +65,15 @@ pub(super) fn read(mut section: Section<'_>) -> Pool {
 
 fn contradictions(s: &Section<'_>, pool: &Pool) {
     if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_spare {
-        let text = format!("{} is more than max_spare ({}); lower it, or raise max_spare", pool.min_spare, pool.max_spare);
+        let text =
+            format!("{} is more than max_spare ({}); lower it, or raise max_spare", pool.min_spare, pool.max_spare);
         s.problem(if s.has("min_spare") { "min_spare" } else { "max_spare" }, text);
     }
     if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_children {
-        let text = format!("{} is more than max_children ({}); lower it, or raise max_children", pool.min_spare, pool.max_children);
+        let text = format!(
+            "{} is more than max_children ({}); lower it, or raise max_children",
+            pool.min_spare, pool.max_children
+        );
         s.problem(if s.has("min_spare") { "min_spare" } else { "max_children" }, text);
     }
     if pool.mode != PoolMode::Dynamic {
@@ -80,7 +84,10 @@ fn contradictions(s: &Section<'_>, pool: &Pool) {
         }
     }
     if pool.replicas > pool.max_children {
-        let text = format!("{} is more than max_children ({}); lower it, or raise max_children", pool.replicas, pool.max_children);
+        let text = format!(
+            "{} is more than max_children ({}); lower it, or raise max_children",
+            pool.replicas, pool.max_children
+        );
         s.problem("replicas", text);
     }
 }
@@ -98,7 +105,10 @@ pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
         open: s.duration("open", default.open, MS..=DAY),
     };
     if restart.backoff_min > restart.backoff_max && s.reading.problems() == before {
-        let text = format!("{:?} is more than backoff_max ({:?}); lower it, or raise backoff_max", restart.backoff_min, restart.backoff_max);
+        let text = format!(
+            "{:?} is more than backoff_max ({:?}); lower it, or raise backoff_max",
+            restart.backoff_min, restart.backoff_max
+        );
         s.problem(if s.has("backoff_min") { "backoff_min" } else { "backoff_max" }, text);
     }
     section.finish();

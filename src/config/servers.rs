@@ -147,11 +147,7 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
     let limits = ChildLimits {
         start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
         call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
-        harakiri: if s.has("harakiri") {
-            Some(s.duration("harakiri", DAY, MS..=DAY))
-        } else {
-            default.harakiri
-        },
+        harakiri: if s.has("harakiri") { Some(s.duration("harakiri", DAY, MS..=DAY)) } else { default.harakiri },
         stdin_grace: s.duration("stdin_grace", default.stdin_grace, Duration::ZERO..=TEN_MINUTES),
         term_grace: s.duration("term_grace", default.term_grace, Duration::ZERO..=TEN_MINUTES),
         max_line: s.bytes("max_line", default.max_line, KIB..=GIB),

@@ -73,7 +73,16 @@ impl Session {
     ) -> Arc<Self> {
         let state = Mutex::new(State { last_used: Some(Instant::now()), ..State::default() });
         let ended = CancellationToken::new();
-        Arc::new_cyclic(|this| Self { id, principal, server, transport, surroundings, state, ended, this: this.clone() })
+        Arc::new_cyclic(|this| Self {
+            id,
+            principal,
+            server,
+            transport,
+            surroundings,
+            state,
+            ended,
+            this: this.clone(),
+        })
     }
 
     /// Its id.
@@ -164,9 +173,7 @@ impl Session {
         exchange: &Arc<Exchange>,
     ) -> Result<(), Refused> {
         match envelope.kind {
-            Kind::Request => {
-                lease.call(&Ask { message, envelope, exchange, timeout: self.server.limits.call_timeout })
-            }
+            Kind::Request => lease.call(&Ask { message, envelope, exchange, timeout: self.server.limits.call_timeout }),
             Kind::Notification => lease.notify(message, envelope),
             Kind::Response => lease.answer(message, envelope),
         }
@@ -265,10 +272,13 @@ impl Peer for Session {
 /// Before `initialize` there is no child to ask: only a ping is answered (2025-11-25, "Lifecycle").
 fn before_initialize(envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
     if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
-        answer(exchange, match envelope.method.as_deref() {
-            Some("ping") => empty_response(&id),
-            _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
-        });
+        answer(
+            exchange,
+            match envelope.method.as_deref() {
+                Some("ping") => empty_response(&id),
+                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
+            },
+        );
     }
     Received::Accepted
 }

@@ -86,12 +86,17 @@ impl Failure {
         let value: Value = serde_json::from_slice(answer).unwrap_or_default();
         let why = value.pointer("/error/message").and_then(Value::as_str).unwrap_or("no protocolVersion in its answer");
         let why: String = why.chars().take(500).collect();
-        Self::new(Code::ServerUnavailable, "server_refused", format!("the server \"{server}\" refused initialize: {why}"))
+        Self::new(
+            Code::ServerUnavailable,
+            "server_refused",
+            format!("the server \"{server}\" refused initialize: {why}"),
+        )
     }
 
     /// A call took so long that the child was ended for it.
     pub fn harakiri(server: &ServerName, after: Duration) -> Self {
-        let text = format!("a call to the server \"{server}\" overran {after:?} (limits.harakiri), and the server was ended");
+        let text =
+            format!("a call to the server \"{server}\" overran {after:?} (limits.harakiri), and the server was ended");
         Self { retryable: true, ..Self::new(Code::Timeout, "harakiri", text) }
     }
 
@@ -109,7 +114,11 @@ impl Failure {
         let text = format!(
             "the server \"{server}\" has all its {max_children} children in use (pool.max_children), and none became free within {waited:.1?}; try again in a moment"
         );
-        Self { retryable: true, retry_after: Some(Duration::from_secs(1)), ..Self::new(Code::Overloaded, "pool_full", text) }
+        Self {
+            retryable: true,
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Overloaded, "pool_full", text)
+        }
     }
 
     /// When to try again, where a limit stands in the way.

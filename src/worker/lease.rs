@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
+use super::handle::{Shared, Worker};
 use super::multiplexer::{Ask, Outgoing, PeerId};
 use super::peer::Peer;
-use super::handle::{Shared, Worker};
 use crate::jsonrpc::{Envelope, parse};
 use crate::stream::{Exchange, Limits, Outbox};
 use crate::telemetry::{Direction, DropReason};

@@ -61,7 +61,8 @@ impl Fingerprint {
 }
 
 fn params(message: &[u8]) -> Value {
-    let params = parse(message).ok().and_then(|envelope| envelope.params.and_then(|text| serde_json::from_str(text).ok()));
+    let params =
+        parse(message).ok().and_then(|envelope| envelope.params.and_then(|text| serde_json::from_str(text).ok()));
     params.unwrap_or_default()
 }
 
@@ -85,7 +86,10 @@ mod tests {
     #[test]
     fn the_same_wishes_have_the_same_fingerprint() {
         let of = |c: &str, v: &str, n: &str| Opening::of_gateway(&initialize(c, v, n), true).fingerprint;
-        assert_eq!(of(r#"{"sampling":{},"elicitation":{}}"#, "1", "a"), of(r#"{"elicitation":{},"sampling":{}}"#, "1", "b"));
+        assert_eq!(
+            of(r#"{"sampling":{},"elicitation":{}}"#, "1", "a"),
+            of(r#"{"elicitation":{},"sampling":{}}"#, "1", "b")
+        );
         assert_eq!(of(r#"{"roots":{"listChanged":true}}"#, "1", "a"), of("{}", "1", "a"));
         assert_ne!(of(r#"{"sampling":{}}"#, "1", "a"), of("{}", "1", "a"));
         assert_ne!(of("{}", "1", "a"), of("{}", "2", "a"));

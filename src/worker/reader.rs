@@ -92,7 +92,8 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
             for peer in peers {
                 delivered |= pass_on(shared, peer, kind, &message).await;
             }
-            let refusal = number.filter(|_| !delivered).and_then(|number| shared.multiplexer.lock().undelivered(number));
+            let refusal =
+                number.filter(|_| !delivered).and_then(|number| shared.multiplexer.lock().undelivered(number));
             if let Some(refusal) = refusal {
                 shared.send(refusal);
             }

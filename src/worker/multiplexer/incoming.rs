@@ -49,7 +49,8 @@ impl Multiplexer {
     }
 
     fn answer(&mut self, message: &Bytes, envelope: &Envelope<'_>) -> Incoming {
-        let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(RawId::new).and_then(|id| id.as_u64())) else {
+        let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(RawId::new).and_then(|id| id.as_u64()))
+        else {
             return Incoming::Drop(DropReason::UnknownId);
         };
         let Some(mut call) = self.calls.remove(&number) else {

@@ -7,8 +7,6 @@
 mod incoming;
 mod params;
 mod sharing;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -360,7 +358,12 @@ impl Multiplexer {
     }
 
     /// The client answers a request of the server: the frame for the child, or `None` if this session was not asked.
-    pub(super) fn answered_by_client(&mut self, peer: PeerId, message: &[u8], envelope: &Envelope<'_>) -> Option<Bytes> {
+    pub(super) fn answered_by_client(
+        &mut self,
+        peer: PeerId,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+    ) -> Option<Bytes> {
         let id = envelope.id?;
         let number = RawId::new(id)?.as_u64()?;
         if self.asked.get(&number)?.peer != peer {

@@ -70,7 +70,8 @@ pub(super) fn created_task(result: &str) -> Option<String> {
         #[serde(borrow)]
         task: &'a RawValue,
     }
-    let created: Created<'_> = Some(result).filter(|text| mentions(text, "taskId")).and_then(|t| serde_json::from_str(t).ok())?;
+    let created: Created<'_> =
+        Some(result).filter(|text| mentions(text, "taskId")).and_then(|t| serde_json::from_str(t).ok())?;
     text(Params::read(Some(created.task.get())).task_id)
 }
 

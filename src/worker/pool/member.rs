@@ -61,7 +61,12 @@ impl Member {
 
 impl Shelf {
     /// The member with the fewest sessions, if there are as many as there should be; `None` if one more is wanted.
-    pub(super) fn least_busy(&mut self, scope: &Scope, fingerprint: &Fingerprint, replicas: usize) -> Option<Arc<Member>> {
+    pub(super) fn least_busy(
+        &mut self,
+        scope: &Scope,
+        fingerprint: &Fingerprint,
+        replicas: usize,
+    ) -> Option<Arc<Member>> {
         self.members.retain(|member| member.worker().is_none_or(|worker| worker.is_alive()));
         let fits = |member: &&Arc<Member>| member.scope == *scope && member.fingerprint == *fingerprint;
         let fitting = self.members.iter().filter(fits);

@@ -110,7 +110,8 @@ impl Pool {
     /// # Errors
     /// The child does not start, the pool is full, or the server keeps crashing.
     pub async fn lease(&self, applicant: &Applicant) -> Result<Granted, Failure> {
-        let result = if self.is_exclusive() { self.lease_own(applicant).await } else { self.lease_shared(applicant).await };
+        let result =
+            if self.is_exclusive() { self.lease_own(applicant).await } else { self.lease_shared(applicant).await };
         if result.is_ok() {
             self.shelf.lock().wanted = Some(applicant.initialize.clone());
         }
@@ -198,7 +199,12 @@ impl Pool {
         });
     }
 
-    async fn start_shared(&self, applicant: &Applicant, message: &[u8], fingerprint: &Fingerprint) -> Result<Worker, Failure> {
+    async fn start_shared(
+        &self,
+        applicant: &Applicant,
+        message: &[u8],
+        fingerprint: &Fingerprint,
+    ) -> Result<Worker, Failure> {
         let spare = self.shelf.lock().take_spare(fingerprint);
         let worker = match spare {
             Some(spare) => spare,

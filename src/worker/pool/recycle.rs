@@ -36,10 +36,12 @@ impl Pool {
         if pool.max_age.is_some_and(|max| worker.age() >= max) {
             return Some("pool.max_age");
         }
-        if pool.max_rss.is_some_and(|max| worker.pid().and_then(|pid| memory.get(&pid)).is_some_and(|rss| *rss >= max)) {
+        if pool.max_rss.is_some_and(|max| worker.pid().and_then(|pid| memory.get(&pid)).is_some_and(|rss| *rss >= max))
+        {
             return Some("pool.max_rss");
         }
-        let unused = !self.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= pool.idle_timeout);
+        let unused =
+            !self.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= pool.idle_timeout);
         (unused && self.shelf.lock().is_member(worker)).then_some("pool.idle_timeout")
     }
 }

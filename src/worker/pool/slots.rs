@@ -77,6 +77,7 @@ impl Slots {
     }
 
     /// How many places are taken.
+    #[cfg(test)]
     pub(super) fn taken(&self) -> usize {
         self.state.lock().taken
     }
