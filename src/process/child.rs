@@ -153,7 +153,8 @@ impl Child {
             return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
         }
         match ward.started().await {
-            Status::Running(pid) if !answer.is_empty() => Ok((Self { ward, pid }, pipes)),
+            // One that is quick has ended by now.
+            Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => Ok((Self { ward, pid }, pipes)),
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
             _ => Err(io::Error::other(format!("ended before it was executed: {}", ward.ended().await)).into()),

@@ -5,6 +5,7 @@
 mod batch;
 mod client;
 mod fixture;
+mod guardian;
 mod harness;
 mod requests;
 mod rmcp;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -30,6 +30,7 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 /// # Errors
 /// stdin is no socket, or the system refuses what the guardian needs.
 pub fn run() -> io::Result<()> {
+    close_inherited()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -40,6 +41,18 @@ pub fn run() -> io::Result<()> {
         nursery.clear(&mut ended).await;
         served
     })
+}
+
+/// Closes what whoever started the gateway has left open in it: the children would inherit that.
+fn close_inherited() -> io::Result<()> {
+    let descriptors: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for descriptor in descriptors.into_iter().filter(|descriptor| *descriptor > libc::STDERR_FILENO) {
+        // Nothing in this process owns a descriptor yet. The one that the list was read from is closed already.
+        let _ = nix::unistd::close(descriptor);
+    }
+    Ok(())
 }
 
 /// The children, each the leader of its group. A leader is in here from its fork until it is reaped.
