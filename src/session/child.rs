@@ -181,7 +181,8 @@ impl Session {
     pub(super) fn child_exited(&self) {
         let is_ours = {
             let state = self.state.lock();
-            matches!(&state.slot, Slot::Live(lease) if !lease.is_alive())
+            // One that has answered nothing would most likely do so again: the next call tries.
+            matches!(&state.slot, Slot::Live(lease) if !lease.is_alive() && lease.worker().answered() > 0)
                 && matches!(state.handshake, Handshake::Done(_))
                 && !self.ended.is_cancelled()
         };

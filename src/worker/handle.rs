@@ -224,6 +224,11 @@ impl Worker {
         self.0.multiplexer.lock().load()
     }
 
+    /// Calls that the child has answered, `initialize` left out.
+    pub fn answered(&self) -> u64 {
+        self.0.multiplexer.lock().answered()
+    }
+
     /// What its lists were like when they were last asked for.
     pub fn lists(&self) -> Lists {
         self.0.multiplexer.lock().lists()

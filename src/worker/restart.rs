@@ -1,5 +1,6 @@
 //! When a server that crashed may be started again: at once the first time, then after growing pauses, and after too many
-//! crashes not for a while. Each tenant has its own circuit: one tenant's trouble is not another's.
+//! crashes in a row not for a while. In a row: no call was answered for the tenant in between. Each tenant has its own
+//! circuit: one tenant's trouble is not another's.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,6 +13,10 @@ use crate::config::Restart;
 #[derive(Debug, Default)]
 struct Circuit {
     crashes: VecDeque<Instant>,
+    /// Calls answered by children that have ended.
+    answered: u64,
+    /// Calls that had been answered at the latest crash.
+    progress: u64,
     open_until: Option<Instant>,
     /// Whether the one attempt of a half-open circuit is under way.
     probing: bool,
@@ -56,11 +61,21 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         Admission::After(self.settings.pause(circuit.crashes.len()))
     }
 
-    /// A child has crashed, or did not start.
-    pub(super) fn crashed(&self, key: &K, now: Instant) {
+    /// A child has ended that had answered so many calls.
+    pub(super) fn ended(&self, key: &K, answered: u64) {
+        self.circuits.lock().entry(key.clone()).or_default().answered += answered;
+    }
+
+    /// A child has crashed, or did not start. `answered` is what the others, which are alive, have answered.
+    pub(super) fn crashed(&self, key: &K, answered: u64, now: Instant) {
         let mut circuits = self.circuits.lock();
         let circuit = circuits.entry(key.clone()).or_default();
         circuit.forget_old(now, self.settings.window);
+        let progress = circuit.answered + answered;
+        if progress > circuit.progress {
+            circuit.crashes.clear();
+        }
+        circuit.progress = progress;
         circuit.crashes.push_back(now);
         let failed_probe = std::mem::take(&mut circuit.probing);
         if failed_probe || circuit.crashes.len() >= self.settings.max_crashes {
@@ -142,7 +157,7 @@ mod tests {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..4 {
             assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::After(_)));
-            breaker.crashed(&"a", Instant::now());
+            breaker.crashed(&"a", 0, Instant::now());
         }
         assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)));
         assert_eq!(breaker.admit(&"b", Instant::now()), Admission::After(Duration::ZERO));
@@ -150,7 +165,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
         assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)), "one attempt at a time");
-        breaker.crashed(&"a", Instant::now());
+        breaker.crashed(&"a", 0, Instant::now());
         assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)));
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
@@ -162,9 +177,20 @@ mod tests {
     async fn old_crashes_are_forgotten() {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..10 {
-            breaker.crashed(&1, Instant::now());
+            breaker.crashed(&1, 0, Instant::now());
             tokio::time::advance(Duration::from_secs(40)).await;
         }
         assert!(matches!(breaker.admit(&1, Instant::now()), Admission::After(_)));
+    }
+
+    #[test]
+    fn a_server_that_answers_in_between_is_in_no_loop() {
+        let breaker = Breaker::new(SETTINGS);
+        for round in 1..10 {
+            breaker.ended(&1, 1);
+            breaker.crashed(&1, 0, Instant::now());
+            breaker.crashed(&1, round, Instant::now());
+        }
+        assert_eq!(breaker.admit(&1, Instant::now()), Admission::After(Duration::ZERO));
     }
 }

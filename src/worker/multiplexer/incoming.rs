@@ -57,6 +57,7 @@ impl Multiplexer {
             let expected = self.unheeded.remove(&number);
             return if expected { Incoming::Ignore } else { Incoming::Drop(DropReason::UnknownId) };
         };
+        self.answered += u64::from(!call.is_initialize);
         if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
             self.lists.note(call.method, result);
         }

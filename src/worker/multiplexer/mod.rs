@@ -117,6 +117,7 @@ pub(super) struct Multiplexer {
     lists: Lists,
     max_in_flight: usize,
     total: u64,
+    answered: u64,
     is_closed: bool,
 }
 
@@ -137,6 +138,7 @@ impl Multiplexer {
             lists: Lists::default(),
             max_in_flight,
             total: 0,
+            answered: 0,
             is_closed: false,
         }
     }
@@ -145,6 +147,11 @@ impl Multiplexer {
     pub(super) fn close_if_idle(&mut self) -> bool {
         self.is_closed |= self.is_idle();
         self.is_closed
+    }
+
+    /// Calls that the child has answered, `initialize` left out.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// What its lists were like.

@@ -276,7 +276,7 @@ impl Pool {
         };
         let worker = spawn(spec).await.map_err(|error| {
             if let Some(tenant) = &tenant {
-                self.breaker.crashed(tenant, Instant::now());
+                self.breaker.crashed(tenant, self.answered_for(tenant), Instant::now());
             }
             let failure = Failure::spawn(&self.server.name, &error);
             tracing::warn!(server = %self.server.name, "{}", failure.message());
@@ -310,15 +310,25 @@ impl Pool {
         }
         drop(permit);
         let reason = worker.ended().await;
+        self.shelf.lock().forget(&worker);
         if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
+            self.breaker.ended(&tenant, worker.answered());
             match reason {
-                Some(ExitReason::Crashed | ExitReason::StartFailed) => self.breaker.crashed(&tenant, Instant::now()),
+                Some(ExitReason::Crashed | ExitReason::StartFailed) => {
+                    self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now());
+                }
                 Some(ExitReason::Stopped | ExitReason::Finished) | None => self.breaker.abandoned(&tenant),
             }
         }
-        self.shelf.lock().forget(&worker);
         drop(slot);
         self.changed.notify_one();
+    }
+
+    /// Calls that the children of a tenant have answered which are alive.
+    fn answered_for(&self, tenant: &TenantId) -> u64 {
+        let shelf = self.shelf.lock();
+        let theirs = |worker: &&Worker| worker.shared().origin.tenant().as_ref() == Some(tenant);
+        shelf.workers.iter().filter(theirs).map(Worker::answered).sum()
     }
 
     /// Keeps spares and recycles children, until it is stopped.
