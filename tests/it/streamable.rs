@@ -230,7 +230,7 @@ async fn hanging_up_does_not_cancel_a_call() {
     let gateway = Gateway::start(fixture("echo")).await;
     let mut client = gateway.streamable().await;
     let mut connection = gateway.connect().await;
-    let request = client.with_headers(Request::post("/mcp", call(1, "sleep", json!({"ms": 100}))));
+    let request = client.with_headers(Request::post("/mcp", call(1, "sleep", json!({"ms": 300}))));
     connection.write(&request.bytes(gateway.address)).await;
     gateway.until("the call is on its way", |metrics| metrics.sum("sluice_messages_total", "to_server") == 3.0).await;
     drop(connection);
