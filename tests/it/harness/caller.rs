@@ -13,7 +13,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, key: None, base: String::new() }
     }
 
