@@ -160,6 +160,8 @@ impl Session {
         match live {
             Some(worker) => match self.send(&worker, &message, envelope, exchange) {
                 Ok(()) => Received::Accepted,
+                // It has just ended: the next one takes the message.
+                Err(Refused::Ended) => self.receive_later(message, envelope.kind, exchange),
                 Err(refused) => Received::Refused(refused),
             },
             None => self.receive_later(message, envelope.kind, exchange),
@@ -206,20 +208,37 @@ impl Session {
         }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let worker = this.worker().await;
-            this.state.lock().waiting.leave(message.len());
             let Ok(envelope) = parse(&message) else { return };
-            let sent = match worker {
-                // A fresh child has just heard `initialized` by the replay.
-                Ok(_) if envelope.method.as_deref() == Some("notifications/initialized") => Ok(()),
-                Ok(worker) => this.send(&worker, &message, &envelope, &exchange).map_err(Failure::refused),
-                Err(failure) => Err(failure),
-            };
+            let mut sent = this.send_to_next(&message, &envelope, &exchange).await;
+            if sent.as_ref().is_err_and(Failure::is_ended) {
+                // One more try, not one for each child of a server that always ends.
+                sent = this.send_to_next(&message, &envelope, &exchange).await;
+            }
+            this.state.lock().waiting.leave(message.len());
             if let (Err(failure), Some(id)) = (sent, envelope.raw_id()) {
                 answer(&exchange, failure.response(&id));
             }
         });
         Received::Accepted
+    }
+
+    /// Sends a message once there is a child. If that ends before it takes the message, waits for its end.
+    async fn send_to_next(
+        &self,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(), Failure> {
+        let worker = self.worker().await?;
+        if envelope.method.as_deref() == Some("notifications/initialized") {
+            // A fresh child has just heard it by the replay.
+            return Ok(());
+        }
+        let sent = self.send(&worker, message, envelope, exchange);
+        if sent == Err(Refused::Ended) {
+            worker.ended().await;
+        }
+        sent.map_err(Failure::refused)
     }
 
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
@@ -251,7 +270,6 @@ impl Session {
         match answered {
             Ok((worker, answer)) => {
                 if let Some(version) = protocol_version(&answer) {
-                    worker.mark_started();
                     state.handshake = Handshake::Done(Done {
                         initialize: message.clone(),
                         initialized: None,
@@ -284,7 +302,11 @@ impl Session {
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
         let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: self.server.limits.start_timeout };
-        worker.call(&ask).map_err(Failure::refused)?;
+        if let Err(refused) = worker.call(&ask) {
+            // It ended before it could be spoken to: how, is known in a moment.
+            worker.ended().await;
+            return Err(worker.failure().unwrap_or_else(|| Failure::refused(refused)));
+        }
         loop {
             let item = inbox.next().await.ok_or_else(ended)?;
             if item.answer {
@@ -383,7 +405,6 @@ impl Session {
         if protocol_version(&answer).is_none() {
             return Err(worker.failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
         }
-        worker.mark_started();
         if let Some(initialized) = &done.initialized
             && let Ok(envelope) = parse(initialized)
         {

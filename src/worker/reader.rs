@@ -83,6 +83,9 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     match incoming {
         Incoming::Answer(call, message) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
+            if call.is_initialize && !envelope.is_error {
+                shared.mark_started();
+            }
             let outbox = call.exchange.outbox();
             if !deliver(shared, outbox, message.len(), || call.exchange.answer(message.clone())).await {
                 call.exchange.settle();

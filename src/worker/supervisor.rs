@@ -77,6 +77,11 @@ impl Shared {
         }
     }
 
+    /// The child has answered `initialize`: from now on its end is a crash, and no failed start.
+    pub(super) fn mark_started(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn count_noise(&self, bytes: usize) {
         let lines = self.noise.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.dropped(DropReason::NotJson);
@@ -175,11 +180,6 @@ impl Worker {
         self.0.stdin.push(frame)
     }
 
-    /// The child has answered `initialize`: from now on its end is a crash, and no failed start.
-    pub fn mark_started(&self) {
-        self.0.started.store(true, Ordering::Relaxed);
-    }
-
     /// Whether messages can still be sent.
     pub fn is_alive(&self) -> bool {
         !self.0.ended.is_cancelled() && !self.0.stop.is_cancelled()
@@ -233,7 +233,7 @@ fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
 /// Runs the child's whole life.
 async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     let mut tasks = start_tasks(&shared, pipes);
-    let failure = run(&shared, &child, &mut tasks.reader).await;
+    let failure = run(&shared, &child, &mut tasks).await;
     shared.stop.cancel();
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
@@ -252,14 +252,14 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
 }
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
-async fn run(shared: &Shared, child: &Child, reader: &mut JoinHandle<()>) -> Option<Failure> {
+async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failure> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = child.exited() => return None,
-            _ = &mut *reader => {
-                // A server may end by closing stdout; one that only closed it can answer nobody any more.
+            _ = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => {
+                // A server may end by closing its pipes; one that only closed them can answer nobody any more.
                 is_gone(child, shared.server.limits.stdin_grace).await;
                 return None;
             }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::{eventually, fixture_path};
 use crate::proc;
-use crate::scene::{BOTH, Client, Scene, fixture, switchable};
+use crate::scene::{BOTH, Client, Scene, fixture, program, switchable};
 
 fn assert_exited(answer: &Value) {
     let error = &answer["error"];
@@ -136,6 +137,37 @@ async fn a_child_that_closes_stdout_is_replaced() {
         let client = scene.open(wire).await;
         let answer = client.call("echo", json!({"text": "?"})).await;
         assert_exited(&answer);
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_closes_stdin_is_replaced() {
+    for wire in BOTH {
+        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {
+            "protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {"name": "deaf", "version": "1"},
+        }});
+        let folder = tempfile::tempdir().unwrap();
+        let first = folder.path().join("first");
+        let script = r#"if mkdir "$2" 2>&-; then read line; echo "$0"; exec sleep 311 <&-; fi; exec "$1" echo"#;
+        let arguments = [answer.to_string(), fixture_path().display().to_string(), first.display().to_string()];
+        let mut server = program("sh", &["-c", script, &arguments[0], &arguments[1], &arguments[2]]);
+        server.limits.stdin_grace = Duration::from_millis(100);
+        let scene = Scene::of(server).await;
+        let client = scene.open(wire).await;
+        eventually("stdin is closed", async || {
+            let processes = proc::descendants(std::process::id());
+            // Other tests have sleepers too, but none for that long.
+            processes.into_iter().find(|pid| proc::arguments(*pid).starts_with("sleep 311"))
+        })
+        .await;
+        // What is written to it shows that it is deaf. If that was `initialized`, the call has another child already.
+        let answer = client.call("echo", json!({"text": "?"})).await;
+        if answer["error"].is_object() {
+            assert_exited(&answer);
+        }
+        assert_eq!(client.text("echo", json!({"text": "heard"})).await, "heard");
         client.close().await;
         scene.finish().await;
     }

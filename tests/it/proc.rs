@@ -85,9 +85,9 @@ pub(crate) fn bytes_written(pid: u32) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
 }
 
-/// The arguments of a process.
+/// The arguments of a process; none if it has ended.
 pub(crate) fn arguments(pid: u32) -> String {
-    String::from_utf8(std::fs::read(folder(pid).join("cmdline")).unwrap()).unwrap().replace('\0', " ")
+    String::from_utf8(std::fs::read(folder(pid).join("cmdline")).unwrap_or_default()).unwrap().replace('\0', " ")
 }
 
 /// The working directory of a process.
