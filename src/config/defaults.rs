@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{
-    Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Resources, Sandbox, Server, Sessions, Tenant,
+    Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Pool, Resources, Restart, Sandbox, Server, Sessions,
+    Tenant,
 };
 use super::names::{ServerName, TenantId};
 
@@ -19,6 +20,8 @@ pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
 /// How long a drain may take unless configured.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many children are started at the same time unless configured.
+pub(super) const SPAWN_CONCURRENCY: usize = 8;
 /// The clock difference that JWT validation forgives unless configured.
 pub(super) const JWT_LEEWAY: Duration = Duration::from_secs(30);
 
@@ -61,6 +64,7 @@ impl Default for ChildLimits {
             // A cold `npx` or `uvx` downloads the server first.
             start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(10 * 60),
+            harakiri: None,
             stdin_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(3),
             max_line: 16 * MIB,
@@ -91,6 +95,8 @@ impl Server {
             isolation: Isolation::Session,
             limits: ChildLimits::default(),
             sandbox: Sandbox::default(),
+            pool: Pool::default(),
+            restart: Restart::default(),
         }
     }
 }
@@ -106,6 +112,7 @@ impl Config {
             admin: Some(ADMIN),
             log: Log::default(),
             drain_timeout: DRAIN_TIMEOUT,
+            spawn_concurrency: SPAWN_CONCURRENCY,
             sessions: Sessions::default(),
             auth: Auth::nobody(),
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant { servers: None, max_sessions: None })]),

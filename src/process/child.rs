@@ -164,7 +164,8 @@ impl Child {
             return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
         }
         match ward.started().await {
-            Status::Running(pid) if !answer.is_empty() => {
+            // One that is quick has ended by now.
+            Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
                 let kept = launch.cgroup.as_ref().map(|_| cgroup::available()).unwrap_or_default();
                 let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
                 let (cgroup, folder) = (launch.cgroup.clone(), launch.folder.clone());

@@ -12,7 +12,7 @@ use super::sandbox::Policy;
 use crate::config::{Resources, SandboxMode, Server};
 
 /// A program with all that it is given. Its environment is this and nothing else.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Launch {
     /// The command as it is configured, for messages.
     pub command: String,

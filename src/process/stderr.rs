@@ -20,15 +20,53 @@ const MAX_TAIL_LINE: usize = 512;
 /// Lines that are logged in a second.
 const LINES_A_SECOND: u32 = 200;
 
-/// Whose child it is, for log lines.
+/// Whose child it is, for log lines. A spare is nobody's until it is adopted. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The tenant that it runs for.
-    pub tenant: TenantId,
     /// The configured server.
     pub server: ServerName,
-    /// The public part of the session's id.
-    pub session: Arc<str>,
+    owner: Arc<Mutex<Owner>>,
+}
+
+#[derive(Debug, Clone)]
+struct Owner {
+    tenant: Option<TenantId>,
+    session: Arc<str>,
+}
+
+impl Origin {
+    /// A child for a session.
+    pub fn new(tenant: &TenantId, server: &ServerName, session: &str) -> Self {
+        let owner = Owner { tenant: Some(tenant.clone()), session: session.into() };
+        Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
+    }
+
+    /// A child that is nobody's yet.
+    pub fn unowned(server: &ServerName) -> Self {
+        let owner = Owner { tenant: None, session: "-".into() };
+        Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
+    }
+
+    /// It is this session's from now on.
+    pub fn adopt(&self, tenant: &TenantId, session: &str) {
+        *self.owner.lock() = Owner { tenant: Some(tenant.clone()), session: session.into() };
+    }
+
+    /// It is everybody's from now on.
+    pub fn adopt_all(&self) {
+        *self.owner.lock() = Owner { tenant: None, session: "-".into() };
+    }
+
+    /// The tenant that it runs for, if for one.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.owner.lock().tenant.clone()
+    }
+
+    /// The tenant and the public part of the session's id, as they stand in log lines.
+    pub fn names(&self) -> (String, Arc<str>) {
+        let owner = self.owner.lock();
+        (owner.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string), Arc::clone(&owner.session))
+    }
 }
 
 /// The last lines of a child's stderr.
@@ -50,12 +88,11 @@ impl StderrTail {
         if self.1 == 0 {
             return;
         }
-        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_TAIL_LINE).collect();
         let mut lines = self.0.lock();
         if lines.len() == self.1 {
             lines.pop_front();
         }
-        lines.push_back(clean);
+        lines.push_back(line.chars().take(MAX_TAIL_LINE).collect());
     }
 }
 
@@ -67,8 +104,8 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
         let ended = matches!(stderr.read_buf(&mut framer.buffer).await, Ok(0) | Err(_));
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             let line = match &frame {
-                Frame::Line(line) => String::from_utf8_lossy(line),
-                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)").into(),
+                Frame::Line(line) => clean(&String::from_utf8_lossy(line)),
+                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)"),
             };
             tail.push(&line);
             if second.elapsed() >= Duration::from_secs(1) {
@@ -95,8 +132,13 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
     }
 }
 
+/// Without control characters: a child writes neither to an operator's terminal nor to a client's.
+fn clean(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 fn log(origin: &Origin, line: &str) {
-    let Origin { tenant, server, session } = origin;
+    let (server, (tenant, session)) = (&origin.server, origin.names());
     tracing::info!(target: "sluice::child", %tenant, %server, %session, "{line}");
 }
 
@@ -108,7 +150,7 @@ mod tests {
     fn the_tail_is_bounded_and_clean() {
         let tail = StderrTail::new(2);
         for line in ["one", "two\u{1b}[31m", &"x".repeat(2000)] {
-            tail.push(line);
+            tail.push(&clean(line));
         }
         assert_eq!(tail.lines(), ["two[31m".to_owned(), "x".repeat(MAX_TAIL_LINE)]);
     }

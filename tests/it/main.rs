@@ -2,14 +2,36 @@
 //! (`harness`).
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod access;
 mod batch;
+mod binary;
+mod child_limits;
 mod client;
+mod crash;
+mod environment;
 mod fixture;
+mod framing;
 mod guardian;
 mod harness;
+mod ids;
+mod keep_alive;
+mod layers;
+mod limits;
+mod messages;
+mod metrics;
+mod proc;
 mod requests;
 mod rmcp;
 mod sandbox;
+mod scene;
+mod secrets;
+mod server_requests;
+mod shutdown;
 mod sse;
+mod start_failures;
+mod stderr;
 mod stdio_demo;
+mod stop;
 mod streamable;
+mod talk;
+mod ugly;

@@ -60,7 +60,22 @@ pub(in crate::process) enum Status {
     Running(Pid),
     /// The guardian could not start it.
     Failed(i32),
-    Ended(Exit),
+    /// With the id that it had, if it was ever started.
+    Ended(Option<Pid>, Exit),
+}
+
+impl Status {
+    fn pid(self) -> Option<Pid> {
+        match self {
+            Self::Running(pid) => Some(pid),
+            Self::Ended(pid, _) => pid,
+            Self::Asked | Self::Failed(_) => None,
+        }
+    }
+
+    fn end(self, exit: Exit) -> Self {
+        Self::Ended(self.pid(), exit)
+    }
 }
 
 /// Processes below the gateway, at one moment.
@@ -128,20 +143,23 @@ impl Guardian {
     /// Takes what the guardian said.
     pub(super) fn take(&self, report: Report) {
         let mut table = self.0.table.lock();
-        let (id, status) = match report {
-            Report::Started { id, pid } => match Pid::from_raw(pid) {
-                Some(pid) => (id, Status::Running(pid)),
-                None => return,
-            },
-            Report::Failed { id, errno } => (id, Status::Failed(errno)),
-            Report::Exited { id, status } => (id, Status::Ended(Exit::new(ExitStatus::from_raw(status)))),
-        };
-        if let Status::Running(_) = status {
-            if let Some(entry) = table.children.get(&id) {
-                entry.status.send_replace(status);
+        match report {
+            Report::Started { id, pid } => {
+                if let (Some(entry), Some(pid)) = (table.children.get(&id), Pid::from_raw(pid)) {
+                    entry.status.send_replace(Status::Running(pid));
+                }
             }
-        } else if let Some(entry) = table.children.remove(&id) {
-            entry.status.send_replace(status);
+            Report::Failed { id, errno } => {
+                if let Some(entry) = table.children.remove(&id) {
+                    entry.status.send_replace(Status::Failed(errno));
+                }
+            }
+            Report::Exited { id, status } => {
+                if let Some(entry) = table.children.remove(&id) {
+                    let exit = Exit::new(ExitStatus::from_raw(status));
+                    entry.status.send_modify(|status| *status = status.end(exit));
+                }
+            }
         }
     }
 
@@ -161,7 +179,7 @@ impl Guardian {
             // What was not asked for yet goes to the next guardian.
             let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
             if !stays {
-                entry.status.send_replace(Status::Ended(Exit::killed()));
+                entry.status.send_modify(|status| *status = status.end(Exit::killed()));
             }
             stays
         });
@@ -175,7 +193,7 @@ impl Guardian {
         let mut table = self.0.table.lock();
         table.requests.clear();
         for (_, entry) in table.children.drain() {
-            entry.status.send_replace(Status::Ended(Exit::killed()));
+            entry.status.send_modify(|status| *status = status.end(Exit::killed()));
         }
     }
 
@@ -234,18 +252,18 @@ impl Ward {
     pub(in crate::process) async fn started(&self) -> Status {
         let mut status = self.status.clone();
         let started = status.wait_for(|status| *status != Status::Asked).await.map(|status| *status);
-        started.unwrap_or_else(|_| Status::Ended(Exit::killed()))
+        started.unwrap_or(Status::Ended(None, Exit::killed()))
     }
 
     /// Waits until it has ended and is reaped.
     pub(in crate::process) async fn ended(&self) -> Exit {
         let mut status = self.status.clone();
         match status
-            .wait_for(|status| matches!(status, Status::Ended(_) | Status::Failed(_)))
+            .wait_for(|status| matches!(status, Status::Ended(..) | Status::Failed(_)))
             .await
             .map(|status| *status)
         {
-            Ok(Status::Ended(exit)) => exit,
+            Ok(Status::Ended(_, exit)) => exit,
             _ => Exit::killed(),
         }
     }

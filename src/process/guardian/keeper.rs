@@ -1,6 +1,7 @@
 //! The owner of the guardian in the gateway: starts it, carries packets, and starts another when it is gone. When it
 //! has run to its end, no child is left.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -64,6 +66,7 @@ impl Keeper {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,
+                never = reap_strangers(self.neighbours, self.process.id()) => match never {},
                 why = carry(&self.link, &self.guardian) => {
                     tracing::error!(%why, "the guardian is gone, and every child with it; starting another");
                 }
@@ -156,6 +159,21 @@ async fn end(process: &mut Child) {
     let _ = process.start_kill();
     if let Err(error) = process.wait().await {
         tracing::error!(%error, "the guardian could not be reaped");
+    }
+}
+
+/// Reaps what comes to the gateway as the first process of a container, where nobody else does: such as what a
+/// `docker exec` left behind. It is not the gateway's, and so not killed.
+async fn reap_strangers(neighbours: Neighbours, guardian: Option<u32>) -> Infallible {
+    let ended = if neighbours == Neighbours::None { signal(SignalKind::child()).ok() } else { None };
+    let Some(mut ended) = ended else { return std::future::pending().await };
+    loop {
+        ended.recv().await;
+        let Ok(Ok(tree)) = tokio::task::spawn_blocking(Tree::read).await else { continue };
+        let own = rustix::process::getpid();
+        for child in tree.children_of(own).filter(|child| Some(child.as_raw_pid().cast_unsigned()) != guardian) {
+            let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Nothing is left behind, however a session, the gateway or the guardian ends.
 
 mod churn;
+mod launch;
 mod program;
 
 use program::{Program, children_of, descriptors, eventually, exists, gone, signal, stat};
