@@ -10,7 +10,7 @@ mod tree;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
-pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};
+pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};
 pub use launch::Launch;
 pub use stage::run as stage;
 pub use stderr::{Origin, StderrTail, drain_stderr};
