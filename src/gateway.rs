@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::stream;
 use crate::telemetry::Metrics;
 use crate::tenant::Directory;
+use crate::worker::{Pools, Surroundings};
 
 /// How often a drain looks whether calls are still in flight.
 const LOOK: Duration = Duration::from_millis(20);
@@ -96,6 +98,7 @@ pub struct Gateway {
     admin: Option<Listener>,
     drain_timeout: Duration,
     tasks: TaskTracker,
+    stop_children: CancellationToken,
     keeper: Keeper,
 }
 
@@ -124,13 +127,21 @@ impl Gateway {
         let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
-        let settings = Settings {
+        let stop_children = CancellationToken::new();
+        let surroundings = Surroundings {
             guardian: guardian.clone(),
+            slow_client_timeout: config.http.slow_client_timeout,
+            spawning: Arc::new(Semaphore::new(config.spawn_concurrency)),
+            tasks: tasks.clone(),
+            draining: stop_children.clone(),
+            kill: shutdown.kill.clone(),
+        };
+        let pools = Arc::new(Pools::start(config.servers.values(), &metrics, &surroundings));
+        let settings = Settings {
             sessions: config.sessions.clone(),
             stream: stream::Limits { messages: config.http.stream_messages, bytes: config.http.stream_bytes },
-            slow_client_timeout: config.http.slow_client_timeout,
         };
-        let sessions = Registry::new(settings, config.servers.keys(), &metrics, tasks.clone(), shutdown.kill.clone());
+        let sessions = Registry::new(settings, config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
         let app = App {
             is_loopback: public.address().ip().is_loopback(),
             auth,
@@ -138,11 +149,20 @@ impl Gateway {
             sessions: Arc::new(sessions),
             metrics,
             guardian,
+            pools,
             shutdown,
             jwt: config.auth.jwt,
             http: config.http,
         };
-        Ok(Self { app: Arc::new(app), public, admin, drain_timeout: config.drain_timeout, tasks, keeper })
+        Ok(Self {
+            app: Arc::new(app),
+            public,
+            admin,
+            drain_timeout: config.drain_timeout,
+            tasks,
+            stop_children,
+            keeper,
+        })
     }
 
     /// Where the public listener is.
@@ -162,7 +182,7 @@ impl Gateway {
 
     /// Serves until the shutdown, then drains. When it returns, every child is gone.
     pub async fn run(self) {
-        let Self { app, public, admin, drain_timeout, tasks, keeper } = self;
+        let Self { app, public, admin, drain_timeout, tasks, stop_children, keeper } = self;
         let stop = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(stop.clone()));
         let shutdown = app.shutdown.clone();
@@ -177,7 +197,7 @@ impl Gateway {
         tasks.spawn(Arc::clone(&app.sessions).sweep(shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
         public.serve(router(Arc::clone(&app)), shutdown.clone(), connections.clone(), open).await;
-        drain(&app, drain_timeout, &tasks, &connections).await;
+        drain(&app, drain_timeout, &tasks, &connections, &stop_children).await;
         // Only now: a drain gives children time, and the guardian has none.
         stop.cancel();
         if let Err(error) = keeper.await {
@@ -192,7 +212,13 @@ async fn bind(address: SocketAddr, key: &'static str, limits: Limits) -> Result<
 }
 
 /// Nothing new is accepted any more. Calls in flight may finish; then sessions and their children are stopped.
-async fn drain(app: &App, limit: Duration, tasks: &TaskTracker, connections: &TaskTracker) {
+async fn drain(
+    app: &App,
+    limit: Duration,
+    tasks: &TaskTracker,
+    connections: &TaskTracker,
+    stop_children: &CancellationToken,
+) {
     let deadline = Instant::now() + limit;
     app.sessions.drain();
     let mut ticks = interval(LOOK);
@@ -200,6 +226,7 @@ async fn drain(app: &App, limit: Duration, tasks: &TaskTracker, connections: &Ta
         ticks.tick().await;
     }
     app.sessions.end_all("shutdown");
+    stop_children.cancel();
     tasks.close();
     connections.close();
     let polite = deadline.max(Instant::now() + Duration::from_millis(500));

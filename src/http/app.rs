@@ -9,6 +9,7 @@ use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::tenant::Directory;
+use crate::worker::Pools;
 
 /// What request handlers share; one for each gateway, in an `Arc`.
 pub struct App {
@@ -22,6 +23,8 @@ pub struct App {
     pub directory: Directory,
     /// The sessions.
     pub sessions: Arc<Registry>,
+    /// The children.
+    pub pools: Arc<Pools>,
     /// What starts children, and knows how many processes there are.
     pub guardian: Guardian,
     /// The metrics.

@@ -51,6 +51,8 @@ pub enum DropReason {
     SlowClient,
     /// No stream was open, and the backlog for one was full.
     NoStream,
+    /// Nobody can be told whose it is, on a shared child.
+    Unattributable,
     /// The client answered a request that nobody asked it.
     UnknownResponse,
     /// A line of stderr beyond what is logged a second.
@@ -78,6 +80,7 @@ impl DropReason {
             Self::StreamClosed => "stream_closed",
             Self::SlowClient => "slow_client",
             Self::NoStream => "no_stream",
+            Self::Unattributable => "unattributable",
             Self::UnknownResponse => "unknown_response",
             Self::StderrFlood => "stderr_flood",
         }
@@ -119,6 +122,12 @@ struct AuthLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    server: Arc<str>,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     status: u16,
 }
@@ -132,6 +141,9 @@ pub struct Metrics {
     spawned: Family<ServerLabels, Counter>,
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
+    workers: Family<StateLabels, Gauge>,
+    pool_queue: Family<ServerLabels, Gauge>,
+    spares: Family<ServerLabels, Gauge>,
     messages: Family<FlowLabels, Counter>,
     bytes: Family<FlowLabels, Counter>,
     latency: Family<CallLabels, Histogram>,
@@ -188,6 +200,9 @@ impl Default for Metrics {
                 "children_restarts",
                 "Children started in the place of an ended one"
             ),
+            workers: register!(Family::default(), "workers", "Children by state"),
+            pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
+            spares: register!(Family::default(), "spare_children", "Children that wait for a session"),
             messages: register!(Family::default(), "messages", "Messages carried"),
             bytes: register!(Family::default(), "message_bytes", "Bytes of messages carried"),
             latency: register!(histogram, "request_seconds", "From a request to its answer"),
@@ -235,6 +250,19 @@ impl Metrics {
     /// Counts an HTTP response.
     pub fn response(&self, status: u16) {
         self.responses.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// How many children of a server are in a state.
+    pub fn workers(&self, server: &str, state: &'static str, count: usize) {
+        let labels = StateLabels { server: server.into(), state };
+        self.workers.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many sessions wait for a child of a server, and how many children for a session.
+    pub fn pool(&self, server: &str, queued: usize, spares: usize) {
+        let labels = ServerLabels { server: server.into() };
+        self.pool_queue.get_or_create(&labels).set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.spares.get_or_create(&labels).set(i64::try_from(spares).unwrap_or(i64::MAX));
     }
 
     /// The OpenMetrics text of all metrics.

@@ -133,30 +133,35 @@ async fn the_version_header_is_not_needed_but_must_be_known() {
 async fn a_client_of_the_stateless_revision_is_told_to_fall_back() {
     let gateway = Gateway::start(fixture("echo")).await;
     let sse = gateway.sse().await;
-    let discover =
-        |meta: Value| json!({"jsonrpc": "2.0", "id": "probe", "method": "server/discover", "params": {"_meta": meta}});
+    let ask = |method: &str, meta: Value| json!({"jsonrpc": "2.0", "id": "probe", "method": method, "params": {"_meta": meta}});
+    let discover = |meta: Value| ask("server/discover", meta);
     let modern = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
     let supported = json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]);
-    for (request, id, requested) in [
-        (Request::post("/mcp", discover(modern.clone())), json!("probe"), "2026-07-28"),
-        (Request::post(&sse.endpoint, discover(modern.clone())), json!("probe"), "2026-07-28"),
+    // The probe is an unknown method, as it is to a server that never heard of it: rmcp falls back on that only.
+    for (request, code, id, requested) in [
+        (Request::post("/mcp", discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
+        (Request::post(&sse.endpoint, discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
+        (Request::post("/mcp", ask("tools/list", modern.clone())), -32022, json!("probe"), "2026-07-28"),
         (
             Request::post("/mcp", discover(modern)).header("MCP-Protocol-Version", "2026-07-28"),
+            -32601,
             json!("probe"),
             "2026-07-28",
         ),
         (
             Request::post("/mcp", discover(json!({}))).header("MCP-Protocol-Version", "2026-07-28"),
+            -32022,
             Value::Null,
             "2026-07-28",
         ),
         (
             Request::post("/mcp", discover(json!({"io.modelcontextprotocol/protocolVersion": "2031-01-01"}))),
+            -32601,
             json!("probe"),
             "2031-01-01",
         ),
     ] {
-        let error = gateway.send(request).await.assert_error(400, -32022, "unsupported protocol version");
+        let error = gateway.send(request).await.assert_error(400, code, "unsupported protocol version");
         assert_eq!(error["id"], id);
         assert_eq!(error["error"]["data"], json!({"supported": supported, "requested": requested}));
     }

@@ -4,9 +4,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rmcp::handler::client::ClientHandler;
 use rmcp::model::{CallToolRequestParams, ProgressNotificationParam, ProtocolVersion};
 use rmcp::service::{NotificationContext, RoleClient};
@@ -28,11 +29,12 @@ struct Listener(Arc<Mutex<Vec<f64>>>);
 
 impl ClientHandler for Listener {
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        self.0.lock().unwrap().push(params.progress);
+        self.0.lock().push(params.progress);
     }
 }
 
 /// Starts `sluice run` around the built-in server, and gives it with its Streamable HTTP URL.
+#[expect(clippy::disallowed_methods, reason = "the lines are those that our own binary prints")]
 async fn gateway(workspace: &std::path::Path) -> (Child, String) {
     let mut gateway = Command::new(SLUICE)
         .args(["run", "--listen", "127.0.0.1:0", "--", SLUICE, "stdio-demo", "--workspace"])
@@ -90,7 +92,7 @@ async fn converse(url: &str, key: &str, lifecycle: ClientLifecycleMode) {
     futures_util::future::join_all(echoes).await;
 
     call("slow", json!({"seconds": 0.3, "steps": 3})).await;
-    let told = listener.0.lock().unwrap().clone();
+    let told = listener.0.lock().clone();
     assert!(told.starts_with(&[1.0, 2.0]), "the progress was {told:?}");
 
     let unknown = client.call_tool(CallToolRequestParams::new("no-such-tool")).await;

@@ -73,7 +73,7 @@ impl Record {
             }
             sleep(LOOK).await;
         }
-        let mut record = Self::new(file).map_err(system)?;
+        let record = Self::new(file).map_err(system)?;
         let left = record.read().map_err(system)?;
         end(left).await.map_err(system)?;
         record.file.set_len(0).map_err(system)?;

@@ -97,11 +97,14 @@ impl Program {
         text.lines().skip(1).map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect()
     }
 
-    /// A number of the metrics.
-    pub(crate) async fn metric(&self, name: &str) -> u64 {
+    /// How many processes are owned, and how many found, by the metrics of one moment.
+    pub(crate) async fn processes(&self) -> (u64, u64) {
         let text = reqwest::get(&self.metrics).await.unwrap().text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let number = |name: &str| -> u64 {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        };
+        (number("sluice_processes_owned"), number("sluice_processes_found"))
     }
 
     /// A session with one of the servers.
