@@ -11,7 +11,7 @@ mod tree;
 
 pub use child::{Child, Exit, Pipes, Signal};
 pub use error::SpawnError;
-pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};
+pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};
 pub use launch::Launch;
 pub use memory::memory_of_groups;
 pub use stage::run as stage;

@@ -1,7 +1,7 @@
 //! Who is below whom, as `/proc` tells it. What is read may be old by the time it is used: only a process's own parent
 //! may act on it, because nobody else can reap the process and so free its id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::{fs, io};
 
 use rustix::process::Pid;
@@ -13,6 +13,22 @@ pub(super) struct Process {
     pub(super) parent: i32,
     /// It has ended, and waits to be reaped.
     pub(super) is_zombie: bool,
+    /// When it started, in clock ticks since the machine did.
+    pub(super) started: u64,
+}
+
+/// A process that cannot be mistaken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) pid: i32,
+    pub(super) started: u64,
+}
+
+impl Seen {
+    /// Whether it still runs.
+    pub(super) fn runs(self) -> bool {
+        look(self.pid).is_some_and(|process| process.started == self.started && !process.is_zombie)
+    }
 }
 
 /// All processes, by id.
@@ -26,8 +42,7 @@ impl Tree {
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // One that is gone by now does not count.
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            if let Some(process) = parse(&stat) {
+            if let Some(process) = look(pid) {
                 tree.insert(pid, process);
             }
         }
@@ -40,8 +55,15 @@ impl Tree {
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))
     }
 
+    /// All that run below `pid`.
+    pub(super) fn below(&self, pid: Pid) -> BTreeSet<Seen> {
+        let top = pid.as_raw_pid();
+        let below = self.running().filter(|(_, ancestors)| ancestors.clone().any(|pid| pid == top));
+        below.filter_map(|(pid, _)| Some(Seen { pid, started: self.0.get(&pid)?.started })).collect()
+    }
+
     /// All that run, with each one's ancestors from its parent upwards.
-    pub(super) fn running(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32>)> {
+    pub(super) fn running(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32> + Clone)> {
         let ancestors = |process: &Process| {
             std::iter::successors(Some(process.parent), |pid| self.0.get(pid).map(|process| process.parent))
                 // Ids may have been used again between two reads: no chain is longer than this.
@@ -63,11 +85,18 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
     }
 }
 
+fn look(pid: i32) -> Option<Process> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// Reads `pid (name) state parent …`; the name may contain anything.
 fn parse(stat: &str) -> Option<Process> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
-    Some(Process { parent: fields.next()?.parse().ok()?, is_zombie: matches!(state, "Z" | "X") })
+    let parent = fields.next()?.parse().ok()?;
+    // The 22nd field in all.
+    let started = fields.nth(17)?.parse().ok()?;
+    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), started })
 }
 
 #[cfg(test)]
@@ -77,9 +106,10 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pass_for_fields() {
-        let stat = "7 (a) R 1 (b)) Z 42 7 7 0 -1";
-        assert_eq!(parse(stat), Some(Process { parent: 42, is_zombie: true }));
-        assert_eq!(parse("7 (sh) S 1 7 7"), Some(Process { parent: 1, is_zombie: false }));
+        let rest = "7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 88400 9 9";
+        let process = |parent, is_zombie| Some(Process { parent, is_zombie, started: 88400 });
+        assert_eq!(parse(&format!("7 (a) R 1 (b)) Z 42 {rest}")), process(42, true));
+        assert_eq!(parse(&format!("7 (sh) S 1 {rest}")), process(1, false));
         assert_eq!(parse("7 (sh"), None);
     }
 
