@@ -62,7 +62,9 @@ async fn measure(arguments: Rc<Arguments>) -> io::Result<Score> {
     let mut clients = Vec::with_capacity(arguments.clients);
     for number in 0..arguments.clients {
         let client = tokio::time::timeout(SETUP_LIMIT, Client::connect(number, Rc::clone(&arguments))).await;
-        clients.push(client.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("client {number}: no session")))??);
+        clients.push(
+            client.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("client {number}: no session")))??,
+        );
     }
     let begin = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();

@@ -17,15 +17,15 @@ HERE = pathlib.Path(__file__).resolve().parent
 NODE_MODULES = HERE / "node_modules"
 KEY = "slk_bench000_" + "b" * 43
 IDS = ("distinct", "counting", "same")
-# The comparison that --check makes is the one in which the others lose nothing to colliding ids.
-CHECKED_IDS = "counting"  # what every client does by itself
+# The comparison that --check makes is the one with the ids that every SDK's client uses by itself.
+CHECKED_IDS = "counting"
 PROMISED = {"supergateway": 12, "mcp-proxy": 4}
 START_LIMIT = 30
 STOP_LIMIT = 20
 
 
 def contestants(target, server):
-    """By name: a command line for a port. Each wraps `server` and serves HTTP+SSE at /sse, on loopback only."""
+    """By name: its version, and a command line for a port, all else at its defaults. On loopback only."""
 
     def npm(name):
         return json.loads((NODE_MODULES / name / "package.json").read_text())["version"]
@@ -40,7 +40,7 @@ def contestants(target, server):
         ),
         "supergateway": (
             npm("supergateway"),
-            lambda port: ["node", "-r", HERE / "loopback.cjs", supergateway, "--port", port, "--logLevel", "none"]
+            lambda port: ["node", "-r", HERE / "loopback.cjs", supergateway, "--port", port]
             + ["--stdio", " ".join(map(str, server))],
         ),
     }

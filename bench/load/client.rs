@@ -56,7 +56,8 @@ impl Client {
     /// Opens a session: connects, initializes, looks at the tool and tries it once.
     pub(crate) async fn connect(number: usize, arguments: Rc<Arguments>) -> io::Result<Self> {
         let bad = || io::Error::new(io::ErrorKind::InvalidInput, "--url must be http://ADDRESS:PORT/PATH");
-        let (host, path) = arguments.url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).ok_or_else(bad)?;
+        let (host, path) =
+            arguments.url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).ok_or_else(bad)?;
         let address: SocketAddr = host.parse().map_err(|_| bad())?;
         let path = format!("/{path}");
         let mut headers = format!("Host: {host}\r\n");
@@ -88,7 +89,8 @@ impl Client {
     }
 
     async fn shake_hands(&mut self, connection: &mut Connection) -> io::Result<()> {
-        let (head, _) = self.ask(connection, &message::initialize(self.number), &format!("\"initialize-{}\"", self.number)).await?;
+        let (head, _) =
+            self.ask(connection, &message::initialize(self.number), &format!("\"initialize-{}\"", self.number)).await?;
         if let Some(session) = head.session {
             self.post += &format!("Mcp-Session-Id: {session}\r\nMCP-Protocol-Version: 2025-03-26\r\n");
         }
@@ -106,7 +108,8 @@ impl Client {
         let (_, answer) = self.ask(connection, &body, "0").await?;
         let answer = Incoming::parse(&answer).ok_or_else(|| invalid("an answer that is not JSON-RPC"))?;
         let text = answer.text().ok_or_else(|| invalid("the tool failed"))?;
-        let (before, after) = text.split_once("trial").ok_or_else(|| invalid("the tool does not give its text back"))?;
+        let (before, after) =
+            text.split_once("trial").ok_or_else(|| invalid("the tool does not give its text back"))?;
         self.around = (before.to_owned(), after.to_owned());
         Ok(())
     }

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,12 +44,12 @@ async fn talk(mut connection: TcpStream, name: String, streams: Streams) -> io::
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
                 writer.write_all(format!("{head}{:x}\r\n{event}\r\n", event.len()).as_bytes()).await?;
                 let writer = Arc::new(tokio::sync::Mutex::new(writer));
-                streams.lock().unwrap_or_else(PoisonError::into_inner).insert(name, writer);
+                streams.lock().insert(name, writer);
                 reader.read_buf(&mut bytes).await?;
                 return Ok(());
             }
             let session = head.split(['=', ' ']).nth(2).unwrap_or_default();
-            let stream = streams.lock().unwrap_or_else(PoisonError::into_inner).get(session).cloned();
+            let stream = streams.lock().get(session).cloned();
             connection.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await?;
             if let (Some(stream), Some(answer)) = (stream, answer(&body)) {
                 let event = format!("event: message\ndata: {answer}\n\n");
@@ -79,8 +80,12 @@ fn answer(body: &[u8]) -> Option<String> {
     let body = std::str::from_utf8(body).ok()?;
     let id = between(body, r#""id":"#, ",")?;
     let result = match between(body, r#""method":""#, "\"")? {
-        "initialize" => r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"r","version":"1"}}"#.to_owned(),
-        "tools/list" => r#"{"tools":[{"name":"echo","inputSchema":{"properties":{"text":{"type":"string"}}}}]}"#.to_owned(),
+        "initialize" => {
+            r#"{"protocolVersion":"2025-03-26","capabilities":{},"serverInfo":{"name":"r","version":"1"}}"#.to_owned()
+        }
+        "tools/list" => {
+            r#"{"tools":[{"name":"echo","inputSchema":{"properties":{"text":{"type":"string"}}}}]}"#.to_owned()
+        }
         _ => format!(r#"{{"content":[{{"type":"text","text":"{}"}}]}}"#, between(body, r#""text":""#, "\"")?),
     };
     Some(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#))

@@ -155,11 +155,11 @@ mod tests {
     #[test]
     fn keys_of_one_prefix_and_keys_without_one_are_told_apart() {
         let entries = [
-            entry_for("slk_aa_one", tenant("a"), "1".into(), vec![]),
-            entry_for("slk_aa_two", tenant("b"), "2".into(), vec![]),
-            entry_for("secret123", tenant("c"), "3".into(), vec![]),
-            entry_for("slk_not quite", tenant("d"), "4".into(), vec![]),
-            entry_for("sésame", tenant("e"), "5".into(), vec![]),
+            ApiKey::from_plain("slk_aa_one", tenant("a"), "1".into(), vec![]),
+            ApiKey::from_plain("slk_aa_two", tenant("b"), "2".into(), vec![]),
+            ApiKey::from_plain("secret123", tenant("c"), "3".into(), vec![]),
+            ApiKey::from_plain("slk_not quite", tenant("d"), "4".into(), vec![]),
+            ApiKey::from_plain("sésame", tenant("e"), "5".into(), vec![]),
         ];
         assert_eq!(entries.each_ref().map(|e| e.prefix.as_str()), ["aa", "aa", "", "", ""]);
         let keys = ApiKeys::new(&entries);

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::*;
-use crate::config::{Jwt, JwtKey, TenantId};
+use crate::config::{ApiKey, Jwt, JwtKey, TenantId};
 
 const SECRET: &str = "a shared secret of more than 32 bytes";
 const CHOSEN: &str = "secret123";
@@ -43,7 +43,7 @@ fn token() -> String {
 /// An authenticator with a generated key (returned), a chosen key and JWTs.
 fn full() -> (Authenticator, String) {
     let new = NewKey::generate(tenant("acme"), Some("ci".into()), vec![]).unwrap();
-    let keys = vec![new.entry, entry_for(CHOSEN, tenant("own"), "me".into(), vec![])];
+    let keys = vec![new.entry, ApiKey::from_plain(CHOSEN, tenant("own"), "me".into(), vec![])];
     let authenticator = Authenticator::new(&Auth { anonymous: None, keys, jwt: Some(jwt()) }).unwrap();
     (authenticator, new.wire.expose_secret().to_owned())
 }
@@ -135,7 +135,7 @@ async fn anonymous_callers_are_let_in_where_configured() {
     assert!(open.authenticate(&HeaderMap::new(), Some("token=x")).await.is_err());
 
     // Beside keys, a credential that is sent must hold.
-    let keys = vec![entry_for(CHOSEN, tenant("own"), "me".into(), vec![])];
+    let keys = vec![ApiKey::from_plain(CHOSEN, tenant("own"), "me".into(), vec![])];
     let mixed = Authenticator::new(&Auth { anonymous, keys, jwt: None }).unwrap();
     assert_eq!(ask(&mixed, &[]).await, nobody);
     assert_eq!(ask(&mixed, &[("x-api-key", CHOSEN)]).await, Ok("own/key/me".to_owned()));

@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(value_parser = client::parse_url)]
     url: reqwest::Url,
     /// How long one request may take
-    #[arg(long, default_value = "10m", value_parser = client::parse_duration)]
+    #[arg(long, default_value = "10m", value_parser = crate::config::parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     access: client::Access,

@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// How long all of it may take
-    #[arg(long, default_value = "60s", value_parser = client::parse_duration)]
+    #[arg(long, default_value = "60s", value_parser = crate::config::parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     access: client::Access,

@@ -60,7 +60,7 @@ pub fn check_is_json(headers: &HeaderMap) -> Result<(), Reply> {
 pub fn check_version(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
     let Some(value) = headers.get(PROTOCOL_VERSION) else { return Ok(None) };
     match value.to_str().ok().map(str::trim) {
-        Some(MODERN) => Err(super::message::modern_refused(None, MODERN)),
+        Some(MODERN) => Err(super::message::modern_refused(None, Code::UnsupportedVersion, MODERN)),
         Some(version) if VERSIONS.contains(&version) => Ok(Some(version)),
         _ => {
             let text =

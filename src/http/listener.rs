@@ -113,7 +113,7 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
-    let io = TokioIo::new(NoStall::new(stream, limits.stall));
+    let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
     let connection = builder.serve_connection(io, TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {

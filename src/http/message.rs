@@ -49,7 +49,11 @@ pub fn envelope(message: &Bytes) -> Result<Envelope<'_>, Reply> {
         && memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol/protocolVersion").is_some()
         && let Some(version) = modern_version(params)
     {
-        return Err(modern_refused(envelope.raw_id().as_ref(), &version));
+        // The probe itself is an unknown method here, as it is to any server of the older revisions: rmcp takes an
+        // unsupported version as the word of a server that is modern, and gives up.
+        let probe = envelope.method.as_deref() == Some("server/discover");
+        let code = if probe { Code::MethodNotFound } else { Code::UnsupportedVersion };
+        return Err(modern_refused(envelope.raw_id().as_ref(), code, &version));
     }
     Ok(envelope)
 }
@@ -61,10 +65,10 @@ fn modern_version(params: &str) -> Option<String> {
 }
 
 /// The answer to a client of a revision that is not carried here: which ones are.
-pub fn modern_refused(id: Option<&RawId>, requested: &str) -> Reply {
+pub fn modern_refused(id: Option<&RawId>, code: Code, requested: &str) -> Reply {
     let data = json!({ "supported": VERSIONS, "requested": requested });
     let text = "unsupported protocol version: this endpoint speaks the revisions with initialize";
-    json_reply(StatusCode::BAD_REQUEST, error_response_with_data(id, Code::UnsupportedVersion, text, &data))
+    json_reply(StatusCode::BAD_REQUEST, error_response_with_data(id, code, text, &data))
 }
 
 fn invalid(error: &ParseError) -> Reply {

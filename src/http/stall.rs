@@ -1,5 +1,5 @@
 //! A connection whose peer takes nothing for too long is broken off, whatever is being sent: this is what frees the
-//! memory and the permit that a client holds which has stopped reading.
+//! memory and the permit that a client holds which has stopped reading. So is one on which nothing ever comes.
 
 use std::future::Future;
 use std::io;
@@ -11,18 +11,32 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// A TCP stream whose writes may not stall.
+/// Bytes by which the protocols are told apart: the preface of HTTP/2 (RFC 9113 section 3.4). Until they have come, no
+/// time-out of a protocol applies.
+const PREFACE: usize = 24;
+
+/// A TCP stream whose writes may not stall, nor its first bytes be late.
 #[derive(Debug)]
 pub struct NoStall {
     stream: TcpStream,
     limit: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    opening: Option<Opening>,
+}
+
+/// What the first bytes are held to.
+#[derive(Debug)]
+struct Opening {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl NoStall {
-    /// Breaks `stream` off when a write makes no progress for `limit`.
-    pub fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, stalled: None }
+    /// Breaks `stream` off when a write makes no progress for `limit`, or its first bytes have not come within
+    /// `opening`.
+    pub fn new(stream: TcpStream, limit: Duration, opening: Duration) -> Self {
+        let opening = Opening { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(opening)) };
+        Self { stream, limit, stalled: None, opening: Some(opening) }
     }
 
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -43,7 +57,18 @@ impl AsyncRead for NoStall {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let Some(opening) = &mut self.opening else { return read };
+        if read.is_pending() {
+            std::task::ready!(opening.deadline.as_mut().poll(context));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends nothing")));
+        }
+        opening.missing = opening.missing.saturating_sub(buffer.filled().len() - before);
+        if opening.missing == 0 {
+            self.opening = None;
+        }
+        read
     }
 }
 

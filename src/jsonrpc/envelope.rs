@@ -93,6 +93,10 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
         },
         _ => ParseError::NotJson(error),
     })?;
+    // An array would pass as well, its elements taken for the members in their order.
+    if message.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ParseError::Invalid { reason: "the message is not a JSON-RPC object", id: None });
+    }
     let raw_id = fields.id.map(RawValue::get);
     let id = raw_id.and_then(RawId::new);
     let invalid = |reason| Err(ParseError::Invalid { reason, id: id.clone() });
@@ -204,6 +208,7 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":7}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"a","params":7}"#,
             r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}"#,
+            r#"["2.0",1,"ping"]"#,
             "7",
             "\"text\"",
         ] {

@@ -78,6 +78,9 @@ impl StdinQueue {
             }
             if batch.is_empty() {
                 self.ready.notified().await;
+                // Whoever else is about to push does so first: many frames in one system call, and one wake-up of the
+                // child for them.
+                tokio::task::yield_now().await;
                 continue;
             }
             let written = write_all(&mut stdin, &mut batch).await;

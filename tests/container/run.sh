@@ -106,11 +106,17 @@ no_root_in() {
     pass "no process of the $2 container is root's"
 }
 
-# Neither a server nor a zombie is left; the health check that may be running is no server.
-only_the_gateway_in() {
+# has_ended CONTAINER PATTERN: no process has such a command.
+has_ended() {
     processes "$1" >"$WORK/processes"
-    ! grep -qE 'stdio-demo|mcp-server|^[0-9]+ Z' "$WORK/processes"
+    ! grep -qE "$2" "$WORK/processes"
 }
+
+# The engine does not list zombies, so the container is asked.
+has_zombie() { docker exec "$1" sh -c 'cat /proc/[0-9]*/stat 2>/dev/null' | grep -q ') Z '; }
+
+# Neither a server nor a zombie is left; the health check that may be running is no server.
+only_the_gateway_in() { has_ended "$1" 'stdio-demo|mcp-server' && ! has_zombie "$1"; }
 
 stops_well() {
     local start=$SECONDS
@@ -120,6 +126,15 @@ stops_well() {
     [ "$code" = 0 ] || fail "docker stop: exit code $code after $took s: $(docker logs --tail 20 "$1" 2>&1)"
     [ "$took" -lt 30 ] || fail "docker stop took $took s"
     pass "the $2 container stops within its grace ($took s), exit code 0"
+}
+
+# Process 1 has to reap what somebody else leaves behind.
+reaps_orphans() {
+    docker exec "$1" sh -c 'sleep 1 >/dev/null 2>&1 & exit'
+    processes "$1" | grep -q 'sleep 1' || fail "$2: there is no orphan to reap"
+    wait_for 10 "the end of an orphan, in the $2 container" has_ended "$1" 'sleep 1'
+    ! has_zombie "$1" || fail "$2: an orphan became a zombie"
+    pass "the $2 container reaps orphans"
 }
 
 # --- the image -------------------------------------------------------------------------------------------------
@@ -148,6 +163,7 @@ pass "docker run: write_file writes to ./workspace on the host"
 no_root_in "$CONTAINER" "docker run"
 wait_for 30 "the end of every server" only_the_gateway_in "$CONTAINER"
 pass "docker run: no server and no zombie is left after the calls"
+reaps_orphans "$CONTAINER" "docker run"
 stops_well "$CONTAINER" "docker run"
 
 # --- the compose file ------------------------------------------------------------------------------------------
@@ -188,6 +204,7 @@ compose exec -T sluice grep -q '^NoNewPrivs:.*1' /proc/1/status || fail "the gat
 pass "compose: user 10001, no new privileges, a read-only root file system"
 wait_for 30 "the end of every server" only_the_gateway_in "$gateway"
 pass "compose: no server and no zombie is left after the calls"
+reaps_orphans "$gateway" compose
 stops_well "$gateway" compose
 
 compose up --detach --no-build --wait --wait-timeout 90

@@ -1,8 +1,8 @@
 //! The integration tests: one binary, a module a subject. Those of the gateway run a real one with real children
 //! (`harness`).
-#![expect(missing_docs, reason = "tests")]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod batch;
 mod binary;
 mod client;
 mod crash;
@@ -10,13 +10,17 @@ mod environment;
 mod fixture;
 mod framing;
 mod harness;
-mod limits;
+mod overload;
 mod proc;
+mod requests;
+mod rmcp;
 mod scene;
 mod secrets;
+mod session;
 mod sse;
 mod start_failures;
 mod stderr;
 mod stdio_demo;
 mod stop;
+mod streamable;
 mod ugly;

@@ -10,7 +10,7 @@ use sluice::config::{Config, Server};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::client::{BOTH, Client, Wire};
+pub(crate) use crate::session::{BOTH, Client, Wire};
 use crate::harness::{self, Caller, Gateway, Metrics, in_time, key, named};
 
 /// A pause between the calls of the bystander.
@@ -119,14 +119,14 @@ impl Counts {
 }
 
 /// Somebody with a session of his own, who calls all the time and must get every answer.
-pub(crate) struct Bystander {
+struct Bystander {
     calls: Arc<AtomicUsize>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Bystander {
-    pub(crate) async fn watch(caller: Caller) -> Self {
+    async fn watch(caller: Caller) -> Self {
         let client = Client::open(&caller, Wire::Streamable).await;
         let (calls, stop) = (Arc::<AtomicUsize>::default(), CancellationToken::new());
         let task = tokio::spawn(call_on(client, Arc::clone(&calls), stop.clone()));
@@ -134,7 +134,7 @@ impl Bystander {
     }
 
     /// Every call was answered, by one and the same child.
-    pub(crate) async fn unharmed(self) {
+    async fn unharmed(self) {
         self.stop.cancel();
         in_time("the bystander ends", self.task).await.expect("the bystander has noticed");
     }

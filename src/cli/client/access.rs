@@ -1,7 +1,6 @@
 //! What every client command is told about the gateway on its command line: the URL, the credential, other headers.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -91,26 +90,6 @@ pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Reads how long something may take: a number with one of the units `ms`, `s`, `m` and `h`.
-///
-/// # Errors
-/// Anything else, a number without a unit included.
-pub(in crate::cli) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let scale = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    let milliseconds = scale.and_then(|scale: u64| number.parse::<u64>().ok()?.checked_mul(scale));
-    milliseconds
-        .map(Duration::from_millis)
-        .ok_or_else(|| "write a number with a unit, such as 500ms, 60s or 10m".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -133,15 +112,6 @@ mod tests {
         let shown = format!("{access:?} {:?}", access.headers());
         assert!(!shown.contains("k1") && !shown.contains("zzz"), "{shown}");
         assert!(Access { key: Some("".into()), headers: vec![] }.headers().is_empty());
-    }
-
-    #[test]
-    fn durations_have_units() {
-        assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for text in ["60", "s", "", "-1s", "1.5s", "1 s", "99999999999999999h"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod sse;
 mod streamable;
 mod transport;
 
-pub(super) use access::{Access, parse_duration, parse_url};
+pub(super) use access::{Access, parse_url};
 pub(super) use catalog::list_tools;
 pub(super) use conversation::converse;
 pub(super) use error::{EXIT_CODES, Error, TOOL_FAILED};

@@ -123,7 +123,9 @@ impl InputSchema {
     }
 
     fn value(&self, name: &str, schema: &Value, text: &str) -> Result<Value, Error> {
-        let types = self.types(schema);
+        let mut types = self.types(schema);
+        // Everything can be read as text: that comes last.
+        types.sort_by_key(|kind| *kind == "string");
         let value = types.iter().find_map(|kind| typed(kind, text));
         let value = if types.is_empty() { Some(untyped(text)) } else { value };
         let schema = self.resolve(schema);
@@ -152,25 +154,25 @@ impl InputSchema {
         schema
     }
 
-    /// The types that a value may have, text last: everything can be read as text. Empty where any is allowed.
+    /// The types that a value may have, in the schema's order. Empty where any is allowed.
     fn types<'a>(&'a self, schema: &'a Value) -> Vec<&'a str> {
         let mut types = Vec::new();
-        let (mut open, mut looked_at) = (vec![schema], 0);
-        while let Some(schema) = open.pop().filter(|_| looked_at < MAX_ALTERNATIVES) {
-            looked_at += 1;
+        let (mut alternatives, mut next) = (vec![schema], 0);
+        while let Some(schema) = alternatives.get(next) {
+            next += 1;
             let schema = self.resolve(schema);
             match schema.get("type") {
                 Some(Value::String(kind)) => types.push(kind.as_str()),
                 Some(Value::Array(kinds)) => types.extend(kinds.iter().filter_map(Value::as_str)),
                 _ => {
                     let words = ["anyOf", "oneOf", "allOf"].iter().filter_map(|word| schema.get(word));
-                    let room = MAX_ALTERNATIVES.saturating_sub(open.len());
-                    open.extend(words.filter_map(Value::as_array).flatten().take(room));
+                    let room = MAX_ALTERNATIVES.saturating_sub(alternatives.len());
+                    alternatives.extend(words.filter_map(Value::as_array).flatten().take(room));
                 }
             }
         }
-        types.sort_unstable_by_key(|kind| (*kind == "string", *kind));
-        types.dedup();
+        let mut known = std::collections::HashSet::new();
+        types.retain(|kind| known.insert(*kind));
         types
     }
 

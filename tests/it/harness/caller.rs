@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Connection, Reply, Request, Response, Sse, Streamable};
+use super::{Bystander, Connection, Reply, Request, Response, Sse, Streamable};
 
 /// Sends requests, each on a connection of its own. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// A caller without a credential.
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, key: None, base: String::new() }
     }
@@ -60,5 +61,10 @@ impl Caller {
     /// A client on Streamable HTTP that has shaken hands.
     pub(crate) async fn streamable(&self) -> Streamable {
         Streamable::initialize(self, "2025-11-25").await
+    }
+
+    /// Two clients who should not notice what the test does.
+    pub(crate) async fn bystander(&self) -> Bystander {
+        Bystander::of(self).await
     }
 }

@@ -10,19 +10,20 @@
 //! `finish` drains the gateway and fails the test if a child, a session, a connection or a task is left behind. A test
 //! that does not call it fails too. Nothing here sleeps for luck: what is waited for is a condition, with a deadline.
 
+mod bystander;
 mod caller;
 mod events;
 mod gateway;
 mod http;
 mod leftovers;
 mod metrics;
-#[cfg(test)]
 mod selftest;
 mod servers;
 mod sse;
 mod streamable;
 mod wait;
 
+pub(crate) use bystander::Bystander;
 pub(crate) use caller::Caller;
 pub(crate) use events::Event;
 pub(crate) use gateway::Gateway;

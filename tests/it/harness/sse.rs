@@ -44,7 +44,7 @@ impl Sse {
     }
 
     /// POSTs a message, which must be accepted.
-    pub(crate) async fn post(&self, message: Value) {
+    pub(crate) async fn post(&self, message: impl ToString) {
         let reply = self.send(message).await;
         assert_eq!((reply.status, reply.text.as_str()), (202, "Accepted"), "{reply:?}");
     }

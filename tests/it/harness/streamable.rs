@@ -47,7 +47,7 @@ impl Streamable {
     }
 
     /// POSTs what is no request; it must be accepted.
-    pub(crate) async fn notify(&self, message: Value) {
+    pub(crate) async fn notify(&self, message: impl ToString) {
         let reply = self.send(message).await;
         assert_eq!((reply.status, reply.text.as_str()), (202, ""), "{reply:?}");
     }

@@ -194,30 +194,34 @@ impl Relay {
     async fn exchange(&self, message: &Message, id: &RawId, mut waiting: Waiting, sent: Sent) -> Result<(), Error> {
         let key = id_key(id);
         let seen = if message.is_initialize() { self.begin(message).await? } else { self.ready().await? };
-        if !self.pending.lock().stamp(&key, self.transport.generation()) {
-            return Ok(());
-        }
-        let gone = match self.post_and_wait(message, &mut waiting, Some(sent)).await {
-            Err(Error::SessionGone) if !message.is_initialize() => Error::SessionGone,
+        match self.post_and_wait(message, &key, &mut waiting, Some(sent)).await {
+            Err(Error::SessionGone) if !message.is_initialize() => {}
             outcome => return outcome,
-        };
-        // The gateway knew nothing of the session, so the request was not made: it is sent once more, in a new one.
-        if self.pending.lock().remove(&key).is_none() {
-            return Ok(());
         }
-        let renewed = self.renew(seen).await;
-        let mut waiting = self.pending.lock().register(id, self.transport.generation()).ok_or(gone)?;
-        renewed?;
-        self.post_and_wait(message, &mut waiting, None).await
+        // The gateway knew nothing of the session, so the request was not made: it is sent once more, in a new one.
+        self.renew(seen).await?;
+        self.post_and_wait(message, &key, &mut waiting, None).await
     }
 
     /// Posts a request and waits until it has been answered to the client, or is not waited for any more.
-    async fn post_and_wait(&self, message: &Message, waiting: &mut Waiting, sent: Option<Sent>) -> Result<(), Error> {
+    async fn post_and_wait(
+        &self,
+        message: &Message,
+        key: &str,
+        waiting: &mut Waiting,
+        sent: Option<Sent>,
+    ) -> Result<(), Error> {
+        if !self.pending.lock().stamp(key, self.transport.generation()) {
+            return Ok(());
+        }
         let post = self.transport.post(message, sent);
         tokio::pin!(post);
         tokio::select! {
             outcome = &mut post => {
                 outcome?;
+                if !self.pending.lock().accept(key) {
+                    return Err(Error::Lost("the gateway closed the stream".to_owned()));
+                }
                 // Whoever drops the other end has answered, or the client has cancelled.
                 let _ = waiting.await;
                 Ok(())
@@ -311,7 +315,7 @@ impl Relay {
         self.end.cancel();
         self.tasks.wait().await;
         let stopped = Error::Lost("stopped before the answer came".to_owned());
-        let left = self.pending.lock().lose(u64::MAX);
+        let left = self.pending.lock().drain();
         for id in left {
             self.output.write(&stopped.answer(Some(&id))).await;
         }

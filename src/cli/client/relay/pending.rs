@@ -12,13 +12,19 @@ pub(super) type Waiting = oneshot::Receiver<()>;
 
 /// The requests, by the key of their id.
 #[derive(Debug, Default)]
-pub(super) struct Pending(HashMap<String, Entry>);
+pub(super) struct Pending {
+    entries: HashMap<String, Entry>,
+    /// The last stream that was lost.
+    lost: Option<u64>,
+}
 
 #[derive(Debug)]
 struct Entry {
     id: RawId,
     /// The stream that its answer comes on.
     generation: u64,
+    /// Whether the gateway has taken it. Until then it is not lost with a stream: it may be refused, and sent again.
+    accepted: bool,
     answered: oneshot::Sender<()>,
 }
 
@@ -26,27 +32,43 @@ impl Pending {
     /// Adds a request; `None` if there is one with the same id.
     pub(super) fn register(&mut self, id: &RawId, generation: u64) -> Option<Waiting> {
         let key = id_key(id);
-        if self.0.contains_key(&key) {
+        if self.entries.contains_key(&key) {
             return None;
         }
         let (answered, waiting) = oneshot::channel();
-        self.0.insert(key, Entry { id: id.clone(), generation, answered });
+        self.entries.insert(key, Entry { id: id.clone(), generation, accepted: false, answered });
         Some(waiting)
     }
 
     /// Notes the stream that the answer will come on. `false`: the request is not waited for any more.
     pub(super) fn stamp(&mut self, key: &str, generation: u64) -> bool {
-        self.0.get_mut(key).map(|entry| entry.generation = generation).is_some()
+        self.entries.get_mut(key).map(|entry| entry.generation = generation).is_some()
     }
 
     /// Takes a request out: who gets it has to answer it.
     pub(super) fn remove(&mut self, key: &str) -> Option<oneshot::Sender<()>> {
-        self.0.remove(key).map(|entry| entry.answered)
+        self.entries.remove(key).map(|entry| entry.answered)
     }
 
-    /// Takes out every request whose answer was to come on a stream up to `generation`.
+    /// Notes that the gateway has taken a request. `false`: the stream for its answer has been lost meanwhile.
+    pub(super) fn accept(&mut self, key: &str) -> bool {
+        let lost = self.lost;
+        self.entries.get_mut(key).is_none_or(|entry| {
+            entry.accepted = true;
+            lost.is_none_or(|lost| entry.generation > lost)
+        })
+    }
+
+    /// Takes out every request that waits for its answer on a stream up to `generation`.
     pub(super) fn lose(&mut self, generation: u64) -> Vec<RawId> {
-        self.0.extract_if(|_, entry| entry.generation <= generation).map(|(_, entry)| entry.id).collect()
+        self.lost = self.lost.max(Some(generation));
+        let lost = self.entries.extract_if(|_, entry| entry.accepted && entry.generation <= generation);
+        lost.map(|(_, entry)| entry.id).collect()
+    }
+
+    /// Takes out every request.
+    pub(super) fn drain(&mut self) -> Vec<RawId> {
+        self.entries.drain().map(|(_, entry)| entry.id).collect()
     }
 }
 
@@ -55,17 +77,30 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn id(text: &str) -> RawId {
+        RawId::new(text).unwrap()
+    }
+
     #[test]
     fn a_request_is_taken_out_once() {
-        let id = |text| RawId::new(text).unwrap();
         let mut pending = Pending::default();
         let mut one = pending.register(&id("1"), 1).unwrap();
         assert!(pending.register(&id("1"), 1).is_none());
         let mut text = pending.register(&id("\"1\""), 1).unwrap();
-        assert!(pending.stamp("\"1\"", 2));
-        assert_eq!(pending.lose(1), [id("1")]);
-        assert!(one.try_recv().is_err() && pending.remove("1").is_none() && !pending.stamp("1", 2));
         pending.remove("\"1\"").unwrap().send(()).unwrap();
         assert!(text.try_recv().is_ok());
+        assert_eq!(pending.drain(), [id("1")]);
+        assert!(one.try_recv().is_err() && pending.remove("1").is_none() && !pending.stamp("1", 2));
+    }
+
+    #[test]
+    fn only_what_was_accepted_is_lost_with_its_stream() {
+        let mut pending = Pending::default();
+        let _waiting: Vec<_> = ["1", "2", "3"].map(|text| pending.register(&id(text), 1)).into();
+        assert!(pending.accept("1") && pending.stamp("3", 2) && pending.accept("3"));
+        assert_eq!(pending.lose(1), [id("1")]);
+        assert!(!pending.accept("2"), "its answer cannot come");
+        assert!(pending.stamp("2", 2) && pending.accept("2"));
+        assert!(pending.accept("1"), "it has been answered");
     }
 }

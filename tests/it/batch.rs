@@ -1,0 +1,170 @@
+//! Batches, which one revision has (2025-03-26), and the versions that a request may name.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Request, Sse, Streamable, fixture, hello, text_of};
+
+fn echo(id: impl Into<Value>, text: &str) -> Value {
+    let params = json!({"name": "echo", "arguments": {"text": text}});
+    json!({"jsonrpc": "2.0", "id": id.into(), "method": "tools/call", "params": params})
+}
+
+fn notification() -> Value {
+    json!({"jsonrpc": "2.0", "method": "notifications/roots/list_changed"})
+}
+
+/// The texts of answers, by the JSON text of their ids.
+fn texts(answers: &[Value]) -> BTreeMap<String, String> {
+    answers.iter().map(|answer| (answer["id"].to_string(), text_of(answer))).collect()
+}
+
+#[tokio::test]
+async fn a_batch_is_answered_with_an_array() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let mut client = Streamable::initialize(&gateway, "2025-03-26").await;
+    let batch = json!([echo(1, "one"), notification(), echo("1", "two"), echo(3, "three")]);
+    let reply = client.send(batch).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")));
+    let answers: Vec<Value> = serde_json::from_str(&reply.text).unwrap();
+    let expected = [("1", "one"), ("\"1\"", "two"), ("3", "three")];
+    assert_eq!(texts(&answers), expected.map(|(id, text)| (id.to_owned(), text.to_owned())).into());
+
+    // A batch of one is a batch.
+    let answers: Vec<Value> = serde_json::from_str(&client.send(json!([echo(1, "alone")])).await.text).unwrap();
+    assert_eq!(texts(&answers), [("1".to_owned(), "alone".to_owned())].into());
+
+    client.notify(json!([notification(), {"jsonrpc": "2.0", "id": 1, "result": {}}])).await;
+    let received = client.call("notifications_received", json!({})).await;
+    assert_eq!(received.matches("roots/list_changed").count(), 2, "{received}");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_batch_with_progress_in_it_is_answered_on_a_stream() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let client = Streamable::initialize(&gateway, "2025-03-26").await;
+    let arguments = json!({"name": "progress", "arguments": {"steps": 1, "ms": 1}, "_meta": {"progressToken": 1}});
+    let progress = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": arguments});
+    let mut response = client.open(json!([echo(1, "quick"), progress])).await;
+    assert!(response.is_stream());
+    let mut answers = Vec::new();
+    let mut reports = 0;
+    while let Some(message) = response.message().await {
+        if message.get("id").is_some() { answers.push(message) } else { reports += 1 }
+    }
+    let expected = [("1", "quick"), ("2", "1 steps")].map(|(id, text)| (id.to_owned(), text.to_owned()));
+    assert_eq!((texts(&answers), reports), (expected.into(), 1));
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_batch_over_sse_is_answered_message_by_message() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let mut client = Sse::open(&gateway).await.initialized("2025-03-26").await;
+    client.post(json!([echo(1, "one"), echo("b", "two")])).await;
+    let answers = [client.message().await, client.message().await];
+    let expected = [("1", "one"), ("\"b\"", "two")].map(|(id, text)| (id.to_owned(), text.to_owned()));
+    assert_eq!(texts(&answers), expected.into());
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
+    let gateway = Gateway::start_with([fixture("echo")], |config| config.http.max_batch = 3).await;
+    let mut client = Streamable::initialize(&gateway, "2025-03-26").await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2025-03-26")});
+    let four = json!([echo(1, ""), echo(2, ""), echo(3, ""), echo(4, "")]);
+    for (batch, says) in [
+        (json!([]), "the batch is empty"),
+        (four, "the batch has 4 messages; the limit is 3 (http.max_batch)"),
+        (json!([echo(1, ""), initialize]), "initialize must not be in a batch"),
+        (json!([echo(1, ""), 7]), "not a JSON-RPC object"),
+        (json!([echo(1, ""), [echo(2, "")]]), "not a JSON-RPC object"),
+        (json!([echo(1, ""), {"id": 2, "method": "ping"}]), "no \"jsonrpc\": \"2.0\""),
+    ] {
+        let error = client.send(batch).await.assert_error(400, -32600, says);
+        assert!(error["id"] == Value::Null || error["id"] == 2, "{error}");
+    }
+    client.send("[1,").await.assert_error(400, -32700, "not JSON");
+    // Without a session there is nothing that a batch could belong to.
+    gateway.send(Request::post("/mcp", json!([initialize]))).await.assert_error(400, -32600, "Mcp-Session-Id");
+    assert_eq!(client.call("notifications_received", json!({})).await, r#"["notifications/initialized"]"#);
+
+    for version in ["2024-11-05", "2025-06-18", "2025-11-25"] {
+        let client = Streamable::initialize(&gateway, version).await;
+        let reply = client.send(json!([echo(1, "")])).await;
+        reply.assert_error(400, -32600, "batches are for protocol version 2025-03-26: send one message at a time");
+    }
+    let client = Sse::open(&gateway).await.initialized("2025-06-18").await;
+    client.send(json!([echo(1, "")])).await.assert_error(400, -32600, "batches are for protocol version 2025-03-26");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_version_header_is_not_needed_but_must_be_known() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let (client, sse) = (gateway.streamable().await, gateway.sse().await);
+    let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+    let post = |path: &str| client.with_headers(Request::post(path, &ping)).without("MCP-Protocol-Version");
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        // It need not be the negotiated one.
+        let reply = gateway.send(post("/mcp").header("MCP-Protocol-Version", version)).await;
+        assert_eq!(reply.status, 200, "{version}: {reply:?}");
+    }
+    assert_eq!(gateway.send(post("/mcp")).await.status, 200);
+    for version in ["1999-01-01", "2024-10-07", "draft", "", "\u{fc}"] {
+        for request in [
+            post("/mcp").header("MCP-Protocol-Version", version),
+            Request::post(&sse.endpoint, &ping).header("MCP-Protocol-Version", version),
+            client.with_headers(Request::get("/mcp")).header("MCP-Protocol-Version", version),
+            client.with_headers(Request::new("DELETE", "/mcp")).header("MCP-Protocol-Version", version),
+        ] {
+            let reply = gateway.send(request).await;
+            reply.assert_error(400, -32600, "supported: 2025-11-25, 2025-06-18, 2025-03-26, 2024-11-05");
+        }
+    }
+    assert_eq!(gateway.send(post("/mcp")).await.status, 200, "the session goes on");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_of_the_stateless_revision_is_told_to_fall_back() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let sse = gateway.sse().await;
+    let ask = |method: &str, meta: Value| json!({"jsonrpc": "2.0", "id": "probe", "method": method, "params": {"_meta": meta}});
+    let discover = |meta: Value| ask("server/discover", meta);
+    let modern = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    let supported = json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]);
+    // The probe is an unknown method, as it is to a server that never heard of it: rmcp falls back on that only.
+    for (request, code, id, requested) in [
+        (Request::post("/mcp", discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
+        (Request::post(&sse.endpoint, discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
+        (Request::post("/mcp", ask("tools/list", modern.clone())), -32022, json!("probe"), "2026-07-28"),
+        (
+            Request::post("/mcp", discover(modern)).header("MCP-Protocol-Version", "2026-07-28"),
+            -32601,
+            json!("probe"),
+            "2026-07-28",
+        ),
+        (
+            Request::post("/mcp", discover(json!({}))).header("MCP-Protocol-Version", "2026-07-28"),
+            -32022,
+            Value::Null,
+            "2026-07-28",
+        ),
+        (
+            Request::post("/mcp", discover(json!({"io.modelcontextprotocol/protocolVersion": "2031-01-01"}))),
+            -32601,
+            json!("probe"),
+            "2031-01-01",
+        ),
+    ] {
+        let error = gateway.send(request).await.assert_error(400, code, "unsupported protocol version");
+        assert_eq!(error["id"], id);
+        assert_eq!(error["error"]["data"], json!({"supported": supported, "requested": requested}));
+    }
+    assert_eq!(gateway.metrics().await.children(), 1.0, "no child is started for a probe");
+    gateway.finish().await;
+}
