@@ -10,8 +10,8 @@ use sluice::config::{Config, Server};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use crate::session::{BOTH, Client, Wire};
 use crate::harness::{self, Caller, Gateway, Metrics, in_time, key, named};
+pub(crate) use crate::session::{BOTH, Client, Wire};
 
 /// A pause between the calls of the bystander.
 const PAUSE: Duration = Duration::from_millis(5);
