@@ -2,21 +2,32 @@
 //! (`harness`).
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod access;
 mod batch;
 mod binary;
 mod client;
 mod crash;
 mod environment;
+mod escape;
 mod fixture;
 mod framing;
+mod guardian;
 mod harness;
+mod ids;
+mod keep_alive;
+mod layers;
+mod limits;
+mod messages;
+mod metrics;
 mod overload;
 mod proc;
 mod requests;
 mod rmcp;
 mod scene;
 mod secrets;
+mod server_requests;
 mod session;
+mod shutdown;
 mod sse;
 mod start_failures;
 mod stderr;
