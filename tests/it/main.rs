@@ -6,6 +6,7 @@ mod batch;
 mod client;
 mod fixture;
 mod harness;
+mod layers;
 mod requests;
 mod rmcp;
 mod sse;
