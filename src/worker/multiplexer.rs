@@ -195,7 +195,7 @@ impl Multiplexer {
     }
 
     /// Decides what becomes of a message of the child.
-    pub(super) fn from_child(
+    pub(super) fn receive(
         &mut self,
         message: Bytes,
         envelope: &Envelope<'_>,

@@ -76,7 +76,7 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
     let (incoming, in_flight) = {
         let mut multiplexer = shared.multiplexer.lock();
-        let incoming = multiplexer.from_child(message.clone(), envelope, Instant::now(), timeout);
+        let incoming = multiplexer.receive(message.clone(), envelope, Instant::now(), timeout);
         let in_flight = matches!(incoming, Incoming::Unsolicited(..)).then(|| multiplexer.in_flight());
         (incoming, in_flight.unwrap_or_default())
     };
