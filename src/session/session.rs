@@ -86,7 +86,16 @@ impl Session {
     ) -> Arc<Self> {
         let state = Mutex::new(State { last_used: Some(Instant::now()), ..State::default() });
         let ended = CancellationToken::new();
-        Arc::new_cyclic(|this| Self { id, principal, server, transport, surroundings, state, ended, this: this.clone() })
+        Arc::new_cyclic(|this| Self {
+            id,
+            principal,
+            server,
+            transport,
+            surroundings,
+            state,
+            ended,
+            this: this.clone(),
+        })
     }
 
     /// Its id.

@@ -292,8 +292,7 @@ fn expire(shared: &Shared) -> Option<Failure> {
     for call in expired.calls {
         let failure = if call.is_initialize {
             let noise = shared.noise.load(Ordering::Relaxed);
-            let failure =
-                Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
+            let failure = Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
             shared.failure.get_or_init(|| failure).clone()
         } else {
             Failure::call_timeout(&shared.server.name, call.timeout())
