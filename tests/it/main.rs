@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod batch;
-mod client;
+mod commands;
 mod fixture;
 mod harness;
 mod layers;
