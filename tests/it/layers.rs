@@ -1,58 +1,156 @@
-//! Reads the imports of the layers: a folder of `src` may use what is to its right in the picture of
-//! docs/ARCHITECTURE.md, and what serves all.
+//! The shape of the source: a folder is a layer, and imports only from the layers that the data path reaches after it.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-/// What serves all layers.
-const SHARED: [&str; 4] = ["config", "jsonrpc", "stream", "telemetry"];
-/// Who calls is known to all who serve him; how he proved it, to `auth` and `http`.
+/// The data path. A layer may import from those after it.
+const PATH: [&str; 7] = ["http", "auth", "tenant", "session", "bridge", "worker", "process"];
+/// Serve all layers.
+const COMMON: [&str; 4] = ["jsonrpc", "stream", "config", "telemetry"];
+/// Who calls: the one word that the layers after `auth` need of it.
 const PRINCIPAL: &str = "auth::Principal";
-/// Each layer, with what it may use besides itself and what serves all.
-const LAYERS: [(&str, &[&str]); 6] = [
-    ("http", &["auth", PRINCIPAL, "tenant", "session", "worker", "process", "shutdown"]),
-    ("auth", &[]),
-    ("tenant", &[PRINCIPAL, "session", "worker", "process"]),
-    ("session", &[PRINCIPAL, "worker", "process"]),
-    ("worker", &[PRINCIPAL, "process"]),
-    ("process", &[]),
-];
-/// Each folder that serves all or stands aside, with all that it may use.
-const OTHERS: [(&str, &[&str]); 5] =
-    [("config", &[]), ("jsonrpc", &[]), ("stream", &["jsonrpc"]), ("telemetry", &["config"]), ("demo", &[])];
+/// Most lines of a file, its tests not counted.
+const LONGEST: usize = 450;
 
-/// The folders that the files below `folder` name after `crate::`; [`PRINCIPAL`] for a principal alone.
-fn imports(folder: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(imports(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            found.extend(text.split("crate::").skip(1).map(|rest| {
-                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-                let name = &rest[..end];
-                let is_principal = name == "auth" && rest[end..].starts_with("::Principal");
-                (if is_principal { PRINCIPAL } else { name }).to_owned()
-            }));
+/// What the modules outside of the data path may import.
+fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let everything: Vec<&str> = PATH.into_iter().chain(COMMON).chain(["shutdown"]).collect();
+    BTreeMap::from([
+        ("jsonrpc", vec![]),
+        ("stream", vec!["jsonrpc"]),
+        ("config", vec![]),
+        ("telemetry", vec!["config"]),
+        ("shutdown", vec![]),
+        ("demo", vec![]),
+        ("gateway", everything.clone()),
+        ("cli", everything.into_iter().chain(["gateway", "demo"]).collect()),
+        ("main", vec!["cli"]),
+        ("lib", vec![]),
+    ])
+}
+
+/// Whether `layer` may import `path`, such as `auth::Principal`.
+fn may_import(layer: &str, path: &str) -> bool {
+    let to = path.split("::").next().unwrap_or(path);
+    if to == layer {
+        return true;
+    }
+    let place = |name: &str| PATH.iter().position(|layer| *layer == name);
+    match place(layer) {
+        Some(from) => {
+            // The listener needs to know when to stop listening.
+            let is_listener = layer == "http" && to == "shutdown";
+            COMMON.contains(&to) || path == PRINCIPAL || is_listener || place(to).is_some_and(|to| to > from)
+        }
+        None => others().get(layer).unwrap_or_else(|| panic!("src/{layer} is not in the table")).contains(&to),
+    }
+}
+
+/// All source files, and the layer that each belongs to.
+fn sources() -> Vec<(PathBuf, String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root.clone()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let inside = path.strip_prefix(&root).unwrap();
+                let layer = inside.with_extension("").components().next().unwrap().as_os_str().to_string_lossy().into();
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((inside.to_owned(), layer, text));
+            }
+        }
+    }
+    files
+}
+
+/// What a text imports of the crate, two segments at most: `crate::a::b` and `crate::{a::b, c}`, or `sluice::…`.
+fn imports(text: &str) -> Vec<String> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut found = Vec::new();
+    for root in ["crate::", "sluice::"] {
+        for (at, _) in code.match_indices(root) {
+            // Neither the end of a longer name, nor the name of a log target.
+            if code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '"') {
+                continue;
+            }
+            let rest = &code[at + root.len()..];
+            if rest.starts_with('{') {
+                found.extend(group(rest));
+            } else {
+                found.push(segments(rest));
+            }
         }
     }
     found
 }
 
-#[test]
-fn layers_import_to_the_right_only() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let layers = LAYERS.iter().map(|(layer, right)| (layer, [right, &SHARED[..]].concat()));
-    let others = OTHERS.iter().map(|(folder, allowed)| (folder, allowed.to_vec()));
-    for (folder, allowed) in layers.chain(others) {
-        let found = imports(&src.join(folder));
-        let wrong: Vec<_> = found
-            .iter()
-            .filter(|name| name.split("::").next() != Some(folder) && !allowed.contains(&name.as_str()))
-            .collect();
-        assert!(wrong.is_empty(), "src/{folder} imports {wrong:?}; docs/ARCHITECTURE.md says what it may");
+/// The first two segments of a path; with a group in the second place, the first alone.
+fn segments(path: &str) -> String {
+    let end = path.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(path.len());
+    path[..end].split("::").filter(|segment| !segment.is_empty()).take(2).collect::<Vec<_>>().join("::")
+}
+
+/// The items of a group `{a::b, c::{d, e}}`.
+fn group(text: &str) -> Vec<String> {
+    let (mut depth, mut items, mut start) = (0, Vec::new(), 1);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 1 => {
+                items.push(&text[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 1 => {
+                items.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
     }
+    items.into_iter().map(|item| segments(item.trim())).filter(|item| !item.is_empty()).collect()
+}
+
+#[test]
+fn a_layer_imports_only_from_those_after_it() {
+    let files = sources();
+    assert!(files.len() > 50, "the source has been found");
+    let mut wrong = Vec::new();
+    for (file, layer, text) in &files {
+        let imports = imports(text).into_iter().filter(|import| !may_import(layer, import));
+        wrong.extend(imports.map(|import| format!("src/{} imports {import}", file.display())));
+        // No way round: out of its folder, a module is named from the root. Inside a test module there is one step more.
+        let steps = file.components().count() + usize::from(text.contains("\nmod tests {"));
+        if layer != "lib" && layer != "main" && text.contains(&"super::".repeat(steps + 1)) {
+            wrong.push(format!("src/{} leaves its layer by super::", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn no_file_is_too_long_to_read() {
+    let lines = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count();
+    let long: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, _, text)| lines(text) > LONGEST)
+        .map(|(file, _, text)| format!("src/{} has {} lines", file.display(), lines(&text)))
+        .collect();
+    assert!(long.is_empty(), "more than {LONGEST} lines: {long:#?}");
+}
+
+#[test]
+fn the_rules_catch_what_they_are_for() {
+    let text = "use crate::{auth::Principal, http::{App, x}};\nuse crate::session::Session; // crate::no::no\npub(crate) fn a() -> crate::worker::Worker {}";
+    let expected = ["auth::Principal", "http", "session::Session", "worker::Worker"];
+    assert_eq!(imports(text), expected);
+    assert!(may_import("session", "auth::Principal") && !may_import("session", "auth::Authenticator"));
+    assert!(may_import("http", "session::Session") && !may_import("session", "http::App"));
+    assert!(may_import("worker", "process::Child") && !may_import("process", "worker::Worker"));
+    assert!(!may_import("jsonrpc", "config::Config") && !may_import("demo", "jsonrpc::parse"));
 }
