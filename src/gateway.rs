@@ -2,20 +2,25 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, admin_router, router};
+use crate::process::{Keeper, Neighbours};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
 use crate::telemetry::Metrics;
 use crate::tenant::Directory;
+use crate::worker::{Pools, Surroundings};
 
 /// How often a drain looks whether calls are still in flight.
 const LOOK: Duration = Duration::from_millis(20);
@@ -40,6 +45,14 @@ pub enum StartError {
     /// Keys could not be read.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// There is no guardian, and without one no child.
+    #[error("cannot start the guardian ({} guardian): {error}", program.display())]
+    Guardian {
+        /// The program that was to be it.
+        program: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -51,6 +64,30 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// The process that a gateway runs in.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The path of the binary `sluice`, which is executed again as the guardian.
+    pub program: PathBuf,
+    /// Who else has children in this process.
+    pub neighbours: Neighbours,
+}
+
+impl Host {
+    /// A process that is this binary, and nothing but a gateway.
+    ///
+    /// # Errors
+    /// The system does not know the path of the binary.
+    pub fn alone() -> io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, neighbours: Neighbours::None })
+    }
+
+    /// Another program with children of its own, such as a test.
+    pub fn shared(program: PathBuf) -> Self {
+        Self { program, neighbours: Neighbours::Some }
+    }
+}
+
 /// A gateway whose listeners are bound.
 pub struct Gateway {
     app: Arc<App>,
@@ -58,14 +95,16 @@ pub struct Gateway {
     admin: Option<Listener>,
     drain_timeout: Duration,
     tasks: TaskTracker,
+    stop_children: CancellationToken,
+    keeper: Keeper,
 }
 
 impl Gateway {
-    /// Binds the listeners of a configuration.
+    /// Binds the listeners of a configuration, and starts the guardian.
     ///
     /// # Errors
-    /// When an address cannot be bound, or a key file cannot be read.
-    pub async fn bind(config: Config, shutdown: Shutdown) -> Result<Self, StartError> {
+    /// When an address cannot be bound, a key file cannot be read, or the guardian cannot be started.
+    pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
         let auth = Authenticator::new(&config.auth)?;
         let limits = Limits::from(&config.http);
         let public = bind(config.http.listen, "http.listen", limits).await?;
@@ -75,25 +114,47 @@ impl Gateway {
             }
             None => None,
         };
+        let Host { program, neighbours } = host;
+        let (keeper, guardian) =
+            Keeper::start(program.clone(), neighbours).map_err(|error| StartError::Guardian { program, error })?;
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
+        let stop_children = CancellationToken::new();
+        let surroundings = Surroundings {
+            guardian: guardian.clone(),
+            slow_client_timeout: config.http.slow_client_timeout,
+            spawning: Arc::new(Semaphore::new(config.spawn_concurrency)),
+            tasks: tasks.clone(),
+            draining: stop_children.clone(),
+            kill: shutdown.kill.clone(),
+        };
+        let pools = Arc::new(Pools::start(config.servers.values(), &metrics, &surroundings));
         let settings = Settings {
             sessions: config.sessions.clone(),
             stream: stream::Limits { messages: config.http.stream_messages, bytes: config.http.stream_bytes },
-            slow_client_timeout: config.http.slow_client_timeout,
         };
-        let sessions = Registry::new(settings, config.servers.keys(), &metrics, tasks.clone(), shutdown.kill.clone());
+        let sessions = Registry::new(settings, config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
         let app = App {
             is_loopback: public.address().ip().is_loopback(),
             auth,
             directory: Directory::new(&config),
             sessions: Arc::new(sessions),
             metrics,
+            guardian,
+            pools,
             shutdown,
             jwt: config.auth.jwt,
             http: config.http,
         };
-        Ok(Self { app: Arc::new(app), public, admin, drain_timeout: config.drain_timeout, tasks })
+        Ok(Self {
+            app: Arc::new(app),
+            public,
+            admin,
+            drain_timeout: config.drain_timeout,
+            tasks,
+            stop_children,
+            keeper,
+        })
     }
 
     /// Where the public listener is.
@@ -113,7 +174,9 @@ impl Gateway {
 
     /// Serves until the shutdown, then drains. When it returns, every child is gone.
     pub async fn run(self) {
-        let Self { app, public, admin, drain_timeout, tasks } = self;
+        let Self { app, public, admin, drain_timeout, tasks, stop_children, keeper } = self;
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(keeper.run(stop.clone()));
         let shutdown = app.shutdown.clone();
         tracing::info!(address = %public.address(), "serving");
         let connections = TaskTracker::new();
@@ -126,7 +189,12 @@ impl Gateway {
         tasks.spawn(Arc::clone(&app.sessions).sweep(shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
         public.serve(router(Arc::clone(&app)), shutdown.clone(), connections.clone(), open).await;
-        drain(&app, drain_timeout, &tasks, &connections).await;
+        drain(&app, drain_timeout, &tasks, &connections, &stop_children).await;
+        // Only now: a drain gives children time, and the guardian has none.
+        stop.cancel();
+        if let Err(error) = keeper.await {
+            tracing::error!(%error, "the guardian was not ended in order; it ends with this process");
+        }
         tracing::info!("stopped");
     }
 }
@@ -136,7 +204,13 @@ async fn bind(address: SocketAddr, key: &'static str, limits: Limits) -> Result<
 }
 
 /// Nothing new is accepted any more. Calls in flight may finish; then sessions and their children are stopped.
-async fn drain(app: &App, limit: Duration, tasks: &TaskTracker, connections: &TaskTracker) {
+async fn drain(
+    app: &App,
+    limit: Duration,
+    tasks: &TaskTracker,
+    connections: &TaskTracker,
+    stop_children: &CancellationToken,
+) {
     let deadline = Instant::now() + limit;
     app.sessions.drain();
     let mut ticks = interval(LOOK);
@@ -144,6 +218,7 @@ async fn drain(app: &App, limit: Duration, tasks: &TaskTracker, connections: &Ta
         ticks.tick().await;
     }
     app.sessions.end_all("shutdown");
+    stop_children.cancel();
     tasks.close();
     connections.close();
     let polite = deadline.max(Instant::now() + Duration::from_millis(500));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::config::Config;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Host};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
 
@@ -26,7 +26,8 @@ pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::
     runtime.block_on(async {
         let shutdown = Shutdown::default();
         let signals = Signals::new().context("signals cannot be caught")?;
-        let gateway = Gateway::bind(config, shutdown.clone()).await?;
+        let host = Host::alone().context("the path of this program cannot be found out")?;
+        let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
         let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
         tokio::spawn(signals.watch(shutdown));
         announce(&addresses);

@@ -12,11 +12,13 @@ mod confine;
 mod connect;
 mod demo;
 mod gateway;
+mod guardian;
 mod health;
 mod key;
 mod run;
 mod serve;
 mod single;
+mod stage;
 mod stdio_demo;
 mod terminal;
 mod token;
@@ -57,6 +59,12 @@ enum Command {
     /// Restrict this process to its directory, and run a program
     #[command(hide = true)]
     Confine(confine::Args),
+    /// Start servers for a gateway, and end them with it
+    #[command(hide = true)]
+    Guardian(guardian::Args),
+    /// Become the server that is ordered on stdin
+    #[command(hide = true)]
+    Stage(stage::Args),
 }
 
 impl Cli {
@@ -75,6 +83,8 @@ impl Cli {
             Command::StdioDemo(args) => stdio_demo::run(args),
             Command::Health(args) => health::run(args),
             Command::Confine(args) => confine::run(args),
+            Command::Guardian(args) => guardian::run(args),
+            Command::Stage(args) => stage::run(args),
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Args {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
-    /// Who shares a child: in this version, each session has its own
+    /// Who shares a child: session (nobody), principal, tenant or shared (everybody)
     #[arg(long, value_name = "MODE", default_value = "session", value_parser = isolation)]
     isolation: Isolation,
     /// A variable for the child, whose environment is empty otherwise (PATH is always there)
@@ -34,8 +34,10 @@ pub(super) struct Args {
 fn isolation(text: &str) -> Result<Isolation, String> {
     match text {
         "session" => Ok(Isolation::Session),
-        "principal" | "tenant" | "shared" => Err("not available yet in this version; use session".to_owned()),
-        _ => Err("use session".to_owned()),
+        "principal" => Ok(Isolation::Principal),
+        "tenant" => Ok(Isolation::Tenant),
+        "shared" => Ok(Isolation::Shared),
+        _ => Err("use session, principal, tenant or shared".to_owned()),
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
         assert!(wrong(&["--env", "hunter2", "--", "x"]).contains("KEY=VALUE"));
         assert!(!wrong(&["--env", "hunter2", "--", "x"]).contains("hunter2"));
         assert!(wrong(&["--pass-env", "NOPE", "--", "x"]).contains("NOPE: the variable is not set"));
-        assert!(wrong(&["--isolation", "shared", "--", "x"]).contains("not available yet"));
+        assert!(wrong(&["--isolation", "all", "--", "x"]).contains("use session, principal, tenant or shared"));
         assert!(wrong(&[]).contains("<COMMAND>"));
     }
 }

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Server, Sessions, Tenant};
+use super::model::{
+    Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Pool, Restart, Server, Sessions, Tenant,
+};
 use super::names::{ServerName, TenantId};
 
 const MIB: usize = 1 << 20;
@@ -17,6 +19,8 @@ pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
 /// How long a drain may take unless configured.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many children are started at the same time unless configured.
+pub(super) const SPAWN_CONCURRENCY: usize = 8;
 /// The clock difference that JWT validation forgives unless configured.
 pub(super) const JWT_LEEWAY: Duration = Duration::from_secs(30);
 
@@ -59,6 +63,7 @@ impl Default for ChildLimits {
             // A cold `npx` or `uvx` downloads the server first.
             start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(10 * 60),
+            harakiri: None,
             stdin_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(3),
             max_line: 16 * MIB,
@@ -87,6 +92,8 @@ impl Server {
             env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
             isolation: Isolation::Session,
             limits: ChildLimits::default(),
+            pool: Pool::default(),
+            restart: Restart::default(),
         }
     }
 }
@@ -102,6 +109,7 @@ impl Config {
             admin: Some(ADMIN),
             log: Log::default(),
             drain_timeout: DRAIN_TIMEOUT,
+            spawn_concurrency: SPAWN_CONCURRENCY,
             sessions: Sessions::default(),
             auth: Auth::nobody(),
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant { servers: None, max_sessions: None })]),

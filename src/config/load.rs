@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::defaults::{DRAIN_TIMEOUT, only};
+use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
 use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions, Tenant};
 use super::names::{ServerName, TenantId};
@@ -50,13 +50,15 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let log = log(root.section("log"));
     let drain_timeout = shutdown(root.section("shutdown"));
     let sessions = sessions(root.section("sessions"));
+    let spawn_concurrency = children(root.section("children"));
     let limits = servers::read_limits(root.section("limits"), &ChildLimits::default());
     let servers = servers::read(root.sections("servers"), &limits);
     let tenants = tenants(root.sections("tenants"), &servers);
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
     root.finish();
-    let config = Config { http, admin, log, drain_timeout, sessions, auth, tenants, servers, default_server };
+    let config =
+        Config { http, admin, log, drain_timeout, spawn_concurrency, sessions, auth, tenants, servers, default_server };
     whole(reading, &config);
     config
 }
@@ -79,6 +81,12 @@ fn shutdown(mut section: Section<'_>) -> Duration {
     let drain = section.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600));
     section.finish();
     drain
+}
+
+fn children(mut section: Section<'_>) -> usize {
+    let concurrency = section.count("spawn_concurrency", SPAWN_CONCURRENCY, 1..=10_000);
+    section.finish();
+    concurrency
 }
 
 fn sessions(mut section: Section<'_>) -> Sessions {

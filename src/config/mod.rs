@@ -14,6 +14,7 @@ mod load;
 mod mcp_servers;
 mod model;
 mod names;
+mod pool;
 mod problem;
 mod program;
 mod reference;

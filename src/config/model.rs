@@ -20,6 +20,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// What is logged, and how.
     pub log: Log,
+    /// Children that are started at the same time, over all servers.
+    pub spawn_concurrency: usize,
     /// How long a drain may take before what is left is ended.
     pub drain_timeout: Duration,
     /// Limits on sessions.
@@ -202,6 +204,61 @@ pub struct Server {
     pub isolation: Isolation,
     /// Time limits and bounds of a child.
     pub limits: ChildLimits,
+    /// How many children there are, and for how long.
+    pub pool: Pool,
+    /// What follows a crash.
+    pub restart: Restart,
+}
+
+/// When children are started (php-fpm's words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    /// `max_children` of them, always.
+    Static,
+    /// Between `min_spare` and `max_spare` wait for the next session.
+    Dynamic,
+    /// When a session needs one.
+    Ondemand,
+}
+
+/// How many children a server has, and for how long.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// When children are started.
+    pub mode: PoolMode,
+    /// Children at once, spares included. At the ceiling, sessions queue.
+    pub max_children: usize,
+    /// Spares that are always there (`dynamic`).
+    pub min_spare: usize,
+    /// Spares that are never exceeded (`dynamic`).
+    pub max_spare: usize,
+    /// Children that sessions are spread over, where they share one (`shared`).
+    pub replicas: usize,
+    /// A shared child without a session ends after this.
+    pub idle_timeout: Duration,
+    /// How long a session waits for a child at the ceiling.
+    pub queue_timeout: Duration,
+    /// Calls after which a child is replaced.
+    pub max_requests: Option<usize>,
+    /// Age at which a child is replaced.
+    pub max_age: Option<Duration>,
+    /// Resident memory of a child's group at which it is replaced, in bytes.
+    pub max_rss: Option<usize>,
+}
+
+/// What follows a crash.
+#[derive(Debug, Clone, Copy)]
+pub struct Restart {
+    /// The pause before the start after the second crash; it doubles with each.
+    pub backoff_min: Duration,
+    /// The longest pause.
+    pub backoff_max: Duration,
+    /// Crashes within `window` after which the server is left alone, for the tenant whose it was.
+    pub max_crashes: usize,
+    /// How long a crash counts.
+    pub window: Duration,
+    /// For how long the server is left alone.
+    pub open: Duration,
 }
 
 /// Time limits and bounds of a child.
@@ -211,6 +268,8 @@ pub struct ChildLimits {
     pub start_timeout: Duration,
     /// From a call to its answer; progress starts it anew.
     pub call_timeout: Duration,
+    /// A child whose call takes longer than this is ended, progress or not.
+    pub harakiri: Option<Duration>,
     /// From closing stdin to SIGTERM.
     pub stdin_grace: Duration,
     /// From SIGTERM to SIGKILL.

@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use super::defaults::CHILD_PATH;
 use super::model::{ChildLimits, Isolation, Server};
 use super::names::ServerName;
+use super::pool;
 use super::program::SELF;
 use super::reference::{Resolved, resolve};
 use super::section::Section;
@@ -49,7 +50,6 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> S
         s.problem("command", "missing; give the program to start, such as command = \"npx\"");
     }
     let isolation = s.choice("isolation", Isolation::Session, &ISOLATIONS);
-    unavailable(s, isolation);
     let mut server = Server {
         command: s.nonempty("command").unwrap_or_default(),
         args: s.strings("args"),
@@ -57,6 +57,8 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> S
         env: child_environment(s),
         isolation,
         limits: read_limits(s.section("limits"), limits),
+        pool: pool::read(s.section("pool")),
+        restart: pool::read_restart(s.section("restart")),
         ..Server::new(name, "", Vec::new())
     };
     if server.command.contains('/') {
@@ -67,13 +69,6 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits) -> S
     }
     section.finish();
     server
-}
-
-/// The isolations of later versions are known, and refused.
-fn unavailable(section: &Section<'_>, isolation: Isolation) {
-    if isolation != Isolation::Session {
-        section.problem("isolation", "not available yet in this version; use \"session\"");
-    }
 }
 
 fn not_found(server: &Server, section: &Section<'_>) -> String {
@@ -152,6 +147,7 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
     let limits = ChildLimits {
         start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
         call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
+        harakiri: if s.has("harakiri") { Some(s.duration("harakiri", DAY, MS..=DAY)) } else { default.harakiri },
         stdin_grace: s.duration("stdin_grace", default.stdin_grace, Duration::ZERO..=TEN_MINUTES),
         term_grace: s.duration("term_grace", default.term_grace, Duration::ZERO..=TEN_MINUTES),
         max_line: s.bytes("max_line", default.max_line, KIB..=GIB),

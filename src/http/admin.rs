@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
-use super::problem::{Reply, problem};
+use super::problem::{Reply, json, problem};
 
 /// `/healthz`: the process is alive.
 pub async fn healthz() -> Reply {
@@ -18,7 +18,9 @@ pub async fn healthz() -> Reply {
 /// `/readyz`: a new session would be served now.
 pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
     if app.is_ready() {
-        return Response::new(Body::from("ready\n"));
+        // A server that keeps crashing is somebody's trouble, but not the gateway's: it is said, and no more.
+        let loops: String = app.pools.crash_loops().iter().map(|one| format!("crash loop: {one}\n")).collect();
+        return Response::new(Body::from(format!("ready\n{loops}")));
     }
     let why = if app.shutdown.drain.is_cancelled() { "draining" } else { "sessions.max is reached" };
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
@@ -26,6 +28,14 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
 
 /// `/metrics`: OpenMetrics text.
 pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
+    match app.guardian.census().await {
+        Ok(census) => {
+            app.metrics.processes_owned.set(as_gauge(census.owned));
+            app.metrics.processes_found.set(as_gauge(census.found));
+        }
+        Err(error) => tracing::error!(%error, "processes cannot be counted"),
+    }
+    app.pools.measure(&app.metrics);
     match app.metrics.render() {
         Ok(text) => {
             let mut reply = Response::new(Body::from(text));
@@ -35,4 +45,16 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
         }
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics could not be written: {error}")),
     }
+}
+
+/// `/workers`: the children, as JSON.
+pub async fn workers(State(app): State<Arc<App>>) -> Reply {
+    match serde_json::to_vec(&app.pools.workers()) {
+        Ok(body) => json(StatusCode::OK, body.into()),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the children could not be listed: {error}")),
+    }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::auth::Authenticator;
 use crate::config::{Http, Jwt};
+use crate::process::Guardian;
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 use crate::tenant::Directory;
+use crate::worker::Pools;
 
 /// What request handlers share; one for each gateway, in an `Arc`.
 pub struct App {
@@ -21,6 +23,10 @@ pub struct App {
     pub directory: Directory,
     /// The sessions.
     pub sessions: Arc<Registry>,
+    /// The children.
+    pub pools: Arc<Pools>,
+    /// What starts children, and knows how many processes there are.
+    pub guardian: Guardian,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the gateway is stopping.

@@ -1,5 +1,7 @@
 //! Errors as responses: RFC 9457 where the HTTP request is at fault, JSON-RPC where its message is. One place, one look.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
@@ -66,6 +68,14 @@ pub fn no_server(refusal: &Refusal) -> Reply {
 pub fn no_session(id: Option<&RawId>) -> Reply {
     let text = "there is no such session: it has ended, or never was; send initialize to start a new one";
     rpc_error(StatusCode::NOT_FOUND, id, Code::InvalidRequest, text)
+}
+
+/// Turns an answer that a limit stands behind into one that says so to HTTP too, unless it is a stream already.
+pub fn limit_reached(reply: &mut Reply, after: Duration) {
+    if !super::headers::is_event_stream(reply) {
+        *reply.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+    }
 }
 
 fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> Reply {

@@ -41,6 +41,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route("/metrics", get(admin::metrics))
+        .route("/workers", get(admin::workers))
         .fallback(not_found)
         .with_state(app)
 }

@@ -15,7 +15,7 @@ use super::headers::{
     SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id,
 };
 use super::message::{Messages, check_batch, envelope, read as read_messages};
-use super::problem::{Reply, method_not_allowed, no_session, refused, rejected, rpc_error};
+use super::problem::{Reply, limit_reached, method_not_allowed, no_session, refused, rejected, rpc_error};
 use super::{body, headers};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId};
 use crate::session::{Received, Registry, Session, Transport};
@@ -98,6 +98,9 @@ async fn initialize(
     let (exchange, inbox) = exchange(app, 1);
     session.receive(body.clone(), envelope, &exchange);
     let mut reply = respond(inbox, 1, false, &app.http, Box::new(opening)).await;
+    if let Some(after) = session.retry_after() {
+        limit_reached(&mut reply, after);
+    }
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || session.version().is_some())
         && let Ok(value) = HeaderValue::from_str(session.id().as_str())

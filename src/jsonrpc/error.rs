@@ -16,6 +16,8 @@ pub enum Code {
     InvalidRequest = -32600,
     /// No such method here.
     MethodNotFound = -32601,
+    /// The params are not what the method takes.
+    InvalidParams = -32602,
     /// The gateway failed.
     Internal = -32603,
     /// The child could not be started, or ended while the call was in flight.
@@ -26,6 +28,11 @@ pub enum Code {
     Overloaded = -32003,
     /// The protocol version is not spoken here.
     UnsupportedVersion = -32022,
+}
+
+/// A response with an empty result.
+pub fn empty_response(id: &RawId) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into()
 }
 
 /// An error response. `id` is null where the request's could not be read.

@@ -1,23 +1,37 @@
-//! One child process in a process group of its own. Its exit is seen before it is reaped, and the whole group is killed
-//! in between: so nothing of it is left, and its group id cannot have been taken by another.
+//! One child process, the leader of a process group of its own. The guardian starts, signals and reaps it, and kills
+//! the whole group in between: so nothing of it is left, and its group id cannot have been taken by another.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, ExitStatus, Stdio};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags};
-use secrecy::ExposeSecret as _;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
+use secrecy::{ExposeSecret as _, SecretSlice};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
+use tokio::time::timeout;
 
 use super::error::SpawnError;
+use super::guardian::{Guardian, Status, Ward};
 use super::launch::Launch;
+use super::stage::{self, Fault, Order, Step};
+
+/// How long a child may take to become its program: executing it may wait for a disk.
+const START: Duration = Duration::from_secs(30);
+/// The longest answer of a stage, in bytes.
+const MAX_FAULT: u64 = 16 * 1024;
 
 /// Signals that a group is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signal {
     /// Please end.
     Term,
@@ -25,11 +39,29 @@ pub enum Signal {
     Kill,
 }
 
+impl From<Signal> for rustix::process::Signal {
+    fn from(signal: Signal) -> Self {
+        match signal {
+            Signal::Term => Self::TERM,
+            Signal::Kill => Self::KILL,
+        }
+    }
+}
+
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit(ExitStatus);
 
 impl Exit {
+    pub(super) fn new(status: ExitStatus) -> Self {
+        Self(status)
+    }
+
+    /// By SIGKILL.
+    pub(super) fn killed() -> Self {
+        Self(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()))
+    }
+
     /// The exit code, if it ended by itself.
     pub fn code(self) -> Option<i32> {
         self.0.code()
@@ -67,99 +99,129 @@ pub struct Pipes {
     pub stderr: pipe::Receiver,
 }
 
-/// A running child. Dropping it kills its group and reaps it.
+impl Pipes {
+    /// Three pipes; the other ends are the child's.
+    fn new() -> io::Result<(Self, [OwnedFd; stage::STREAMS])> {
+        let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
+        let ((their_in, our_in), (our_out, their_out), (our_err, their_err)) = (pipe()?, pipe()?, pipe()?);
+        let ours = Self {
+            stdin: pipe::Sender::from_owned_fd(our_in)?,
+            stdout: pipe::Receiver::from_owned_fd(our_out)?,
+            stderr: pipe::Receiver::from_owned_fd(our_err)?,
+        };
+        Ok((ours, [their_in, their_out, their_err]))
+    }
+}
+
+/// A running child. Dropping it kills its group.
 #[derive(Debug)]
 pub struct Child {
-    handle: std::process::Child,
-    group: Pid,
-    pidfd: AsyncFd<OwnedFd>,
-    reaped: bool,
+    ward: Ward,
+    pid: Pid,
 }
 
 impl Child {
-    /// Starts a program in a process group of its own. Must be called in a tokio runtime; blocks for as long as the
-    /// system needs to execute the program.
+    /// Starts a program in a process group of its own, and waits until it is executed.
     ///
     /// # Errors
-    /// The system refuses.
-    pub fn spawn(launch: &Launch) -> Result<(Self, Pipes), SpawnError> {
+    /// The system refuses, or the program is not executed in time.
+    pub async fn spawn(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), SpawnError> {
         let system = |error| SpawnError::System { command: launch.command.clone(), error };
-        let mut command = Command::new(&launch.program);
-        command.args(&launch.args).env_clear();
-        command.envs(launch.env.iter().map(|(key, value)| (key, value.expose_secret())));
-        if let Some(cwd) = &launch.cwd {
-            command.current_dir(cwd);
-        }
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut handle = command.spawn().map_err(system)?;
-        match Self::adopt(&mut handle) {
-            Ok((group, pidfd, pipes)) => Ok((Self { handle, group, pidfd, reaped: false }, pipes)),
-            Err(error) => {
-                let _ = handle.kill();
-                let _ = handle.wait();
-                Err(system(error))
-            }
-        }
+        let late = |_| system(io::Error::new(io::ErrorKind::TimedOut, format!("not executed within {START:?}")));
+        timeout(START, Self::start(guardian, launch)).await.map_err(late)?.map_err(|error| match (error, &launch.cwd) {
+            (NotStarted::Fault(Fault { step: Step::Directory, .. }), Some(cwd)) => SpawnError::NoDirectory(cwd.clone()),
+            (NotStarted::Fault(fault), _) => system(fault.into_error()),
+            (NotStarted::System(error), _) => system(error),
+        })
     }
 
-    fn adopt(handle: &mut std::process::Child) -> io::Result<(Pid, AsyncFd<OwnedFd>, Pipes)> {
-        let missing = || io::Error::other("the child has no pipes");
-        let stdin = pipe::Sender::from_owned_fd(handle.stdin.take().ok_or_else(missing)?.into())?;
-        let stdout = pipe::Receiver::from_owned_fd(handle.stdout.take().ok_or_else(missing)?.into())?;
-        let stderr = pipe::Receiver::from_owned_fd(handle.stderr.take().ok_or_else(missing)?.into())?;
-        let pid = Pid::from_child(handle);
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        Ok((pid, watch(pidfd)?, Pipes { stdin, stdout, stderr }))
+    async fn start(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
+        let _turn = guardian.turn().await?;
+        let (pipes, theirs) = Pipes::new()?;
+        let (socket, stage) = std::os::unix::net::UnixStream::pair()?;
+        let order = encode(launch)?;
+        socket.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(socket)?;
+        let ward = guardian.launch(stage.into())?;
+        // A stage that takes no order says why, or is not there: both are seen below.
+        let _ = send(&mut socket, order.expose_secret(), &theirs).await;
+        drop(theirs);
+        let mut answer = Vec::new();
+        let _ = socket.take(MAX_FAULT).read_to_end(&mut answer).await;
+        let fault = answer.strip_prefix(&[stage::READY]).unwrap_or(&answer);
+        if !fault.is_empty() {
+            return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
+        }
+        match ward.started().await {
+            // One that is quick has ended by now.
+            Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => Ok((Self { ward, pid }, pipes)),
+            Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
+            // It was killed on its way.
+            _ => Err(io::Error::other(format!("ended before it was executed: {}", ward.ended().await)).into()),
+        }
     }
 
     /// The process id, which is also the id of the group.
     pub fn pid(&self) -> u32 {
-        self.handle.id()
+        self.pid.as_raw_pid().cast_unsigned()
     }
 
-    /// Waits until the child has ended. It is not reaped by this.
-    pub async fn exited(&self) -> io::Result<()> {
-        // A pidfd stays readable once the process has ended: the readiness is never cleared.
-        self.pidfd.readable().await.map(|mut ready| ready.retain_ready())
+    /// Waits until the child has ended. What was left of its group is killed then, and it is reaped.
+    pub async fn exited(&self) -> Exit {
+        self.ward.ended().await
     }
 
-    /// Sends a signal to the child's whole group.
+    /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.
     pub fn signal(&self, signal: Signal) {
-        let signal = match signal {
-            Signal::Term => rustix::process::Signal::TERM,
-            Signal::Kill => rustix::process::Signal::KILL,
-        };
-        // The unreaped leader keeps the group alive, so the only possible error is that nothing is left to signal.
-        let _ = rustix::process::kill_process_group(self.group, signal);
-    }
-
-    /// Kills what is left of the group and reaps the child. Call it after [`Child::exited`].
-    pub fn reap(mut self) -> io::Result<Exit> {
-        self.end()
-    }
-
-    fn end(&mut self) -> io::Result<Exit> {
-        self.signal(Signal::Kill);
-        let status = self.handle.wait()?;
-        self.reaped = true;
-        Ok(Exit(status))
+        self.ward.signal(signal);
     }
 }
 
-#[expect(
-    deprecated,
-    reason = "guards against types whose descriptor changes; an OwnedFd's does not, and no safe call is left"
-)]
-fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(pidfd, Interest::READABLE)
+/// Why there is no child.
+enum NotStarted {
+    Fault(Fault),
+    System(io::Error),
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        if !self.reaped
-            && let Err(error) = self.end()
-        {
-            tracing::error!(pid = self.pid(), %error, "a child could not be reaped");
-        }
+impl From<io::Error> for NotStarted {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
     }
+}
+
+impl From<rustix::io::Errno> for NotStarted {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// The order for a stage, with its length before it.
+fn encode(launch: &Launch) -> io::Result<SecretSlice<u8>> {
+    let order = Order {
+        program: Cow::Borrowed(&launch.program),
+        args: Cow::Borrowed(&launch.args),
+        env: launch.env.iter().map(|(key, value)| (key.into(), value.expose_secret().into())).collect(),
+        cwd: launch.cwd.as_deref().map(Cow::Borrowed),
+    };
+    let mut bytes = vec![0; size_of::<u32>()];
+    serde_json::to_writer(&mut bytes, &order)?;
+    let length = bytes.len() - size_of::<u32>();
+    let head = u32::try_from(length).ok().filter(|_| length <= stage::MAX_ORDER);
+    let head = head.ok_or_else(|| io::Error::from(io::ErrorKind::ArgumentListTooLong))?;
+    bytes.splice(..size_of::<u32>(), head.to_be_bytes());
+    Ok(bytes.into())
+}
+
+/// Sends an order, and the child's descriptors with its first bytes.
+async fn send(socket: &mut UnixStream, order: &[u8], descriptors: &[OwnedFd; stage::STREAMS]) -> io::Result<()> {
+    let descriptors = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
+    let sent = socket
+        .async_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(stage::STREAMS))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&descriptors));
+            Ok(rustix::net::sendmsg(&*socket, &[IoSlice::new(order)], &mut control, SendFlags::NOSIGNAL)?)
+        })
+        .await?;
+    socket.write_all(order.get(sent..).unwrap_or_default()).await
 }

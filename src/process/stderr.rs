@@ -20,15 +20,53 @@ const MAX_TAIL_LINE: usize = 512;
 /// Lines that are logged in a second.
 const LINES_A_SECOND: u32 = 200;
 
-/// Whose child it is, for log lines.
+/// Whose child it is, for log lines. A spare is nobody's until it is adopted. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The tenant that it runs for.
-    pub tenant: TenantId,
     /// The configured server.
     pub server: ServerName,
-    /// The public part of the session's id.
-    pub session: Arc<str>,
+    owner: Arc<Mutex<Owner>>,
+}
+
+#[derive(Debug, Clone)]
+struct Owner {
+    tenant: Option<TenantId>,
+    session: Arc<str>,
+}
+
+impl Origin {
+    /// A child for a session.
+    pub fn new(tenant: &TenantId, server: &ServerName, session: &str) -> Self {
+        let owner = Owner { tenant: Some(tenant.clone()), session: session.into() };
+        Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
+    }
+
+    /// A child that is nobody's yet.
+    pub fn unowned(server: &ServerName) -> Self {
+        let owner = Owner { tenant: None, session: "-".into() };
+        Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
+    }
+
+    /// It is this session's from now on.
+    pub fn adopt(&self, tenant: &TenantId, session: &str) {
+        *self.owner.lock() = Owner { tenant: Some(tenant.clone()), session: session.into() };
+    }
+
+    /// It is everybody's from now on.
+    pub fn adopt_all(&self) {
+        *self.owner.lock() = Owner { tenant: None, session: "-".into() };
+    }
+
+    /// The tenant that it runs for, if for one.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.owner.lock().tenant.clone()
+    }
+
+    /// The tenant and the public part of the session's id, as they stand in log lines.
+    pub fn names(&self) -> (String, Arc<str>) {
+        let owner = self.owner.lock();
+        (owner.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string), Arc::clone(&owner.session))
+    }
 }
 
 /// The last lines of a child's stderr.
@@ -96,7 +134,7 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
 }
 
 fn log(origin: &Origin, line: &str) {
-    let Origin { tenant, server, session } = origin;
+    let (server, (tenant, session)) = (&origin.server, origin.names());
     tracing::info!(target: "sluice::child", %tenant, %server, %session, "{line}");
 }
 

@@ -1,9 +1,14 @@
-//! What the client said at the beginning: kept, so that a child that is started again hears the same.
+//! What the client has told its child: kept, so that a child that takes its place hears the same.
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
-use crate::jsonrpc::parse;
+use crate::jsonrpc::Envelope;
+use crate::worker::Lists;
+
+/// Subscriptions that are remembered for one session.
+const SUBSCRIPTIONS: usize = 1024;
 
 /// Where the handshake of a session stands.
 #[derive(Debug, Clone, Default)]
@@ -25,17 +30,51 @@ pub(super) struct Done {
     /// The client's `notifications/initialized`, if it has come.
     pub(super) initialized: Option<Bytes>,
     /// What was negotiated.
-    pub(super) version: Option<String>,
+    pub(super) version: String,
+    /// What the lists were like, as far as the client asked for them.
+    pub(super) lists: Lists,
+    level: Option<Bytes>,
+    subscriptions: BTreeMap<String, Bytes>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InitializeResult {
-    protocol_version: String,
+impl Done {
+    pub(super) fn new(initialize: Bytes, version: String) -> Self {
+        Self {
+            initialize,
+            version,
+            initialized: None,
+            lists: Lists::default(),
+            level: None,
+            subscriptions: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers what a child must hear again.
+    pub(super) fn note(&mut self, message: &Bytes, envelope: &Envelope<'_>) {
+        match envelope.method.as_deref() {
+            Some("notifications/initialized") => self.initialized = Some(message.clone()),
+            Some("logging/setLevel") => self.level = Some(message.clone()),
+            Some("resources/subscribe") => {
+                if let Some(uri) = uri(envelope)
+                    && self.subscriptions.len() < SUBSCRIPTIONS
+                {
+                    self.subscriptions.insert(uri, message.clone());
+                }
+            }
+            Some("resources/unsubscribe") => {
+                uri(envelope).and_then(|uri| self.subscriptions.remove(&uri));
+            }
+            _ => {}
+        }
+    }
+
+    /// The requests that made the child what the client wanted it to be.
+    pub(super) fn wishes(&self) -> impl Iterator<Item = &Bytes> {
+        self.level.iter().chain(self.subscriptions.values())
+    }
 }
 
-/// The `protocolVersion` in the answer to `initialize`; `None` if it is an error or has none.
-pub fn protocol_version(answer: &[u8]) -> Option<String> {
-    let result: InitializeResult = serde_json::from_str(parse(answer).ok()?.result?).ok()?;
-    Some(result.protocol_version)
+fn uri(envelope: &Envelope<'_>) -> Option<String> {
+    let params: serde_json::Value = serde_json::from_str(envelope.params?).ok()?;
+    params.get("uri")?.as_str().map(str::to_owned)
 }

@@ -1,5 +1,6 @@
 //! A client's conversation with a server, bound to its principal: it outlives connections, and its child.
 
+mod child;
 mod handshake;
 mod id;
 mod registry;
@@ -8,7 +9,6 @@ mod session;
 mod streams;
 mod waiting;
 
-pub use handshake::protocol_version;
 pub use id::SessionId;
 pub use registry::{Registry, Rejected, Settings};
 pub use session::{Received, Session};

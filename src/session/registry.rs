@@ -17,6 +17,7 @@ use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions, TenantId};
 use crate::stream::Limits;
 use crate::telemetry::{Metrics, ServerMetrics};
+use crate::worker::Pools;
 
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -41,15 +42,13 @@ pub enum Rejected {
     NoRandomness,
 }
 
-/// What the registry needs of the configuration.
+/// What the registry needs of the configuration, and of what runs.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Limits on sessions.
     pub sessions: Sessions,
     /// Limits on each stream.
     pub stream: Limits,
-    /// A client that takes nothing for this long is cut.
-    pub slow_client_timeout: Duration,
 }
 
 #[derive(Default)]
@@ -66,21 +65,21 @@ pub struct Registry {
     counts: Mutex<Counts>,
     servers: HashMap<ServerName, ServerMetrics>,
     settings: Settings,
+    pools: Arc<Pools>,
     tasks: TaskTracker,
-    kill: CancellationToken,
 }
 
 impl Registry {
-    /// An empty registry. `tasks` tracks everything that sessions start; `kill` ends children without further ado.
+    /// An empty registry. `pools` have their children; `tasks` tracks everything that sessions start.
     pub fn new<'a>(
         settings: Settings,
         servers: impl Iterator<Item = &'a ServerName>,
         metrics: &Arc<Metrics>,
+        pools: Arc<Pools>,
         tasks: TaskTracker,
-        kill: CancellationToken,
     ) -> Self {
         let servers = servers.map(|name| (name.clone(), metrics.server(name.as_str()))).collect();
-        Self { sessions: DashMap::new(), counts: Mutex::default(), servers, settings, tasks, kill }
+        Self { sessions: DashMap::new(), counts: Mutex::default(), servers, settings, pools, tasks }
     }
 
     /// Opens a session, if limits allow. `tenant_limit` is the tenant's own.
@@ -93,14 +92,10 @@ impl Registry {
     ) -> Result<Arc<Session>, Rejected> {
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
         let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
+        let pool = self.pools.get(&server.name).ok_or(Rejected::Draining)?;
         self.count(principal, tenant_limit)?;
-        let surroundings = Surroundings {
-            slow_client_timeout: self.settings.slow_client_timeout,
-            stream_limits: self.settings.stream,
-            metrics: metrics.clone(),
-            tasks: self.tasks.clone(),
-            kill: self.kill.clone(),
-        };
+        let surroundings =
+            Surroundings { pool: Arc::clone(pool), stream_limits: self.settings.stream, tasks: self.tasks.clone() };
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));

@@ -1,47 +1,36 @@
-//! One session: it takes the client's messages to its worker, and starts one when there is none.
+//! One session: it takes the client's messages to its child, and the child's to the client's streams.
 //!
-//! Invariant: a child's death is not the session's death. The next message starts another child and replays the
-//! handshake; only calls in flight fail. A live child never sees a second `initialize`.
+//! Invariant: a child's death is not the session's death. Another child takes its place and hears the same handshake
+//! (`child`); only calls in flight fail.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::handshake::{Done, Handshake, protocol_version};
+use super::child::Slot;
+use super::handshake::Handshake;
 use super::id::SessionId;
 use super::streams::{Streams, Transport};
 use super::waiting::Waiting;
 use crate::auth::Principal;
 use crate::config::Server;
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, parse};
-use crate::process::Origin;
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, parse};
 use crate::stream::{Exchange, Inbox, Limits, Outbox};
-use crate::telemetry::ServerMetrics;
-use crate::worker::{Ask, Failure, InFlight, Peer, Refused, Route, Spec, Unsolicited, Worker};
-
-type Starting = watch::Receiver<Option<Result<Worker, Failure>>>;
-
-/// The session's worker, or the way to one.
-#[derive(Default)]
-enum Slot {
-    #[default]
-    Empty,
-    Starting(Starting),
-    Live(Worker),
-}
+use crate::worker::{Ask, Failure, InFlight, Lease, Peer, Pool, Refused, Route, Unsolicited};
 
 #[derive(Default)]
-struct State {
-    slot: Slot,
-    handshake: Handshake,
-    streams: Streams,
-    waiting: Waiting,
+pub(super) struct State {
+    pub(super) slot: Slot,
+    pub(super) handshake: Handshake,
+    pub(super) streams: Streams,
+    pub(super) waiting: Waiting,
+    /// When to try again, after an `initialize` that a limit stood in the way of.
+    pub(super) retry_after: Option<Duration>,
     last_used: Option<Instant>,
 }
 
@@ -55,25 +44,23 @@ pub enum Received {
 }
 
 /// What a session is made with, besides who and what it is for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Surroundings {
-    pub(super) slow_client_timeout: Duration,
+    pub(super) pool: Arc<Pool>,
     pub(super) stream_limits: Limits,
-    pub(super) metrics: ServerMetrics,
     pub(super) tasks: TaskTracker,
-    pub(super) kill: CancellationToken,
 }
 
 /// A client's conversation with a server.
 pub struct Session {
-    id: SessionId,
-    principal: Principal,
-    server: Arc<Server>,
+    pub(super) id: SessionId,
+    pub(super) principal: Principal,
+    pub(super) server: Arc<Server>,
     transport: Transport,
-    surroundings: Surroundings,
-    state: Mutex<State>,
-    ended: CancellationToken,
-    this: Weak<Self>,
+    pub(super) surroundings: Surroundings,
+    pub(super) state: Mutex<State>,
+    pub(super) ended: CancellationToken,
+    pub(super) this: Weak<Self>,
 }
 
 impl Session {
@@ -121,9 +108,14 @@ impl Session {
     /// The protocol version that was negotiated, once it has been.
     pub fn version(&self) -> Option<String> {
         match &self.state.lock().handshake {
-            Handshake::Done(done) => done.version.clone(),
+            Handshake::Done(done) => Some(done.version.clone()),
             Handshake::None | Handshake::Initializing => None,
         }
+    }
+
+    /// When to try again, after an `initialize` that a limit stood in the way of.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.state.lock().retry_after
     }
 
     /// Opens the session's stream, in the place of an earlier one.
@@ -145,24 +137,26 @@ impl Session {
 
     /// Takes one message of the client. Answers, errors among them, go to `exchange`.
     pub fn receive(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+        let method = envelope.method.as_deref().unwrap_or_default();
+        if envelope.kind == Kind::Request && method == "initialize" {
+            return self.receive_initialize(message, envelope, exchange);
+        }
         let live = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
-            match &state.slot {
-                Slot::Live(worker) if worker.is_alive() => Some(worker.clone()),
-                _ => None,
+            if let Handshake::Done(done) = &mut state.handshake {
+                done.note(&message, envelope);
+            } else if matches!(state.handshake, Handshake::None) {
+                drop(state);
+                return before_initialize(envelope, exchange);
             }
+            state.slot.live()
         };
-        if envelope.kind == Kind::Request && envelope.method.as_deref() == Some("initialize") {
-            return self.receive_initialize(message, envelope, exchange);
-        }
-        self.remember_initialized(&message, envelope);
-        match live {
-            Some(worker) => match self.send(&worker, &message, envelope, exchange) {
-                Ok(()) => Received::Accepted,
-                Err(refused) => Received::Refused(refused),
-            },
-            None => self.receive_later(message, envelope.kind, exchange),
+        match live.map(|lease| self.send(&lease, &message, envelope, exchange)) {
+            Some(Ok(())) => Received::Accepted,
+            Some(Err(Refused::Busy)) => Received::Refused(Refused::Busy),
+            // It is on its way out, or there is none: the message waits for another.
+            Some(Err(Refused::Ended)) | None => self.receive_later(message, envelope.kind, exchange),
         }
     }
 
@@ -171,27 +165,17 @@ impl Session {
         answer(exchange, Failure::refused(reason).response(id));
     }
 
-    fn remember_initialized(&self, message: &Bytes, envelope: &Envelope<'_>) {
-        if envelope.method.as_deref() == Some("notifications/initialized")
-            && let Handshake::Done(done) = &mut self.state.lock().handshake
-        {
-            done.initialized = Some(message.clone());
-        }
-    }
-
     fn send(
         &self,
-        worker: &Worker,
+        lease: &Lease,
         message: &[u8],
         envelope: &Envelope<'_>,
         exchange: &Arc<Exchange>,
     ) -> Result<(), Refused> {
         match envelope.kind {
-            Kind::Request => {
-                worker.call(&Ask { message, envelope, exchange, timeout: self.server.limits.call_timeout })
-            }
-            Kind::Notification => worker.notify(message, envelope),
-            Kind::Response => worker.answer(message, envelope),
+            Kind::Request => lease.call(&Ask { message, envelope, exchange, timeout: self.server.limits.call_timeout }),
+            Kind::Notification => lease.notify(message, envelope),
+            Kind::Response => lease.answer(message, envelope),
         }
     }
 
@@ -206,13 +190,11 @@ impl Session {
         }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let worker = this.worker().await;
+            let lease = this.lease().await;
             this.state.lock().waiting.leave(message.len());
             let Ok(envelope) = parse(&message) else { return };
-            let sent = match worker {
-                // A fresh child has just heard `initialized` by the replay.
-                Ok(_) if envelope.method.as_deref() == Some("notifications/initialized") => Ok(()),
-                Ok(worker) => this.send(&worker, &message, &envelope, &exchange).map_err(Failure::refused),
+            let sent = match lease {
+                Ok(lease) => this.send(&lease, &message, &envelope, &exchange).map_err(Failure::refused),
                 Err(failure) => Err(failure),
             };
             if let (Err(failure), Some(id)) = (sent, envelope.raw_id()) {
@@ -226,6 +208,7 @@ impl Session {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
         {
             let mut state = self.state.lock();
+            state.last_used = Some(Instant::now());
             if !matches!(state.handshake, Handshake::None) {
                 let text = "the session is initialized already; open another one";
                 answer(exchange, error_response(Some(&id), Code::InvalidRequest, text));
@@ -235,195 +218,36 @@ impl Session {
         }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let response = this.initialize(&message, &id, &exchange).await;
+            let response = this.initialize(&message, &id).await;
             answer(&exchange, response);
         });
         Received::Accepted
     }
 
-    /// Puts the client's `initialize` to a fresh child: its answer, or the error in its place.
-    async fn initialize(&self, message: &Bytes, id: &RawId, exchange: &Arc<Exchange>) -> Bytes {
-        let answered = match self.worker().await {
-            Ok(worker) => self.put_initialize(&worker, message, Some(exchange)).await.map(|answer| (worker, answer)),
-            Err(failure) => Err(failure),
-        };
-        let mut state = self.state.lock();
-        match answered {
-            Ok((worker, answer)) => {
-                if let Some(version) = protocol_version(&answer) {
-                    worker.mark_started();
-                    state.handshake = Handshake::Done(Done {
-                        initialize: message.clone(),
-                        initialized: None,
-                        version: Some(version),
-                    });
-                } else {
-                    // The server refused: the client may try again, with another child.
-                    state.handshake = Handshake::None;
-                    state.slot = Slot::Empty;
-                    worker.stop();
-                }
-                answer
-            }
-            Err(failure) => {
-                state.handshake = Handshake::None;
-                failure.response(id)
-            }
-        }
-    }
-
-    /// Sends `initialize` and waits for the answer. What else comes meanwhile goes on to the client.
-    async fn put_initialize(
-        &self,
-        worker: &Worker,
-        message: &[u8],
-        client: Option<&Arc<Exchange>>,
-    ) -> Result<Bytes, Failure> {
-        let (outbox, mut inbox) = Outbox::new(self.surroundings.stream_limits);
-        let exchange = Arc::new(Exchange::of_request(outbox, 1));
-        let ended = || Failure::refused(Refused::Ended);
-        let envelope = parse(message).map_err(|_| ended())?;
-        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: self.server.limits.start_timeout };
-        worker.call(&ask).map_err(Failure::refused)?;
-        loop {
-            let item = inbox.next().await.ok_or_else(ended)?;
-            if item.answer {
-                return Ok(item.message);
-            }
-            if let Some(client) = client {
-                // A client that is gone already misses a log line: its answer will find out.
-                let _ = client.inform(item.message);
-            }
-        }
-    }
-
-    /// The live worker; starts one if there is none. Whoever asks at the same time waits for the same one.
-    async fn worker(&self) -> Result<Worker, Failure> {
-        let mut starting = {
-            let mut state = self.state.lock();
-            match &state.slot {
-                _ if self.ended.is_cancelled() => return Err(Failure::stopped(&self.server.name)),
-                Slot::Live(worker) if worker.is_alive() => return Ok(worker.clone()),
-                Slot::Starting(starting) => starting.clone(),
-                Slot::Live(_) | Slot::Empty => {
-                    let starting = self.start();
-                    state.slot = Slot::Starting(starting.clone());
-                    starting
-                }
-            }
-        };
-        match starting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
-            Some(outcome) => outcome,
-            None => Err(Failure::stopped(&self.server.name)),
-        }
-    }
-
-    fn start(&self) -> Starting {
-        let (outcome, starting) = watch::channel(None);
-        if let Some(this) = self.this.upgrade() {
-            self.surroundings.tasks.spawn(async move {
-                let started = this.spawn().await;
-                let mut state = this.state.lock();
-                state.slot = match &started {
-                    Ok(worker) if this.ended.is_cancelled() => {
-                        worker.stop();
-                        Slot::Empty
-                    }
-                    Ok(worker) => Slot::Live(worker.clone()),
-                    Err(_) => Slot::Empty,
-                };
-                drop(state);
-                outcome.send_replace(Some(started));
-            });
-        }
-        starting
-    }
-
-    /// Spawns a child, and replays the handshake if there has been one.
-    async fn spawn(&self) -> Result<Worker, Failure> {
-        let peer: Weak<dyn Peer> = self.this.clone();
-        let spec = Spec {
-            server: Arc::clone(&self.server),
-            origin: Origin {
-                tenant: self.principal.tenant().clone(),
-                server: self.server.name.clone(),
-                session: self.id.public(),
-            },
-            peer,
-            slow_client_timeout: self.surroundings.slow_client_timeout,
-            metrics: self.surroundings.metrics.clone(),
-            tasks: self.surroundings.tasks.clone(),
-            kill: self.surroundings.kill.clone(),
-        };
-        let worker = Worker::spawn(spec).await.map_err(|error| Failure::spawn(&self.server.name, &error)).inspect_err(
-            |failure| tracing::warn!(server = %self.server.name, session = %self.id.public(), "{}", failure.message()),
-        )?;
-        let replay = match &self.state.lock().handshake {
-            Handshake::Done(done) => Some(done.clone()),
-            Handshake::None | Handshake::Initializing => None,
-        };
-        if let Some(done) = replay {
-            self.surroundings.metrics.restarts.inc();
-            // A session that ends meanwhile does not wait for a child that hangs.
-            let replayed = tokio::select! {
-                replayed = self.replay(&worker, &done) => replayed,
-                () = self.ended.cancelled() => Err(Failure::stopped(&self.server.name)),
-            };
-            if let Err(failure) = replayed {
-                worker.stop();
-                return Err(failure);
-            }
-            tracing::info!(server = %self.server.name, session = %self.id.public(), "child started again, handshake replayed");
-        }
-        Ok(worker)
-    }
-
-    async fn replay(&self, worker: &Worker, done: &Done) -> Result<(), Failure> {
-        let answer = self.put_initialize(worker, &done.initialize, None).await?;
-        if protocol_version(&answer).is_none() {
-            return Err(worker.failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
-        }
-        worker.mark_started();
-        if let Some(initialized) = &done.initialized
-            && let Ok(envelope) = parse(initialized)
-        {
-            worker.notify(initialized, &envelope).map_err(Failure::refused)?;
-        }
-        Ok(())
-    }
-
     /// For how long nobody has used it: no stream is open, nothing is in flight. `None` while it is in use.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let mut state = self.state.lock();
-        let busy = match &state.slot {
-            Slot::Live(worker) => !worker.is_idle(),
-            Slot::Starting(_) => true,
-            Slot::Empty => false,
-        };
-        if busy || state.streams.current().is_some() {
+        if state.slot.is_busy() || state.streams.current().is_some() {
             state.last_used = Some(Instant::now());
             return None;
         }
         state.last_used.map(|since| since.elapsed())
     }
 
-    /// Ends the session: its stream, its child. Idempotent.
+    /// Ends the session: its stream, its hold on a child. Idempotent.
     pub(super) fn end(&self) {
-        let mut state = self.state.lock();
         self.ended.cancel();
-        state.streams.close();
-        if let Slot::Live(worker) = std::mem::take(&mut state.slot) {
-            worker.stop();
-        }
+        let slot = {
+            let mut state = self.state.lock();
+            state.streams.close();
+            std::mem::take(&mut state.slot)
+        };
+        drop(slot);
     }
 
     /// Whether calls are in flight.
     pub(super) fn is_busy(&self) -> bool {
-        match &self.state.lock().slot {
-            Slot::Live(worker) => worker.is_alive() && !worker.is_idle(),
-            Slot::Starting(_) => true,
-            Slot::Empty => false,
-        }
+        self.state.lock().slot.is_busy()
     }
 }
 
@@ -435,21 +259,32 @@ impl Peer for Session {
     fn lagged(&self, stream: &Outbox) {
         // An HTTP+SSE session has only the one stream, and ends with it. A streamable one goes on without it.
         let mut state = self.state.lock();
-        if state.streams.current().is_none_or(|current| current.outbox().same_as(stream)) {
+        if state.streams.is_current(stream) {
             state.streams.close();
         }
     }
 
     fn exited(&self) {
-        let mut state = self.state.lock();
-        if matches!(&state.slot, Slot::Live(worker) if !worker.is_alive()) {
-            state.slot = Slot::Empty;
-        }
+        self.child_exited();
     }
 }
 
-/// Answers with an error of the gateway's own. A client that does not read loses it with its stream.
-fn answer(exchange: &Exchange, message: Bytes) {
+/// Before `initialize` there is no child to ask: only a ping is answered (2025-11-25, "Lifecycle").
+fn before_initialize(envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
+    if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
+        answer(
+            exchange,
+            match envelope.method.as_deref() {
+                Some("ping") => empty_response(&id),
+                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
+            },
+        );
+    }
+    Received::Accepted
+}
+
+/// Answers with something of the gateway's own. A client that does not read loses it with its stream.
+pub(super) fn answer(exchange: &Exchange, message: Bytes) {
     if exchange.answer(message).is_err() {
         exchange.settle();
     }

@@ -51,6 +51,8 @@ pub enum DropReason {
     SlowClient,
     /// No stream was open, and the backlog for one was full.
     NoStream,
+    /// Nobody can be told whose it is, on a shared child.
+    Unattributable,
     /// The client answered a request that nobody asked it.
     UnknownResponse,
     /// A line of stderr beyond what is logged a second.
@@ -78,6 +80,7 @@ impl DropReason {
             Self::StreamClosed => "stream_closed",
             Self::SlowClient => "slow_client",
             Self::NoStream => "no_stream",
+            Self::Unattributable => "unattributable",
             Self::UnknownResponse => "unknown_response",
             Self::StderrFlood => "stderr_flood",
         }
@@ -119,6 +122,12 @@ struct AuthLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    server: Arc<str>,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     status: u16,
 }
@@ -132,6 +141,9 @@ pub struct Metrics {
     spawned: Family<ServerLabels, Counter>,
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
+    workers: Family<StateLabels, Gauge>,
+    pool_queue: Family<ServerLabels, Gauge>,
+    spares: Family<ServerLabels, Gauge>,
     messages: Family<FlowLabels, Counter>,
     bytes: Family<FlowLabels, Counter>,
     latency: Family<CallLabels, Histogram>,
@@ -141,6 +153,10 @@ pub struct Metrics {
     responses: Family<StatusLabels, Counter>,
     /// Connections open on the public listener.
     pub connections: Gauge<i64, AtomicI64>,
+    /// Children in the gateway's table and everything below them, when it was last counted.
+    pub processes_owned: Gauge,
+    /// All processes below the gateway but for the guardian, when they were last counted.
+    pub processes_found: Gauge,
 }
 
 /// The metrics of one server, looked up once and then free of locks.
@@ -184,6 +200,9 @@ impl Default for Metrics {
                 "children_restarts",
                 "Children started in the place of an ended one"
             ),
+            workers: register!(Family::default(), "workers", "Children by state"),
+            pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
+            spares: register!(Family::default(), "spare_children", "Children that wait for a session"),
             messages: register!(Family::default(), "messages", "Messages carried"),
             bytes: register!(Family::default(), "message_bytes", "Bytes of messages carried"),
             latency: register!(histogram, "request_seconds", "From a request to its answer"),
@@ -192,6 +211,12 @@ impl Default for Metrics {
             auth_failures: register!(Family::default(), "auth_failures", "Requests refused by authentication"),
             responses: register!(Family::default(), "http_responses", "HTTP responses by status"),
             connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
+            processes_owned: register!(Gauge::default(), "processes_owned", "Children and everything below them"),
+            processes_found: register!(
+                Gauge::default(),
+                "processes_found",
+                "Processes below the gateway but for the guardian: more than owned were left behind"
+            ),
             registry,
         }
     }
@@ -225,6 +250,19 @@ impl Metrics {
     /// Counts an HTTP response.
     pub fn response(&self, status: u16) {
         self.responses.get_or_create(&StatusLabels { status }).inc();
+    }
+
+    /// How many children of a server are in a state.
+    pub fn workers(&self, server: &str, state: &'static str, count: usize) {
+        let labels = StateLabels { server: server.into(), state };
+        self.workers.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many sessions wait for a child of a server, and how many children for a session.
+    pub fn pool(&self, server: &str, queued: usize, spares: usize) {
+        let labels = ServerLabels { server: server.into() };
+        self.pool_queue.get_or_create(&labels).set(i64::try_from(queued).unwrap_or(i64::MAX));
+        self.spares.get_or_create(&labels).set(i64::try_from(spares).unwrap_or(i64::MAX));
     }
 
     /// The OpenMetrics text of all metrics.

@@ -27,6 +27,7 @@ pub struct Failure {
     kind: &'static str,
     message: String,
     retryable: bool,
+    retry_after: Option<Duration>,
     exit: Option<Exit>,
     stderr: Vec<String>,
 }
@@ -42,18 +43,18 @@ impl Failure {
     }
 
     /// The child ended, `started` or before it had answered `initialize`.
-    pub fn exited(server: &ServerName, exit: Option<Exit>, started: bool, stderr: Vec<String>, noise: u64) -> Self {
-        let how = exit.map_or_else(|| "for an unknown reason".to_owned(), |exit| format!("with {exit}"));
+    pub fn exited(server: &ServerName, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
         let mut failure = if started {
             let text = format!(
-                "the server \"{server}\" ended {how} while the call was in flight; it is started again with the next call"
+                "the server \"{server}\" ended with {exit} while the call was in flight; it is started again with the next call"
             );
             Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", text) }
         } else {
-            let text = format!("the server \"{server}\" did not start: it ended {how} before it answered initialize");
+            let text =
+                format!("the server \"{server}\" did not start: it ended with {exit} before it answered initialize");
             Self::new(Code::ServerUnavailable, "server_start_failed", text)
         };
-        failure.exit = exit;
+        failure.exit = Some(exit);
         failure.with_output(stderr, noise)
     }
 
@@ -80,6 +81,51 @@ impl Failure {
         Self::new(Code::Timeout, "call_timeout", text)
     }
 
+    /// The server answered `initialize` with an error.
+    pub fn refused_by_server(server: &ServerName, answer: &[u8]) -> Self {
+        let value: Value = serde_json::from_slice(answer).unwrap_or_default();
+        let why = value.pointer("/error/message").and_then(Value::as_str).unwrap_or("no protocolVersion in its answer");
+        let why: String = why.chars().take(500).collect();
+        Self::new(
+            Code::ServerUnavailable,
+            "server_refused",
+            format!("the server \"{server}\" refused initialize: {why}"),
+        )
+    }
+
+    /// A call took so long that the child was ended for it.
+    pub fn harakiri(server: &ServerName, after: Duration) -> Self {
+        let text =
+            format!("a call to the server \"{server}\" overran {after:?} (limits.harakiri), and the server was ended");
+        Self { retryable: true, ..Self::new(Code::Timeout, "harakiri", text) }
+    }
+
+    /// The server has crashed so often that it is left alone for a while.
+    pub fn crash_loop(server: &ServerName, retry: Duration) -> Self {
+        let text = format!(
+            "the server \"{server}\" keeps crashing, and is left alone; the next attempt is in {:.1} s",
+            retry.as_secs_f64()
+        );
+        Self { retryable: true, retry_after: Some(retry), ..Self::new(Code::Overloaded, "crash_loop", text) }
+    }
+
+    /// No child could be had in time, because the pool is at its ceiling.
+    pub fn pool_full(server: &ServerName, max_children: usize, waited: Duration) -> Self {
+        let text = format!(
+            "the server \"{server}\" has all its {max_children} children in use (pool.max_children), and none became free within {waited:.1?}; try again in a moment"
+        );
+        Self {
+            retryable: true,
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Overloaded, "pool_full", text)
+        }
+    }
+
+    /// When to try again, where a limit stands in the way.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// The gateway stopped the worker.
     pub fn stopped(server: &ServerName) -> Self {
         let text = format!("the session with the server \"{server}\" ended while the call was in flight");
@@ -96,7 +142,7 @@ impl Failure {
     }
 
     fn new(code: Code, kind: &'static str, message: String) -> Self {
-        Self { code, kind, message, retryable: false, exit: None, stderr: Vec::new() }
+        Self { code, kind, message, retryable: false, retry_after: None, exit: None, stderr: Vec::new() }
     }
 
     /// Adds what the child left behind: the last lines of stderr, and a hint if it wrote to stdout what does not

@@ -2,13 +2,23 @@
 //! back to the exchange that asked, or to nobody.
 
 mod error;
+mod handle;
+mod lease;
+mod lists;
 mod multiplexer;
+mod opening;
 mod peer;
+mod pool;
 mod queue;
 mod reader;
+mod restart;
 mod supervisor;
 
 pub use error::{Failure, Refused};
+pub use handle::{Phase, Worker};
+pub use lease::Lease;
+pub use lists::Lists;
 pub use multiplexer::Ask;
+pub use opening::protocol_version;
 pub use peer::{InFlight, Peer, Route, Unsolicited};
-pub use supervisor::{Spec, Worker};
+pub use pool::{Applicant, Granted, Pool, Pools, Surroundings, WorkerStatus};

@@ -48,3 +48,21 @@ pub trait Peer: Send + Sync {
     /// The worker's child has ended.
     fn exited(&self);
 }
+
+/// The peer of a child that is nobody's yet.
+#[derive(Debug)]
+pub(super) enum Nobody {}
+
+impl Peer for Nobody {
+    fn route(&self, _: &Bytes, _: Unsolicited, _: &InFlight) -> Route {
+        match *self {}
+    }
+
+    fn lagged(&self, _: &Outbox) {
+        match *self {}
+    }
+
+    fn exited(&self) {
+        match *self {}
+    }
+}

@@ -9,11 +9,11 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
-use super::multiplexer::Incoming;
-use super::peer::Route;
-use super::supervisor::Shared;
-use crate::jsonrpc::{Envelope, Frame, Framer, Kind, parse, split_batch};
-use crate::stream::{Item, Outbox, PushError};
+use super::handle::Shared;
+use super::multiplexer::{Incoming, PeerId};
+use super::peer::{Route, Unsolicited};
+use crate::jsonrpc::{Envelope, Frame, Framer, RawId, Splice, parse, splice, split_batch};
+use crate::stream::{Exchange, Item, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason};
 
 /// Room that is made for each read, in bytes.
@@ -74,35 +74,24 @@ async fn receive_batch(shared: &Shared, line: &Bytes) {
 
 async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
-    let (incoming, in_flight) = {
-        let mut multiplexer = shared.multiplexer.lock();
-        let incoming = multiplexer.receive(message.clone(), envelope, Instant::now(), timeout);
-        let in_flight = matches!(incoming, Incoming::Unsolicited(..)).then(|| multiplexer.in_flight());
-        (incoming, in_flight.unwrap_or_default())
-    };
+    let incoming = shared.multiplexer.lock().receive(message.clone(), envelope, Instant::now(), timeout);
     match incoming {
-        Incoming::Answer(call, message) => {
+        Incoming::Answer(call, message, waiting) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
-            let outbox = call.exchange.outbox();
-            if !deliver(shared, outbox, message.len(), || call.exchange.answer(message.clone())).await {
-                call.exchange.settle();
+            for waiting in waiting {
+                answer(shared, &waiting.exchange, answer_for(&message, &waiting.id)).await;
             }
+            answer(shared, &call.exchange, message).await;
         }
         Incoming::Inform(exchange, message) => {
-            deliver(shared, exchange.outbox(), message.len(), || exchange.inform(message.clone())).await;
+            let outbox = exchange.outbox();
+            deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await;
         }
-        Incoming::Unsolicited(kind, message, number) => {
-            let delivered = match shared.peer().map(|peer| peer.route(&message, kind, &in_flight)) {
-                Some(Route::Stream(outbox)) => {
-                    let item = Item { message, answer: false };
-                    deliver(shared, &outbox, item.message.len(), || outbox.push(item.clone())).await
-                }
-                Some(Route::Kept) => true,
-                Some(Route::Nowhere) | None => {
-                    shared.metrics.dropped(DropReason::NoStream);
-                    false
-                }
-            };
+        Incoming::Unsolicited(kind, message, number, peers) => {
+            let mut delivered = false;
+            for peer in peers {
+                delivered |= pass_on(shared, peer, kind, &message).await;
+            }
             let refusal =
                 number.filter(|_| !delivered).and_then(|number| shared.multiplexer.lock().undelivered(number));
             if let Some(refusal) = refusal {
@@ -110,15 +99,63 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
             }
         }
         Incoming::Reply(frame) => shared.send(frame),
-        Incoming::Drop(reason) => {
-            debug_assert!(reason != DropReason::NotJson || envelope.kind == Kind::Request);
-            shared.metrics.dropped(reason);
+        Incoming::Drop(reason) => shared.metrics.dropped(reason),
+        Incoming::Ignore => {}
+    }
+}
+
+async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
+    let push = || exchange.answer(message.clone());
+    if !deliver(shared, exchange.outbox(), message.len(), Importance::Awaited, push).await {
+        exchange.settle();
+    }
+}
+
+/// The same answer under another id.
+fn answer_for(message: &[u8], id: &RawId) -> Bytes {
+    match parse(message).ok().and_then(|envelope| envelope.id) {
+        Some(old) => splice(message, &mut [Splice { old, new: id.as_str() }]).freeze(),
+        None => Bytes::new(),
+    }
+}
+
+/// Takes something unsolicited to one session. Says whether it was taken.
+async fn pass_on(shared: &Shared, peer: PeerId, kind: Unsolicited, message: &Bytes) -> bool {
+    let in_flight = shared.multiplexer.lock().in_flight(peer);
+    match shared.peer(peer).map(|peer| peer.route(message, kind, &in_flight)) {
+        Some(Route::Stream(outbox)) => {
+            let importance = if kind == Unsolicited::Request { Importance::Awaited } else { Importance::Passing };
+            let item = Item { message: message.clone(), answer: false };
+            deliver(shared, &outbox, item.message.len(), importance, || outbox.push(item.clone())).await
+        }
+        Some(Route::Kept) => true,
+        Some(Route::Nowhere) | None => {
+            shared.metrics.dropped(DropReason::NoStream);
+            false
         }
     }
 }
 
-/// Pushes until it is taken, or nobody reads any more, or the reader has been too slow. Says whether it was taken.
-async fn deliver(shared: &Shared, outbox: &Outbox, len: usize, push: impl Fn() -> Result<(), PushError>) -> bool {
+/// What it means for a client to miss a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Importance {
+    /// It would wait for ever.
+    Awaited,
+    /// It would know less.
+    Passing,
+}
+
+/// Pushes until it is taken, or nobody reads any more. Says whether it was taken.
+///
+/// A child that is its client's own waits for it, up to a time. A shared child waits for nobody: a client that is
+/// behind misses what is only passing, and is cut when it would miss an answer.
+async fn deliver(
+    shared: &Shared,
+    outbox: &Outbox,
+    len: usize,
+    importance: Importance,
+    push: impl Fn() -> Result<(), PushError>,
+) -> bool {
     loop {
         match push() {
             Ok(()) => return true,
@@ -128,15 +165,17 @@ async fn deliver(shared: &Shared, outbox: &Outbox, len: usize, push: impl Fn() -
             }
             Err(PushError::Full) => {}
         }
-        if wait(shared, outbox.room_for(len)).await.is_none() {
-            outbox.cut();
-            shared.metrics.dropped(DropReason::SlowClient);
-            tracing::warn!(server = %shared.server.name, session = %shared.origin.session, "the client does not read its stream, and was cut");
-            if let Some(peer) = shared.peer() {
-                peer.lagged(outbox);
-            }
-            return false;
+        let waited = shared.is_exclusive() && wait(shared, outbox.room_for(len)).await.is_some();
+        if waited {
+            continue;
         }
+        shared.metrics.dropped(DropReason::SlowClient);
+        if shared.is_exclusive() || importance == Importance::Awaited {
+            outbox.cut();
+            tracing::warn!(server = %shared.server.name, session = %shared.origin.names().1, "a client does not read its stream, and was cut");
+            shared.peers().iter().for_each(|peer| peer.lagged(outbox));
+        }
+        return false;
     }
 }
 

@@ -2,26 +2,21 @@
 //!
 //! Invariant: when the supervisor's task ends, the child's group is dead and reaped, and no call is left waiting.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::error::{Failure, Refused};
-use super::multiplexer::{Ask, Multiplexer};
-use super::peer::Peer;
-use super::queue::StdinQueue;
+use super::error::Failure;
+use super::handle::{Shared, Worker};
 use super::reader::read_stdout;
 use crate::config::Server;
-use crate::jsonrpc::Envelope;
-use crate::process::{Child, Exit, Launch, Origin, Pipes, Signal, SpawnError, StderrTail, drain_stderr};
-use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
+use crate::process::{Child, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr};
+use crate::telemetry::{ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
 const TICK: Duration = Duration::from_millis(500);
@@ -30,12 +25,12 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a worker is made of.
 pub struct Spec {
+    /// What starts the child.
+    pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
     /// Whose it is, for the log.
     pub origin: Origin,
-    /// The session behind it.
-    pub peer: Weak<dyn Peer>,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Where it is counted.
@@ -46,164 +41,24 @@ pub struct Spec {
     pub kill: CancellationToken,
 }
 
-/// What the handle, the reader and the supervisor share.
-pub(super) struct Shared {
-    pub(super) server: Arc<Server>,
-    pub(super) origin: Origin,
-    pub(super) multiplexer: Mutex<Multiplexer>,
-    pub(super) metrics: ServerMetrics,
-    pub(super) slow_client_timeout: Duration,
-    peer: Weak<dyn Peer>,
-    stdin: StdinQueue,
-    stderr: StderrTail,
-    noise: AtomicU64,
-    started: AtomicBool,
-    /// Why the child went, known before any call fails of it.
-    failure: OnceLock<Failure>,
-    stop: CancellationToken,
-    kill: CancellationToken,
-    ended: CancellationToken,
-}
-
-impl Shared {
-    pub(super) fn peer(&self) -> Option<Arc<dyn Peer>> {
-        self.peer.upgrade()
-    }
-
-    /// Sends a frame of the gateway's own. If the child is gone or its queue is full, its call times out over there.
-    pub(super) fn send(&self, frame: Bytes) {
-        if self.stdin.push(frame).is_err() {
-            self.metrics.dropped(DropReason::StreamClosed);
-        }
-    }
-
-    pub(super) fn count_noise(&self, bytes: usize) {
-        let lines = self.noise.fetch_add(1, Ordering::Relaxed) + 1;
-        self.metrics.dropped(DropReason::NotJson);
-        // One line for each power of two: a chatty server does not fill the log.
-        if lines.is_power_of_two() {
-            let Origin { tenant, server, session } = &self.origin;
-            tracing::warn!(%tenant, %server, %session, bytes, lines, "a line on stdout is no JSON-RPC message, and was left out (servers must log to stderr)");
-        }
-    }
-}
-
-/// A handle to a running child; cheap to clone.
-#[derive(Clone)]
-pub struct Worker(Arc<Shared>);
-
-impl Worker {
-    /// Spawns the child and its tasks.
-    pub async fn spawn(spec: Spec) -> Result<Self, SpawnError> {
-        let server = Arc::clone(&spec.server);
-        let runtime = tokio::runtime::Handle::current();
-        // Executing a program may wait for a disk: not on a thread that serves others.
-        let spawned = tokio::task::spawn_blocking(move || {
-            let _entered = runtime.enter();
-            Child::spawn(&Launch::of(&server)?)
-        });
-        let (child, pipes) = match spawned.await {
-            Ok(spawned) => spawned?,
-            Err(error) => {
-                let error = std::io::Error::other(error);
-                return Err(SpawnError::System { command: spec.server.command.clone(), error });
-            }
-        };
-        let limits = &spec.server.limits;
-        let shared = Arc::new(Shared {
-            multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight)),
-            stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
-            stderr: StderrTail::new(limits.stderr_tail),
-            noise: AtomicU64::new(0),
-            started: AtomicBool::new(false),
-            failure: OnceLock::new(),
-            stop: CancellationToken::new(),
-            kill: spec.kill,
-            ended: CancellationToken::new(),
-            server: spec.server,
-            origin: spec.origin,
-            metrics: spec.metrics,
-            slow_client_timeout: spec.slow_client_timeout,
-            peer: spec.peer,
-        });
-        shared.metrics.spawned.inc();
-        shared.metrics.children.inc();
-        let Origin { tenant, server, session } = &shared.origin;
-        tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
-        spec.tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
-        Ok(Self(shared))
-    }
-
-    /// Sends a request; its answer goes to the exchange, whatever happens.
-    pub fn call(&self, ask: &Ask<'_>) -> Result<(), Refused> {
-        let mut multiplexer = self.0.multiplexer.lock();
-        let frame = multiplexer.ask(ask, Instant::now())?;
-        self.0.metrics.carried(Direction::ToServer, frame.len());
-        self.0.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())
-    }
-
-    /// Sends a notification of the client.
-    pub fn notify(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        if envelope.method.as_deref() == Some("notifications/cancelled") {
-            return self.cancel(message, envelope);
-        }
-        self.push(Multiplexer::pass(message))
-    }
-
-    fn cancel(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        let cancelled = self.0.multiplexer.lock().cancel(message, envelope);
-        // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
-        let Some((frame, call)) = cancelled else { return Ok(()) };
-        call.exchange.settle();
-        self.push(frame)
-    }
-
-    /// Sends the client's answer to a request of the server. An answer to nothing is dropped and counted.
-    pub fn answer(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        let frame = self.0.multiplexer.lock().answered_by_client(message, envelope);
-        match frame {
-            Some(frame) => self.push(frame),
-            None => {
-                self.0.metrics.dropped(DropReason::UnknownResponse);
-                Ok(())
-            }
-        }
-    }
-
-    fn push(&self, frame: Bytes) -> Result<(), Refused> {
-        self.0.metrics.carried(Direction::ToServer, frame.len());
-        self.0.stdin.push(frame)
-    }
-
-    /// The child has answered `initialize`: from now on its end is a crash, and no failed start.
-    pub fn mark_started(&self) {
-        self.0.started.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether messages can still be sent.
-    pub fn is_alive(&self) -> bool {
-        !self.0.ended.is_cancelled() && !self.0.stop.is_cancelled()
-    }
-
-    /// Why the child went, or is about to go.
-    pub fn failure(&self) -> Option<Failure> {
-        self.0.failure.get().cloned()
-    }
-
-    /// Whether nothing is in flight, either way.
-    pub fn is_idle(&self) -> bool {
-        self.0.multiplexer.lock().is_idle()
-    }
-
-    /// Stops the child: closes stdin, waits, TERM, waits, KILL. Returns at once.
-    pub fn stop(&self) {
-        self.0.stop.cancel();
-    }
-
-    /// Waits until the child is reaped.
-    pub async fn ended(&self) {
-        self.0.ended.cancelled().await;
-    }
+/// Spawns a child and its tasks.
+pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
+    let server = Arc::clone(&spec.server);
+    // Looking for the program may wait for a disk: not on a thread that serves others.
+    let launch = tokio::task::spawn_blocking(move || Launch::of(&server)).await.unwrap_or_else(|error| {
+        let error = std::io::Error::other(error);
+        Err(SpawnError::System { command: spec.server.command.clone(), error })
+    })?;
+    let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
+    let tasks = spec.tasks.clone();
+    let shared = Arc::new(Shared::new(spec));
+    shared.metrics.spawned.inc();
+    shared.metrics.children.inc();
+    let _ = shared.pid.set(child.pid());
+    let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+    tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
+    tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
+    Ok(Worker::new(shared))
 }
 
 struct Tasks {
@@ -234,21 +89,21 @@ fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
 async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     let mut tasks = start_tasks(&shared, pipes);
     let failure = run(&shared, &child, &mut tasks.reader).await;
+    let asked_to = shared.stop.is_cancelled();
     shared.stop.cancel();
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
     }
-    // The pipes first: what the child said before it ended still counts. Its group dies before it is reaped, so that
-    // grandchildren do not hold the pipes open.
-    child.signal(Signal::Kill);
+    // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
+    // so that nothing of it holds the pipes open.
+    let exit = child.exited().await;
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
     [tasks.reader, tasks.writer, tasks.stderr].iter().for_each(JoinHandle::abort);
     shared.stdin.close(true);
     let pid = child.pid();
-    let exit = child.reap().inspect_err(|error| tracing::error!(pid, %error, "a child could not be reaped")).ok();
-    finish(&shared, pid, exit, failure);
+    finish(&shared, pid, exit, failure, asked_to);
 }
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
@@ -284,24 +139,25 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
     }
 }
 
-/// Fails what has run out of time. `Some` if that was `initialize`: the child has to go.
+/// Fails what has run out of time. `Some` if the child has to go for it: it did not answer `initialize`, or a call
+/// overran its `harakiri`.
 fn expire(shared: &Shared) -> Option<Failure> {
-    let expired = shared.multiplexer.lock().expire(Instant::now());
-    expired.frames.into_iter().for_each(|frame| shared.send(frame));
-    let mut fatal = None;
-    for call in expired.calls {
-        let failure = if call.is_initialize {
-            let noise = shared.noise.load(Ordering::Relaxed);
-            let failure = Failure::start_timeout(&shared.server.name, call.timeout(), shared.stderr.lines(), noise);
-            shared.failure.get_or_init(|| failure).clone()
-        } else {
-            Failure::call_timeout(&shared.server.name, call.timeout())
-        };
-        tracing::warn!(server = %shared.server.name, session = %shared.origin.session, method = call.method, "{}", failure.message());
-        fail(shared, &call, &failure);
-        fatal = fatal.or(call.is_initialize.then_some(failure));
+    let (server, limits) = (&shared.server.name, &shared.server.limits);
+    let (expired, oldest) = {
+        let mut multiplexer = shared.multiplexer.lock();
+        (multiplexer.expire(Instant::now()), multiplexer.oldest())
+    };
+    let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
+        let noise = shared.noise.load(Ordering::Relaxed);
+        let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
+        shared.failure.get_or_init(|| failure).clone()
+    });
+    for call in &expired.calls {
+        tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
     }
-    fatal
+    shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| Failure::call_timeout(server, timeout)));
+    let overrun = limits.harakiri.filter(|harakiri| oldest.is_some_and(|since| since.elapsed() > *harakiri));
+    unopened.or_else(|| overrun.map(|harakiri| Failure::harakiri(server, harakiri)))
 }
 
 /// The polite way out, step by step.
@@ -327,42 +183,30 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
     let _ = child.exited().await;
 }
 
-/// The child is gone: counts it, fails the calls that were in flight, tells the session.
-fn finish(shared: &Shared, pid: u32, exit: Option<Exit>, failure: Option<Failure>) {
-    let started = shared.started.load(Ordering::Relaxed);
-    let reason = match (&failure, started, exit.is_some_and(Exit::is_success)) {
-        (Some(_), true, _) => ExitReason::Stopped,
-        (None, true, true) => ExitReason::Finished,
-        (None, true, false) => ExitReason::Crashed,
-        (_, false, _) => ExitReason::StartFailed,
+/// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
+fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked_to: bool) {
+    let started = shared.is_opened();
+    let reason = match (started, asked_to, exit.is_success()) {
+        (_, true, _) => ExitReason::Stopped,
+        (false, false, _) => ExitReason::StartFailed,
+        (true, false, true) => ExitReason::Finished,
+        (true, false, false) => ExitReason::Crashed,
     };
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
-    let Origin { tenant, server, session } = &shared.origin;
-    let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+    let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
     match reason {
-        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status, "child crashed"),
-        _ => tracing::info!(%tenant, %server, %session, pid, status, "child ended"),
+        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status = %exit, "child crashed"),
+        _ => tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended"),
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
         Failure::exited(server, exit, started, shared.stderr.lines(), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
-    let calls = shared.multiplexer.lock().drain();
-    for call in calls {
-        fail(shared, &call, failure);
-    }
+    let left = shared.multiplexer.lock().drain();
+    shared.give_up(left, |_| failure.clone());
+    let _ = shared.exit.set(reason);
     shared.ended.cancel();
-    if let Some(peer) = shared.peer() {
-        peer.exited();
-    }
-}
-
-/// Answers a call with an error. This must not wait: a client that does not read loses it with its stream.
-fn fail(shared: &Shared, call: &super::multiplexer::Call, failure: &Failure) {
-    if call.exchange.answer(failure.response(&call.original)).is_err() {
-        shared.metrics.dropped(DropReason::StreamClosed);
-        call.exchange.settle();
-    }
+    shared.peers().iter().for_each(|peer| peer.exited());
 }

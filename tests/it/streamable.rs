@@ -159,6 +159,20 @@ async fn delete_ends_the_session_and_its_child() {
 }
 
 #[tokio::test]
+async fn a_call_in_flight_when_its_session_is_deleted_gets_an_error_that_says_so() {
+    let gateway =
+        Gateway::start_with([fixture("echo")], |config| config.http.keep_alive = Duration::from_millis(20)).await;
+    let client = gateway.streamable().await;
+    let mut response = client.open(call(1, "hang", json!({}))).await;
+    assert_eq!(client.delete().await.status, 200);
+    let answer = response.message().await.unwrap();
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&json!(1), &json!(-32000)), "{answer}");
+    assert_eq!(answer["error"]["data"], json!({"type": "session_ended", "retryable": true}));
+    assert_eq!(response.message().await, None);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_session_must_be_named_and_ones_own() {
     let (mut mine, mut yours) = (String::new(), String::new());
     let gateway = Gateway::start_with([named("one", fixture("echo")), named("two", fixture("echo"))], |config| {
@@ -230,7 +244,7 @@ async fn hanging_up_does_not_cancel_a_call() {
     let gateway = Gateway::start(fixture("echo")).await;
     let mut client = gateway.streamable().await;
     let mut connection = gateway.connect().await;
-    let request = client.with_headers(Request::post("/mcp", call(1, "sleep", json!({"ms": 100}))));
+    let request = client.with_headers(Request::post("/mcp", call(1, "sleep", json!({"ms": 300}))));
     connection.write(&request.bytes(gateway.address)).await;
     gateway.until("the call is on its way", |metrics| metrics.sum("sluice_messages_total", "to_server") == 3.0).await;
     drop(connection);

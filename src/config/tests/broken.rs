@@ -115,7 +115,6 @@ limits = { max_line = 0 }
             ("29 tenants.acme.servers[1]", "there is no server \"time\""),
             ("32 servers.files.command", "empty"),
             ("33 servers.files.cwd", "there is no folder /nonexistent"),
-            ("34 servers.files.isolation", "not available yet in this version; use \"session\""),
             ("35 servers.files.env.TOKEN", "\"NOT_SET\" is not set"),
             ("36 servers.files.limits.max_line", "0B is out of bounds; use 1KiB to 1GiB"),
         ],

@@ -13,7 +13,8 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// A caller without a credential.
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address, key: None, base: String::new() }
     }
 

@@ -161,7 +161,8 @@ impl Drop for Gateway {
 fn serve(config: Config, shutdown: Shutdown, ready: oneshot::Sender<(SocketAddr, SocketAddr)>) -> Ended {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let gateway = sluice::gateway::Gateway::bind(config, shutdown).await.unwrap();
+        let host = sluice::gateway::Host::shared(env!("CARGO_BIN_EXE_sluice").into());
+        let gateway = sluice::gateway::Gateway::bind(config, shutdown, host).await.unwrap();
         let metrics = gateway.metrics();
         ready.send((gateway.address(), gateway.admin_address().unwrap())).unwrap();
         gateway.run().await;

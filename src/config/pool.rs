@@ -1,0 +1,116 @@
+//! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: how many children a server has, and what follows a crash.
+
+use std::time::Duration;
+
+use super::model::{Pool, PoolMode, Restart};
+use super::section::Section;
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MODES: [(&str, PoolMode); 3] =
+    [("static", PoolMode::Static), ("dynamic", PoolMode::Dynamic), ("ondemand", PoolMode::Ondemand)];
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            mode: PoolMode::Ondemand,
+            max_children: 1000,
+            min_spare: 1,
+            max_spare: 3,
+            replicas: 1,
+            idle_timeout: Duration::from_secs(60),
+            queue_timeout: Duration::from_secs(30),
+            max_requests: None,
+            max_age: None,
+            max_rss: None,
+        }
+    }
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            backoff_min: Duration::from_millis(200),
+            backoff_max: Duration::from_secs(30),
+            max_crashes: 5,
+            window: Duration::from_secs(60),
+            open: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Reads `pool`.
+pub(super) fn read(mut section: Section<'_>) -> Pool {
+    let default = Pool::default();
+    let before = section.reading.problems();
+    let s = &mut section;
+    let pool = Pool {
+        mode: s.choice("mode", default.mode, &MODES),
+        max_children: s.count("max_children", default.max_children, 1..=100_000),
+        min_spare: s.count("min_spare", default.min_spare, 0..=10_000),
+        max_spare: s.count("max_spare", default.max_spare, 0..=10_000),
+        replicas: s.count("replicas", default.replicas, 1..=1_000),
+        idle_timeout: s.duration("idle_timeout", default.idle_timeout, MS..=DAY),
+        queue_timeout: s.duration("queue_timeout", default.queue_timeout, Duration::ZERO..=DAY),
+        max_requests: s.optional_count("max_requests", 1..=usize::MAX),
+        max_age: s.has("max_age").then(|| s.duration("max_age", DAY, MS..=DAY * 365)),
+        max_rss: s.has("max_rss").then(|| s.bytes("max_rss", usize::MAX, 1 << 20..=usize::MAX)),
+    };
+    if section.reading.problems() == before {
+        contradictions(&section, &pool);
+    }
+    section.finish();
+    pool
+}
+
+fn contradictions(s: &Section<'_>, pool: &Pool) {
+    if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_spare {
+        let text =
+            format!("{} is more than max_spare ({}); lower it, or raise max_spare", pool.min_spare, pool.max_spare);
+        s.problem(if s.has("min_spare") { "min_spare" } else { "max_spare" }, text);
+    }
+    if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_children {
+        let text = format!(
+            "{} is more than max_children ({}); lower it, or raise max_children",
+            pool.min_spare, pool.max_children
+        );
+        s.problem(if s.has("min_spare") { "min_spare" } else { "max_children" }, text);
+    }
+    if pool.mode != PoolMode::Dynamic {
+        for key in ["min_spare", "max_spare"] {
+            if s.has(key) {
+                s.problem(key, "only mode = \"dynamic\" keeps spares within bounds; remove it, or change the mode");
+            }
+        }
+    }
+    if pool.replicas > pool.max_children {
+        let text = format!(
+            "{} is more than max_children ({}); lower it, or raise max_children",
+            pool.replicas, pool.max_children
+        );
+        s.problem("replicas", text);
+    }
+}
+
+/// Reads `restart`.
+pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
+    let default = Restart::default();
+    let before = section.reading.problems();
+    let s = &mut section;
+    let restart = Restart {
+        backoff_min: s.duration("backoff_min", default.backoff_min, MS..=DAY),
+        backoff_max: s.duration("backoff_max", default.backoff_max, MS..=DAY),
+        max_crashes: s.count("max_crashes", default.max_crashes, 1..=1_000),
+        window: s.duration("window", default.window, MS..=DAY),
+        open: s.duration("open", default.open, MS..=DAY),
+    };
+    if restart.backoff_min > restart.backoff_max && s.reading.problems() == before {
+        let text = format!(
+            "{:?} is more than backoff_max ({:?}); lower it, or raise backoff_max",
+            restart.backoff_min, restart.backoff_max
+        );
+        s.problem(if s.has("backoff_min") { "backoff_min" } else { "backoff_max" }, text);
+    }
+    section.finish();
+    restart
+}

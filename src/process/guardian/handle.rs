@@ -1,0 +1,281 @@
+//! What the gateway holds of the guardian: a handle that children are started with, and the table behind it.
+//!
+//! Invariant: a child is in the table from before its start is asked for until the guardian has said that it is reaped,
+//! or the guardian is gone. Everything that waits for a child hears of its end.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustix::process::Pid;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+
+use super::link::{Report, Request};
+use crate::process::tree::Tree;
+use crate::process::{Exit, Signal};
+
+/// Children on their way from request to program at once: each is a process that competes for the same processors.
+const STARTING: usize = 32;
+/// How often processes are counted again when the two counts differ, because something started or ended in between.
+const RECOUNTS: usize = 4;
+/// The time between two counts.
+const RECOUNT: std::time::Duration = std::time::Duration::from_millis(25);
+
+/// Starts children; cheap to clone. Made by [`Keeper::start`](super::Keeper::start).
+#[derive(Debug, Clone)]
+pub struct Guardian(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<Table>,
+    wake: Notify,
+    starting: Semaphore,
+    has_other_children: bool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    children: HashMap<u64, Entry>,
+    /// At most three for each child: its launch, and each signal once.
+    requests: VecDeque<(Request, Option<OwnedFd>)>,
+    last_id: u64,
+    guardian: Option<Pid>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    status: watch::Sender<Status>,
+    sent: Vec<Signal>,
+}
+
+/// Where a child is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::process) enum Status {
+    Asked,
+    Running(Pid),
+    /// The guardian could not start it.
+    Failed(i32),
+    /// With the id that it had, if it was ever started.
+    Ended(Option<Pid>, Exit),
+}
+
+impl Status {
+    fn pid(self) -> Option<Pid> {
+        match self {
+            Self::Running(pid) => Some(pid),
+            Self::Ended(pid, _) => pid,
+            Self::Asked | Self::Failed(_) => None,
+        }
+    }
+
+    fn end(self, exit: Exit) -> Self {
+        Self::Ended(self.pid(), exit)
+    }
+}
+
+/// Processes below the gateway, at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Children in the gateway's table, and everything below them.
+    pub owned: usize,
+    /// All that run below the gateway, but for the guardian. More than `owned` means that something was left behind.
+    pub found: usize,
+}
+
+impl Guardian {
+    pub(super) fn new(has_other_children: bool) -> Self {
+        Self(Arc::new(Shared {
+            table: Mutex::default(),
+            wake: Notify::new(),
+            starting: Semaphore::new(STARTING),
+            has_other_children,
+        }))
+    }
+
+    /// Asks for a stage with this socket as its stdin. The ward ends it when it is dropped.
+    pub(in crate::process) fn launch(&self, socket: OwnedFd) -> io::Result<Ward> {
+        let (status, watched) = watch::channel(Status::Asked);
+        let mut table = self.0.table.lock();
+        if table.is_closed {
+            return Err(io::Error::other("the gateway is stopping"));
+        }
+        table.last_id += 1;
+        let id = table.last_id;
+        table.children.insert(id, Entry { status, sent: Vec::new() });
+        table.requests.push_back((Request::Launch { id }, Some(socket)));
+        drop(table);
+        self.0.wake.notify_one();
+        Ok(Ward { guardian: self.clone(), id, status: watched })
+    }
+
+    /// Waits for a turn to start a child. Hold it until the child has become its program.
+    pub(in crate::process) async fn turn(&self) -> io::Result<SemaphorePermit<'_>> {
+        self.0.starting.acquire().await.map_err(io::Error::other)
+    }
+
+    fn signal(&self, id: u64, signal: Signal) {
+        let mut table = self.0.table.lock();
+        let Some(entry) = table.children.get_mut(&id) else { return };
+        if !entry.sent.contains(&signal) {
+            entry.sent.push(signal);
+            table.requests.push_back((Request::Signal { id, signal }, None));
+            drop(table);
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// The next request for the guardian.
+    pub(super) async fn next_request(&self) -> (Request, Option<OwnedFd>) {
+        loop {
+            let next = self.0.table.lock().requests.pop_front();
+            match next {
+                Some(next) => return next,
+                None => self.0.wake.notified().await,
+            }
+        }
+    }
+
+    /// Takes what the guardian said.
+    pub(super) fn take(&self, report: Report) {
+        let mut table = self.0.table.lock();
+        match report {
+            Report::Started { id, pid } => {
+                if let (Some(entry), Some(pid)) = (table.children.get(&id), Pid::from_raw(pid)) {
+                    entry.status.send_replace(Status::Running(pid));
+                }
+            }
+            Report::Failed { id, errno } => {
+                if let Some(entry) = table.children.remove(&id) {
+                    entry.status.send_replace(Status::Failed(errno));
+                }
+            }
+            Report::Exited { id, status } => {
+                if let Some(entry) = table.children.remove(&id) {
+                    let exit = Exit::new(ExitStatus::from_raw(status));
+                    entry.status.send_modify(|status| *status = status.end(exit));
+                }
+            }
+        }
+    }
+
+    /// A guardian runs.
+    pub(super) fn began(&self, guardian: Pid) {
+        self.0.table.lock().guardian = Some(guardian);
+    }
+
+    /// The guardian is gone, and every child that it was asked for: all got their parent-death signal.
+    pub(super) fn lost(&self) {
+        let mut table = self.0.table.lock();
+        let Table { children, requests, guardian, .. } = &mut *table;
+        *guardian = None;
+        let waiting: Vec<u64> =
+            requests.iter().map(|(Request::Launch { id } | Request::Signal { id, .. }, _)| *id).collect();
+        children.retain(|id, entry| {
+            // What was not asked for yet goes to the next guardian.
+            let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
+            if !stays {
+                entry.status.send_modify(|status| *status = status.end(Exit::killed()));
+            }
+            stays
+        });
+        requests.retain(|(Request::Launch { id } | Request::Signal { id, .. }, _)| children.contains_key(id));
+    }
+
+    /// There will be no other guardian.
+    pub(super) fn close(&self) {
+        self.0.table.lock().is_closed = true;
+        self.lost();
+        let mut table = self.0.table.lock();
+        table.requests.clear();
+        for (_, entry) in table.children.drain() {
+            entry.status.send_modify(|status| *status = status.end(Exit::killed()));
+        }
+    }
+
+    /// Counts the processes below the gateway. Where both counts differ, it looks again for a moment: what starts or
+    /// ends meanwhile is no difference.
+    pub async fn census(&self) -> io::Result<Census> {
+        let mut census = Census::default();
+        for _ in 0..RECOUNTS {
+            let leaders = self.leaders();
+            let tree = tokio::task::spawn_blocking(Tree::read).await.map_err(io::Error::other)??;
+            census = self.count(&tree, &leaders);
+            if census.owned == census.found {
+                break;
+            }
+            tokio::time::sleep(RECOUNT).await;
+        }
+        Ok(census)
+    }
+
+    fn leaders(&self) -> Vec<i32> {
+        let table = self.0.table.lock();
+        let pid = |entry: &Entry| match *entry.status.borrow() {
+            Status::Running(pid) => Some(pid.as_raw_pid()),
+            _ => None,
+        };
+        table.children.values().filter_map(pid).collect()
+    }
+
+    fn count(&self, tree: &Tree, leaders: &[i32]) -> Census {
+        let guardian = self.0.table.lock().guardian.map(Pid::as_raw_pid);
+        let gateway = (!self.0.has_other_children).then(|| rustix::process::getpid().as_raw_pid());
+        let mut census = Census::default();
+        for (pid, ancestors) in tree.running().filter(|(pid, _)| Some(*pid) != guardian) {
+            let (mut is_owned, mut is_found) = (leaders.contains(&pid), false);
+            for ancestor in ancestors {
+                is_owned |= leaders.contains(&ancestor);
+                is_found |= Some(ancestor) == guardian || Some(ancestor) == gateway;
+            }
+            census.found += usize::from(is_found);
+            census.owned += usize::from(is_found && is_owned);
+        }
+        census
+    }
+}
+
+/// One child, as its owner holds it. Dropping it kills the child's group; the guardian reaps it.
+#[derive(Debug)]
+pub(in crate::process) struct Ward {
+    guardian: Guardian,
+    id: u64,
+    status: watch::Receiver<Status>,
+}
+
+impl Ward {
+    /// Waits until it is more than asked for: [`Status::Running`], or how that failed.
+    pub(in crate::process) async fn started(&self) -> Status {
+        let mut status = self.status.clone();
+        let started = status.wait_for(|status| *status != Status::Asked).await.map(|status| *status);
+        started.unwrap_or(Status::Ended(None, Exit::killed()))
+    }
+
+    /// Waits until it has ended and is reaped.
+    pub(in crate::process) async fn ended(&self) -> Exit {
+        let mut status = self.status.clone();
+        match status
+            .wait_for(|status| matches!(status, Status::Ended(..) | Status::Failed(_)))
+            .await
+            .map(|status| *status)
+        {
+            Ok(Status::Ended(_, exit)) => exit,
+            _ => Exit::killed(),
+        }
+    }
+
+    /// Asks the guardian to signal its group.
+    pub(in crate::process) fn signal(&self, signal: Signal) {
+        self.guardian.signal(self.id, signal);
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        self.signal(Signal::Kill);
+    }
+}

@@ -1,0 +1,205 @@
+//! The owner of the guardian in the gateway: starts it, carries packets, and starts another when it is gone. When it
+//! has run to its end, no child is left.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::handle::Guardian;
+use super::link::Link;
+use crate::process::tree::Tree;
+
+/// How long the guardian has to end everything below it. Longer than what it allows itself.
+const LAST: Duration = Duration::from_secs(7);
+/// How long what came to the gateway may take to be gone.
+const SWEEP: Duration = Duration::from_secs(5);
+/// How often the sweep looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time until a guardian that could not be started is tried again, doubled each time.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// The longest such time.
+const LAST_RETRY: Duration = Duration::from_secs(5);
+
+/// Who else has children in the gateway's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbours {
+    /// Nobody: the process is the gateway. It becomes a subreaper, and what comes to it when a guardian dies is killed.
+    None,
+    /// Others, as in a test: the gateway touches no process but the guardian.
+    Some,
+}
+
+/// Owns the guardian. Dropping it ends the guardian, and with it every child, in the background.
+pub struct Keeper {
+    guardian: Guardian,
+    program: PathBuf,
+    neighbours: Neighbours,
+    process: Child,
+    link: Link,
+}
+
+impl Keeper {
+    /// Starts the guardian: `program` is the path of this binary. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// The program cannot be started, or the system refuses.
+    pub fn start(program: PathBuf, neighbours: Neighbours) -> io::Result<(Self, Guardian)> {
+        if neighbours == Neighbours::None {
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        }
+        let guardian = Guardian::new(neighbours == Neighbours::Some);
+        let (process, link) = start_guardian(&program, &guardian)?;
+        Ok((Self { guardian: guardian.clone(), program, neighbours, process, link }, guardian))
+    }
+
+    /// Keeps a guardian running until `stop`; then has it end everything. When this returns, every child is reaped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                never = reap_strangers(self.neighbours, self.process.id()) => match never {},
+                why = carry(&self.link, &self.guardian) => {
+                    tracing::error!(%why, "the guardian is gone, and every child with it; starting another");
+                }
+            }
+            end(&mut self.process).await;
+            self.guardian.lost();
+            self.sweep().await;
+            self.start_again(&stop).await;
+        }
+        self.guardian.close();
+        let Self { guardian, neighbours, mut process, link, .. } = self;
+        // This is what tells the guardian.
+        drop(link);
+        if timeout(LAST, process.wait()).await.is_err() {
+            tracing::error!("the guardian did not end in time");
+            end(&mut process).await;
+        }
+        if neighbours == Neighbours::None {
+            sweep().await;
+        }
+        guardian.close();
+    }
+
+    async fn sweep(&self) {
+        if self.neighbours == Neighbours::None {
+            sweep().await;
+        }
+    }
+
+    async fn start_again(&mut self, stop: &CancellationToken) {
+        let mut wait = FIRST_RETRY;
+        while !stop.is_cancelled() {
+            match start_guardian(&self.program, &self.guardian) {
+                Ok((process, link)) => {
+                    (self.process, self.link) = (process, link);
+                    return;
+                }
+                Err(error) => tracing::error!(%error, "the guardian cannot be started; trying again in {wait:?}"),
+            }
+            tokio::select! {
+                () = sleep(wait) => wait = (wait * 2).min(LAST_RETRY),
+                () = stop.cancelled() => {}
+            }
+        }
+    }
+}
+
+fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Link)> {
+    let (link, theirs) = Link::pair()?;
+    let mut command = std::process::Command::new(program);
+    // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
+    command.arg0("sluice").arg("guardian").env_clear().process_group(0);
+    command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let process = Command::from(command).spawn()?;
+    if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+        guardian.began(pid);
+    }
+    Ok((process, link))
+}
+
+/// Carries packets, both ways, until the link is gone. Returns why it is.
+async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
+    let requests = async {
+        loop {
+            let (request, socket) = guardian.next_request().await;
+            if let Err(error) = link.send(&request, socket.as_ref()).await {
+                return error;
+            }
+        }
+    };
+    let reports = async {
+        loop {
+            match link.receive().await {
+                Ok(Some((report, _))) => guardian.take(report),
+                Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
+                Err(error) => return error,
+            }
+        }
+    };
+    tokio::select! {
+        error = requests => error,
+        error = reports => error,
+    }
+}
+
+/// Ends a guardian that no longer serves, and reaps it. Once that is done, its children have other parents.
+async fn end(process: &mut Child) {
+    let _ = process.start_kill();
+    if let Err(error) = process.wait().await {
+        tracing::error!(%error, "the guardian could not be reaped");
+    }
+}
+
+/// Reaps what comes to the gateway as the first process of a container, where nobody else does: such as what a
+/// `docker exec` left behind. It is not the gateway's, and so not killed.
+async fn reap_strangers(neighbours: Neighbours, guardian: Option<u32>) -> Infallible {
+    let ended = if neighbours == Neighbours::None { signal(SignalKind::child()).ok() } else { None };
+    let Some(mut ended) = ended else { return std::future::pending().await };
+    loop {
+        ended.recv().await;
+        let Ok(Ok(tree)) = tokio::task::spawn_blocking(Tree::read).await else { continue };
+        let own = rustix::process::getpid();
+        for child in tree.children_of(own).filter(|child| Some(child.as_raw_pid().cast_unsigned()) != guardian) {
+            let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
+        }
+    }
+}
+
+/// Kills and reaps everything directly below the gateway, until nothing is: what a killed process leaves behind comes
+/// here before that process can be reaped.
+async fn sweep() {
+    let own = rustix::process::getpid();
+    let deadline = Instant::now() + SWEEP;
+    let mut ended = 0;
+    loop {
+        let tree = match tokio::task::spawn_blocking(Tree::read).await {
+            Ok(Ok(tree)) => tree,
+            error => return tracing::error!(?error, "processes cannot be listed: some may be left"),
+        };
+        let children: Vec<Pid> = tree.children_of(own).collect();
+        if children.is_empty() {
+            break;
+        }
+        if Instant::now() >= deadline {
+            return tracing::error!(left = children.len(), "processes did not end in time");
+        }
+        for child in children {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+            ended += usize::from(matches!(rustix::process::waitpid(Some(child), WaitOptions::NOHANG), Ok(Some(_))));
+        }
+        sleep(LOOK).await;
+    }
+    if ended > 0 {
+        tracing::warn!(ended, "ended processes that had outlived the guardian");
+    }
+}

@@ -1,0 +1,155 @@
+//! What happens between fork and exec. A child starts as this program, `sluice stage`, whose stdin is a socket: over it
+//! come the [`Order`] and the child's three pipes. The stage binds itself to its parent's life, takes the pipes as its
+//! own standard streams, and becomes the ordered program. Invariant: that program runs only after every step has
+//! succeeded, and inherits nothing but its three streams and what the order lists.
+//!
+//! The gateway learns what became of it on the same socket: [`READY`] and then the end of the stream, which the exec
+//! closes, is success; anything else is a [`Fault`]. An exec in place of a spawn keeps the process id, so that whoever
+//! started the stage is the program's parent.
+
+use std::borrow::Cow;
+use std::io::{self, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
+
+/// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
+pub(super) const MAX_ORDER: usize = 4 * 1024 * 1024;
+/// What the stage writes when nothing but the exec is left to do.
+pub(super) const READY: u8 = b'+';
+/// The child's standard streams, sent with the first bytes of an order.
+pub(super) const STREAMS: usize = 3;
+
+/// What is to be executed, and how: the body of a message to the stage, as JSON after its length (4 bytes, big-endian).
+#[derive(Serialize, Deserialize)]
+pub(super) struct Order<'a> {
+    /// The file to execute.
+    pub(super) program: Cow<'a, Path>,
+    /// Its arguments.
+    pub(super) args: Cow<'a, [String]>,
+    /// Its whole environment.
+    pub(super) env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Its working directory; where the gateway runs otherwise.
+    pub(super) cwd: Option<Cow<'a, Path>>,
+}
+
+/// A step on the way to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Step {
+    /// Reading the order.
+    Order,
+    /// Binding the child to the guardian's life, and its descendants to its own.
+    Bind,
+    /// Taking the three streams.
+    Streams,
+    /// Changing to the working directory.
+    Directory,
+    /// Executing the program.
+    Exec,
+}
+
+/// Which step failed, and why: what the stage answers, as JSON, when it cannot become the program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Fault {
+    /// The step.
+    pub(super) step: Step,
+    /// The system's error number, where the system said no.
+    pub(super) errno: Option<i32>,
+    /// What was wrong, in words and without secrets.
+    pub(super) detail: String,
+}
+
+impl Fault {
+    fn at(step: Step) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { step, errno: error.raw_os_error(), detail: error.to_string() }
+    }
+
+    /// The error as the system's, for messages.
+    pub(super) fn into_error(self) -> io::Error {
+        self.errno.map_or_else(|| io::Error::other(self.detail), io::Error::from_raw_os_error)
+    }
+}
+
+/// Becomes the program that is ordered on stdin. `parent` is the process that started this one. Returns only where
+/// that failed.
+#[must_use]
+pub fn run(parent: i32) -> ExitCode {
+    // Away from descriptor 0, which is to be the program's stdin; and closed by the exec.
+    let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return ExitCode::FAILURE };
+    let mut socket = UnixStream::from(socket);
+    let Err(fault) = become_program(&mut socket, parent);
+    // If the gateway is gone there is nobody to tell.
+    if let Ok(fault) = serde_json::to_vec(&fault) {
+        let _ = socket.write_all(&fault);
+    }
+    ExitCode::FAILURE
+}
+
+/// The steps, in their order. What restricts the child belongs right before the exec: the steps before it need what
+/// it may not.
+fn become_program(socket: &mut UnixStream, parent: i32) -> Result<std::convert::Infallible, Fault> {
+    bind(parent).map_err(Fault::at(Step::Bind))?;
+    let (order, streams) = receive(socket).map_err(Fault::at(Step::Order))?;
+    take(streams).map_err(Fault::at(Step::Streams))?;
+    if let Some(cwd) = &order.cwd {
+        std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;
+    }
+    let mut command = Command::new(&*order.program);
+    command.args(&*order.args).env_clear();
+    command.envs(order.env.iter().map(|(key, value)| (&**key, &**value)));
+    socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
+    Err(Fault::at(Step::Exec)(command.exec()))
+}
+
+/// The child dies with its parent, whose only thread forked it; and what its descendants leave behind when they fork
+/// twice or call `setsid` stays below it for as long as it lives. Both survive the exec. (A change of user clears the
+/// signal: a step that makes one has to bind again.)
+fn bind(parent: i32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // The parent may have died before the signal was set.
+    if rustix::process::getppid().map(Pid::as_raw_pid) != Some(parent) {
+        return Err(io::Error::other("the guardian has ended"));
+    }
+    Ok(())
+}
+
+/// Reads an order with the descriptors that come with its first bytes.
+fn receive(socket: &mut UnixStream) -> io::Result<(Order<'static>, Vec<OwnedFd>)> {
+    let mut head = [0; 4];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(&mut head)];
+    let received = rustix::net::recvmsg(&*socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let mut streams = Vec::with_capacity(STREAMS);
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            streams.extend(descriptors);
+        }
+    }
+    socket.read_exact(head.get_mut(received..).unwrap_or_default())?;
+    let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
+    if length > MAX_ORDER {
+        return Err(io::Error::other(format!("an order of {length} bytes is over the limit of {MAX_ORDER}")));
+    }
+    let mut body = vec![0; length];
+    socket.read_exact(&mut body)?;
+    Ok((serde_json::from_slice(&body)?, streams))
+}
+
+/// Puts the three streams in the place of this process's own. The received descriptors are closed.
+fn take(streams: Vec<OwnedFd>) -> io::Result<()> {
+    let [stdin, stdout, stderr]: [OwnedFd; STREAMS] =
+        streams.try_into().map_err(|_| io::Error::other("an order comes with three descriptors"))?;
+    rustix::stdio::dup2_stdin(stdin)?;
+    rustix::stdio::dup2_stdout(stdout)?;
+    Ok(rustix::stdio::dup2_stderr(stderr)?)
+}

@@ -1,0 +1,204 @@
+//! A session's way to a child: the first one with `initialize`, and each that takes the place of one that is gone, which
+//! hears what the first has heard. A live child never sees a second `initialize`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::handshake::{Done, Handshake};
+use super::session::Session;
+use crate::jsonrpc::{RawId, Splice, parse, splice};
+use crate::stream::Item;
+use crate::worker::{Applicant, Failure, Granted, InFlight, Lease, Lists, Peer, Route, Unsolicited, protocol_version};
+
+type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
+
+/// The session's child, or the way to one.
+#[derive(Default)]
+pub(super) enum Slot {
+    #[default]
+    Empty,
+    Starting(watch::Receiver<Option<Outcome>>),
+    Live(Arc<Lease>),
+}
+
+impl Slot {
+    /// The hold on a live child.
+    pub(super) fn live(&self) -> Option<Arc<Lease>> {
+        match self {
+            Self::Live(lease) if lease.is_alive() => Some(Arc::clone(lease)),
+            _ => None,
+        }
+    }
+
+    /// Whether something is in flight, or a child is on its way.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::Live(lease) => lease.is_alive() && !lease.is_idle(),
+            Self::Starting(_) => true,
+            Self::Empty => false,
+        }
+    }
+}
+
+impl Session {
+    /// Puts the client's `initialize` to a child: its answer, or the error in its place.
+    pub(super) async fn initialize(&self, message: &Bytes, id: &RawId) -> Bytes {
+        let outcome = self.outcome(message).await;
+        let mut state = self.state.lock();
+        match outcome {
+            Ok((_, answer)) => {
+                state.handshake = match protocol_version(&answer) {
+                    Some(version) => Handshake::Done(Done::new(message.clone(), version)),
+                    // The server refused: the client may try again, with another child.
+                    None => Handshake::None,
+                };
+                if matches!(state.handshake, Handshake::None) {
+                    state.slot = Slot::Empty;
+                }
+                under_id(&answer, id)
+            }
+            Err(failure) => {
+                state.handshake = Handshake::None;
+                state.retry_after = failure.retry_after();
+                failure.response(id)
+            }
+        }
+    }
+
+    /// The hold on a live child; gets another if there is none.
+    pub(super) async fn lease(&self) -> Result<Arc<Lease>, Failure> {
+        let initialize = match &self.state.lock().handshake {
+            Handshake::Done(done) => Some(done.initialize.clone()),
+            Handshake::None | Handshake::Initializing => None,
+        };
+        self.outcome(&initialize.unwrap_or_default()).await.map(|(lease, _)| lease)
+    }
+
+    /// Whoever asks at the same time waits for the same child.
+    async fn outcome(&self, initialize: &Bytes) -> Outcome {
+        let mut starting = {
+            let mut state = self.state.lock();
+            if self.ended.is_cancelled() {
+                return Err(Failure::stopped(&self.server.name));
+            }
+            if let Some(lease) = state.slot.live() {
+                return Ok((lease, Bytes::new()));
+            }
+            if let Slot::Starting(starting) = &state.slot {
+                starting.clone()
+            } else {
+                // What is known of the lists goes with the child.
+                let lists = match &state.slot {
+                    Slot::Live(lease) => lease.worker().lists(),
+                    Slot::Empty | Slot::Starting(_) => Lists::default(),
+                };
+                if let Handshake::Done(done) = &mut state.handshake {
+                    done.lists.update(&lists);
+                }
+                let starting = self.start(initialize.clone());
+                state.slot = Slot::Starting(starting.clone());
+                starting
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = starting.wait_for(Option::is_some) => outcome.ok().and_then(|outcome| outcome.clone()),
+            () = self.ended.cancelled() => None,
+        };
+        outcome.unwrap_or_else(|| Err(Failure::stopped(&self.server.name)))
+    }
+
+    fn start(&self, initialize: Bytes) -> watch::Receiver<Option<Outcome>> {
+        let (outcome, starting) = watch::channel(None);
+        if let Some(this) = self.this.upgrade() {
+            self.surroundings.tasks.spawn(async move {
+                // A session that ends meanwhile does not wait for a child that hangs.
+                let started = tokio::select! {
+                    started = this.acquire(initialize) => started,
+                    () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
+                };
+                let mut state = this.state.lock();
+                state.slot = match &started {
+                    Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
+                    Ok(_) | Err(_) => Slot::Empty,
+                };
+                drop(state);
+                outcome.send_replace(Some(started));
+            });
+        }
+        starting
+    }
+
+    /// Gets a child from the pool, and tells it what the one before it was told.
+    async fn acquire(&self, initialize: Bytes) -> Outcome {
+        let replay = match &self.state.lock().handshake {
+            Handshake::Done(done) => Some(done.clone()),
+            Handshake::None | Handshake::Initializing => None,
+        };
+        let peer: std::sync::Weak<dyn Peer> = self.this.clone();
+        let applicant = Applicant {
+            principal: self.principal.clone(),
+            session: self.id.public(),
+            initialize,
+            is_replay: replay.is_some(),
+            peer,
+        };
+        let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
+        if let Some(done) = replay {
+            if protocol_version(&answer).is_none() {
+                return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
+            }
+            self.replay(&lease, &done).await;
+            tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
+        }
+        Ok((Arc::new(lease), answer))
+    }
+
+    async fn replay(&self, lease: &Lease, done: &Done) {
+        if let Some(initialized) = &done.initialized
+            && let Ok(envelope) = parse(initialized)
+            && lease.notify(initialized, &envelope).is_err()
+        {
+            return;
+        }
+        let timeout = self.server.limits.call_timeout;
+        for wish in done.wishes() {
+            // A wish that is refused now would have been refused by the client's own request as well.
+            let _ = lease.ask(wish, timeout).await;
+        }
+        for list in done.lists.changed(lease, timeout).await {
+            let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
+            let message = Bytes::from(text);
+            if let Route::Stream(outbox) = self.route(&message, Unsolicited::Announcement, &InFlight::default()) {
+                // A client that does not read misses a hint.
+                let _ = outbox.push(Item { message, answer: false });
+            }
+        }
+    }
+
+    /// The child is gone: another takes its place at once, so that the next call does not wait for it.
+    pub(super) fn child_exited(&self) {
+        let is_ours = {
+            let state = self.state.lock();
+            // One that has answered nothing would most likely do so again: the next call tries.
+            matches!(&state.slot, Slot::Live(lease) if !lease.is_alive() && lease.worker().answered() > 0)
+                && matches!(state.handshake, Handshake::Done(_))
+                && !self.ended.is_cancelled()
+        };
+        if let Some(this) = self.this.upgrade().filter(|_| is_ours) {
+            self.surroundings.tasks.spawn(async move {
+                // If it fails, the next call says why.
+                let _ = this.lease().await;
+            });
+        }
+    }
+}
+
+/// A response under another id.
+fn under_id(answer: &[u8], id: &RawId) -> Bytes {
+    match parse(answer).ok().and_then(|envelope| envelope.id) {
+        Some(old) => splice(answer, &mut [Splice { old, new: id.as_str() }]).freeze(),
+        None => Bytes::copy_from_slice(answer),
+    }
+}

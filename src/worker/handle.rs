@@ -1,0 +1,321 @@
+//! A handle to a running child, and what all who serve it share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::Failure;
+use super::lease::{Lease, deliver};
+use super::lists::Lists;
+use super::multiplexer::{Expired, Multiplexer, PeerId};
+use super::opening::protocol_version;
+use super::peer::Peer;
+use super::queue::StdinQueue;
+use super::supervisor::Spec;
+use crate::config::{Isolation, Server};
+use crate::process::{Origin, StderrTail};
+use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
+
+/// Where a worker is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its child has not answered `initialize`.
+    Starting,
+    /// Nothing is in flight.
+    Ready,
+    /// Calls are in flight.
+    Busy,
+    /// It takes no more, and is about to end.
+    Draining,
+    /// Its child is gone.
+    Exited,
+}
+
+impl Phase {
+    /// The word for it, in metrics and in the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+            Self::Exited => "exited",
+        }
+    }
+}
+
+/// What the handle, the reader and the supervisor share.
+pub(super) struct Shared {
+    pub(super) server: Arc<Server>,
+    pub(super) origin: Origin,
+    pub(super) multiplexer: Mutex<Multiplexer>,
+    pub(super) metrics: ServerMetrics,
+    pub(super) slow_client_timeout: Duration,
+    pub(super) stdin: StdinQueue,
+    pub(super) stderr: StderrTail,
+    pub(super) noise: AtomicU64,
+    pub(super) stop: CancellationToken,
+    pub(super) kill: CancellationToken,
+    pub(super) ended: CancellationToken,
+    pub(super) exit: OnceLock<ExitReason>,
+    /// Why the child went, known before any call fails of it.
+    pub(super) failure: OnceLock<Failure>,
+    pub(super) pid: OnceLock<u32>,
+    peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
+    next_peer: AtomicU64,
+    born: Instant,
+    /// Since when no session has been on it.
+    unused_since: Mutex<Option<Instant>>,
+    /// Notified when the child has answered `initialize`.
+    settled: CancellationToken,
+    /// The answer to `initialize`, which a child hears once.
+    opened: OnceLock<Bytes>,
+    initialized: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(spec: Spec) -> Self {
+        let limits = &spec.server.limits;
+        let is_shared = spec.server.isolation != Isolation::Session;
+        Self {
+            multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight, is_shared)),
+            stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
+            stderr: StderrTail::new(limits.stderr_tail),
+            noise: AtomicU64::new(0),
+            stop: CancellationToken::new(),
+            kill: spec.kill,
+            ended: CancellationToken::new(),
+            exit: OnceLock::new(),
+            failure: OnceLock::new(),
+            pid: OnceLock::new(),
+            peers: Mutex::default(),
+            next_peer: AtomicU64::new(0),
+            born: Instant::now(),
+            unused_since: Mutex::new(Some(Instant::now())),
+            settled: CancellationToken::new(),
+            opened: OnceLock::new(),
+            initialized: AtomicBool::new(false),
+            server: spec.server,
+            origin: spec.origin,
+            metrics: spec.metrics,
+            slow_client_timeout: spec.slow_client_timeout,
+        }
+    }
+
+    pub(super) fn peer(&self, peer: PeerId) -> Option<Arc<dyn Peer>> {
+        self.peers.lock().get(&peer)?.upgrade()
+    }
+
+    pub(super) fn peers(&self) -> Vec<Arc<dyn Peer>> {
+        self.peers.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether one session alone is on the child, for good: then the child may wait for its client.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.server.isolation == Isolation::Session
+    }
+
+    /// Whether this is the first `notifications/initialized` for the child.
+    pub(super) fn first_initialized(&self) -> bool {
+        !self.initialized.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the child has answered `initialize`: from then on its end is a crash, and no failed start.
+    pub(super) fn is_opened(&self) -> bool {
+        self.opened.get().is_some()
+    }
+
+    /// Sends a frame of the gateway's own. If the child is gone or its queue is full, its call times out over there.
+    pub(super) fn send(&self, frame: Bytes) {
+        if self.stdin.push(frame).is_err() {
+            self.metrics.dropped(DropReason::StreamClosed);
+        }
+    }
+
+    pub(super) fn count_noise(&self, bytes: usize) {
+        let lines = self.noise.fetch_add(1, Ordering::Relaxed) + 1;
+        self.metrics.dropped(DropReason::NotJson);
+        // One line for each power of two: a chatty server does not fill the log.
+        if lines.is_power_of_two() {
+            let (server, (tenant, session)) = (&self.origin.server, self.origin.names());
+            tracing::warn!(%tenant, %server, %session, bytes, lines, "a line on stdout is no JSON-RPC message, and was left out (servers must log to stderr)");
+        }
+    }
+
+    /// Fails what has been given up, and tells the child.
+    pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
+        expired.frames.into_iter().for_each(|frame| self.send(frame));
+        for call in expired.calls {
+            deliver(self, &call.exchange, failure(call.timeout()).response(&call.original));
+        }
+        for waiting in expired.waiting {
+            deliver(self, &waiting.exchange, failure(Duration::ZERO).response(&waiting.id));
+        }
+    }
+}
+
+/// A handle to a running child; cheap to clone.
+#[derive(Clone)]
+pub struct Worker(Arc<Shared>);
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+
+    pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {
+        let id = PeerId(self.0.next_peer.fetch_add(1, Ordering::Relaxed));
+        self.0.peers.lock().insert(id, peer);
+        self.0.multiplexer.lock().attach(id);
+        *self.0.unused_since.lock() = None;
+        id
+    }
+
+    pub(super) fn detach(&self, peer: PeerId) {
+        let left = {
+            let mut peers = self.0.peers.lock();
+            peers.remove(&peer);
+            peers.len()
+        };
+        if left == 0 {
+            *self.0.unused_since.lock() = Some(Instant::now());
+        }
+        let gone = self.0.multiplexer.lock().detach(peer);
+        self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));
+    }
+
+    /// Puts `initialize` to a child that has not heard one. A good answer is kept: everybody else gets it from here.
+    pub(super) async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
+        let answer = lease.ask(message, self.0.server.limits.start_timeout).await?;
+        if protocol_version(&answer).is_some() {
+            let _ = self.0.opened.set(answer.clone());
+            self.settle();
+        }
+        Ok(answer)
+    }
+
+    /// The answer to `initialize`, once there is a good one.
+    pub fn opened(&self) -> Option<&Bytes> {
+        self.0.opened.get()
+    }
+
+    /// Whether the child has heard `notifications/initialized`.
+    pub fn is_initialized(&self) -> bool {
+        self.0.initialized.load(Ordering::Acquire)
+    }
+
+    /// Sessions on the child.
+    pub fn sessions(&self) -> usize {
+        self.0.peers.lock().len()
+    }
+
+    /// Calls in flight.
+    pub fn load(&self) -> usize {
+        self.0.multiplexer.lock().load()
+    }
+
+    /// Calls that the child has answered, `initialize` left out.
+    pub fn answered(&self) -> u64 {
+        self.0.multiplexer.lock().answered()
+    }
+
+    /// What its lists were like when they were last asked for.
+    pub fn lists(&self) -> Lists {
+        self.0.multiplexer.lock().lists()
+    }
+
+    /// Calls it has had.
+    pub fn calls(&self) -> u64 {
+        self.0.multiplexer.lock().total()
+    }
+
+    /// Since when no session has been on it; `None` while one is.
+    pub fn idle_since(&self) -> Option<Instant> {
+        *self.0.unused_since.lock()
+    }
+
+    /// Waits until the child has answered `initialize`.
+    pub(super) async fn settled(&self) {
+        self.0.settled.cancelled().await;
+    }
+
+    /// Its start is over as far as it can be.
+    pub(super) fn settle(&self) {
+        self.0.settled.cancel();
+    }
+
+    /// Stops the child if nothing is in flight; from then on it takes no call.
+    pub(super) fn stop_if_idle(&self) -> bool {
+        let closed = self.0.multiplexer.lock().close_if_idle();
+        if closed {
+            self.stop();
+        }
+        closed
+    }
+
+    /// How long it has been running.
+    pub fn age(&self) -> Duration {
+        self.0.born.elapsed()
+    }
+
+    /// Its child's process id.
+    pub fn pid(&self) -> Option<u32> {
+        self.0.pid.get().copied()
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        if self.0.ended.is_cancelled() {
+            Phase::Exited
+        } else if self.0.stop.is_cancelled() {
+            Phase::Draining
+        } else if !self.0.is_opened() {
+            Phase::Starting
+        } else if self.is_idle() {
+            Phase::Ready
+        } else {
+            Phase::Busy
+        }
+    }
+
+    /// Whether messages can still be sent.
+    pub fn is_alive(&self) -> bool {
+        !self.0.ended.is_cancelled() && !self.0.stop.is_cancelled()
+    }
+
+    /// Whether nothing is in flight, either way.
+    pub fn is_idle(&self) -> bool {
+        self.0.multiplexer.lock().is_idle()
+    }
+
+    /// Whether both are handles to the same child.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Why the child went, or is about to go.
+    pub fn failure(&self) -> Option<Failure> {
+        self.0.failure.get().cloned()
+    }
+
+    /// Stops the child: closes stdin, waits, TERM, waits, KILL. Returns at once.
+    pub fn stop(&self) {
+        self.0.stop.cancel();
+    }
+
+    /// Waits until the child is reaped: how it ended.
+    pub async fn ended(&self) -> Option<ExitReason> {
+        self.0.ended.cancelled().await;
+        self.0.exit.get().copied()
+    }
+}

@@ -1,0 +1,141 @@
+//! A session's hold on a worker: what it sends with. Dropped, the session is off the child: its calls are cancelled,
+//! and a child that was its alone is stopped.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::error::{Failure, Refused};
+use super::handle::{Shared, Worker};
+use super::multiplexer::{Ask, Outgoing, PeerId};
+use super::peer::Peer;
+use crate::jsonrpc::{Envelope, parse};
+use crate::stream::{Exchange, Limits, Outbox};
+use crate::telemetry::{Direction, DropReason};
+
+/// What opening a child needs to queue its one answer.
+const OPENING: Limits = Limits { messages: 4, bytes: 1024 * 1024 };
+
+/// A session's hold on a worker.
+pub struct Lease {
+    worker: Worker,
+    peer: PeerId,
+    /// Whether the child is this session's alone, and goes with it.
+    exclusive: bool,
+}
+
+impl Lease {
+    /// Puts a session on a worker.
+    pub(super) fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
+        let peer = worker.attach(peer);
+        Self { worker, peer, exclusive }
+    }
+
+    /// The worker.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Sends a request; its answer goes to the exchange, whatever happens.
+    pub fn call(&self, ask: &Ask<'_>) -> Result<(), Refused> {
+        let shared = self.worker.shared();
+        let mut multiplexer = shared.multiplexer.lock();
+        match multiplexer.ask(self.peer, ask, Instant::now())? {
+            Outgoing::Forward(frame) => {
+                shared.metrics.carried(Direction::ToServer, frame.len());
+                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())
+            }
+            Outgoing::Local(answer) => {
+                drop(multiplexer);
+                deliver(shared, ask.exchange, answer);
+                Ok(())
+            }
+            Outgoing::Wait => Ok(()),
+        }
+    }
+
+    /// Sends a notification of the client.
+    pub fn notify(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
+        let shared = self.worker.shared();
+        let method = envelope.method.as_deref().unwrap_or_default();
+        match method {
+            "notifications/cancelled" => self.cancel(message, envelope),
+            // A child hears it once, whoever says it first.
+            "notifications/initialized" if !shared.first_initialized() => Ok(()),
+            _ => {
+                let frame = shared.multiplexer.lock().notified_by_client(message, method);
+                frame.map_or(Ok(()), |frame| self.push(frame))
+            }
+        }
+    }
+
+    fn cancel(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
+        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope);
+        // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
+        let Some((frame, call)) = cancelled else { return Ok(()) };
+        call.exchange.settle();
+        self.push(frame)
+    }
+
+    /// Sends the client's answer to a request of the server. An answer to nothing is dropped and counted.
+    pub fn answer(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
+        let shared = self.worker.shared();
+        let frame = shared.multiplexer.lock().answered_by_client(self.peer, message, envelope);
+        match frame {
+            Some(frame) => self.push(frame),
+            None => {
+                shared.metrics.dropped(DropReason::UnknownResponse);
+                Ok(())
+            }
+        }
+    }
+
+    fn push(&self, frame: Bytes) -> Result<(), Refused> {
+        let shared = self.worker.shared();
+        shared.metrics.carried(Direction::ToServer, frame.len());
+        shared.stdin.push(frame)
+    }
+
+    /// Puts a request of the gateway's own, and waits for its answer.
+    pub async fn ask(&self, message: &[u8], timeout: std::time::Duration) -> Result<Bytes, Failure> {
+        let (outbox, mut inbox) = Outbox::new(OPENING);
+        let exchange = Arc::new(Exchange::of_request(outbox, 1));
+        let ended = || Failure::refused(Refused::Ended);
+        let envelope = parse(message).map_err(|_| ended())?;
+        self.call(&Ask { message, envelope: &envelope, exchange: &exchange, timeout }).map_err(Failure::refused)?;
+        loop {
+            let item = inbox.next().await.ok_or_else(ended)?;
+            if item.answer {
+                return Ok(item.message);
+            }
+        }
+    }
+
+    /// Whether nothing of this session is in flight, either way.
+    pub fn is_idle(&self) -> bool {
+        self.worker.shared().multiplexer.lock().is_idle_for(self.peer)
+    }
+
+    /// Whether messages can still be sent.
+    pub fn is_alive(&self) -> bool {
+        self.worker.is_alive()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.worker.detach(self.peer);
+        if self.exclusive {
+            self.worker.stop();
+        }
+    }
+}
+
+/// Delivers an answer that was made here. A client that does not read loses it with its stream.
+pub(super) fn deliver(shared: &Shared, exchange: &Exchange, message: Bytes) {
+    if exchange.answer(message).is_err() {
+        shared.metrics.dropped(DropReason::StreamClosed);
+        exchange.settle();
+    }
+}

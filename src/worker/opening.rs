@@ -1,0 +1,106 @@
+//! How a child is opened: what a client's `initialize` asks for, and whether two of them ask for the same.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::jsonrpc::parse;
+
+/// What a child has been opened for: the protocol version and the client's capabilities. Sessions share a child, or
+/// take a spare one, only where these are the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(String);
+
+/// A client's `initialize`.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The request, as the child is to hear it.
+    pub message: Bytes,
+    /// What it asks for.
+    pub fingerprint: Fingerprint,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeResult {
+    protocol_version: String,
+}
+
+impl Opening {
+    /// Reads a client's `initialize`. Where the child will be the client's own, it hears the very words.
+    pub fn of_client(message: &Bytes) -> Self {
+        Self { message: message.clone(), fingerprint: Fingerprint::of(&params(message), false) }
+    }
+
+    /// The `initialize` of the gateway itself, for a child that several will share or that is started in advance: the
+    /// version and capabilities of this client, but neither its name nor its roots, which are nobody else's business.
+    pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
+        let mut params = params(message);
+        let fingerprint = Fingerprint::of(&params, is_shared);
+        if let Some(object) = params.as_object_mut() {
+            if is_shared && let Some(capabilities) = object.get_mut("capabilities").and_then(Value::as_object_mut) {
+                capabilities.remove("roots");
+            }
+            let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
+            object.insert("clientInfo".to_owned(), info);
+        }
+        let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string();
+        Self { message: message.into(), fingerprint }
+    }
+}
+
+impl Fingerprint {
+    fn of(params: &Value, is_shared: bool) -> Self {
+        let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
+        if is_shared && let Some(object) = capabilities.as_object_mut() {
+            object.remove("roots");
+        }
+        // serde_json keeps object keys sorted, so equal capabilities have equal texts.
+        Self(json!([params.get("protocolVersion"), capabilities]).to_string())
+    }
+}
+
+fn params(message: &[u8]) -> Value {
+    let params =
+        parse(message).ok().and_then(|envelope| envelope.params.and_then(|text| serde_json::from_str(text).ok()));
+    params.unwrap_or_default()
+}
+
+/// The `protocolVersion` in the answer to `initialize`; `None` if it is an error or has none.
+pub fn protocol_version(answer: &[u8]) -> Option<String> {
+    let result: InitializeResult = serde_json::from_str(parse(answer).ok()?.result?).ok()?;
+    Some(result.protocol_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn initialize(capabilities: &str, version: &str, name: &str) -> Bytes {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{capabilities},"clientInfo":{{"name":"{name}","version":"1"}}}}}}"#
+        )
+        .into()
+    }
+
+    #[test]
+    fn the_same_wishes_have_the_same_fingerprint() {
+        let of = |c: &str, v: &str, n: &str| Opening::of_gateway(&initialize(c, v, n), true).fingerprint;
+        assert_eq!(
+            of(r#"{"sampling":{},"elicitation":{}}"#, "1", "a"),
+            of(r#"{"elicitation":{},"sampling":{}}"#, "1", "b")
+        );
+        assert_eq!(of(r#"{"roots":{"listChanged":true}}"#, "1", "a"), of("{}", "1", "a"));
+        assert_ne!(of(r#"{"sampling":{}}"#, "1", "a"), of("{}", "1", "a"));
+        assert_ne!(of("{}", "1", "a"), of("{}", "2", "a"));
+        let own = |c: &str| Opening::of_client(&initialize(c, "1", "a")).fingerprint;
+        assert_ne!(own(r#"{"roots":{}}"#), own("{}"));
+    }
+
+    #[test]
+    fn a_shared_child_hears_of_no_client_and_no_roots() {
+        let opening = Opening::of_gateway(&initialize(r#"{"roots":{},"sampling":{}}"#, "1", "secret-client"), true);
+        let text = String::from_utf8_lossy(&opening.message).into_owned();
+        assert!(!text.contains("secret-client") && !text.contains("roots") && text.contains("sampling"), "{text}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What a pool has on its shelf: children that are shared, spares, and all that are alive.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::auth::Principal;
+use crate::config::TenantId;
+use crate::worker::error::Failure;
+use crate::worker::handle::Worker;
+use crate::worker::opening::Fingerprint;
+
+/// Who may share a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Nobody: such a child is not on the shelf.
+    Session,
+    Principal(Principal),
+    Tenant(TenantId),
+    Everybody,
+}
+
+/// A child that sessions share, from the moment it is wanted.
+pub(super) struct Member {
+    scope: Scope,
+    fingerprint: Fingerprint,
+    /// How its start went; everybody who wants it waits for this.
+    pub(super) outcome: watch::Sender<Option<Result<Worker, Failure>>>,
+}
+
+/// A child that waits to be leased.
+pub(super) struct Spare {
+    pub(super) worker: Worker,
+    /// What it has been opened for, if it has.
+    pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// Everything that a pool has.
+#[derive(Default)]
+pub(super) struct Shelf {
+    members: Vec<Arc<Member>>,
+    pub(super) spares: Vec<Spare>,
+    /// All that are alive, spares and leased ones.
+    pub(super) workers: Vec<Worker>,
+    /// Spares on their way.
+    pub(super) starting_spares: usize,
+    /// The latest `initialize` of a client: what spares are opened for.
+    pub(super) wanted: Option<Bytes>,
+}
+
+impl Member {
+    fn worker(&self) -> Option<Worker> {
+        self.outcome.borrow().as_ref().and_then(|outcome| outcome.as_ref().ok().cloned())
+    }
+
+    fn sessions(&self) -> usize {
+        self.worker().map_or(0, |worker| worker.sessions())
+    }
+}
+
+impl Shelf {
+    /// The member with the fewest sessions, if there are as many as there should be; `None` if one more is wanted.
+    pub(super) fn least_busy(
+        &mut self,
+        scope: &Scope,
+        fingerprint: &Fingerprint,
+        replicas: usize,
+    ) -> Option<Arc<Member>> {
+        self.members.retain(|member| member.worker().is_none_or(|worker| worker.is_alive()));
+        let fits = |member: &&Arc<Member>| member.scope == *scope && member.fingerprint == *fingerprint;
+        let fitting = self.members.iter().filter(fits);
+        let (count, least) = fitting.fold((0, None::<&Arc<Member>>), |(count, least), member| {
+            let less = least.is_none_or(|least| member.sessions() < least.sessions());
+            (count + 1, if less { Some(member) } else { least })
+        });
+        let least = least?;
+        (count >= replicas || least.sessions() == 0).then(|| Arc::clone(least))
+    }
+
+    pub(super) fn add(&mut self, scope: Scope, fingerprint: Fingerprint) -> Arc<Member> {
+        let (outcome, _) = watch::channel(None);
+        let member = Arc::new(Member { scope, fingerprint, outcome });
+        self.members.push(Arc::clone(&member));
+        member
+    }
+
+    pub(super) fn remove(&mut self, member: &Arc<Member>) {
+        self.members.retain(|other| !Arc::ptr_eq(other, member));
+    }
+
+    /// A child has ended.
+    pub(super) fn forget(&mut self, worker: &Worker) {
+        self.workers.retain(|other| !other.is(worker));
+        self.spares.retain(|spare| !spare.worker.is(worker));
+        self.members.retain(|member| member.worker().is_none_or(|other| !other.is(worker)));
+    }
+
+    /// A spare that is opened for the same, or for nothing yet.
+    pub(super) fn take_spare(&mut self, fingerprint: &Fingerprint) -> Option<Worker> {
+        self.spares.retain(|spare| spare.worker.is_alive());
+        let place = |wanted: Option<&Fingerprint>| self.spares.iter().position(|s| s.fingerprint.as_ref() == wanted);
+        let place = place(Some(fingerprint)).or_else(|| place(None))?;
+        Some(self.spares.remove(place).worker)
+    }
+
+    /// Stops something that nobody uses, so that a place becomes free: a spare, or a shared child without a session.
+    pub(super) fn make_room(&mut self) {
+        if let Some(spare) = self.spares.pop() {
+            spare.worker.stop();
+            return;
+        }
+        let unused = self.members.iter().position(|member| {
+            member.worker().is_some_and(|worker| worker.sessions() == 0 && worker.is_idle() && worker.is_alive())
+        });
+        if let Some(worker) = unused.map(|place| self.members.remove(place)).and_then(|member| member.worker()) {
+            worker.stop();
+        }
+    }
+
+    /// Whether a child is leased by nobody, as a member.
+    pub(super) fn is_member(&self, worker: &Worker) -> bool {
+        self.members.iter().any(|member| member.worker().is_some_and(|other| other.is(worker)))
+    }
+
+    /// Takes no more sessions on a child.
+    pub(super) fn retire(&mut self, worker: &Worker) {
+        self.members.retain(|member| member.worker().is_none_or(|other| !other.is(worker)));
+        self.spares.retain(|spare| !spare.worker.is(worker));
+    }
+
+    /// Stops every child.
+    pub(super) fn stop_all(&mut self) {
+        self.spares.clear();
+        self.members.clear();
+        self.workers.iter().for_each(Worker::stop);
+    }
+}

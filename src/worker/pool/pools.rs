@@ -1,0 +1,117 @@
+//! All pools of the gateway, and what they have in common.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Pool;
+use crate::config::{Server, ServerName};
+use crate::process::Guardian;
+use crate::telemetry::Metrics;
+
+/// What all pools have in common.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// What starts children.
+    pub guardian: Guardian,
+    /// A client that takes nothing for this long is cut.
+    pub slow_client_timeout: Duration,
+    /// Permits for children that are being started.
+    pub spawning: Arc<Semaphore>,
+    /// What waits for everything at shutdown.
+    pub tasks: TaskTracker,
+    /// Cancelled when no more children are wanted.
+    pub draining: CancellationToken,
+    /// Cancelled when there is no time left to stop politely.
+    pub kill: CancellationToken,
+}
+
+/// A child, for the admin API.
+#[derive(Debug, Serialize)]
+pub struct WorkerStatus {
+    /// The configured server.
+    pub server: String,
+    /// Where it is in its life.
+    pub state: &'static str,
+    /// The process id of the child.
+    pub pid: Option<u32>,
+    /// The tenant that it runs for.
+    pub tenant: Option<String>,
+    /// Sessions on it.
+    pub sessions: usize,
+    /// Calls in flight.
+    pub in_flight: usize,
+    /// Calls it has had.
+    pub calls: u64,
+    /// Seconds since it was started.
+    pub age_seconds: u64,
+}
+
+/// All pools of the gateway.
+pub struct Pools(HashMap<ServerName, Arc<Pool>>);
+
+impl Pools {
+    /// A pool for each server. Spares are started, a few at a time.
+    pub fn start<'a>(
+        servers: impl Iterator<Item = &'a Arc<Server>>,
+        metrics: &Arc<Metrics>,
+        surroundings: &Surroundings,
+    ) -> Self {
+        let pools = servers.map(|server| {
+            let pool = Pool::new(Arc::clone(server), metrics.server(server.name.as_str()), surroundings.clone());
+            surroundings.tasks.spawn(Arc::clone(&pool).maintain(surroundings.draining.clone()));
+            (server.name.clone(), pool)
+        });
+        Self(pools.collect())
+    }
+
+    /// The pool of a server.
+    pub fn get(&self, server: &ServerName) -> Option<&Arc<Pool>> {
+        self.0.get(server)
+    }
+
+    /// The servers that are left alone because they keep crashing, each with the tenants it is so for.
+    pub fn crash_loops(&self) -> Vec<String> {
+        let of_pool = |pool: &Arc<Pool>| {
+            let name = pool.server.name.clone();
+            pool.crash_loops().into_iter().map(move |tenant| format!("{name} for {tenant}"))
+        };
+        self.0.values().flat_map(of_pool).collect()
+    }
+
+    /// All children.
+    pub fn workers(&self) -> Vec<WorkerStatus> {
+        let of_pool = |pool: &Arc<Pool>| {
+            let workers = pool.shelf.lock().workers.clone();
+            let server = pool.server.name.to_string();
+            workers.into_iter().map(move |worker| WorkerStatus {
+                server: server.clone(),
+                state: worker.phase().as_str(),
+                pid: worker.pid(),
+                tenant: worker.shared().origin.tenant().map(|tenant| tenant.to_string()),
+                sessions: worker.sessions(),
+                in_flight: worker.load(),
+                calls: worker.calls(),
+                age_seconds: worker.age().as_secs(),
+            })
+        };
+        self.0.values().flat_map(of_pool).collect()
+    }
+
+    /// Brings the gauges of the pools up to date.
+    pub fn measure(&self, metrics: &Metrics) {
+        for pool in self.0.values() {
+            let workers = pool.shelf.lock().workers.clone();
+            let count = |phase: &str| workers.iter().filter(|worker| worker.phase().as_str() == phase).count();
+            for phase in ["starting", "ready", "busy", "draining"] {
+                metrics.workers(pool.server.name.as_str(), phase, count(phase));
+            }
+            metrics.pool(pool.server.name.as_str(), pool.slots.queued(), pool.shelf.lock().spares.len());
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The places for children under a pool's ceiling, and the queue for them: fair between tenants, bounded, and with an end
+//! to the waiting.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::config::TenantId;
+
+/// How many may wait for a place.
+const QUEUE: usize = 4096;
+
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    waiting: BTreeMap<TenantId, VecDeque<oneshot::Sender<Slot>>>,
+    /// Whose turn it is: each tenant that waits is in here once.
+    turns: VecDeque<TenantId>,
+    queued: usize,
+}
+
+/// The places of one pool; cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Slots {
+    state: Arc<Mutex<State>>,
+    max: usize,
+}
+
+/// A place for one child; dropped, it goes to the next who waits.
+#[derive(Debug)]
+pub(super) struct Slot(Option<Slots>);
+
+impl Slots {
+    pub(super) fn new(max: usize) -> Self {
+        Self { state: Arc::default(), max }
+    }
+
+    /// A place, if there is one and nobody waits for it.
+    pub(super) fn try_take(&self) -> Option<Slot> {
+        let mut state = self.state.lock();
+        if state.taken >= self.max || state.queued > 0 {
+            return None;
+        }
+        state.taken += 1;
+        Some(Slot(Some(self.clone())))
+    }
+
+    /// Waits for a place; `None` when it takes too long, or too many wait already.
+    pub(super) async fn take(&self, tenant: &TenantId, patience: Duration) -> Option<Slot> {
+        let granted = {
+            let mut state = self.state.lock();
+            if state.taken < self.max && state.queued == 0 {
+                state.taken += 1;
+                return Some(Slot(Some(self.clone())));
+            }
+            if state.queued >= QUEUE {
+                return None;
+            }
+            let (grant, granted) = oneshot::channel();
+            state.waiting.entry(tenant.clone()).or_default().push_back(grant);
+            if !state.turns.contains(tenant) {
+                state.turns.push_back(tenant.clone());
+            }
+            state.queued += 1;
+            granted
+        };
+        timeout(patience, granted).await.ok()?.ok()
+    }
+
+    /// How many wait.
+    pub(super) fn queued(&self) -> usize {
+        self.state.lock().queued
+    }
+
+    /// How many places are taken.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.state.lock().taken
+    }
+
+    /// Gives a place that became free to the tenant whose turn it is.
+    fn pass_on(&self) {
+        let mut state = self.state.lock();
+        while let Some(tenant) = state.turns.pop_front() {
+            let Some(queue) = state.waiting.get_mut(&tenant) else { continue };
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                state.waiting.remove(&tenant);
+            } else {
+                state.turns.push_back(tenant);
+            }
+            let Some(next) = next else { continue };
+            state.queued -= 1;
+            // Whoever gave up waiting is passed over; the place must not be dropped while the lock is held.
+            match next.send(Slot(Some(self.clone()))) {
+                Ok(()) => return,
+                Err(mut slot) => slot.0 = None,
+            }
+        }
+        state.taken -= 1;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(slots) = self.0.take() {
+            slots.pass_on();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ceiling_holds_and_waiting_ends() {
+        let slots = Slots::new(2);
+        let (a, b) = (slots.try_take().unwrap(), slots.try_take().unwrap());
+        assert!(slots.try_take().is_none());
+        assert!(slots.take(&tenant("t"), Duration::from_secs(1)).await.is_none());
+        drop(a);
+        assert_eq!(slots.taken(), 1, "whoever gave up gets no place");
+        assert_eq!(slots.queued(), 0);
+        drop(b);
+        assert_eq!(slots.taken(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_take_turns() {
+        let slots = Slots::new(1);
+        let first = slots.try_take().unwrap();
+        let (order, mut served) = tokio::sync::mpsc::channel(16);
+        for name in ["a", "a", "a", "b", "c"] {
+            let (slots, order) = (slots.clone(), order.clone());
+            tokio::spawn(async move {
+                let slot = slots.take(&tenant(name), LONG).await;
+                order.send(name).await.unwrap();
+                drop(slot);
+            });
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        let mut names = Vec::new();
+        for _ in 0..5 {
+            names.push(served.recv().await.unwrap());
+        }
+        assert_eq!(names, ["a", "b", "c", "a", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_granted_to_one_who_left_is_not_lost() {
+        let slots = Slots::new(1);
+        let first = slots.try_take().unwrap();
+        let left = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.take(&tenant("t"), LONG).await.is_some() }
+        });
+        tokio::task::yield_now().await;
+        left.abort();
+        let _ = left.await;
+        drop(first);
+        assert!(slots.try_take().is_some());
+    }
+}

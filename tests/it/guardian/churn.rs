@@ -1,0 +1,71 @@
+//! Sessions opened and dropped in the ugliest ways, many at once, and then the gateway killed: what remains is counted.
+//! `SLUICE_CHURN` is how many; 10,000 take some minutes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::program::{Program, eventually, say, signal};
+use rustix::process::Signal;
+
+/// Without `SLUICE_CHURN`.
+const FEW: usize = 200;
+/// At once.
+const PARALLEL: usize = 12;
+
+#[tokio::test]
+async fn sessions_dropped_in_ugly_ways_leave_nothing() {
+    let sessions = std::env::var("SLUICE_CHURN").map_or(FEW, |number| number.parse().unwrap());
+    let mut program = Arc::new(Program::start());
+    let begin = Instant::now();
+    let mut running = JoinSet::new();
+    for number in 0..sessions {
+        if running.len() >= PARALLEL {
+            running.join_next().await.unwrap().unwrap();
+        }
+        running.spawn(abuse(Arc::clone(&program), number));
+    }
+    while let Some(done) = running.join_next().await {
+        done.unwrap();
+    }
+    let before = program.left().len();
+    Arc::get_mut(&mut program).unwrap().kill_9();
+    let killed = Instant::now();
+    eventually("nothing is left", || program.left().is_empty().then_some(())).await;
+    say(&format!(
+        "churn: {sessions} sessions in {:?}; {before} processes when the gateway was killed, {} remain after {:?}",
+        killed - begin,
+        program.left().len(),
+        killed.elapsed(),
+    ));
+}
+
+/// One session, and one of the ways to end it.
+async fn abuse(program: Arc<Program>, number: usize) {
+    let session = program.open(if number.is_multiple_of(2) { "echo" } else { "stubborn" }).await;
+    session.fork().await;
+    match number % 5 {
+        // In order.
+        0 => session.delete().await,
+        // The child crashes.
+        1 => drop(session.start_call("crash", json!({"code": 1})).await),
+        // Somebody kills the child in the middle of a call.
+        2 => {
+            let pid = session.pid().await;
+            let call = tokio::time::timeout(Duration::from_millis(20), session.start_call("hang", json!({})));
+            assert!(call.await.is_err(), "it hangs");
+            signal(pid, Signal::KILL);
+        }
+        // The session ends in the middle of a call.
+        3 => {
+            let call = tokio::time::timeout(Duration::from_millis(20), session.start_call("hang", json!({})));
+            assert!(call.await.is_err(), "it hangs");
+            session.delete().await;
+        }
+        // Nobody ever comes back to it. (One in fifty, so that memory suffices.)
+        _ if number % 50 == 4 => drop(session),
+        _ => session.delete().await,
+    }
+}

@@ -1,0 +1,104 @@
+//! Nothing is left behind, however a session, the gateway or the guardian ends.
+
+mod churn;
+mod launch;
+mod program;
+
+use program::{Program, children_of, descriptors, eventually, exists, gone, signal, stat};
+use rustix::process::Signal;
+
+#[tokio::test]
+async fn kill_9_of_the_gateway_leaves_nothing() {
+    let mut program = Program::start();
+    let guardian = program.guardian().await;
+    let mut all = vec![guardian];
+    for server in ["echo", "stubborn", "stubborn"] {
+        let session = program.open(server).await;
+        all.push(session.pid().await);
+        all.extend(session.fork().await);
+    }
+    assert_eq!(all.len(), 1 + 3 * 4);
+    assert!(all.iter().all(|pid| exists(*pid)));
+    program.kill_9();
+    gone(&all).await;
+    eventually("nothing is left", || program.left().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn kill_9_of_the_guardian_leaves_nothing_and_the_gateway_goes_on() {
+    let program = Program::start();
+    let session = program.open("stubborn").await;
+    let mut all = session.fork().await;
+    all.push(session.pid().await);
+    let first = program.guardian().await;
+    signal(first, Signal::KILL);
+    gone(&all).await;
+    gone(&[first]).await;
+    assert_ne!(program.guardian().await, first);
+    // The session goes on with another child, and so does a new one.
+    assert!(!all.contains(&session.pid().await));
+    program.open("echo").await.fork().await;
+    program.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_session_left_behind_goes_with_it_and_the_others_keep_theirs() {
+    let program = Program::start();
+    let (ends, crashes, stays) = (program.open("echo").await, program.open("echo").await, program.open("echo").await);
+    let (of_ending, of_crashing, of_staying) = (ends.fork().await, crashes.fork().await, stays.fork().await);
+    let crashed = crashes.pid().await;
+    ends.delete().await;
+    gone(&of_ending).await;
+    signal(crashed, Signal::KILL);
+    gone(&of_crashing).await;
+    gone(&[crashed]).await;
+    assert!(of_staying.iter().all(|pid| matches!(stat(*pid), Some((state, _)) if state != 'Z')), "{of_staying:?}");
+    program.finish().await;
+    gone(&of_staying).await;
+}
+
+#[tokio::test]
+async fn signals_for_everybody_do_not_end_the_guardian() {
+    let program = Program::start();
+    let session = program.open("echo").await;
+    let (pid, guardian) = (session.pid().await, program.guardian().await);
+    for sent in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        signal(guardian, sent);
+    }
+    assert_eq!(session.pid().await, pid);
+    assert_eq!(program.guardian().await, guardian);
+    program.finish().await;
+    gone(&[guardian]).await;
+}
+
+#[tokio::test]
+async fn a_child_has_its_three_streams_and_a_group_of_its_own() {
+    // A descriptor that everything started from here inherits, as from a careless shell.
+    let careless = std::fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&careless, rustix::io::FdFlags::empty()).unwrap();
+    let program = Program::start();
+    let session = program.open("echo").await;
+    let pid = session.pid().await;
+    // The fixture opens more for itself, but what it starts has all that it inherited, and nothing else.
+    assert_eq!(descriptors(session.fork().await[0]), ["0", "1", "2"]);
+    assert_eq!(stat(pid).unwrap().1, program.guardian().await);
+    let group = rustix::process::getpgid(rustix::process::Pid::from_raw(pid)).unwrap();
+    assert_eq!(group.as_raw_pid(), pid);
+    program.finish().await;
+}
+
+#[tokio::test]
+async fn the_metrics_agree_on_what_there_is() {
+    let program = Program::start();
+    let both =
+        async || (program.metric("sluice_processes_owned").await, program.metric("sluice_processes_found").await);
+    assert_eq!(both().await, (0, 0));
+    let session = program.open("echo").await;
+    session.fork().await;
+    // The server, and three that it has started.
+    assert_eq!(both().await, (4, 4));
+    session.delete().await;
+    assert_eq!(both().await, (0, 0));
+    assert_eq!(children_of(program.guardian().await), Vec::<i32>::new(), "no zombie either");
+    program.finish().await;
+}

@@ -1,0 +1,238 @@
+//! The real binary as a gateway, and a client of it. What is left of it, and of its children, the tests ask /proc.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+
+/// Far away: it is reached only by what never happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `sluice serve` with the fixture as its servers, all processes of which carry a mark in their environment.
+pub(crate) struct Program {
+    child: Child,
+    pub(crate) url: String,
+    metrics: String,
+    pub(crate) mark: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Program {
+    /// Starts it, with the server `echo` and one that ignores SIGTERM and the end of its stdin.
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = format!("SLUICE_TEST_MARK={}", folder.path().display());
+        let config = folder.path().join("sluice.toml");
+        std::fs::write(&config, configuration(&mark)).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(if std::env::var_os("SLUICE_TEST_LOG").is_some() { Stdio::inherit() } else { Stdio::null() })
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut url = || {
+            let line = lines.next().expect("it says where it listens").unwrap();
+            line[line.find("http://").unwrap()..].to_owned()
+        };
+        let (url, metrics) = (url(), url());
+        Self { child, url, metrics, mark, _folder: folder }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    /// The guardian: its only child.
+    pub(crate) async fn guardian(&self) -> i32 {
+        let children = || children_of(self.pid()).into_iter().find(|pid| command_line(*pid).contains("guardian"));
+        eventually("there is a guardian", children).await
+    }
+
+    /// Kills the gateway as nothing can be prepared for, and reaps it.
+    pub(crate) fn kill_9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn finish(mut self) {
+        signal(self.pid(), Signal::TERM);
+        eventually("the gateway ends", || self.child.try_wait().unwrap()).await;
+        assert_eq!(self.left(), Vec::<i32>::new(), "processes are left behind");
+    }
+
+    /// All processes of its children and below, zombies among them only if they are children of this process.
+    pub(crate) fn left(&self) -> Vec<i32> {
+        processes().filter(|pid| environment(*pid).contains(&self.mark)).collect()
+    }
+
+    /// A number of the metrics.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let text = reqwest::get(&self.metrics).await.unwrap().text().await.unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    }
+
+    /// A session with one of the servers.
+    pub(crate) async fn open(&self, server: &str) -> Session {
+        let url = format!("{}/servers/{server}/mcp", self.url);
+        let mut session = Session { http: reqwest::Client::new(), url, id: None };
+        let params = json!({
+            "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
+        });
+        let reply = session.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
+        session.id = Some(reply.headers()["mcp-session-id"].to_str().unwrap().to_owned());
+        answer(reply).await;
+        session.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        session
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in self.left() {
+            let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
+        }
+    }
+}
+
+fn configuration(mark: &str) -> String {
+    let fixture = crate::harness::fixture_path();
+    let (key, value) = mark.split_once('=').unwrap();
+    let server = |name: &str, mode: &str| {
+        format!("[servers.{name}]\ncommand = {fixture:?}\nargs = [{mode:?}]\nenv = {{ {key} = {value:?} }}\n")
+    };
+    format!(
+        "http.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nauth.anonymous = \"t\"\nlog.filter = \"warn\"\n\
+         limits.stdin_grace = \"300ms\"\nlimits.term_grace = \"300ms\"\nsessions.max = 20000\n\
+         sessions.max_per_principal = 20000\n[tenants.t]\n{}{}",
+        server("echo", "echo"),
+        server("stubborn", "ignore-term"),
+    )
+}
+
+/// A session on Streamable HTTP.
+pub(crate) struct Session {
+    http: reqwest::Client,
+    url: String,
+    id: Option<String>,
+}
+
+impl Session {
+    async fn post(&self, message: &Value) -> reqwest::Response {
+        let mut request =
+            self.http.post(&self.url).json(message).header("Accept", "application/json, text/event-stream");
+        if let Some(id) = &self.id {
+            request = request.header("Mcp-Session-Id", id);
+        }
+        let reply = request.send().await.unwrap();
+        assert!(reply.status().is_success(), "{}: {}", reply.status(), reply.text().await.unwrap());
+        reply
+    }
+
+    /// Calls a tool, and does not look at what becomes of it.
+    pub(crate) async fn start_call(&self, tool: &str, arguments: Value) -> Value {
+        let params = json!({"name": tool, "arguments": arguments});
+        answer(self.post(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params})).await).await
+    }
+
+    /// Calls a tool: the text of its result.
+    pub(crate) async fn call(&self, tool: &str, arguments: Value) -> String {
+        let answer = self.start_call(tool, arguments).await;
+        answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    }
+
+    /// The process id of its server.
+    pub(crate) async fn pid(&self) -> i32 {
+        self.call("pid", json!({})).await.parse().unwrap()
+    }
+
+    /// Has its server leave all kinds of processes behind: their ids.
+    pub(crate) async fn fork(&self) -> Vec<i32> {
+        serde_json::from_str(&self.call("fork_grandchild", json!({"setsid": true, "orphan": true})).await).unwrap()
+    }
+
+    /// Ends the session.
+    pub(crate) async fn delete(self) {
+        let request = self.http.delete(&self.url).header("Mcp-Session-Id", self.id.unwrap());
+        assert!(request.send().await.unwrap().status().is_success());
+    }
+}
+
+/// The answer in a reply: JSON, or the last event of a stream.
+async fn answer(reply: reqwest::Response) -> Value {
+    let text = reply.text().await.unwrap();
+    let last = text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&text);
+    serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(begin.elapsed() < PATIENCE, "it did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until processes have ended and are reaped.
+pub(crate) async fn gone(pids: &[i32]) {
+    eventually(&format!("{pids:?} are gone"), || pids.iter().all(|pid| !exists(*pid)).then_some(())).await;
+}
+
+/// Whether there is a process of this id, be it a zombie.
+pub(crate) fn exists(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+/// The children of a process, zombies among them.
+pub(crate) fn children_of(parent: i32) -> Vec<i32> {
+    processes().filter(|pid| stat(*pid).is_some_and(|(_, its)| its == parent)).collect()
+}
+
+/// State and parent.
+pub(crate) fn stat(pid: i32) -> Option<(char, i32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit(')').next()?.split_ascii_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// The descriptors that a process has open.
+pub(crate) fn descriptors(pid: i32) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+fn environment(pid: i32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default()).into_owned()
+}
+
+fn command_line(pid: i32) -> String {
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+}
+
+/// Prints a result of the test run where it is seen without `--nocapture`.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
