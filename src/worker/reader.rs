@@ -78,6 +78,9 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     match incoming {
         Incoming::Answer(call, message, waiting) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
+            if call.is_initialize {
+                shared.note_opened(&message);
+            }
             for waiting in waiting {
                 answer(shared, &waiting.exchange, answer_for(&message, &waiting.id)).await;
             }
