@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, admin_router, router};
-use crate::process::{Keeper, Neighbours};
+use crate::process::{Keeper, Neighbours, Record, RecordError};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -45,6 +45,9 @@ pub enum StartError {
     /// Keys could not be read.
     #[error(transparent)]
     Auth(#[from] AuthSetupError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] RecordError),
     /// There is no guardian, and without one no child.
     #[error("cannot start the guardian ({} guardian): {error}", program.display())]
     Guardian {
@@ -115,8 +118,13 @@ impl Gateway {
             None => None,
         };
         let Host { program, neighbours } = host;
+        let record = match &config.state_dir {
+            Some(directory) => Some(Record::take_over(directory).await?),
+            None => None,
+        };
         let (keeper, guardian) =
             Keeper::start(program.clone(), neighbours).map_err(|error| StartError::Guardian { program, error })?;
+        let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
         let stop_children = CancellationToken::new();

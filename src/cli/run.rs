@@ -76,7 +76,7 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let (command, arguments) = args.command.split_first().context("no command was given")?;
     // The child starts in this directory, but a later change of it must not matter.
     let command = if command.contains('/') {
-        PathBuf::from(std::path::absolute(command)?).to_string_lossy().into_owned()
+        std::path::absolute(command)?.to_string_lossy().into_owned()
     } else {
         command.clone()
     };

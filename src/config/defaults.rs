@@ -117,6 +117,7 @@ impl Config {
             auth: Auth::nobody(),
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant { servers: None, max_sessions: None })]),
             default_server: only(&servers),
+            state_dir: None,
             servers,
         }
     }

@@ -57,9 +57,21 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let tenants = tenants(root.sections("tenants"), &servers);
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
+    let state_dir = root.nonempty("state_dir").map(|text| reading.source.folder().join(text));
     root.finish();
-    let config =
-        Config { http, admin, log, drain_timeout, spawn_concurrency, sessions, auth, tenants, servers, default_server };
+    let config = Config {
+        http,
+        admin,
+        log,
+        drain_timeout,
+        spawn_concurrency,
+        sessions,
+        auth,
+        tenants,
+        servers,
+        default_server,
+        state_dir,
+    };
     whole(reading, &config);
     config
 }

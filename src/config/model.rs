@@ -34,6 +34,8 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Arc<Server>>,
     /// The server behind `/sse`, `/messages` and `/mcp`: the configured default, or the only one.
     pub default_server: Option<ServerName>,
+    /// Where the gateway keeps what a later one has to know: the processes that it must not leave behind.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The public listener and what it accepts.

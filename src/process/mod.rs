@@ -19,7 +19,7 @@ pub use child::{Child, Exit, Pipes, Signal};
 pub use enforcement::{Enforcement, enforcement};
 pub use error::SpawnError;
 pub use folder::{PrivateFolder, sweep as sweep_folders};
-pub use guardian::{Census, Guardian, Keeper, Neighbours, run as guardian};
+pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};
 pub use launch::Launch;
 pub use memory::memory_of_groups;
 pub use stage::run as stage;

@@ -1,7 +1,7 @@
 //! Who is below whom, as `/proc` tells it. What is read may be old by the time it is used: only a process's own parent
 //! may act on it, because nobody else can reap the process and so free its id.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::{fs, io};
 
 use rustix::process::Pid;
@@ -15,6 +15,22 @@ pub(super) struct Process {
     pub(super) is_zombie: bool,
     /// Its threads.
     pub(super) threads: u64,
+    /// When it started, in clock ticks since the machine did.
+    pub(super) started: u64,
+}
+
+/// A process that cannot be mistaken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) pid: i32,
+    pub(super) started: u64,
+}
+
+impl Seen {
+    /// Whether it still runs.
+    pub(super) fn runs(self) -> bool {
+        look(self.pid).is_some_and(|process| process.started == self.started && !process.is_zombie)
+    }
 }
 
 /// All processes, by id.
@@ -28,8 +44,7 @@ impl Tree {
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // One that is gone by now does not count.
-            let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            if let Some(process) = parse(&stat) {
+            if let Some(process) = look(pid) {
                 tree.insert(pid, process);
             }
         }
@@ -43,7 +58,7 @@ impl Tree {
     }
 
     /// A process and all below it that run, each with the number of its threads.
-    pub(super) fn below(&self, leader: i32) -> impl Iterator<Item = (i32, u64)> {
+    pub(super) fn threads_below(&self, leader: i32) -> impl Iterator<Item = (i32, u64)> {
         let is_below = move |(pid, mut ancestors): (i32, _)| -> Option<(i32, u64)> {
             let found = pid == leader || Iterator::any(&mut ancestors, |ancestor| ancestor == leader);
             found.then(|| (pid, self.0.get(&pid).map_or(0, |process| process.threads)))
@@ -51,8 +66,15 @@ impl Tree {
         self.running().filter_map(is_below)
     }
 
+    /// All that run below `pid`.
+    pub(super) fn below(&self, pid: Pid) -> BTreeSet<Seen> {
+        let top = pid.as_raw_pid();
+        let below = self.running().filter(|(_, ancestors)| ancestors.clone().any(|pid| pid == top));
+        below.filter_map(|(pid, _)| Some(Seen { pid, started: self.0.get(&pid)?.started })).collect()
+    }
+
     /// All that run, with each one's ancestors from its parent upwards.
-    pub(super) fn running(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32>)> {
+    pub(super) fn running(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32> + Clone)> {
         let ancestors = |process: &Process| {
             std::iter::successors(Some(process.parent), |pid| self.0.get(pid).map(|process| process.parent))
                 // Ids may have been used again between two reads: no chain is longer than this.
@@ -74,14 +96,19 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
     }
 }
 
+fn look(pid: i32) -> Option<Process> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
 /// Reads `pid (name) state parent …`; the name may contain anything.
 fn parse(stat: &str) -> Option<Process> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    // The 20th field of all.
+    // The 20th and the 22nd field in all.
     let threads = fields.nth(15)?.parse().ok()?;
-    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads })
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads, started })
 }
 
 #[cfg(test)]
@@ -91,10 +118,10 @@ mod tests {
 
     #[test]
     fn a_name_cannot_pass_for_fields() {
-        let stat = "7 (a) R 1 (b)) Z 42 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0";
-        assert_eq!(parse(stat), Some(Process { parent: 42, is_zombie: true, threads: 1 }));
-        let stat = "7 (sh) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 12 0";
-        assert_eq!(parse(stat), Some(Process { parent: 1, is_zombie: false, threads: 12 }));
+        let rest = "7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 88400 9 9";
+        let process = |parent, is_zombie| Some(Process { parent, is_zombie, threads: 1, started: 88400 });
+        assert_eq!(parse(&format!("7 (a) R 1 (b)) Z 42 {rest}")), process(42, true));
+        assert_eq!(parse(&format!("7 (sh) S 1 {rest}")), process(1, false));
         assert_eq!(parse("7 (sh"), None);
     }
 
@@ -103,9 +130,9 @@ mod tests {
         let own = rustix::process::getpid().as_raw_pid();
         let parent = rustix::process::getppid().unwrap().as_raw_pid();
         let tree = Tree::read().unwrap();
-        assert!(tree.below(own).any(|(pid, threads)| pid == own && threads > 0));
-        assert!(tree.below(parent).any(|(pid, _)| pid == own));
-        assert!(tree.below(own).all(|(pid, _)| pid != parent));
+        assert!(tree.threads_below(own).any(|(pid, threads)| pid == own && threads > 0));
+        assert!(tree.threads_below(parent).any(|(pid, _)| pid == own));
+        assert!(tree.threads_below(own).all(|(pid, _)| pid != parent));
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Watch {
 
     fn look(&self) -> Option<Excess> {
         let tree = recent()?;
-        let members: Vec<(i32, u64)> = tree.below(self.leader).collect();
+        let members: Vec<(i32, u64)> = tree.threads_below(self.leader).collect();
         let threads = members.iter().map(|(_, threads)| threads).sum::<u64>();
         if let Some(limit) = self.processes.filter(|limit| threads > *limit) {
             return Some(Excess::Processes(limit));

@@ -173,8 +173,7 @@ impl Guardian {
         let mut table = self.0.table.lock();
         let Table { children, requests, guardian, .. } = &mut *table;
         *guardian = None;
-        let waiting: Vec<u64> =
-            requests.iter().map(|(Request::Launch { id } | Request::Signal { id, .. }, _)| *id).collect();
+        let waiting: Vec<u64> = requests.iter().filter_map(|(request, _)| request.id()).collect();
         children.retain(|id, entry| {
             // What was not asked for yet goes to the next guardian.
             let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
@@ -183,7 +182,7 @@ impl Guardian {
             }
             stays
         });
-        requests.retain(|(Request::Launch { id } | Request::Signal { id, .. }, _)| children.contains_key(id));
+        requests.retain(|(request, _)| request.id().is_some_and(|id| children.contains_key(&id)));
     }
 
     /// There will be no other guardian.

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Guardian;
-use super::link::Link;
+use super::link::{Link, Request};
+use super::record::Record;
 use crate::process::tree::Tree;
 
 /// How long the guardian has to end everything below it. Longer than what it allows itself.
@@ -45,6 +46,7 @@ pub struct Keeper {
     neighbours: Neighbours,
     process: Child,
     link: Link,
+    record: Option<Record>,
 }
 
 impl Keeper {
@@ -58,7 +60,13 @@ impl Keeper {
         }
         let guardian = Guardian::new(neighbours == Neighbours::Some);
         let (process, link) = start_guardian(&program, &guardian)?;
-        Ok((Self { guardian: guardian.clone(), program, neighbours, process, link }, guardian))
+        Ok((Self { guardian: guardian.clone(), program, neighbours, process, link, record: None }, guardian))
+    }
+
+    /// Has the guardian keep a record of all processes.
+    #[must_use]
+    pub fn with_record(self, record: Option<Record>) -> Self {
+        Self { record, ..self }
     }
 
     /// Keeps a guardian running until `stop`; then has it end everything. When this returns, every child is reaped.
@@ -67,7 +75,7 @@ impl Keeper {
             tokio::select! {
                 () = stop.cancelled() => break,
                 never = reap_strangers(self.neighbours, self.process.id()) => match never {},
-                why = carry(&self.link, &self.guardian) => {
+                why = self.serve() => {
                     tracing::error!(%why, "the guardian is gone, and every child with it; starting another");
                 }
             }
@@ -88,6 +96,16 @@ impl Keeper {
             sweep().await;
         }
         guardian.close();
+    }
+
+    async fn serve(&self) -> io::Error {
+        if let Some(record) = &self.record {
+            let sent = async { self.link.send(&Request::Record, Some(&record.share()?.into())).await };
+            if let Err(error) = sent.await {
+                return error;
+            }
+        }
+        carry(&self.link, &self.guardian).await
     }
 
     async fn sweep(&self) {

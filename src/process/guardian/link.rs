@@ -24,8 +24,20 @@ const MAX_PACKET: usize = 256;
 pub(super) enum Request {
     /// Start a stage whose stdin is the socket that comes with this.
     Launch { id: u64 },
+    /// Keep the record in the file that comes with this.
+    Record,
     /// Send a signal to a child's group.
     Signal { id: u64, signal: Signal },
+}
+
+impl Request {
+    /// The child that it is about.
+    pub(super) fn id(self) -> Option<u64> {
+        match self {
+            Self::Launch { id } | Self::Signal { id, .. } => Some(id),
+            Self::Record => None,
+        }
+    }
 }
 
 /// What the guardian says.

@@ -9,6 +9,7 @@
 //! - When the socket to the gateway closes, the guardian kills all that is below it, and goes.
 //! - When the guardian itself dies, the leaders get their parent-death signal, the rest comes to the gateway, which is
 //!   a subreaper too, and the [`Keeper`] there kills it and starts another guardian.
+//! - When both die at once, the next gateway with the same state directory ends what was left ([`Record`]).
 //!
 //! Over the socket go small packets only (`link.rs`). What a child is to execute, its secrets with it, goes from the
 //! gateway to the stage directly, and never through the guardian.
@@ -17,8 +18,10 @@ mod handle;
 mod keeper;
 mod link;
 mod nursery;
+mod record;
 
 pub use handle::{Census, Guardian};
 pub(super) use handle::{Status, Ward};
 pub use keeper::{Keeper, Neighbours};
 pub use nursery::run;
+pub use record::{Record, RecordError};

@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::link::{Link, Report, Request};
+use super::record::Record;
 use crate::process::Signal;
 use crate::process::tree::own_children;
 
@@ -64,6 +65,7 @@ struct Nursery {
     leaders: HashMap<u64, Pid>,
     /// At most two for each child.
     reports: VecDeque<Report>,
+    record: Option<Record>,
 }
 
 impl Nursery {
@@ -81,7 +83,7 @@ impl Nursery {
             let report = self.reports.front().copied();
             tokio::select! {
                 request = link.receive() => match request? {
-                    Some((request, socket)) => self.obey(request, socket),
+                    Some((request, with)) => self.obey(request, with),
                     None => return Ok(()),
                 },
                 sent = async { link.send(&report, None).await }, if report.is_some() => {
@@ -89,16 +91,19 @@ impl Nursery {
                     self.reports.pop_front();
                 }
                 _ = ended.recv() => self.look()?,
-                _ = looks.tick() => self.look()?,
+                _ = looks.tick() => {
+                    self.look()?;
+                    self.keep_record();
+                }
                 () = any(&mut others) => {}
             }
         }
     }
 
-    fn obey(&mut self, request: Request, socket: Option<OwnedFd>) {
+    fn obey(&mut self, request: Request, with: Option<OwnedFd>) {
         match request {
             Request::Launch { id } => {
-                let report = match socket.ok_or(rustix::io::Errno::BADF.into()).and_then(start_stage) {
+                let report = match with.ok_or(rustix::io::Errno::BADF.into()).and_then(start_stage) {
                     Ok(pid) => {
                         self.ids.insert(pid, id);
                         self.leaders.insert(id, pid);
@@ -107,6 +112,10 @@ impl Nursery {
                     Err(error) => Report::Failed { id, errno: error.raw_os_error().unwrap_or(libc::EIO) },
                 };
                 self.reports.push_back(report);
+            }
+            Request::Record => {
+                self.record = with.and_then(|file| Record::new(file.into()).ok());
+                self.keep_record();
             }
             Request::Signal { id, signal } => {
                 // One that is reaped is no longer here: its id may be another's.
@@ -136,6 +145,13 @@ impl Nursery {
             }
         }
         Ok(())
+    }
+
+    fn keep_record(&mut self) {
+        // A disk that is full must end no child: the record gets old, and the next look tries again.
+        if let Some(record) = &mut self.record {
+            let _ = record.update();
+        }
     }
 
     /// Kills everything, and waits until it is gone.

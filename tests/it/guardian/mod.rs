@@ -90,15 +90,44 @@ async fn a_child_has_its_three_streams_and_a_group_of_its_own() {
 #[tokio::test]
 async fn the_metrics_agree_on_what_there_is() {
     let program = Program::start();
-    let both =
-        async || (program.metric("sluice_processes_owned").await, program.metric("sluice_processes_found").await);
-    assert_eq!(both().await, (0, 0));
+    assert_eq!(program.processes().await, (0, 0));
     let session = program.open("echo").await;
     session.fork().await;
     // The server, and three that it has started.
-    assert_eq!(both().await, (4, 4));
+    assert_eq!(program.processes().await, (4, 4));
     session.delete().await;
-    assert_eq!(both().await, (0, 0));
+    // A session ends in the background.
+    crate::harness::eventually("nothing is left", async || (program.processes().await == (0, 0)).then_some(())).await;
     assert_eq!(children_of(program.guardian().await), Vec::<i32>::new(), "no zombie either");
+    program.finish().await;
+}
+
+#[tokio::test]
+async fn what_outlives_gateway_and_guardian_goes_when_the_next_one_starts() {
+    let mut program = Program::start();
+    let session = program.open("echo").await;
+    let (server, guardian, forked) = (session.pid().await, program.guardian().await, session.fork().await);
+    let is_recorded = |pid: &i32| program.recorded().contains(pid);
+    eventually("all are recorded", || forked.iter().chain([&server]).all(is_recorded).then_some(())).await;
+    // A guardian that is stopped cannot do anything about the end of the gateway, nor about its own.
+    signal(guardian, Signal::STOP);
+    program.kill_9();
+    signal(guardian, Signal::KILL);
+    gone(&[guardian, server]).await;
+    // One was in the server's group, which nobody killed; one in a session of its own; one had lost its parent.
+    assert!(forked.iter().all(|pid| exists(*pid)), "{forked:?}: nobody was there to kill them");
+    let next = program.start_next();
+    gone(&forked).await;
+    next.open("echo").await;
+    next.finish().await;
+}
+
+#[tokio::test]
+async fn two_gateways_cannot_share_a_state_directory() {
+    let program = Program::start();
+    let refused = program.refused_next().await;
+    assert!(refused.contains("another gateway runs with this state_dir"), "{refused}");
+    // The one that has it was not disturbed.
+    program.open("echo").await;
     program.finish().await;
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -17,16 +18,24 @@ pub(crate) struct Program {
     pub(crate) url: String,
     metrics: String,
     pub(crate) mark: String,
-    _folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Program {
     /// Starts it, with the server `echo` and one that ignores SIGTERM and the end of its stdin.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()))
+    }
+
+    /// The next one on the state directory of this one.
+    pub(crate) fn start_next(&self) -> Self {
+        Self::start_in(Arc::clone(&self.folder))
+    }
+
+    fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
         let mark = format!("SLUICE_TEST_MARK={}", folder.path().display());
         let config = folder.path().join("sluice.toml");
-        std::fs::write(&config, configuration(&mark)).unwrap();
+        std::fs::write(&config, configuration(&mark, folder.path())).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(["serve", "--config"])
             .arg(&config)
@@ -41,7 +50,17 @@ impl Program {
             line[line.find("http://").unwrap()..].to_owned()
         };
         let (url, metrics) = (url(), url());
-        Self { child, url, metrics, mark, _folder: folder }
+        Self { child, url, metrics, mark, folder }
+    }
+
+    /// What another one says that is refused the same state directory.
+    pub(crate) async fn refused_next(&self) -> String {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(["serve", "--config"]).arg(self.folder.path().join("sluice.toml")).kill_on_drop(true);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = crate::harness::in_time("it is refused", child.wait_with_output()).await.unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -72,11 +91,20 @@ impl Program {
         processes().filter(|pid| environment(*pid).contains(&self.mark)).collect()
     }
 
-    /// A number of the metrics.
-    pub(crate) async fn metric(&self, name: &str) -> u64 {
+    /// The processes in the record for a later gateway.
+    pub(crate) fn recorded(&self) -> Vec<i32> {
+        let text = std::fs::read_to_string(self.folder.path().join("state/processes")).unwrap();
+        text.lines().skip(1).map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect()
+    }
+
+    /// How many processes are owned, and how many found, by the metrics of one moment.
+    pub(crate) async fn processes(&self) -> (u64, u64) {
         let text = reqwest::get(&self.metrics).await.unwrap().text().await.unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let number = |name: &str| -> u64 {
+            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        };
+        (number("sluice_processes_owned"), number("sluice_processes_found"))
     }
 
     /// A session with one of the servers.
@@ -104,16 +132,17 @@ impl Drop for Program {
     }
 }
 
-fn configuration(mark: &str) -> String {
+fn configuration(mark: &str, folder: &Path) -> String {
     let fixture = crate::harness::fixture_path();
     let (key, value) = mark.split_once('=').unwrap();
     let server = |name: &str, mode: &str| {
         format!("[servers.{name}]\ncommand = {fixture:?}\nargs = [{mode:?}]\nenv = {{ {key} = {value:?} }}\n")
     };
     format!(
-        "http.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nauth.anonymous = \"t\"\nlog.filter = \"warn\"\n\
+        "state_dir = {:?}\nhttp.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nauth.anonymous = \"t\"\nlog.filter = \"warn\"\n\
          limits.stdin_grace = \"300ms\"\nlimits.term_grace = \"300ms\"\nsessions.max = 20000\n\
          sessions.max_per_principal = 20000\n[tenants.t]\n{}{}",
+        folder.join("state"),
         server("echo", "echo"),
         server("stubborn", "ignore-term"),
     )
@@ -186,9 +215,14 @@ pub(crate) async fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>
     }
 }
 
-/// Waits until processes have ended and are reaped.
+/// Waits until processes have ended, and are reaped if that is for a gateway or a guardian to do.
 pub(crate) async fn gone(pids: &[i32]) {
-    eventually(&format!("{pids:?} are gone"), || pids.iter().all(|pid| !exists(*pid)).then_some(())).await;
+    let is_gone = |pid: &i32| match stat(*pid) {
+        Some(('Z', parent)) => !command_line(parent).contains("sluice"),
+        Some(_) => false,
+        None => true,
+    };
+    eventually(&format!("{pids:?} are gone"), || pids.iter().all(is_gone).then_some(())).await;
 }
 
 /// Whether there is a process of this id, be it a zombie.
