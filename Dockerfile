@@ -30,7 +30,7 @@ RUN apt-get update \
 
 FROM ${RUNTIME_IMAGE} AS gateway
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ca-certificates python3 tini \
+    && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 sluice \
     && useradd --uid 10001 --gid 10001 --create-home --shell /usr/sbin/nologin sluice \

@@ -32,13 +32,10 @@ test: ## Install what the tests need, and run them all
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-container
 
-test-rust: ## The unit and integration tests
+test-rust: ## The unit and integration tests (needs cargo-nextest: `make setup`)
 	$(CARGO) build --locked --bins --examples
-	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		echo '$(CARGO) nextest run --locked' && $(CARGO) nextest run --locked && $(CARGO) test --locked --doc; \
-	else \
-		echo '$(CARGO) test --locked' && $(CARGO) test --locked; \
-	fi
+	$(CARGO) nextest run --locked
+	$(CARGO) test --locked --doc
 
 test-interop: build ## Real clients and real servers that nobody here wrote
 	tests/interop/run.sh

@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CARGO_DENY=0.20.2
+CARGO_NEXTEST=0.9.143
 NODE=22.23.3
 RUST_MINIMUM=1.90
 NODE_MINIMUM=20
@@ -53,6 +54,15 @@ nodejs() {
     npm install --prefix "$TOOLS" --no-save --no-audit --no-fund "node@$NODE" >/dev/null
 }
 
+# Runs each test in a process of its own, so that one that ends badly takes no other with it.
+test_runner() {
+    local version
+    version=$(cargo nextest --version 2>/dev/null | head -n1 | cut -d' ' -f2)
+    [ -n "$version" ] && at_least "$CARGO_NEXTEST" "$version" && return
+    say "installing cargo-nextest $CARGO_NEXTEST (compiles for some minutes, once)"
+    cargo install --quiet --locked --version "$CARGO_NEXTEST" cargo-nextest
+}
+
 lint_tools() {
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -65,6 +75,8 @@ for what in "${@:-build}"; do
     case $what in
         build) rust_toolchain ;;
         test)
+            rust_toolchain
+            test_runner
             have git || apt_install git
             have curl || apt_install curl
             python_with_venv

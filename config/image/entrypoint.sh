@@ -9,15 +9,8 @@ set -eu
 user=10001
 group=10001
 
-# Process 1 has to reap what others leave behind. Where the engine has not put such an init in front (--init), tini is it.
-if [ "$$" -eq 1 ]; then
-    set -- tini -- sluice "$@"
-else
-    set -- sluice "$@"
-fi
-
 if [ "$(id -u)" -ne 0 ]; then
-    exec setpriv --no-new-privs "$@"
+    exec setpriv --no-new-privs sluice "$@"
 fi
 
 owner=$(stat -c %u /workspace)
@@ -39,4 +32,4 @@ if ! setpriv --reuid "$user" --regid "$group" --clear-groups true; then
         "Add them, or start the container with --user 10001:10001." >&2
     exit 77
 fi
-exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs "$@"
+exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs sluice "$@"

@@ -1,7 +1,6 @@
 //! `sluice run -- COMMAND ARG…`: one server, no configuration file.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -62,7 +61,7 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let (command, arguments) = args.command.split_first().context("no command was given")?;
     // The child starts in this directory, but a later change of it must not matter.
     let command = if command.contains('/') {
-        PathBuf::from(std::path::absolute(command)?).to_string_lossy().into_owned()
+        std::path::absolute(command)?.to_string_lossy().into_owned()
     } else {
         command.clone()
     };

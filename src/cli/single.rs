@@ -78,7 +78,12 @@ pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
     let base = format!("http://{}", reachable(addresses.public));
     let (key, header) = shown(access);
     let key_argument = header.as_ref().map(|key| format!(" --key {key}")).unwrap_or_default();
-    let bearer = header.unwrap_or_else(|| "-".to_owned());
+    let bearer = match access {
+        Access::Key { chosen: false, .. } => header.unwrap_or_default(),
+        // Clients take what is pasted as it is: a shell's variable would be sent by its name.
+        Access::Key { chosen: true, .. } => "YOUR_KEY".to_owned(),
+        Access::Anybody => "-".to_owned(),
+    };
     terminal::line(&format!(
         "Sluice is serving.
 
@@ -90,7 +95,7 @@ Try it from another terminal:
   sluice tools {base}/mcp{key_argument}
   {example}
 
-Paste into a client that speaks HTTP (Cursor, VS Code, …):
+Paste into a client that speaks HTTP (Cursor, …):
   {{\"mcpServers\": {{\"sluice\": {{\"url\": \"{base}/mcp\", \"headers\": {{\"Authorization\": \"Bearer {bearer}\"}}}}}}}}
 
 Or into one that speaks stdio only (Claude Desktop, …):

@@ -15,15 +15,23 @@ pub async fn healthz() -> Reply {
     Response::new(Body::from("ok\n"))
 }
 
-/// `/readyz`: a new session would be served now.
+/// `/readyz`: a new session would be served now. Anybody may ask, so it says no name.
 pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
     if app.is_ready() {
-        // A server that keeps crashing is somebody's trouble, but not the gateway's: it is said, and no more.
-        let loops: String = app.pools.crash_loops().iter().map(|one| format!("crash loop: {one}\n")).collect();
-        return Response::new(Body::from(format!("ready\n{loops}")));
+        return Response::new(Body::from("ready\n"));
     }
     let why = if app.shutdown.drain.is_cancelled() { "draining" } else { "sessions.max is reached" };
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
+}
+
+/// `/readyz` for operators: also what keeps crashing, and for whom. That is somebody's trouble, but not the gateway's,
+/// which is ready all the same.
+pub async fn readyz_in_full(State(app): State<Arc<App>>) -> Reply {
+    if !app.is_ready() {
+        return readyz(State(app)).await;
+    }
+    let loops: String = app.pools.crash_loops().iter().map(|one| format!("crash loop: {one}\n")).collect();
+    Response::new(Body::from(format!("ready\n{loops}")))
 }
 
 /// `/metrics`: OpenMetrics text.

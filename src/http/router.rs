@@ -39,7 +39,7 @@ pub fn router(app: Arc<App>) -> Router {
 pub fn admin_router(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(admin::healthz))
-        .route("/readyz", get(admin::readyz))
+        .route("/readyz", get(admin::readyz_in_full))
         .route("/metrics", get(admin::metrics))
         .route("/workers", get(admin::workers))
         .fallback(not_found)

@@ -80,6 +80,7 @@ impl Framer {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::indexing_slicing, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
 
@@ -99,7 +100,7 @@ mod tests {
 
     #[test]
     fn oversized_lines_are_skipped_and_the_stream_goes_on() {
-        let long = vec![b'x'; 100];
+        let long = [b'x'; 100];
         let got = frames(&[&long[..50], &long[50..], b"\r\nok\r\n\n \r\n", b"last"], 10);
         assert_eq!(got, [Frame::Oversized(101), Frame::Line("ok".into()), Frame::Line("last".into())]);
     }

@@ -88,12 +88,11 @@ impl StderrTail {
         if self.1 == 0 {
             return;
         }
-        let clean: String = line.chars().filter(|c| !c.is_control() || *c == '\t').take(MAX_TAIL_LINE).collect();
         let mut lines = self.0.lock();
         if lines.len() == self.1 {
             lines.pop_front();
         }
-        lines.push_back(clean);
+        lines.push_back(line.chars().take(MAX_TAIL_LINE).collect());
     }
 }
 
@@ -105,8 +104,8 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
         let ended = matches!(stderr.read_buf(&mut framer.buffer).await, Ok(0) | Err(_));
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             let line = match &frame {
-                Frame::Line(line) => String::from_utf8_lossy(line),
-                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)").into(),
+                Frame::Line(line) => clean(&String::from_utf8_lossy(line)),
+                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)"),
             };
             tail.push(&line);
             if second.elapsed() >= Duration::from_secs(1) {
@@ -133,6 +132,11 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
     }
 }
 
+/// Without control characters: a child writes neither to an operator's terminal nor to a client's.
+fn clean(line: &str) -> String {
+    line.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+}
+
 fn log(origin: &Origin, line: &str) {
     let (server, (tenant, session)) = (&origin.server, origin.names());
     tracing::info!(target: "sluice::child", %tenant, %server, %session, "{line}");
@@ -146,7 +150,7 @@ mod tests {
     fn the_tail_is_bounded_and_clean() {
         let tail = StderrTail::new(2);
         for line in ["one", "two\u{1b}[31m", &"x".repeat(2000)] {
-            tail.push(line);
+            tail.push(&clean(line));
         }
         assert_eq!(tail.lines(), ["two[31m".to_owned(), "x".repeat(MAX_TAIL_LINE)]);
     }

@@ -190,18 +190,33 @@ impl Session {
         }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let lease = this.lease().await;
-            this.state.lock().waiting.leave(message.len());
             let Ok(envelope) = parse(&message) else { return };
-            let sent = match lease {
-                Ok(lease) => this.send(&lease, &message, &envelope, &exchange).map_err(Failure::refused),
-                Err(failure) => Err(failure),
-            };
+            let mut sent = this.send_to_next(&message, &envelope, &exchange).await;
+            if sent.as_ref().is_err_and(Failure::is_ended) {
+                // One more try, not one for each child of a server that always ends.
+                sent = this.send_to_next(&message, &envelope, &exchange).await;
+            }
+            this.state.lock().waiting.leave(message.len());
             if let (Err(failure), Some(id)) = (sent, envelope.raw_id()) {
                 answer(&exchange, failure.response(&id));
             }
         });
         Received::Accepted
+    }
+
+    /// Sends a message once there is a child. If that ends before it takes the message, waits for its end.
+    async fn send_to_next(
+        &self,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(), Failure> {
+        let lease = self.lease().await?;
+        let sent = self.send(&lease, message, envelope, exchange);
+        if sent == Err(Refused::Ended) {
+            lease.worker().ended().await;
+        }
+        sent.map_err(Failure::refused)
     }
 
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {

@@ -161,6 +161,11 @@ impl Failure {
         self
     }
 
+    /// Whether it is that the child had ended before it took the call: another child may.
+    pub fn is_ended(&self) -> bool {
+        matches!((self.kind, self.exit), ("server_exited", None))
+    }
+
     /// The JSON-RPC error response for one call.
     pub fn response(&self, id: &RawId) -> Bytes {
         let mut data = json!({ "type": self.kind, "retryable": self.retryable });

@@ -131,6 +131,14 @@ impl Shared {
         self.opened.get().is_some()
     }
 
+    /// The child has answered `initialize`. A good answer is kept: everybody else gets it from here.
+    pub(super) fn note_opened(&self, answer: &Bytes) {
+        if protocol_version(answer).is_some() {
+            let _ = self.opened.set(answer.clone());
+            self.settled.cancel();
+        }
+    }
+
     /// Sends a frame of the gateway's own. If the child is gone or its queue is full, its call times out over there.
     pub(super) fn send(&self, frame: Bytes) {
         if self.stdin.push(frame).is_err() {
@@ -194,14 +202,9 @@ impl Worker {
         self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));
     }
 
-    /// Puts `initialize` to a child that has not heard one. A good answer is kept: everybody else gets it from here.
+    /// Puts `initialize` to a child that has not heard one.
     pub(super) async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
-        let answer = lease.ask(message, self.0.server.limits.start_timeout).await?;
-        if protocol_version(&answer).is_some() {
-            let _ = self.0.opened.set(answer.clone());
-            self.settle();
-        }
-        Ok(answer)
+        lease.ask(message, self.0.server.limits.start_timeout).await
     }
 
     /// The answer to `initialize`, once there is a good one.

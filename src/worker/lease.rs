@@ -103,7 +103,14 @@ impl Lease {
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
-        self.call(&Ask { message, envelope: &envelope, exchange: &exchange, timeout }).map_err(Failure::refused)?;
+        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout };
+        if let Err(refused) = self.call(&ask) {
+            if refused == Refused::Ended {
+                // It ended before it could be spoken to: how, is known in a moment.
+                self.worker.ended().await;
+            }
+            return Err(self.worker.failure().unwrap_or_else(|| Failure::refused(refused)));
+        }
         loop {
             let item = inbox.next().await.ok_or_else(ended)?;
             if item.answer {

@@ -74,10 +74,13 @@ async fn receive_batch(shared: &Shared, line: &Bytes) {
 
 async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
-    let incoming = shared.multiplexer.lock().from_child(message.clone(), envelope, Instant::now(), timeout);
+    let incoming = shared.multiplexer.lock().receive(message.clone(), envelope, Instant::now(), timeout);
     match incoming {
         Incoming::Answer(call, message, waiting) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
+            if call.is_initialize {
+                shared.note_opened(&message);
+            }
             for waiting in waiting {
                 answer(shared, &waiting.exchange, answer_for(&message, &waiting.id)).await;
             }

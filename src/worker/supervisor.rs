@@ -88,7 +88,7 @@ fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
 /// Runs the child's whole life.
 async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     let mut tasks = start_tasks(&shared, pipes);
-    let failure = run(&shared, &child, &mut tasks.reader).await;
+    let failure = run(&shared, &child, &mut tasks).await;
     let asked_to = shared.stop.is_cancelled();
     shared.stop.cancel();
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
@@ -107,14 +107,14 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
 }
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
-async fn run(shared: &Shared, child: &Child, reader: &mut JoinHandle<()>) -> Option<Failure> {
+async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failure> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = child.exited() => return None,
-            _ = &mut *reader => {
-                // A server may end by closing stdout; one that only closed it can answer nobody any more.
+            () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => {
+                // A server may end by closing its pipes; one that only closed them can answer nobody any more.
                 is_gone(child, shared.server.limits.stdin_grace).await;
                 return None;
             }

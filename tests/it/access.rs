@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp
 use serde_json::{Value, json};
 use sluice::config::{Config, Jwt, JwtKey};
 
-use crate::harness::{Gateway, Reply, Request, fixture, hello, key, named};
+use crate::harness::{Gateway, Reply, Request, eventually, fixture, hello, key, named};
 
 const SECRET: &str = "a shared secret of the tests that is longer than 32 bytes";
 
@@ -233,5 +233,23 @@ async fn a_childs_environment_holds_no_credential_of_the_client() {
     let environment: Value = serde_json::from_str(&environment).unwrap();
     let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
     assert_eq!(names, ["FIXTURE_PIDS", "PATH", "SLUICE_TEST_ID"]);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_crashes_for_a_tenant_is_told_to_operators_only() {
+    let mut server = fixture("exit 3");
+    server.restart.max_crashes = 1;
+    let mut acme = String::new();
+    let gateway = Gateway::start_with([server], |config| acme = key(config, "acme", "me")).await;
+    let caller = gateway.with_key(&acme);
+    eventually("a crash loop", async || {
+        caller.send(Request::post("/mcp", initialize())).await;
+        let ready = gateway.admin().send(Request::get("/readyz")).await;
+        ready.text.contains("crash loop: fixture for acme").then_some(())
+    })
+    .await;
+    let ready = gateway.send(Request::get("/readyz")).await;
+    assert_eq!((ready.status, ready.text.as_str()), (200, "ready\n"), "the listener that anybody reaches");
     gateway.finish().await;
 }

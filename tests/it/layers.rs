@@ -10,7 +10,9 @@ const COMMON: [&str; 4] = ["jsonrpc", "stream", "config", "telemetry"];
 /// Who calls: the one word that the layers after `auth` need of it.
 const PRINCIPAL: &str = "auth::Principal";
 /// Most lines of a file, its tests not counted.
-const LONGEST: usize = 450;
+const LONGEST: usize = 420;
+/// What is longer, and may not grow: one table and its rules, which are easier to follow side by side.
+const LONGER: [(&str, usize); 1] = [("worker/multiplexer/mod.rs", 530)];
 
 /// What the modules outside of the data path may import.
 fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
@@ -135,13 +137,15 @@ fn a_layer_imports_only_from_those_after_it() {
 
 #[test]
 fn no_file_is_too_long_to_read() {
-    let lines = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count();
-    let long: Vec<String> = sources()
-        .into_iter()
-        .filter(|(_, _, text)| lines(text) > LONGEST)
-        .map(|(file, _, text)| format!("src/{} has {} lines", file.display(), lines(&text)))
-        .collect();
-    assert!(long.is_empty(), "more than {LONGEST} lines: {long:#?}");
+    let mut long = Vec::new();
+    for (file, _, text) in sources() {
+        let lines = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count();
+        let limit = LONGER.iter().find(|(name, _)| file == Path::new(name)).map_or(LONGEST, |(_, limit)| *limit);
+        if lines > limit {
+            long.push(format!("src/{} has {lines} lines, and may have {limit}", file.display()));
+        }
+    }
+    assert!(long.is_empty(), "{long:#?}");
 }
 
 #[test]

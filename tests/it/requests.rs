@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::harness::{Gateway, Request, fixture, in_time};
+use crate::harness::{Gateway, Request, fixture, in_time, text_of};
 
 const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
 
@@ -222,5 +222,28 @@ async fn one_connection_carries_many_requests() {
         assert_eq!(answer.text().await.unwrap(), r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
         assert_eq!(gateway.metrics().await.sum("sluice_connections", ""), 1.0);
     }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn http_2_carries_many_requests_at_once() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let client = gateway.streamable().await;
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let calls = (0..50).map(|number| {
+        let params = json!({"name": "echo", "arguments": {"text": number.to_string()}});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string();
+        let request = http.post(format!("http://{}/mcp", gateway.address)).header("Mcp-Session-Id", &client.session);
+        let request = request.header("Accept", "*/*").header("Content-Type", "application/json").body(call);
+        async move {
+            let reply = in_time("an answer", request.send()).await.unwrap();
+            assert_eq!(reply.version(), reqwest::Version::HTTP_2);
+            let answer: serde_json::Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+            assert_eq!((&answer["id"], text_of(&answer)), (&json!(1), number.to_string()));
+        }
+    });
+    futures_util::future::join_all(calls).await;
+    assert_eq!(gateway.metrics().await.sum("sluice_connections", ""), 1.0);
+    drop(http);
     gateway.finish().await;
 }

@@ -1,5 +1,5 @@
 //! Key sets that change, against files and a JWKS server on loopback that counts its requests.
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests; their server has no streams to wait for")]
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

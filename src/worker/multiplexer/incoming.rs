@@ -34,7 +34,7 @@ pub(in crate::worker) enum Incoming {
 
 impl Multiplexer {
     /// Decides what becomes of a message of the child. `timeout` is what the client has to answer a request in it.
-    pub(in crate::worker) fn from_child(
+    pub(in crate::worker) fn receive(
         &mut self,
         message: Bytes,
         envelope: &Envelope<'_>,

@@ -5,6 +5,7 @@
 //! each gets its own only, or what concerns all of them.
 
 mod incoming;
+mod outgoing;
 mod params;
 mod sharing;
 
@@ -13,19 +14,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 pub(super) use incoming::Incoming;
-use params::{Params, progress_token, text};
-use sharing::{Counted, Level, Owners, Subscriptions, Waiting};
+pub(super) use outgoing::Outgoing;
+use params::Params;
+use sharing::{Level, Owners, Subscriptions, Waiting};
 
-use super::error::Refused;
 use super::lists::Lists;
 use super::peer::InFlight;
-use crate::jsonrpc::{Code, Envelope, RawId, Splice, empty_response, error_response, one_line, splice};
+use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, one_line, splice};
 use crate::stream::Exchange;
-use crate::telemetry::method_label;
 
 /// A session on a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,17 +68,6 @@ pub struct Ask<'a> {
     pub exchange: &'a Arc<Exchange>,
     /// Time until the answer; progress starts it anew.
     pub timeout: Duration,
-}
-
-/// What becomes of a request.
-#[derive(Debug)]
-pub(super) enum Outgoing {
-    /// The frame for the child; the answer will come.
-    Forward(Bytes),
-    /// Answered here.
-    Local(Bytes),
-    /// The answer to another request will be its answer too.
-    Wait,
 }
 
 /// What has run out of time, or lost its client.
@@ -202,119 +190,6 @@ impl Multiplexer {
         self.tasks.forget(peer);
         self.elicitations.forget(peer);
         gone
-    }
-
-    /// Registers a call and makes the frame for the child, or answers it here.
-    pub(super) fn ask(&mut self, peer: PeerId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
-        let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
-        if self.is_closed {
-            return Err(Refused::Ended);
-        }
-        let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let mut subscribing = None;
-        if self.is_shared {
-            match self.share(peer, ask, method, &original) {
-                Shared::Forward(uri) => subscribing = uri,
-                Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
-                Shared::Wait => return Ok(Outgoing::Wait),
-            }
-        }
-        if self.calls.len() >= self.max_in_flight {
-            if let Some(uri) = subscribing {
-                self.subscriptions.subscribed(&uri, None, false);
-            }
-            return Err(Refused::Busy);
-        }
-        let number = self.number();
-        let digits = number.to_string();
-        let token = progress_token(ask.envelope.params);
-        let mut replacements = vec![Splice { old: id, new: &digits }];
-        replacements.extend(token.map(|old| Splice { old, new: &digits }));
-        if method == "logging/setLevel"
-            && self.is_shared
-            && let (Some(old), Some(loudest)) = (Params::read(ask.envelope.params).level.map(RawValue::get), self.level)
-        {
-            let new = format!("\"{}\"", loudest.as_str());
-            replacements.push(Splice { old, new: &new });
-            let frame = one_line(splice(ask.message, &mut replacements));
-            self.register(number, peer, ask, original, now, (token, subscribing));
-            return Ok(Outgoing::Forward(frame));
-        }
-        let frame = one_line(splice(ask.message, &mut replacements));
-        self.register(number, peer, ask, original, now, (token, subscribing));
-        Ok(Outgoing::Forward(frame))
-    }
-
-    fn register(
-        &mut self,
-        number: u64,
-        peer: PeerId,
-        ask: &Ask<'_>,
-        original: RawId,
-        now: Instant,
-        (token, subscribing): (Option<&str>, Option<String>),
-    ) {
-        let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let call = Call {
-            peer,
-            original,
-            exchange: Arc::clone(ask.exchange),
-            method: method_label(method),
-            started: now,
-            is_initialize: method == "initialize",
-            subscribing,
-            progress_token: token.and_then(RawId::new),
-            is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
-            deadline: now + ask.timeout,
-            timeout: ask.timeout,
-        };
-        self.total += 1;
-        self.calls.insert(number, call);
-    }
-
-    /// What a request means for the others on the child.
-    fn share(&mut self, peer: PeerId, ask: &Ask<'_>, method: &str, id: &RawId) -> Shared {
-        let params = || Params::read(ask.envelope.params);
-        let waiting = || Waiting { peer, id: id.clone(), exchange: Arc::clone(ask.exchange) };
-        let done = || Shared::Local(empty_response(id));
-        match method {
-            "ping" => done(),
-            "resources/subscribe" => match text(params().uri) {
-                Some(uri) => match self.subscriptions.subscribe(&uri, waiting, peer) {
-                    Counted::Forward => Shared::Forward(Some(uri)),
-                    Counted::Local => done(),
-                    Counted::Wait => Shared::Wait,
-                },
-                None => Shared::Forward(None),
-            },
-            "resources/unsubscribe" => match text(params().uri) {
-                Some(uri) => match self.subscriptions.unsubscribe(&uri, peer) {
-                    Counted::Forward => Shared::Forward(None),
-                    Counted::Local | Counted::Wait => done(),
-                },
-                None => Shared::Forward(None),
-            },
-            "logging/setLevel" => match text(params().level).as_deref().and_then(Level::parse) {
-                Some(level) => {
-                    self.peers.entry(peer).or_default().level = Some(level);
-                    let loudest = self.loudest();
-                    if loudest == self.level {
-                        return done();
-                    }
-                    self.level = loudest;
-                    Shared::Forward(None)
-                }
-                None => Shared::Forward(None),
-            },
-            "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
-                match text(params().task_id).and_then(|task| self.tasks.get(&task)) {
-                    Some(owner) if owner == peer => Shared::Forward(None),
-                    // Whose it is, is nobody else's business: it does not exist.
-                    _ => Shared::Local(error_response(Some(id), Code::InvalidParams, "there is no such task")),
-                }
-            }
-            _ => Shared::Forward(None),
-        }
     }
 
     fn loudest(&self) -> Option<Level> {
@@ -463,14 +338,6 @@ impl Multiplexer {
         }
         all
     }
-}
-
-/// What a request means for the others on the child.
-enum Shared {
-    /// The child has to hear it; with the URI that it is the first to subscribe to.
-    Forward(Option<String>),
-    Local(Bytes),
-    Wait,
 }
 
 impl Call {

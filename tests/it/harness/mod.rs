@@ -25,7 +25,6 @@ mod wait;
 
 pub(crate) use bystander::Bystander;
 pub(crate) use caller::Caller;
-pub(crate) use events::Event;
 pub(crate) use gateway::Gateway;
 pub(crate) use http::{Connection, Reply, Request, Response};
 pub(crate) use metrics::Metrics;

@@ -1,0 +1,142 @@
+//! What takes too long or is too much: a typed error for the one who caused it, and the session goes on.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::eventually;
+use crate::scene::{BOTH, Client, Scene, Wire, fixture};
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_cancelled_and_the_session_goes_on() {
+    for wire in BOTH {
+        let mut server = fixture(&["echo"]);
+        server.limits.call_timeout = Duration::from_millis(200);
+        let scene = Scene::of(server).await;
+        let client = scene.open(wire).await;
+        let call =
+            r#"{"jsonrpc":"2.0","id":"mine","method":"tools/call","params":{"name":"sleep","arguments":{"ms":1000}}}"#;
+        let answer: Value = serde_json::from_str(&client.exchange_raw(call, "\"mine\"").await).unwrap();
+        assert_eq!(answer["id"], "mine");
+        assert_eq!(answer["error"]["code"], -32001, "{answer}");
+        assert_eq!(answer["error"]["data"]["type"], "call_timeout", "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("200ms (limits.call_timeout)"), "{message}");
+        // The first request to the child was initialize, under 1. The client's id means nothing to it.
+        assert_eq!(client.text("cancelled", json!({})).await, "[2]");
+        // Its answer comes all the same, and is for nobody.
+        scene.until("the late answer is dropped", |m| m.dropped("unknown_id") == 1).await;
+        assert_eq!(scene.counts().await.spawned(), 1);
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+async fn report_progress(wire: Wire) {
+    let mut server = fixture(&["echo"]);
+    server.limits.call_timeout = Duration::from_millis(1500);
+    let scene = Scene::of(server).await;
+    let client = scene.open(wire).await;
+    let params = json!({"name": "progress", "arguments": {"steps": 4, "ms": 700}, "_meta": {"progressToken": "p"}});
+    let answer = client.request("tools/call", params).await;
+    assert_eq!(answer["result"]["content"][0]["text"], "4 steps", "{answer}");
+    let progress: Vec<Value> = client.unsolicited().into_iter().map(|m| m["params"]["progress"].clone()).collect();
+    assert_eq!(progress, [1, 2, 3, 4]);
+    assert!(client.unsolicited().iter().all(|m| m["params"]["progressToken"] == "p"));
+    client.close().await;
+    scene.finish().await;
+}
+
+#[tokio::test]
+async fn progress_gives_a_call_more_time() {
+    tokio::join!(report_progress(Wire::Sse), report_progress(Wire::Streamable));
+}
+
+#[tokio::test]
+async fn a_request_of_the_server_that_the_client_never_answers_fails_over_there() {
+    for wire in BOTH {
+        let mut server = fixture(&["echo"]);
+        server.limits.call_timeout = Duration::from_millis(1000);
+        let scene = Scene::of(server).await;
+        let client = scene.open(wire).await;
+        let call = client.start_call("sample", json!({"prompt": "anybody there?"}));
+        let asked = client.next_unsolicited().await;
+        assert_eq!(asked["method"], "sampling/createMessage");
+        // The call that has caused it is kept alive by progress meanwhile; to the child it is number 2.
+        let progress =
+            r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":2,"progress":1}}"#;
+        while !call.is_finished() {
+            client.text("raw", json!({"line": progress})).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let answer = call.await.unwrap();
+        let text = answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        assert!(text.contains("the client did not answer within 1s"), "{answer}");
+        // The client's answer comes too late for anybody.
+        client.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": {}})).await;
+        scene.until("the late answer is dropped", |m| m.dropped("unknown_response") == 1).await;
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn too_many_calls_in_flight_are_told_to_come_back() {
+    for wire in BOTH {
+        let mut server = fixture(&["echo"]);
+        server.limits.max_in_flight = 2;
+        let scene = Scene::of(server).await;
+        let client = scene.open(wire).await;
+        let hanging: Vec<_> = (0..2).map(|_| client.start_call("hang", json!({}))).collect();
+        scene.until("both are in flight", |m| m.to_server() == 4).await;
+        let reply = client.post(r#"{"jsonrpc":"2.0","id":"third","method":"ping"}"#).await;
+        let body = reply.assert_error(503, -32003, "too many calls are waiting");
+        assert_eq!(body["id"], "third");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        // Another session has its own child, and its own limit.
+        let other = scene.open(wire).await;
+        assert_eq!(other.text("echo", json!({"text": "free"})).await, "free");
+        other.close().await;
+        // What is not in flight any more makes room.
+        client.notify("notifications/cancelled", json!({"requestId": 2})).await;
+        assert_eq!(client.text("echo", json!({"text": "room again"})).await, "room again");
+        client.close().await;
+        hanging.iter().for_each(tokio::task::JoinHandle::abort);
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_a_child_does_not_read_are_bounded() {
+    for wire in BOTH {
+        let mut server = fixture(&["no-read"]);
+        server.limits.stdin_queue = 64 * 1024;
+        server.limits.stdin_grace = Duration::from_millis(100);
+        server.limits.term_grace = Duration::from_millis(100);
+        let scene = Scene::of(server).await;
+        let client = scene.open(wire).await;
+        let big = "x".repeat(100 * 1024);
+        let calls: Vec<_> = (0..10).map(|_| client.start_call("echo", json!({"text": big}))).collect();
+        // The pipe holds some, the writer one, the queue one.
+        eventually("the rest is refused", async || {
+            (calls.iter().filter(|call| call.is_finished()).count() >= 7).then_some(())
+        })
+        .await;
+        let more = json!({"jsonrpc": "2.0", "id": 1, "method": "x/y", "params": {"text": big}}).to_string();
+        // Until the writer has taken its one, one more may have room.
+        let refused = eventually("one more is refused", async || {
+            let reply = client.post(&more).await;
+            (reply.status == 503).then_some(reply)
+        });
+        let reply = refused.await;
+        reply.assert_error(503, -32003, "the server is busy");
+        assert_eq!(reply.header("retry-after"), Some("1"));
+        close_with_calls(client, calls).await;
+        scene.finish().await;
+    }
+}
+
+async fn close_with_calls(client: Client, calls: Vec<tokio::task::JoinHandle<Value>>) {
+    client.close().await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}
