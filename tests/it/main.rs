@@ -9,6 +9,7 @@ mod child_limits;
 mod client;
 mod crash;
 mod environment;
+mod escape;
 mod fixture;
 mod framing;
 mod guardian;
