@@ -66,8 +66,8 @@ async fn a_child_that_is_killed_or_aborts_is_named_with_its_signal() {
         assert_exited(&answer);
         assert_eq!(answer["error"]["data"]["signal"], 9);
         assert_eq!(answer["error"]["data"]["exitCode"], Value::Null);
-        proc::gone(before).await;
         goes_on(&client, before).await;
+        proc::gone(before).await;
         let answer = client.call("abort", json!({})).await;
         assert_eq!(answer["error"]["data"]["signal"], 6, "{answer}");
         client.close().await;
@@ -80,11 +80,11 @@ async fn a_crash_while_idle_is_noticed_by_nobody() {
     for wire in BOTH {
         let scene = Scene::of(fixture(&["echo"])).await;
         let client = scene.open(wire).await;
-        for crashes in 1..=3 {
+        for crash in 1..=3 {
             let before = client.pid().await;
             proc::signal(before, Signal::KILL);
             proc::gone(before).await;
-            scene.until("another child takes its place", |m| m.restarts() == crashes).await;
+            scene.until("it is noticed", |m| m.exits("crashed") == crash).await;
             goes_on(&client, before).await;
         }
         assert_eq!(scene.counts().await.restarts(), 3);
@@ -100,7 +100,7 @@ async fn many_calls_after_a_crash_share_one_restart() {
         let client = scene.open(wire).await;
         let before = client.pid().await;
         proc::signal(before, Signal::KILL);
-        proc::gone(before).await;
+        scene.until("it is noticed", |m| m.exits("crashed") == 1).await;
         let calls: Vec<_> = (0..10).map(|_| client.start_call("pid", json!({}))).collect();
         let mut pids = Vec::new();
         for call in calls {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
@@ -38,18 +38,15 @@ impl Program {
         let mut command =
             sluice(&["run", "--listen", "127.0.0.1:0", "--no-auth", "--env", &noted, "--", fixture, "echo"]);
         let mut process = command.stderr(Stdio::null()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let (mut stdout, mut said) = (process.stdout.take().unwrap(), Vec::new());
         let address: SocketAddr = loop {
-            let line = in_time("the address", lines.next_line()).await.unwrap().expect("it has ended");
-            if let Some((_, url)) = line.split_once("HTTP+SSE") {
-                break url
-                    .trim()
-                    .strip_prefix("http://")
-                    .and_then(|url| url.strip_suffix("/sse"))
-                    .unwrap()
-                    .parse()
-                    .unwrap();
+            let url = String::from_utf8_lossy(&said).lines().find_map(|line| {
+                Some(line.split_once("HTTP+SSE")?.1.trim().strip_prefix("http://")?.strip_suffix("/sse")?.to_owned())
+            });
+            if let Some(url) = url {
+                break url.parse().unwrap();
             }
+            assert_ne!(in_time("the address", stdout.read_buf(&mut said)).await.unwrap(), 0, "it has ended");
         };
         Self { process, caller: Caller::new(address), pids }
     }

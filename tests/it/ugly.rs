@@ -157,7 +157,7 @@ async fn fifty_clients_that_leave_in_ugly_ways_leave_nothing_behind() {
     scene.until("no session is left", |m| m.sessions() == 0).await;
     scene.until("no child is left", |m| m.children() == 0).await;
     let spawned = scene.counts().await.spawned();
-    // Three of the nine ways wait for the answer to `initialize`; the others may have left before their child started.
+    // A third of them wait for the answer to initialize before they leave; the others may leave before there is a child.
     assert!(spawned >= 18, "they were real sessions: {spawned}");
     scene.finish().await;
 }
