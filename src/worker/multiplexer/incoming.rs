@@ -67,6 +67,9 @@ impl Multiplexer {
                 let still_here = self.peers.contains_key(&call.peer).then_some(call.peer);
                 waiting = self.subscriptions.subscribed(&uri, still_here, !envelope.is_error);
             }
+            if envelope.is_error && call.method == "logging/setLevel" {
+                self.level = None;
+            }
             self.note_owner(&call, message, envelope);
         }
         let mut message = splice(message, &mut [Splice { old, new: call.original.as_str() }]).freeze();

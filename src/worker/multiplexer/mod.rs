@@ -8,6 +8,8 @@ mod incoming;
 mod outgoing;
 mod params;
 mod sharing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -169,15 +171,19 @@ impl Multiplexer {
         if self.peers.remove(&peer).is_none() {
             return gone;
         }
+        let (unused, waiting) = self.subscriptions.forget(peer);
+        gone.waiting = waiting;
         let calls: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == peer).map(|(n, _)| *n).collect();
         for number in calls {
-            self.give_up(number, "the session has ended", &mut gone);
+            if !self.hand_over(number, &mut gone) {
+                self.give_up(number, "the session has ended", &mut gone);
+            }
         }
         let asked: Vec<u64> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(n, _)| *n).collect();
         for asked in asked.into_iter().filter_map(|number| self.asked.remove(&number)) {
             gone.frames.push(refusal(&asked.original, "the client has gone"));
         }
-        for uri in self.subscriptions.forget(peer) {
+        for uri in unused {
             let params = serde_json::json!({ "uri": uri });
             let frame = self.own_request("resources/unsubscribe", &params);
             gone.frames.push(frame);
@@ -215,10 +221,18 @@ impl Multiplexer {
 
     /// Takes back the call that was registered last, because its frame could not be queued.
     pub(super) fn forget_last(&mut self) {
-        if let Some((_, call)) = self.calls.pop_last()
-            && let Some(uri) = call.subscribing
-        {
+        if let Some((_, call)) = self.calls.pop_last() {
+            self.untold(call.method, call.subscribing);
+        }
+    }
+
+    /// The child has not heard what it was to hear: the next who wants the same tells it.
+    fn untold(&mut self, method: &str, subscribing: Option<String>) {
+        if let Some(uri) = subscribing {
             self.subscriptions.subscribed(&uri, None, false);
+        }
+        if method == "logging/setLevel" {
+            self.level = None;
         }
     }
 
@@ -313,6 +327,17 @@ impl Multiplexer {
             expired.frames.push(refusal(&asked.original, &text));
         }
         expired
+    }
+
+    /// A first subscription that others wait for as well goes on, as that of the next of them: it is not cancelled.
+    fn hand_over(&mut self, number: u64, gone: &mut Expired) -> bool {
+        let Some(call) = self.calls.get_mut(&number) else { return false };
+        let next = call.subscribing.as_deref().and_then(|uri| self.subscriptions.next_waiting(uri));
+        let Some(Waiting { peer, id, exchange }) = next else { return false };
+        let heir =
+            Call { peer, original: id, exchange, subscribing: call.subscribing.take(), progress_token: None, ..*call };
+        gone.calls.push(std::mem::replace(call, heir));
+        true
     }
 
     fn give_up(&mut self, number: u64, why: &str, expired: &mut Expired) {

@@ -50,9 +50,7 @@ impl Multiplexer {
             }
         }
         if self.calls.len() >= self.max_in_flight {
-            if let Some(uri) = subscribing {
-                self.subscriptions.subscribed(&uri, None, false);
-            }
+            self.untold(method, subscribing);
             return Err(Refused::Busy);
         }
         let number = self.number();

@@ -108,20 +108,26 @@ impl Subscriptions {
         self.0.iter().filter(|(subscribed, _)| covers(subscribed)).flat_map(|(_, s)| s.peers.iter().copied()).collect()
     }
 
-    /// Drops everything of a peer: the URIs that nobody is left for.
-    pub(super) fn forget(&mut self, peer: PeerId) -> Vec<String> {
-        let mut unused = Vec::new();
+    /// Takes the first out of those who wait for the answer to a subscribe that is in flight.
+    pub(super) fn next_waiting(&mut self, uri: &str) -> Option<Waiting> {
+        let waiting = self.0.get_mut(uri)?.asking.as_mut()?;
+        (!waiting.is_empty()).then(|| waiting.remove(0))
+    }
+
+    /// Drops everything of a peer: the URIs that nobody is left for, and what the peer waited for itself.
+    pub(super) fn forget(&mut self, peer: PeerId) -> (Vec<String>, Vec<Waiting>) {
+        let (mut unused, mut gone) = (Vec::new(), Vec::new());
         self.0.retain(|uri, subscription| {
             let was = subscription.peers.remove(&peer);
             if let Some(waiting) = &mut subscription.asking {
-                waiting.retain(|w| w.peer != peer);
+                gone.extend(waiting.extract_if(.., |w| w.peer == peer));
             }
             if was && subscription.peers.is_empty() {
                 unused.push(uri.clone());
             }
             !subscription.peers.is_empty() || subscription.asking.is_some()
         });
-        unused
+        (unused, gone)
     }
 }
 
