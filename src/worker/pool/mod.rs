@@ -340,6 +340,10 @@ impl Pool {
                 () = tokio::time::sleep(recycle::TICK) => {}
             }
             self.recycle();
+            if self.slots.queued() > 0 {
+                // What was in use when they began to wait may be no more.
+                self.shelf.lock().make_room();
+            }
             self.replenish();
         }
         self.shelf.lock().stop_all();

@@ -68,7 +68,23 @@ impl Slots {
             state.queued += 1;
             granted
         };
-        timeout(patience, granted).await.ok()?.ok()
+        let _left = Left { slots: self, tenant };
+        let outcome = timeout(patience, granted).await;
+        outcome.ok()?.ok()
+    }
+
+    /// Forgets who waits no more.
+    fn forget_left(&self, tenant: &TenantId) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(queue) = state.waiting.get_mut(tenant) else { return };
+        let before = queue.len();
+        queue.retain(|grant| !grant.is_closed());
+        state.queued -= before - queue.len();
+        if queue.is_empty() {
+            state.waiting.remove(tenant);
+            state.turns.retain(|turn| turn != tenant);
+        }
     }
 
     /// How many wait.
@@ -105,6 +121,18 @@ impl Slots {
     }
 }
 
+/// Dropped when someone waits no more, with or without a place.
+struct Left<'a> {
+    slots: &'a Slots,
+    tenant: &'a TenantId,
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        self.slots.forget_left(self.tenant);
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(slots) = self.0.take() {
@@ -130,6 +158,7 @@ mod tests {
         let (a, b) = (slots.try_take().unwrap(), slots.try_take().unwrap());
         assert!(slots.try_take().is_none());
         assert!(slots.take(&tenant("t"), Duration::from_secs(1)).await.is_none());
+        assert_eq!(slots.queued(), 0, "whoever gave up waits no more");
         drop(a);
         assert_eq!(slots.taken(), 1, "whoever gave up gets no place");
         assert_eq!(slots.queued(), 0);
