@@ -315,7 +315,7 @@ impl World {
     fn say(&mut self, message: &str) -> Incoming {
         let bytes = Bytes::copy_from_slice(message.as_bytes());
         let envelope = parse(&bytes).unwrap();
-        self.multiplexer.from_child(bytes.clone(), &envelope, self.now, TIMEOUT)
+        self.multiplexer.receive(bytes.clone(), &envelope, self.now, TIMEOUT)
     }
 
     fn answer(&mut self) {

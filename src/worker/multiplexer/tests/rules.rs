@@ -44,7 +44,7 @@ fn forwarded(outgoing: Result<Outgoing, Refused>) -> (u64, String) {
 
 fn say(multiplexer: &mut Multiplexer, message: &str) -> Incoming {
     let bytes = Bytes::copy_from_slice(message.as_bytes());
-    multiplexer.from_child(bytes.clone(), &parse(&bytes).unwrap(), Instant::now(), TIMEOUT)
+    multiplexer.receive(bytes.clone(), &parse(&bytes).unwrap(), Instant::now(), TIMEOUT)
 }
 
 fn answer(number: u64) -> String {
