@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module a subject. Those of the gateway run a real one with real children
 //! (`harness`).
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "tests that measure print what they measured")]
 
 mod access;
 mod batch;

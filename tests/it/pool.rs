@@ -166,7 +166,8 @@ async fn a_killed_child_is_replaced_in_the_time_of_its_start() {
     assert_eq!(client.call("notifications_received", json!({})).await, r#"["notifications/initialized"]"#);
     assert!(client.unsolicited.is_empty(), "the list is the same: {:?}", client.unsolicited);
     let workers = gateway.admin().send(Request::get("/workers")).await.json();
-    let mine = workers.as_array().unwrap().iter().find(|worker| worker["pid"].to_string() == other).unwrap();
+    let mine =
+        workers.as_array().unwrap().iter().find(|worker| worker["pid"] == other.parse::<u64>().unwrap()).unwrap();
     assert_eq!((&mine["server"], &mine["state"], &mine["sessions"]), (&json!("fixture"), &json!("ready"), &json!(1)));
     gateway.finish().await;
 }

@@ -29,7 +29,6 @@ fn sluice(arguments: &[&str]) -> Command {
 }
 
 impl Program {
-    #[expect(clippy::disallowed_methods, reason = "the lines are those that our own binary prints")]
     async fn start() -> Self {
         let pids = NamedTempFile::new().unwrap();
         let noted = format!("FIXTURE_PIDS={}", pids.path().display());
