@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY")]
     pass_env: Vec<String>,
     /// What the server is kept from: none, standard or strict (docs/SECURITY.md)
-    #[arg(long, value_name = "MODE", default_value = "standard", value_parser = sandbox)]
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = sandbox)]
     sandbox: SandboxMode,
     /// A file or folder that the server may read; can be given more than once
     #[arg(long, value_name = "PATH")]

@@ -337,9 +337,9 @@ impl Sandbox {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SandboxMode {
     /// Nothing: it may do what the gateway's user may.
+    #[default]
     None,
     /// What wrapped servers have no business with; launchers such as `npx` and `uvx` work.
-    #[default]
     Standard,
     /// All but its working directory and its own code.
     Strict,

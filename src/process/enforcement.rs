@@ -90,6 +90,7 @@ mod tests {
     #[test]
     fn what_is_enforced_is_said_with_what_enforces_it() {
         let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.sandbox.mode = SandboxMode::Standard;
         server.limits.resources.memory = Some(64 << 20);
         server.limits.resources.millicores = Some(1500);
         let kernel = Kernel { landlock: 7, seccomp: true };
@@ -109,6 +110,7 @@ mod tests {
     #[test]
     fn only_who_requires_a_part_is_refused_for_it() {
         let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.sandbox.mode = SandboxMode::Standard;
         let old = Kernel { landlock: 0, seccomp: true };
         let enforced = enforcement(&server, old, Controllers::default());
         assert!(!enforced.is_refused && enforced.lacking[0].contains("Landlock"), "{enforced:?}");

@@ -25,7 +25,7 @@ fn a_word_or_a_table_for_all_and_for_each() {
     assert_eq!(sandbox("", ""), crate::config::Sandbox::default());
     assert_eq!(sandbox("sandbox='strict'", "").mode, SandboxMode::Strict);
     assert_eq!(sandbox("sandbox='strict'", "sandbox='none'").mode, SandboxMode::None);
-    let all = "require_sandbox=true\n[sandbox]\nread=['.']\nallow=['debug','io_uring']";
+    let all = "require_sandbox=true\n[sandbox]\nmode='standard'\nread=['.']\nallow=['debug','io_uring']";
     let one = sandbox(all, "[servers.s.sandbox]\nmode='strict'\nallow=['namespaces']\nnetwork=true");
     assert_eq!((one.mode, one.required, one.has_network()), (SandboxMode::Strict, true, true));
     assert_eq!((one.read.len(), one.allow), (1, vec![Allowance::Namespaces]));
@@ -37,7 +37,7 @@ fn a_word_or_a_table_for_all_and_for_each() {
 fn what_does_not_exist_or_contradicts_itself_is_a_problem() {
     let found = problems(
         "sandbox='loose'",
-        "[servers.s.sandbox]\nread=['/nonexistent','/']\nwrite=[1]\nallow=['all']\nmod='x'",
+        "[servers.s.sandbox]\nmode='standard'\nread=['/nonexistent','/']\nwrite=[1]\nallow=['all']\nmod='x'",
     );
     for part in [
         "sandbox: \"loose\" is none of",

@@ -111,6 +111,7 @@ async fn what_outlives_gateway_and_guardian_goes_when_the_next_one_starts() {
     eventually("all are recorded", || forked.iter().chain([&server]).all(is_recorded).then_some(())).await;
     // A guardian that is stopped cannot do anything about the end of the gateway, nor about its own.
     signal(guardian, Signal::STOP);
+    eventually("it has stopped", || stat(guardian).is_some_and(|(state, _)| state == 'T').then_some(())).await;
     program.kill_9();
     signal(guardian, Signal::KILL);
     gone(&[guardian, server]).await;
