@@ -196,6 +196,8 @@ async fn a_drain_has_a_deadline_and_what_it_cuts_off_is_told() {
     assert_eq!((&error["id"], &error["error"]["code"]), (&json!("hung"), &json!(-32000)), "{error}");
     assert_eq!(error["error"]["data"], json!({"type": "session_ended", "retryable": true}));
     assert_eq!(post.message().await, None);
+    let error = sse.stream.message().await.expect("the error comes before the end of the stream");
+    assert_eq!((&error["id"], &error["error"]["data"]["type"]), (&json!("hung"), &json!("session_ended")), "{error}");
     assert_eq!(sse.stream.message().await, None);
     gateway.finish().await;
 }
