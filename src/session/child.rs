@@ -97,7 +97,8 @@ impl Session {
                 if let Handshake::Done(done) = &mut state.handshake {
                     done.lists.update(&lists);
                 }
-                let starting = self.start(initialize.clone());
+                let before = std::mem::take(&mut state.slot);
+                let starting = self.start(initialize.clone(), before);
                 state.slot = Slot::Starting(starting.clone());
                 starting
             }
@@ -109,7 +110,8 @@ impl Session {
         outcome.unwrap_or_else(|| Err(Failure::stopped(&self.server.name)))
     }
 
-    fn start(&self, initialize: Bytes) -> watch::Receiver<Option<Outcome>> {
+    /// Gets a child in the place of the one `before`, if there was one.
+    fn start(&self, initialize: Bytes, before: Slot) -> watch::Receiver<Option<Outcome>> {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
@@ -118,13 +120,19 @@ impl Session {
                     started = this.acquire(initialize) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
-                let mut state = this.state.lock();
-                state.slot = match &started {
+                this.state.lock().slot = match &started {
                     Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
                     Ok(_) | Err(_) => Slot::Empty,
                 };
-                drop(state);
                 outcome.send_replace(Some(started));
+                if let Slot::Live(before) = before {
+                    // It may still be on its way out. Its calls fail with what it ended with: let go of it before that,
+                    // and they would fail as those of a session that is gone.
+                    tokio::select! {
+                        _ = before.worker().ended() => {}
+                        () = this.ended.cancelled() => {}
+                    }
+                }
             });
         }
         starting

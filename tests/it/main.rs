@@ -18,6 +18,7 @@ mod harness;
 mod ids;
 mod keep_alive;
 mod layers;
+mod killed;
 mod limits;
 mod messages;
 mod metrics;
