@@ -14,6 +14,9 @@ use crate::jsonrpc::{Envelope, Kind, parse};
 use crate::stream::Exchange;
 use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
 
+/// The largest call that is kept to be sent again, in bytes: as many may be kept as are in flight.
+const KEPT: usize = 64 * 1024;
+
 impl Session {
     /// Sends a message to a child that is there.
     pub(super) fn send(
@@ -29,8 +32,10 @@ impl Session {
             Kind::Request => {
                 let tool = if self.server.minds_tools() { tool(envelope) } else { None };
                 let ask = Ask { message, envelope, exchange, timeout: self.server.call_timeout(tool.as_deref()) };
-                let kept = tool.filter(|tool| self.server.resend(tool) != Resend::Never);
-                lease.call(&ask, kept.map(|tool| Kept { message: message.clone(), tool: tool.into() }))
+                let kept = tool.filter(|tool| message.len() <= KEPT && self.server.resend(tool) != Resend::Never);
+                // A copy: the message may be a small part of a large body.
+                let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
+                lease.call(&ask, kept)
             }
         }
     }

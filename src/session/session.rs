@@ -32,6 +32,8 @@ pub(super) struct State {
     /// When to try again, after an `initialize` that a limit stood in the way of.
     pub(super) retry_after: Option<Duration>,
     last_used: Option<Instant>,
+    /// Whether the client's `initialize` has not been answered yet.
+    is_opening: bool,
 }
 
 impl State {
@@ -188,13 +190,16 @@ impl Session {
                 return Received::Accepted;
             }
             state.handshake = Handshake::Initializing;
+            state.is_opening = true;
         }
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
             let response = this.initialize(&message, &id).await;
             answer(&exchange, response);
+            let mut state = this.state.lock();
+            state.is_opening = false;
             if this.ended.is_cancelled() {
-                this.state.lock().streams.close();
+                state.streams.close();
             }
         });
         Received::Accepted
@@ -212,9 +217,10 @@ impl Session {
 
     /// Ends the session: its hold on a child, its stream. What is in flight or waits is told so first. Idempotent.
     pub(super) fn end(&self) {
-        self.ended.cancel();
         let (slot, waiting) = {
             let mut state = self.state.lock();
+            // Nobody who learns of it this way gets at the state before what waits has been taken out.
+            self.ended.cancel();
             (std::mem::take(&mut state.slot), state.waiting.take_all())
         };
         if let Slot::Live(lease) = &slot {
@@ -223,7 +229,7 @@ impl Session {
         waiting.iter().for_each(|parked| self.fail(parked, Failure::stopped(&self.server.name)));
         let mut state = self.state.lock();
         // The answer to an `initialize` that is in flight comes in a moment, and closes the stream then.
-        if !matches!(state.handshake, Handshake::Initializing) {
+        if !state.is_opening {
             state.streams.close();
         }
     }

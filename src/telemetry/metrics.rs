@@ -62,7 +62,8 @@ pub enum DropReason {
 }
 
 impl ExitReason {
-    fn label(self) -> &'static str {
+    /// The word for it, in metrics and in the admin API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
             Self::Finished => "finished",
@@ -306,7 +307,7 @@ impl ServerMetrics {
     pub fn exited(&self, reason: ExitReason) {
         self.metrics
             .exits
-            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.label() })
+            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.as_str() })
             .inc();
     }
 

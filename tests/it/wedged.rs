@@ -42,6 +42,10 @@ async fn a_child_that_answers_no_ping_any_more_is_replaced_and_its_session_goes_
         assert_eq!(client.unsolicited(), Vec::<Value>::new(), "the client knows of no ping");
         let counts = scene.counts().await;
         assert_eq!((counts.restarts(), counts.exits("crashed")), (1, 0));
+        let exited = scene.gateway.admin().send(Request::get("/workers/exited")).await.json();
+        let [exited] = exited.as_array().unwrap().as_slice() else { panic!("{exited}") };
+        assert_eq!((&exited["pid"], &exited["server"]), (&json!(before), &json!("subject")));
+        assert_eq!((&exited["state"], &exited["exit"]), (&json!("exited"), &json!("wedged")));
         client.close().await;
         scene.finish().await;
     }
