@@ -69,6 +69,9 @@ impl Default for ChildLimits {
             start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(10 * 60),
             harakiri: None,
+            ping_interval: Some(Duration::from_secs(60)),
+            // Long enough for a child that has been swapped out, on a machine that is busy with others.
+            ping_timeout: Duration::from_secs(30),
             stdin_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(3),
             max_line: 16 * MIB,
@@ -101,6 +104,7 @@ impl Server {
             sandbox: Sandbox::default(),
             pool: Pool::default(),
             restart: Restart::default(),
+            tools: BTreeMap::new(),
         }
     }
 }

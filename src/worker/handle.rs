@@ -11,14 +11,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
+use super::hints::Hints;
 use super::lease::{Lease, deliver};
 use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
+use super::pulse::Pulse;
 use super::queue::StdinQueue;
 use super::supervisor::Spec;
-use crate::config::{Isolation, Server};
+use crate::config::{Isolation, Resend, Server};
 use crate::process::{Origin, StderrTail};
 use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
 
@@ -67,6 +69,9 @@ pub(super) struct Shared {
     /// Why the child went, known before any call fails of it.
     pub(super) failure: OnceLock<Failure>,
     pub(super) pid: OnceLock<u32>,
+    pub(super) pulse: Mutex<Pulse>,
+    /// What its tools say of themselves, where that decides anything.
+    pub(super) hints: Mutex<Hints>,
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
@@ -94,6 +99,8 @@ impl Shared {
             exit: OnceLock::new(),
             failure: OnceLock::new(),
             pid: OnceLock::new(),
+            pulse: Mutex::new(Pulse::new(Instant::now())),
+            hints: Mutex::default(),
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
             born: Instant::now(),
@@ -124,6 +131,11 @@ impl Shared {
     /// Whether this is the first `notifications/initialized` for the child.
     pub(super) fn first_initialized(&self) -> bool {
         !self.initialized.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the child has heard `notifications/initialized`.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.initialized.load(Ordering::Acquire)
     }
 
     /// Whether the child has answered `initialize`: from then on its end is a crash, and no failed start.
@@ -192,7 +204,9 @@ impl Worker {
     pub(super) fn detach(&self, peer: PeerId) {
         let left = {
             let mut peers = self.0.peers.lock();
-            peers.remove(&peer);
+            if peers.remove(&peer).is_none() {
+                return;
+            }
             peers.len()
         };
         if left == 0 {
@@ -214,7 +228,7 @@ impl Worker {
 
     /// Whether the child has heard `notifications/initialized`.
     pub fn is_initialized(&self) -> bool {
-        self.0.initialized.load(Ordering::Acquire)
+        self.0.is_initialized()
     }
 
     /// Sessions on the child.
@@ -230,6 +244,11 @@ impl Worker {
     /// Calls that the child has answered, `initialize` left out.
     pub fn answered(&self) -> u64 {
         self.0.multiplexer.lock().answered()
+    }
+
+    /// Whether a call of a tool may be sent again, where `resend` says so; `None` if the tool is not known.
+    pub(super) fn may_resend(&self, resend: Resend, tool: &str) -> Option<bool> {
+        self.0.hints.lock().allow(resend, tool)
     }
 
     /// What its lists were like when they were last asked for.

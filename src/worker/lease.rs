@@ -10,6 +10,7 @@ use super::error::{Failure, Refused};
 use super::handle::{Shared, Worker};
 use super::multiplexer::{Ask, Outgoing, PeerId};
 use super::peer::Peer;
+use super::resend::Kept;
 use crate::jsonrpc::{Envelope, parse};
 use crate::stream::{Exchange, Limits, Outbox};
 use crate::telemetry::{Direction, DropReason};
@@ -37,14 +38,17 @@ impl Lease {
         &self.worker
     }
 
-    /// Sends a request; its answer goes to the exchange, whatever happens.
-    pub fn call(&self, ask: &Ask<'_>) -> Result<(), Refused> {
+    /// Sends a request; its answer goes to the exchange, whatever happens. With what is `kept`, the session is asked to
+    /// send it again after a crash.
+    pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
         match multiplexer.ask(self.peer, ask, Instant::now())? {
             Outgoing::Forward(frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
-                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())
+                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
+                kept.into_iter().for_each(|kept| multiplexer.keep_for_last(kept));
+                Ok(())
             }
             Outgoing::Local(answer) => {
                 drop(multiplexer);
@@ -53,6 +57,13 @@ impl Lease {
             }
             Outgoing::Wait => Ok(()),
         }
+    }
+
+    /// Sends a request that a child before this one crashed over. That happens to it once.
+    pub fn call_again(&self, ask: &Ask<'_>) -> Result<(), Refused> {
+        self.call(ask, None)?;
+        self.worker.shared().metrics.resent.inc();
+        Ok(())
     }
 
     /// Sends a notification of the client.
@@ -104,7 +115,7 @@ impl Lease {
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
         let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout };
-        if let Err(refused) = self.call(&ask) {
+        if let Err(refused) = self.call(&ask, None) {
             if refused == Refused::Ended {
                 // It ended before it could be spoken to: how, is known in a moment.
                 self.worker.ended().await;
@@ -117,6 +128,11 @@ impl Lease {
                 return Ok(item.message);
             }
         }
+    }
+
+    /// Takes the session off the child, whoever else still holds this: its calls fail now.
+    pub fn leave(&self) {
+        self.worker.detach(self.peer);
     }
 
     /// Whether nothing of this session is in flight, either way.
@@ -132,7 +148,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.worker.detach(self.peer);
+        self.leave();
         if self.exclusive {
             self.worker.stop();
         }

@@ -10,9 +10,10 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
 use super::handle::Shared;
+use super::hints::learn;
 use super::multiplexer::{Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
-use crate::jsonrpc::{Envelope, Frame, Framer, RawId, Splice, parse, splice, split_batch};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, RawId, Splice, parse, splice, split_batch};
 use crate::stream::{Exchange, Item, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason};
 
@@ -24,6 +25,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
     let mut framer = Framer::new(shared.server.limits.max_line);
     loop {
         framer.buffer.reserve(READ);
+        shared.pulse.lock().listen(Instant::now());
         let ended = match stdout.read_buf(&mut framer.buffer).await {
             Ok(read) => read == 0,
             Err(error) => {
@@ -31,6 +33,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
                 true
             }
         };
+        shared.pulse.lock().heard(Instant::now());
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             receive(&shared, frame).await;
         }
@@ -74,7 +77,11 @@ async fn receive_batch(shared: &Shared, line: &Bytes) {
 
 async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
+    if envelope.kind == Kind::Response {
+        shared.pulse.lock().answered(message, envelope);
+    }
     let incoming = shared.multiplexer.lock().receive(message.clone(), envelope, Instant::now(), timeout);
+    learn(shared, envelope, &incoming);
     match incoming {
         Incoming::Answer(call, message, waiting) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());

@@ -25,6 +25,7 @@ use sharing::{Level, Owners, Subscriptions, Waiting};
 
 use super::lists::Lists;
 use super::peer::InFlight;
+use super::resend::Kept;
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, one_line, splice};
 use crate::stream::Exchange;
 
@@ -45,7 +46,9 @@ pub(super) struct Call {
     subscribing: Option<String>,
     progress_token: Option<RawId>,
     /// Whether it asks for the first page of a list.
-    is_first_page: bool,
+    pub(super) is_first_page: bool,
+    /// What another child would need, should this one crash.
+    pub(super) kept: Option<Kept>,
     deadline: Instant,
     timeout: Duration,
 }
@@ -334,8 +337,15 @@ impl Multiplexer {
         let Some(call) = self.calls.get_mut(&number) else { return false };
         let next = call.subscribing.as_deref().and_then(|uri| self.subscriptions.next_waiting(uri));
         let Some(Waiting { peer, id, exchange }) = next else { return false };
-        let heir =
-            Call { peer, original: id, exchange, subscribing: call.subscribing.take(), progress_token: None, ..*call };
+        let heir = Call {
+            peer,
+            original: id,
+            exchange,
+            subscribing: call.subscribing.take(),
+            progress_token: None,
+            kept: None,
+            ..*call
+        };
         gone.calls.push(std::mem::replace(call, heir));
         true
     }

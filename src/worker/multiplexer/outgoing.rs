@@ -13,6 +13,7 @@ use super::{Ask, Call, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, one_line, splice};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
+use crate::worker::resend::Kept;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ impl Multiplexer {
     /// Registers a call and makes the frame for the child, or answers it here.
     pub(in crate::worker) fn ask(&mut self, peer: PeerId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
         let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
-        if self.is_closed {
+        // A session that has left may still be on its way out.
+        if self.is_closed || !self.peers.contains_key(&peer) {
             return Err(Refused::Ended);
         }
         let method = ask.envelope.method.as_deref().unwrap_or_default();
@@ -93,11 +95,25 @@ impl Multiplexer {
             subscribing,
             progress_token: token.and_then(RawId::new),
             is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
+            kept: None,
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
         self.total += 1;
         self.calls.insert(number, call);
+    }
+
+    /// Keeps what is needed to send the call again that was registered last.
+    pub(in crate::worker) fn keep_for_last(&mut self, kept: Kept) {
+        if let Some(mut last) = self.calls.last_entry() {
+            last.get_mut().kept = Some(kept);
+        }
+    }
+
+    /// A `ping` of the gateway's own: its number, and the frame. It is no call: it neither counts nor keeps anything busy.
+    pub(in crate::worker) fn ping(&mut self) -> (u64, Bytes) {
+        let frame = self.own_request("ping", &serde_json::json!({}));
+        (self.next - 1, frame)
     }
 
     /// What a request means for the others on the child.
