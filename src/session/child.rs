@@ -10,7 +10,9 @@ use super::handshake::{Done, Handshake};
 use super::session::Session;
 use crate::jsonrpc::{RawId, Splice, parse, splice};
 use crate::stream::Item;
-use crate::worker::{Applicant, Failure, Granted, InFlight, Lease, Lists, Peer, Route, Unsolicited, protocol_version};
+use crate::worker::{
+    Applicant, Failure, Granted, InFlight, Lease, Lists, Peer, Refused, Route, Unsolicited, protocol_version,
+};
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
 
@@ -88,6 +90,9 @@ impl Session {
             }
             if let Slot::Starting(starting) = &state.slot {
                 starting.clone()
+            } else if initialize.is_empty() {
+                // The start that this waited for has failed, and the client has to begin anew.
+                return Err(Failure::refused(Refused::Ended));
             } else {
                 // What is known of the lists goes with the child.
                 let lists = match &state.slot {
@@ -111,7 +116,7 @@ impl Session {
     }
 
     /// Gets a child in the place of the one `before`, if there was one.
-    fn start(&self, initialize: Bytes, before: Slot) -> watch::Receiver<Option<Outcome>> {
+    pub(super) fn start(&self, initialize: Bytes, before: Slot) -> watch::Receiver<Option<Outcome>> {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {

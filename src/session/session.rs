@@ -190,6 +190,10 @@ impl Session {
                 return Received::Accepted;
             }
             state.handshake = Handshake::Initializing;
+            // At once: what comes right behind it waits for this child.
+            if !self.ended.is_cancelled() {
+                state.slot = Slot::Starting(self.start(message.clone(), Slot::Empty));
+            }
             state.is_opening = true;
         }
         let exchange = Arc::clone(exchange);
@@ -217,21 +221,22 @@ impl Session {
 
     /// Ends the session: its hold on a child, its stream. What is in flight or waits is told so first. Idempotent.
     pub(super) fn end(&self) {
-        let (slot, waiting) = {
+        let slot = {
             let mut state = self.state.lock();
-            // Nobody who learns of it this way gets at the state before what waits has been taken out.
+            // In one go: whoever learns of the end gets at the state only when all have been told.
             self.ended.cancel();
-            (std::mem::take(&mut state.slot), state.waiting.take_all())
+            if let Slot::Live(lease) = &state.slot {
+                lease.leave();
+            }
+            let waiting = state.waiting.take_all();
+            waiting.iter().for_each(|parked| self.fail(parked, Failure::stopped(&self.server.name)));
+            // The answer to an `initialize` that is in flight comes in a moment, and closes the stream then.
+            if !state.is_opening {
+                state.streams.close();
+            }
+            std::mem::take(&mut state.slot)
         };
-        if let Slot::Live(lease) = &slot {
-            lease.leave();
-        }
-        waiting.iter().for_each(|parked| self.fail(parked, Failure::stopped(&self.server.name)));
-        let mut state = self.state.lock();
-        // The answer to an `initialize` that is in flight comes in a moment, and closes the stream then.
-        if !state.is_opening {
-            state.streams.close();
-        }
+        drop(slot);
     }
 
     /// Whether calls are in flight.

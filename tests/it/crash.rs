@@ -150,7 +150,8 @@ async fn a_child_that_closes_stdin_is_replaced() {
         }});
         let folder = tempfile::tempdir().unwrap();
         let first = folder.path().join("first");
-        let script = r#"if mkdir "$2" 2>&-; then read line; echo "$0"; read line; exec sleep 311 <&-; fi; exec "$1" echo"#;
+        let script =
+            r#"if mkdir "$2" 2>&-; then read line; echo "$0"; read line; exec sleep 311 <&-; fi; exec "$1" echo"#;
         let arguments = [answer.to_string(), fixture_path().display().to_string(), first.display().to_string()];
         let mut server = program("sh", &["-c", script, &arguments[0], &arguments[1], &arguments[2]]);
         server.sandbox.write.push(folder.path().to_owned());
