@@ -73,11 +73,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Says what holds for each server on this machine; 78 if one would not be started for what does not.
 fn enforced(config: &Config) -> ExitCode {
-    let (kernel, cgroups) = (Kernel::probe(), cgroup::available());
+    let (kernel, cgroups) = (Kernel::probe(), cgroup::support());
+    terminal::line(&format!("  cgroups      {cgroups}"));
     let mut code = ExitCode::SUCCESS;
     for server in config.servers.values() {
         let name = &server.name;
-        let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups);
+        let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups.keeps);
         terminal::line(&format!("  sandbox      {name}: {sandbox}"));
         terminal::line(&format!("  limits       {name}: {limits}"));
         for part in lacking {

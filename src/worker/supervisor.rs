@@ -97,7 +97,7 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
-    let failure = failure.or_else(|| child.ended_for().map(|excess| outgrown(&shared, excess)));
+    let failure = failure.or_else(|| child.ended_for(exit).map(|excess| outgrown(&shared, excess)));
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
