@@ -15,7 +15,7 @@ use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, admin_router, router};
 use crate::process::cgroup::Subtree;
-use crate::process::{Keeper, Neighbours, Record, RecordError};
+use crate::process::{Ceilings, Keeper, Neighbours, Record, RecordError};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -137,7 +137,10 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
         let stop_children = CancellationToken::new();
+        let ceilings = Ceilings::new(&config.tenants, &guardian);
+        tasks.spawn(ceilings.clone().watch(stop_children.clone()));
         let surroundings = Surroundings {
+            ceilings,
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
             spawning: Arc::new(Semaphore::new(config.spawn_concurrency)),

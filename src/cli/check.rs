@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::terminal;
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
 use crate::process::sandbox::Kernel;
-use crate::process::{Enforcement, cgroup, enforcement};
+use crate::process::{Enforcement, cgroup, enforcement, tenant_enforcement};
 
 /// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -87,6 +87,12 @@ fn enforced(config: &Config) -> ExitCode {
         }
         if is_refused {
             code = ExitCode::from(EX_CONFIG);
+        }
+    }
+    for (name, tenant) in &config.tenants {
+        if let Some(Enforcement { limits, lacking, .. }) = tenant_enforcement(tenant, cgroups.keeps) {
+            terminal::line(&format!("  limits       tenant {name}: {limits}"));
+            lacking.iter().for_each(|part| say(&format!("tenants.{name}: warning: is not enforced: {part}")));
         }
     }
     code

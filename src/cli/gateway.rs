@@ -67,6 +67,13 @@ fn prepare(config: &Config) -> Option<Subtree> {
             }
         }
     }
+    for (name, tenant) in &config.tenants {
+        let Some(Enforcement { limits, lacking, .. }) = process::tenant_enforcement(tenant, cgroups.keeps) else {
+            continue;
+        };
+        tracing::info!(tenant = %name, limits, "tenant configured");
+        lacking.iter().for_each(|part| tracing::warn!(tenant = %name, "is not enforced on this machine: {part}"));
+    }
     subtree
 }
 

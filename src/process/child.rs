@@ -24,8 +24,9 @@ use tokio::time::timeout;
 use super::cgroup::{Limits, Whose};
 use super::error::SpawnError;
 use super::folder::PrivateFolder;
-use super::guardian::{Guardian, Status, Ward};
+use super::guardian::{Guardian, Limiter, Status, Ward};
 use super::launch::Launch;
+use super::limits::ProcessLimits;
 use super::stage::{self, Fault, Order, Step};
 use super::watch::{Excess, Watch};
 use crate::config::Resources;
@@ -57,7 +58,6 @@ impl From<Signal> for rustix::process::Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     status: ExitStatus,
-    /// Whose limit on memory the kernel ended it for.
     memory: Option<Whose>,
 }
 
@@ -69,6 +69,11 @@ impl Exit {
     /// By SIGKILL.
     pub(super) fn killed() -> Self {
         Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
+    }
+
+    /// Whose limit on memory the kernel ended it for.
+    pub(super) fn out_of_memory(self) -> Option<Whose> {
+        self.memory
     }
 
     /// The exit code, if it ended by itself.
@@ -129,6 +134,7 @@ pub struct Child {
     pid: Pid,
     watch: Watch,
     resources: Resources,
+    process_limits: ProcessLimits,
     /// Goes with the child.
     _folder: Option<Arc<PrivateFolder>>,
 }
@@ -178,8 +184,8 @@ impl Child {
             // One that is quick has ended by now.
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
                 let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
-                let (resources, folder) = (launch.resources.clone(), launch.folder.clone());
-                Ok((Self { ward, pid, watch, resources, _folder: folder }, pipes))
+                let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
+                Ok((Self { ward, pid, watch, resources, process_limits, _folder: launch.folder.clone() }, pipes))
             }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
@@ -204,7 +210,18 @@ impl Child {
 
     /// The limit that the kernel ended it for, where it was that.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        exit.memory.and(self.resources.memory).map(|bytes| Excess::Memory(bytes as u64))
+        let limit = self.resources.memory.filter(|_| exit.memory == Some(Whose::Child))?;
+        Some(Excess::memory(limit as u64, None))
+    }
+
+    /// The limits of each of its processes.
+    pub(super) fn process_limits(&self) -> &ProcessLimits {
+        &self.process_limits
+    }
+
+    /// What changes those.
+    pub(super) fn limiter(&self) -> Limiter {
+        self.ward.limiter()
     }
 
     /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.

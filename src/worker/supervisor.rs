@@ -15,7 +15,9 @@ use super::error::Failure;
 use super::handle::{Shared, Worker};
 use super::reader::read_stdout;
 use crate::config::Server;
-use crate::process::{Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr};
+use crate::process::{
+    Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
+};
 use crate::telemetry::{ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -29,8 +31,10 @@ pub struct Spec {
     pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
-    /// Whose it is, for the log.
+    /// Whose it is.
     pub origin: Origin,
+    /// What it counts for.
+    pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Where it is counted.
@@ -49,9 +53,11 @@ pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
         let error = std::io::Error::other(error);
         Err(SpawnError::System { command: spec.server.command.clone(), error })
     })?;
+    let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
+    let charge = spec.ceilings.charge(&child, &spec.origin);
     let tasks = spec.tasks.clone();
-    let shared = Arc::new(Shared::new(spec));
+    let shared = Arc::new(Shared::new(spec, charge));
     shared.metrics.spawned.inc();
     shared.metrics.children.inc();
     let _ = shared.pid.set(child.pid());
@@ -97,7 +103,10 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
-    let failure = failure.or_else(|| child.ended_for(exit).map(|excess| outgrown(&shared, excess)));
+    let failure = failure.or_else(|| {
+        let excess = child.ended_for(exit).or_else(|| shared.charge.ended_for(exit));
+        excess.map(|excess| outgrown(&shared, &excess))
+    });
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
@@ -120,10 +129,10 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
                 return None;
             }
             () = shared.stop.cancelled() => return Some(Failure::stopped(&shared.server.name)),
-            excess = child.exceeded() => {
+            excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
                 // Not politely: it would take more meanwhile.
                 child.signal(Signal::Kill);
-                return Some(outgrown(shared, excess));
+                return Some(outgrown(shared, &excess));
             }
             _ = ticks.tick() => {
                 if let Some(failure) = expire(shared) {
@@ -135,7 +144,8 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
 }
 
 /// The child has used more than it may.
-fn outgrown(shared: &Shared, excess: Excess) -> Failure {
+fn outgrown(shared: &Shared, excess: &Excess) -> Failure {
+    shared.metrics.over_limit(excess.label());
     let failure = Failure::over_limit(&shared.server.name, excess);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
     tracing::warn!(%tenant, %server, %session, "child ended: it used {excess}");
@@ -206,6 +216,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
         (true, false, true) => ExitReason::Finished,
         (true, false, false) => ExitReason::Crashed,
     };
+    shared.charge.end();
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());

@@ -38,4 +38,5 @@ mod stdio_demo;
 mod stop;
 mod streamable;
 mod talk;
+mod tenant_limits;
 mod ugly;

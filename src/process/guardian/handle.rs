@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 use super::link::{Report, Request};
 use crate::config::TenantId;
 use crate::process::cgroup::{Controllers, Subtree};
+use crate::process::limits::ProcessLimits;
 use crate::process::tree::Tree;
 use crate::process::{Exit, Signal};
 
@@ -43,7 +44,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     children: HashMap<u64, Entry>,
-    /// At most three for each child: its launch, and each signal once.
+    /// At most four for each child: its launch, its limits, and each signal once.
     requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
@@ -143,6 +144,16 @@ impl Guardian {
         if !entry.sent.contains(&signal) {
             entry.sent.push(signal);
             table.requests.push_back(Request::Signal { id, signal });
+            drop(table);
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// A child is given limits once: when it becomes a tenant's.
+    fn limit(&self, id: u64, limits: ProcessLimits) {
+        let mut table = self.0.table.lock();
+        if table.children.contains_key(&id) {
+            table.requests.push_back(Request::Limit { id, limits });
             drop(table);
             self.0.wake.notify_one();
         }
@@ -308,6 +319,25 @@ impl Ward {
     /// Asks the guardian to signal its group.
     pub(in crate::process) fn signal(&self, signal: Signal) {
         self.guardian.signal(self.id, signal);
+    }
+
+    /// What sets the limits of each of its processes.
+    pub(in crate::process) fn limiter(&self) -> Limiter {
+        Limiter { guardian: self.guardian.clone(), id: self.id }
+    }
+}
+
+/// Sets the limits of each process of a child that runs already.
+#[derive(Debug)]
+pub(in crate::process) struct Limiter {
+    guardian: Guardian,
+    id: u64,
+}
+
+impl Limiter {
+    /// Asks the guardian to.
+    pub(in crate::process) fn set(&self, limits: ProcessLimits) {
+        self.guardian.limit(self.id, limits);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::net::UnixDatagram;
 
 use crate::process::Signal;
 use crate::process::cgroup::Whose;
+use crate::process::limits::ProcessLimits;
 
 /// Stages that wait for a child to become.
 pub(super) const READY: usize = 2;
@@ -29,6 +30,8 @@ pub(super) enum Request {
     Launch { id: u64, tenant: Option<String> },
     /// Keep the record in the file that comes with this.
     Record,
+    /// Set limits of each process of a child.
+    Limit { id: u64, limits: ProcessLimits },
     /// Send a signal to a child's group.
     Signal { id: u64, signal: Signal },
 }
@@ -37,7 +40,7 @@ impl Request {
     /// The child that it is about.
     pub(super) fn id(&self) -> Option<u64> {
         match self {
-            Self::Launch { id, .. } | Self::Signal { id, .. } => Some(*id),
+            Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
             Self::Record => None,
         }
     }

@@ -23,7 +23,7 @@ mod record;
 mod stages;
 
 pub use handle::{Census, Guardian};
-pub(super) use handle::{Status, Ward};
+pub(super) use handle::{Limiter, Status, Ward};
 pub use keeper::{Keeper, Neighbours};
 pub use nursery::run;
 pub use record::{Record, RecordError};

@@ -17,7 +17,7 @@ use super::record::Record;
 use super::stages::{Stage, Stages};
 use crate::process::Signal;
 use crate::process::cgroup::Cgroup;
-use crate::process::tree::own_children;
+use crate::process::tree::{Tree, own_children};
 
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
@@ -78,6 +78,12 @@ struct Leader {
 }
 
 impl Leader {
+    /// The leader, and what is below it.
+    fn processes(&self) -> Vec<Pid> {
+        let below = Tree::read().map(|tree| tree.below(self.pid)).unwrap_or_default();
+        std::iter::once(self.pid).chain(below.into_iter().filter_map(|seen| Pid::from_raw(seen.pid))).collect()
+    }
+
     /// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
     fn send(&self, signal: Signal) {
         // The possible errors are that nothing is left to signal, and that everything in the group has another user.
@@ -154,6 +160,11 @@ impl Nursery {
             Request::Record => {
                 self.record = with.and_then(|file| Record::new(file.into()).ok());
                 self.keep_record();
+            }
+            Request::Limit { id, limits } => {
+                if let Some(leader) = self.leaders.get(&id) {
+                    leader.processes().into_iter().for_each(|pid| limits.impose(pid));
+                }
             }
             Request::Signal { id, signal } => {
                 // One that is reaped is no longer here: its id may be another's.

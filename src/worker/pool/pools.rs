@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Pool;
 use crate::config::{Server, ServerName};
-use crate::process::Guardian;
+use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
 
 /// What all pools have in common.
@@ -19,6 +19,8 @@ use crate::telemetry::Metrics;
 pub struct Surroundings {
     /// What starts children.
     pub guardian: Guardian,
+    /// What the children of a tenant may use together.
+    pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Permits for children that are being started.
