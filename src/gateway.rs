@@ -14,7 +14,8 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, admin_router, router};
-use crate::process::{Keeper, Neighbours, Record, RecordError};
+use crate::process::cgroup::Subtree;
+use crate::process::{Ceilings, Keeper, Neighbours, Record, RecordError};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -68,12 +69,14 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// The process that a gateway runs in.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Host {
     /// The path of the binary `sluice`, which is executed again as the guardian.
     pub program: PathBuf,
     /// Who else has children in this process.
     pub neighbours: Neighbours,
+    /// Where children get cgroups, if anywhere.
+    pub cgroups: Option<Subtree>,
 }
 
 impl Host {
@@ -82,12 +85,18 @@ impl Host {
     /// # Errors
     /// The system does not know the path of the binary.
     pub fn alone() -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, neighbours: Neighbours::None })
+        Ok(Self { program: std::env::current_exe()?, neighbours: Neighbours::None, cgroups: None })
     }
 
     /// Another program with children of its own, such as a test.
     pub fn shared(program: PathBuf) -> Self {
-        Self { program, neighbours: Neighbours::Some }
+        Self { program, neighbours: Neighbours::Some, cgroups: None }
+    }
+
+    /// With cgroups for the children.
+    #[must_use]
+    pub fn with_cgroups(self, cgroups: Option<Subtree>) -> Self {
+        Self { cgroups, ..self }
     }
 }
 
@@ -117,18 +126,21 @@ impl Gateway {
             }
             None => None,
         };
-        let Host { program, neighbours } = host;
+        let Host { program, neighbours, cgroups } = host;
         let record = match &config.state_dir {
             Some(directory) => Some(Record::take_over(directory).await?),
             None => None,
         };
-        let (keeper, guardian) =
-            Keeper::start(program.clone(), neighbours).map_err(|error| StartError::Guardian { program, error })?;
+        let (keeper, guardian) = Keeper::start(program.clone(), neighbours, cgroups)
+            .map_err(|error| StartError::Guardian { program, error })?;
         let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
         let stop_children = CancellationToken::new();
+        let ceilings = Ceilings::new(&config.tenants, &guardian);
+        tasks.spawn(ceilings.clone().watch(stop_children.clone()));
         let surroundings = Surroundings {
+            ceilings,
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
             spawning: Arc::new(Semaphore::new(config.spawn_concurrency)),

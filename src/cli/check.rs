@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::terminal;
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
 use crate::process::sandbox::Kernel;
-use crate::process::{Enforcement, cgroup, enforcement};
+use crate::process::{Enforcement, cgroup, enforcement, tenant_enforcement};
 
 /// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -73,11 +73,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Says what holds for each server on this machine; 78 if one would not be started for what does not.
 fn enforced(config: &Config) -> ExitCode {
-    let (kernel, cgroups) = (Kernel::probe(), cgroup::available());
+    let (kernel, cgroups) = (Kernel::probe(), cgroup::support());
+    terminal::line(&format!("  cgroups      {cgroups}"));
     let mut code = ExitCode::SUCCESS;
     for server in config.servers.values() {
         let name = &server.name;
-        let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups);
+        let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups.keeps);
         terminal::line(&format!("  sandbox      {name}: {sandbox}"));
         terminal::line(&format!("  limits       {name}: {limits}"));
         for part in lacking {
@@ -86,6 +87,12 @@ fn enforced(config: &Config) -> ExitCode {
         }
         if is_refused {
             code = ExitCode::from(EX_CONFIG);
+        }
+    }
+    for (name, tenant) in &config.tenants {
+        if let Some(Enforcement { limits, lacking, .. }) = tenant_enforcement(tenant, cgroups.keeps) {
+            terminal::line(&format!("  limits       tenant {name}: {limits}"));
+            lacking.iter().for_each(|part| say(&format!("tenants.{name}: warning: is not enforced: {part}")));
         }
     }
     code

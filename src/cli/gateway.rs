@@ -7,8 +7,9 @@ use anyhow::Context as _;
 
 use crate::config::Config;
 use crate::gateway::{Gateway, Host};
+use crate::process::cgroup::Subtree;
 use crate::process::sandbox::Kernel;
-use crate::process::{self, Enforcement, cgroup};
+use crate::process::{self, Enforcement};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
 
@@ -23,13 +24,13 @@ pub(super) struct Addresses {
 /// Runs a gateway until a signal. `announce` is called once it listens.
 pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
     init_logs(&config.log);
-    prepare(&config);
+    let cgroups = prepare(&config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
     runtime.block_on(async {
         let shutdown = Shutdown::default();
         let signals = Signals::new().context("signals cannot be caught")?;
-        let host = Host::alone().context("the path of this program cannot be found out")?;
+        let host = Host::alone().context("the path of this program cannot be found out")?.with_cgroups(cgroups);
         let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
         let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
         tokio::spawn(signals.watch(shutdown));
@@ -39,15 +40,22 @@ pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::
     })
 }
 
-/// Clears up after a gateway that was killed, and says for each server what holds for it on this machine.
-fn prepare(config: &Config) {
+/// Clears up after a gateway that was killed, and says for each server what holds for it on this machine. Returns where
+/// children get cgroups.
+fn prepare(config: &Config) -> Option<Subtree> {
     process::sweep_folders(&std::env::temp_dir());
-    if let Err(error) = cgroup::prepare() {
-        tracing::warn!(%error, "the gateway's cgroup cannot be divided: limits are watched instead");
-    }
-    let (kernel, cgroups) = (Kernel::probe(), cgroup::available());
+    let subtree = Subtree::prepare().unwrap_or_else(|error| {
+        tracing::warn!(%error, "children get no cgroups");
+        None
+    });
+    let cgroups = subtree.as_ref().map(Subtree::support).unwrap_or_default();
+    tracing::info!(
+        path = subtree.as_ref().map(|subtree| tracing::field::display(subtree.path().display())),
+        "cgroups: {cgroups}"
+    );
+    let kernel = Kernel::probe();
     for server in config.servers.values() {
-        let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups);
+        let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups.keeps);
         let name = &server.name;
         tracing::info!(server = %name, sandbox, limits, "server configured");
         for part in lacking {
@@ -59,6 +67,14 @@ fn prepare(config: &Config) {
             }
         }
     }
+    for (name, tenant) in &config.tenants {
+        let Some(Enforcement { limits, lacking, .. }) = process::tenant_enforcement(tenant, cgroups.keeps) else {
+            continue;
+        };
+        tracing::info!(tenant = %name, limits, "tenant configured");
+        lacking.iter().for_each(|part| tracing::warn!(tenant = %name, "is not enforced on this machine: {part}"));
+    }
+    subtree
 }
 
 /// A host and port that a client on this machine can use.

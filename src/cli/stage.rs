@@ -1,5 +1,6 @@
 //! `sluice stage`, hidden: the process that becomes a server.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments.
@@ -7,9 +8,11 @@ use std::process::ExitCode;
 pub(super) struct Args {
     /// The process that started this one
     parent: i32,
+    /// The cgroup to enter
+    cgroup: Option<PathBuf>,
 }
 
 /// Becomes the server. Returns only where that failed.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    Ok(crate::process::stage(args.parent))
+    Ok(crate::process::stage(args.parent, args.cgroup.as_deref()))
 }

@@ -141,7 +141,7 @@ impl Config {
             spawn_concurrency: SPAWN_CONCURRENCY,
             sessions: Sessions::default(),
             auth: Auth::nobody(),
-            tenants: BTreeMap::from([(TenantId::fallback(), Tenant { servers: None, max_sessions: None })]),
+            tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
             default_server: only(&servers),
             state_dir: None,
             servers,

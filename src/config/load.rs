@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
-use super::model::{ChildLimits, Config, Log, LogFormat, Sandbox, Server, Sessions, Tenant};
-use super::names::{ServerName, TenantId};
+use super::model::{ChildLimits, Config, Log, LogFormat, Sandbox, Server, Sessions};
+use super::names::ServerName;
 use super::problem::{Problem, Problems};
 use super::section::{Reading, Section};
 use super::source::{KeyPath, Source};
-use super::{auth, http, sandbox, servers, suggest};
+use super::{auth, http, sandbox, servers, suggest, tenants};
 
 const MILLION: usize = 1_000_000;
 const FORMATS: [(&str, LogFormat); 3] =
@@ -54,7 +54,7 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let limits = servers::read_limits(root.section("limits"), &ChildLimits::default());
     let sandbox = sandbox::read(&mut root, &Sandbox::default());
     let servers = servers::read(root.sections("servers"), &limits, &sandbox);
-    let tenants = tenants(root.sections("tenants"), &servers);
+    let tenants = tenants::read(root.sections("tenants"), &servers);
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
     let state_dir = root.nonempty("state_dir").map(|text| reading.source.folder().join(text));
@@ -127,35 +127,6 @@ fn sessions(mut section: Section<'_>) -> Sessions {
     sessions
 }
 
-fn tenants(
-    sections: Vec<(String, Section<'_>)>,
-    servers: &BTreeMap<ServerName, Arc<Server>>,
-) -> BTreeMap<TenantId, Tenant> {
-    let mut tenants = BTreeMap::new();
-    for (name, mut section) in sections {
-        let path = section.path.key("servers");
-        let names = section.optional_strings("servers").map(|texts| {
-            let named = |(index, text): (usize, &String)| {
-                let found = servers.keys().find(|name| name.as_str() == text).cloned();
-                if found.is_none() {
-                    section.reading.problem(&path.index(index), no_server(text, servers));
-                }
-                found
-            };
-            texts.iter().enumerate().filter_map(named).collect()
-        });
-        let max_sessions = section.optional_count("max_sessions", 1..=MILLION);
-        match name.parse::<TenantId>() {
-            Ok(name) => {
-                tenants.insert(name, Tenant { servers: names, max_sessions });
-            }
-            Err(error) => section.reading.problem(&section.path, error.to_string()),
-        }
-        section.finish();
-    }
-    tenants
-}
-
 fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
     let Some(text) = root.string("default_server") else { return only(servers) };
     let found = servers.keys().find(|name| name.as_str() == text).cloned();
@@ -165,7 +136,8 @@ fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Ser
     found
 }
 
-fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
+/// What to say of a server that is not there.
+pub(super) fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
     let hint = suggest::nearest(text, servers.keys().map(ServerName::as_str));
     format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
 }

@@ -2,7 +2,7 @@
 //! file that is not gives all its problems at once, each with its place.
 //!
 //! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
-//! `[auth]`, `[auth.jwt]`, `[sandbox]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
+//! `[auth]`, `[auth.jwt]`, `[sandbox]`, `[tenants]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
 
 mod accounts;
 mod api_key;
@@ -25,6 +25,7 @@ mod section;
 mod servers;
 mod source;
 mod suggest;
+mod tenants;
 mod tools;
 mod units;
 

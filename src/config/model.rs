@@ -168,13 +168,17 @@ pub enum JwtKey {
     JwksUrl(String),
 }
 
-/// A tenant.
-#[derive(Debug, Clone)]
+/// A tenant. By default it may use every server, and has no limit of its own.
+#[derive(Debug, Clone, Default)]
 pub struct Tenant {
     /// Servers it may use; `None` means all.
     pub servers: Option<Vec<ServerName>>,
     /// Sessions of this tenant; `None` means no limit of its own.
     pub max_sessions: Option<usize>,
+    /// Children of this tenant; `None` means no limit of its own.
+    pub max_children: Option<usize>,
+    /// What they may use: memory, processors and processes all together, the rest each process.
+    pub limits: Resources,
 }
 
 /// Who may share a worker.

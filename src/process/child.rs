@@ -21,13 +21,15 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::cgroup::{self, Cgroup};
+use super::cgroup::{Limits, Whose};
 use super::error::SpawnError;
 use super::folder::PrivateFolder;
-use super::guardian::{Guardian, Status, Ward};
+use super::guardian::{Guardian, Limiter, Status, Ward};
 use super::launch::Launch;
+use super::limits::ProcessLimits;
 use super::stage::{self, Fault, Order, Step};
 use super::watch::{Excess, Watch};
+use crate::config::Resources;
 
 /// How long a child may take to become its program: executing it may wait for a disk.
 const START: Duration = Duration::from_secs(30);
@@ -54,31 +56,39 @@ impl From<Signal> for rustix::process::Signal {
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit(ExitStatus);
+pub struct Exit {
+    status: ExitStatus,
+    memory: Option<Whose>,
+}
 
 impl Exit {
-    pub(super) fn new(status: ExitStatus) -> Self {
-        Self(status)
+    pub(super) fn new(status: ExitStatus, memory: Option<Whose>) -> Self {
+        Self { status, memory }
     }
 
     /// By SIGKILL.
     pub(super) fn killed() -> Self {
-        Self(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()))
+        Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
+    }
+
+    /// Whose limit on memory the kernel ended it for.
+    pub(super) fn out_of_memory(self) -> Option<Whose> {
+        self.memory
     }
 
     /// The exit code, if it ended by itself.
     pub fn code(self) -> Option<i32> {
-        self.0.code()
+        self.status.code()
     }
 
     /// The signal that ended it.
     pub fn signal(self) -> Option<i32> {
-        self.0.signal()
+        self.status.signal()
     }
 
     /// Whether it ended by itself with exit code 0.
     pub fn is_success(self) -> bool {
-        self.0.success()
+        self.status.success()
     }
 }
 
@@ -123,8 +133,9 @@ pub struct Child {
     ward: Ward,
     pid: Pid,
     watch: Watch,
-    /// Goes with the child, as its folder does.
-    cgroup: Option<Arc<Cgroup>>,
+    resources: Resources,
+    process_limits: ProcessLimits,
+    /// Goes with the child.
     _folder: Option<Arc<PrivateFolder>>,
 }
 
@@ -141,6 +152,9 @@ impl Child {
             (NotStarted::Fault(Fault { step: Step::Sandbox, detail: why, .. }), _) => {
                 SpawnError::Sandbox { command: launch.command.clone(), why }
             }
+            (NotStarted::Fault(fault @ Fault { step: Step::Cgroup, .. }), _) => {
+                SpawnError::NoCgroup(fault.into_error())
+            }
             (NotStarted::Fault(fault), _) => system(fault.into_error()),
             (NotStarted::System(error), _) => system(error),
         })
@@ -149,16 +163,19 @@ impl Child {
     async fn start(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
         let _turn = guardian.turn().await?;
         let (pipes, theirs) = Pipes::new()?;
-        let (socket, stage) = std::os::unix::net::UnixStream::pair()?;
-        let order = encode(launch)?;
-        socket.set_nonblocking(true)?;
-        let mut socket = UnixStream::from_std(socket)?;
-        let ward = guardian.launch(stage.into())?;
-        // A stage that takes no order says why, or is not there: both are seen below.
-        let _ = send(&mut socket, order.expose_secret(), &theirs).await;
-        drop(theirs);
+        let kept = guardian.controllers();
+        let order = encode(launch, Limits::of(&launch.resources, kept))?;
+        let mut ward = guardian.launch(launch.tenant.as_ref())?;
         let mut answer = Vec::new();
-        let _ = socket.take(MAX_FAULT).read_to_end(&mut answer).await;
+        if let Some(socket) = ward.socket().await {
+            let socket = std::os::unix::net::UnixStream::from(socket);
+            socket.set_nonblocking(true)?;
+            let mut socket = UnixStream::from_std(socket)?;
+            // A stage that takes no order says why, or is not there: both are seen below.
+            let _ = send(&mut socket, order.expose_secret(), &theirs).await;
+            drop(theirs);
+            let _ = socket.take(MAX_FAULT).read_to_end(&mut answer).await;
+        }
         let fault = answer.strip_prefix(&[stage::READY]).unwrap_or(&answer);
         if !fault.is_empty() {
             return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
@@ -166,10 +183,9 @@ impl Child {
         match ward.started().await {
             // One that is quick has ended by now.
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
-                let kept = launch.cgroup.as_ref().map(|_| cgroup::available()).unwrap_or_default();
                 let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
-                let (cgroup, folder) = (launch.cgroup.clone(), launch.folder.clone());
-                Ok((Self { ward, pid, watch, cgroup, _folder: folder }, pipes))
+                let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
+                Ok((Self { ward, pid, watch, resources, process_limits, _folder: launch.folder.clone() }, pipes))
             }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
@@ -192,9 +208,20 @@ impl Child {
         self.watch.exceeded().await
     }
 
-    /// The limit that the kernel ended it for, where it was that. Asked once it has ended.
-    pub fn ended_for(&self) -> Option<Excess> {
-        self.cgroup.as_ref()?.out_of_memory().map(Excess::Memory)
+    /// The limit that the kernel ended it for, where it was that.
+    pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
+        let limit = self.resources.memory.filter(|_| exit.memory == Some(Whose::Child))?;
+        Some(Excess::memory(limit as u64, None))
+    }
+
+    /// The limits of each of its processes.
+    pub(super) fn process_limits(&self) -> &ProcessLimits {
+        &self.process_limits
+    }
+
+    /// What changes those.
+    pub(super) fn limiter(&self) -> Limiter {
+        self.ward.limiter()
     }
 
     /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.
@@ -222,13 +249,14 @@ impl From<rustix::io::Errno> for NotStarted {
 }
 
 /// The order for a stage, with its length before it.
-fn encode(launch: &Launch) -> io::Result<SecretSlice<u8>> {
+fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>> {
     let order = Order {
         program: Cow::Borrowed(&launch.program),
         args: Cow::Borrowed(&launch.args),
         env: launch.env.iter().map(|(key, value)| (key.into(), value.expose_secret().into())).collect(),
         cwd: launch.cwd.as_deref().map(Cow::Borrowed),
         policy: Cow::Borrowed(&launch.policy),
+        cgroup,
     };
     let mut bytes = vec![0; size_of::<u32>()];
     serde_json::to_writer(&mut bytes, &order)?;

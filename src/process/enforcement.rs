@@ -3,7 +3,9 @@
 
 use super::cgroup::Controllers;
 use super::sandbox::Kernel;
-use crate::config::{Allowance, Sandbox, SandboxMode, Server, show_bytes, show_duration};
+use crate::config::{Allowance, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
+
+const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
 /// What holds for a server, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +27,24 @@ pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enf
     let is_refused = sandbox.required && !parts.is_empty();
     let mut lacking = parts;
     if server.limits.resources.millicores.is_some() && !cgroups.cpu {
-        lacking.push("limits.cpu, which needs a cgroup that is delegated to the gateway".to_owned());
+        lacking.push(NO_CPU.to_owned());
     }
     Enforcement { sandbox: describe(sandbox, kernel), limits: limits(server, cgroups), lacking, is_refused }
+}
+
+/// What holds for the limits of a tenant; none where it has none.
+pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enforcement> {
+    let parts = parts(&tenant.limits, cgroups);
+    let children = tenant.max_children.map(|count| format!("{count} children"));
+    let parts: Vec<_> = children.into_iter().chain(parts).collect();
+    let is_lacking = tenant.limits.millicores.is_some() && !cgroups.cpu;
+    let lacking = is_lacking.then(|| NO_CPU.to_owned()).into_iter().collect();
+    (!parts.is_empty()).then(|| Enforcement {
+        sandbox: String::new(),
+        limits: parts.join(", "),
+        lacking,
+        is_refused: false,
+    })
 }
 
 fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
@@ -56,7 +73,12 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
 }
 
 fn limits(server: &Server, cgroups: Controllers) -> String {
-    let limits = &server.limits.resources;
+    let mut parts = parts(&server.limits.resources, cgroups);
+    parts.push("no core files".to_owned());
+    parts.join(", ")
+}
+
+fn parts(limits: &Resources, cgroups: Controllers) -> Vec<String> {
     let by = |cgroup| if cgroup { "by its cgroup" } else { "watched" };
     let mut parts = Vec::new();
     if let Some(memory) = limits.memory {
@@ -78,8 +100,7 @@ fn limits(server: &Server, cgroups: Controllers) -> String {
     if let Some(size) = limits.file_size {
         parts.push(format!("files up to {}", show_bytes(size)));
     }
-    parts.push("no core files".to_owned());
-    parts.join(", ")
+    parts
 }
 
 #[cfg(test)]
@@ -105,6 +126,18 @@ mod tests {
             (with.limits.as_str(), with.lacking.len()),
             ("memory 64MiB (by its cgroup), 1.5 processors (by its cgroup), no core files", 0)
         );
+    }
+
+    #[test]
+    fn the_limits_of_a_tenant_are_said_too() {
+        let mut tenant = Tenant::default();
+        assert_eq!(tenant_enforcement(&tenant, Controllers::default()), None);
+        tenant.max_children = Some(3);
+        tenant.limits.memory = Some(64 << 20);
+        tenant.limits.millicores = Some(500);
+        let said = tenant_enforcement(&tenant, Controllers::default()).unwrap();
+        assert_eq!(said.limits, "3 children, memory 64MiB (watched), 0.5 processors (NOT enforced)");
+        assert_eq!(said.lacking.len(), 1);
     }
 
     #[test]

@@ -29,8 +29,8 @@ pub enum SpawnError {
         "no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)"
     )]
     NoFolder(io::Error),
-    /// The cgroup could not be made.
-    #[error("no cgroup could be made for it: {0}; see that the gateway's cgroup is delegated to it")]
+    /// Its cgroup could not be made, entered or given its limits.
+    #[error("its cgroup cannot keep its limits: {0}; see that the gateway's cgroup is delegated to it")]
     NoCgroup(io::Error),
     /// The sandbox could not be put in force.
     #[error("the command \"{command}\" was not started: {why}")]

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-use super::cgroup::Cgroup;
 use super::error::SpawnError;
 use super::folder::PrivateFolder;
 use super::sandbox::Policy;
-use crate::config::{Resources, SandboxMode, Server};
+use crate::config::{Resources, SandboxMode, Server, TenantId};
 
 /// A program with all that it is given. Its environment is this and nothing else.
 #[derive(Debug, Clone, Default)]
@@ -28,8 +27,8 @@ pub struct Launch {
     pub policy: Policy,
     /// Its private temporary folder, for as long as anybody holds this.
     pub folder: Option<Arc<PrivateFolder>>,
-    /// Its cgroup, likewise.
-    pub cgroup: Option<Arc<Cgroup>>,
+    /// The tenant that it is started for, if for one.
+    pub tenant: Option<TenantId>,
     /// What it may use of the machine.
     pub resources: Resources,
 }
@@ -51,7 +50,7 @@ impl Launch {
             cwd: server.cwd.clone(),
             policy: Policy::default(),
             folder: None,
-            cgroup: None,
+            tenant: None,
             resources: server.limits.resources.clone(),
             program,
         };
@@ -60,8 +59,6 @@ impl Launch {
         }
         let folder = launch.folder.as_ref().map(|folder| folder.path());
         launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder);
-        launch.cgroup = Cgroup::make(&launch.resources).map_err(SpawnError::NoCgroup)?.map(Arc::new);
-        launch.policy.cgroup = launch.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned());
         Ok(launch)
     }
 

@@ -3,10 +3,13 @@
 
 use std::io;
 
-use rustix::process::{Resource as Kind, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource as Kind, Rlimit, getrlimit, prlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Resources;
+
+/// Seconds of processor time from SIGXCPU to SIGKILL.
+const GRACE: u64 = 2;
 
 /// Limits of a process. `None` leaves that of the gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,31 @@ impl From<&Resources> for ProcessLimits {
 }
 
 impl ProcessLimits {
+    /// With those of `resources`, where they are lower.
+    pub(super) fn lowered(&self, resources: &Resources) -> Self {
+        let other = Self::from(resources);
+        let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        Self {
+            open_files: least(self.open_files, other.open_files),
+            file_size: least(self.file_size, other.file_size),
+            cpu_time: least(self.cpu_time, other.cpu_time),
+        }
+    }
+
+    /// Sets them for another process, which goes on. What the system refuses stays as it is.
+    pub(super) fn impose(&self, pid: Pid) {
+        let extra = self.cpu_time.map(|seconds| seconds.saturating_add(GRACE));
+        for (kind, soft, hard) in [
+            (Kind::Nofile, self.open_files, self.open_files),
+            (Kind::Fsize, self.file_size, self.file_size),
+            (Kind::Cpu, self.cpu_time, extra),
+        ] {
+            if soft.is_some() {
+                let _ = prlimit(Some(pid), kind, Rlimit { current: soft, maximum: hard });
+            }
+        }
+    }
+
     /// Sets them, for this process and all that it starts; and that none writes a core file.
     ///
     /// # Errors
@@ -43,7 +71,7 @@ impl ProcessLimits {
         }
         match self.cpu_time {
             // SIGXCPU, which may be caught to say something, and SIGKILL a little later.
-            Some(seconds) => set(Kind::Cpu, seconds, seconds.saturating_add(2)),
+            Some(seconds) => set(Kind::Cpu, seconds, seconds.saturating_add(GRACE)),
             None => Ok(()),
         }
     }

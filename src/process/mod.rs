@@ -1,5 +1,6 @@
 //! Children as processes: started with nothing but what is configured, read line by line, and ended as a whole group.
 
+mod ceilings;
 pub mod cgroup;
 mod child;
 mod enforcement;
@@ -15,8 +16,9 @@ mod stderr;
 mod tree;
 mod watch;
 
+pub use ceilings::{Ceilings, Charge, Full, Place};
 pub use child::{Child, Exit, Pipes, Signal};
-pub use enforcement::{Enforcement, enforcement};
+pub use enforcement::{Enforcement, enforcement, tenant_enforcement};
 pub use error::SpawnError;
 pub use folder::{PrivateFolder, sweep as sweep_folders};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};

@@ -20,6 +20,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
+use super::cgroup;
 use super::sandbox::{self, Policy};
 
 /// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
@@ -42,6 +43,9 @@ pub(super) struct Order<'a> {
     pub(super) cwd: Option<Cow<'a, Path>>,
     /// What it is to be kept from.
     pub(super) policy: Cow<'a, Policy>,
+    /// What its cgroup is to keep. Without one, the program is not executed then.
+    #[serde(default)]
+    pub(super) cgroup: Option<cgroup::Limits>,
 }
 
 /// A step on the way to the program.
@@ -52,6 +56,8 @@ pub(super) enum Step {
     Order,
     /// Binding the child to the guardian's life, and its descendants to its own.
     Bind,
+    /// Giving its cgroup limits.
+    Cgroup,
     /// Taking the three streams.
     Streams,
     /// Changing to the working directory.
@@ -84,14 +90,14 @@ impl Fault {
     }
 }
 
-/// Becomes the program that is ordered on stdin. `parent` is the process that started this one. Returns only where
-/// that failed.
+/// Becomes the program that is ordered on stdin. `parent` is the process that started this one, `cgroup` the cgroup that
+/// it has made for it. Returns only where that failed.
 #[must_use]
-pub fn run(parent: i32) -> ExitCode {
+pub fn run(parent: i32, cgroup: Option<&Path>) -> ExitCode {
     // Away from descriptor 0, which is to be the program's stdin; and closed by the exec.
     let Ok(socket) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return ExitCode::FAILURE };
     let mut socket = UnixStream::from(socket);
-    let Err(fault) = become_program(&mut socket, parent);
+    let Err(fault) = become_program(&mut socket, parent, cgroup);
     // If the gateway is gone there is nobody to tell.
     if let Ok(fault) = serde_json::to_vec(&fault) {
         let _ = socket.write_all(&fault);
@@ -101,9 +107,18 @@ pub fn run(parent: i32) -> ExitCode {
 
 /// The steps, in their order. What restricts the child belongs right before the exec: the steps before it need what
 /// it may not.
-fn become_program(socket: &mut UnixStream, parent: i32) -> Result<std::convert::Infallible, Fault> {
+fn become_program(
+    socket: &mut UnixStream,
+    parent: i32,
+    cgroup: Option<&Path>,
+) -> Result<std::convert::Infallible, Fault> {
     bind(parent).map_err(Fault::at(Step::Bind))?;
+    // This can take its time. It is over, mostly, when there is an order.
+    let entered = enter(cgroup);
     let (order, streams) = receive(socket).map_err(Fault::at(Step::Order))?;
+    if let Some(limits) = &order.cgroup {
+        entered.and_then(|path| cgroup::limit(path, limits)).map_err(Fault::at(Step::Cgroup))?;
+    }
     take(streams).map_err(Fault::at(Step::Streams))?;
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;
@@ -121,6 +136,15 @@ fn become_program(socket: &mut UnixStream, parent: i32) -> Result<std::convert::
     }
     socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
     Err(Fault::at(Step::Exec)(command.exec()))
+}
+
+/// Where nothing but the end of a child depends on it, a cgroup that refuses is no reason not to start: the guardian
+/// finds what the child has started in other ways.
+fn enter(cgroup: Option<&Path>) -> io::Result<&Path> {
+    let path = cgroup.ok_or_else(|| io::Error::other("there is none"))?;
+    cgroup::enter(path)?;
+    cgroup::end_together(path);
+    Ok(path)
 }
 
 /// The child dies with its parent, whose only thread forked it; and what its descendants leave behind when they fork

@@ -20,7 +20,7 @@ const MAX_TAIL_LINE: usize = 512;
 /// Lines that are logged in a second.
 const LINES_A_SECOND: u32 = 200;
 
-/// Whose child it is, for log lines. A spare is nobody's until it is adopted. Cheap to clone: all clones are one.
+/// Whose child it is, for log lines. A spare is nobody's until it is adopted, and one that all share stays so. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The configured server.
@@ -50,11 +50,6 @@ impl Origin {
     /// It is this session's from now on.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         *self.owner.lock() = Owner { tenant: Some(tenant.clone()), session: session.into() };
-    }
-
-    /// It is everybody's from now on.
-    pub fn adopt_all(&self) {
-        *self.owner.lock() = Owner { tenant: None, session: "-".into() };
     }
 
     /// The tenant that it runs for, if for one.

@@ -1,7 +1,7 @@
 //! Who is below whom, as `/proc` tells it. What is read may be old by the time it is used: only a process's own parent
 //! may act on it, because nobody else can reap the process and so free its id.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::{fs, io};
 
 use rustix::process::Pid;
@@ -64,6 +64,15 @@ impl Tree {
             found.then(|| (pid, self.0.get(&pid).map_or(0, |process| process.threads)))
         };
         self.running().filter_map(is_below)
+    }
+
+    /// All that run as one of these leaders or below one, each with its leader and the number of its threads.
+    pub(super) fn below_each(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
+        let leaders: HashSet<i32> = leaders.iter().copied().collect();
+        self.running().filter_map(move |(pid, ancestors)| {
+            let leader = std::iter::once(pid).chain(ancestors).find(|pid| leaders.contains(pid))?;
+            Some((pid, leader, self.0.get(&pid).map_or(0, |process| process.threads)))
+        })
     }
 
     /// All that run below `pid`.
@@ -133,6 +142,10 @@ mod tests {
         assert!(tree.threads_below(own).any(|(pid, threads)| pid == own && threads > 0));
         assert!(tree.threads_below(parent).any(|(pid, _)| pid == own));
         assert!(tree.threads_below(own).all(|(pid, _)| pid != parent));
+        assert!(
+            tree.below_each(&[own, parent]).any(|(pid, leader, threads)| (pid, leader) == (own, own) && threads > 0)
+        );
+        assert!(tree.below_each(&[parent]).any(|(pid, leader, _)| (pid, leader) == (own, parent)));
     }
 
     #[test]

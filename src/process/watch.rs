@@ -1,6 +1,7 @@
 //! Watches what a child and all below it use, where no cgroup does. Invariant: a child that outgrows its limits is found
 //! within two looks; how much it can take in between is up to the machine.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::tree::Tree;
-use crate::config::{Resources, show_bytes};
+use crate::config::{Resources, TenantId, show_bytes};
 
 /// How often a child is looked at.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// How old a list of all processes may be: all children that are watched share one.
 const FRESH: Duration = Duration::from_millis(200);
 
@@ -28,23 +29,84 @@ pub(super) struct Watch {
 }
 
 /// A limit that was exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Excess {
-    /// More memory than this many bytes.
-    Memory(u64),
-    /// More processes and threads than this.
-    Processes(u64),
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excess {
+    what: What,
+    limit: u64,
+    /// Whose limit it is, where it is for all children of a tenant together.
+    tenant: Option<TenantId>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Memory,
+    Processes,
+}
+
+impl Excess {
+    /// More memory than `limit` bytes; of all children of a tenant, if one is named.
+    pub(super) fn memory(limit: u64, tenant: Option<TenantId>) -> Self {
+        Self { what: What::Memory, limit, tenant }
+    }
+
+    /// More processes and threads than `limit`.
+    pub(super) fn processes(limit: u64, tenant: Option<TenantId>) -> Self {
+        Self { what: What::Processes, limit, tenant }
+    }
+
+    /// Which limit it is, in a word of a closed set.
+    pub fn label(&self) -> &'static str {
+        match (self.what, &self.tenant) {
+            (What::Memory, None) => "memory",
+            (What::Processes, None) => "processes",
+            (What::Memory, Some(_)) => "tenant_memory",
+            (What::Processes, Some(_)) => "tenant_processes",
+        }
+    }
+}
+
+/// Goes on from "it used".
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory(limit) => {
-                let limit = show_bytes(usize::try_from(*limit).unwrap_or(usize::MAX));
-                write!(f, "more memory than {limit} (limits.memory)")
+        let (what, key) = match self.what {
+            What::Memory => {
+                let limit = show_bytes(usize::try_from(self.limit).unwrap_or(usize::MAX));
+                (format!("more memory than {limit}"), "memory")
             }
-            Self::Processes(limit) => write!(f, "more processes and threads than {limit} (limits.processes)"),
+            What::Processes => (format!("more processes and threads than {}", self.limit), "processes"),
+        };
+        match &self.tenant {
+            None => write!(f, "{what} (limits.{key})"),
+            Some(tenant) => {
+                write!(
+                    f,
+                    "the most of all servers of the tenant, which used {what} together (tenants.{tenant}.limits.{key})"
+                )
+            }
         }
+    }
+}
+
+/// What a child and all below it use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Usage {
+    /// Bytes.
+    pub(super) memory: u64,
+    /// Processes and threads.
+    pub(super) processes: u64,
+}
+
+impl Usage {
+    /// What each of these children uses.
+    pub(super) fn of(leaders: &[i32], tree: &Tree) -> HashMap<i32, Self> {
+        let mut used: HashMap<i32, Self> = leaders.iter().map(|leader| (*leader, Self::default())).collect();
+        for (pid, leader, threads) in tree.below_each(leaders) {
+            if let Some(usage) = used.get_mut(&leader) {
+                usage.processes += threads;
+                usage.memory += memory_of(pid).unwrap_or_default();
+            }
+        }
+        used
     }
 }
 
@@ -77,16 +139,16 @@ impl Watch {
         let members: Vec<(i32, u64)> = tree.threads_below(self.leader).collect();
         let threads = members.iter().map(|(_, threads)| threads).sum::<u64>();
         if let Some(limit) = self.processes.filter(|limit| threads > *limit) {
-            return Some(Excess::Processes(limit));
+            return Some(Excess::processes(limit, None));
         }
         let limit = self.memory?;
         let used: u64 = members.iter().filter_map(|(pid, _)| memory_of(*pid)).sum();
-        (used > limit).then_some(Excess::Memory(limit))
+        (used > limit).then_some(Excess::memory(limit, None))
     }
 }
 
 /// A list of all processes that is fresh enough. Who comes while one is made waits for it, and takes the same.
-fn recent() -> Option<Arc<Tree>> {
+pub(super) fn recent() -> Option<Arc<Tree>> {
     let mut last = LAST.lock();
     if let Some((read, tree)) = &*last
         && read.elapsed() < FRESH
@@ -123,8 +185,8 @@ mod tests {
             Watch::new(own, &limits, Controllers::default())
         };
         assert_eq!(watch(Some(1 << 40), Some(1 << 22)).look(), None);
-        assert_eq!(watch(Some(4096), None).look(), Some(Excess::Memory(4096)));
-        assert_eq!(watch(None, Some(0)).look(), Some(Excess::Processes(0)));
+        assert_eq!(watch(Some(4096), None).look(), Some(Excess::memory(4096, None)));
+        assert_eq!(watch(None, Some(0)).look(), Some(Excess::processes(0, None)));
         let kept = Controllers { memory: true, pids: true, cpu: false };
         let limits = Resources { memory: Some(1), processes: Some(1), ..Resources::default() };
         assert_eq!(Watch::new(own, &limits, kept).look(), None);

@@ -132,6 +132,12 @@ struct StateLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    server: Arc<str>,
+    limit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StatusLabels {
     status: u16,
 }
@@ -146,6 +152,7 @@ pub struct Metrics {
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
     resent: Family<ServerLabels, Counter>,
+    over_limit: Family<LimitLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
@@ -208,6 +215,11 @@ impl Default for Metrics {
                 "Children started in the place of an ended one"
             ),
             resent: register!(Family::default(), "calls_resent", "Calls sent again after a crash"),
+            over_limit: register!(
+                Family::default(),
+                "children_over_limit",
+                "Children ended because they used more than they may, by limit"
+            ),
             workers: register!(Family::default(), "workers", "Children by state"),
             pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
             spares: register!(Family::default(), "spare_children", "Children that wait for a session"),
@@ -309,6 +321,11 @@ impl ServerMetrics {
             .exits
             .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.as_str() })
             .inc();
+    }
+
+    /// Counts a child that was ended for a limit on what it uses. `limit` comes from a fixed set of words.
+    pub fn over_limit(&self, limit: &'static str) {
+        self.metrics.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
     /// Records how long a request took.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::config::ServerName;
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
-use crate::process::{Excess, Exit, SpawnError};
+use crate::process::{Excess, Exit, Full, SpawnError};
 
 /// Why a worker does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +91,7 @@ impl Failure {
     }
 
     /// The child was ended because it used more of the machine than it may.
-    pub fn over_limit(server: &ServerName, excess: Excess) -> Self {
+    pub fn over_limit(server: &ServerName, excess: &Excess) -> Self {
         let text = format!("the server \"{server}\" was ended: it used {excess}");
         Self::new(Code::ServerUnavailable, "server_over_limit", text)
     }
@@ -133,6 +133,16 @@ impl Failure {
             retryable: true,
             retry_after: Some(Duration::from_secs(1)),
             ..Self::new(Code::Overloaded, "pool_full", text)
+        }
+    }
+
+    /// No child could be had in time, because the tenant is at its ceiling.
+    pub fn tenant_full(server: &ServerName, full: &Full) -> Self {
+        let text = format!("the server \"{server}\" was not started: {full}; end a session, or try again in a moment");
+        Self {
+            retryable: true,
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(Code::Overloaded, "tenant_full", text)
         }
     }
 

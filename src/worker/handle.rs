@@ -20,8 +20,8 @@ use super::peer::Peer;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
 use super::supervisor::Spec;
-use crate::config::{Isolation, Resend, Server};
-use crate::process::{Origin, StderrTail};
+use crate::config::{Isolation, Resend, Server, TenantId};
+use crate::process::{Charge, Origin, Place, StderrTail};
 use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
 
 /// Where a worker is in its life.
@@ -56,6 +56,7 @@ impl Phase {
 pub(super) struct Shared {
     pub(super) server: Arc<Server>,
     pub(super) origin: Origin,
+    pub(super) charge: Charge,
     pub(super) multiplexer: Mutex<Multiplexer>,
     pub(super) metrics: ServerMetrics,
     pub(super) slow_client_timeout: Duration,
@@ -85,7 +86,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(spec: Spec) -> Self {
+    pub(super) fn new(spec: Spec, charge: Charge) -> Self {
         let limits = &spec.server.limits;
         let is_shared = spec.server.isolation != Isolation::Session;
         Self {
@@ -110,6 +111,7 @@ impl Shared {
             initialized: AtomicBool::new(false),
             server: spec.server,
             origin: spec.origin,
+            charge,
             metrics: spec.metrics,
             slow_client_timeout: spec.slow_client_timeout,
         }
@@ -191,6 +193,11 @@ impl Worker {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.0
+    }
+
+    /// The child is a tenant's, and a session's, from now on, under this place of the tenant.
+    pub(super) fn adopt(&self, tenant: &TenantId, session: &str, place: Place) {
+        self.0.charge.adopt(tenant, session, place);
     }
 
     pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {

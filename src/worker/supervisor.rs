@@ -17,7 +17,9 @@ use super::pulse::Beat;
 use super::reader::read_stdout;
 use super::resend::rescue;
 use crate::config::Server;
-use crate::process::{Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr};
+use crate::process::{
+    Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
+};
 use crate::telemetry::{ExitReason, ServerMetrics};
 
 /// How often time-outs are looked for.
@@ -31,8 +33,10 @@ pub struct Spec {
     pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
-    /// Whose it is, for the log.
+    /// Whose it is.
     pub origin: Origin,
+    /// What it counts for.
+    pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Where it is counted.
@@ -51,9 +55,11 @@ pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
         let error = std::io::Error::other(error);
         Err(SpawnError::System { command: spec.server.command.clone(), error })
     })?;
+    let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
+    let charge = spec.ceilings.charge(&child, &spec.origin);
     let tasks = spec.tasks.clone();
-    let shared = Arc::new(Shared::new(spec));
+    let shared = Arc::new(Shared::new(spec, charge));
     shared.metrics.spawned.inc();
     shared.metrics.children.inc();
     let _ = shared.pid.set(child.pid());
@@ -99,7 +105,10 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
-    let failure = failure.or_else(|| child.ended_for().map(|excess| outgrown(&shared, excess)));
+    let failure = failure.or_else(|| {
+        let excess = child.ended_for(exit).or_else(|| shared.charge.ended_for(exit));
+        excess.map(|excess| outgrown(&shared, &excess))
+    });
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
@@ -122,10 +131,10 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
                 return None;
             }
             () = shared.stop.cancelled() => return Some(Failure::stopped(&shared.server.name)),
-            excess = child.exceeded() => {
+            excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
                 // Not politely: it would take more meanwhile.
                 child.signal(Signal::Kill);
-                return Some(outgrown(shared, excess));
+                return Some(outgrown(shared, &excess));
             }
             _ = ticks.tick() => {
                 if let Some(failure) = expire(shared) {
@@ -142,7 +151,8 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
 }
 
 /// The child has used more than it may.
-fn outgrown(shared: &Shared, excess: Excess) -> Failure {
+fn outgrown(shared: &Shared, excess: &Excess) -> Failure {
+    shared.metrics.over_limit(excess.label());
     let failure = Failure::over_limit(&shared.server.name, excess);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
     tracing::warn!(%tenant, %server, %session, "child ended: it used {excess}");
@@ -250,6 +260,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     };
     // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
     let crashed = started && !asked_to && failure.is_none();
+    shared.charge.end();
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());

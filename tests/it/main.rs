@@ -40,6 +40,7 @@ mod stdio_demo;
 mod stop;
 mod streamable;
 mod talk;
+mod tenant_limits;
 mod tool_timeouts;
 mod ugly;
 mod wedged;

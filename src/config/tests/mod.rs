@@ -7,6 +7,7 @@ mod layers;
 mod mcp_servers;
 mod references;
 mod sandbox;
+mod tenants;
 mod units;
 
 use std::path::PathBuf;

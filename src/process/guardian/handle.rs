@@ -3,7 +3,7 @@
 //! Invariant: a child is in the table from before its start is asked for until the guardian has said that it is reaped,
 //! or the guardian is gone. Everything that waits for a child hears of its end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -12,9 +12,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustix::process::Pid;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 
 use super::link::{Report, Request};
+use crate::config::TenantId;
+use crate::process::cgroup::{Controllers, Subtree};
+use crate::process::limits::ProcessLimits;
 use crate::process::tree::Tree;
 use crate::process::{Exit, Signal};
 
@@ -35,21 +38,25 @@ struct Shared {
     wake: Notify,
     starting: Semaphore,
     has_other_children: bool,
+    cgroups: Option<Subtree>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     children: HashMap<u64, Entry>,
-    /// At most three for each child: its launch, and each signal once.
-    requests: VecDeque<(Request, Option<OwnedFd>)>,
+    /// At most four for each child: its launch, its limits, and each signal once.
+    requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
+    /// Stages that are no children yet.
+    ready: Vec<i32>,
     is_closed: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     status: watch::Sender<Status>,
+    socket: Option<oneshot::Sender<OwnedFd>>,
     sent: Vec<Signal>,
 }
 
@@ -88,29 +95,42 @@ pub struct Census {
 }
 
 impl Guardian {
-    pub(super) fn new(has_other_children: bool) -> Self {
+    pub(super) fn new(has_other_children: bool, cgroups: Option<Subtree>) -> Self {
         Self(Arc::new(Shared {
             table: Mutex::default(),
             wake: Notify::new(),
             starting: Semaphore::new(STARTING),
             has_other_children,
+            cgroups,
         }))
     }
 
-    /// Asks for a stage with this socket as its stdin. The ward ends it when it is dropped.
-    pub(in crate::process) fn launch(&self, socket: OwnedFd) -> io::Result<Ward> {
+    /// What cgroups keep of a child's limits.
+    pub(in crate::process) fn controllers(&self) -> Controllers {
+        self.cgroups().map(Subtree::controllers).unwrap_or_default()
+    }
+
+    /// Where the children's cgroups are.
+    pub(in crate::process) fn cgroups(&self) -> Option<&Subtree> {
+        self.0.cgroups.as_ref()
+    }
+
+    /// Asks for a stage, in the cgroup of a tenant if there is one. The ward ends it when it is dropped.
+    pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<Ward> {
         let (status, watched) = watch::channel(Status::Asked);
+        let (socket, handed) = oneshot::channel();
+        let tenant = tenant.filter(|tenant| self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant)));
         let mut table = self.0.table.lock();
         if table.is_closed {
             return Err(io::Error::other("the gateway is stopping"));
         }
         table.last_id += 1;
         let id = table.last_id;
-        table.children.insert(id, Entry { status, sent: Vec::new() });
-        table.requests.push_back((Request::Launch { id }, Some(socket)));
+        table.children.insert(id, Entry { status, socket: Some(socket), sent: Vec::new() });
+        table.requests.push_back(Request::Launch { id, tenant: tenant.map(ToString::to_string) });
         drop(table);
         self.0.wake.notify_one();
-        Ok(Ward { guardian: self.clone(), id, status: watched })
+        Ok(Ward { guardian: self.clone(), id, status: watched, socket: Some(handed) })
     }
 
     /// Waits for a turn to start a child. Hold it until the child has become its program.
@@ -123,14 +143,24 @@ impl Guardian {
         let Some(entry) = table.children.get_mut(&id) else { return };
         if !entry.sent.contains(&signal) {
             entry.sent.push(signal);
-            table.requests.push_back((Request::Signal { id, signal }, None));
+            table.requests.push_back(Request::Signal { id, signal });
+            drop(table);
+            self.0.wake.notify_one();
+        }
+    }
+
+    /// A child is given limits once: when it becomes a tenant's.
+    fn limit(&self, id: u64, limits: ProcessLimits) {
+        let mut table = self.0.table.lock();
+        if table.children.contains_key(&id) {
+            table.requests.push_back(Request::Limit { id, limits });
             drop(table);
             self.0.wake.notify_one();
         }
     }
 
     /// The next request for the guardian.
-    pub(super) async fn next_request(&self) -> (Request, Option<OwnedFd>) {
+    pub(super) async fn next_request(&self) -> Request {
         loop {
             let next = self.0.table.lock().requests.pop_front();
             match next {
@@ -140,23 +170,26 @@ impl Guardian {
         }
     }
 
-    /// Takes what the guardian said.
-    pub(super) fn take(&self, report: Report) {
+    /// Takes what the guardian said, and what came with it.
+    pub(super) fn take(&self, report: Report, with: Option<OwnedFd>) {
         let mut table = self.0.table.lock();
         match report {
             Report::Started { id, pid } => {
-                if let (Some(entry), Some(pid)) = (table.children.get(&id), Pid::from_raw(pid)) {
+                if let (Some(entry), Some(pid)) = (table.children.get_mut(&id), Pid::from_raw(pid)) {
                     entry.status.send_replace(Status::Running(pid));
+                    // Whoever waited may have left.
+                    let _ = entry.socket.take().zip(with).map(|(socket, with)| socket.send(with));
                 }
             }
+            Report::Ready { pids } => table.ready = pids.into_iter().flatten().collect(),
             Report::Failed { id, errno } => {
                 if let Some(entry) = table.children.remove(&id) {
                     entry.status.send_replace(Status::Failed(errno));
                 }
             }
-            Report::Exited { id, status } => {
+            Report::Exited { id, status, memory } => {
                 if let Some(entry) = table.children.remove(&id) {
-                    let exit = Exit::new(ExitStatus::from_raw(status));
+                    let exit = Exit::new(ExitStatus::from_raw(status), memory);
                     entry.status.send_modify(|status| *status = status.end(exit));
                 }
             }
@@ -171,9 +204,10 @@ impl Guardian {
     /// The guardian is gone, and every child that it was asked for: all got their parent-death signal.
     pub(super) fn lost(&self) {
         let mut table = self.0.table.lock();
-        let Table { children, requests, guardian, .. } = &mut *table;
+        let Table { children, requests, guardian, ready, .. } = &mut *table;
         *guardian = None;
-        let waiting: Vec<u64> = requests.iter().filter_map(|(request, _)| request.id()).collect();
+        ready.clear();
+        let waiting: Vec<u64> = requests.iter().filter_map(Request::id).collect();
         children.retain(|id, entry| {
             // What was not asked for yet goes to the next guardian.
             let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
@@ -182,7 +216,7 @@ impl Guardian {
             }
             stays
         });
-        requests.retain(|(request, _)| request.id().is_some_and(|id| children.contains_key(&id)));
+        requests.retain(|request| request.id().is_some_and(|id| children.contains_key(&id)));
     }
 
     /// There will be no other guardian.
@@ -202,8 +236,10 @@ impl Guardian {
         let mut census = Census::default();
         for _ in 0..RECOUNTS {
             let leaders = self.leaders();
-            let tree = tokio::task::spawn_blocking(Tree::read).await.map_err(io::Error::other)??;
-            census = self.count(&tree, &leaders);
+            let guardian = self.clone();
+            let read = move || Ok::<_, io::Error>((guardian.cgroups().map(Subtree::groups), Tree::read()?));
+            let (groups, tree) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
+            census = self.count(&tree, &groups.unwrap_or_default(), &leaders);
             if census.owned == census.found {
                 break;
             }
@@ -221,12 +257,19 @@ impl Guardian {
         table.children.values().filter_map(pid).collect()
     }
 
-    fn count(&self, tree: &Tree, leaders: &[i32]) -> Census {
-        let guardian = self.0.table.lock().guardian.map(Pid::as_raw_pid);
+    /// Below the gateway is what descends from it, or is in one of its cgroups.
+    fn count(&self, tree: &Tree, groups: &[BTreeSet<i32>], leaders: &[i32]) -> Census {
+        let (guardian, ready) = {
+            let table = self.0.table.lock();
+            (table.guardian.map(Pid::as_raw_pid), table.ready.clone())
+        };
+        let is_nobodys = |pid| Some(pid) == guardian || (ready.contains(&pid) && !leaders.contains(&pid));
         let gateway = (!self.0.has_other_children).then(|| rustix::process::getpid().as_raw_pid());
         let mut census = Census::default();
-        for (pid, ancestors) in tree.running().filter(|(pid, _)| Some(*pid) != guardian) {
-            let (mut is_owned, mut is_found) = (leaders.contains(&pid), false);
+        for (pid, ancestors) in tree.running().filter(|(pid, _)| !is_nobodys(*pid)) {
+            let group = groups.iter().find(|group| group.contains(&pid));
+            let (mut is_owned, mut is_found) = (leaders.contains(&pid), group.is_some());
+            is_owned |= group.is_some_and(|group| leaders.iter().any(|leader| group.contains(leader)));
             for ancestor in ancestors {
                 is_owned |= leaders.contains(&ancestor);
                 is_found |= Some(ancestor) == guardian || Some(ancestor) == gateway;
@@ -244,9 +287,15 @@ pub(in crate::process) struct Ward {
     guardian: Guardian,
     id: u64,
     status: watch::Receiver<Status>,
+    socket: Option<oneshot::Receiver<OwnedFd>>,
 }
 
 impl Ward {
+    /// Waits for the other end of the stage's stdin; `None` if there is no stage, or it has been handed out.
+    pub(in crate::process) async fn socket(&mut self) -> Option<OwnedFd> {
+        self.socket.take()?.await.ok()
+    }
+
     /// Waits until it is more than asked for: [`Status::Running`], or how that failed.
     pub(in crate::process) async fn started(&self) -> Status {
         let mut status = self.status.clone();
@@ -270,6 +319,25 @@ impl Ward {
     /// Asks the guardian to signal its group.
     pub(in crate::process) fn signal(&self, signal: Signal) {
         self.guardian.signal(self.id, signal);
+    }
+
+    /// What sets the limits of each of its processes.
+    pub(in crate::process) fn limiter(&self) -> Limiter {
+        Limiter { guardian: self.guardian.clone(), id: self.id }
+    }
+}
+
+/// Sets the limits of each process of a child that runs already.
+#[derive(Debug)]
+pub(in crate::process) struct Limiter {
+    guardian: Guardian,
+    id: u64,
+}
+
+impl Limiter {
+    /// Asks the guardian to.
+    pub(in crate::process) fn set(&self, limits: ProcessLimits) {
+        self.guardian.limit(self.id, limits);
     }
 }
 

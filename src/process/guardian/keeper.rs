@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::handle::Guardian;
 use super::link::{Link, Request};
 use super::record::Record;
+use crate::process::cgroup::Subtree;
 use crate::process::tree::Tree;
 
 /// How long the guardian has to end everything below it. Longer than what it allows itself.
@@ -50,15 +51,16 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the guardian: `program` is the path of this binary. Must be called in a tokio runtime.
+    /// Starts the guardian: `program` is the path of this binary, `cgroups` where the children's cgroups are. Must be
+    /// called in a tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
-    pub fn start(program: PathBuf, neighbours: Neighbours) -> io::Result<(Self, Guardian)> {
+    pub fn start(program: PathBuf, neighbours: Neighbours, cgroups: Option<Subtree>) -> io::Result<(Self, Guardian)> {
         if neighbours == Neighbours::None {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        let guardian = Guardian::new(neighbours == Neighbours::Some);
+        let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups);
         let (process, link) = start_guardian(&program, &guardian)?;
         Ok((Self { guardian: guardian.clone(), program, neighbours, process, link, record: None }, guardian))
     }
@@ -86,6 +88,7 @@ impl Keeper {
         }
         self.guardian.close();
         let Self { guardian, neighbours, mut process, link, .. } = self;
+        guardian.cgroups().inspect(|cgroups| cgroups.leave());
         // This is what tells the guardian.
         drop(link);
         if timeout(LAST, process.wait()).await.is_err() {
@@ -96,6 +99,9 @@ impl Keeper {
             sweep().await;
         }
         guardian.close();
+        if guardian.cgroups().is_some() {
+            let _ = tokio::task::spawn_blocking(move || guardian.cgroups().map(Subtree::remove)).await;
+        }
     }
 
     async fn serve(&self) -> io::Error {
@@ -109,6 +115,7 @@ impl Keeper {
     }
 
     async fn sweep(&self) {
+        self.guardian.cgroups().inspect(|cgroups| cgroups.kill());
         if self.neighbours == Neighbours::None {
             sweep().await;
         }
@@ -136,7 +143,7 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
     let (link, theirs) = Link::pair()?;
     let mut command = std::process::Command::new(program);
     // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
-    command.arg0("sluice").arg("guardian").env_clear().process_group(0);
+    command.arg0("sluice").arg("guardian").args(guardian.cgroups().map(Subtree::path)).env_clear().process_group(0);
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
     // Where the children's private folders are.
     command.envs(std::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)));
@@ -151,8 +158,7 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
 async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
     let requests = async {
         loop {
-            let (request, socket) = guardian.next_request().await;
-            if let Err(error) = link.send(&request, socket.as_ref()).await {
+            if let Err(error) = link.send(&guardian.next_request().await, None).await {
                 return error;
             }
         }
@@ -160,7 +166,7 @@ async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
     let reports = async {
         loop {
             match link.receive().await {
-                Ok(Some((report, _))) => guardian.take(report),
+                Ok(Some((report, with))) => guardian.take(report, with),
                 Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => return error,
             }

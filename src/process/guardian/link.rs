@@ -15,26 +15,32 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use crate::process::Signal;
+use crate::process::cgroup::Whose;
+use crate::process::limits::ProcessLimits;
 
+/// Stages that wait for a child to become.
+pub(super) const READY: usize = 2;
 /// The largest packet, in bytes.
 const MAX_PACKET: usize = 256;
 
 /// What the gateway asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Start a stage whose stdin is the socket that comes with this.
-    Launch { id: u64 },
+    /// Start a stage; in the cgroup of a tenant, if one is named.
+    Launch { id: u64, tenant: Option<String> },
     /// Keep the record in the file that comes with this.
     Record,
+    /// Set limits of each process of a child.
+    Limit { id: u64, limits: ProcessLimits },
     /// Send a signal to a child's group.
     Signal { id: u64, signal: Signal },
 }
 
 impl Request {
     /// The child that it is about.
-    pub(super) fn id(self) -> Option<u64> {
+    pub(super) fn id(&self) -> Option<u64> {
         match self {
-            Self::Launch { id } | Self::Signal { id, .. } => Some(id),
+            Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
             Self::Record => None,
         }
     }
@@ -43,12 +49,15 @@ impl Request {
 /// What the guardian says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The stage runs; its process id becomes the child's.
+    /// The stage runs; its process id becomes the child's. With this comes the other end of its stdin.
     Started { id: u64, pid: i32 },
+    /// Stages that wait for a child to become, all of them.
+    Ready { pids: [Option<i32>; READY] },
     /// The stage could not be started, with the system's error number. Nothing more will be said of this child.
     Failed { id: u64, errno: i32 },
-    /// The leader has ended, its group was killed, and it is reaped. The status is as `wait` gives it.
-    Exited { id: u64, status: i32 },
+    /// The leader has ended, its group was killed, and it is reaped. The status is as `wait` gives it; `memory` says whose
+    /// limit on memory the kernel has ended it for.
+    Exited { id: u64, status: i32, memory: Option<Whose> },
 }
 
 /// One end of the socket.

@@ -6,6 +6,7 @@
 //!   guardian are leaders, and otherwise only what a leader left behind when it died: that is killed at sight. Nobody
 //!   has to find out whose it was.
 //! - A leader's end is seen before it is reaped, and its group killed in between: the group's id cannot pass to another.
+//! - Where cgroups can be had (`process/cgroup/`), each child is in one of its own, and everything in it is killed with it.
 //! - When the socket to the gateway closes, the guardian kills all that is below it, and goes.
 //! - When the guardian itself dies, the leaders get their parent-death signal, the rest comes to the gateway, which is
 //!   a subreaper too, and the [`Keeper`] there kills it and starts another guardian.
@@ -19,9 +20,10 @@ mod keeper;
 mod link;
 mod nursery;
 mod record;
+mod stages;
 
 pub use handle::{Census, Guardian};
-pub(super) use handle::{Status, Ward};
+pub(super) use handle::{Limiter, Status, Ward};
 pub use keeper::{Keeper, Neighbours};
 pub use nursery::run;
 pub use record::{Record, RecordError};

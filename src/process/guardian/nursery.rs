@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
@@ -14,8 +14,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::link::{Link, Report, Request};
 use super::record::Record;
+use super::stages::{Stage, Stages};
 use crate::process::Signal;
-use crate::process::tree::own_children;
+use crate::process::cgroup::Cgroup;
+use crate::process::tree::{Tree, own_children};
 
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
@@ -25,21 +27,21 @@ const LAST: Duration = Duration::from_secs(5);
 /// How long the last look waits for a signal before it looks again.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// Runs the guardian: `sluice guardian`, whose stdin is the socket to the gateway. Returns when the gateway is gone, and
-/// everything below the guardian with it.
+/// Runs the guardian: `sluice guardian`, whose stdin is the socket to the gateway; the children's cgroups are in `cgroups`.
+/// Returns when the gateway is gone, and everything below the guardian with it.
 ///
 /// # Errors
 /// stdin is no socket, or the system refuses what the guardian needs.
-pub fn run() -> io::Result<()> {
+pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     close_inherited()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let link = Link::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
         let mut ended = signal(SignalKind::child())?;
-        let mut nursery = Nursery::default();
+        let mut nursery = Nursery::new(Stages::new(cgroups));
         let served = nursery.serve(&link, &mut ended).await;
-        nursery.clear(&mut ended).await;
+        nursery.clear(&mut ended, served.is_ok()).await;
         // Those of a gateway that was killed: one that lives still holds its own.
         crate::process::sweep_folders(&std::env::temp_dir());
         served
@@ -59,16 +61,52 @@ fn close_inherited() -> io::Result<()> {
 }
 
 /// The children, each the leader of its group. A leader is in here from its fork until it is reaped.
-#[derive(Default)]
 struct Nursery {
     ids: HashMap<Pid, u64>,
-    leaders: HashMap<u64, Pid>,
-    /// At most two for each child.
-    reports: VecDeque<Report>,
+    leaders: HashMap<u64, Leader>,
+    stages: Stages,
+    /// At most two for each child, and one of the stages; what goes with it.
+    reports: VecDeque<(Report, Option<Arc<OwnedFd>>)>,
     record: Option<Record>,
+    /// Cgroups in which something had not ended yet.
+    left: Vec<Cgroup>,
+}
+
+struct Leader {
+    pid: Pid,
+    cgroup: Option<Cgroup>,
+}
+
+impl Leader {
+    /// The leader, and what is below it.
+    fn processes(&self) -> Vec<Pid> {
+        let below = Tree::read().map(|tree| tree.below(self.pid)).unwrap_or_default();
+        std::iter::once(self.pid).chain(below.into_iter().filter_map(|seen| Pid::from_raw(seen.pid))).collect()
+    }
+
+    /// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
+    fn send(&self, signal: Signal) {
+        // The possible errors are that nothing is left to signal, and that everything in the group has another user.
+        let _ = rustix::process::kill_process_group(self.pid, signal.into());
+        let _ = rustix::process::kill_process(self.pid, signal.into());
+        if signal == Signal::Kill {
+            self.cgroup.as_ref().inspect(|cgroup| cgroup.kill());
+        }
+    }
 }
 
 impl Nursery {
+    fn new(stages: Stages) -> Self {
+        Self {
+            ids: HashMap::new(),
+            leaders: HashMap::new(),
+            stages,
+            reports: VecDeque::new(),
+            record: None,
+            left: Vec::new(),
+        }
+    }
+
     /// Does what the gateway asks until its end of the socket closes.
     async fn serve(&mut self, link: &Link, ended: &mut Caught) -> io::Result<()> {
         // A service manager and a terminal signal every process that they see. When to end is the gateway's business:
@@ -80,15 +118,19 @@ impl Nursery {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let report = self.reports.front().copied();
+            let report = self.reports.front().cloned();
             tokio::select! {
                 request = link.receive() => match request? {
                     Some((request, with)) => self.obey(request, with),
                     None => return Ok(()),
                 },
-                sent = async { link.send(&report, None).await }, if report.is_some() => {
+                sent = deliver(link, report.as_ref()), if report.is_some() => {
                     sent?;
                     self.reports.pop_front();
+                }
+                () = self.stages.is_due() => {
+                    self.stages.replenish();
+                    self.report_stages();
                 }
                 _ = ended.recv() => self.look()?,
                 _ = looks.tick() => {
@@ -102,25 +144,32 @@ impl Nursery {
 
     fn obey(&mut self, request: Request, with: Option<OwnedFd>) {
         match request {
-            Request::Launch { id } => {
-                let report = match with.ok_or(rustix::io::Errno::BADF.into()).and_then(start_stage) {
-                    Ok(pid) => {
-                        self.ids.insert(pid, id);
-                        self.leaders.insert(id, pid);
-                        Report::Started { id, pid: pid.as_raw_pid() }
-                    }
-                    Err(error) => Report::Failed { id, errno: error.raw_os_error().unwrap_or(libc::EIO) },
-                };
-                self.reports.push_back(report);
-            }
+            Request::Launch { id, tenant } => match self.stages.take(tenant.as_deref()) {
+                Ok(Stage { pid, socket, cgroup }) => {
+                    self.ids.insert(pid, id);
+                    self.leaders.insert(id, Leader { pid, cgroup });
+                    let started = Report::Started { id, pid: pid.as_raw_pid() };
+                    self.reports.push_back((started, Some(Arc::new(socket))));
+                    self.report_stages();
+                }
+                Err(error) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    self.reports.push_back((Report::Failed { id, errno }, None));
+                }
+            },
             Request::Record => {
                 self.record = with.and_then(|file| Record::new(file.into()).ok());
                 self.keep_record();
             }
+            Request::Limit { id, limits } => {
+                if let Some(leader) = self.leaders.get(&id) {
+                    leader.processes().into_iter().for_each(|pid| limits.impose(pid));
+                }
+            }
             Request::Signal { id, signal } => {
                 // One that is reaped is no longer here: its id may be another's.
                 if let Some(leader) = self.leaders.get(&id) {
-                    send(*leader, signal);
+                    leader.send(signal);
                 }
             }
         }
@@ -129,10 +178,16 @@ impl Nursery {
     /// Ends what dead leaders left behind, and reaps all that is dead.
     fn look(&mut self) -> io::Result<()> {
         let dead: Vec<Pid> = self.ids.keys().copied().filter(|leader| is_dead(*leader)).collect();
-        for leader in &dead {
-            send(*leader, Signal::Kill);
+        for leader in dead.iter().filter_map(|pid| self.leaders.get(self.ids.get(pid)?)) {
+            leader.send(Signal::Kill);
         }
-        for orphan in own_children()?.into_iter().filter(|pid| !self.ids.contains_key(pid)) {
+        let spoilt = self.stages.remove(is_dead);
+        if !spoilt.is_empty() {
+            self.report_stages();
+        }
+        self.left.extend(spoilt.into_iter().filter_map(|stage| stage.cgroup));
+        let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
+        for orphan in own_children()?.into_iter().filter(is_orphan) {
             let _ = rustix::process::kill_process(orphan, rustix::process::Signal::KILL);
             let _ = rustix::process::waitpid(Some(orphan), WaitOptions::NOHANG);
         }
@@ -140,10 +195,14 @@ impl Nursery {
             if let Ok(Some((_, status))) = rustix::process::waitpid(Some(leader), WaitOptions::NOHANG)
                 && let Some(id) = self.ids.remove(&leader)
             {
-                self.leaders.remove(&id);
-                self.reports.push_back(Report::Exited { id, status: status.as_raw() });
+                let cgroup = self.leaders.remove(&id).and_then(|leader| leader.cgroup);
+                let memory = cgroup.as_ref().and_then(Cgroup::out_of_memory);
+                self.reports.push_back((Report::Exited { id, status: status.as_raw(), memory }, None));
+                self.left.extend(cgroup);
             }
         }
+        // A cgroup is busy until its last process is gone: then it is tried again with the next look.
+        self.left.retain(|cgroup| !cgroup.remove());
         Ok(())
     }
 
@@ -154,14 +213,19 @@ impl Nursery {
         }
     }
 
-    /// Kills everything, and waits until it is gone.
-    async fn clear(&mut self, ended: &mut Caught) {
-        for leader in self.ids.keys() {
-            send(*leader, Signal::Kill);
-        }
+    /// The latest word on the stages replaces all earlier ones.
+    fn report_stages(&mut self) {
+        self.reports.retain(|(report, _)| !matches!(report, Report::Ready { .. }));
+        self.reports.push_back((Report::Ready { pids: self.stages.pids() }, None));
+    }
+
+    /// Kills everything, and waits until it is gone; the cgroups too, if the gateway is.
+    async fn clear(&mut self, ended: &mut Caught, is_alone: bool) {
+        self.stages.kill_all();
+        self.leaders.values().for_each(|leader| leader.send(Signal::Kill));
         let deadline = Instant::now() + LAST;
         // What a killed process leaves behind comes here before that process can be reaped: no child, nothing left.
-        while Instant::now() < deadline && end_children() {
+        while Instant::now() < deadline && (end_children() || (is_alone && !self.stages.clear())) {
             let _ = timeout(LAST_LOOK, ended.recv()).await;
         }
     }
@@ -181,32 +245,14 @@ fn end_children() -> bool {
     }
 }
 
-/// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
-fn send(leader: Pid, signal: Signal) {
-    let signal = signal.into();
-    // The possible errors are that nothing is left to signal, and that everything in the group has another user.
-    let _ = rustix::process::kill_process_group(leader, signal);
-    let _ = rustix::process::kill_process(leader, signal);
-}
-
 fn is_dead(leader: Pid) -> bool {
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     matches!(rustix::process::waitid(WaitId::Pid(leader), look), Ok(Some(_)))
 }
 
-/// Starts this binary again, with the socket as its stdin, in a group of its own.
-fn start_stage(socket: OwnedFd) -> io::Result<Pid> {
-    // The path stays right when the file is replaced: the stage is always of this very version.
-    let stage = Command::new("/proc/self/exe")
-        .arg0("sluice")
-        .args(["stage", &rustix::process::getpid().to_string()])
-        .env_clear()
-        .stdin(socket)
-        .stdout(Stdio::null())
-        .stderr(Stdio::inherit())
-        .process_group(0)
-        .spawn()?;
-    Ok(Pid::from_child(&stage))
+async fn deliver(link: &Link, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<()> {
+    let Some((report, with)) = report else { return Ok(()) };
+    link.send(report, with.as_deref()).await
 }
 
 async fn any(signals: &mut [Caught]) {

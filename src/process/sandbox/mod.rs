@@ -59,11 +59,6 @@ impl SandboxError {
 /// A step was refused, or a required part is missing. The process must then start nothing.
 pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
     policy.limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
-    if let Some(cgroup) = &policy.cgroup {
-        // "0" is the process that writes.
-        std::fs::write(cgroup.join("cgroup.procs"), "0")
-            .map_err(|error| SandboxError::refused("the cgroup")(&error))?;
-    }
     if policy.confinement.is_some() {
         identity::drop_bounding_set();
     }

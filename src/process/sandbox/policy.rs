@@ -19,8 +19,6 @@ use crate::process::limits::ProcessLimits;
 pub struct Policy {
     /// Limits of each process.
     pub limits: ProcessLimits,
-    /// The cgroup to enter.
-    pub cgroup: Option<PathBuf>,
     /// The user to become.
     pub identity: Option<Identity>,
     /// The sandbox; none in the mode `none`.
@@ -55,7 +53,7 @@ impl Policy {
         let limits = ProcessLimits::from(&server.limits.resources);
         let identity = sandbox.account.as_ref().map(Identity::from);
         let enclosure = match sandbox.mode {
-            SandboxMode::None => return Self { limits, cgroup: None, identity, confinement: None },
+            SandboxMode::None => return Self { limits, identity, confinement: None },
             SandboxMode::Standard => standard(server, program, cwd),
             SandboxMode::Strict => strict(server, program, cwd),
         };
@@ -77,7 +75,7 @@ impl Policy {
         let mut enclosure = Enclosure { read, write, needed, devices, network };
         enclosure.tidy();
         let confinement = Confinement { required: sandbox.required, enclosure, sockets, allow: sandbox.allow.clone() };
-        Self { limits, cgroup: None, identity, confinement: Some(confinement) }
+        Self { limits, identity, confinement: Some(confinement) }
     }
 }
 

@@ -121,18 +121,36 @@ impl Pool {
 
     async fn lease_own(&self, applicant: &Applicant) -> Result<Granted, Failure> {
         let opening = Opening::of_client(&applicant.initialize);
-        let spare = self.shelf.lock().take_spare(&opening.fingerprint);
-        let worker = match spare {
-            Some(spare) => spare,
-            None => self.start(applicant).await?,
-        };
-        worker.shared().origin.adopt(applicant.principal.tenant(), &applicant.session);
+        let worker = self.obtain(applicant, &opening.fingerprint, &applicant.session).await?;
         let lease = Lease::new(worker.clone(), applicant.peer.clone(), true);
         let answer = match worker.opened() {
             Some(answer) => answer.clone(),
             None => self.open(&worker, &lease, &opening.message, applicant.principal.tenant()).await?,
         };
         Ok(Granted { lease, answer })
+    }
+
+    /// A child for the applicant's tenant, under its ceiling: a spare one, or a new one.
+    async fn obtain(&self, applicant: &Applicant, fingerprint: &Fingerprint, session: &str) -> Result<Worker, Failure> {
+        let (tenant, ceilings) = (applicant.principal.tenant(), &self.surroundings.ceilings);
+        let place = ceilings.place(tenant, self.server.pool.queue_timeout).await;
+        let place = place.map_err(|full| Failure::tenant_full(&self.server.name, &full))?;
+        let spare = ceilings.takes_spares(tenant).then(|| self.shelf.lock().take_spare(fingerprint)).flatten();
+        let worker = match spare {
+            Some(spare) => spare,
+            None => self.start(applicant).await?,
+        };
+        worker.adopt(tenant, session, place);
+        Ok(worker)
+    }
+
+    /// A child that is nobody's: a spare one, or a new one.
+    async fn obtain_shared(&self, applicant: &Applicant, fingerprint: &Fingerprint) -> Result<Worker, Failure> {
+        let spare = self.shelf.lock().take_spare(fingerprint);
+        match spare {
+            Some(spare) => Ok(spare),
+            None => self.start(applicant).await,
+        }
     }
 
     async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8], tenant: &TenantId) -> Result<Bytes, Failure> {
@@ -205,17 +223,12 @@ impl Pool {
         message: &[u8],
         fingerprint: &Fingerprint,
     ) -> Result<Worker, Failure> {
-        let spare = self.shelf.lock().take_spare(fingerprint);
-        let worker = match spare {
-            Some(spare) => spare,
-            None => self.start(applicant).await?,
-        };
-        match self.server.isolation {
-            Isolation::Shared => worker.shared().origin.adopt_all(),
+        let worker = match self.server.isolation {
+            Isolation::Shared => self.obtain_shared(applicant, fingerprint).await?,
             Isolation::Session | Isolation::Principal | Isolation::Tenant => {
-                worker.shared().origin.adopt(applicant.principal.tenant(), "-");
+                self.obtain(applicant, fingerprint, "-").await?
             }
-        }
+        };
         if worker.opened().is_none() {
             // A session that is nobody's: it opens the child, and is gone.
             let nobody: Weak<dyn Peer> = Weak::<crate::worker::peer::Nobody>::new();
@@ -246,7 +259,11 @@ impl Pool {
         if applicant.is_replay {
             self.metrics.restarts.inc();
         }
-        let origin = Origin::new(tenant, &self.server.name, &applicant.session);
+        let origin = match self.server.isolation {
+            // It counts for nobody, whoever has asked for it first.
+            Isolation::Shared => Origin::unowned(&self.server.name),
+            _ => Origin::new(tenant, &self.server.name, &applicant.session),
+        };
         let spawned = self.spawn(slot, origin, Some(tenant.clone())).await;
         attempt.tenant = None;
         spawned
@@ -269,6 +286,7 @@ impl Pool {
             guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
             origin,
+            ceilings: self.surroundings.ceilings.clone(),
             slow_client_timeout: self.surroundings.slow_client_timeout,
             metrics: self.metrics.clone(),
             tasks: self.surroundings.tasks.clone(),

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Pool;
 use crate::config::{Server, ServerName};
-use crate::process::Guardian;
+use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
 use crate::worker::handle::Worker;
 
@@ -20,6 +20,8 @@ use crate::worker::handle::Worker;
 pub struct Surroundings {
     /// What starts children.
     pub guardian: Guardian,
+    /// What the children of a tenant may use together.
+    pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
     /// Permits for children that are being started.

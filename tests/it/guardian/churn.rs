@@ -17,8 +17,18 @@ const PARALLEL: usize = 12;
 
 #[tokio::test]
 async fn sessions_dropped_in_ugly_ways_leave_nothing() {
+    churn(Program::start()).await;
+}
+
+#[tokio::test]
+async fn sessions_dropped_in_ugly_ways_leave_nothing_without_cgroups() {
+    churn(Program::without_cgroups()).await;
+}
+
+async fn churn(program: Program) {
     let sessions = std::env::var("SLUICE_CHURN").map_or(FEW, |number| number.parse().unwrap());
-    let mut program = Arc::new(Program::start());
+    let cgroups = program.cgroups().await;
+    let mut program = Arc::new(program);
     let begin = Instant::now();
     let mut running = JoinSet::new();
     for number in 0..sessions {
@@ -30,12 +40,22 @@ async fn sessions_dropped_in_ugly_ways_leave_nothing() {
     while let Some(done) = running.join_next().await {
         done.unwrap();
     }
+    // Two sessions end at once, and in the background: what is there changes, but what is found is always owned.
+    for _ in 0..10 {
+        let (owned, found) = program.processes().await;
+        assert_eq!(owned, found);
+    }
     let before = program.left().len();
     Arc::get_mut(&mut program).unwrap().kill_9();
     let killed = Instant::now();
     eventually("nothing is left", || program.left().is_empty().then_some(())).await;
+    let folder = cgroups.as_deref();
+    if let Some(folder) = folder {
+        eventually("its cgroups are removed", || (!folder.exists()).then_some(())).await;
+    }
+    let how = if folder.is_some() { "with cgroups" } else { "without cgroups" };
     say(&format!(
-        "churn: {sessions} sessions in {:?}; {before} processes when the gateway was killed, {} remain after {:?}",
+        "churn, {how}: {sessions} sessions in {:?}; {before} processes when the gateway was killed, {} remain after {:?}",
         killed - begin,
         program.left().len(),
         killed.elapsed(),

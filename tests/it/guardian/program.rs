@@ -1,7 +1,7 @@
 //! The real binary as a gateway, and a client of it. What is left of it, and of its children, the tests ask /proc.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 /// Far away: it is reached only by what never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
+
 /// `sluice serve` with the fixture as its servers, all processes of which carry a mark in their environment.
 pub(crate) struct Program {
     child: Child,
@@ -19,24 +21,31 @@ pub(crate) struct Program {
     metrics: String,
     pub(crate) mark: String,
     folder: Arc<tempfile::TempDir>,
+    has_cgroups: bool,
 }
 
 impl Program {
     /// Starts it, with the server `echo` and one that ignores SIGTERM and the end of its stdin.
     pub(crate) fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()))
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), true)
+    }
+
+    /// Starts it where it can make no cgroup, as on most machines.
+    pub(crate) fn without_cgroups() -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), false)
     }
 
     /// The next one on the state directory of this one.
     pub(crate) fn start_next(&self) -> Self {
-        Self::start_in(Arc::clone(&self.folder))
+        Self::start_in(Arc::clone(&self.folder), self.has_cgroups)
     }
 
-    fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+    fn start_in(folder: Arc<tempfile::TempDir>, has_cgroups: bool) -> Self {
         let mark = format!("SLUICE_TEST_MARK={}", folder.path().display());
         let config = folder.path().join("sluice.toml");
         std::fs::write(&config, configuration(&mark, folder.path())).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let mut command = if has_cgroups { Command::new(SLUICE) } else { hidden_cgroups() };
+        let mut child = command
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -50,12 +59,12 @@ impl Program {
             line[line.find("http://").unwrap()..].to_owned()
         };
         let (url, metrics) = (url(), url());
-        Self { child, url, metrics, mark, folder }
+        Self { child, url, metrics, mark, folder, has_cgroups }
     }
 
     /// What another one says that is refused the same state directory.
     pub(crate) async fn refused_next(&self) -> String {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let mut command = tokio::process::Command::new(SLUICE);
         command.args(["serve", "--config"]).arg(self.folder.path().join("sluice.toml")).kill_on_drop(true);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let output = crate::harness::in_time("it is refused", child.wait_with_output()).await.unwrap();
@@ -71,6 +80,18 @@ impl Program {
     pub(crate) async fn guardian(&self) -> i32 {
         let children = || children_of(self.pid()).into_iter().find(|pid| command_line(*pid).contains("guardian"));
         eventually("there is a guardian", children).await
+    }
+
+    /// The processes directly below the guardian, but for those that wait for a child to become.
+    pub(crate) async fn below_the_guardian(&self) -> Vec<i32> {
+        let mut pids = children_of(self.guardian().await);
+        pids.retain(|pid| !command_line(*pid).contains("sluice stage"));
+        pids
+    }
+
+    /// The folder of its cgroups; none if it has none.
+    pub(crate) async fn cgroups(&self) -> Option<PathBuf> {
+        command_line(self.guardian().await).split_once("guardian ").map(|(_, path)| path.trim().into())
     }
 
     /// Kills the gateway as nothing can be prepared for, and reaps it.
@@ -146,6 +167,17 @@ fn configuration(mark: &str, folder: &Path) -> String {
         server("echo", "echo"),
         server("stubborn", "ignore-term"),
     )
+}
+
+/// The gateway, with nothing where cgroups are mounted. Who is not root is given none as it is.
+fn hidden_cgroups() -> Command {
+    if !rustix::process::geteuid().is_root() {
+        return Command::new(SLUICE);
+    }
+    let script = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, SLUICE]);
+    command
 }
 
 /// A session on Streamable HTTP.
@@ -263,7 +295,7 @@ fn environment(pid: i32) -> String {
 }
 
 fn command_line(pid: i32) -> String {
-    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
 }
 
 /// Prints a result of the test run where it is seen without `--nocapture`.

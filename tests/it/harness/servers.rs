@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sluice::config::{ApiKey, Config, Server, Tenant, TenantId};
+use sluice::config::{ApiKey, Config, Server, TenantId};
 
 /// The scripted server, built as an example of this package.
 pub(crate) fn fixture_path() -> PathBuf {
@@ -31,7 +31,7 @@ pub(crate) fn named(name: &str, mut server: Server) -> Server {
 pub(crate) fn key(config: &mut Config, tenant: &str, subject: &str) -> String {
     let tenant: TenantId = tenant.parse().unwrap();
     config.auth.anonymous = None;
-    config.tenants.entry(tenant.clone()).or_insert(Tenant { servers: None, max_sessions: None });
+    config.tenants.entry(tenant.clone()).or_default();
     let key = format!("slk_{}_{tenant}-{subject}-secret", config.auth.keys.len());
     config.auth.keys.push(ApiKey::from_plain(&key, tenant, subject.to_owned(), Vec::new()));
     key

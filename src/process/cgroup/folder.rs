@@ -1,0 +1,174 @@
+//! One cgroup: a folder that processes are put in.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, Signal};
+
+use super::{Limits, Whose};
+
+/// The period that a share of the processors is measured in, in microseconds.
+const PERIOD: u64 = 100_000;
+
+/// The cgroup of a child, made for it alone.
+#[derive(Debug)]
+pub(in crate::process) struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Makes one in another.
+    pub(in crate::process) fn make(parent: &Path, name: &str) -> io::Result<Self> {
+        let path = parent.join(name);
+        fs::create_dir(&path)?;
+        Ok(Self { path })
+    }
+
+    /// Where it is.
+    pub(in crate::process) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Kills everything in it.
+    pub(in crate::process) fn kill(&self) {
+        kill(&self.path);
+    }
+
+    /// Removes it. `false` if something in it has not ended yet.
+    pub(in crate::process) fn remove(&self) -> bool {
+        remove(&self.path)
+    }
+
+    /// Whose limit on memory the kernel has ended a process in it for, if it has.
+    pub(in crate::process) fn out_of_memory(&self) -> Option<Whose> {
+        // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
+        let killed = count(&self.path.join("memory.events"), "oom_kill") > 0;
+        let own = count(&self.path.join("memory.events"), "oom") > 0;
+        let above = || count(&self.path.parent()?.join("memory.events.local"), "oom").checked_sub(1);
+        match (killed, own) {
+            (false, _) => None,
+            (true, true) => Some(Whose::Child),
+            // Neither: then it was the machine that ran out.
+            (true, false) => above().map(|_| Whose::Tenant),
+        }
+    }
+}
+
+fn count(events: &Path, key: &str) -> u64 {
+    let text = fs::read_to_string(events).unwrap_or_default();
+    let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
+    text.lines().find_map(value).unwrap_or_default()
+}
+
+/// Puts this process into a cgroup.
+pub(in crate::process) fn enter(path: &Path) -> io::Result<()> {
+    // "0" is the process that writes.
+    write(&path.join("cgroup.procs"), "0")
+}
+
+/// Sets the limits of a cgroup.
+pub(in crate::process) fn limit(path: &Path, limits: &Limits) -> io::Result<()> {
+    if let Some(memory) = limits.memory {
+        write(&path.join("memory.max"), &memory.to_string())?;
+        // Without swap there is no such file.
+        let _ = write(&path.join("memory.swap.max"), "0");
+    }
+    if let Some(processes) = limits.processes {
+        write(&path.join("pids.max"), &processes.to_string())?;
+    }
+    if let Some(millicores) = limits.millicores {
+        write(&path.join("cpu.max"), &format!("{} {PERIOD}", millicores * PERIOD / 1000))?;
+    }
+    Ok(())
+}
+
+/// Where memory runs out, all of what is in the cgroup ends, and not the one that happened to ask last.
+pub(in crate::process) fn end_together(path: &Path) {
+    // Without the controller there is no such file, and no limit.
+    let _ = write(&path.join("memory.oom.group"), "1");
+}
+
+/// Writes to a file that the kernel has made.
+pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
+}
+
+/// Kills everything in a cgroup and below it.
+pub(in crate::process) fn kill(path: &Path) {
+    if write(&path.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    // Before Linux 5.14 one by one; what is frozen starts nothing meanwhile, and can be killed.
+    let processes = processes(path);
+    if !processes.is_empty() {
+        let _ = write(&path.join("cgroup.freeze"), "1");
+    }
+    for pid in processes.union(&self::processes(path)) {
+        // "0" is one of another PID namespace, and no process that could be named here.
+        let _ = Pid::from_raw(*pid).map(|pid| rustix::process::kill_process(pid, Signal::KILL));
+    }
+    folders(path).iter().for_each(|folder| kill(folder));
+}
+
+/// Removes a cgroup and all below it. `false` if something in one has not ended yet.
+pub(super) fn remove(path: &Path) -> bool {
+    for folder in folders(path) {
+        let _ = remove(&folder);
+    }
+    match fs::remove_dir(path) {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// The processes in a cgroup, those below it left out.
+pub(super) fn processes(path: &Path) -> BTreeSet<i32> {
+    let list = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The cgroups directly in a cgroup.
+pub(super) fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn whose_memory_ran_out_is_told_apart() {
+        let tenant = tempfile::tempdir().unwrap();
+        let cgroup = Cgroup::make(tenant.path(), "1").unwrap();
+        let events = |own: &str, above: &str| {
+            fs::write(cgroup.path().join("memory.events"), own).unwrap();
+            fs::write(tenant.path().join("memory.events.local"), above).unwrap();
+            cgroup.out_of_memory()
+        };
+        assert_eq!(cgroup.out_of_memory(), None);
+        assert_eq!(events("low 0\noom 3\noom_kill 0\noom_group_kill 0\n", "oom 1\n"), None);
+        assert_eq!(events("oom 1\noom_kill 2\n", "oom 0\n"), Some(Whose::Child));
+        assert_eq!(events("oom 0\noom_kill 2\n", "oom 1\n"), Some(Whose::Tenant));
+        assert_eq!(events("oom 0\noom_kill 2\n", "oom 0\n"), None, "the machine itself ran out");
+    }
+
+    #[test]
+    fn limits_are_written_as_the_kernel_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [("memory.max", "1048576"), ("pids.max", "7"), ("cpu.max", "150000 100000")];
+        for (file, _) in files {
+            fs::write(folder.path().join(file), "").unwrap();
+        }
+        let limits = Limits { memory: Some(1 << 20), processes: Some(7), millicores: Some(1500) };
+        limit(folder.path(), &limits).unwrap();
+        for (file, value) in files {
+            assert_eq!(fs::read_to_string(folder.path().join(file)).unwrap(), value);
+        }
+        fs::remove_file(folder.path().join("pids.max")).unwrap();
+        assert!(limit(folder.path(), &limits).is_err(), "a controller that is not there keeps no limit");
+    }
+}

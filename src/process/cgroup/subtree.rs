@@ -1,0 +1,354 @@
+//! Where the children's cgroups are: a folder of this gateway's own, below the cgroup that it was started in.
+//!
+//! The folder is locked for as long as the gateway lives. What nobody locks was left by one that was killed together with
+//! its guardian: whatever is in there is killed, and the folder removed.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+
+use super::folder::{self, folders, kill, processes, remove, write};
+use super::{Controllers, Limits};
+use crate::config::{Resources, TenantId};
+
+/// Where the gateway itself goes, where it divides resources: a cgroup with processes in it cannot do that.
+const OWN: &str = "sluice-gateway";
+/// What the names of the gateways' folders begin with.
+const PREFIX: &str = "sluice-children-";
+/// What the names of the tenants' folders begin with.
+const TENANT: &str = "tenant-";
+/// How long what was left behind may take to be gone.
+const GONE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What cgroups do for children on this machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Support {
+    /// Whether each child gets a cgroup, with which everything ends that it has started.
+    pub ends: bool,
+    /// What the cgroup keeps of its limits.
+    pub keeps: Controllers,
+}
+
+impl fmt::Display for Support {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.keeps.names().collect();
+        match (self.ends, names.as_slice()) {
+            (false, _) => f.write_str("none: the gateway can make no cgroup here; limits are watched"),
+            (true, []) => {
+                f.write_str("each child ends with all that is in its own; no controllers: limits are watched")
+            }
+            (true, names) => write!(f, "each child ends with all that is in its own; they keep {}", names.join(", ")),
+        }
+    }
+}
+
+/// What cgroups would do here. Touches nothing.
+pub fn support() -> Support {
+    find(Path::new("/")).map(|place| Support { ends: true, keeps: place.controllers }).unwrap_or_default()
+}
+
+/// A cgroup that others can be made in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    path: PathBuf,
+    /// Those that can be passed on to the cgroups in it.
+    controllers: Controllers,
+}
+
+/// The gateway's folder.
+#[derive(Debug)]
+pub struct Subtree {
+    path: PathBuf,
+    controllers: Controllers,
+    tenants: Mutex<BTreeSet<TenantId>>,
+    lock: File,
+}
+
+/// The cgroup of this process, if others can be made in it. `root` is where the file systems are.
+fn find(root: &Path) -> Option<Place> {
+    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+    let own = read("proc/self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))?;
+    let mounts = read("proc/self/mountinfo")?;
+    let (top, mount) = mounts.lines().find_map(|line| {
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ').skip(3);
+        after.starts_with("cgroup2 ").then_some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    })?;
+    // What is mounted may be a part of the whole.
+    let below = Path::new(&own).strip_prefix(top).ok()?.to_owned();
+    let path = root.join(mount.strip_prefix('/')?).join(below);
+    // The root of all has no type. In a threaded one, whole processes cannot be moved.
+    let kind = fs::read_to_string(path.join("cgroup.type")).ok();
+    let is_usable = kind.as_ref().is_none_or(|kind| kind.trim() == "domain");
+    let may_write = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    if !is_usable || !may_write(&path) || !may_write(&path.join("cgroup.procs")) {
+        return None;
+    }
+    let is_alone = processes(&path).iter().all(|pid| pid.cast_unsigned() == std::process::id());
+    let controllers = match kind.is_none() || is_alone {
+        true => Controllers::parse(&fs::read_to_string(path.join("cgroup.controllers")).ok()?),
+        // Somebody else is in there: it is not the gateway's to divide.
+        false => Controllers::default(),
+    };
+    Some(Place { path, controllers })
+}
+
+impl Subtree {
+    /// Makes the folder, and ends what earlier gateways have left in theirs. To be called once, before anything is
+    /// started. `None` where no cgroup can be made.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn prepare() -> io::Result<Option<Self>> {
+        let Some(place) = find(Path::new("/")) else { return Ok(None) };
+        sweep(&place.path)?;
+        let divided = place.divide();
+        let controllers = if divided.is_ok() { place.controllers } else { Controllers::default() };
+        if let Err(error) = divided {
+            tracing::warn!(%error, "the gateway's cgroup cannot be divided: limits are watched instead");
+        }
+        Self::make(&place.path, controllers).map(Some)
+    }
+
+    fn make(parent: &Path, controllers: Controllers) -> io::Result<Self> {
+        loop {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(io::Error::other)?;
+            let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            let path = parent.join(format!("{PREFIX}{name}"));
+            fs::create_dir(&path)?;
+            // Until it is locked, another gateway's sweep may take it for left behind.
+            if let Some(lock) = lock(&path)?.filter(|_| path.exists()) {
+                let subtree = Self { path, controllers, tenants: Mutex::default(), lock };
+                pass_on(&subtree.path, controllers)?;
+                return Ok(subtree);
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it does for children.
+    pub fn support(&self) -> Support {
+        Support { ends: true, keeps: self.controllers }
+    }
+
+    /// What cgroups in it can keep.
+    pub fn controllers(&self) -> Controllers {
+        self.controllers
+    }
+
+    /// Makes a cgroup for all children of a tenant together, if there is something that it can keep for them.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn limit_tenant(&self, tenant: &TenantId, limits: &Resources) -> io::Result<()> {
+        let Some(limits) = Limits::of(limits, self.controllers) else { return Ok(()) };
+        let path = tenant_folder(&self.path, tenant.as_str());
+        fs::create_dir(&path)?;
+        folder::limit(&path, &limits)?;
+        pass_on(&path, self.controllers)?;
+        self.tenants.lock().insert(tenant.clone());
+        Ok(())
+    }
+
+    /// Whether there is a cgroup for all children of a tenant together.
+    pub fn limits_tenant(&self, tenant: &TenantId) -> bool {
+        self.tenants.lock().contains(tenant)
+    }
+
+    /// The processes of each cgroup in it.
+    pub(in crate::process) fn groups(&self) -> Vec<BTreeSet<i32>> {
+        let mut groups = Vec::new();
+        let mut paths = vec![self.path.clone()];
+        while let Some(path) = paths.pop() {
+            groups.push(processes(&path));
+            paths.extend(folders(&path));
+        }
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
+    /// Kills everything in it.
+    pub(in crate::process) fn kill(&self) {
+        kill(&self.path);
+    }
+
+    /// Leaves it to the guardian, which removes it.
+    pub(in crate::process) fn leave(&self) {
+        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+    }
+
+    /// Removes it with all that is in it, once that has ended.
+    pub(in crate::process) fn remove(&self) {
+        if let Err(error) = clear(&self.path) {
+            tracing::error!(cgroup = %self.path.display(), %error, "a cgroup could not be removed");
+        }
+    }
+}
+
+/// For one that came to nothing: what is in use stays, and is the guardian's to remove.
+impl Drop for Subtree {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+impl Place {
+    /// Makes room for cgroups that keep limits: the gateway moves into one of its own.
+    fn divide(&self) -> io::Result<()> {
+        if self.controllers == Controllers::default() {
+            return Ok(());
+        }
+        let own = self.path.join(OWN);
+        fs::create_dir_all(&own)?;
+        write(&own.join("cgroup.procs"), &std::process::id().to_string())?;
+        pass_on(&self.path, self.controllers)
+    }
+}
+
+/// The cgroup of a tenant in the folder of a gateway.
+pub(in crate::process) fn tenant_folder(subtree: &Path, tenant: &str) -> PathBuf {
+    subtree.join(format!("{TENANT}{tenant}"))
+}
+
+/// Lets the cgroups in a cgroup keep limits.
+fn pass_on(path: &Path, controllers: Controllers) -> io::Result<()> {
+    controllers.names().try_for_each(|name| write(&path.join("cgroup.subtree_control"), &format!("+{name}")))
+}
+
+/// Removes the folder of a gateway that is gone. `false` if it is not, or something in there has not ended yet.
+pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
+    match lock(path) {
+        Ok(lock) => lock.is_some() && remove(path),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Ends what gateways have left in a cgroup that were killed.
+fn sweep(parent: &Path) -> io::Result<()> {
+    let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
+    for path in folders(parent).into_iter().filter(is_ours) {
+        match lock(&path) {
+            Ok(Some(_lock)) => clear(&path)?,
+            // Its gateway lives, or it has gone meanwhile.
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Kills and removes.
+#[expect(clippy::disallowed_methods, reason = "before there is a runtime, or on a thread that may block")]
+fn clear(path: &Path) -> io::Result<()> {
+    let deadline = Instant::now() + GONE;
+    kill(path);
+    while !remove(path) {
+        if Instant::now() >= deadline {
+            let text = format!("{}: what is in there does not end", path.display());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        std::thread::sleep(LOOK);
+        kill(path);
+    }
+    Ok(())
+}
+
+/// Locks a folder; `None` if somebody else has.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const SERVICE: &str = "sys/fs/cgroup/system.slice/sluice.service";
+
+    /// A file tree as the kernel shows it to a service.
+    fn machine(controllers: &str, processes: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let cgroup = root.path().join(SERVICE);
+        fs::create_dir_all(&cgroup).unwrap();
+        fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let mounts = "29 23 0:26 / /sys rw - sysfs sysfs rw\n30 29 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        fs::write(root.path().join("proc/self/mountinfo"), mounts).unwrap();
+        fs::write(root.path().join("proc/self/cgroup"), "1:name=x:/\n0::/system.slice/sluice.service\n").unwrap();
+        fs::write(cgroup.join("cgroup.controllers"), controllers).unwrap();
+        fs::write(cgroup.join("cgroup.procs"), processes).unwrap();
+        fs::write(cgroup.join("cgroup.type"), "domain\n").unwrap();
+        fs::write(cgroup.join("cgroup.subtree_control"), "").unwrap();
+        root
+    }
+
+    #[test]
+    fn a_delegated_cgroup_is_found_and_divided() {
+        let own = std::process::id().to_string();
+        let root = machine("cpu io memory pids\n", &own);
+        let place = find(root.path()).unwrap();
+        assert_eq!(place.path, root.path().join(SERVICE));
+        assert_eq!(place.controllers, Controllers { memory: true, pids: true, cpu: true });
+        fs::create_dir(place.path.join(OWN)).unwrap();
+        fs::write(place.path.join(OWN).join("cgroup.procs"), "").unwrap();
+        place.divide().unwrap();
+        let read = |file: &str| fs::read_to_string(place.path.join(file)).unwrap();
+        assert_eq!(read("sluice-gateway/cgroup.procs"), own);
+        // Written one after the other.
+        assert_eq!(read("cgroup.subtree_control").matches('+').count(), 1);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_the_gateways_alone_is_not_divided() {
+        let own = std::process::id();
+        let found = |controllers: &str, processes: String| find(machine(controllers, &processes).path());
+        let shared = found("memory", format!("1\n{own}\n")).unwrap();
+        assert_eq!(shared.controllers, Controllers::default());
+        assert!(found("memory", own.to_string()).unwrap().controllers.memory);
+        assert_eq!(find(Path::new("/nonexistent")), None);
+        let threaded = machine("", &own.to_string());
+        fs::write(threaded.path().join(SERVICE).join("cgroup.type"), "threaded\n").unwrap();
+        assert_eq!(find(threaded.path()), None);
+    }
+
+    #[test]
+    fn a_part_of_the_hierarchy_may_be_what_is_mounted() {
+        let root = machine("", "");
+        let mounts = "30 29 0:27 /system.slice /sys/fs/cgroup/system.slice rw - cgroup2 cgroup2 rw\n";
+        fs::write(root.path().join("proc/self/mountinfo"), mounts).unwrap();
+        assert_eq!(find(root.path()).unwrap().path, root.path().join(SERVICE));
+    }
+
+    #[test]
+    fn a_sweep_takes_what_nobody_holds() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = Subtree::make(parent.path(), Controllers::default()).unwrap();
+        let other = parent.path().join("other");
+        let left = parent.path().join(format!("{PREFIX}left"));
+        fs::create_dir_all(left.join("tenant-a/7")).unwrap();
+        fs::create_dir(&other).unwrap();
+        sweep(parent.path()).unwrap();
+        assert!(held.path().exists() && other.exists() && !left.exists());
+        assert!(!remove_if_left(held.path()));
+        held.remove();
+        assert!(!held.path().exists());
+    }
+}

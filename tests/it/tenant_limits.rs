@@ -1,0 +1,170 @@
+//! What all children of a tenant may use together. Whoever outgrows it is told so; another tenant notices nothing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice::config::{Config, Isolation, PoolMode, Resources, Server, Tenant};
+
+use crate::harness::{Caller, Gateway, Request, Streamable, eventually, fixture, fixture_path, hello, key, named};
+
+/// The keys of two subjects of `acme` and of one of `umbrella`, on a gateway where `acme` has limits.
+async fn gateway(servers: impl IntoIterator<Item = Server>, set: impl FnOnce(&mut Tenant)) -> (Gateway, [Caller; 3]) {
+    let mut keys = Vec::new();
+    let gateway = Gateway::start_with(servers, |config: &mut Config| {
+        let holders = [("acme", "ann"), ("acme", "bob"), ("umbrella", "eve")];
+        keys = holders.map(|(tenant, subject)| key(config, tenant, subject)).to_vec();
+        set(config.tenants.get_mut("acme").unwrap());
+    })
+    .await;
+    let callers = [0, 1, 2].map(|index: usize| gateway.with_key(&keys[index]));
+    (gateway, callers)
+}
+
+/// A server that becomes greedy once there is a file with the name of its tenant's subject: the first `echo` says it.
+fn greedy(folder: &Path, greed: &str) -> Server {
+    let fixture = fixture_path();
+    let script = format!(
+        "(until test -e go-$$; do sleep 0.02; done; {greed}) >/dev/null </dev/null & exec {} echo",
+        fixture.display()
+    );
+    let mut server = Server::new("greedy".parse().unwrap(), "/bin/sh", vec!["-c".to_owned(), script]);
+    server.cwd = Some(folder.to_owned());
+    server
+}
+
+async fn pid(session: &mut Streamable) -> u32 {
+    session.call("pid", json!({})).await.parse().unwrap()
+}
+
+/// Lets the children of two sessions of a tenant grow, the second more than the first. Returns what the second is told.
+async fn outgrown(small: &str, large: &str, limits: Resources) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = [named("small", greedy(folder.path(), small)), named("large", greedy(folder.path(), large))];
+    let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.limits = limits).await;
+    let mut first = ann.server("small").streamable().await;
+    let mut second = bob.server("large").streamable().await;
+    // Another tenant's server uses as much, and that is no trouble to anybody.
+    let mut third = eve.server("large").streamable().await;
+    let pids = [pid(&mut first).await, pid(&mut second).await, pid(&mut third).await];
+    let params = json!({"name": "hang", "arguments": {}});
+    let call = second.send(json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}));
+    let grow = async {
+        for pid in [pids[2], pids[0], pids[1]] {
+            std::fs::write(folder.path().join(format!("go-{pid}")), "").unwrap();
+        }
+    };
+    let (reply, ()) = tokio::join!(call, grow);
+    let message = reply.text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(&reply.text);
+    let answer: Value = serde_json::from_str(message).unwrap();
+    assert_eq!(answer["error"]["data"]["type"], "server_over_limit", "{answer}");
+    assert_eq!([pid(&mut first).await, pid(&mut third).await], [pids[0], pids[2]], "{answer}");
+    let text = answer["error"]["message"].as_str().unwrap();
+    for other in ["umbrella", "eve", "small", &pids[0].to_string()] {
+        assert!(!text.contains(other), "{text}");
+    }
+    // The session goes on with another child.
+    assert_ne!(pid(&mut second).await, pids[1]);
+    let metrics = gateway.metrics().await;
+    assert_eq!(metrics.sum("sluice_children_over_limit_total", "server=\"large\""), 1.0);
+    assert_eq!(metrics.sum("sluice_children_over_limit_total", "limit=\"tenant_"), 1.0);
+    gateway.finish().await;
+    answer
+}
+
+#[tokio::test]
+async fn the_largest_child_of_a_tenant_that_outgrows_its_memory_is_ended() {
+    let limits = Resources { memory: Some(120 << 20), ..Resources::default() };
+    let grow = |bytes: usize| format!("{{ head -c {bytes} /dev/zero; sleep 60; }} | tail");
+    let answer = outgrown(&grow(30_000_000), &grow(110_000_000), limits).await;
+    let text = answer["error"]["message"].as_str().unwrap();
+    assert!(text.contains("more memory than 120MiB together (tenants.acme.limits.memory)"), "{text}");
+}
+
+#[tokio::test]
+async fn the_largest_child_of_a_tenant_that_outgrows_its_processes_is_ended() {
+    let limits = Resources { processes: Some(70), ..Resources::default() };
+    let grow = |count: usize| format!("i=0; while test $i -lt {count}; do sleep 60 & i=$((i+1)); done; wait");
+    let answer = outgrown(&grow(20), &grow(60), limits).await;
+    let text = answer["error"]["message"].as_str().unwrap();
+    assert!(text.contains("more processes and threads than 70 together (tenants.acme.limits.processes)"), "{text}");
+}
+
+#[tokio::test]
+async fn a_tenant_has_no_more_children_than_it_may() {
+    for mode in [PoolMode::Ondemand, PoolMode::Dynamic] {
+        let mut one = fixture("echo");
+        one.pool.queue_timeout = Duration::from_millis(300);
+        one.pool.mode = mode;
+        let servers = [named("one", one.clone()), named("two", one)];
+        let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
+        let (first, mut second) = (ann.server("one").streamable().await, bob.server("two").streamable().await);
+        let initialize = json!({"jsonrpc": "2.0", "id": "i", "method": "initialize", "params": hello("2025-11-25")});
+        let ask = async || bob.send(Request::post("/servers/one/mcp", initialize.clone())).await;
+        let refused = ask().await;
+        assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")), "{refused:?}");
+        let error = refused.json()["error"].clone();
+        assert_eq!((&error["data"]["type"], &error["data"]["retryable"]), (&json!("tenant_full"), &json!(true)));
+        let text = error["message"].as_str().unwrap();
+        assert!(text.contains("all its 2 children in use (tenants.acme.limits.max_children)"), "{text}");
+        assert_eq!(eve.server("one").streamable().await.call("echo", json!({"text": "free"})).await, "free");
+        // A child that crashed leaves its place to the one that is started instead of it.
+        second.request("tools/call", json!({"name": "crash", "arguments": {}})).await;
+        assert_eq!(second.call("echo", json!({"text": "again"})).await, "again");
+        first.delete().await;
+        eventually("the next is let in", async || (ask().await.status == 200).then_some(())).await;
+        gateway.finish().await;
+    }
+}
+
+/// The soft and the hard limit of a process, in the words of /proc.
+fn limits_of(pid: u32, name: &str) -> [String; 2] {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    let mut fields = line.split_ascii_whitespace().map(str::to_owned);
+    [fields.next().unwrap(), fields.next().unwrap()]
+}
+
+#[tokio::test]
+async fn each_process_has_the_lower_limit_of_server_and_tenant() {
+    let mut server = fixture("echo");
+    server.limits.resources.open_files = Some(300);
+    server.limits.resources.file_size = Some(1 << 20);
+    let mut shared = server.clone();
+    shared.isolation = Isolation::Shared;
+    let set = |tenant: &mut Tenant| {
+        tenant.limits.open_files = Some(200);
+        tenant.limits.file_size = Some(2 << 20);
+        tenant.limits.cpu_time = Some(Duration::from_secs(1000));
+    };
+    let (gateway, [ann, _, eve]) = gateway([named("own", server), named("shared", shared)], set).await;
+    let theirs = pid(&mut ann.server("own").streamable().await).await;
+    assert_eq!(limits_of(theirs, "Max open files"), ["200", "200"]);
+    assert_eq!(limits_of(theirs, "Max file size"), ["1048576", "1048576"]);
+    assert_eq!(limits_of(theirs, "Max cpu time"), ["1000", "1002"]);
+    // What is shared is no tenant's, and another tenant's has no such limit.
+    for caller in [ann.server("shared"), eve.server("own")] {
+        let pid = pid(&mut caller.streamable().await).await;
+        assert_eq!(limits_of(pid, "Max open files"), ["300", "300"]);
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_spare_that_becomes_a_tenants_gets_its_limits() {
+    let mut server = fixture("echo");
+    server.limits.resources.open_files = Some(300);
+    server.pool.mode = PoolMode::Dynamic;
+    let (gateway, [ann, _, eve]) = gateway([server], |tenant| tenant.limits.open_files = Some(200)).await;
+    gateway.until("there is a spare", |metrics| metrics.sum("sluice_spare_children", "") > 0.0).await;
+    let spawned = gateway.metrics().await.sum("sluice_children_spawned_total", "");
+    assert_eq!(spawned, 1.0);
+    let mut session = ann.streamable().await;
+    let spare = pid(&mut session).await;
+    let is_lowered = async || (limits_of(spare, "Max open files") == ["200", "200"]).then_some(());
+    eventually("the limit holds", is_lowered).await;
+    gateway.until("there is a spare", |metrics| metrics.sum("sluice_spare_children", "") > 0.0).await;
+    let other = pid(&mut eve.streamable().await).await;
+    assert_eq!(limits_of(other, "Max open files"), ["300", "300"]);
+    gateway.finish().await;
+}
