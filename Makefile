@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build setup test test-rust test-interop test-container check lint deny image bench clean
+.PHONY: help run build setup test test-rust test-interop test-container test-vm check lint deny image bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,6 +42,10 @@ test-interop: build ## Real clients and real servers that nobody here wrote
 
 test-container: build ## The image and the compose file (skipped where there is no Docker engine)
 	tests/container/run.sh
+
+test-vm: build ## Limits kept by real cgroups, in an emulated machine (needs qemu; not part of `make test`)
+	$(CARGO) build --locked --examples
+	tests/vm/run.sh
 
 check: lint test ## Everything that has to pass
 
