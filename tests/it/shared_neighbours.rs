@@ -34,11 +34,11 @@ async fn who_does_not_read_is_cut_and_the_others_get_everything() {
     }
     let (endpoint, deaf) = sse_without_reader(&gateway).await;
     let mut turn = 0;
-    while gateway.metrics().await.dropped("slow_client") == 0.0 {
+    // Its session takes calls for as long as its stream is there.
+    let big = json!({"bytes": 256 * 1024});
+    while gateway.send(Request::post(&endpoint, call(turn, "big", big.clone()))).await.status == 202 {
         turn += 1;
         assert!(turn < 500, "it is never cut");
-        // Once it is cut, this comes too late.
-        gateway.send(Request::post(&endpoint, call(turn, "big", json!({"bytes": 256 * 1024})))).await;
         assert_eq!(fast[0].call("list_changed", json!({})).await, "changed");
         for (number, client) in fast.iter_mut().enumerate() {
             let message = client.message().await;
@@ -52,6 +52,7 @@ async fn who_does_not_read_is_cut_and_the_others_get_everything() {
             assert_eq!(client.message().await["id"], turn);
         }
     }
+    assert!(gateway.metrics().await.dropped("slow_client") > 0.0);
     println!("the one who does not read was cut in turn {turn}");
     gateway.send(Request::post(&endpoint, call(0, "pid", json!({})))).await.assert_error(
         404,
@@ -97,6 +98,25 @@ async fn the_child_hears_the_loudest_level_and_each_session_gets_its_own() {
     // Another child is told what is left.
     quiet.request("tools/call", json!({"name": "crash", "arguments": {"code": 1}})).await;
     assert_eq!(quiet.call("levels", json!({})).await, r#"["warning"]"#);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_subscription_is_told_how_long_the_server_had() {
+    let mut server = fixture("never-subscribe");
+    server.isolation = Isolation::Shared;
+    server.limits.call_timeout = Duration::from_millis(300);
+    let gateway = Gateway::start(server).await;
+    let (mut one, mut two) = (gateway.sse().await, gateway.sse().await);
+    let subscribe =
+        async |client: &mut Sse| client.request("resources/subscribe", json!({"uri": "fixture://note"})).await;
+    let (first, second) = tokio::join!(subscribe(&mut one), subscribe(&mut two));
+    for answer in [first, second] {
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("did not answer within 300ms"), "{message}");
+    }
+    // The child, which did it, has heard that nobody wants it any more.
+    assert_eq!(one.call("subscriptions", json!({})).await, "[]");
     gateway.finish().await;
 }
 
