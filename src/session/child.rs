@@ -54,7 +54,7 @@ impl Session {
         match outcome {
             Ok((_, answer)) => {
                 state.handshake = match protocol_version(&answer) {
-                    Some(version) => Handshake::Done(Done::new(message.clone(), version)),
+                    Some(version) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
                     // The server refused: the client may try again, with another child.
                     None => Handshake::None,
                 };
@@ -137,7 +137,7 @@ impl Session {
     /// Gets a child from the pool, and tells it what the one before it was told.
     async fn acquire(&self, initialize: Bytes) -> Outcome {
         let replay = match &self.state.lock().handshake {
-            Handshake::Done(done) => Some(done.clone()),
+            Handshake::Done(done) => Some(Done::clone(done)),
             Handshake::None | Handshake::Initializing => None,
         };
         let peer: std::sync::Weak<dyn Peer> = self.this.clone();

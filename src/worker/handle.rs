@@ -170,14 +170,22 @@ impl Shared {
         }
     }
 
-    /// Fails what has been given up, and tells the child.
+    /// Gives something up, and tells the child before anybody else can tell it something: what it hears is in the order
+    /// of the tables.
+    pub(super) fn expire(&self, what: impl FnOnce(&mut Multiplexer) -> Expired) -> Expired {
+        let mut multiplexer = self.multiplexer.lock();
+        let mut expired = what(&mut multiplexer);
+        expired.frames.drain(..).for_each(|frame| self.send(frame));
+        expired
+    }
+
+    /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
-        expired.frames.into_iter().for_each(|frame| self.send(frame));
         for call in expired.calls {
             deliver(self, &call.exchange, failure(call.timeout()).response(&call.original));
         }
         for waiting in expired.waiting {
-            deliver(self, &waiting.exchange, failure(Duration::ZERO).response(&waiting.id));
+            deliver(self, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
     }
 }
@@ -219,7 +227,7 @@ impl Worker {
         if left == 0 {
             *self.0.unused_since.lock() = Some(Instant::now());
         }
-        let gone = self.0.multiplexer.lock().detach(peer);
+        let gone = self.0.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
         self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));
     }
 

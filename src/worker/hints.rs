@@ -89,8 +89,8 @@ pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incomin
         return;
     }
     match (incoming, envelope.result) {
-        (Incoming::Answer(call, ..), Some(result)) if call.method == "tools/list" => {
-            shared.hints.lock().note(result, call.is_first_page);
+        (Incoming::Answer(answer), Some(result)) if answer.call.method == "tools/list" => {
+            shared.hints.lock().note(result, answer.call.is_first_page);
         }
         (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some("notifications/tools/list_changed") => {
             shared.hints.lock().0.clear();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
 use super::handle::{Shared, Worker};
-use super::multiplexer::{Ask, Outgoing, PeerId};
+use super::multiplexer::{Ask, Notified, Outgoing, PeerId};
 use super::peer::Peer;
 use super::resend::Kept;
 use crate::jsonrpc::{Envelope, parse};
@@ -75,14 +75,20 @@ impl Lease {
             // A child hears it once, whoever says it first.
             "notifications/initialized" if !shared.first_initialized() => Ok(()),
             _ => {
-                let frame = shared.multiplexer.lock().notified_by_client(message, method);
-                frame.map_or(Ok(()), |frame| self.push(frame))
+                let notified = shared.multiplexer.lock().notified_by_client(self.peer, message, envelope);
+                match notified {
+                    Notified::Forward(frame) => return self.push(frame),
+                    Notified::Drop(reason) => shared.metrics.dropped(reason),
+                    Notified::Ignore => {}
+                }
+                Ok(())
             }
         }
     }
 
     fn cancel(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope);
+        let now = Instant::now();
+        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope, now);
         // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
         let Some((frame, call)) = cancelled else { return Ok(()) };
         call.exchange.settle();

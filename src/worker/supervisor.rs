@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Failure;
 use super::handle::{Shared, Worker};
+use super::multiplexer::Multiplexer;
 use super::pulse::Beat;
 use super::reader::read_stdout;
 use super::resend::rescue;
@@ -174,10 +175,8 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
 /// overran its `harakiri`.
 fn expire(shared: &Shared) -> Option<Failure> {
     let (server, limits) = (&shared.server.name, &shared.server.limits);
-    let (expired, oldest) = {
-        let mut multiplexer = shared.multiplexer.lock();
-        (multiplexer.expire(Instant::now()), multiplexer.oldest())
-    };
+    let expired = shared.expire(|multiplexer| multiplexer.expire(Instant::now()));
+    let oldest = shared.multiplexer.lock().oldest();
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
         let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
@@ -273,7 +272,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
         Failure::exited(server, exit, started, shared.stderr.lines(), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
-    let mut left = shared.multiplexer.lock().drain();
+    let mut left = shared.expire(Multiplexer::drain);
     if crashed {
         rescue(shared, &mut left, failure);
     }

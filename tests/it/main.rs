@@ -32,6 +32,8 @@ mod scene;
 mod secrets;
 mod server_requests;
 mod shared;
+mod shared_neighbours;
+mod shared_restart;
 mod shutdown;
 mod sse;
 mod start_failures;
