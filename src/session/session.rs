@@ -190,10 +190,6 @@ impl Session {
                 return Received::Accepted;
             }
             state.handshake = Handshake::Initializing;
-            // At once: what comes right behind it waits for this child.
-            if !self.ended.is_cancelled() {
-                state.slot = Slot::Starting(self.start(message.clone(), Slot::Empty));
-            }
             state.is_opening = true;
             // At once: what comes right behind it waits for this child.
             let starting = self.start(message.clone(), Slot::Empty);
