@@ -137,7 +137,8 @@ impl Program {
         });
         let reply = session.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
         session.id = Some(reply.headers()["mcp-session-id"].to_str().unwrap().to_owned());
-        answer(reply).await;
+        let opened = answer(reply).await;
+        assert!(opened["result"].is_object(), "{opened}");
         session.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         session
     }
