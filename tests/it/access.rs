@@ -1,5 +1,7 @@
 //! Who may call: without a good credential nobody, with one what its tenant may use.
 
+use std::time::Duration;
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 use sluice::config::{Config, Jwt, JwtKey};
@@ -34,6 +36,7 @@ fn assert_refused(reply: &Reply, status: u16, says: &str, challenge: &str, crede
 
 fn with_jwt(config: &mut Config) {
     config.auth.jwt = Some(Jwt {
+        leeway: Duration::ZERO,
         tenant_claim: "org.tenant".to_owned(),
         required_scopes: vec!["mcp".to_owned()],
         authorization_servers: vec!["https://id.example".to_owned()],
