@@ -1,5 +1,6 @@
 //! What a server's lists were like when they were last asked for: enough to tell whether they differ after a restart.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
@@ -15,40 +16,36 @@ struct Page {
     /// The result as it was written.
     text: u64,
     /// The list in it, however it was written: the order of an object's members, which some servers throw dice for,
-    /// says nothing.
-    list: Option<u64>,
+    /// says nothing. Where it cannot be read, the whole result.
+    list: u64,
 }
 
 /// What is known of each list, as far as it has been asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Lists([Option<Page>; 3]);
+pub struct Lists(BTreeMap<&'static str, Page>);
 
 impl Lists {
     /// Notes the answer to a list request without a cursor.
     pub(super) fn note(&mut self, method: &str, result: &str) {
-        let place = LISTS.iter().position(|list| method.strip_suffix("/list") == Some(list));
-        let Some((list, known)) = place.and_then(|place| LISTS.get(place).zip(self.0.get_mut(place))) else { return };
+        let Some(list) = LISTS.into_iter().find(|list| method.strip_suffix("/list") == Some(list)) else { return };
         // Most answers are the same as the one before: that is cheap to see.
-        if known.is_none_or(|known| known.text != hash(result)) {
-            *known = Some(Page::of(list, result));
+        if self.0.get(list).is_none_or(|known| known.text != hash(result)) {
+            self.0.insert(list, Page::of(list, result));
         }
     }
 
     /// Takes over what another knows.
     pub fn update(&mut self, other: &Self) {
-        for (known, newer) in self.0.iter_mut().zip(other.0) {
-            *known = newer.or(*known);
-        }
+        self.0.extend(&other.0);
     }
 
     /// The lists that are different on another child. Of one that it does not tell in time, or refuses to tell, nothing
     /// is known: it is not among them.
     pub async fn changed(&self, lease: &Lease, timeout: Duration) -> Vec<&'static str> {
         let mut changed = Vec::new();
-        for (place, (list, known)) in LISTS.into_iter().zip(self.0).enumerate() {
-            let Some(known) = known else { continue };
+        for (&list, &known) in &self.0 {
             // Where many sessions come to a shared child, one has asked for all.
-            let told = || lease.worker().lists().0.get(place).copied().flatten();
+            let told = || lease.worker().lists().0.get(list).copied();
             let now = match told() {
                 Some(page) => Some(page),
                 None => {
@@ -70,7 +67,8 @@ impl Page {
         let value: Option<serde_json::Value> = serde_json::from_str(result).ok();
         // serde_json keeps object keys sorted, so equal lists have equal texts.
         let list = value.and_then(|value| value.get(list).map(|list| hash(&list.to_string())));
-        Self { text: hash(result), list }
+        let text = hash(result);
+        Self { text, list: list.unwrap_or(text) }
     }
 
     /// `None` for an error, which tells nothing of the list.
@@ -79,7 +77,7 @@ impl Page {
     }
 
     fn differs(self, other: Self) -> bool {
-        self.text != other.text && (self.list.is_none() || self.list != other.list)
+        self.list != other.list
     }
 }
 

@@ -11,7 +11,6 @@ use super::super::PeerId;
 use crate::stream::Exchange;
 
 pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-pub(super) const MAX_IN_FLIGHT: usize = 100;
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Someone who waits for an answer.
@@ -79,6 +78,7 @@ pub(super) struct Asked {
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
+    pub(super) max_in_flight: usize,
     pub(super) open: BTreeMap<u64, Open>,
     pub(super) peers: BTreeMap<PeerId, Option<usize>>,
     pub(super) uris: BTreeMap<usize, Subscribed>,
@@ -98,6 +98,10 @@ pub(super) struct Model {
 }
 
 impl Model {
+    pub(super) fn new(max_in_flight: usize) -> Self {
+        Self { max_in_flight, ..Self::default() }
+    }
+
     pub(super) fn loudest(&self) -> Option<usize> {
         self.peers.values().flatten().min().copied()
     }
@@ -127,7 +131,7 @@ impl Model {
 
     pub(super) fn linger(&mut self, wire: u64, peer: PeerId, now: Instant) {
         self.lingering.insert(wire, (peer, now + TIMEOUT));
-        if self.lingering.len() > MAX_IN_FLIGHT {
+        if self.lingering.len() > self.max_in_flight {
             let (_, (_, until)) = self.lingering.pop_first().unwrap();
             self.crowded = self.crowded.max(Some(until));
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::super::Incoming;
-use super::super::model::{Asker, Live, MAX_IN_FLIGHT, Open, What};
+use super::super::model::{Asker, Live, Open, What};
 use super::{Heard, World, same};
 use crate::jsonrpc::parse;
 
@@ -90,7 +90,7 @@ impl World {
                 model.tasks.insert(tag, peer);
                 if !is_over {
                     model.live.insert(open.wire, Live { task: tag, peer, token: open.token });
-                    if model.live.len() > MAX_IN_FLIGHT {
+                    if model.live.len() > model.max_in_flight {
                         model.live.pop_first();
                     }
                     model.linger(open.wire, peer, now);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::super::Incoming;
-use super::super::model::{Asked, LEVELS, MAX_IN_FLIGHT, TIMEOUT, What};
+use super::super::model::{Asked, LEVELS, TIMEOUT, What};
 use super::{World, uri};
 use crate::worker::peer::Unsolicited;
 
@@ -84,7 +84,7 @@ impl World {
             None => self.causer(),
         };
         let incoming = self.say(&text(&id, token));
-        match owner.filter(|_| self.model.asked.len() < MAX_IN_FLIGHT) {
+        match owner.filter(|_| self.model.asked.len() < self.model.max_in_flight) {
             Some(peer) => {
                 let Incoming::Unsolicited(Unsolicited::Request, message, Some(number), peers) = incoming else {
                     panic!("{incoming:?}")

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::super::{Ask, Notified, Outgoing, PeerId};
-use super::super::model::{Asker, Asking, LEVELS, MAX_IN_FLIGHT, Open, TIMEOUT, What};
+use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, What};
 use super::{Heard, IDS, World, exchange, same, uri};
 use crate::jsonrpc::parse;
 use crate::worker::Refused;
@@ -83,7 +83,10 @@ impl World {
         let held = |uri| self.model.uris.get(&uri).is_some_and(|subscribed| subscribed.peers.contains(&peer));
         let held = matches!(what, What::Unsubscribe(uri) if held(uri));
         match (self.expected(&asker, what, tag), outgoing) {
-            (Expected::Busy, Err(Refused::Busy)) | (Expected::Wait, Ok(Outgoing::Wait)) => {}
+            (Expected::Busy, Err(Refused::Busy)) => {
+                self.seen.full_of_waiting += u64::from(self.model.open.len() < self.model.max_in_flight);
+            }
+            (Expected::Wait, Ok(Outgoing::Wait)) => {}
             (Expected::Local(text), Ok(Outgoing::Local(answer))) => {
                 let start = format!(r#"{{"jsonrpc":"2.0","id":{id},{text}"#);
                 assert!(answer.starts_with(start.as_bytes()), "{answer:?}, not {start}");
@@ -102,7 +105,7 @@ impl World {
     /// What a request means to the model.
     fn expected(&mut self, asker: &Asker, what: What, tag: u64) -> Expected {
         let model = &mut self.model;
-        let is_full = model.load() >= MAX_IN_FLIGHT;
+        let is_full = model.load() >= model.max_in_flight;
         let peer = asker.peer;
         let done = Expected::Local(r#""result":{}"#);
         match what {
@@ -193,7 +196,7 @@ impl World {
     /// Somebody begins more than is remembered, and gives it all up.
     pub(super) fn begin_and_give_up(&mut self) {
         let Some(peer) = self.someone() else { return };
-        for _ in 0..MAX_IN_FLIGHT + 20 {
+        for _ in 0..self.model.max_in_flight + 20 {
             self.ask_for(peer, "4", What::Call);
             self.cancel_for(peer, "4");
         }
@@ -250,7 +253,7 @@ impl World {
             assert_eq!(frame.unwrap(), text(&asked.id) + "\n");
             if let Some(token) = asked.token.filter(|_| by_task) {
                 self.model.answered_by_task.insert(number, (peer, token));
-                if self.model.answered_by_task.len() > MAX_IN_FLIGHT {
+                if self.model.answered_by_task.len() > self.model.max_in_flight {
                     self.model.answered_by_task.pop_first();
                 }
             }
