@@ -52,23 +52,19 @@ fn canonical(resource: &str) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::time::Duration;
-
     use super::*;
     use crate::config::JwtKey;
 
     fn jwt(servers: &[&str]) -> Jwt {
         Jwt {
-            algorithms: vec![jsonwebtoken::Algorithm::RS256],
-            key: JwtKey::JwksUrl("https://id.example/jwks".into()),
-            issuers: vec![],
-            audiences: vec![],
-            leeway: Duration::ZERO,
-            tenant_claim: "tenant".into(),
-            subject_claim: "sub".into(),
-            scope_claim: "scope".into(),
             required_scopes: vec!["mcp".into(), "offline_access".into()],
             authorization_servers: servers.iter().map(|s| (*s).to_owned()).collect(),
+            ..Jwt::new(
+                JwtKey::JwksUrl("https://id.example/jwks".into()),
+                jsonwebtoken::Algorithm::RS256,
+                "https://id.example",
+                "sluice",
+            )
         }
     }
 

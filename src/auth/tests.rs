@@ -1,8 +1,6 @@
 //! Requests and what becomes of their credentials.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use std::time::Duration;
-
 use http::{HeaderValue, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use secrecy::ExposeSecret as _;
@@ -19,18 +17,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn jwt() -> Jwt {
-    Jwt {
-        algorithms: vec![Algorithm::HS256],
-        key: JwtKey::Secret(SECRET.into()),
-        issuers: vec!["iss".into()],
-        audiences: vec!["aud".into()],
-        leeway: Duration::ZERO,
-        tenant_claim: "tenant".into(),
-        subject_claim: "sub".into(),
-        scope_claim: "scope".into(),
-        required_scopes: vec![],
-        authorization_servers: vec![],
-    }
+    Jwt::new(JwtKey::Secret(SECRET.into()), Algorithm::HS256, "iss", "aud")
 }
 
 fn token() -> String {

@@ -154,20 +154,12 @@ fn credentials(config: &Config) -> String {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: Args,
-    }
+    use crate::cli::parse;
 
     /// An `ExitCode` can be compared by what it shows only.
     fn code(line: &[&str]) -> String {
-        let words = ["check"].iter().chain(line);
-        format!("{:?}", run(Line::try_parse_from(words).unwrap().args).unwrap())
+        format!("{:?}", run(parse(line).unwrap()).unwrap())
     }
 
     #[test]
@@ -177,7 +169,7 @@ mod tests {
         assert_eq!(code(&["--config", CONFIG]), good);
         assert_eq!(code(&["--config", "/nonexistent"]), bad);
         assert_eq!(code(&["--mcp-servers", CONFIG]), bad);
-        assert!(Line::try_parse_from(["check", "--config", CONFIG, "--mcp-servers", CONFIG]).is_err());
+        assert!(parse::<Args>(&["--config", CONFIG, "--mcp-servers", CONFIG]).is_err());
     }
 
     #[test]

@@ -88,3 +88,15 @@ impl Cli {
         }
     }
 }
+
+/// What a command makes of its arguments, the program's and its own name left out.
+#[cfg(test)]
+fn parse<A: clap::Args>(arguments: &[&str]) -> clap::error::Result<A> {
+    #[derive(Parser)]
+    #[command(no_binary_name = true)]
+    struct Line<A: clap::Args> {
+        #[command(flatten)]
+        args: A,
+    }
+    Line::try_parse_from(arguments).map(|line| line.args)
+}

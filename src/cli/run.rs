@@ -110,20 +110,13 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use clap::Parser;
     use secrecy::ExposeSecret as _;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: Args,
-    }
+    use crate::cli;
 
     fn parse(line: &[&str]) -> anyhow::Result<Server> {
-        let args = Line::try_parse_from([&["run"], line].concat())?.args;
-        server(&args, &[("PATH", "/bin"), ("TOKEN", "t"), ("HOME", "/h")].into_iter().collect())
+        server(&cli::parse(line)?, &[("PATH", "/bin"), ("TOKEN", "t"), ("HOME", "/h")].into_iter().collect())
     }
 
     #[test]

@@ -140,7 +140,6 @@ fn claim(text: &str) -> Result<(String, Value), String> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use clap::Parser;
     use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
     use super::*;
@@ -150,29 +149,12 @@ mod tests {
     const SECRET: &str = "an HS256 secret of more than 32 bytes";
     const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys");
 
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: Args,
-    }
-
     fn signed(arguments: &[&str]) -> anyhow::Result<String> {
-        sign(&Command::try_parse_from(["token"].iter().chain(arguments))?.args)
+        sign(&crate::cli::parse(arguments)?)
     }
 
     async fn principal(token: &str, key: JwtKey, algorithm: Algorithm) -> Result<Principal, AuthError> {
-        let jwt = Jwt {
-            algorithms: vec![algorithm],
-            key,
-            issuers: vec!["sluice-dev".into()],
-            audiences: vec!["sluice".into()],
-            leeway: Duration::ZERO,
-            tenant_claim: "tenant".into(),
-            subject_claim: "sub".into(),
-            scope_claim: "scope".into(),
-            required_scopes: vec![],
-            authorization_servers: vec![],
-        };
+        let jwt = Jwt::new(key, algorithm, "sluice-dev", "sluice");
         let authenticator = Authenticator::new(&Auth { anonymous: None, keys: vec![], jwt: Some(jwt) }).unwrap();
         let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
         authenticator.authenticate(&HeaderMap::from_iter([(AUTHORIZATION, value)]), None).await

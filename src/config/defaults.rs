@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{
-    Auth, ChildLimits, Config, Http, Isolation, Log, LogFormat, Pool, Resources, Restart, Sandbox, Server, Sessions,
-    Tenant,
+    Auth, ChildLimits, Config, Http, Isolation, Jwt, JwtKey, Log, LogFormat, Pool, Resources, Restart, Sandbox, Server,
+    Sessions, Tenant,
 };
 use super::names::{ServerName, TenantId};
 
@@ -24,6 +24,10 @@ pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) const SPAWN_CONCURRENCY: usize = 8;
 /// The clock difference that JWT validation forgives unless configured.
 pub(super) const JWT_LEEWAY: Duration = Duration::from_secs(30);
+/// The claims of a JWT that name tenant, subject and scopes unless configured.
+pub(super) const TENANT_CLAIM: &str = "tenant";
+pub(super) const SUBJECT_CLAIM: &str = "sub";
+pub(super) const SCOPE_CLAIM: &str = "scope";
 
 impl Default for Http {
     fn default() -> Self {
@@ -65,6 +69,9 @@ impl Default for ChildLimits {
             start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(10 * 60),
             harakiri: None,
+            ping_interval: Some(Duration::from_secs(60)),
+            // Long enough for a child that has been swapped out, on a machine that is busy with others.
+            ping_timeout: Duration::from_secs(30),
             stdin_grace: Duration::from_secs(2),
             term_grace: Duration::from_secs(3),
             max_line: 16 * MIB,
@@ -97,6 +104,25 @@ impl Server {
             sandbox: Sandbox::default(),
             pool: Pool::default(),
             restart: Restart::default(),
+            tools: BTreeMap::new(),
+        }
+    }
+}
+
+impl Jwt {
+    /// Tokens of this issuer for this audience, signed with this key by this algorithm; the rest by default.
+    pub fn new(key: JwtKey, algorithm: jsonwebtoken::Algorithm, issuer: &str, audience: &str) -> Self {
+        Self {
+            algorithms: vec![algorithm],
+            key,
+            issuers: vec![issuer.to_owned()],
+            audiences: vec![audience.to_owned()],
+            leeway: JWT_LEEWAY,
+            tenant_claim: TENANT_CLAIM.to_owned(),
+            subject_claim: SUBJECT_CLAIM.to_owned(),
+            scope_claim: SCOPE_CLAIM.to_owned(),
+            required_scopes: Vec::new(),
+            authorization_servers: Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::defaults::JWT_LEEWAY;
+use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
 use super::http::{is_protected, web_url};
 use super::model::{Jwt, JwtKey};
 use super::reference::{Resolved, read_file, read_secret, resolve};
@@ -29,8 +29,8 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Jwt> {
     let audiences = expected(s, "audiences", "a token that was not made for this gateway must be refused");
     let leeway = s.duration("leeway", JWT_LEEWAY, Duration::ZERO..=Duration::from_secs(600));
     let mut claim = |key: &str, default: &str| s.nonempty(key).unwrap_or_else(|| default.to_owned());
-    let (tenant_claim, subject_claim) = (claim("tenant_claim", "tenant"), claim("subject_claim", "sub"));
-    let scope_claim = claim("scope_claim", "scope");
+    let (tenant_claim, subject_claim) = (claim("tenant_claim", TENANT_CLAIM), claim("subject_claim", SUBJECT_CLAIM));
+    let scope_claim = claim("scope_claim", SCOPE_CLAIM);
     let required_scopes = s.strings("required_scopes");
     let authorization_servers = authorization_servers(s);
     section.finish();

@@ -26,6 +26,7 @@ mod servers;
 mod source;
 mod suggest;
 mod tenants;
+mod tools;
 mod units;
 
 #[cfg(test)]
@@ -40,4 +41,5 @@ pub use model::*;
 pub use names::{InvalidName, ServerName, TenantId};
 pub use problem::{Place, Problem, Problems};
 pub use program::SELF;
+pub use tools::{Resend, Tool};
 pub use units::{InvalidUnit, parse_bytes, parse_duration, show_bytes, show_duration};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::names::{ServerName, TenantId};
+use super::tools::{Resend, Tool};
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
@@ -216,6 +217,8 @@ pub struct Server {
     pub pool: Pool,
     /// What follows a crash.
     pub restart: Restart,
+    /// What is particular to single tools, by their names.
+    pub tools: BTreeMap<String, Tool>,
 }
 
 /// When children are started (php-fpm's words).
@@ -267,6 +270,8 @@ pub struct Restart {
     pub window: Duration,
     /// For how long the server is left alone.
     pub open: Duration,
+    /// Which calls that were in flight are sent again.
+    pub resend: Resend,
 }
 
 /// Time limits and bounds of a child.
@@ -278,6 +283,10 @@ pub struct ChildLimits {
     pub call_timeout: Duration,
     /// A child whose call takes longer than this is ended, progress or not.
     pub harakiri: Option<Duration>,
+    /// A child that has said nothing for this long, with nothing in flight, is asked whether it is still there.
+    pub ping_interval: Option<Duration>,
+    /// From that `ping` to any sign of life; without one, the child is ended.
+    pub ping_timeout: Duration,
     /// From closing stdin to SIGTERM.
     pub stdin_grace: Duration,
     /// From SIGTERM to SIGKILL.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::model::{Pool, PoolMode, Restart};
 use super::section::Section;
+use super::tools::{RESENDS, Resend};
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -35,6 +36,7 @@ impl Default for Restart {
             max_crashes: 5,
             window: Duration::from_secs(60),
             open: Duration::from_secs(30),
+            resend: Resend::Never,
         }
     }
 }
@@ -103,6 +105,7 @@ pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
         max_crashes: s.count("max_crashes", default.max_crashes, 1..=1_000),
         window: s.duration("window", default.window, MS..=DAY),
         open: s.duration("open", default.open, MS..=DAY),
+        resend: s.choice("resend", default.resend, &RESENDS),
     };
     if restart.backoff_min > restart.backoff_max && s.reading.problems() == before {
         let text = format!(

@@ -226,6 +226,22 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A duration within bounds, or the word `off`: none.
+    pub(super) fn duration_or_off(
+        &mut self,
+        key: &str,
+        default: Option<Duration>,
+        bounds: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        match self.table.and_then(|table| table.get(key)).map(|value| &value.kind) {
+            Some(ValueKind::String(text)) if text == "off" => {
+                self.known.push(key.to_owned());
+                None
+            }
+            _ => self.optional_duration(key, bounds).or(default),
+        }
+    }
+
     /// A size in bytes within bounds.
     pub(super) fn bytes(&mut self, key: &str, default: usize, bounds: RangeInclusive<usize>) -> usize {
         self.optional_bytes(key, bounds).unwrap_or(default)

@@ -14,7 +14,7 @@ use super::pool;
 use super::program::SELF;
 use super::reference::{Resolved, resolve};
 use super::section::Section;
-use super::{resources, sandbox};
+use super::{resources, sandbox, tools};
 
 const MS: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -65,6 +65,7 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
         sandbox: sandbox::read(s, sandbox),
         pool: pool::read(s.section("pool")),
         restart: pool::read_restart(s.section("restart")),
+        tools: tools::read(s.sections("tools")),
         ..Server::new(name, "", Vec::new())
     };
     if server.command.contains('/') {
@@ -169,6 +170,8 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
         start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
         call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
         harakiri: if s.has("harakiri") { Some(s.duration("harakiri", DAY, MS..=DAY)) } else { default.harakiri },
+        ping_interval: s.duration_or_off("ping_interval", default.ping_interval, MS..=DAY),
+        ping_timeout: s.duration("ping_timeout", default.ping_timeout, MS..=TEN_MINUTES),
         stdin_grace: s.duration("stdin_grace", default.stdin_grace, Duration::ZERO..=TEN_MINUTES),
         term_grace: s.duration("term_grace", default.term_grace, Duration::ZERO..=TEN_MINUTES),
         max_line: s.bytes("max_line", default.max_line, KIB..=GIB),

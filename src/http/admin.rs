@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
+use crate::worker::WorkerStatus;
 
 /// `/healthz`: the process is alive.
 pub async fn healthz() -> Reply {
@@ -57,7 +58,16 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
 
 /// `/workers`: the children, as JSON.
 pub async fn workers(State(app): State<Arc<App>>) -> Reply {
-    match serde_json::to_vec(&app.pools.workers()) {
+    listed(&app.pools.workers())
+}
+
+/// `/workers/exited`: the last children that have ended, as JSON.
+pub async fn exited_workers(State(app): State<Arc<App>>) -> Reply {
+    listed(&app.pools.exited())
+}
+
+fn listed(workers: &[WorkerStatus]) -> Reply {
+    match serde_json::to_vec(workers) {
         Ok(body) => json(StatusCode::OK, body.into()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the children could not be listed: {error}")),
     }

@@ -42,6 +42,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/readyz", get(admin::readyz_in_full))
         .route("/metrics", get(admin::metrics))
         .route("/workers", get(admin::workers))
+        .route("/workers/exited", get(admin::exited_workers))
         .fallback(not_found)
         .with_state(app)
 }

@@ -10,16 +10,20 @@ use super::handshake::{Done, Handshake};
 use super::session::Session;
 use crate::jsonrpc::{RawId, Splice, parse, splice};
 use crate::stream::Item;
-use crate::worker::{Applicant, Failure, Granted, InFlight, Lease, Lists, Peer, Route, Unsolicited, protocol_version};
+use crate::worker::{
+    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Route, Unsolicited, protocol_version,
+};
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
+/// A start that is under way: how it went, once that is known.
+pub(super) type Starting = watch::Receiver<Option<Outcome>>;
 
 /// The session's child, or the way to one.
 #[derive(Default)]
 pub(super) enum Slot {
     #[default]
     Empty,
-    Starting(watch::Receiver<Option<Outcome>>),
+    Starting(Starting),
     Live(Arc<Lease>),
 }
 
@@ -43,14 +47,14 @@ impl Slot {
 }
 
 impl Session {
-    /// Puts the client's `initialize` to a child: its answer, or the error in its place.
-    pub(super) async fn initialize(&self, message: &Bytes, id: &RawId) -> Bytes {
-        let outcome = self.outcome(message).await;
+    /// The client's `initialize` is on its way to the child that is `starting`: its answer, or the error in its place.
+    pub(super) async fn initialize(&self, message: &Bytes, id: &RawId, starting: Starting) -> Bytes {
+        let outcome = self.started(starting).await;
         let mut state = self.state.lock();
         match outcome {
             Ok((_, answer)) => {
                 state.handshake = match protocol_version(&answer) {
-                    Some(version) => Handshake::Done(Done::new(message.clone(), version)),
+                    Some(version) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
                     // The server refused: the client may try again, with another child.
                     None => Handshake::None,
                 };
@@ -67,41 +71,34 @@ impl Session {
         }
     }
 
-    /// The hold on a live child; gets another if there is none.
+    /// The hold on a live child; gets another if there is none. Whoever asks at the same time waits for the same child.
     pub(super) async fn lease(&self) -> Result<Arc<Lease>, Failure> {
-        let initialize = match &self.state.lock().handshake {
-            Handshake::Done(done) => Some(done.initialize.clone()),
-            Handshake::None | Handshake::Initializing => None,
-        };
-        self.outcome(&initialize.unwrap_or_default()).await.map(|(lease, _)| lease)
-    }
-
-    /// Whoever asks at the same time waits for the same child.
-    async fn outcome(&self, initialize: &Bytes) -> Outcome {
-        let mut starting = {
+        let starting = {
             let mut state = self.state.lock();
+            let state = &mut *state;
             if self.ended.is_cancelled() {
                 return Err(Failure::stopped(&self.server.name));
             }
-            if let Some(lease) = state.slot.live() {
-                return Ok((lease, Bytes::new()));
-            }
-            if let Slot::Starting(starting) = &state.slot {
-                starting.clone()
-            } else {
-                // What is known of the lists goes with the child.
-                let lists = match &state.slot {
-                    Slot::Live(lease) => lease.worker().lists(),
-                    Slot::Empty | Slot::Starting(_) => Lists::default(),
-                };
-                if let Handshake::Done(done) = &mut state.handshake {
-                    done.lists.update(&lists);
+            match (&state.slot, &mut state.handshake) {
+                (Slot::Live(lease), _) if lease.is_alive() => return Ok(Arc::clone(lease)),
+                (Slot::Starting(starting), _) => starting.clone(),
+                (slot, Handshake::Done(done)) => {
+                    // What is known of the lists goes with the child.
+                    if let Slot::Live(lease) = slot {
+                        done.lists.update(&lease.worker().lists());
+                    }
+                    let starting = self.start(done.initialize.clone(), std::mem::take(&mut state.slot));
+                    state.slot = Slot::Starting(starting.clone());
+                    starting
                 }
-                let starting = self.start(initialize.clone());
-                state.slot = Slot::Starting(starting.clone());
-                starting
+                // The start that this waited for has failed, and the client has to begin anew.
+                (_, Handshake::None | Handshake::Initializing) => return Err(Failure::refused(Refused::Ended)),
             }
         };
+        self.started(starting).await.map(|(lease, _)| lease)
+    }
+
+    async fn started(&self, mut starting: Starting) -> Outcome {
         let outcome = tokio::select! {
             outcome = starting.wait_for(Option::is_some) => outcome.ok().and_then(|outcome| outcome.clone()),
             () = self.ended.cancelled() => None,
@@ -109,7 +106,8 @@ impl Session {
         outcome.unwrap_or_else(|| Err(Failure::stopped(&self.server.name)))
     }
 
-    fn start(&self, initialize: Bytes) -> watch::Receiver<Option<Outcome>> {
+    /// Gets a child in the place of the one `before`, if there was one.
+    pub(super) fn start(&self, initialize: Bytes, before: Slot) -> Starting {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
@@ -118,13 +116,19 @@ impl Session {
                     started = this.acquire(initialize) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
-                let mut state = this.state.lock();
-                state.slot = match &started {
+                this.state.lock().slot = match &started {
                     Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
                     Ok(_) | Err(_) => Slot::Empty,
                 };
-                drop(state);
                 outcome.send_replace(Some(started));
+                if let Slot::Live(before) = before {
+                    // It may still be on its way out. Its calls fail with what it ended with: let go of it before that,
+                    // and they would fail as those of a session that is gone.
+                    tokio::select! {
+                        _ = before.worker().ended() => {}
+                        () = this.ended.cancelled() => {}
+                    }
+                }
             });
         }
         starting
@@ -133,7 +137,7 @@ impl Session {
     /// Gets a child from the pool, and tells it what the one before it was told.
     async fn acquire(&self, initialize: Bytes) -> Outcome {
         let replay = match &self.state.lock().handshake {
-            Handshake::Done(done) => Some(done.clone()),
+            Handshake::Done(done) => Some(Done::clone(done)),
             Handshake::None | Handshake::Initializing => None,
         };
         let peer: std::sync::Weak<dyn Peer> = self.this.clone();

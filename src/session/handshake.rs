@@ -19,7 +19,7 @@ pub(super) enum Handshake {
     /// `initialize` is in flight.
     Initializing,
     /// `initialize` was answered.
-    Done(Done),
+    Done(Box<Done>),
 }
 
 /// A handshake that can be replayed.

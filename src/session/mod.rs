@@ -4,6 +4,7 @@ mod child;
 mod handshake;
 mod id;
 mod registry;
+mod sending;
 #[expect(clippy::module_inception, reason = "the type, beside what serves it")]
 mod session;
 mod streams;

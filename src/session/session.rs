@@ -19,9 +19,9 @@ use super::streams::{Streams, Transport};
 use super::waiting::Waiting;
 use crate::auth::Principal;
 use crate::config::Server;
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, parse};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
 use crate::stream::{Exchange, Inbox, Limits, Outbox};
-use crate::worker::{Ask, Failure, InFlight, Lease, Peer, Pool, Refused, Route, Unsolicited};
+use crate::worker::{Failure, InFlight, Orphan, Peer, Pool, Refused, Route, Unsolicited};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -32,6 +32,15 @@ pub(super) struct State {
     /// When to try again, after an `initialize` that a limit stood in the way of.
     pub(super) retry_after: Option<Duration>,
     last_used: Option<Instant>,
+    /// Whether the client's `initialize` has not been answered yet.
+    is_opening: bool,
+}
+
+impl State {
+    /// Whether something is in flight or waits, or a child is on its way.
+    fn is_busy(&self) -> bool {
+        self.slot.is_busy() || self.waiting.is_being_sent()
+    }
 }
 
 /// What became of a message.
@@ -144,13 +153,18 @@ impl Session {
         let live = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
+            if let Some(cancelled) = state.waiting.cancel(envelope) {
+                cancelled.exchange.settle();
+                return Received::Accepted;
+            }
             if let Handshake::Done(done) = &mut state.handshake {
                 done.note(&message, envelope);
             } else if matches!(state.handshake, Handshake::None) {
                 drop(state);
                 return before_initialize(envelope, exchange);
             }
-            state.slot.live()
+            // Nothing overtakes what waits, but for answers, which are for a child that is there.
+            state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.waiting.is_being_sent())
         };
         match live.map(|lease| self.send(&lease, &message, envelope, exchange)) {
             Some(Ok(())) => Received::Accepted,
@@ -165,63 +179,9 @@ impl Session {
         answer(exchange, Failure::refused(reason).response(id));
     }
 
-    fn send(
-        &self,
-        lease: &Lease,
-        message: &[u8],
-        envelope: &Envelope<'_>,
-        exchange: &Arc<Exchange>,
-    ) -> Result<(), Refused> {
-        match envelope.kind {
-            Kind::Request => lease.call(&Ask { message, envelope, exchange, timeout: self.server.limits.call_timeout }),
-            Kind::Notification => lease.notify(message, envelope),
-            Kind::Response => lease.answer(message, envelope),
-        }
-    }
-
-    /// There is no child (yet, or any more): the message waits for one, off the caller's path.
-    fn receive_later(&self, message: Bytes, kind: Kind, exchange: &Arc<Exchange>) -> Received {
-        let (Some(this), Kind::Request | Kind::Notification) = (self.this.upgrade(), kind) else {
-            // An answer to a child that is gone.
-            return Received::Accepted;
-        };
-        if !self.state.lock().waiting.enter(message.len(), &self.server.limits) {
-            return Received::Refused(Refused::Busy);
-        }
-        let exchange = Arc::clone(exchange);
-        self.surroundings.tasks.spawn(async move {
-            let Ok(envelope) = parse(&message) else { return };
-            let mut sent = this.send_to_next(&message, &envelope, &exchange).await;
-            if sent.as_ref().is_err_and(Failure::is_ended) {
-                // One more try, not one for each child of a server that always ends.
-                sent = this.send_to_next(&message, &envelope, &exchange).await;
-            }
-            this.state.lock().waiting.leave(message.len());
-            if let (Err(failure), Some(id)) = (sent, envelope.raw_id()) {
-                answer(&exchange, failure.response(&id));
-            }
-        });
-        Received::Accepted
-    }
-
-    /// Sends a message once there is a child. If that ends before it takes the message, waits for its end.
-    async fn send_to_next(
-        &self,
-        message: &[u8],
-        envelope: &Envelope<'_>,
-        exchange: &Arc<Exchange>,
-    ) -> Result<(), Failure> {
-        let lease = self.lease().await?;
-        let sent = self.send(&lease, message, envelope, exchange);
-        if sent == Err(Refused::Ended) {
-            lease.worker().ended().await;
-        }
-        sent.map_err(Failure::refused)
-    }
-
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
-        {
+        let starting = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
             if !matches!(state.handshake, Handshake::None) {
@@ -230,11 +190,21 @@ impl Session {
                 return Received::Accepted;
             }
             state.handshake = Handshake::Initializing;
-        }
+            state.is_opening = true;
+            // At once: what comes right behind it waits for this child.
+            let starting = self.start(message.clone(), Slot::Empty);
+            state.slot = Slot::Starting(starting.clone());
+            starting
+        };
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let response = this.initialize(&message, &id).await;
+            let response = this.initialize(&message, &id, starting).await;
             answer(&exchange, response);
+            let mut state = this.state.lock();
+            state.is_opening = false;
+            if this.ended.is_cancelled() {
+                state.streams.close();
+            }
         });
         Received::Accepted
     }
@@ -242,19 +212,28 @@ impl Session {
     /// For how long nobody has used it: no stream is open, nothing is in flight. `None` while it is in use.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let mut state = self.state.lock();
-        if state.slot.is_busy() || state.streams.current().is_some() {
+        if state.is_busy() || state.streams.current().is_some() {
             state.last_used = Some(Instant::now());
             return None;
         }
         state.last_used.map(|since| since.elapsed())
     }
 
-    /// Ends the session: its stream, its hold on a child. Idempotent.
+    /// Ends the session: its hold on a child, its stream. What is in flight or waits is told so first. Idempotent.
     pub(super) fn end(&self) {
-        self.ended.cancel();
         let slot = {
             let mut state = self.state.lock();
-            state.streams.close();
+            // In one go: whoever learns of the end gets at the state only when all have been told.
+            self.ended.cancel();
+            if let Slot::Live(lease) = &state.slot {
+                lease.leave();
+            }
+            let waiting = state.waiting.take_all();
+            waiting.iter().for_each(|parked| self.fail(parked, Failure::stopped(&self.server.name)));
+            // The answer to an `initialize` that is in flight comes in a moment, and closes the stream then.
+            if !state.is_opening {
+                state.streams.close();
+            }
             std::mem::take(&mut state.slot)
         };
         drop(slot);
@@ -262,7 +241,7 @@ impl Session {
 
     /// Whether calls are in flight.
     pub(super) fn is_busy(&self) -> bool {
-        self.state.lock().slot.is_busy()
+        self.state.lock().is_busy()
     }
 }
 
@@ -277,6 +256,10 @@ impl Peer for Session {
         if state.streams.is_current(stream) {
             state.streams.close();
         }
+    }
+
+    fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
+        self.park_again(calls)
     }
 
     fn exited(&self) {

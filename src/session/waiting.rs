@@ -1,29 +1,213 @@
-//! What waits for a child that is starting: counted, so that a client cannot fill the memory meanwhile.
+//! What waits for a child that is starting: in order, and counted, so that a client cannot fill the memory meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::config::ChildLimits;
+use crate::jsonrpc::{Envelope, Kind, RawId, parse};
+use crate::stream::Exchange;
+use crate::worker::{Failure, Orphan};
 
-/// How much waits. The limits are those of the child: calls in flight, and bytes for its stdin.
+/// A message that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Parked {
+    /// Which one it is.
+    pub(super) number: u64,
+    pub(super) message: Bytes,
+    pub(super) exchange: Arc<Exchange>,
+    /// Whether a child has ended just when it was about to take it.
+    pub(super) was_tried: bool,
+    /// The call that another child has crashed over: the tool, and what the call fails with if it is not sent again.
+    pub(super) again: Option<(Arc<str>, Failure)>,
+}
+
+/// The messages that wait. The limits are those of the child: calls in flight, and bytes for its stdin.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    messages: usize,
+    queue: VecDeque<Parked>,
     bytes: usize,
+    next: u64,
+    /// Whether somebody is sending what waits. Until they are done, nothing overtakes it.
+    is_being_sent: bool,
+}
+
+impl Parked {
+    fn id(&self) -> Option<RawId> {
+        parse(&self.message).ok().filter(|envelope| envelope.kind == Kind::Request)?.raw_id()
+    }
+
+    /// What it fails with, where `failure` is why nothing became of it.
+    pub(super) fn failure(&self, failure: Failure) -> Failure {
+        self.again.as_ref().map_or(failure, |(_, own)| own.clone())
+    }
 }
 
 impl Waiting {
-    /// Takes one more message of `len` bytes, if there is room (one may be larger when nothing else waits).
-    pub(super) fn enter(&mut self, len: usize, limits: &ChildLimits) -> bool {
-        let has_room = self.messages < limits.max_in_flight && self.bytes + len <= limits.stdin_queue;
-        if self.messages > 0 && !has_room {
+    /// Whether what comes now has to wait its turn.
+    pub(super) fn is_being_sent(&self) -> bool {
+        self.is_being_sent
+    }
+
+    /// Whether somebody has to begin to send, which is then the caller.
+    pub(super) fn begin(&mut self) -> bool {
+        let begins = !self.is_being_sent && !self.queue.is_empty();
+        self.is_being_sent |= begins;
+        begins
+    }
+
+    /// Takes one more message, if there is room (one may be larger when nothing else waits).
+    pub(super) fn push(&mut self, message: Bytes, exchange: &Arc<Exchange>, limits: &ChildLimits) -> bool {
+        if !self.has_room(message.len(), limits) {
             return false;
         }
-        self.messages += 1;
-        self.bytes += len;
+        let parked = self.park(message, Arc::clone(exchange), None);
+        self.queue.push_back(parked);
         true
     }
 
-    /// A message waits no longer.
-    pub(super) fn leave(&mut self, len: usize) {
-        self.messages -= 1;
-        self.bytes -= len;
+    /// Takes calls that a child has crashed over, before all others; returns those that there is no room for.
+    pub(super) fn push_again(&mut self, calls: Vec<Orphan>, limits: &ChildLimits) -> Vec<Orphan> {
+        let (mut refused, mut place) = (Vec::new(), 0);
+        for call in calls {
+            if !self.has_room(call.kept.message.len(), limits) {
+                refused.push(call);
+                continue;
+            }
+            let Orphan { kept, exchange, failure, .. } = call;
+            let parked = self.park(kept.message, exchange, Some((kept.tool, failure)));
+            self.queue.insert(place, parked);
+            place += 1;
+        }
+        refused
+    }
+
+    fn has_room(&self, len: usize, limits: &ChildLimits) -> bool {
+        self.queue.is_empty() || (self.queue.len() < limits.max_in_flight && self.bytes + len <= limits.stdin_queue)
+    }
+
+    fn park(&mut self, message: Bytes, exchange: Arc<Exchange>, again: Option<(Arc<str>, Failure)>) -> Parked {
+        self.bytes += message.len();
+        self.next += 1;
+        Parked { number: self.next, message, exchange, was_tried: false, again }
+    }
+
+    /// The first one, which stays. When there is none, nobody is sending any more.
+    pub(super) fn first(&mut self) -> Option<Parked> {
+        let first = self.queue.front().cloned();
+        self.is_being_sent &= first.is_some();
+        first
+    }
+
+    /// Takes one out, unless it has been cancelled.
+    pub(super) fn take(&mut self, number: u64) -> Option<Parked> {
+        let place = self.queue.iter().position(|parked| parked.number == number)?;
+        let parked = self.queue.remove(place)?;
+        self.bytes -= parked.message.len();
+        Some(parked)
+    }
+
+    /// Takes back one that no child took after all.
+    pub(super) fn put_back(&mut self, parked: Parked) {
+        self.bytes += parked.message.len();
+        self.queue.push_front(parked);
+    }
+
+    /// Takes out the call that the client cancels: the latest, for clients that use one id for everything.
+    pub(super) fn cancel(&mut self, cancelled: &Envelope<'_>) -> Option<Parked> {
+        let id = cancelled_id(cancelled)?;
+        let number = self.queue.iter().rev().find(|parked| parked.id().as_ref() == Some(&id))?.number;
+        self.take(number)
+    }
+
+    /// Takes all out.
+    pub(super) fn take_all(&mut self) -> Vec<Parked> {
+        self.bytes = 0;
+        self.queue.drain(..).collect()
+    }
+}
+
+impl Parked {
+    /// The error response for it, if it is a request.
+    pub(super) fn response(&self, failure: Failure) -> Option<Bytes> {
+        Some(self.failure(failure).response(&self.id()?))
+    }
+}
+
+/// The request that a `notifications/cancelled` is about.
+fn cancelled_id(envelope: &Envelope<'_>) -> Option<RawId> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Cancelled<'a> {
+        #[serde(borrow)]
+        request_id: &'a serde_json::value::RawValue,
+    }
+    let cancelled = envelope.method.as_deref() == Some("notifications/cancelled");
+    let params: Cancelled<'_> = serde_json::from_str(envelope.params.filter(|_| cancelled)?).ok()?;
+    RawId::new(params.request_id.get())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::ServerName;
+    use crate::stream::{Limits, Outbox};
+    use crate::worker::Kept;
+
+    fn exchange() -> Arc<Exchange> {
+        let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
+        Arc::new(Exchange::of_request(outbox, 1))
+    }
+
+    fn message(id: u64) -> Bytes {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#).into()
+    }
+
+    fn orphan(id: u64) -> Orphan {
+        let name: ServerName = "s".parse().unwrap();
+        Orphan {
+            kept: Kept { message: message(id), tool: "t".into() },
+            id: RawId::new(&id.to_string()).unwrap(),
+            exchange: exchange(),
+            failure: Failure::stopped(&name),
+        }
+    }
+
+    fn order(waiting: &mut Waiting) -> Vec<String> {
+        waiting.take_all().iter().map(|parked| parked.id().unwrap().as_str().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
+        let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
+        for id in [3, 4] {
+            assert!(waiting.push(message(id), &exchange(), &limits));
+        }
+        assert!(waiting.begin() && !waiting.begin(), "one sends, not two");
+        assert!(waiting.push_again(vec![orphan(1), orphan(2)], &limits).is_empty());
+        let first = waiting.first().unwrap();
+        assert!(waiting.take(first.number).is_some() && waiting.take(first.number).is_none());
+        assert!(waiting.is_being_sent(), "though it is out, nothing overtakes it");
+        waiting.put_back(first);
+        let cancelled: Bytes =
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#.into();
+        assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_some());
+        assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_none());
+        assert_eq!(order(&mut waiting), ["1", "2", "4"]);
+        assert!(waiting.first().is_none() && !waiting.is_being_sent());
+    }
+
+    #[test]
+    fn as_much_waits_as_would_fit_into_a_child() {
+        let limits = ChildLimits { max_in_flight: 2, stdin_queue: 100, ..ChildLimits::default() };
+        let mut waiting = Waiting::default();
+        assert!(waiting.push(Bytes::from(vec![b'x'; 200]), &exchange(), &limits), "one may be larger");
+        assert!(!waiting.push(message(1), &exchange(), &limits));
+        assert_eq!(waiting.push_again(vec![orphan(1)], &limits).len(), 1);
+        waiting.take_all();
+        assert_eq!(waiting.push_again(vec![orphan(1), orphan(2), orphan(3)], &limits).len(), 1);
+        assert_eq!(order(&mut waiting), ["1", "2"]);
     }
 }

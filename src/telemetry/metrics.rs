@@ -32,6 +32,8 @@ pub enum ExitReason {
     Crashed,
     /// It did not answer `initialize` in time, or ended before.
     StartFailed,
+    /// The gateway ended it: it had nothing to do, and did not answer a `ping`.
+    Wedged,
 }
 
 /// Why a message was not delivered.
@@ -60,12 +62,14 @@ pub enum DropReason {
 }
 
 impl ExitReason {
-    fn label(self) -> &'static str {
+    /// The word for it, in metrics and in the admin API.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
             Self::Finished => "finished",
             Self::Crashed => "crashed",
             Self::StartFailed => "start_failed",
+            Self::Wedged => "wedged",
         }
     }
 }
@@ -147,6 +151,7 @@ pub struct Metrics {
     spawned: Family<ServerLabels, Counter>,
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
+    resent: Family<ServerLabels, Counter>,
     over_limit: Family<LimitLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
@@ -183,6 +188,8 @@ pub struct ServerMetrics {
     pub spawned: Counter,
     /// Children started in the place of one that had ended.
     pub restarts: Counter,
+    /// Calls sent again after a crash.
+    pub resent: Counter,
 }
 
 impl Default for Metrics {
@@ -207,6 +214,7 @@ impl Default for Metrics {
                 "children_restarts",
                 "Children started in the place of an ended one"
             ),
+            resent: register!(Family::default(), "calls_resent", "Calls sent again after a crash"),
             over_limit: register!(
                 Family::default(),
                 "children_over_limit",
@@ -249,6 +257,7 @@ impl Metrics {
             children: self.children.get_or_create(&labels).clone(),
             spawned: self.spawned.get_or_create(&labels).clone(),
             restarts: self.restarts.get_or_create(&labels).clone(),
+            resent: self.resent.get_or_create(&labels).clone(),
             metrics: Arc::clone(self),
             server,
         }
@@ -310,7 +319,7 @@ impl ServerMetrics {
     pub fn exited(&self, reason: ExitReason) {
         self.metrics
             .exits
-            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.label() })
+            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.as_str() })
             .inc();
     }
 

@@ -20,6 +20,9 @@ pub enum Refused {
     Ended,
 }
 
+/// The type of [`Failure::wedged`].
+const WEDGED: &str = "server_wedged";
+
 /// Why calls in flight fail. The texts and data reach the client whose child it was, and nobody else.
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -73,12 +76,18 @@ impl Failure {
         Self::new(Code::ServerUnavailable, "server_start_failed", text)
     }
 
-    /// A call was not answered in time.
-    pub fn call_timeout(server: &ServerName, after: Duration) -> Self {
-        let text = format!(
-            "the server \"{server}\" did not answer within {after:?} (limits.call_timeout); the call was cancelled"
-        );
+    /// A call was not answered in time: that of all calls, or that of its tool, as `key` says.
+    pub fn call_timeout(server: &ServerName, after: Duration, key: &str) -> Self {
+        let text = format!("the server \"{server}\" did not answer within {after:?} ({key}); the call was cancelled");
         Self::new(Code::Timeout, "call_timeout", text)
+    }
+
+    /// The child was ended because it did not answer a `ping`.
+    pub fn wedged(server: &ServerName, after: Duration, stderr: Vec<String>) -> Self {
+        let text = format!(
+            "the server \"{server}\" was ended: it answered no call, and no ping within {after:?} (limits.ping_timeout); it is started again"
+        );
+        Self { retryable: true, ..Self::new(Code::ServerUnavailable, WEDGED, text) }.with_output(stderr, 0)
     }
 
     /// The child was ended because it used more of the machine than it may.
@@ -180,6 +189,11 @@ impl Failure {
     /// Whether it is that the child had ended before it took the call: another child may.
     pub fn is_ended(&self) -> bool {
         matches!((self.kind, self.exit), ("server_exited", None))
+    }
+
+    /// Whether the child was ended because it did not answer a `ping`.
+    pub fn is_wedged(&self) -> bool {
+        self.kind == WEDGED
     }
 
     /// The JSON-RPC error response for one call.

@@ -11,14 +11,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
+use super::hints::Hints;
 use super::lease::{Lease, deliver};
 use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
+use super::pulse::Pulse;
 use super::queue::StdinQueue;
 use super::supervisor::Spec;
-use crate::config::{Isolation, Server, TenantId};
+use crate::config::{Isolation, Resend, Server, TenantId};
 use crate::process::{Charge, Origin, Place, StderrTail};
 use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
 
@@ -68,6 +70,9 @@ pub(super) struct Shared {
     /// Why the child went, known before any call fails of it.
     pub(super) failure: OnceLock<Failure>,
     pub(super) pid: OnceLock<u32>,
+    pub(super) pulse: Mutex<Pulse>,
+    /// What its tools say of themselves, where that decides anything.
+    pub(super) hints: Mutex<Hints>,
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
@@ -95,6 +100,8 @@ impl Shared {
             exit: OnceLock::new(),
             failure: OnceLock::new(),
             pid: OnceLock::new(),
+            pulse: Mutex::new(Pulse::new(Instant::now())),
+            hints: Mutex::default(),
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
             born: Instant::now(),
@@ -128,6 +135,11 @@ impl Shared {
         !self.initialized.swap(true, Ordering::AcqRel)
     }
 
+    /// Whether the child has heard `notifications/initialized`.
+    pub(super) fn is_initialized(&self) -> bool {
+        self.initialized.load(Ordering::Acquire)
+    }
+
     /// Whether the child has answered `initialize`: from then on its end is a crash, and no failed start.
     pub(super) fn is_opened(&self) -> bool {
         self.opened.get().is_some()
@@ -158,14 +170,22 @@ impl Shared {
         }
     }
 
-    /// Fails what has been given up, and tells the child.
+    /// Gives something up, and tells the child before anybody else can tell it something: what it hears is in the order
+    /// of the tables.
+    pub(super) fn expire(&self, what: impl FnOnce(&mut Multiplexer) -> Expired) -> Expired {
+        let mut multiplexer = self.multiplexer.lock();
+        let mut expired = what(&mut multiplexer);
+        expired.frames.drain(..).for_each(|frame| self.send(frame));
+        expired
+    }
+
+    /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
-        expired.frames.into_iter().for_each(|frame| self.send(frame));
         for call in expired.calls {
             deliver(self, &call.exchange, failure(call.timeout()).response(&call.original));
         }
         for waiting in expired.waiting {
-            deliver(self, &waiting.exchange, failure(Duration::ZERO).response(&waiting.id));
+            deliver(self, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
     }
 }
@@ -199,13 +219,15 @@ impl Worker {
     pub(super) fn detach(&self, peer: PeerId) {
         let left = {
             let mut peers = self.0.peers.lock();
-            peers.remove(&peer);
+            if peers.remove(&peer).is_none() {
+                return;
+            }
             peers.len()
         };
         if left == 0 {
             *self.0.unused_since.lock() = Some(Instant::now());
         }
-        let gone = self.0.multiplexer.lock().detach(peer);
+        let gone = self.0.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
         self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));
     }
 
@@ -221,7 +243,7 @@ impl Worker {
 
     /// Whether the child has heard `notifications/initialized`.
     pub fn is_initialized(&self) -> bool {
-        self.0.initialized.load(Ordering::Acquire)
+        self.0.is_initialized()
     }
 
     /// Sessions on the child.
@@ -237,6 +259,11 @@ impl Worker {
     /// Calls that the child has answered, `initialize` left out.
     pub fn answered(&self) -> u64 {
         self.0.multiplexer.lock().answered()
+    }
+
+    /// Whether a call of a tool may be sent again, where `resend` says so; `None` if the tool is not known.
+    pub(super) fn may_resend(&self, resend: Resend, tool: &str) -> Option<bool> {
+        self.0.hints.lock().allow(resend, tool)
     }
 
     /// What its lists were like when they were last asked for.

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
 use super::handle::{Shared, Worker};
-use super::multiplexer::{Ask, Outgoing, PeerId};
+use super::multiplexer::{Ask, Notified, Outgoing, PeerId};
 use super::peer::Peer;
+use super::resend::Kept;
 use crate::jsonrpc::{Envelope, parse};
 use crate::stream::{Exchange, Limits, Outbox};
 use crate::telemetry::{Direction, DropReason};
@@ -37,14 +38,17 @@ impl Lease {
         &self.worker
     }
 
-    /// Sends a request; its answer goes to the exchange, whatever happens.
-    pub fn call(&self, ask: &Ask<'_>) -> Result<(), Refused> {
+    /// Sends a request; its answer goes to the exchange, whatever happens. With what is `kept`, the session is asked to
+    /// send it again after a crash.
+    pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
         match multiplexer.ask(self.peer, ask, Instant::now())? {
             Outgoing::Forward(frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
-                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())
+                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
+                kept.into_iter().for_each(|kept| multiplexer.keep_for_last(kept));
+                Ok(())
             }
             Outgoing::Local(answer) => {
                 drop(multiplexer);
@@ -53,6 +57,13 @@ impl Lease {
             }
             Outgoing::Wait => Ok(()),
         }
+    }
+
+    /// Sends a request that a child before this one crashed over. That happens to it once.
+    pub fn call_again(&self, ask: &Ask<'_>) -> Result<(), Refused> {
+        self.call(ask, None)?;
+        self.worker.shared().metrics.resent.inc();
+        Ok(())
     }
 
     /// Sends a notification of the client.
@@ -64,14 +75,20 @@ impl Lease {
             // A child hears it once, whoever says it first.
             "notifications/initialized" if !shared.first_initialized() => Ok(()),
             _ => {
-                let frame = shared.multiplexer.lock().notified_by_client(message, method);
-                frame.map_or(Ok(()), |frame| self.push(frame))
+                let notified = shared.multiplexer.lock().notified_by_client(self.peer, message, envelope);
+                match notified {
+                    Notified::Forward(frame) => return self.push(frame),
+                    Notified::Drop(reason) => shared.metrics.dropped(reason),
+                    Notified::Ignore => {}
+                }
+                Ok(())
             }
         }
     }
 
     fn cancel(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope);
+        let now = Instant::now();
+        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope, now);
         // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
         let Some((frame, call)) = cancelled else { return Ok(()) };
         call.exchange.settle();
@@ -104,7 +121,7 @@ impl Lease {
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
         let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout };
-        if let Err(refused) = self.call(&ask) {
+        if let Err(refused) = self.call(&ask, None) {
             if refused == Refused::Ended {
                 // It ended before it could be spoken to: how, is known in a moment.
                 self.worker.ended().await;
@@ -117,6 +134,11 @@ impl Lease {
                 return Ok(item.message);
             }
         }
+    }
+
+    /// Takes the session off the child, whoever else still holds this: its calls fail now.
+    pub fn leave(&self) {
+        self.worker.detach(self.peer);
     }
 
     /// Whether nothing of this session is in flight, either way.
@@ -132,7 +154,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.worker.detach(self.peer);
+        self.leave();
         if self.exclusive {
             self.worker.stop();
         }

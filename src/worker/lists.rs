@@ -9,16 +9,28 @@ use crate::jsonrpc::parse;
 
 const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 
-/// A fingerprint of each list's first page, as far as it has been asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lists([Option<u64>; 3]);
+/// The first page of a list.
+#[derive(Debug, Clone, Copy)]
+struct Page {
+    /// The result as it was written.
+    text: u64,
+    /// The list in it, however it was written: the order of an object's members, which some servers throw dice for,
+    /// says nothing.
+    list: Option<u64>,
+}
+
+/// What is known of each list, as far as it has been asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Lists([Option<Page>; 3]);
 
 impl Lists {
     /// Notes the answer to a list request without a cursor.
     pub(super) fn note(&mut self, method: &str, result: &str) {
         let place = LISTS.iter().position(|list| method.strip_suffix("/list") == Some(list));
-        if let Some(known) = place.and_then(|place| self.0.get_mut(place)) {
-            *known = Some(fingerprint(result));
+        let Some((list, known)) = place.and_then(|place| LISTS.get(place).zip(self.0.get_mut(place))) else { return };
+        // Most answers are the same as the one before: that is cheap to see.
+        if known.is_none_or(|known| known.text != hash(result)) {
+            *known = Some(Page::of(list, result));
         }
     }
 
@@ -29,15 +41,23 @@ impl Lists {
         }
     }
 
-    /// The lists that are different on another child.
+    /// The lists that are different on another child. Of one that it does not tell in time, or refuses to tell, nothing
+    /// is known: it is not among them.
     pub async fn changed(&self, lease: &Lease, timeout: Duration) -> Vec<&'static str> {
         let mut changed = Vec::new();
-        for (list, known) in LISTS.into_iter().zip(self.0) {
+        for (place, (list, known)) in LISTS.into_iter().zip(self.0).enumerate() {
             let Some(known) = known else { continue };
-            let request = format!(r#"{{"jsonrpc":"2.0","id":"{list}","method":"{list}/list"}}"#);
-            let answer = lease.ask(request.as_bytes(), timeout).await.ok();
-            let result = answer.as_deref().and_then(|answer| parse(answer).ok()).and_then(|envelope| envelope.result);
-            if result.map(fingerprint) != Some(known) {
+            // Where many sessions come to a shared child, one has asked for all.
+            let told = || lease.worker().lists().0.get(place).copied().flatten();
+            let now = match told() {
+                Some(page) => Some(page),
+                None => {
+                    let request = format!(r#"{{"jsonrpc":"2.0","id":"{list}","method":"{list}/list"}}"#);
+                    let answer = lease.ask(request.as_bytes(), timeout).await.ok();
+                    answer.as_deref().and_then(|answer| Page::of_answer(list, answer)).or_else(told)
+                }
+            };
+            if now.is_some_and(|now| now.differs(known)) {
                 changed.push(list);
             }
         }
@@ -45,8 +65,55 @@ impl Lists {
     }
 }
 
-fn fingerprint(result: &str) -> u64 {
+impl Page {
+    fn of(list: &str, result: &str) -> Self {
+        let value: Option<serde_json::Value> = serde_json::from_str(result).ok();
+        // serde_json keeps object keys sorted, so equal lists have equal texts.
+        let list = value.and_then(|value| value.get(list).map(|list| hash(&list.to_string())));
+        Self { text: hash(result), list }
+    }
+
+    /// `None` for an error, which tells nothing of the list.
+    fn of_answer(list: &str, answer: &[u8]) -> Option<Self> {
+        Some(Self::of(list, parse(answer).ok()?.result?))
+    }
+
+    fn differs(self, other: Self) -> bool {
+        self.text != other.text && (self.list.is_none() || self.list != other.list)
+    }
+}
+
+fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    result.hash(&mut hasher);
+    text.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn differ(a: &str, b: &str) -> bool {
+        Page::of("tools", a).differs(Page::of("tools", b))
+    }
+
+    #[test]
+    fn only_the_list_itself_counts() {
+        let page = r#"{"tools":[{"name":"a","inputSchema":{"type":"object","x":1e400}}]}"#;
+        assert!(!differ(page, page), "numbers that nobody can hold are no difference");
+        let page = r#"{"tools":[{"name":"a","title":"A"}],"nextCursor":"x7"}"#;
+        assert!(!differ(page, r#"{"nextCursor":"k2","tools":[ {"title":"A","name":"a"} ]}"#));
+        assert!(differ(page, r#"{"tools":[{"name":"b","title":"A"}],"nextCursor":"x7"}"#));
+        assert!(differ(page, r#"{"tools":[]}"#));
+        assert!(differ("{}", r#"{"tools":[]}"#));
+    }
+
+    #[test]
+    fn an_error_tells_nothing_of_a_list() {
+        let refused = br#"{"jsonrpc":"2.0","id":"tools","error":{"code":-32603,"message":"not now"}}"#;
+        assert!(Page::of_answer("tools", refused).is_none());
+        let answer = br#"{"jsonrpc":"2.0","id":"tools","result":{"tools":[]}}"#;
+        assert!(!Page::of_answer("tools", answer).unwrap().differs(Page::of("tools", r#"{"tools":[]}"#)));
+    }
 }

@@ -3,14 +3,17 @@
 
 mod error;
 mod handle;
+mod hints;
 mod lease;
 mod lists;
 mod multiplexer;
 mod opening;
 mod peer;
 mod pool;
+mod pulse;
 mod queue;
 mod reader;
+mod resend;
 mod restart;
 mod supervisor;
 
@@ -22,3 +25,4 @@ pub use multiplexer::Ask;
 pub use opening::protocol_version;
 pub use peer::{InFlight, Peer, Route, Unsolicited};
 pub use pool::{Applicant, Granted, Pool, Pools, Surroundings, WorkerStatus};
+pub use resend::{Kept, Orphan};

@@ -11,6 +11,10 @@ use crate::jsonrpc::parse;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(String);
 
+/// Capabilities of a client that a shared child does not hear of: its roots are nobody else's business, and tasks that
+/// it keeps for the server are looked up later, when nobody can tell whose they are.
+const NOT_SHARED: [&str; 2] = ["roots", "tasks"];
+
 /// A client's `initialize`.
 #[derive(Debug, Clone)]
 pub struct Opening {
@@ -33,13 +37,13 @@ impl Opening {
     }
 
     /// The `initialize` of the gateway itself, for a child that several will share or that is started in advance: the
-    /// version and capabilities of this client, but neither its name nor its roots, which are nobody else's business.
+    /// version and capabilities of this client, but not its name, nor what is not to be shared.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
         let mut params = params(message);
         let fingerprint = Fingerprint::of(&params, is_shared);
         if let Some(object) = params.as_object_mut() {
             if is_shared && let Some(capabilities) = object.get_mut("capabilities").and_then(Value::as_object_mut) {
-                capabilities.remove("roots");
+                NOT_SHARED.iter().for_each(|capability| drop(capabilities.remove(*capability)));
             }
             let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
             object.insert("clientInfo".to_owned(), info);
@@ -53,7 +57,7 @@ impl Fingerprint {
     fn of(params: &Value, is_shared: bool) -> Self {
         let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
         if is_shared && let Some(object) = capabilities.as_object_mut() {
-            object.remove("roots");
+            NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
         }
         // serde_json keeps object keys sorted, so equal capabilities have equal texts.
         Self(json!([params.get("protocolVersion"), capabilities]).to_string())
@@ -98,9 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_child_hears_of_no_client_and_no_roots() {
-        let opening = Opening::of_gateway(&initialize(r#"{"roots":{},"sampling":{}}"#, "1", "secret-client"), true);
+    fn a_shared_child_hears_of_no_client_no_roots_and_no_tasks() {
+        let opening =
+            Opening::of_gateway(&initialize(r#"{"roots":{},"tasks":{},"sampling":{}}"#, "1", "secret-client"), true);
         let text = String::from_utf8_lossy(&opening.message).into_owned();
-        assert!(!text.contains("secret-client") && !text.contains("roots") && text.contains("sampling"), "{text}");
+        assert!(!text.contains("secret-client") && !text.contains("roots") && !text.contains("tasks"), "{text}");
+        assert!(text.contains("sampling"), "{text}");
     }
 }

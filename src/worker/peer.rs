@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::resend::Orphan;
 use crate::stream::{Exchange, Outbox};
 
 /// What a server sends without being asked.
@@ -44,6 +45,12 @@ pub trait Peer: Send + Sync {
 
     /// The client does not read `stream`: it has been cut.
     fn lagged(&self, stream: &Outbox);
+
+    /// The worker's child has crashed in the middle of these calls, which another child may get. Returns those that it
+    /// does not take, to fail.
+    fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
+        calls
+    }
 
     /// The worker's child has ended.
     fn exited(&self);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
@@ -77,7 +77,14 @@ impl StdinQueue {
                 return Ok(());
             }
             if batch.is_empty() {
-                self.ready.notified().await;
+                tokio::select! {
+                    () = self.ready.notified() => {}
+                    // The child has closed its end: not only the next frame is to find that out.
+                    _ = stdin.ready(Interest::ERROR) => {
+                        self.close(true);
+                        return Err(io::ErrorKind::BrokenPipe.into());
+                    }
+                }
                 // Whoever else is about to push does so first: many frames in one system call, and one wake-up of the
                 // child for them.
                 tokio::task::yield_now().await;

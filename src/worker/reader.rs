@@ -1,8 +1,9 @@
-//! Reads a child's stdout, line by line, and delivers what it says. When a client does not keep up, this task waits
-//! for it, and so does the child; after a time-out the client is cut. Nobody else waits: the child is this session's.
+//! Reads a child's stdout, line by line, and delivers what it says. When a client does not keep up and the child is its
+//! own, this task waits for it, and so does the child; after a time-out the client is cut. A shared child waits for nobody.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
@@ -10,9 +11,10 @@ use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
 use super::handle::Shared;
-use super::multiplexer::{Incoming, PeerId};
+use super::hints::learn;
+use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
-use crate::jsonrpc::{Envelope, Frame, Framer, RawId, Splice, parse, splice, split_batch};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, RawId, Splice, parse, splice, split_batch};
 use crate::stream::{Exchange, Item, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason};
 
@@ -24,6 +26,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
     let mut framer = Framer::new(shared.server.limits.max_line);
     loop {
         framer.buffer.reserve(READ);
+        shared.pulse.lock().listen(Instant::now());
         let ended = match stdout.read_buf(&mut framer.buffer).await {
             Ok(read) => read == 0,
             Err(error) => {
@@ -31,6 +34,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
                 true
             }
         };
+        shared.pulse.lock().heard(Instant::now());
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             receive(&shared, frame).await;
         }
@@ -74,9 +78,14 @@ async fn receive_batch(shared: &Shared, line: &Bytes) {
 
 async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
-    let incoming = shared.multiplexer.lock().receive(message.clone(), envelope, Instant::now(), timeout);
+    if envelope.kind == Kind::Response {
+        shared.pulse.lock().answered(message, envelope);
+    }
+    let incoming = receive_by(shared, message, envelope, timeout);
+    learn(shared, envelope, &incoming);
     match incoming {
-        Incoming::Answer(call, message, waiting) => {
+        Incoming::Answer(answered) => {
+            let Answer { call, message, waiting, .. } = *answered;
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
             if call.is_initialize {
                 shared.note_opened(&message);
@@ -105,6 +114,18 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
         Incoming::Drop(reason) => shared.metrics.dropped(reason),
         Incoming::Ignore => {}
     }
+}
+
+/// What becomes of a message. What the child has to hear of it goes before anything that others tell it.
+fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming {
+    let mut multiplexer = shared.multiplexer.lock();
+    let mut incoming = multiplexer.receive(message.clone(), envelope, Instant::now(), timeout);
+    if let Incoming::Answer(answer) = &mut incoming
+        && let Some(frame) = answer.frame.take()
+    {
+        shared.send(frame);
+    }
+    incoming
 }
 
 async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {

@@ -139,6 +139,7 @@ mod tests {
         max_crashes: 4,
         window: Duration::from_secs(60),
         open: Duration::from_secs(30),
+        resend: crate::config::Resend::Never,
     };
 
     #[test]

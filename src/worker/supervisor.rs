@@ -13,7 +13,10 @@ use tokio_util::task::TaskTracker;
 
 use super::error::Failure;
 use super::handle::{Shared, Worker};
+use super::multiplexer::Multiplexer;
+use super::pulse::Beat;
 use super::reader::read_stdout;
+use super::resend::rescue;
 use crate::config::Server;
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
@@ -138,6 +141,11 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
                 if let Some(failure) = expire(shared) {
                     return Some(failure);
                 }
+                if let Some(failure) = feel_pulse(shared) {
+                    // Not politely: it does not listen.
+                    child.signal(Signal::Kill);
+                    return Some(failure);
+                }
             }
         }
     }
@@ -167,10 +175,8 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
 /// overran its `harakiri`.
 fn expire(shared: &Shared) -> Option<Failure> {
     let (server, limits) = (&shared.server.name, &shared.server.limits);
-    let (expired, oldest) = {
-        let mut multiplexer = shared.multiplexer.lock();
-        (multiplexer.expire(Instant::now()), multiplexer.oldest())
-    };
+    let expired = shared.expire(|multiplexer| multiplexer.expire(Instant::now()));
+    let oldest = shared.multiplexer.lock().oldest();
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
         let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
@@ -178,10 +184,44 @@ fn expire(shared: &Shared) -> Option<Failure> {
     });
     for call in &expired.calls {
         tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
+        if oldest.is_none_or(|oldest| oldest > call.started) {
+            shared.pulse.lock().overdue(call.started);
+        }
     }
-    shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| Failure::call_timeout(server, timeout)));
+    let key = |timeout| if timeout == limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" };
+    let late = |timeout| Failure::call_timeout(server, timeout, key(timeout));
+    shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| late(timeout)));
     let overrun = limits.harakiri.filter(|harakiri| oldest.is_some_and(|since| since.elapsed() > *harakiri));
     unopened.or_else(|| overrun.map(|harakiri| Failure::harakiri(server, harakiri)))
+}
+
+/// Asks a child that has nothing to do whether it is still there. `Some` if it has to go because it does not say so.
+///
+/// One that has not heard `notifications/initialized`, as a spare has not, is not asked: some servers end at whatever comes
+/// before that.
+fn feel_pulse(shared: &Shared) -> Option<Failure> {
+    if !shared.is_opened() || !shared.is_initialized() {
+        return None;
+    }
+    let (limits, now) = (&shared.server.limits, Instant::now());
+    let is_idle = shared.multiplexer.lock().is_idle();
+    let beat = shared.pulse.lock().beat(is_idle, limits, now);
+    match beat {
+        Beat::Nothing => None,
+        Beat::Ask => {
+            let (number, frame) = shared.multiplexer.lock().ping();
+            // Before it is sent: the answer may be quick.
+            shared.pulse.lock().asked(number, now);
+            shared.send(frame);
+            None
+        }
+        Beat::Wedged => {
+            let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+            tracing::warn!(%tenant, %server, %session, after = ?limits.ping_timeout, "child ended: it is wedged, and answers no ping");
+            let failure = Failure::wedged(server, limits.ping_timeout, shared.stderr.lines());
+            Some(shared.failure.get_or_init(|| failure).clone())
+        }
+    }
 }
 
 /// The polite way out, step by step.
@@ -212,10 +252,13 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     let started = shared.is_opened();
     let reason = match (started, asked_to, exit.is_success()) {
         (_, true, _) => ExitReason::Stopped,
+        _ if failure.as_ref().is_some_and(Failure::is_wedged) => ExitReason::Wedged,
         (false, false, _) => ExitReason::StartFailed,
         (true, false, true) => ExitReason::Finished,
         (true, false, false) => ExitReason::Crashed,
     };
+    // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
+    let crashed = started && !asked_to && failure.is_none();
     shared.charge.end();
     shared.metrics.children.dec();
     shared.metrics.exited(reason);
@@ -229,7 +272,10 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
         Failure::exited(server, exit, started, shared.stderr.lines(), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
-    let left = shared.multiplexer.lock().drain();
+    let mut left = shared.expire(Multiplexer::drain);
+    if crashed {
+        rescue(shared, &mut left, failure);
+    }
     shared.give_up(left, |_| failure.clone());
     let _ = shared.exit.set(reason);
     shared.ended.cancel();

@@ -1,7 +1,5 @@
 //! Who may call: without a good credential nobody, with one what its tenant may use.
 
-use std::time::Duration;
-
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Value, json};
 use sluice::config::{Config, Jwt, JwtKey};
@@ -36,16 +34,10 @@ fn assert_refused(reply: &Reply, status: u16, says: &str, challenge: &str, crede
 
 fn with_jwt(config: &mut Config) {
     config.auth.jwt = Some(Jwt {
-        algorithms: vec![Algorithm::HS256],
-        key: JwtKey::Secret(SECRET.into()),
-        issuers: vec!["https://id.example".to_owned()],
-        audiences: vec!["sluice".to_owned()],
-        leeway: Duration::ZERO,
         tenant_claim: "org.tenant".to_owned(),
-        subject_claim: "sub".to_owned(),
-        scope_claim: "scope".to_owned(),
         required_scopes: vec!["mcp".to_owned()],
         authorization_servers: vec!["https://id.example".to_owned()],
+        ..Jwt::new(JwtKey::Secret(SECRET.into()), Algorithm::HS256, "https://id.example", "sluice")
     });
 }
 

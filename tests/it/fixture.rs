@@ -97,6 +97,9 @@ fn every_mode_that_answers_echoes_and_ends_with_its_input() {
         &["wrong-ids"],
         &["batch"],
         &["string-ids"],
+        &["new-tools"],
+        &["no-lists"],
+        &["never-subscribe"],
         &["version", "2024-11-05"],
     ] {
         let mut fixture = Fixture::start(mode);

@@ -170,7 +170,7 @@ async fn an_sse_client_that_does_not_read_is_cut_and_costs_nobody_else() {
 }
 
 /// An SSE session whose stream is read up to its endpoint and no further.
-async fn sse_without_reader(caller: &Caller) -> (String, tokio::net::TcpStream) {
+pub(crate) async fn sse_without_reader(caller: &Caller) -> (String, tokio::net::TcpStream) {
     use tokio::io::AsyncReadExt as _;
     let mut stream = deaf(caller.address, Request::get("/sse")).await;
     let mut read = Vec::new();

@@ -112,6 +112,11 @@ impl Counts {
         self.of("sluice_children_exits_total", &format!(",reason=\"{reason}\""))
     }
 
+    /// Messages that the child has said.
+    pub(crate) fn to_client(&self) -> u64 {
+        self.of("sluice_messages_total", ",direction=\"to_client\"")
+    }
+
     /// Messages that have been put to the child.
     pub(crate) fn to_server(&self) -> u64 {
         self.of("sluice_messages_total", ",direction=\"to_server\"")

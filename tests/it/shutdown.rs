@@ -196,6 +196,29 @@ async fn a_drain_has_a_deadline_and_what_it_cuts_off_is_told() {
     assert_eq!((&error["id"], &error["error"]["code"]), (&json!("hung"), &json!(-32000)), "{error}");
     assert_eq!(error["error"]["data"], json!({"type": "session_ended", "retryable": true}));
     assert_eq!(post.message().await, None);
+    let error = sse.stream.message().await.expect("the error comes before the end of the stream");
+    assert_eq!((&error["id"], &error["error"]["data"]["type"]), (&json!("hung"), &json!("session_ended")), "{error}");
+    assert_eq!(sse.stream.message().await, None);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_session_that_ends_before_its_server_has_started_is_told_on_its_stream() {
+    let gateway = Gateway::start_with([fixture("never-initialize")], |config| {
+        config.drain_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut sse = Sse::open(&gateway).await;
+    sse.post(json!({"jsonrpc": "2.0", "id": "first", "method": "initialize", "params": hello("2024-11-05")})).await;
+    // This waits for the same child.
+    sse.post(json!({"jsonrpc": "2.0", "id": "second", "method": "tools/list"})).await;
+    gateway.until("the child has started", |metrics| metrics.children() == 1.0).await;
+    gateway.shutdown.drain.cancel();
+    let mut told = [sse.stream.message().await.unwrap(), sse.stream.message().await.unwrap()];
+    told.sort_by_key(|error| error["id"].to_string());
+    for (error, id) in told.iter().zip(["first", "second"]) {
+        assert_eq!((&error["id"], &error["error"]["data"]["type"]), (&json!(id), &json!("session_ended")), "{error}");
+    }
     assert_eq!(sse.stream.message().await, None);
     gateway.finish().await;
 }

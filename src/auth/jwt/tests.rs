@@ -16,16 +16,9 @@ const SECRET: &str = "a shared secret for tests that is long enough for HS512, w
 fn rules(key: JwtKey, algorithm: Algorithm) -> Jwt {
     install_crypto();
     Jwt {
-        algorithms: vec![algorithm],
-        key,
-        issuers: vec!["https://id.example".into()],
         audiences: vec!["sluice".into(), "other".into()],
         leeway: Duration::ZERO,
-        tenant_claim: "tenant".into(),
-        subject_claim: "sub".into(),
-        scope_claim: "scope".into(),
-        required_scopes: vec![],
-        authorization_servers: vec![],
+        ..Jwt::new(key, algorithm, "https://id.example", "sluice")
     }
 }
 

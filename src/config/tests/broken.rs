@@ -274,3 +274,27 @@ fn credentials() {
         );
     }
 }
+
+#[test]
+fn what_is_said_of_a_tool_is_checked() {
+    let text = format!(
+        "{LEAST}[servers.s.tools.a]\ntimeout = 'off'\nresend = 'never'\n[servers.s.tools.b]\ntimeot = '1s'\n\
+         [servers.s.restart]\nresend = 'always'\n[limits]\nping_interval = 'never'\nping_timeout = 'off'\n"
+    );
+    let problems = load(&text).unwrap_err();
+    let places: Vec<String> = problems.list().iter().map(place).collect();
+    let wanted = [
+        "14 limits.ping_interval",
+        "15 limits.ping_timeout",
+        "12 servers.s.restart.resend",
+        "7 servers.s.tools.a.timeout",
+        "8 servers.s.tools.a.resend",
+        "10 servers.s.tools.b.timeot",
+    ];
+    assert_eq!(
+        places.iter().collect::<std::collections::BTreeSet<_>>(),
+        wanted.map(str::to_owned).iter().collect(),
+        "{problems}"
+    );
+    assert!(problems.to_string().contains("did you mean \"timeout\""), "{problems}");
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ChildLimits, Http, Isolation, Log, LogFormat, ServerName, Sessions, TenantId};
+use crate::config::{ChildLimits, Http, Isolation, Log, LogFormat, Resend, ServerName, Sessions, TenantId};
 
 #[test]
 fn what_is_not_configured_is_the_default() {
@@ -132,3 +132,24 @@ fn what_is_doubtful_is_a_warning() {
 
 const KEYED: &str = "[[auth.keys]]\nprefix='A'\nsha256='0000000000000000000000000000000000000000000000000000000000000000'\n\
                      tenant='a'\n[tenants.a]\n[servers.s]\ncommand='sh'\n";
+
+#[test]
+fn a_tool_has_what_is_said_of_it_and_the_rest_from_its_server() {
+    let config = valid(&format!(
+        "{LEAST}[servers.s.limits]\ncall_timeout = '5s'\nping_interval = 'off'\n[servers.s.restart]\nresend = 'read_only'\n\
+         [servers.s.tools.slow]\ntimeout = '1h'\n[servers.s.tools.'odd.Name/x']\nresend = true\n[servers.s.tools.once]\nresend = false\n"
+    ));
+    let server = &config.servers["s"];
+    assert_eq!(server.limits.ping_interval, None);
+    let seconds = |tool| server.call_timeout(tool).as_secs();
+    assert_eq!((seconds(Some("slow")), seconds(Some("once")), seconds(Some("other")), seconds(None)), (3600, 5, 5, 5));
+    for (tool, resend) in [
+        ("slow", Resend::ReadOnly),
+        ("odd.Name/x", Resend::Always),
+        ("once", Resend::Never),
+        ("other", Resend::ReadOnly),
+    ] {
+        assert_eq!(server.resend(tool), resend, "{tool}");
+    }
+    assert!(server.minds_tools() && !valid(LEAST).servers["s"].minds_tools());
+}

@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::params::{Params, asked_elicitations, created_task, mentions, related_task, text};
+use super::params::{Params, asked_elicitations, mentions, progress_token, related_task, task_state, text};
 use super::sharing::{Level, Waiting};
-use super::{Asked, Call, Multiplexer, PeerId, refusal};
-use crate::jsonrpc::{Envelope, Kind, RawId, Splice, one_line, parse, splice};
+use super::{Asked, Call, Change, Multiplexer, PeerId, refusal};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 use crate::worker::peer::Unsolicited;
@@ -18,8 +18,8 @@ use crate::worker::peer::Unsolicited;
 /// What to do with a message of the child.
 #[derive(Debug)]
 pub(in crate::worker) enum Incoming {
-    /// Deliver the answer to a call, which is now over, and the same to whoever waited with it.
-    Answer(Box<Call>, Bytes, Vec<Waiting>),
+    /// Deliver the answer to a call, which is now over.
+    Answer(Box<Answer>),
     /// Deliver to the exchange of a call that goes on.
     Inform(Arc<Exchange>, Bytes),
     /// Ask these sessions where it goes. A request, for one session only, carries the number that it was given.
@@ -32,6 +32,19 @@ pub(in crate::worker) enum Incoming {
     Ignore,
 }
 
+/// An answer of the child.
+#[derive(Debug)]
+pub(in crate::worker) struct Answer {
+    /// The call.
+    pub(in crate::worker) call: Call,
+    /// The answer, under the id that the client gave.
+    pub(in crate::worker) message: Bytes,
+    /// Who gets the same, under their own ids.
+    pub(in crate::worker) waiting: Vec<Waiting>,
+    /// What the child has to hear because of it, before anything else.
+    pub(in crate::worker) frame: Option<Bytes>,
+}
+
 impl Multiplexer {
     /// Decides what becomes of a message of the child. `timeout` is what the client has to answer a request in it.
     pub(in crate::worker) fn receive(
@@ -42,68 +55,58 @@ impl Multiplexer {
         timeout: Duration,
     ) -> Incoming {
         match envelope.kind {
-            Kind::Response => self.answer(&message, envelope),
+            Kind::Response => self.answer(&message, envelope, now),
             Kind::Request => self.request(message, envelope, now, timeout),
             Kind::Notification => self.notification(message, envelope, now),
         }
     }
 
-    fn answer(&mut self, message: &Bytes, envelope: &Envelope<'_>) -> Incoming {
+    fn answer(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
         let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(RawId::new).and_then(|id| id.as_u64()))
         else {
             return Incoming::Drop(DropReason::UnknownId);
         };
-        let Some(mut call) = self.calls.remove(&number) else {
-            let expected = self.unheeded.remove(&number);
-            return if expected { Incoming::Ignore } else { Incoming::Drop(DropReason::UnknownId) };
+        let Some(call) = self.calls.remove(&number) else {
+            return self.late_answer(number);
         };
         self.answered += u64::from(!call.is_initialize);
         if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
             self.lists.note(call.method, result);
         }
-        let mut waiting = Vec::new();
-        if self.is_shared {
-            if let Some(uri) = call.subscribing.take() {
-                let still_here = self.peers.contains_key(&call.peer).then_some(call.peer);
-                waiting = self.subscriptions.subscribed(&uri, still_here, !envelope.is_error);
+        let (mut waiting, mut is_unwanted) = (Vec::new(), None);
+        match &call.change {
+            Some(Change::Subscribe(uri)) => {
+                let (others, unwanted) = self.subscriptions.subscribed(uri, !envelope.is_error);
+                waiting = others;
+                is_unwanted = unwanted.then_some(uri.clone());
             }
-            if envelope.is_error && call.method == "logging/setLevel" {
-                self.level = None;
-            }
-            self.note_owner(&call, message, envelope);
+            Some(Change::Level) if envelope.is_error => self.level = None,
+            _ => {}
         }
-        let mut message = splice(message, &mut [Splice { old, new: call.original.as_str() }]).freeze();
-        if self.is_shared && call.method == "tasks/list" {
-            message = self.only_own_tasks(&message, call.peer);
+        if envelope.is_error && self.is_shared {
+            asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
         }
-        Incoming::Answer(Box::new(call), message, waiting)
+        if self.is_shared || call.progress_token.is_some() || call.task.is_some() {
+            self.note_tasks(number, &call, envelope, now);
+        }
+        let message = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
+            true => self.only_own_tasks(message, envelope, &call),
+            false => splice(message, &mut [Splice { old, new: call.original.as_str() }]).freeze(),
+        };
+        let frame = is_unwanted.map(|uri| self.unsubscription(&uri));
+        Incoming::Answer(Box::new(Answer { call, message, waiting, frame }))
     }
 
-    /// Remembers whose the tasks and elicitations are that an answer names.
-    fn note_owner(&mut self, call: &Call, message: &[u8], envelope: &Envelope<'_>) {
-        if let Some(task) = envelope.result.and_then(created_task) {
-            self.tasks.insert(task, call.peer);
+    /// An answer that nobody waits for.
+    fn late_answer(&mut self, number: u64) -> Incoming {
+        if self.unheeded.remove(&number) {
+            return Incoming::Ignore;
         }
-        if envelope.is_error {
-            for id in asked_elicitations(message) {
-                self.elicitations.insert(id, call.peer);
-            }
+        // A task goes on though its call was answered, even if that is answered twice.
+        if self.live_tasks.get(number).is_none() {
+            self.lingering.remove(number);
         }
-    }
-
-    /// The answer to `tasks/list`, without the tasks of others: the one answer that is decoded and encoded again.
-    fn only_own_tasks(&self, message: &Bytes, peer: PeerId) -> Bytes {
-        let id = parse(message).ok().and_then(|envelope| envelope.raw_id());
-        let Some((id, mut value)) = id.zip(serde_json::from_slice::<serde_json::Value>(message).ok()) else {
-            return message.clone();
-        };
-        let Some(tasks) = value.pointer_mut("/result/tasks").and_then(|tasks| tasks.as_array_mut()) else {
-            return message.clone();
-        };
-        let owner = |task: &serde_json::Value| self.tasks.get(task.get("taskId")?.as_str()?);
-        tasks.retain(|task| owner(task) == Some(peer));
-        let result = value.get("result").cloned().unwrap_or_default();
-        format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, id.as_str()).into()
+        Incoming::Drop(DropReason::UnknownId)
     }
 
     fn request(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant, timeout: Duration) -> Incoming {
@@ -114,6 +117,13 @@ impl Multiplexer {
             let pong = format!(r#"{{"jsonrpc":"2.0","id":{old},"result":{{}}}}"#);
             return Incoming::Reply(one_line(BytesMut::from(pong.as_bytes())));
         }
+        let offered = |method: &str| method != "roots/list" && !method.starts_with("tasks/");
+        if self.is_shared && !envelope.method.as_deref().is_some_and(offered) {
+            let text = "the gateway has not offered this for its clients, who share the server";
+            return Incoming::Reply(one_line(BytesMut::from(
+                error_response(Some(&original), Code::MethodNotFound, text).as_ref(),
+            )));
+        }
         let Some(peer) = self.asker(envelope) else {
             return Incoming::Reply(refusal(&original, "the gateway cannot tell which client this request is for"));
         };
@@ -123,14 +133,20 @@ impl Multiplexer {
         if let Some(id) = text(Params::read(envelope.params).elicitation_id) {
             self.elicitations.insert(id, peer);
         }
-        let number = self.number();
-        self.asked.insert(number, Asked { peer, original, deadline: now + timeout, timeout });
-        let message = splice(&message, &mut [Splice { old, new: &number.to_string() }]).freeze();
+        let number = self.next_asked;
+        self.next_asked += 1;
+        let token = progress_token(envelope.params).unwrap_or_default();
+        let progress_token = token.and_then(RawId::new);
+        self.asked.insert(number, Asked { peer, original, progress_token, deadline: now + timeout, timeout });
+        let digits = number.to_string();
+        let mut replacements = vec![Splice { old, new: &digits }];
+        replacements.extend(token.map(|old| Splice { old, new: &digits }));
+        let message = splice(&message, &mut replacements).freeze();
         Incoming::Unsolicited(Unsolicited::Request, message, Some(number), vec![peer])
     }
 
-    /// The one session that can have caused a request of the server: the owner of the task that it names, the only one
-    /// on the child, or the only one with calls in flight.
+    /// The one session that can have caused a request of the server: the owner of the task that it names, or the only one
+    /// that the child may be working for.
     fn asker(&self, envelope: &Envelope<'_>) -> Option<PeerId> {
         if let Some(task) = related_task(envelope.params) {
             let owner = self.tasks.get(&task);
@@ -138,20 +154,27 @@ impl Multiplexer {
                 return owner;
             }
         }
-        if let Some(only) = self.only_peer() {
-            return Some(only);
-        }
-        let mut callers = self.calls.values().map(|call| call.peer);
-        let first = callers.next()?;
-        callers.all(|peer| peer == first).then_some(first)
+        self.only_peer(self.calls.values().next().map(|call| call.peer).or_else(|| self.lingering.peers()?.next()))
     }
 
-    fn only_peer(&self) -> Option<PeerId> {
-        self.peers.keys().next().filter(|_| self.peers.len() == 1).copied()
+    /// The only session on the child, or else this one, if the child works for nobody else. What it does for those who
+    /// have left counts too: then it is nobody's.
+    fn only_peer(&self, otherwise: Option<PeerId>) -> Option<PeerId> {
+        let alone = self.peers.keys().next().filter(|_| self.peers.len() == 1).copied();
+        if !self.is_shared {
+            return alone;
+        }
+        let peer = alone.or(otherwise).filter(|peer| self.peers.contains_key(peer))?;
+        let is_it = |other: PeerId| other == peer;
+        (self.calls.values().map(|call| call.peer).all(is_it) && self.lingering.peers()?.all(is_it)).then_some(peer)
     }
 
     fn notification(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
         let params = || Params::read(envelope.params);
+        let only = || match related_task(envelope.params).filter(|_| self.is_shared) {
+            Some(task) => self.tasks.get(&task),
+            None => self.only_peer(None),
+        };
         let all = || self.peers.keys().copied().collect::<Vec<_>>();
         let to = |kind, peers: Vec<PeerId>| match peers.is_empty() {
             true => Incoming::Drop(DropReason::Unattributable),
@@ -172,9 +195,17 @@ impl Multiplexer {
                 let owner = text(params().elicitation_id).and_then(|id| self.elicitations.get(&id));
                 to(Unsolicited::Announcement, owner.into_iter().collect())
             }
-            "notifications/tasks/status" if self.is_shared => {
-                let owner = text(params().task_id).and_then(|task| self.tasks.get(&task));
-                to(Unsolicited::Announcement, owner.into_iter().collect())
+            "notifications/tasks/status" => {
+                let state = envelope.params.and_then(task_state);
+                let owner = match self.is_shared {
+                    true => state.as_ref().and_then(|state| self.tasks.get(&state.id)),
+                    false => only(),
+                };
+                let status = to(Unsolicited::Notification, owner.into_iter().collect());
+                if let Some(state) = state {
+                    self.task_heard_of(&state.id, state.is_over, now);
+                }
+                status
             }
             "notifications/message" if self.is_shared => {
                 let level = text(params().level).as_deref().and_then(Level::parse);
@@ -183,12 +214,12 @@ impl Multiplexer {
                     asked_for.is_none() || level.is_none() || level >= asked_for
                 };
                 // A log line may hold anybody's data: it goes out only where there is nobody else.
-                match self.only_peer() {
+                match only() {
                     Some(only) if !wanted(&only) => Incoming::Ignore,
                     only => to(Unsolicited::Notification, only.into_iter().collect()),
                 }
             }
-            _ => to(Unsolicited::Notification, self.only_peer().into_iter().collect()),
+            _ => to(Unsolicited::Notification, only().into_iter().collect()),
         }
     }
 
@@ -206,11 +237,25 @@ impl Multiplexer {
         let old = envelope.params.filter(|params| mentions(params, "progressToken"));
         let old = Params::read(old).progress_token.map(RawValue::get);
         let number = old.and_then(RawId::new).and_then(|token| token.as_u64());
-        let call = number.and_then(|number| self.calls.get_mut(&number));
-        let (Some(old), Some(call)) = (old, call) else { return Incoming::Drop(DropReason::LateProgress) };
+        let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::LateProgress) };
+        let Some(call) = self.calls.get_mut(&number) else {
+            return self.progress_of_task(message, old, number, now);
+        };
         call.deadline = now + call.timeout;
         let Some(token) = &call.progress_token else { return Incoming::Drop(DropReason::LateProgress) };
         let message = splice(message, &mut [Splice { old, new: token.as_str() }]).freeze();
         Incoming::Inform(Arc::clone(&call.exchange), message)
+    }
+
+    /// Progress for a call that is over: it may have made a task, whose progress goes on.
+    fn progress_of_task(&mut self, message: &Bytes, old: &str, number: u64, now: Instant) -> Incoming {
+        self.lingering.renew(number, now);
+        let Some(task) = self.live_tasks.get(number) else { return Incoming::Drop(DropReason::LateProgress) };
+        // Who waits for its result knows that it goes on.
+        let waits = |call: &&mut Call| call.task.as_ref() == Some(&task.id);
+        self.calls.values_mut().filter(waits).for_each(|call| call.deadline = now + call.timeout);
+        let Some(token) = &task.token else { return Incoming::Drop(DropReason::LateProgress) };
+        let message = splice(message, &mut [Splice { old, new: token.as_str() }]).freeze();
+        Incoming::Unsolicited(Unsolicited::Notification, message, None, vec![task.peer])
     }
 }

@@ -4,10 +4,14 @@
 //! only that number, still in flight, leads back to an exchange, and it does so once. Where sessions share the child,
 //! each gets its own only, or what concerns all of them.
 
+mod client;
+mod ending;
 mod incoming;
+mod lingering;
 mod outgoing;
 mod params;
 mod sharing;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -18,14 +22,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-pub(super) use incoming::Incoming;
+use client::Asked;
+pub(super) use client::Notified;
+pub(super) use ending::Expired;
+pub(super) use incoming::{Answer, Incoming};
+use lingering::Lingering;
 pub(super) use outgoing::Outgoing;
-use params::Params;
-use sharing::{Level, Owners, Subscriptions, Waiting};
+use sharing::{Level, Owners, Subscriptions};
+use tasks::LiveTasks;
 
 use super::lists::Lists;
 use super::peer::InFlight;
-use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, one_line, splice};
+use super::resend::Kept;
+use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
 use crate::stream::Exchange;
 
 /// A session on a worker.
@@ -41,22 +50,28 @@ pub(super) struct Call {
     pub(super) method: &'static str,
     pub(super) started: Instant,
     pub(super) is_initialize: bool,
-    /// The URI, while a shared child is asked for the first subscription to it.
-    subscribing: Option<String>,
+    /// What it changes for all who share the child.
+    change: Option<Change>,
+    /// The task that it asks about.
+    task: Option<String>,
     progress_token: Option<RawId>,
     /// Whether it asks for the first page of a list.
-    is_first_page: bool,
+    pub(super) is_first_page: bool,
+    /// What another child would need, should this one crash.
+    pub(super) kept: Option<Kept>,
     deadline: Instant,
     timeout: Duration,
 }
 
-/// A request of the server that the client has not answered yet.
+/// What a call changes for all who share the child, once the child has heard it.
 #[derive(Debug)]
-struct Asked {
-    peer: PeerId,
-    original: RawId,
-    deadline: Instant,
-    timeout: Duration,
+enum Change {
+    /// It is the first to subscribe to a URI.
+    Subscribe(String),
+    /// It ends the last subscription to a URI.
+    Unsubscribe(String),
+    /// It makes the loudest level another.
+    Level,
 }
 
 /// A request on its way to the child.
@@ -72,17 +87,6 @@ pub struct Ask<'a> {
     pub timeout: Duration,
 }
 
-/// What has run out of time, or lost its client.
-#[derive(Debug, Default)]
-pub(super) struct Expired {
-    /// Calls to fail.
-    pub(super) calls: Vec<Call>,
-    /// Others that waited for the answers to these.
-    pub(super) waiting: Vec<Waiting>,
-    /// Frames for the child: cancellations, and errors for requests of its own.
-    pub(super) frames: Vec<Bytes>,
-}
-
 /// What a session wants of the child.
 #[derive(Debug, Default)]
 struct Peering {
@@ -93,16 +97,22 @@ struct Peering {
 #[derive(Debug)]
 pub(super) struct Multiplexer {
     next: u64,
+    next_asked: u64,
     is_shared: bool,
     calls: BTreeMap<u64, Call>,
     asked: BTreeMap<u64, Asked>,
-    /// Requests of the gateway's own whose answers nobody needs.
+    /// Requests of the server that the client has answered with a task, and what the child calls their progress, which
+    /// goes on. Bounded by `max_in_flight`.
+    answered_by_task: BTreeMap<u64, (PeerId, RawId)>,
+    /// Requests of the gateway's own whose answers nobody needs. Bounded by `max_in_flight`.
     unheeded: BTreeSet<u64>,
     peers: BTreeMap<PeerId, Peering>,
     subscriptions: Subscriptions,
     /// The level that the child has been told.
     level: Option<Level>,
     tasks: Owners,
+    live_tasks: LiveTasks,
+    lingering: Lingering,
     elicitations: Owners,
     lists: Lists,
     max_in_flight: usize,
@@ -116,14 +126,18 @@ impl Multiplexer {
     pub(super) fn new(max_in_flight: usize, is_shared: bool) -> Self {
         Self {
             next: 1,
+            next_asked: first_asked(),
             is_shared,
             calls: BTreeMap::new(),
             asked: BTreeMap::new(),
+            answered_by_task: BTreeMap::new(),
             unheeded: BTreeSet::new(),
             peers: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             level: None,
             tasks: Owners::default(),
+            live_tasks: LiveTasks::new(max_in_flight),
+            lingering: Lingering::new(max_in_flight),
             elicitations: Owners::default(),
             lists: Lists::default(),
             max_in_flight,
@@ -165,39 +179,6 @@ impl Multiplexer {
         self.peers.insert(peer, Peering::default());
     }
 
-    /// Takes a session off the child: its calls are cancelled, what only it wanted is given up.
-    pub(super) fn detach(&mut self, peer: PeerId) -> Expired {
-        let mut gone = Expired::default();
-        if self.peers.remove(&peer).is_none() {
-            return gone;
-        }
-        let (unused, waiting) = self.subscriptions.forget(peer);
-        gone.waiting = waiting;
-        let calls: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == peer).map(|(n, _)| *n).collect();
-        for number in calls {
-            if !self.hand_over(number, &mut gone) {
-                self.give_up(number, "the session has ended", &mut gone);
-            }
-        }
-        let asked: Vec<u64> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(n, _)| *n).collect();
-        for asked in asked.into_iter().filter_map(|number| self.asked.remove(&number)) {
-            gone.frames.push(refusal(&asked.original, "the client has gone"));
-        }
-        for uri in unused {
-            let params = serde_json::json!({ "uri": uri });
-            let frame = self.own_request("resources/unsubscribe", &params);
-            gone.frames.push(frame);
-        }
-        if self.is_shared
-            && let Some(frame) = self.relevel()
-        {
-            gone.frames.push(frame);
-        }
-        self.tasks.forget(peer);
-        self.elicitations.forget(peer);
-        gone
-    }
-
     fn loudest(&self) -> Option<Level> {
         self.peers.values().filter_map(|peering| peering.level).min()
     }
@@ -215,73 +196,27 @@ impl Multiplexer {
     fn own_request(&mut self, method: &str, params: &serde_json::Value) -> Bytes {
         let number = self.number();
         self.unheeded.insert(number);
+        if self.unheeded.len() > self.max_in_flight {
+            self.unheeded.pop_first();
+        }
         let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
         one_line(BytesMut::from(request.as_bytes()))
     }
 
-    /// Takes back the call that was registered last, because its frame could not be queued.
+    fn unsubscription(&mut self, uri: &str) -> Bytes {
+        self.own_request("resources/unsubscribe", &serde_json::json!({ "uri": uri }))
+    }
+
+    /// Takes back the call that was registered last, because its frame could not be queued: the child has not heard
+    /// what it was to hear, and the next who wants the same tells it.
     pub(super) fn forget_last(&mut self) {
-        if let Some((_, call)) = self.calls.pop_last() {
-            self.untold(call.method, call.subscribing);
+        let Some((_, call)) = self.calls.pop_last() else { return };
+        match call.change {
+            Some(Change::Subscribe(uri)) => drop(self.subscriptions.subscribed(&uri, false)),
+            Some(Change::Unsubscribe(uri)) => self.subscriptions.hold(&uri, call.peer),
+            Some(Change::Level) => self.level = None,
+            None => {}
         }
-    }
-
-    /// The child has not heard what it was to hear: the next who wants the same tells it.
-    fn untold(&mut self, method: &str, subscribing: Option<String>) {
-        if let Some(uri) = subscribing {
-            self.subscriptions.subscribed(&uri, None, false);
-        }
-        if method == "logging/setLevel" {
-            self.level = None;
-        }
-    }
-
-    /// The client cancels: the frame for the child, and the call, which is over. `None` if no such call of this session
-    /// is in flight, or it is `initialize`, which must not be cancelled.
-    pub(super) fn cancel(&mut self, peer: PeerId, message: &[u8], envelope: &Envelope<'_>) -> Option<(Bytes, Call)> {
-        let old = Params::read(envelope.params).request_id?.get();
-        let original = RawId::new(old)?;
-        let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_initialize;
-        // Clients that use one id for everything mean the latest call.
-        let number = self.calls.iter().rev().find(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
-        // Others may wait for this answer: it goes on for them.
-        if self.calls.get(&number).is_some_and(|call| call.subscribing.is_some()) {
-            return None;
-        }
-        let call = self.calls.remove(&number)?;
-        let frame = one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]));
-        Some((frame, call))
-    }
-
-    /// The client answers a request of the server: the frame for the child, or `None` if this session was not asked.
-    pub(super) fn answered_by_client(
-        &mut self,
-        peer: PeerId,
-        message: &[u8],
-        envelope: &Envelope<'_>,
-    ) -> Option<Bytes> {
-        let id = envelope.id?;
-        let number = RawId::new(id)?.as_u64()?;
-        if self.asked.get(&number)?.peer != peer {
-            return None;
-        }
-        let asked = self.asked.remove(&number)?;
-        Some(one_line(splice(message, &mut [Splice { old: id, new: asked.original.as_str() }])))
-    }
-
-    /// A notification of the client: the frame for the child, or `None` if a shared child must not hear it.
-    pub(super) fn notified_by_client(&self, message: &[u8], method: &str) -> Option<Bytes> {
-        // A shared child has been offered no roots.
-        if self.is_shared && method == "notifications/roots/list_changed" {
-            return None;
-        }
-        Some(one_line(BytesMut::from(message)))
-    }
-
-    /// A request of the server could not be put to the client: the error for the child.
-    pub(super) fn undelivered(&mut self, number: u64) -> Option<Bytes> {
-        let asked = self.asked.remove(&number)?;
-        Some(refusal(&asked.original, "the client has no open stream to be asked on"))
     }
 
     /// The calls of a session that something unsolicited may belong to.
@@ -301,7 +236,9 @@ impl Multiplexer {
 
     /// Whether nothing of this session is in flight, either way.
     pub(super) fn is_idle_for(&self, peer: PeerId) -> bool {
-        self.calls.values().all(|call| call.peer != peer) && self.asked.values().all(|asked| asked.peer != peer)
+        self.calls.values().all(|call| call.peer != peer)
+            && self.asked.values().all(|asked| asked.peer != peer)
+            && self.subscriptions.waiting().all(|waiting| waiting.peer != peer)
     }
 
     /// Calls in flight.
@@ -313,56 +250,16 @@ impl Multiplexer {
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.calls.values().filter(|call| !call.is_initialize).map(|call| call.started).min()
     }
+}
 
-    /// Removes what has run out of time.
-    pub(super) fn expire(&mut self, now: Instant) -> Expired {
-        let mut expired = Expired::default();
-        let late: Vec<u64> = self.calls.iter().filter(|(_, c)| c.deadline <= now).map(|(n, _)| *n).collect();
-        for number in late {
-            self.give_up(number, "timed out", &mut expired);
-        }
-        let late: Vec<u64> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(n, _)| *n).collect();
-        for asked in late.into_iter().filter_map(|number| self.asked.remove(&number)) {
-            let text = format!("the client did not answer within {:?}", asked.timeout);
-            expired.frames.push(refusal(&asked.original, &text));
-        }
-        expired
-    }
-
-    /// A first subscription that others wait for as well goes on, as that of the next of them: it is not cancelled.
-    fn hand_over(&mut self, number: u64, gone: &mut Expired) -> bool {
-        let Some(call) = self.calls.get_mut(&number) else { return false };
-        let next = call.subscribing.as_deref().and_then(|uri| self.subscriptions.next_waiting(uri));
-        let Some(Waiting { peer, id, exchange }) = next else { return false };
-        let heir =
-            Call { peer, original: id, exchange, subscribing: call.subscribing.take(), progress_token: None, ..*call };
-        gone.calls.push(std::mem::replace(call, heir));
-        true
-    }
-
-    fn give_up(&mut self, number: u64, why: &str, expired: &mut Expired) {
-        let Some(call) = self.calls.remove(&number) else { return };
-        if !call.is_initialize {
-            expired.frames.push(cancelled(number, why));
-        }
-        if let Some(uri) = &call.subscribing {
-            expired.waiting.extend(self.subscriptions.subscribed(uri, None, false));
-        }
-        expired.calls.push(call);
-    }
-
-    /// Empties the tables: the calls that were in flight, and who waited with them.
-    pub(super) fn drain(&mut self) -> Expired {
-        self.asked.clear();
-        let mut all = Expired::default();
-        for call in std::mem::take(&mut self.calls).into_values() {
-            if let Some(uri) = &call.subscribing {
-                all.waiting.extend(self.subscriptions.subscribed(uri, None, false));
-            }
-            all.calls.push(call);
-        }
-        all
-    }
+/// The number of the first request of a child to a client: by chance, so that what a client still says to a child that is
+/// gone is not taken for something it says to the next.
+fn first_asked() -> u64 {
+    let mut bytes = [0; 4];
+    // Without randomness it is a small number: no harm but to that.
+    let _ = getrandom::fill(&mut bytes);
+    // There are clients that read ids as 32 bits.
+    u64::from(u32::from_ne_bytes(bytes) >> 2)
 }
 
 impl Call {
@@ -374,11 +271,4 @@ impl Call {
 
 fn refusal(id: &RawId, text: &str) -> Bytes {
     one_line(BytesMut::from(error_response(Some(id), Code::Internal, text).as_ref()))
-}
-
-fn cancelled(number: u64, why: &str) -> Bytes {
-    let text = format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"{why}"}}}}"#
-    );
-    one_line(BytesMut::from(text.as_bytes()))
 }

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::params::{Params, progress_token, text};
-use super::sharing::{Counted, Level, Waiting};
-use super::{Ask, Call, Multiplexer, PeerId};
+use super::sharing::{Counted, LEVELS, Level, Waiting};
+use super::{Ask, Call, Change, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, one_line, splice};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
+use crate::worker::resend::Kept;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(in crate::worker) enum Outgoing {
 
 /// What a request means for the others on the child.
 enum Shared {
-    /// The child has to hear it; with the URI that it is the first to subscribe to.
-    Forward(Option<String>),
+    /// The child has to hear it; with what that changes for all.
+    Forward(Option<Change>),
     Local(Bytes),
     Wait,
 }
@@ -37,39 +37,35 @@ impl Multiplexer {
     /// Registers a call and makes the frame for the child, or answers it here.
     pub(in crate::worker) fn ask(&mut self, peer: PeerId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
         let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
-        if self.is_closed {
+        // A session that has left may still be on its way out.
+        if self.is_closed || !self.peers.contains_key(&peer) {
             return Err(Refused::Ended);
         }
         let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let mut subscribing = None;
+        let Ok(token) = progress_token(ask.envelope.params) else {
+            return Ok(Outgoing::Local(invalid(&original, "params or params._meta has a member twice")));
+        };
+        let is_full = self.calls.len() + self.subscriptions.waiting().count() >= self.max_in_flight;
+        let mut change = None;
         if self.is_shared {
-            match self.share(peer, ask, method, &original) {
-                Shared::Forward(uri) => subscribing = uri,
+            match self.share(peer, ask, method, &original, is_full)? {
+                Shared::Forward(changed) => change = changed,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             }
         }
-        if self.calls.len() >= self.max_in_flight {
-            self.untold(method, subscribing);
+        if is_full {
             return Err(Refused::Busy);
         }
         let number = self.number();
         let digits = number.to_string();
-        let token = progress_token(ask.envelope.params);
         let mut replacements = vec![Splice { old: id, new: &digits }];
         replacements.extend(token.map(|old| Splice { old, new: &digits }));
-        if method == "logging/setLevel"
-            && self.is_shared
-            && let (Some(old), Some(loudest)) = (Params::read(ask.envelope.params).level.map(RawValue::get), self.level)
-        {
-            let new = format!("\"{}\"", loudest.as_str());
-            replacements.push(Splice { old, new: &new });
-            let frame = one_line(splice(ask.message, &mut replacements));
-            self.register(number, peer, ask, original, now, (token, subscribing));
-            return Ok(Outgoing::Forward(frame));
-        }
+        let loudest = self.level.filter(|_| matches!(change, Some(Change::Level))).map(Level::to_json);
+        let level = loudest.as_deref().and_then(|new| Some((Params::read(ask.envelope.params).level?.get(), new)));
+        replacements.extend(level.map(|(old, new)| Splice { old, new }));
         let frame = one_line(splice(ask.message, &mut replacements));
-        self.register(number, peer, ask, original, now, (token, subscribing));
+        self.register(number, peer, ask, original, now, (token, change));
         Ok(Outgoing::Forward(frame))
     }
 
@@ -80,9 +76,10 @@ impl Multiplexer {
         ask: &Ask<'_>,
         original: RawId,
         now: Instant,
-        (token, subscribing): (Option<&str>, Option<String>),
+        (token, change): (Option<&str>, Option<Change>),
     ) {
         let method = ask.envelope.method.as_deref().unwrap_or_default();
+        let is_about_task = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel");
         let call = Call {
             peer,
             original,
@@ -90,9 +87,11 @@ impl Multiplexer {
             method: method_label(method),
             started: now,
             is_initialize: method == "initialize",
-            subscribing,
+            change,
+            task: is_about_task.then(|| text(Params::read(ask.envelope.params).task_id)).flatten(),
             progress_token: token.and_then(RawId::new),
             is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
+            kept: None,
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
@@ -100,48 +99,111 @@ impl Multiplexer {
         self.calls.insert(number, call);
     }
 
-    /// What a request means for the others on the child.
-    fn share(&mut self, peer: PeerId, ask: &Ask<'_>, method: &str, id: &RawId) -> Shared {
-        let params = || Params::read(ask.envelope.params);
-        let waiting = || Waiting { peer, id: id.clone(), exchange: Arc::clone(ask.exchange) };
-        let done = || Shared::Local(empty_response(id));
-        match method {
-            "ping" => done(),
-            "resources/subscribe" => match text(params().uri) {
-                Some(uri) => match self.subscriptions.subscribe(&uri, waiting, peer) {
-                    Counted::Forward => Shared::Forward(Some(uri)),
-                    Counted::Local => done(),
-                    Counted::Wait => Shared::Wait,
-                },
-                None => Shared::Forward(None),
+    /// Keeps what is needed to send the call again that was registered last.
+    pub(in crate::worker) fn keep_for_last(&mut self, kept: Kept) {
+        if let Some(mut last) = self.calls.last_entry() {
+            last.get_mut().kept = Some(kept);
+        }
+    }
+
+    /// A `ping` of the gateway's own: its number, and the frame. It is no call: it neither counts nor keeps anything busy.
+    pub(in crate::worker) fn ping(&mut self) -> (u64, Bytes) {
+        let frame = self.own_request("ping", &serde_json::json!({}));
+        (self.next - 1, frame)
+    }
+
+    /// What a request means for the others on the child. Nothing is changed where it is refused because the child
+    /// `is_full`.
+    fn share(
+        &mut self,
+        peer: PeerId,
+        ask: &Ask<'_>,
+        method: &str,
+        id: &RawId,
+        is_full: bool,
+    ) -> Result<Shared, Refused> {
+        let params = Params::read(ask.envelope.params);
+        Ok(match method {
+            "ping" => Shared::Local(empty_response(id)),
+            "resources/subscribe" | "resources/unsubscribe" => match text(params.uri) {
+                Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, is_full),
+                Some(uri) => return self.unsubscribe(peer, id, uri, is_full),
+                None => Shared::Local(invalid(id, "params.uri must be a string")),
             },
-            "resources/unsubscribe" => match text(params().uri) {
-                Some(uri) => match self.subscriptions.unsubscribe(&uri, peer) {
-                    Counted::Forward => Shared::Forward(None),
-                    Counted::Local | Counted::Wait => done(),
-                },
-                None => Shared::Forward(None),
-            },
-            "logging/setLevel" => match text(params().level).as_deref().and_then(Level::parse) {
-                Some(level) => {
-                    self.peers.entry(peer).or_default().level = Some(level);
-                    let loudest = self.loudest();
-                    if loudest == self.level {
-                        return done();
-                    }
-                    self.level = loudest;
-                    Shared::Forward(None)
-                }
-                None => Shared::Forward(None),
+            "logging/setLevel" => match text(params.level).as_deref().and_then(Level::parse) {
+                Some(level) => return self.set_level(peer, id, level, is_full),
+                None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },
             "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
-                match text(params().task_id).and_then(|task| self.tasks.get(&task)) {
+                match text(params.task_id).and_then(|task| self.tasks.get(&task)) {
                     Some(owner) if owner == peer => Shared::Forward(None),
                     // Whose it is, is nobody else's business: it does not exist.
-                    _ => Shared::Local(error_response(Some(id), Code::InvalidParams, "there is no such task")),
+                    _ => Shared::Local(invalid(id, "there is no such task")),
                 }
             }
             _ => Shared::Forward(None),
-        }
+        })
     }
+
+    fn subscribe(
+        &mut self,
+        peer: PeerId,
+        ask: &Ask<'_>,
+        id: &RawId,
+        uri: String,
+        is_full: bool,
+    ) -> Result<Shared, Refused> {
+        let counted = self.subscriptions.would_subscribe(&uri, peer);
+        if is_full && matches!(counted, Counted::Forward | Counted::Wait) {
+            return Err(Refused::Busy);
+        }
+        Ok(match counted {
+            Counted::Forward => {
+                self.subscriptions.ask(&uri, peer);
+                Shared::Forward(Some(Change::Subscribe(uri)))
+            }
+            Counted::Wait => {
+                let exchange = Arc::clone(ask.exchange);
+                let waiting = Waiting { peer, id: id.clone(), exchange, timeout: ask.timeout };
+                self.subscriptions.wait(&uri, waiting);
+                Shared::Wait
+            }
+            Counted::Local => {
+                self.subscriptions.hold(&uri, peer);
+                Shared::Local(empty_response(id))
+            }
+            Counted::TooMany => {
+                let text = "the session has too many subscriptions: unsubscribe from some of them";
+                Shared::Local(error_response(Some(id), Code::Overloaded, text))
+            }
+        })
+    }
+
+    fn unsubscribe(&mut self, peer: PeerId, id: &RawId, uri: String, is_full: bool) -> Result<Shared, Refused> {
+        let has_to_hear = self.subscriptions.would_unsubscribe(&uri, peer) == Counted::Forward;
+        if is_full && has_to_hear {
+            return Err(Refused::Busy);
+        }
+        let was = self.subscriptions.unsubscribe(&uri, peer);
+        Ok(match has_to_hear {
+            true => Shared::Forward(was.then_some(Change::Unsubscribe(uri))),
+            false => Shared::Local(empty_response(id)),
+        })
+    }
+
+    fn set_level(&mut self, peer: PeerId, id: &RawId, level: Level, is_full: bool) -> Result<Shared, Refused> {
+        let others = self.peers.iter().filter(|(other, _)| **other != peer).filter_map(|(_, peering)| peering.level);
+        let loudest = others.min().map_or(level, |others| others.min(level));
+        let is_told = self.level == Some(loudest);
+        if is_full && !is_told {
+            return Err(Refused::Busy);
+        }
+        self.peers.entry(peer).or_default().level = Some(level);
+        self.level = Some(loudest);
+        Ok(if is_told { Shared::Local(empty_response(id)) } else { Shared::Forward(Some(Change::Level)) })
+    }
+}
+
+fn invalid(id: &RawId, text: &str) -> Bytes {
+    error_response(Some(id), Code::InvalidParams, text)
 }

@@ -35,8 +35,20 @@ struct Meta<'a> {
 impl<'a> Params<'a> {
     /// Params that are no object of this shape have none of these members: the child may judge them.
     pub(super) fn read(params: Option<&'a str>) -> Self {
-        params.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        params.and_then(|text| members(text).ok()).unwrap_or_default()
     }
+}
+
+/// An object has a member twice: which of them the child takes, nobody can tell.
+#[derive(Debug)]
+pub(super) struct Ambiguous;
+
+/// The members of an object. Anything else has none.
+fn members<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, Ambiguous> {
+    if !text.starts_with('{') {
+        return Ok(T::default());
+    }
+    serde_json::from_str(text).map_err(|_| Ambiguous)
 }
 
 /// The text of a raw JSON string.
@@ -49,30 +61,63 @@ pub(super) fn mentions(text: &str, word: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some()
 }
 
-/// The raw `params._meta.progressToken`, if there is one that may be a token.
-pub(super) fn progress_token<'a>(params: Option<&'a str>) -> Option<&'a str> {
-    let params = params.filter(|text| mentions(text, "progressToken"))?;
-    let meta: Meta<'a> = serde_json::from_str(Params::read(Some(params)).meta?.get()).ok()?;
-    meta.progress_token.map(RawValue::get)
+/// The raw `params._meta.progressToken`, if there is one.
+pub(super) fn progress_token(params: Option<&str>) -> Result<Option<&str>, Ambiguous> {
+    // An escape may hide the word, and a token that is not seen would be taken for one of the gateway's numbers.
+    let may_have = |text: &&str| mentions(text, "progressToken") || mentions(text, "\\u");
+    let Some(params) = params.filter(may_have) else { return Ok(None) };
+    let Some(meta) = members::<Params<'_>>(params)?.meta else { return Ok(None) };
+    Ok(members::<Meta<'_>>(meta.get())?.progress_token.map(RawValue::get))
 }
 
 /// The task that a message of the server says it belongs to (2025-11-25, "Tasks").
 pub(super) fn related_task(params: Option<&str>) -> Option<String> {
     let params = params.filter(|text| mentions(text, "related-task"))?;
-    let meta: Meta<'_> = serde_json::from_str(Params::read(Some(params)).meta?.get()).ok()?;
+    let meta: Meta<'_> = members(Params::read(Some(params)).meta?.get()).ok()?;
     text(Params::read(Some(meta.related_task?.get())).task_id)
 }
 
+/// What is said of a task.
+pub(super) struct TaskState {
+    pub(super) id: String,
+    /// Whether its status is one that it keeps.
+    pub(super) is_over: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Task<'a> {
+    #[serde(borrow, default)]
+    task: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    tasks: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    task_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+}
+
+/// What an object says that is a task itself: the params of `notifications/tasks/status`, the results of `tasks/get` and
+/// `tasks/cancel`.
+pub(super) fn task_state(object: &str) -> Option<TaskState> {
+    let task: Task<'_> = members(object).ok()?;
+    let is_over = matches!(text(task.status).as_deref(), Some("completed" | "failed" | "cancelled"));
+    Some(TaskState { id: text(task.task_id)?, is_over })
+}
+
 /// The task that a result announces.
-pub(super) fn created_task(result: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Created<'a> {
-        #[serde(borrow)]
-        task: &'a RawValue,
-    }
-    let created: Created<'_> =
-        Some(result).filter(|text| mentions(text, "taskId")).and_then(|t| serde_json::from_str(t).ok())?;
-    text(Params::read(Some(created.task.get())).task_id)
+pub(super) fn created_task(result: &str) -> Option<TaskState> {
+    let result = Some(result).filter(|text| mentions(text, "taskId"))?;
+    task_state(members::<Task<'_>>(result).ok()?.task?.get())
+}
+
+/// The list in a result of `tasks/list`, and each task in it with its id.
+#[expect(clippy::type_complexity, reason = "a list and what is in it")]
+pub(super) fn listed_tasks(result: &str) -> Result<(Option<&str>, Vec<(Option<String>, &str)>), Ambiguous> {
+    let Some(list) = members::<Task<'_>>(result)?.tasks else { return Ok((None, Vec::new())) };
+    let tasks: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| Ambiguous)?;
+    let with_id = |task: &'_ RawValue| members::<Task<'_>>(task.get()).ok().and_then(|members| text(members.task_id));
+    Ok((Some(list.get()), tasks.into_iter().map(|task| (with_id(task), task.get())).collect()))
 }
 
 /// The URL elicitations that an error asks for (2025-11-25, code -32042).

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::PeerId;
 use crate::jsonrpc::RawId;
@@ -11,8 +12,11 @@ use crate::stream::Exchange;
 /// Owners that are remembered for each kind of thing; the oldest is forgotten, and then belongs to nobody.
 const OWNERS: usize = 10_000;
 
+/// URIs that one session may subscribe to.
+const SUBSCRIPTIONS: usize = 1024;
+
 /// The log levels, quietest last (RFC 5424).
-const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// A log level: the smaller, the louder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +30,10 @@ impl Level {
     pub(super) fn as_str(self) -> &'static str {
         LEVELS.get(self.0).copied().unwrap_or("info")
     }
+
+    pub(super) fn to_json(self) -> String {
+        format!("\"{}\"", self.as_str())
+    }
 }
 
 /// Someone who waits for the answer to a request that another has sent already.
@@ -34,22 +42,30 @@ pub(in crate::worker) struct Waiting {
     pub(in crate::worker) peer: PeerId,
     pub(in crate::worker) id: RawId,
     pub(in crate::worker) exchange: Arc<Exchange>,
+    /// The time until the answer.
+    pub(in crate::worker) timeout: Duration,
 }
 
-/// One URI that sessions subscribe to.
+/// A URI while the first `resources/subscribe` for it is in flight.
 #[derive(Debug, Default)]
-struct Subscription {
-    peers: BTreeSet<PeerId>,
-    /// While the first `resources/subscribe` is in flight.
-    asking: Option<Vec<Waiting>>,
+struct Asking {
+    /// Who will be subscribed if the child agrees.
+    wanted: BTreeSet<PeerId>,
+    /// Who waits for the answer, besides the one who asked.
+    waiting: Vec<Waiting>,
 }
 
-/// The subscriptions of all sessions, counted by URI.
+/// The subscriptions of all sessions, counted by URI. A URI is in one of the two tables at most.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions(BTreeMap<String, Subscription>);
+pub(super) struct Subscriptions {
+    held: BTreeMap<String, BTreeSet<PeerId>>,
+    asking: BTreeMap<String, Asking>,
+    /// URIs that each session holds.
+    counts: HashMap<PeerId, usize>,
+}
 
 /// What to do with a subscribe or unsubscribe.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Counted {
     /// The child has to hear it.
     Forward,
@@ -57,46 +73,88 @@ pub(super) enum Counted {
     Local,
     /// The answer to the one that is in flight is its answer too.
     Wait,
+    /// The session has too many.
+    TooMany,
 }
 
 impl Subscriptions {
-    pub(super) fn subscribe(&mut self, uri: &str, waiting: impl FnOnce() -> Waiting, peer: PeerId) -> Counted {
-        let subscription = self.0.entry(uri.to_owned()).or_default();
-        if let Some(others) = &mut subscription.asking {
-            others.push(waiting());
-            return Counted::Wait;
+    /// What a subscribe would come to.
+    pub(super) fn would_subscribe(&self, uri: &str, peer: PeerId) -> Counted {
+        if self.held.get(uri).is_some_and(|peers| peers.contains(&peer)) {
+            return Counted::Local;
         }
-        if subscription.peers.is_empty() {
-            subscription.asking = Some(Vec::new());
-            return Counted::Forward;
+        if self.counts.get(&peer).is_some_and(|count| *count >= SUBSCRIPTIONS) {
+            return Counted::TooMany;
         }
-        subscription.peers.insert(peer);
-        Counted::Local
+        match (self.asking.contains_key(uri), self.held.contains_key(uri)) {
+            (true, _) => Counted::Wait,
+            (false, true) => Counted::Local,
+            (false, false) => Counted::Forward,
+        }
     }
 
-    /// The child has answered the first subscribe: who else waited for it.
-    pub(super) fn subscribed(&mut self, uri: &str, peer: Option<PeerId>, accepted: bool) -> Vec<Waiting> {
-        let Some(subscription) = self.0.get_mut(uri) else { return Vec::new() };
-        let waiting = subscription.asking.take().unwrap_or_default();
+    /// The child is asked for the first time.
+    pub(super) fn ask(&mut self, uri: &str, peer: PeerId) {
+        self.asking.insert(uri.to_owned(), Asking { wanted: BTreeSet::from([peer]), waiting: Vec::new() });
+    }
+
+    /// Another waits for the answer to the first.
+    pub(super) fn wait(&mut self, uri: &str, waiting: Waiting) {
+        let asking = self.asking.entry(uri.to_owned()).or_default();
+        asking.wanted.insert(waiting.peer);
+        asking.waiting.push(waiting);
+    }
+
+    /// Who waits for an answer to what another has asked.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+        self.asking.values().flat_map(|asking| &asking.waiting)
+    }
+
+    /// The child has answered the first subscribe, or will not: who else waited for it, and whether the child is
+    /// subscribed now though nobody wants it any more.
+    pub(super) fn subscribed(&mut self, uri: &str, accepted: bool) -> (Vec<Waiting>, bool) {
+        let Some(Asking { wanted, waiting }) = self.asking.remove(uri) else { return (Vec::new(), false) };
+        let is_unwanted = accepted && wanted.is_empty();
         if accepted {
-            subscription.peers.extend(peer.into_iter().chain(waiting.iter().map(|w| w.peer)));
+            wanted.into_iter().for_each(|peer| self.hold(uri, peer));
         }
-        if subscription.peers.is_empty() {
-            self.0.remove(uri);
-        }
-        waiting
+        (waiting, is_unwanted)
     }
 
-    pub(super) fn unsubscribe(&mut self, uri: &str, peer: PeerId) -> Counted {
-        let Some(subscription) = self.0.get_mut(uri) else { return Counted::Forward };
-        let was = subscription.peers.remove(&peer);
-        if subscription.peers.is_empty() && subscription.asking.is_none() {
-            self.0.remove(uri);
-            return Counted::Forward;
-        }
+    /// What an unsubscribe would come to.
+    pub(super) fn would_unsubscribe(&self, uri: &str, peer: PeerId) -> Counted {
+        let others = |peers: &BTreeSet<PeerId>| peers.iter().any(|other| *other != peer);
         // The child would unsubscribe the others: that somebody never subscribed is not its business.
-        let _ = was;
-        Counted::Local
+        match self.asking.contains_key(uri) || self.held.get(uri).is_some_and(others) {
+            true => Counted::Local,
+            false => Counted::Forward,
+        }
+    }
+
+    /// A session wants a URI no more, and not when the answer to its subscribe comes either. Whether it held it.
+    pub(super) fn unsubscribe(&mut self, uri: &str, peer: PeerId) -> bool {
+        if let Some(asking) = self.asking.get_mut(uri) {
+            asking.wanted.remove(&peer);
+        }
+        self.release(uri, peer)
+    }
+
+    pub(super) fn hold(&mut self, uri: &str, peer: PeerId) {
+        if self.held.entry(uri.to_owned()).or_default().insert(peer) {
+            *self.counts.entry(peer).or_default() += 1;
+        }
+    }
+
+    fn release(&mut self, uri: &str, peer: PeerId) -> bool {
+        let Some(peers) = self.held.get_mut(uri) else { return false };
+        let was = peers.remove(&peer);
+        if peers.is_empty() {
+            self.held.remove(uri);
+        }
+        if was && let Some(count) = self.counts.get_mut(&peer) {
+            *count -= 1;
+        }
+        was
     }
 
     /// Who has subscribed to a URI, or to one that it is a part of.
@@ -105,33 +163,35 @@ impl Subscriptions {
             uri.strip_prefix(subscribed)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || subscribed.ends_with('/'))
         };
-        self.0.iter().filter(|(subscribed, _)| covers(subscribed)).flat_map(|(_, s)| s.peers.iter().copied()).collect()
+        self.held.iter().filter(|(subscribed, _)| covers(subscribed)).flat_map(|(_, peers)| peers).copied().collect()
     }
 
     /// Takes the first out of those who wait for the answer to a subscribe that is in flight.
     pub(super) fn next_waiting(&mut self, uri: &str) -> Option<Waiting> {
-        let waiting = self.0.get_mut(uri)?.asking.as_mut()?;
+        let waiting = &mut self.asking.get_mut(uri)?.waiting;
         (!waiting.is_empty()).then(|| waiting.remove(0))
     }
 
     /// Drops everything of a peer: the URIs that nobody is left for, and what the peer waited for itself.
     pub(super) fn forget(&mut self, peer: PeerId) -> (Vec<String>, Vec<Waiting>) {
         let (mut unused, mut gone) = (Vec::new(), Vec::new());
-        self.0.retain(|uri, subscription| {
-            let was = subscription.peers.remove(&peer);
-            if let Some(waiting) = &mut subscription.asking {
-                gone.extend(waiting.extract_if(.., |w| w.peer == peer));
-            }
-            if was && subscription.peers.is_empty() {
+        for asking in self.asking.values_mut() {
+            asking.wanted.remove(&peer);
+            gone.extend(asking.waiting.extract_if(.., |waiting| waiting.peer == peer));
+        }
+        self.held.retain(|uri, peers| {
+            if peers.remove(&peer) && peers.is_empty() {
                 unused.push(uri.clone());
             }
-            !subscription.peers.is_empty() || subscription.asking.is_some()
+            !peers.is_empty()
         });
+        self.counts.remove(&peer);
         (unused, gone)
     }
 }
 
-/// Whose something is, by its id. Bounded: the oldest entry goes first.
+/// Whose something is, by its id. It stays whose it was first: an id that is named again is no way to another's things.
+/// Bounded: the oldest entry goes first.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     owners: HashMap<String, PeerId>,
@@ -140,9 +200,11 @@ pub(super) struct Owners {
 
 impl Owners {
     pub(super) fn insert(&mut self, id: String, owner: PeerId) {
-        if self.owners.insert(id.clone(), owner).is_none() {
-            self.order.push_back(id);
+        if self.owners.contains_key(&id) {
+            return;
         }
+        self.owners.insert(id.clone(), owner);
+        self.order.push_back(id);
         if self.order.len() > OWNERS
             && let Some(oldest) = self.order.pop_front()
         {

@@ -1,15 +1,20 @@
 //! What a pool has on its shelf: children that are shared, spares, and all that are alive.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::pools::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::opening::Fingerprint;
+
+/// Children that have ended which are remembered.
+const EXITED: usize = 20;
 
 /// Who may share a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +48,8 @@ pub(super) struct Shelf {
     pub(super) spares: Vec<Spare>,
     /// All that are alive, spares and leased ones.
     pub(super) workers: Vec<Worker>,
+    /// The last that have ended, the latest first.
+    pub(super) exited: VecDeque<WorkerStatus>,
     /// Spares on their way.
     pub(super) starting_spares: usize,
     /// The latest `initialize` of a client: what spares are opened for.
@@ -91,6 +98,8 @@ impl Shelf {
 
     /// A child has ended.
     pub(super) fn forget(&mut self, worker: &Worker) {
+        self.exited.push_front(WorkerStatus::of(worker));
+        self.exited.truncate(EXITED);
         self.workers.retain(|other| !other.is(worker));
         self.spares.retain(|spare| !spare.worker.is(worker));
         self.members.retain(|member| member.worker().is_none_or(|other| !other.is(worker)));

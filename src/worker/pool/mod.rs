@@ -332,7 +332,7 @@ impl Pool {
         if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
             self.breaker.ended(&tenant, worker.answered());
             match reason {
-                Some(ExitReason::Crashed | ExitReason::StartFailed) => {
+                Some(ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Wedged) => {
                     self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now());
                 }
                 Some(ExitReason::Stopped | ExitReason::Finished) | None => self.breaker.abandoned(&tenant),

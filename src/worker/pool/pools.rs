@@ -13,6 +13,7 @@ use super::Pool;
 use crate::config::{Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
+use crate::worker::handle::Worker;
 
 /// What all pools have in common.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ pub struct Surroundings {
 }
 
 /// A child, for the admin API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct WorkerStatus {
     /// The configured server.
     pub server: String,
@@ -50,8 +51,28 @@ pub struct WorkerStatus {
     pub in_flight: usize,
     /// Calls it has had.
     pub calls: u64,
-    /// Seconds since it was started.
+    /// Seconds since it was started; from then to its end, once it has ended.
     pub age_seconds: u64,
+    /// Why it has ended, if it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<&'static str>,
+}
+
+impl WorkerStatus {
+    pub(super) fn of(worker: &Worker) -> Self {
+        let shared = worker.shared();
+        Self {
+            server: shared.server.name.to_string(),
+            state: worker.phase().as_str(),
+            pid: worker.pid(),
+            tenant: shared.origin.tenant().map(|tenant| tenant.to_string()),
+            sessions: worker.sessions(),
+            in_flight: worker.load(),
+            calls: worker.calls(),
+            age_seconds: worker.age().as_secs(),
+            exit: shared.exit.get().map(|reason| reason.as_str()),
+        }
+    }
 }
 
 /// All pools of the gateway.
@@ -86,23 +107,18 @@ impl Pools {
         self.0.values().flat_map(of_pool).collect()
     }
 
-    /// All children.
+    /// All children that are there.
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        let of_pool = |pool: &Arc<Pool>| {
-            let workers = pool.shelf.lock().workers.clone();
-            let server = pool.server.name.to_string();
-            workers.into_iter().map(move |worker| WorkerStatus {
-                server: server.clone(),
-                state: worker.phase().as_str(),
-                pid: worker.pid(),
-                tenant: worker.shared().origin.tenant().map(|tenant| tenant.to_string()),
-                sessions: worker.sessions(),
-                in_flight: worker.load(),
-                calls: worker.calls(),
-                age_seconds: worker.age().as_secs(),
-            })
-        };
-        self.0.values().flat_map(of_pool).collect()
+        self.0
+            .values()
+            .flat_map(|pool| pool.shelf.lock().workers.clone())
+            .map(|worker| WorkerStatus::of(&worker))
+            .collect()
+    }
+
+    /// The last children of each server that have ended, the latest first.
+    pub fn exited(&self) -> Vec<WorkerStatus> {
+        self.0.values().flat_map(|pool| pool.shelf.lock().exited.clone()).collect()
     }
 
     /// Brings the gauges of the pools up to date.

@@ -66,7 +66,7 @@ async fn churn(program: Program) {
 async fn abuse(program: Arc<Program>, number: usize) {
     let session = program.open(if number.is_multiple_of(2) { "echo" } else { "stubborn" }).await;
     session.fork().await;
-    match number % 5 {
+    match std::env::var("KIND").map_or(number % 5, |k| k.parse().unwrap()) {
         // In order.
         0 => session.delete().await,
         // The child crashes, and the session ends while it is started again.

@@ -1,6 +1,10 @@
 //! The multiplexer, without I/O: a test for each rule, and all of them together against a model.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod causes;
 mod model;
 mod property;
 mod rules;
+mod story;
+mod subscriptions;
+mod tokens;

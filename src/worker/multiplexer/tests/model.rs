@@ -3,11 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::super::PeerId;
 use crate::stream::Exchange;
 
 pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+pub(super) const MAX_IN_FLIGHT: usize = 100;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Someone who waits for an answer.
 #[derive(Debug, Clone)]
@@ -24,6 +29,7 @@ pub(super) struct Open {
     pub(super) token: Option<&'static str>,
     pub(super) wire: u64,
     pub(super) what: What,
+    pub(super) deadline: Instant,
 }
 
 /// What a request asks for.
@@ -34,15 +40,41 @@ pub(super) enum What {
     Level(usize),
     Subscribe(usize),
     Unsubscribe(usize),
-    Task(u64),
+    /// A task, and what is asked about it: `get`, `result` or `cancel`.
+    Task(u64, usize),
     Tasks,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Subscribed {
     pub(super) peers: BTreeSet<PeerId>,
-    /// The tag of the first subscribe, while it is in flight, and who else waits for it.
-    pub(super) asking: Option<(u64, Vec<Asker>)>,
+    pub(super) asking: Option<Asking>,
+}
+
+/// While the first subscribe is in flight.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) tag: u64,
+    pub(super) wanted: BTreeSet<PeerId>,
+    pub(super) waiting: Vec<Asker>,
+}
+
+/// A task that is not known to be over.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) task: u64,
+    pub(super) peer: PeerId,
+    pub(super) token: Option<&'static str>,
+}
+
+/// A request of the child that a client has not answered.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) peer: PeerId,
+    /// The child's own id, and its own token.
+    pub(super) id: String,
+    pub(super) token: Option<&'static str>,
+    pub(super) deadline: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -52,9 +84,17 @@ pub(super) struct Model {
     pub(super) uris: BTreeMap<usize, Subscribed>,
     pub(super) told: Option<usize>,
     pub(super) tasks: BTreeMap<u64, PeerId>,
+    /// By the number that the child knows their calls by.
+    pub(super) live: BTreeMap<u64, Live>,
+    /// For whom the child may still work, and until when, by the same number.
+    pub(super) lingering: BTreeMap<u64, (PeerId, Instant)>,
+    /// Until when there is more of that than is remembered.
+    pub(super) crowded: Option<Instant>,
     pub(super) elicitations: BTreeMap<u64, PeerId>,
-    /// Requests of the child: who was asked, under which number, and the child's own id.
-    pub(super) asked: BTreeMap<u64, (PeerId, String)>,
+    /// By the number that the client knows them by.
+    pub(super) asked: BTreeMap<u64, Asked>,
+    /// Those that a client has answered with a task: who, and the child's own token.
+    pub(super) answered_by_task: BTreeMap<u64, (PeerId, &'static str)>,
 }
 
 impl Model {
@@ -62,14 +102,48 @@ impl Model {
         self.peers.values().flatten().min().copied()
     }
 
-    pub(super) fn only(&self) -> Option<PeerId> {
+    fn alone(&self) -> Option<PeerId> {
         self.peers.keys().next().copied().filter(|_| self.peers.len() == 1)
     }
 
-    /// The one who can have caused something, if it is one.
+    /// The one who can have caused something, if it is one, and still here.
     pub(super) fn causer(&self) -> Option<PeerId> {
-        let callers: BTreeSet<PeerId> = self.open.values().map(|open| open.asker.peer).collect();
-        self.only().or_else(|| callers.first().copied().filter(|_| callers.len() == 1))
+        let mut causers: BTreeSet<PeerId> = self.open.values().map(|open| open.asker.peer).collect();
+        causers.extend(self.lingering.values().map(|(peer, _)| *peer).chain(self.alone()));
+        let only = causers.first().copied().filter(|_| causers.len() == 1 && self.crowded.is_none());
+        only.filter(|peer| self.peers.contains_key(peer))
+    }
+
+    /// The one who is here, if there is nobody else, and nobody who has left can have caused something.
+    pub(super) fn only(&self) -> Option<PeerId> {
+        self.alone().filter(|alone| self.causer() == Some(*alone))
+    }
+
+    /// Calls that are in flight or wait for others'.
+    pub(super) fn load(&self) -> usize {
+        let waiting = |subscribed: &Subscribed| subscribed.asking.as_ref().map_or(0, |asking| asking.waiting.len());
+        self.open.len() + self.uris.values().map(waiting).sum::<usize>()
+    }
+
+    pub(super) fn linger(&mut self, wire: u64, peer: PeerId, now: Instant) {
+        self.lingering.insert(wire, (peer, now + TIMEOUT));
+        if self.lingering.len() > MAX_IN_FLIGHT {
+            let (_, (_, until)) = self.lingering.pop_first().unwrap();
+            self.crowded = self.crowded.max(Some(until));
+        }
+    }
+
+    /// The child has said something of a task.
+    pub(super) fn heard_of(&mut self, task: u64, is_over: bool, now: Instant) {
+        let found = self.live.iter().find(|(_, live)| live.task == task).map(|(wire, live)| (*wire, live.peer));
+        match found {
+            Some((wire, _)) if is_over => {
+                self.live.remove(&wire);
+                self.lingering.remove(&wire);
+            }
+            Some((wire, peer)) => self.linger(wire, peer, now),
+            None => {}
+        }
     }
 
     /// The latest call of a session with this id that may be cancelled.
@@ -80,35 +154,33 @@ impl Model {
     }
 
     /// Takes a session off: what the child should hear of it, and who should get an error.
-    pub(super) fn leave(&mut self, peer: PeerId) -> (Vec<String>, Vec<Asker>) {
+    pub(super) fn leave(&mut self, peer: PeerId, now: Instant) -> (Vec<String>, Vec<Asker>) {
         let (mut frames, mut failed) = (Vec::new(), Vec::new());
         self.peers.remove(&peer);
-        for subscribed in self.uris.values_mut() {
-            if let Some((_, waiting)) = &mut subscribed.asking {
-                let (own, others) = std::mem::take(waiting).into_iter().partition(|asker| asker.peer == peer);
-                *waiting = others;
-                failed.extend::<Vec<_>>(own);
-            }
+        for asking in self.uris.values_mut().filter_map(|subscribed| subscribed.asking.as_mut()) {
+            asking.wanted.remove(&peer);
+            let (own, others) = std::mem::take(&mut asking.waiting).into_iter().partition(|asker| asker.peer == peer);
+            asking.waiting = others;
+            failed.extend::<Vec<_>>(own);
         }
-        let tags: Vec<u64> = self.open.iter().filter(|(_, o)| o.asker.peer == peer).map(|(tag, _)| *tag).collect();
-        for tag in tags {
+        let own = |(tag, open): (&u64, &Open)| (open.asker.peer == peer).then_some((open.wire, *tag));
+        let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(own).collect();
+        tags.sort_unstable();
+        for (_, tag) in tags {
             let Some(open) = self.open.get_mut(&tag) else { continue };
             if let What::Subscribe(uri) = open.what
-                && let Some((_, waiting)) = self.uris.get_mut(&uri).and_then(|subscribed| subscribed.asking.as_mut())
-                && !waiting.is_empty()
+                && let Some(asking) = self.uris.get_mut(&uri).and_then(|subscribed| subscribed.asking.as_mut())
+                && !asking.waiting.is_empty()
             {
-                failed.push(std::mem::replace(&mut open.asker, waiting.remove(0)));
+                open.token = None;
+                failed.push(std::mem::replace(&mut open.asker, asking.waiting.remove(0)));
                 continue;
             }
-            if let What::Subscribe(uri) = open.what {
-                self.uris.remove(&uri);
-            }
-            frames.push(format!("cancel {}", open.wire));
-            failed.extend(self.open.remove(&tag).map(|open| open.asker));
+            self.give_up(tag, now, &mut frames, &mut failed);
         }
-        self.asked.retain(|_, (asked, id)| {
-            let gone = *asked == peer;
-            frames.extend(gone.then(|| format!("refuse {id}")));
+        self.asked.retain(|_, asked| {
+            let gone = asked.peer == peer;
+            frames.extend(gone.then(|| format!("refuse {}", asked.id)));
             !gone
         });
         self.uris.retain(|uri, subscribed| {
@@ -123,7 +195,45 @@ impl Model {
             frames.push(format!("level {}", LEVELS[loudest]));
         }
         self.tasks.retain(|_, owner| *owner != peer);
+        self.live.retain(|_, live| live.peer != peer);
+        self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
         self.elicitations.retain(|_, owner| *owner != peer);
         (frames, failed)
+    }
+
+    /// A call is over without an answer, but the child may go on with it.
+    fn give_up(&mut self, tag: u64, now: Instant, frames: &mut Vec<String>, failed: &mut Vec<Asker>) {
+        let open = self.open.remove(&tag).unwrap();
+        frames.push(format!("cancel {}", open.wire));
+        self.linger(open.wire, open.asker.peer, now);
+        if let What::Subscribe(uri) = open.what {
+            frames.push(format!("unsubscribe {uri}"));
+            failed.extend(self.uris.remove(&uri).and_then(|subscribed| subscribed.asking).unwrap().waiting);
+        }
+        failed.push(open.asker);
+    }
+
+    /// Gives up what has run out of time: what the child should hear of it, and who should get an error.
+    pub(super) fn expire(&mut self, now: Instant) -> (Vec<String>, Vec<Asker>) {
+        let (mut frames, mut failed) = (Vec::new(), Vec::new());
+        self.lingering.retain(|_, (_, until)| *until > now);
+        self.crowded = self.crowded.filter(|until| *until > now);
+        let late = |(tag, open): (&u64, &Open)| (open.deadline <= now).then_some((open.wire, *tag));
+        let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(late).collect();
+        tags.sort_unstable();
+        tags.into_iter().for_each(|(_, tag)| self.give_up(tag, now, &mut frames, &mut failed));
+        self.asked.retain(|_, asked| {
+            frames.extend((asked.deadline <= now).then(|| format!("refuse {}", asked.id)));
+            asked.deadline > now
+        });
+        (frames, failed)
+    }
+
+    /// The child is gone: who should get an error.
+    pub(super) fn fail_all(&mut self) -> Vec<Asker> {
+        let mut failed: Vec<Asker> = std::mem::take(&mut self.open).into_values().map(|open| open.asker).collect();
+        let asking = self.uris.values_mut().filter_map(|subscribed| subscribed.asking.take());
+        failed.extend(asking.flat_map(|asking| asking.waiting));
+        failed
     }
 }

@@ -1,16 +1,18 @@
-//! What the child says of its own accord, and what clients answer to it.
+//! What the child says of its own accord.
 
 use std::sync::Arc;
 
-use super::super::super::{Incoming, PeerId};
-use super::super::model::{LEVELS, What};
-use super::{MAX_IN_FLIGHT, World, uri};
-use crate::jsonrpc::parse;
+use super::super::super::Incoming;
+use super::super::model::{Asked, LEVELS, MAX_IN_FLIGHT, TIMEOUT, What};
+use super::{World, uri};
 use crate::worker::peer::Unsolicited;
+
+/// Few tokens, so that those of one child collide with those of the next.
+const TOKENS: [Option<&str>; 4] = [Some("0"), Some("\"0\""), Some("1.0"), None];
 
 impl World {
     pub(super) fn progress(&mut self) {
-        let heard = match self.dice.roll(4) {
+        let heard = match self.dice.roll(2) {
             0 if !self.over.is_empty() => self.over[self.dice.roll(self.over.len())].clone(),
             _ if !self.heard.is_empty() => self.heard[self.dice.roll(self.heard.len())].clone(),
             _ => return,
@@ -21,17 +23,34 @@ impl World {
             )
         };
         let incoming = self.say(&text(&heard.wire.to_string()));
-        let open = self.model.open.get(&heard.tag).filter(|_| heard.has_token);
-        match (incoming, open.and_then(|open| open.token.map(|token| (open, token)))) {
-            (Incoming::Inform(exchange, message), Some((open, token))) => {
-                // Whoever took over another's first subscription has asked for no progress of it.
-                assert!(Arc::ptr_eq(&exchange, &open.asker.exchange));
-                assert_eq!(message, text(token));
-                self.delivered += 1;
+        let (model, now) = (&mut self.model, self.now);
+        if let Some(open) = model.open.get_mut(&heard.tag) {
+            open.deadline = now + TIMEOUT;
+            match (incoming, open.token) {
+                (Incoming::Inform(exchange, message), Some(token)) => {
+                    assert!(Arc::ptr_eq(&exchange, &open.asker.exchange));
+                    assert_eq!(message, text(token));
+                    self.seen.delivered += 1;
+                }
+                (Incoming::Drop(_), None) => {}
+                (incoming, token) => panic!("{incoming:?}, not {token:?}"),
+            }
+            return;
+        }
+        model.lingering.entry(heard.wire).and_modify(|(_, until)| *until = now + TIMEOUT);
+        let live = model.live.get(&heard.wire);
+        if let Some(live) = live {
+            let waits = |what: What| matches!(what, What::Task(task, _) if task == live.task);
+            model.open.values_mut().filter(|open| waits(open.what)).for_each(|open| open.deadline = now + TIMEOUT);
+        }
+        match (incoming, live.and_then(|live| live.token.map(|token| (live.peer, token)))) {
+            (Incoming::Unsolicited(Unsolicited::Notification, message, None, peers), Some((peer, token))) => {
+                assert_eq!((message, peers), (text(token).into(), vec![peer]));
+                self.seen.progress_of_tasks += 1;
+                self.seen.delivered += 1;
             }
             (Incoming::Drop(_), None) => {}
-            (Incoming::Drop(_), Some((open, _))) if matches!(open.what, What::Subscribe(_)) => {}
-            (incoming, open) => panic!("{incoming:?}, not {open:?}"),
+            (incoming, live) => panic!("{incoming:?}, not {live:?}"),
         }
     }
 
@@ -46,33 +65,38 @@ impl World {
             return;
         }
         let task = self.dice.roll(4).eq(&0).then(|| self.next_tag.saturating_sub(self.dice.roll(500) as u64));
-        let meta = task
-            .map(|task| format!(r#","_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"task-{task}"}}}}"#));
+        let token = TOKENS[self.dice.roll(TOKENS.len())];
+        let related = task.map(|task| format!(r#""io.modelcontextprotocol/related-task":{{"taskId":"task-{task}"}}"#));
         let elicitation = 1_000_000_000 + number;
-        let (meta, method) =
-            (meta.unwrap_or_default(), ["sampling/createMessage", "elicitation/create", "x/y"][self.dice.roll(3)]);
-        let text = |id: &str| {
+        let methods = ["sampling/createMessage", "elicitation/create", "x/y", "roots/list", "tasks/get"];
+        let method = methods[self.dice.roll(methods.len())];
+        let text = |id: &str, token: Option<&str>| {
+            let token = token.map(|token| format!(r#""progressToken": {token}"#));
+            let meta: Vec<String> = related.iter().cloned().chain(token).collect();
             format!(
-                r#"{{"jsonrpc":"2.0","id": {id} ,"method":"{method}","params":{{"elicitationId":"e-{elicitation}"{meta}}}}}"#
+                r#"{{"jsonrpc":"2.0", "id": {id} ,"method":"{method}","params":{{"elicitationId":"e-{elicitation}","_meta":{{{}}}}}}}"#,
+                meta.join(",")
             )
         };
         let owner = match task {
+            _ if ["roots/list", "tasks/get"].contains(&method) => None,
             Some(task) => self.model.tasks.get(&task).copied(),
-            None => self.model.causer(),
+            None => self.causer(),
         };
-        let incoming = self.say(&text(&id));
+        let incoming = self.say(&text(&id, token));
         match owner.filter(|_| self.model.asked.len() < MAX_IN_FLIGHT) {
-            Some(owner) => {
+            Some(peer) => {
                 let Incoming::Unsolicited(Unsolicited::Request, message, Some(number), peers) = incoming else {
                     panic!("{incoming:?}")
                 };
-                assert_eq!(peers, [owner]);
-                assert!(number > self.last_wire);
-                self.last_wire = number;
-                assert_eq!(message, text(&number.to_string()));
-                self.model.asked.insert(number, (owner, id));
-                self.model.elicitations.insert(elicitation, owner);
-                self.delivered += 1;
+                assert_eq!(peers, [peer]);
+                assert!(self.last_asked.replace(number).is_none_or(|last| number > last));
+                let digits = number.to_string();
+                assert_eq!(message, text(&digits, token.map(|_| digits.as_str())));
+                let deadline = self.now + TIMEOUT;
+                self.model.asked.insert(number, Asked { peer, id, token, deadline });
+                self.model.elicitations.insert(elicitation, peer);
+                self.seen.delivered += 1;
             }
             None => {
                 let Incoming::Reply(frame) = incoming else { panic!("nobody may see {incoming:?}") };
@@ -81,39 +105,25 @@ impl World {
         }
     }
 
-    pub(super) fn client_answers(&mut self) {
-        let Some(peer) = self.someone() else { return };
-        let known = self.model.asked.len();
-        let number = match self.dice.roll(5) {
-            0 => self.dice.roll(1000) as u64,
-            _ if known > 0 => *self.model.asked.keys().nth(self.dice.roll(known)).unwrap(),
-            _ => return,
-        };
-        // Now and then it is somebody else who answers.
-        let owner = self.model.asked.get(&number).map(|(owner, _)| *owner);
-        let peer = owner.filter(|_| self.dice.roll(3) > 0).unwrap_or(peer);
-        let text = |id: &str| format!(r#"{{"jsonrpc":"2.0","id": {id} ,"result":{{"é":1e400}}}}"#);
-        let message = text(&number.to_string());
-        let frame = self.multiplexer.answered_by_client(peer, message.as_bytes(), &parse(message.as_bytes()).unwrap());
-        if owner == Some(peer) {
-            let (_, id) = self.model.asked.remove(&number).unwrap();
-            assert_eq!(frame.unwrap(), text(&id) + "\n");
-        } else {
-            assert_eq!(frame, None, "an answer of somebody who was not asked");
-        }
+    fn causer(&mut self) -> Option<super::PeerId> {
+        let causer = self.model.causer();
+        let callers: std::collections::BTreeSet<_> = self.model.open.values().map(|open| open.asker.peer).collect();
+        self.seen.attributed += u64::from(causer.is_some());
+        self.seen.blurred += u64::from(causer.is_none() && (callers.len() == 1 || self.model.peers.len() == 1));
+        causer
     }
 
     pub(super) fn child_cancels(&mut self) {
         let known = self.model.asked.len();
         let asked = (known > 0).then(|| self.model.asked.iter().nth(self.dice.roll(known)).unwrap());
-        let asked = asked.map(|(number, (peer, id))| (*number, *peer, id.clone()));
+        let asked = asked.map(|(number, asked)| (*number, asked.clone()));
         let text = |id: &str| {
             format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId": {id} }}}}"#)
         };
-        let incoming = self.say(&text(asked.as_ref().map_or("\"never\"", |(.., id)| id)));
+        let incoming = self.say(&text(asked.as_ref().map_or("\"never\"", |(_, asked)| &asked.id)));
         match (incoming, asked) {
-            (Incoming::Unsolicited(Unsolicited::Notification, message, None, peers), Some((number, peer, _))) => {
-                assert_eq!((message, peers), (text(&number.to_string()).into(), vec![peer]));
+            (Incoming::Unsolicited(Unsolicited::Notification, message, None, peers), Some((number, asked))) => {
+                assert_eq!((message, peers), (text(&number.to_string()).into(), vec![asked.peer]));
                 self.model.asked.remove(&number);
             }
             (Incoming::Drop(_), None) => {}
@@ -123,8 +133,12 @@ impl World {
 
     pub(super) fn child_notifies(&mut self) {
         let all = || self.model.peers.keys().copied().collect::<Vec<_>>();
-        let only = self.model.only();
         let tag = self.next_tag.saturating_sub(self.dice.roll(300) as u64);
+        let of_task = self.model.tasks.get(&tag).copied();
+        let related = self.dice.roll(3) == 0;
+        let only = if related { of_task } else { self.model.only() };
+        let meta = format!(r#""_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"task-{tag}"}}}}"#);
+        let meta = if related { meta } else { r#""x":0"#.to_owned() };
         let (method, params, expected) = match self.dice.roll(7) {
             0 => ("tools/list_changed", String::new(), all()),
             1 => {
@@ -136,26 +150,29 @@ impl World {
             }
             2 => {
                 let level = self.dice.roll(8);
-                let wants = |peer: &PeerId| self.model.peers[peer].is_none_or(|wanted| level >= wanted);
+                let wants = |peer: &super::PeerId| self.model.peers[peer].is_none_or(|wanted| level >= wanted);
                 let peers = only.into_iter().filter(wants).collect();
-                ("message", format!(r#""level":"{}","data":1"#, LEVELS[level]), peers)
+                ("message", format!(r#""level":"{}",{meta}"#, LEVELS[level]), peers)
             }
             3 => {
-                let owner = self.model.tasks.get(&tag).copied();
-                ("tasks/status", format!(r#""taskId":"task-{tag}""#), owner.into_iter().collect())
+                let is_over = self.dice.roll(4) == 0;
+                let status = if is_over { "completed" } else { "input_required" };
+                self.model.heard_of(tag, is_over, self.now);
+                let params = format!(r#""taskId":"task-{tag}","status":"{status}""#);
+                ("tasks/status", params, of_task.into_iter().collect())
             }
             4 => {
                 let owner = self.model.elicitations.get(&tag).copied();
                 ("elicitation/complete", format!(r#""elicitationId":"e-{tag}""#), owner.into_iter().collect())
             }
-            5 => ("x/of-its-own", String::new(), only.into_iter().collect()),
+            5 => ("x/of-its-own", meta, only.into_iter().collect()),
             _ => ("prompts/list_changed", String::new(), all()),
         };
         let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{method}","params":{{{params}}}}}"#);
         match self.say(&text) {
             Incoming::Unsolicited(_, message, None, peers) => {
                 assert_eq!((message, peers), (text.into(), expected.clone()), "{method}");
-                self.delivered += expected.len() as u64;
+                self.seen.delivered += expected.len() as u64;
             }
             Incoming::Drop(_) | Incoming::Ignore => assert_eq!(expected, [], "{method} is lost"),
             other => panic!("{method}: {other:?}"),

@@ -1,0 +1,70 @@
+//! Reads `[servers.NAME.tools.TOOL]`: what is particular to single tools. And which calls may be sent twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::model::Server;
+use super::section::Section;
+
+const MS: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The words of `restart.resend`.
+pub(super) const RESENDS: [(&str, Resend); 3] =
+    [("never", Resend::Never), ("read_only", Resend::ReadOnly), ("idempotent", Resend::Idempotent)];
+
+/// Which calls are sent again when the child crashed in the middle of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resend {
+    /// None.
+    Never,
+    /// Those of tools that say `readOnlyHint`.
+    ReadOnly,
+    /// Those of tools that say `readOnlyHint` or `idempotentHint`.
+    Idempotent,
+    /// All, whatever they say. For single tools only.
+    Always,
+}
+
+/// What is particular to a tool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tool {
+    /// From a call to its answer; progress starts it anew. `None`: the limit of all calls.
+    pub timeout: Option<Duration>,
+    /// Whether a call is sent again after a crash. `None`: as its annotations and `restart.resend` say.
+    pub resend: Option<bool>,
+}
+
+impl Server {
+    /// Whether the name of the tool that a call is for makes any difference.
+    pub fn minds_tools(&self) -> bool {
+        !self.tools.is_empty() || self.restart.resend != Resend::Never
+    }
+
+    /// How long a call may take, of a tool or of no tool.
+    pub fn call_timeout(&self, tool: Option<&str>) -> Duration {
+        tool.and_then(|tool| self.tools.get(tool)?.timeout).unwrap_or(self.limits.call_timeout)
+    }
+
+    /// Which calls of a tool are sent again.
+    pub fn resend(&self, tool: &str) -> Resend {
+        match self.tools.get(tool).and_then(|tool| tool.resend) {
+            Some(true) => Resend::Always,
+            Some(false) => Resend::Never,
+            None => self.restart.resend,
+        }
+    }
+}
+
+/// Reads the tools of a server. Their names are the server's own, and not checked.
+pub(super) fn read(sections: Vec<(String, Section<'_>)>) -> BTreeMap<String, Tool> {
+    let tool = |(name, mut section): (String, Section<'_>)| {
+        let tool = Tool { timeout: section.optional_duration("timeout", MS..=DAY), resend: section.flag("resend") };
+        if section.is_present() && !section.has("timeout") && !section.has("resend") {
+            section.reading.warning(&section.path, "says nothing; give it a timeout or resend, or remove it");
+        }
+        section.finish();
+        (name, tool)
+    };
+    sections.into_iter().map(tool).collect()
+}

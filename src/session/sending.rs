@@ -1,0 +1,156 @@
+//! How a session's messages get to its child: at once where there is one, else in their order as soon as there is. A call
+//! that a child has crashed over goes before them, if it may be sent again.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::session::{Received, Session, answer};
+use super::waiting::Parked;
+use crate::config::Resend;
+use crate::jsonrpc::{Envelope, Kind, parse};
+use crate::stream::Exchange;
+use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
+
+/// The largest call that is kept to be sent again, in bytes: as many may be kept as are in flight.
+const KEPT: usize = 64 * 1024;
+
+impl Session {
+    /// Sends a message to a child that is there.
+    pub(super) fn send(
+        &self,
+        lease: &Lease,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(), Refused> {
+        match envelope.kind {
+            Kind::Notification => lease.notify(message, envelope),
+            Kind::Response => lease.answer(message, envelope),
+            Kind::Request => {
+                let tool = if self.server.minds_tools() { tool(envelope) } else { None };
+                let ask = Ask { message, envelope, exchange, timeout: self.server.call_timeout(tool.as_deref()) };
+                let kept = tool.filter(|tool| message.len() <= KEPT && self.server.resend(tool) != Resend::Never);
+                // A copy: the message may be a small part of a large body.
+                let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
+                lease.call(&ask, kept)
+            }
+        }
+    }
+
+    /// There is no child (yet, or any more): the message waits for one, off the caller's path.
+    pub(super) fn receive_later(&self, message: Bytes, kind: Kind, exchange: &Arc<Exchange>) -> Received {
+        if kind == Kind::Response {
+            // To a child that is gone.
+            return Received::Accepted;
+        }
+        let taken = self.state.lock().waiting.push(message, exchange, &self.server.limits);
+        self.begin_sending();
+        if taken { Received::Accepted } else { Received::Refused(Refused::Busy) }
+    }
+
+    /// Takes calls that a child has crashed over; returns those that are to fail.
+    pub(super) fn park_again(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
+        if self.ended.is_cancelled() {
+            return calls;
+        }
+        let refused = self.state.lock().waiting.push_again(calls, &self.server.limits);
+        self.begin_sending();
+        refused
+    }
+
+    fn begin_sending(&self) {
+        let Some(this) = self.this.upgrade() else { return };
+        if self.state.lock().waiting.begin() {
+            self.surroundings.tasks.spawn(async move { this.send_waiting().await });
+        }
+    }
+
+    /// Sends what waits, in its order, until nothing waits. What waits for a child that does not start fails with it: one
+    /// attempt for all.
+    async fn send_waiting(&self) {
+        let mut was_tried = false;
+        while self.state.lock().waiting.first().is_some() {
+            match self.lease().await {
+                Ok(lease) => {
+                    self.send_all(&lease).await;
+                    was_tried = false;
+                }
+                // It ended just when it was there: one more try, not one for each child of a server that always ends.
+                Err(failure) if failure.is_ended() && !was_tried => was_tried = true,
+                Err(failure) => {
+                    let all = self.state.lock().waiting.take_all();
+                    all.iter().for_each(|parked| self.fail(parked, failure.clone()));
+                }
+            }
+        }
+    }
+
+    /// Sends what waits, until nothing does, or the child takes no more.
+    async fn send_all(&self, lease: &Lease) {
+        loop {
+            let Some(first) = self.state.lock().waiting.first() else { return };
+            let may_be_sent = self.may_be_sent(lease, &first).await;
+            // Its client may have cancelled it meanwhile.
+            let Some(mut parked) = self.state.lock().waiting.take(first.number) else { continue };
+            let sent = if may_be_sent { self.send_parked(lease, &parked) } else { Err(Refused::Busy) };
+            match sent {
+                Ok(()) => {}
+                Err(Refused::Ended) if !parked.was_tried => {
+                    parked.was_tried = true;
+                    self.state.lock().waiting.put_back(parked);
+                    // How it ended is known in a moment, and only then is there room for another.
+                    tokio::select! {
+                        _ = lease.worker().ended() => {}
+                        () = self.ended.cancelled() => {}
+                    }
+                    return;
+                }
+                Err(refused) => self.fail(&parked, Failure::refused(refused)),
+            }
+        }
+    }
+
+    /// Whether this child may get a call that another has crashed over.
+    async fn may_be_sent(&self, lease: &Lease, parked: &Parked) -> bool {
+        let Some((tool, _)) = &parked.again else { return true };
+        tokio::select! {
+            takes = lease.takes_again(self.server.resend(tool), tool) => takes,
+            () = self.ended.cancelled() => false,
+        }
+    }
+
+    fn send_parked(&self, lease: &Lease, parked: &Parked) -> Result<(), Refused> {
+        let Parked { message, exchange, again, .. } = parked;
+        // It was read when it came.
+        let Ok(envelope) = parse(message) else { return Ok(()) };
+        match again {
+            None => self.send(lease, message, &envelope, exchange),
+            Some((tool, _)) => {
+                tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
+                let timeout = self.server.call_timeout(Some(tool));
+                lease.call_again(&Ask { message, envelope: &envelope, exchange, timeout })
+            }
+        }
+    }
+
+    /// Nothing becomes of a message that waits.
+    pub(super) fn fail(&self, parked: &Parked, failure: Failure) {
+        if let Some(response) = parked.response(failure) {
+            answer(&parked.exchange, response);
+        }
+    }
+}
+
+/// The tool that a request calls.
+fn tool<'a>(envelope: &Envelope<'a>) -> Option<Cow<'a, str>> {
+    #[derive(Deserialize)]
+    struct Called<'a> {
+        #[serde(borrow)]
+        name: Cow<'a, str>,
+    }
+    let params = envelope.params.filter(|_| envelope.method.as_deref() == Some("tools/call"))?;
+    serde_json::from_str::<Called<'a>>(params).ok().map(|called| called.name)
+}

@@ -1,0 +1,169 @@
+//! What a child's tools say of themselves, as far as it matters for sending a call again: learnt from every `tools/list`
+//! answer that passes, forgotten when the child says that its list has changed, and never taken over from another child.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::time::timeout;
+
+use super::handle::Shared;
+use super::lease::Lease;
+use super::multiplexer::Incoming;
+use crate::config::Resend;
+use crate::jsonrpc::{Envelope, parse};
+
+/// Tools that are remembered of one child; what is beyond is not known.
+const TOOLS: usize = 4096;
+/// Longest name that is remembered, in bytes.
+const NAME: usize = 256;
+/// Pages that a child is asked for.
+const PAGES: usize = 16;
+/// A child that lists no tools in this time gets no call a second time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The hints of one tool (2025-03-26 and later, "Tool annotations"). What is not said is false.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Hint {
+    read_only_hint: bool,
+    idempotent_hint: bool,
+}
+
+/// The hints of a child's tools.
+#[derive(Debug, Default)]
+pub(super) struct Hints(HashMap<String, Hint>);
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    tools: Vec<Listed<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Listed<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    annotations: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cursor {
+    next_cursor: Option<String>,
+}
+
+impl Hints {
+    /// Notes a page of the list; the first one begins a new list.
+    fn note(&mut self, result: &str, is_first_page: bool) {
+        if is_first_page {
+            self.0.clear();
+        }
+        let Ok(page) = serde_json::from_str::<Page<'_>>(result) else { return };
+        for tool in page.tools.iter().filter(|tool| tool.name.len() <= NAME) {
+            let said = tool.annotations.and_then(|said| serde_json::from_str::<Hint>(said.get()).ok());
+            if self.0.len() < TOOLS {
+                self.0.insert(tool.name.clone().into_owned(), said.unwrap_or_default());
+            }
+        }
+    }
+
+    /// Whether a call of a tool may be sent again; `None` if that is for the tool to say, and it is not known.
+    pub(super) fn allow(&self, resend: Resend, tool: &str) -> Option<bool> {
+        let hint = || self.0.get(tool);
+        match resend {
+            Resend::Never => Some(false),
+            Resend::Always => Some(true),
+            Resend::ReadOnly => hint().map(|hint| hint.read_only_hint),
+            Resend::Idempotent => hint().map(|hint| hint.read_only_hint || hint.idempotent_hint),
+        }
+    }
+}
+
+/// Notes what a message of the child says of its tools, where that can decide anything.
+pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incoming) {
+    if shared.server.restart.resend == Resend::Never {
+        return;
+    }
+    match (incoming, envelope.result) {
+        (Incoming::Answer(answer), Some(result)) if answer.call.method == "tools/list" => {
+            shared.hints.lock().note(result, answer.call.is_first_page);
+        }
+        (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some("notifications/tools/list_changed") => {
+            shared.hints.lock().0.clear();
+        }
+        _ => {}
+    }
+}
+
+/// Asks a child for its list, until it has said what it has to say of a tool, or there is no more of it.
+pub(super) async fn ask_for_hints(lease: &Lease, resend: Resend, tool: &str) {
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES {
+        let params = cursor.map_or(serde_json::json!({}), |cursor| serde_json::json!({ "cursor": cursor }));
+        let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
+        // The answer is noted on its way here.
+        let answer = timeout(PATIENCE, lease.ask(request.as_bytes(), PATIENCE)).await;
+        let Ok(Ok(answer)) = answer else { return };
+        let result = parse(&answer).ok().and_then(|envelope| envelope.result);
+        cursor = result.and_then(|result| serde_json::from_str::<Cursor>(result).ok()?.next_cursor);
+        if cursor.is_none() || lease.worker().may_resend(resend, tool).is_some() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = r#"{"tools":[
+        {"name":"look","annotations":{"readOnlyHint":true}},
+        {"name":"set","annotations":{"readOnlyHint":false,"idempotentHint":true,"title":"Set"}},
+        {"name":"add"},{"name":"odd","annotations":"yes"},{"name":"none","annotations":null}]}"#;
+
+    #[test]
+    fn a_tool_says_what_may_be_done_with_it_and_silence_is_no() {
+        let mut hints = Hints::default();
+        assert_eq!(hints.allow(Resend::ReadOnly, "look"), None);
+        hints.note(LIST, true);
+        for (tool, read_only, idempotent) in [
+            ("look", true, true),
+            ("set", false, true),
+            ("add", false, false),
+            ("odd", false, false),
+            ("none", false, false),
+        ] {
+            assert_eq!(hints.allow(Resend::ReadOnly, tool), Some(read_only), "{tool}");
+            assert_eq!(hints.allow(Resend::Idempotent, tool), Some(idempotent), "{tool}");
+            assert_eq!(hints.allow(Resend::Never, tool), Some(false));
+            assert_eq!(hints.allow(Resend::Always, tool), Some(true));
+        }
+        assert_eq!(hints.allow(Resend::Idempotent, "unheard of"), None);
+    }
+
+    #[test]
+    fn pages_add_up_and_a_new_list_forgets_the_old_one() {
+        let mut hints = Hints::default();
+        hints.note(LIST, true);
+        hints.note(r#"{"tools":[{"name":"more","annotations":{"readOnlyHint":true}}]}"#, false);
+        assert_eq!(hints.allow(Resend::ReadOnly, "look"), Some(true));
+        assert_eq!(hints.allow(Resend::ReadOnly, "more"), Some(true));
+        hints.note(r#"{"tools":[{"name":"more"}]}"#, true);
+        assert_eq!(hints.allow(Resend::ReadOnly, "look"), None);
+        assert_eq!(hints.allow(Resend::ReadOnly, "more"), Some(false));
+        hints.note("[]", true);
+        assert_eq!(hints.allow(Resend::ReadOnly, "more"), None, "what cannot be read says nothing");
+    }
+
+    #[test]
+    fn a_list_without_end_is_remembered_in_part() {
+        let mut hints = Hints::default();
+        let tools: Vec<String> = (0..TOOLS + 5).map(|number| format!(r#"{{"name":"{number}"}}"#)).collect();
+        hints.note(&format!(r#"{{"tools":[{}]}}"#, tools.join(",")), true);
+        assert_eq!(hints.0.len(), TOOLS);
+    }
+}

@@ -1,0 +1,152 @@
+//! What becomes of calls that nobody waits for any more: the session has left, the client has cancelled, the time is over.
+//! The child hears of it, and may go on all the same: such calls are still counted among what it may work for.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::params::Params;
+use super::sharing::Waiting;
+use super::{Call, Change, Multiplexer, PeerId, refusal};
+use crate::jsonrpc::{Envelope, RawId, Splice, one_line, splice};
+
+/// What has run out of time, or lost its client.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Expired {
+    /// Calls to fail.
+    pub(in crate::worker) calls: Vec<Call>,
+    /// Others that waited for the answers to these.
+    pub(in crate::worker) waiting: Vec<Waiting>,
+    /// Frames for the child: cancellations, and errors for requests of its own.
+    pub(in crate::worker) frames: Vec<Bytes>,
+}
+
+impl Multiplexer {
+    /// Takes a session off the child: its calls are cancelled, what only it wanted is given up.
+    pub(in crate::worker) fn detach(&mut self, peer: PeerId, now: Instant) -> Expired {
+        let mut gone = Expired::default();
+        if self.peers.remove(&peer).is_none() {
+            return gone;
+        }
+        let (unused, waiting) = self.subscriptions.forget(peer);
+        gone.waiting = waiting;
+        let calls: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == peer).map(|(n, _)| *n).collect();
+        for number in calls {
+            if !self.hand_over(number, &mut gone) {
+                self.give_up(number, "the session has ended", now, &mut gone);
+            }
+        }
+        let asked: Vec<u64> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(n, _)| *n).collect();
+        for asked in asked.into_iter().filter_map(|number| self.asked.remove(&number)) {
+            gone.frames.push(refusal(&asked.original, "the client has gone"));
+        }
+        for uri in unused {
+            gone.frames.push(self.unsubscription(&uri));
+        }
+        if self.is_shared
+            && let Some(frame) = self.relevel()
+        {
+            gone.frames.push(frame);
+        }
+        self.tasks.forget(peer);
+        self.live_tasks.forget(peer);
+        self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
+        self.elicitations.forget(peer);
+        gone
+    }
+
+    /// The client cancels: the frame for the child, and the call, which is over. `None` if no such call of this session
+    /// is in flight, or it is `initialize`, which must not be cancelled.
+    pub(in crate::worker) fn cancel(
+        &mut self,
+        peer: PeerId,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        now: Instant,
+    ) -> Option<(Bytes, Call)> {
+        let old = Params::read(envelope.params).request_id?.get();
+        let original = RawId::new(old)?;
+        let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_initialize;
+        // Clients that use one id for everything mean the latest call.
+        let number = self.calls.iter().rev().find(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
+        // Others may wait for this answer: it goes on for them.
+        if self.calls.get(&number).is_some_and(|call| matches!(call.change, Some(Change::Subscribe(_)))) {
+            return None;
+        }
+        let call = self.calls.remove(&number)?;
+        self.linger(number, peer, now, call.timeout);
+        let frame = one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]));
+        Some((frame, call))
+    }
+
+    /// Removes what has run out of time.
+    pub(in crate::worker) fn expire(&mut self, now: Instant) -> Expired {
+        let mut expired = Expired::default();
+        self.lingering.expire(now);
+        let late: Vec<u64> = self.calls.iter().filter(|(_, c)| c.deadline <= now).map(|(n, _)| *n).collect();
+        for number in late {
+            self.give_up(number, "timed out", now, &mut expired);
+        }
+        let late: Vec<u64> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(n, _)| *n).collect();
+        for asked in late.into_iter().filter_map(|number| self.asked.remove(&number)) {
+            let text = format!("the client did not answer within {:?}", asked.timeout);
+            expired.frames.push(refusal(&asked.original, &text));
+        }
+        expired
+    }
+
+    /// Empties the tables, as the child is gone: the calls that were in flight, and who waited with them.
+    pub(in crate::worker) fn drain(&mut self) -> Expired {
+        self.asked.clear();
+        let mut all = Expired::default();
+        for call in std::mem::take(&mut self.calls).into_values() {
+            if let Some(Change::Subscribe(uri)) = &call.change {
+                all.waiting.extend(self.subscriptions.subscribed(uri, false).0);
+            }
+            all.calls.push(call);
+        }
+        all
+    }
+
+    /// A first subscription that others wait for as well goes on, as that of the next of them: it is not cancelled.
+    fn hand_over(&mut self, number: u64, gone: &mut Expired) -> bool {
+        let Some(call) = self.calls.get_mut(&number) else { return false };
+        let Some(Change::Subscribe(uri)) = &call.change else { return false };
+        let Some(Waiting { peer, id, exchange, .. }) = self.subscriptions.next_waiting(uri) else { return false };
+        let (change, task) = (call.change.take(), call.task.take());
+        let heir = Call { peer, original: id, exchange, change, task, progress_token: None, kept: None, ..*call };
+        gone.calls.push(std::mem::replace(call, heir));
+        true
+    }
+
+    fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
+        let Some(call) = self.calls.remove(&number) else { return };
+        if !call.is_initialize {
+            expired.frames.push(cancelled(number, why));
+            self.linger(number, call.peer, now, call.timeout);
+        }
+        if let Some(Change::Subscribe(uri)) = &call.change {
+            expired.waiting.extend(self.subscriptions.subscribed(uri, false).0);
+            // The child may have subscribed before it heard of the end.
+            let frame = self.unsubscription(uri);
+            expired.frames.push(frame);
+        }
+        expired.calls.push(call);
+    }
+
+    /// The child may go on with a call that nobody waits for.
+    pub(super) fn linger(&mut self, number: u64, peer: PeerId, now: Instant, patience: Duration) {
+        // Where nobody shares the child, everything is its session's anyway.
+        if self.is_shared {
+            self.lingering.insert(number, peer, now, patience);
+        }
+    }
+}
+
+fn cancelled(number: u64, why: &str) -> Bytes {
+    let text = format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"{why}"}}}}"#
+    );
+    one_line(BytesMut::from(text.as_bytes()))
+}

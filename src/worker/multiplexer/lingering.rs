@@ -1,0 +1,66 @@
+//! What the child may still work for though no call of it is in flight: calls that were given up, and tasks. Whoever they
+//! are for, gone or not, may be the cause of what the child says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::PeerId;
+
+#[derive(Debug)]
+struct Work {
+    peer: PeerId,
+    until: Instant,
+    /// How long it is believed to go on without a sign of life.
+    patience: Duration,
+}
+
+/// Work that nobody waits for, by the number of the call that began it. It counts until the child says that it is over,
+/// or has not been heard of for as long as a call may take. Bounded in number: while more than that would count, nobody
+/// can tell whom anything is for.
+#[derive(Debug)]
+pub(super) struct Lingering {
+    works: BTreeMap<u64, Work>,
+    capacity: usize,
+    /// When the last of those that are not remembered no longer counts.
+    crowded_until: Option<Instant>,
+}
+
+impl Lingering {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { works: BTreeMap::new(), capacity, crowded_until: None }
+    }
+
+    pub(super) fn insert(&mut self, number: u64, peer: PeerId, now: Instant, patience: Duration) {
+        self.works.insert(number, Work { peer, until: now + patience, patience });
+        if self.works.len() > self.capacity
+            && let Some((_, oldest)) = self.works.pop_first()
+        {
+            self.crowded_until = self.crowded_until.max(Some(oldest.until));
+        }
+    }
+
+    /// The child has shown that it still works for it.
+    pub(super) fn renew(&mut self, number: u64, now: Instant) {
+        if let Some(work) = self.works.get_mut(&number) {
+            work.until = now + work.patience;
+        }
+    }
+
+    /// It is over.
+    pub(super) fn remove(&mut self, number: u64) {
+        self.works.remove(&number);
+    }
+
+    /// Forgets what has not been heard of for too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.works.retain(|_, work| work.until > now);
+        self.crowded_until = self.crowded_until.filter(|until| *until > now);
+    }
+
+    /// Whom the child may still work for; `None` if nobody can tell.
+    pub(super) fn peers(&self) -> Option<impl Iterator<Item = PeerId>> {
+        self.crowded_until.is_none().then(|| self.works.values().map(|work| work.peer))
+    }
+}

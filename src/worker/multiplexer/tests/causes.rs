@@ -1,0 +1,127 @@
+//! Who can have caused what the child says of its own accord: not only those with calls in flight.
+
+use tokio::time::{Duration, Instant};
+
+use super::super::{Incoming, Multiplexer, PeerId};
+use super::story::{A, B, TIMEOUT, answer, ask, forwarded, heard_by, request, say, shared};
+use crate::jsonrpc::parse;
+use crate::telemetry::DropReason;
+
+const SAMPLE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#;
+const LOG: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":1}}"#;
+
+fn call(multiplexer: &mut Multiplexer, peer: PeerId) -> u64 {
+    forwarded(ask(multiplexer, peer, &request("tools/call", "{}"))).0
+}
+
+fn cancel(multiplexer: &mut Multiplexer, peer: PeerId) {
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
+    let envelope = parse(cancel.as_bytes()).unwrap();
+    assert!(multiplexer.cancel(peer, cancel.as_bytes(), &envelope, Instant::now()).is_some());
+}
+
+#[test]
+fn a_cancelled_call_may_still_have_caused_it_until_the_child_answers() {
+    let mut multiplexer = shared(10);
+    let cancelled = call(&mut multiplexer, A);
+    call(&mut multiplexer, B);
+    cancel(&mut multiplexer, A);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [], "it may be for A");
+    let late = say(&mut multiplexer, &answer(cancelled));
+    assert!(matches!(late, Incoming::Drop(DropReason::UnknownId)), "{late:?}");
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [B]);
+    assert_eq!(heard_by(say(&mut multiplexer, LOG)), [], "two are there");
+}
+
+#[test]
+fn a_call_that_timed_out_may_still_have_caused_it_for_as_long_again() {
+    let mut multiplexer = shared(10);
+    call(&mut multiplexer, A);
+    let late = Instant::now() + TIMEOUT;
+    assert_eq!(multiplexer.expire(late).calls.len(), 1);
+    call(&mut multiplexer, B);
+    multiplexer.expire(late + TIMEOUT / 2);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), []);
+    // What it says of its progress shows that it goes on.
+    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
+    let message = bytes::Bytes::from_static(progress.as_bytes());
+    let now = late + TIMEOUT / 2;
+    assert_eq!(heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), now, TIMEOUT)), []);
+    call(&mut multiplexer, B);
+    multiplexer.expire(late + TIMEOUT);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), []);
+    multiplexer.expire(now + TIMEOUT);
+    let message = request("tools/call", "{}");
+    forwarded(ask(&mut multiplexer, B, &message));
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [B]);
+}
+
+#[test]
+fn a_session_that_has_left_may_still_have_caused_it() {
+    let mut multiplexer = shared(10);
+    let of_a = call(&mut multiplexer, A);
+    multiplexer.detach(A, Instant::now());
+    // B is alone now, and has nothing in flight, or something: it may be for the one who has left.
+    assert_eq!((heard_by(say(&mut multiplexer, SAMPLE)), heard_by(say(&mut multiplexer, LOG))), (vec![], vec![]));
+    let unknown = r#"{"jsonrpc":"2.0","method":"x/of-its-own"}"#;
+    assert_eq!(heard_by(say(&mut multiplexer, unknown)), []);
+    call(&mut multiplexer, B);
+    assert_eq!((heard_by(say(&mut multiplexer, SAMPLE)), heard_by(say(&mut multiplexer, LOG))), (vec![], vec![]));
+    assert!(matches!(say(&mut multiplexer, &answer(of_a)), Incoming::Drop(DropReason::UnknownId)));
+    assert_eq!((heard_by(say(&mut multiplexer, SAMPLE)), heard_by(say(&mut multiplexer, LOG))), (vec![B], vec![B]));
+}
+
+#[test]
+fn more_than_is_remembered_makes_everything_nobodys_for_a_time() {
+    let mut multiplexer = shared(3);
+    for _ in 0..4 {
+        call(&mut multiplexer, A);
+        cancel(&mut multiplexer, A);
+    }
+    for number in 1..=4 {
+        say(&mut multiplexer, &answer(number));
+    }
+    call(&mut multiplexer, B);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [], "of one call it is not known whether it goes on");
+    multiplexer.expire(Instant::now() + TIMEOUT + Duration::from_millis(1));
+    call(&mut multiplexer, B);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [B]);
+}
+
+#[test]
+fn what_names_a_task_is_its_owners_and_roots_are_nobodys() {
+    let mut multiplexer = shared(10);
+    let number = call(&mut multiplexer, A);
+    say(
+        &mut multiplexer,
+        &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"task":{{"taskId":"t","status":"working"}}}}}}"#),
+    );
+    let related = |task: &str| {
+        let meta = format!(r#"{{"io.modelcontextprotocol/related-task":{{"taskId":"{task}"}}}}"#);
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","_meta":{meta}}}}}"#)
+    };
+    assert_eq!(heard_by(say(&mut multiplexer, &related("t"))), [A]);
+    call(&mut multiplexer, B);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [], "the task may have caused it");
+    for method in ["roots/list", "tasks/get", "tasks/list"] {
+        let asked = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"{method}","params":{{"taskId":"t"}}}}"#);
+        let incoming = say(&mut multiplexer, &asked);
+        let Incoming::Reply(refusal) = incoming else { panic!("{method}: {incoming:?}") };
+        assert!(String::from_utf8_lossy(&refusal).contains("-32601"), "{refusal:?}");
+    }
+    multiplexer.detach(B, Instant::now());
+    assert_eq!(heard_by(say(&mut multiplexer, &related("of one who has left"))), [], "though A is alone");
+}
+
+#[test]
+fn a_task_stays_whose_it_was_first() {
+    let mut multiplexer = shared(10);
+    for peer in [A, B] {
+        let number = call(&mut multiplexer, peer);
+        let result = r#"{"task":{"taskId":"t","status":"working"}}"#;
+        say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
+    }
+    let status =
+        r#"{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{"taskId":"t","status":"working"}}"#;
+    assert_eq!(heard_by(say(&mut multiplexer, status)), [A]);
+}

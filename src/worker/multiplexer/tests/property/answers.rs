@@ -1,0 +1,127 @@
+//! What the child answers: in time, late, twice, to nobody.
+
+use serde_json::Value;
+
+use super::super::super::Incoming;
+use super::super::model::{Asker, Live, MAX_IN_FLIGHT, Open, What};
+use super::{Heard, World, same};
+use crate::jsonrpc::parse;
+
+impl World {
+    pub(super) fn answer(&mut self) {
+        if self.heard.is_empty() {
+            return;
+        }
+        let place = self.dice.roll(self.heard.len());
+        let heard = self.heard.swap_remove(place);
+        if self.over.len() > 100 {
+            self.over.pop_front();
+        }
+        self.over.push_back(heard.clone());
+        self.answer_to(&heard);
+    }
+
+    pub(super) fn answer_again(&mut self) {
+        if self.dice.roll(2) == 0 && !self.over.is_empty() {
+            let place = self.dice.roll(self.over.len());
+            let heard = self.over[place].clone();
+            return self.answer_to(&heard);
+        }
+        let id = [self.last_wire + 1_000_000, 0][self.dice.roll(2)];
+        let quote = ["", "\""][self.dice.roll(2)];
+        let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{quote}{id}{quote},"result":{{}}}}"#));
+        assert!(matches!(incoming, Incoming::Drop(_)), "{incoming:?}");
+    }
+
+    fn answer_to(&mut self, heard: &Heard) {
+        let (tag, wire) = (heard.tag, heard.wire);
+        let (is_error, is_over) = (self.dice.roll(8) == 0, self.dice.roll(4) == 0);
+        let status = if is_over { "failed" } else { "working" };
+        let outcome = match heard.what {
+            _ if is_error => format!(
+                r#""error":{{"code":-32042,"message":"","data":{{"elicitations":[{{"elicitationId":"e-{tag}"}}],"tag":{tag}}}}}"#
+            ),
+            What::CreateTask => {
+                format!(r#""result":{{"task":{{"taskId":"task-{tag}","status":"{status}"}},"x":1e400}}"#)
+            }
+            What::Task(task, 0 | 2) => format!(r#""result":{{"taskId":"task-{task}","status":"{status}"}}"#),
+            What::Tasks => {
+                let tasks: Vec<String> = (tag.saturating_sub(300)..tag)
+                    .map(|task| format!(r#"{{"taskId":"task-{task}", "x":1e400}}"#))
+                    .collect();
+                format!(r#""result":{{"tag":{tag},"tasks":[{}]}}"#, tasks.join(","))
+            }
+            _ => format!(r#""result":{{"tag":{tag},"x":1e400}}"#),
+        };
+        let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,{outcome}}}"#);
+        let incoming = self.say(&text(&wire.to_string()));
+        let Some(open) = self.model.open.remove(&tag) else {
+            assert!(matches!(incoming, Incoming::Drop(_)), "late, but {incoming:?}");
+            if !self.model.live.contains_key(&wire) {
+                self.model.lingering.remove(&wire);
+            }
+            return;
+        };
+        let Incoming::Answer(answer) = incoming else { panic!("an answer is lost: {incoming:?}") };
+        let (call, waiting) = (&answer.call, &answer.waiting);
+        assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange), "{call:?}, not {open:?}");
+        if heard.what == What::Tasks && !is_error {
+            self.check_tasks(&open.asker, tag, &answer.message);
+        } else {
+            assert_eq!(answer.message, text(open.asker.id));
+        }
+        let frame = answer.frame.as_deref().map(|frame| self.hear(frame));
+        let (waited, unwanted) = self.note(&open, tag, is_error, is_over);
+        assert_eq!(frame, unwanted.map(|uri| format!("unsubscribe {uri}")));
+        assert_eq!(waited.len(), waiting.len());
+        assert!(waited.iter().zip(waiting).all(|(a, w)| same(a, w.peer, w.id.as_str(), &w.exchange)));
+        self.seen.delivered += 1 + waiting.len() as u64;
+    }
+
+    /// What an answer changes; who else gets it, and what nobody wants any more.
+    fn note(&mut self, open: &Open, tag: u64, is_error: bool, is_over: bool) -> (Vec<Asker>, Option<usize>) {
+        let (model, peer, now) = (&mut self.model, open.asker.peer, self.now);
+        if is_error {
+            model.elicitations.insert(tag, peer);
+        }
+        match open.what {
+            What::Level(_) if is_error => model.told = None,
+            What::CreateTask if !is_error => {
+                model.tasks.insert(tag, peer);
+                if !is_over {
+                    model.live.insert(open.wire, Live { task: tag, peer, token: open.token });
+                    if model.live.len() > MAX_IN_FLIGHT {
+                        model.live.pop_first();
+                    }
+                    model.linger(open.wire, peer, now);
+                }
+            }
+            What::Task(task, verb) => model.heard_of(task, verb == 1 || (is_over && !is_error), now),
+            What::Subscribe(uri) => {
+                let subscribed = model.uris.get_mut(&uri).unwrap();
+                let asking = subscribed.asking.take().unwrap();
+                assert_eq!(asking.tag, tag);
+                let unwanted = (!is_error && asking.wanted.is_empty()).then_some(uri);
+                if !is_error {
+                    subscribed.peers.extend(asking.wanted);
+                }
+                if subscribed.peers.is_empty() {
+                    model.uris.remove(&uri);
+                }
+                return (asking.waiting, unwanted);
+            }
+            _ => {}
+        }
+        (Vec::new(), None)
+    }
+
+    fn check_tasks(&self, asker: &Asker, tag: u64, message: &[u8]) {
+        let envelope = parse(message).unwrap();
+        assert_eq!(envelope.id, Some(asker.id));
+        let value: Value = serde_json::from_str(&envelope.result.unwrap().replace("1e400", "0")).unwrap();
+        let listed: Vec<&str> =
+            value["tasks"].as_array().unwrap().iter().map(|task| task["taskId"].as_str().unwrap()).collect();
+        let own = self.model.tasks.range(tag.saturating_sub(300)..tag).filter(|(_, owner)| **owner == asker.peer);
+        assert_eq!(listed, own.map(|(task, _)| format!("task-{task}")).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,289 @@
+//! What clients ask, cancel and answer.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::super::super::{Ask, Notified, Outgoing, PeerId};
+use super::super::model::{Asker, Asking, LEVELS, MAX_IN_FLIGHT, Open, TIMEOUT, What};
+use super::{Heard, IDS, World, exchange, same, uri};
+use crate::jsonrpc::parse;
+use crate::worker::Refused;
+
+/// What the model says of a request.
+enum Expected {
+    Busy,
+    Wait,
+    /// It is answered with something that begins like this.
+    Local(&'static str),
+    Forward,
+}
+
+/// A request as a client writes it, or as the child should read it: they differ in id, token and level alone.
+fn request(id: &str, token: Option<&str>, tag: u64, what: What, level: &str) -> String {
+    let (method, member) = match what {
+        What::Call | What::CreateTask => ("tools/call", r#""name": "é\n""#.to_owned()),
+        What::Level(_) => ("logging/setLevel", format!(r#""level":"{level}""#)),
+        What::Subscribe(number) => ("resources/subscribe", format!(r#""uri":"{}""#, uri(number))),
+        What::Unsubscribe(number) => ("resources/unsubscribe", format!(r#""uri":"{}""#, uri(number))),
+        What::Task(task, verb) => {
+            (["tasks/get", "tasks/result", "tasks/cancel"][verb], format!(r#""taskId":"task-{task}""#))
+        }
+        What::Tasks => ("tasks/list", r#""x":1e400"#.to_owned()),
+    };
+    // A name is a name, however it is written.
+    let key = if tag.is_multiple_of(3) { r"progress\u0054oken" } else { "progressToken" };
+    let meta = token.map(|token| format!(r#","_meta":{{ "{key}" : {token} }}"#)).unwrap_or_default();
+    format!(r#"{{"jsonrpc":"2.0", "id": {id} ,"method":"{method}","params":{{{member},"tag":{tag}{meta}}}}}"#)
+}
+
+impl World {
+    pub(super) fn ask(&mut self) {
+        let Some(peer) = self.someone() else { return };
+        let number = self.dice.roll(6);
+        let task = self.next_tag.saturating_sub(self.dice.roll(200) as u64);
+        let what = match self.dice.roll(40) {
+            0 => What::CreateTask,
+            1..=4 => What::Level(self.dice.roll(8)),
+            5..=10 => What::Subscribe(number),
+            11..=14 => What::Unsubscribe(number),
+            15 | 16 => What::Task(task, self.dice.roll(3)),
+            17 => What::Tasks,
+            _ => What::Call,
+        };
+        // Who unsubscribes has often just subscribed.
+        let asking = self.model.uris.get(&number).and_then(|subscribed| subscribed.asking.as_ref());
+        let hasty = asking.and_then(|asking| asking.wanted.first().copied()).filter(|_| self.dice.roll(2) == 0);
+        let peer = hasty.filter(|_| matches!(what, What::Unsubscribe(_))).unwrap_or(peer);
+        let id = IDS[self.dice.roll(IDS.len())];
+        self.ask_for(peer, id, what);
+    }
+
+    fn ask_for(&mut self, peer: PeerId, id: &'static str, what: What) {
+        // Most SDKs take the id for the token.
+        let token = [Some(id), Some(id), None, Some("\"t\"")][self.dice.roll(4)];
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let asker = Asker { peer, id, exchange: exchange() };
+        let level = if let What::Level(level) = what { LEVELS[level] } else { "" };
+        let message = request(id, token, tag, what, level);
+        let ask = |world: &mut Self, message: &str| {
+            let envelope = parse(message.as_bytes()).unwrap();
+            let (message, exchange) = (message.as_bytes(), &asker.exchange);
+            world.multiplexer.ask(peer, &Ask { message, envelope: &envelope, exchange, timeout: TIMEOUT }, world.now)
+        };
+        if token.is_some() && self.dice.roll(50) == 0 {
+            // With a second token, whichever of the two the child would take.
+            let twice = message.replace(r#""_meta":{"#, r#""_meta":{"progressToken":1,"#);
+            let outgoing = ask(self, &twice);
+            assert!(matches!(&outgoing, Ok(Outgoing::Local(answer)) if contains(answer, "-32602")), "{outgoing:?}");
+            return;
+        }
+        let outgoing = ask(self, &message);
+        let held = |uri| self.model.uris.get(&uri).is_some_and(|subscribed| subscribed.peers.contains(&peer));
+        let held = matches!(what, What::Unsubscribe(uri) if held(uri));
+        match (self.expected(&asker, what, tag), outgoing) {
+            (Expected::Busy, Err(Refused::Busy)) | (Expected::Wait, Ok(Outgoing::Wait)) => {}
+            (Expected::Local(text), Ok(Outgoing::Local(answer))) => {
+                let start = format!(r#"{{"jsonrpc":"2.0","id":{id},{text}"#);
+                assert!(answer.starts_with(start.as_bytes()), "{answer:?}, not {start}");
+                self.seen.delivered += 1;
+            }
+            (Expected::Forward, Ok(Outgoing::Forward(frame))) => {
+                self.forwarded(asker, token, tag, what, &frame);
+                if self.dice.roll(100) == 0 {
+                    self.take_back(tag, held);
+                }
+            }
+            (_, outgoing) => panic!("{what:?}: {outgoing:?}"),
+        }
+    }
+
+    /// What a request means to the model.
+    fn expected(&mut self, asker: &Asker, what: What, tag: u64) -> Expected {
+        let model = &mut self.model;
+        let is_full = model.load() >= MAX_IN_FLIGHT;
+        let peer = asker.peer;
+        let done = Expected::Local(r#""result":{}"#);
+        match what {
+            What::Task(task, _) if model.tasks.get(&task) != Some(&peer) => {
+                return Expected::Local(r#""error":{"code":-32602,"message":"there is no such task""#);
+            }
+            What::Unsubscribe(uri) => {
+                let Some(subscribed) = model.uris.get_mut(&uri) else {
+                    return if is_full { Expected::Busy } else { Expected::Forward };
+                };
+                if let Some(asking) = &mut subscribed.asking {
+                    self.seen.withdrawn += u64::from(asking.wanted.remove(&peer));
+                    return done;
+                }
+                if subscribed.peers.iter().any(|other| *other != peer) {
+                    subscribed.peers.remove(&peer);
+                    return done;
+                }
+                if !is_full {
+                    model.uris.remove(&uri);
+                }
+            }
+            What::Subscribe(uri) => {
+                if let Some(subscribed) = model.uris.get_mut(&uri).filter(|subscribed| !subscribed.peers.is_empty()) {
+                    subscribed.peers.insert(peer);
+                    return done;
+                }
+                if !is_full {
+                    let subscribed = model.uris.entry(uri).or_default();
+                    if let Some(asking) = &mut subscribed.asking {
+                        asking.wanted.insert(peer);
+                        asking.waiting.push(asker.clone());
+                        return Expected::Wait;
+                    }
+                    subscribed.asking = Some(Asking { tag, wanted: BTreeSet::from([peer]), waiting: Vec::new() });
+                }
+            }
+            What::Level(level) => {
+                let before = model.peers.insert(peer, Some(level)).unwrap();
+                if model.loudest() == model.told {
+                    return done;
+                }
+                if is_full {
+                    model.peers.insert(peer, before);
+                } else {
+                    model.told = model.loudest();
+                }
+            }
+            What::Call | What::CreateTask | What::Task(..) | What::Tasks => {}
+        }
+        if is_full { Expected::Busy } else { Expected::Forward }
+    }
+
+    fn forwarded(&mut self, asker: Asker, token: Option<&'static str>, tag: u64, what: What, frame: &Bytes) {
+        let wire = parse(frame).unwrap().raw_id().unwrap().as_u64().unwrap();
+        assert!(wire > self.last_wire, "a number is used twice");
+        self.last_wire = wire;
+        let level = self.model.told.map_or("", |level| LEVELS[level]);
+        let digits = wire.to_string();
+        let expected = request(&digits, token.map(|_| digits.as_str()), tag, what, level) + "\n";
+        assert_eq!(frame, &expected);
+        self.heard.push(Heard { wire, tag, what });
+        self.model.open.insert(tag, Open { asker, token, wire, what, deadline: self.now + TIMEOUT });
+    }
+
+    /// The frame could not be queued: the child does not hear it.
+    fn take_back(&mut self, tag: u64, held: bool) {
+        self.seen.taken_back += 1;
+        self.multiplexer.forget_last();
+        self.heard.pop();
+        let open = self.model.open.remove(&tag).unwrap();
+        match open.what {
+            What::Level(_) => self.model.told = None,
+            What::Subscribe(uri) => drop(self.model.uris.remove(&uri)),
+            What::Unsubscribe(uri) if held => {
+                self.model.uris.entry(uri).or_default().peers.insert(open.asker.peer);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn cancel(&mut self) {
+        let Some(peer) = self.someone() else { return };
+        let id = IDS[self.dice.roll(IDS.len())];
+        self.cancel_for(peer, id);
+    }
+
+    /// Somebody begins more than is remembered, and gives it all up.
+    pub(super) fn begin_and_give_up(&mut self) {
+        let Some(peer) = self.someone() else { return };
+        for _ in 0..MAX_IN_FLIGHT + 20 {
+            self.ask_for(peer, "4", What::Call);
+            self.cancel_for(peer, "4");
+        }
+    }
+
+    fn cancel_for(&mut self, peer: PeerId, id: &str) {
+        let text = |id: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"é"}}}}"#
+            )
+        };
+        let message = text(id);
+        let envelope = parse(message.as_bytes()).unwrap();
+        let cancelled = self.multiplexer.cancel(peer, message.as_bytes(), &envelope, self.now);
+        let open = self.model.cancellable(peer, id).and_then(|tag| self.model.open.remove(&tag));
+        match (cancelled, open) {
+            (None, None) => {}
+            (Some((frame, call)), Some(open)) => {
+                assert_eq!(frame, text(&open.wire.to_string()) + "\n");
+                assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange));
+                self.model.linger(open.wire, peer, self.now);
+            }
+            (cancelled, open) => panic!("{cancelled:?}, not {open:?}"),
+        }
+    }
+
+    /// One of the requests that clients have been asked, or of others, and whose it is; and who speaks of it: now and
+    /// then it is somebody else.
+    fn asked(&mut self, numbers: Vec<u64>, owner: impl Fn(&Self, u64) -> Option<PeerId>) -> Option<(u64, PeerId)> {
+        let peer = self.someone()?;
+        let number = match self.dice.roll(5) {
+            0 => self.last_asked.unwrap_or(7).saturating_sub(self.dice.roll(200) as u64),
+            _ if numbers.is_empty() => return None,
+            _ => numbers[self.dice.roll(numbers.len())],
+        };
+        let owner = owner(self, number);
+        Some((number, owner.filter(|_| self.dice.roll(3) > 0).unwrap_or(peer)))
+    }
+
+    pub(super) fn client_answers(&mut self) {
+        let numbers = self.model.asked.keys().copied().collect();
+        let owner = |world: &Self, number| world.model.asked.get(&number).map(|asked| asked.peer);
+        let Some((number, peer)) = self.asked(numbers, owner) else { return };
+        let by_task = self.dice.roll(4) == 0;
+        let outcome = match by_task {
+            true => r#"{"task":{"taskId":"1","status":"working"}}"#,
+            false => r#"{"é":1e400}"#,
+        };
+        let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,"result":{outcome}}}"#);
+        let message = text(&number.to_string());
+        let frame = self.multiplexer.answered_by_client(peer, message.as_bytes(), &parse(message.as_bytes()).unwrap());
+        if self.model.asked.get(&number).is_some_and(|asked| asked.peer == peer) {
+            let asked = self.model.asked.remove(&number).unwrap();
+            assert_eq!(frame.unwrap(), text(&asked.id) + "\n");
+            if let Some(token) = asked.token.filter(|_| by_task) {
+                self.model.answered_by_task.insert(number, (peer, token));
+                if self.model.answered_by_task.len() > MAX_IN_FLIGHT {
+                    self.model.answered_by_task.pop_first();
+                }
+            }
+        } else {
+            assert_eq!(frame, None, "an answer of somebody who was not asked");
+        }
+    }
+
+    pub(super) fn client_progress(&mut self) {
+        let numbers = self.model.asked.keys().chain(self.model.answered_by_task.keys()).copied().collect();
+        let known = |world: &Self, number| {
+            let asked = world.model.asked.get(&number).and_then(|asked| Some((asked.peer, asked.token?)));
+            asked.or_else(|| world.model.answered_by_task.get(&number).copied())
+        };
+        let owner = |world: &Self, number| known(world, number).map(|(peer, _)| peer);
+        let Some((number, peer)) = self.asked(numbers, owner) else { return };
+        let text = |token: &str| {
+            format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken": {token} }}}}"#)
+        };
+        let message = text(&number.to_string());
+        let envelope = parse(message.as_bytes()).unwrap();
+        let notified = self.multiplexer.notified_by_client(peer, message.as_bytes(), &envelope);
+        match (notified, known(self, number).filter(|(owner, _)| *owner == peer)) {
+            (Notified::Forward(frame), Some((_, token))) => {
+                assert_eq!(frame, text(token) + "\n");
+                self.seen.progress_of_clients += 1;
+            }
+            (Notified::Drop(_), None) => {}
+            other => panic!("{peer:?}: {other:?}"),
+        }
+    }
+}
+
+fn contains(answer: &[u8], text: &str) -> bool {
+    memchr::memmem::find(answer, text.as_bytes()).is_some()
+}

@@ -1,0 +1,234 @@
+//! Tells a wedged child from one that is busy, by `ping` ("Utilities / Ping" of every revision). Only a child that has
+//! answered one before is judged, and only while it has nothing to do: many servers do one thing at a time, and answer no
+//! ping meanwhile. What a call may take is the business of its time-out.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::config::ChildLimits;
+use crate::jsonrpc::Envelope;
+
+/// When nobody has looked for this long, the gateway itself was held up, and perhaps the child with it (a container that was
+/// paused): the time until then counts for nothing.
+const HELD_UP: Duration = Duration::from_secs(5);
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    Nothing,
+    /// Send a `ping`.
+    Ask,
+    /// End the child.
+    Wedged,
+}
+
+/// Whether a child answers a `ping`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Knows {
+    /// It has not answered one yet.
+    Unknown,
+    /// It has answered one.
+    Ping,
+    /// It has said that there is no such method.
+    NoPing,
+}
+
+/// What is known of a child's life.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    knows: Knows,
+    /// The `ping` in flight: its id, and when it was sent.
+    asked: Option<(String, Instant)>,
+    /// When it last said anything.
+    heard: Instant,
+    /// When it was last seen with something to do.
+    busy: Instant,
+    /// When it was last looked at.
+    looked: Instant,
+    /// Whether the gateway is waiting for what it says. Otherwise its silence is not its own.
+    is_listened_to: bool,
+    /// A call ran out of time, and it has said nothing since that was made. That is no work any more.
+    is_overdue: bool,
+}
+
+impl Pulse {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            knows: Knows::Unknown,
+            asked: None,
+            heard: now,
+            busy: now,
+            looked: now,
+            is_listened_to: false,
+            is_overdue: false,
+        }
+    }
+
+    /// From now on, what the child says is heard.
+    pub(super) fn listen(&mut self, now: Instant) {
+        self.is_listened_to = true;
+        self.heard = now;
+    }
+
+    /// The child has said something, which is now passed on.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.is_listened_to = false;
+        self.heard = now;
+        self.is_overdue = false;
+    }
+
+    /// The child has answered something: perhaps the `ping`.
+    pub(super) fn answered(&mut self, message: &[u8], envelope: &Envelope<'_>) {
+        if self.asked.as_ref().is_none_or(|(id, _)| envelope.id != Some(id)) {
+            return;
+        }
+        self.asked = None;
+        let code = || serde_json::from_slice::<Value>(message).ok()?.pointer("/error/code")?.as_i64();
+        self.knows = if envelope.is_error && code() == Some(-32601) { Knows::NoPing } else { Knows::Ping };
+    }
+
+    /// A call that was made at `started` has run out of time, and none that is older is in flight.
+    pub(super) fn overdue(&mut self, started: Instant) {
+        self.is_overdue = self.is_listened_to && self.heard < started;
+    }
+
+    /// A `ping` with this number has been sent.
+    pub(super) fn asked(&mut self, number: u64, now: Instant) {
+        self.asked = Some((number.to_string(), now));
+    }
+
+    /// Looks at it. `is_idle`: nothing is in flight, either way.
+    pub(super) fn beat(&mut self, is_idle: bool, limits: &ChildLimits, now: Instant) -> Beat {
+        let Some(interval) = limits.ping_interval else { return Beat::Nothing };
+        if !self.is_listened_to {
+            self.heard = now;
+        }
+        let was_held_up = now - self.looked > HELD_UP;
+        self.looked = now;
+        if was_held_up || (!is_idle && !self.is_overdue) {
+            self.busy = now;
+        }
+        let since = self.heard.max(self.busy);
+        match (&self.asked, self.knows) {
+            (None, Knows::Unknown | Knows::Ping) if self.is_overdue || now - since >= interval => Beat::Ask,
+            (Some((_, at)), Knows::Ping) if now - since.max(*at) >= limits.ping_timeout => Beat::Wedged,
+            _ => Beat::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::jsonrpc::parse;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A child that is looked at every second; the time of the latest look, in seconds.
+    struct Child {
+        pulse: Pulse,
+        limits: ChildLimits,
+        now: Instant,
+    }
+
+    impl Child {
+        fn new() -> Self {
+            let (ping_interval, ping_timeout) = (Some(10 * SECOND), 5 * SECOND);
+            let now = Instant::now();
+            let mut pulse = Pulse::new(now);
+            pulse.listen(now);
+            Self { pulse, limits: ChildLimits { ping_interval, ping_timeout, ..ChildLimits::default() }, now }
+        }
+
+        /// Looks until there is something to do, at most so many times: after how many there was.
+        fn look(&mut self, times: u32, is_idle: bool) -> Option<(u32, Beat)> {
+            (1..=times).find_map(|time| {
+                self.now += SECOND;
+                let beat = self.pulse.beat(is_idle, &self.limits, self.now);
+                if beat == Beat::Ask {
+                    self.pulse.asked(7, self.now);
+                }
+                (beat != Beat::Nothing).then_some((time, beat))
+            })
+        }
+
+        fn say(&mut self, message: &str) {
+            self.pulse.heard(self.now);
+            let envelope = parse(message.as_bytes()).unwrap();
+            self.pulse.answered(message.as_bytes(), &envelope);
+            self.pulse.listen(self.now);
+        }
+    }
+
+    const PONG: &str = r#"{"jsonrpc":"2.0","id":7,"result":{}}"#;
+    const OTHER: &str = r#"{"jsonrpc":"2.0","id":8,"result":{}}"#;
+    const NO_PING: &str = r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"no"}}"#;
+
+    #[test]
+    fn who_has_answered_once_and_is_silent_then_is_wedged() {
+        let mut child = Child::new();
+        assert_eq!(child.look(100, true), Some((10, Beat::Ask)));
+        child.say(PONG);
+        assert_eq!(child.look(100, true), Some((10, Beat::Ask)));
+        assert_eq!(child.look(100, true), Some((5, Beat::Wedged)));
+    }
+
+    #[test]
+    fn who_has_never_answered_is_asked_once() {
+        let mut silent = Child::new();
+        assert_eq!(silent.look(100, true), Some((10, Beat::Ask)));
+        assert_eq!(silent.look(1000, true), None);
+        let mut ignorant = Child::new();
+        ignorant.look(10, true);
+        ignorant.say(NO_PING);
+        assert_eq!(ignorant.look(1000, true), None);
+    }
+
+    #[test]
+    fn whatever_it_says_is_life() {
+        let mut child = Child::new();
+        child.look(10, true);
+        child.say(PONG);
+        child.look(10, true);
+        for _ in 0..10 {
+            assert_eq!(child.look(4, true), None);
+            child.say(OTHER);
+        }
+        assert_eq!(child.look(100, true), Some((5, Beat::Wedged)));
+    }
+
+    #[test]
+    fn work_is_no_silence_until_it_has_come_to_nothing() {
+        let mut child = Child::new();
+        child.look(10, true);
+        child.say(PONG);
+        child.look(10, true);
+        assert_eq!(child.look(1000, false), None, "the ping is in flight, but so is a call");
+        child.pulse.overdue(child.now);
+        assert_eq!(child.look(100, false), Some((5, Beat::Wedged)));
+        let mut idle = Child::new();
+        idle.look(10, true);
+        idle.say(PONG);
+        assert_eq!(idle.look(1000, false), None);
+        idle.pulse.overdue(idle.now);
+        assert_eq!(idle.look(100, false), Some((1, Beat::Ask)));
+        idle.say(OTHER);
+        assert_eq!(idle.look(1000, false), None, "it has said something: it works");
+    }
+
+    #[test]
+    fn silence_while_nobody_listens_or_looks_is_not_the_childs() {
+        let mut child = Child::new();
+        child.look(10, true);
+        child.say(PONG);
+        child.look(10, true);
+        child.pulse.heard(child.now);
+        assert_eq!(child.look(1000, true), None, "what it said last is still being passed on");
+        child.pulse.listen(child.now);
+        child.now += 1000 * SECOND;
+        assert_eq!(child.look(100, true), Some((6, Beat::Wedged)), "the gateway was held up");
+    }
+}

@@ -1,0 +1,180 @@
+//! Sessions that share a child, and what one of them does that the others must not feel: it does not read, it leaves with
+//! work behind it, it wants another log level, it says what it was not asked.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice::config::{Isolation, Server};
+
+use crate::harness::{Gateway, Request, Sse, fixture, in_time};
+use crate::limits::sse_without_reader;
+
+fn shared() -> Server {
+    let mut server = fixture("echo");
+    server.isolation = Isolation::Shared;
+    server
+}
+
+fn call(id: u64, tool: &str, arguments: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_and_the_others_get_everything() {
+    let gateway = Gateway::start_with([shared()], |config| {
+        // Whoever waits for the one who does not read waits longer than this test.
+        config.http.slow_client_timeout = Duration::from_secs(600);
+        config.http.stream_messages = 64;
+        config.http.stream_bytes = 1024 * 1024;
+    })
+    .await;
+    let mut fast = Vec::new();
+    for _ in 0..4 {
+        fast.push(gateway.sse().await);
+    }
+    let (endpoint, deaf) = sse_without_reader(&gateway).await;
+    let mut turn = 0;
+    // Its session takes calls for as long as its stream is there.
+    let big = json!({"bytes": 256 * 1024});
+    while gateway.send(Request::post(&endpoint, call(turn, "big", big.clone()))).await.status == 202 {
+        turn += 1;
+        assert!(turn < 500, "it is never cut");
+        assert_eq!(fast[0].call("list_changed", json!({})).await, "changed");
+        for (number, client) in fast.iter_mut().enumerate() {
+            let message = client.message().await;
+            assert_eq!(message["method"], "notifications/tools/list_changed", "session {number}, turn {turn}");
+            let mut message = call(turn, "progress", json!({"steps": 3, "ms": 0}));
+            message["params"]["_meta"] = json!({"progressToken": "mine"});
+            client.post(message).await;
+            for step in 1..=3 {
+                assert_eq!(client.message().await["params"]["progress"], step);
+            }
+            assert_eq!(client.message().await["id"], turn);
+        }
+    }
+    assert!(gateway.metrics().await.dropped("slow_client") > 0.0);
+    println!("the one who does not read was cut in turn {turn}");
+    gateway.send(Request::post(&endpoint, call(0, "pid", json!({})))).await.assert_error(
+        404,
+        -32600,
+        "no such session",
+    );
+    // One more round: nothing was held back for the others, and nothing comes twice.
+    fast[1].call("list_changed", json!({})).await;
+    for (number, client) in fast.iter_mut().enumerate() {
+        assert_eq!(client.call("echo", json!({"text": "the last"})).await, "the last");
+        assert_eq!(client.message().await["method"], "notifications/tools/list_changed", "session {number}");
+        assert!(client.unsolicited.is_empty(), "session {number}: {:?}", client.unsolicited);
+    }
+    assert_eq!(gateway.metrics().await.children(), 1.0);
+    drop(deaf);
+    gateway.until("its session has ended", |metrics| metrics.sessions() == 4.0).await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn the_child_hears_the_loudest_level_and_each_session_gets_its_own() {
+    let gateway = Gateway::start(shared()).await;
+    let (mut quiet, mut loud) = (gateway.sse().await, gateway.sse().await);
+    let mut watcher = gateway.sse().await;
+    let level = async |client: &mut Sse, level: &str| client.request("logging/setLevel", json!({"level": level})).await;
+    assert_eq!(level(&mut quiet, "shrill").await["error"]["code"], -32602);
+    assert_eq!(level(&mut quiet, "error").await["result"], json!({}));
+    assert_eq!(level(&mut loud, "debug").await["result"], json!({}));
+    assert_eq!(level(&mut quiet, "warning").await["result"], json!({}), "the child is loud enough");
+    assert_eq!(watcher.call("levels", json!({})).await, r#"["error","debug"]"#);
+    // Whose a line is, cannot be told while there are several.
+    loud.call("log", json!({"level": "emergency", "text": "whose?"})).await;
+    drop(loud);
+    gateway.until("it has left", |metrics| metrics.sessions() == 2.0).await;
+    assert_eq!(watcher.call("levels", json!({})).await, r#"["error","debug","warning"]"#);
+    drop(watcher);
+    gateway.until("it is alone", |metrics| metrics.sessions() == 1.0).await;
+    for (text, level) in [("too quiet", "info"), ("loud enough", "warning"), ("louder", "critical")] {
+        quiet.call("log", json!({"level": level, "text": text})).await;
+    }
+    let heard: Vec<Value> = quiet.unsolicited.drain(..).map(|message| message["params"]["data"].clone()).collect();
+    assert_eq!(heard, ["loud enough", "louder"]);
+    // Another child is told what is left.
+    quiet.request("tools/call", json!({"name": "crash", "arguments": {"code": 1}})).await;
+    assert_eq!(quiet.call("levels", json!({})).await, r#"["warning"]"#);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_anothers_subscription_is_told_how_long_the_server_had() {
+    let mut server = fixture("never-subscribe");
+    server.isolation = Isolation::Shared;
+    server.limits.call_timeout = Duration::from_millis(300);
+    let gateway = Gateway::start(server).await;
+    let (mut one, mut two) = (gateway.sse().await, gateway.sse().await);
+    let subscribe =
+        async |client: &mut Sse| client.request("resources/subscribe", json!({"uri": "fixture://note"})).await;
+    let (first, second) = tokio::join!(subscribe(&mut one), subscribe(&mut two));
+    for answer in [first, second] {
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("did not answer within 300ms"), "{message}");
+    }
+    // The child, which did it, has heard that nobody wants it any more.
+    assert_eq!(one.call("subscriptions", json!({})).await, "[]");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_child_asks_for_one_who_has_left_or_given_up_is_put_to_nobody_else() {
+    for leaves in [true, false] {
+        let gateway = Gateway::start(shared()).await;
+        let (one, mut two) = (gateway.sse().await, gateway.sse().await);
+        let params = json!({"message": "whose name?"});
+        let late = json!({"method": "elicitation/create", "params": params, "late": true});
+        let cancel =
+            |id: u64| json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+        one.post(call(1, "unknown_request", late)).await;
+        two.post(call(2, "hang", json!({}))).await;
+        let one = if leaves {
+            drop(one);
+            None
+        } else {
+            one.post(cancel(1)).await;
+            Some(one)
+        };
+        // The child has been refused, and answers what nobody waits for.
+        gateway.until("the late answer", |metrics| metrics.dropped("unknown_id") == 1.0).await;
+        two.post(cancel(2)).await;
+        two.call("pid", json!({})).await;
+        assert!(two.unsolicited.is_empty(), "it was asked what another's call has caused: {:?}", two.unsolicited);
+        drop(one);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn progress_of_a_client_reaches_the_child_from_who_was_asked_and_under_the_childs_own_token() {
+    for isolation in [Isolation::Shared, Isolation::Session] {
+        let mut server = shared();
+        server.isolation = isolation;
+        let gateway = Gateway::start(server).await;
+        let (mut one, mut two) = (gateway.sse().await, gateway.sse().await);
+        let params = json!({"_meta": {"progressToken": "the child's"}});
+        one.post(call(50, "unknown_request", json!({"method": "elicitation/create", "params": params}))).await;
+        let asked = one.message().await;
+        let token = &asked["params"]["_meta"]["progressToken"];
+        let progress = |token: &Value| {
+            let params = json!({"progressToken": token, "progress": 1});
+            json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+        };
+        two.post(progress(token)).await;
+        two.post(progress(&json!("the child's"))).await;
+        one.post(progress(&json!("the child's"))).await;
+        gateway.until("three are dropped", |metrics| metrics.dropped("late_progress") == 3.0).await;
+        one.post(progress(token)).await;
+        one.post(json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "decline"}})).await;
+        assert_eq!(in_time("the answer", one.message()).await["id"], 50);
+        one.post(progress(token)).await;
+        gateway.until("it is over", |metrics| metrics.dropped("late_progress") == 4.0).await;
+        assert_eq!(one.call("progress_received", json!({})).await, r#"["the child's"]"#, "{isolation:?}");
+        let of_two = if isolation == Isolation::Shared { r#"["the child's"]"# } else { "[]" };
+        assert_eq!(two.call("progress_received", json!({})).await, of_two);
+        gateway.finish().await;
+    }
+}
