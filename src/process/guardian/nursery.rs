@@ -125,7 +125,9 @@ impl Nursery {
                     None => return Ok(()),
                 },
                 sent = deliver(link, report.as_ref()), if report.is_some() => {
-                    sent?;
+                    if !sent? {
+                        return Ok(());
+                    }
                     self.reports.pop_front();
                 }
                 () = self.stages.is_due() => {
@@ -250,9 +252,13 @@ fn is_dead(leader: Pid) -> bool {
     matches!(rustix::process::waitid(WaitId::Pid(leader), look), Ok(Some(_)))
 }
 
-async fn deliver(link: &Link, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<()> {
-    let Some((report, with)) = report else { return Ok(()) };
-    link.send(report, with.as_deref()).await
+/// `false` if the gateway is gone.
+async fn deliver(link: &Link, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<bool> {
+    let Some((report, with)) = report else { return Ok(true) };
+    match link.send(report, with.as_deref()).await {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
+        sent => sent.map(|()| true),
+    }
 }
 
 async fn any(signals: &mut [Caught]) {

@@ -69,14 +69,18 @@ async fn abuse(program: Arc<Program>, number: usize) {
     match std::env::var("KIND").map_or(number % 5, |k| k.parse().unwrap()) {
         // In order.
         0 => session.delete().await,
-        // The child crashes.
-        1 => drop(session.start_call("crash", json!({"code": 1})).await),
-        // Somebody kills the child in the middle of a call.
+        // The child crashes, and the session ends while it is started again.
+        1 => {
+            session.start_call("crash", json!({"code": 1})).await;
+            session.delete().await;
+        }
+        // Somebody kills the child in the middle of a call, and the session ends without a word about it.
         2 => {
             let pid = session.pid().await;
             let call = tokio::time::timeout(Duration::from_millis(20), session.start_call("hang", json!({})));
             assert!(call.await.is_err(), "it hangs");
             signal(pid, Signal::KILL);
+            session.delete().await;
         }
         // The session ends in the middle of a call.
         3 => {

@@ -14,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 
-/// `sluice serve` with the fixture as its servers, all processes of which carry a mark in their environment.
+/// `sluice serve` with the fixture as its servers, which may crash as often as they like, all processes of which carry a mark in their environment.
 pub(crate) struct Program {
     child: Child,
     pub(crate) url: String,
@@ -91,7 +91,8 @@ impl Program {
 
     /// The folder of its cgroups; none if it has none.
     pub(crate) async fn cgroups(&self) -> Option<PathBuf> {
-        command_line(self.guardian().await).split_once("guardian ").map(|(_, path)| path.trim().into())
+        let line = command_line(self.guardian().await);
+        line.split_whitespace().nth(2).map(PathBuf::from)
     }
 
     /// Kills the gateway as nothing can be prepared for, and reaps it.
@@ -158,7 +159,10 @@ fn configuration(mark: &str, folder: &Path) -> String {
     let fixture = crate::harness::fixture_path();
     let (key, value) = mark.split_once('=').unwrap();
     let server = |name: &str, mode: &str| {
-        format!("[servers.{name}]\ncommand = {fixture:?}\nargs = [{mode:?}]\nenv = {{ {key} = {value:?} }}\n")
+        format!(
+            "[servers.{name}]\ncommand = {fixture:?}\nargs = [{mode:?}]\nenv = {{ {key} = {value:?} }}\n\
+             restart = {{ max_crashes = 1000, backoff_min = \"1ms\", backoff_max = \"1ms\" }}\n"
+        )
     };
     format!(
         "state_dir = {:?}\nhttp.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nauth.anonymous = \"t\"\nlog.filter = \"warn\"\n\
