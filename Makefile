@@ -24,11 +24,12 @@ build: ## Build the binary
 	$(CARGO) build --locked --profile $(PROFILE) --bin sluice
 
 setup: ## Install what the tests and the checks need
-	@scripts/setup.sh build test lint
+	@scripts/setup.sh build test vm lint
 
 test: ## Install what the tests need, and run them all
-	@scripts/setup.sh build test
+	@scripts/setup.sh build test vm
 	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-container
 
@@ -43,7 +44,7 @@ test-interop: build ## Real clients and real servers that nobody here wrote
 test-container: build ## The image and the compose file (skipped where there is no Docker engine)
 	tests/container/run.sh
 
-test-vm: build ## Limits kept by real cgroups, in an emulated machine (needs qemu; not part of `make test`)
+test-vm: build ## Limits kept by real cgroups, in an emulated machine (skipped where there is no qemu)
 	$(CARGO) build --locked --examples
 	tests/vm/run.sh
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what building, testing and checking need, each by its own package client and at a pinned version, and only
 # where it is missing. Says what it does; what it may not install itself it names, with the command that does.
-#   scripts/setup.sh [build] [test] [lint]
+#   scripts/setup.sh [build] [test] [vm] [lint]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -63,6 +63,20 @@ test_runner() {
     cargo install --quiet --locked --version "$CARGO_NEXTEST" cargo-nextest
 }
 
+# An emulator, what the emulated machine is made of, and a kernel for it. Where that cannot be had without asking, the
+# test says so and is skipped.
+virtual_machine() {
+    if [ "$(uname -m)" != x86_64 ] || ! have apt-get || [ "$(id -u)" -ne 0 ]; then return; fi
+    have qemu-system-x86_64 && have busybox || apt_install qemu-system-x86 busybox-static
+    ls target/vm/kernel/boot/vmlinuz-* >/dev/null 2>&1 && return
+    say "downloading a kernel for the emulated machine"
+    apt-get update -qq
+    local package
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n1)
+    mkdir -p target/vm
+    (cd target/vm && apt-get -o APT::Sandbox::User=root download -qq "$package" && dpkg-deb -x "$package"_*.deb kernel && rm "$package"_*.deb)
+}
+
 lint_tools() {
     cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
     cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
@@ -82,7 +96,8 @@ for what in "${@:-build}"; do
             python_with_venv
             nodejs
             ;;
+        vm) virtual_machine ;;
         lint) rust_toolchain; lint_tools ;;
-        *) fail "unknown part $what: use build, test or lint" ;;
+        *) fail "unknown part $what: use build, test, vm or lint" ;;
     esac
 done
