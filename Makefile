@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build setup test test-rust test-interop test-container test-vm check lint deny image bench clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,19 +33,21 @@ test: ## Install what the tests need, and run them all
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-container
 
-test-rust: ## The unit and integration tests (needs cargo-nextest: `make setup`)
-	$(CARGO) build --locked --bins --examples
+# What all tests call. Not `build`: that would compile the dependencies once more, with the features that it needs alone.
+build-tests:
+	$(CARGO) build --locked --profile $(PROFILE) --bins --examples
+
+test-rust: build-tests ## The unit and integration tests (needs cargo-nextest: `make setup`)
 	$(CARGO) nextest run --locked
 	$(CARGO) test --locked --doc
 
-test-interop: build ## Real clients and real servers that nobody here wrote
+test-interop: build-tests ## Real clients and real servers that nobody here wrote
 	tests/interop/run.sh
 
-test-container: build ## The image and the compose file (skipped where there is no Docker engine)
+test-container: build-tests ## The image and the compose file (skipped where there is no Docker engine)
 	tests/container/run.sh
 
-test-vm: build ## Limits kept by real cgroups, in an emulated machine (skipped where there is no qemu)
-	$(CARGO) build --locked --examples
+test-vm: build-tests ## Limits kept by real cgroups, in an emulated machine (skipped where there is no qemu)
 	tests/vm/run.sh
 
 check: lint test ## Everything that has to pass
