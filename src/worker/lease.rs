@@ -115,6 +115,9 @@ impl Lease {
     }
 
     /// Puts a request of the gateway's own, and waits for its answer.
+    ///
+    /// # Errors
+    /// The child does not take it, or goes before it answers.
     pub async fn ask(&self, message: &[u8], timeout: std::time::Duration) -> Result<Bytes, Failure> {
         let (outbox, mut inbox) = Outbox::new(OPENING);
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
@@ -131,7 +134,10 @@ impl Lease {
         loop {
             let item = inbox.next().await.ok_or_else(ended)?;
             if item.answer {
-                return Ok(item.message);
+                // What it is answered with when the child has gone is no answer of the child.
+                let failure = self.worker.failure().zip(envelope.raw_id());
+                let failure = failure.filter(|(failure, id)| failure.response(id) == item.message);
+                return failure.map_or(Ok(item.message), |(failure, _)| Err(failure));
             }
         }
     }

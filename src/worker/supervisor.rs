@@ -17,7 +17,7 @@ use super::multiplexer::Multiplexer;
 use super::pulse::Beat;
 use super::reader::read_stdout;
 use super::resend::rescue;
-use crate::config::Server;
+use crate::config::{Isolation, Server};
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
@@ -179,7 +179,7 @@ fn expire(shared: &Shared) -> Option<Failure> {
     let oldest = shared.multiplexer.lock().oldest();
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
+        let failure = Failure::start_timeout(server, call.timeout(), last_words(shared), noise);
         shared.failure.get_or_init(|| failure).clone()
     });
     for call in &expired.calls {
@@ -218,9 +218,18 @@ fn feel_pulse(shared: &Shared) -> Option<Failure> {
         Beat::Wedged => {
             let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
             tracing::warn!(%tenant, %server, %session, after = ?limits.ping_timeout, "child ended: it is wedged, and answers no ping");
-            let failure = Failure::wedged(server, limits.ping_timeout, shared.stderr.lines());
+            let failure = Failure::wedged(server, limits.ping_timeout, last_words(shared));
             Some(shared.failure.get_or_init(|| failure).clone())
         }
+    }
+}
+
+/// The last lines of stderr, for errors; none where tenants share the child: what it writes there while it works for one
+/// of them is nothing for another. Operators have it in the log.
+fn last_words(shared: &Shared) -> Vec<String> {
+    match shared.server.isolation {
+        Isolation::Shared => Vec::new(),
+        Isolation::Session | Isolation::Principal | Isolation::Tenant => shared.stderr.lines(),
     }
 }
 
@@ -269,7 +278,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        Failure::exited(server, exit, started, shared.stderr.lines(), noise)
+        Failure::exited(server, exit, started, last_words(shared), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
     let mut left = shared.expire(Multiplexer::drain);
