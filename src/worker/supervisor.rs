@@ -192,7 +192,12 @@ fn expire(shared: &Shared) -> Option<Failure> {
     let late = |timeout| Failure::call_timeout(server, timeout, key(timeout));
     shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| late(timeout)));
     let overrun = limits.harakiri.filter(|harakiri| oldest.is_some_and(|since| since.elapsed() > *harakiri));
-    unopened.or_else(|| overrun.map(|harakiri| Failure::harakiri(server, harakiri)))
+    unopened.or_else(|| {
+        let harakiri = overrun?;
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        tracing::warn!(%tenant, %server, %session, after = ?harakiri, "child ended: a call overran limits.harakiri");
+        Some(Failure::harakiri(server, harakiri))
+    })
 }
 
 /// Asks a child that has nothing to do whether it is still there. `Some` if it has to go because it does not say so.
@@ -259,13 +264,13 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 /// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
 fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked_to: bool) {
     let started = shared.is_opened();
-    let reason = match (started, asked_to, exit.is_success()) {
-        (_, true, _) => ExitReason::Stopped,
-        _ if failure.as_ref().is_some_and(Failure::is_wedged) => ExitReason::Wedged,
+    let of_itself = || match (asked_to, started, exit.is_success()) {
+        (true, ..) => ExitReason::Stopped,
         (false, false, _) => ExitReason::StartFailed,
-        (true, false, true) => ExitReason::Finished,
-        (true, false, false) => ExitReason::Crashed,
+        (false, true, true) => ExitReason::Finished,
+        (false, true, false) => ExitReason::Crashed,
     };
+    let reason = failure.as_ref().and_then(Failure::exit_reason).unwrap_or_else(of_itself);
     // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
     let crashed = started && !asked_to && failure.is_none();
     shared.charge.end();
