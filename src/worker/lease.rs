@@ -43,7 +43,11 @@ impl Lease {
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
-        match multiplexer.ask(self.peer, ask, Instant::now())? {
+        let outgoing = multiplexer.ask(self.peer, ask, Instant::now())?;
+        if multiplexer.alarm().take_moved() {
+            shared.alarm.notify_one();
+        }
+        match outgoing {
             Outgoing::Forward(frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
                 shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
@@ -92,6 +96,7 @@ impl Lease {
         // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
         let Some((frame, call)) = cancelled else { return Ok(()) };
         call.exchange.settle();
+        self.worker.shared().pulse.lock().worked(now);
         self.push(frame)
     }
 
@@ -100,7 +105,10 @@ impl Lease {
         let shared = self.worker.shared();
         let frame = shared.multiplexer.lock().answered_by_client(self.peer, message, envelope);
         match frame {
-            Some(frame) => self.push(frame),
+            Some(frame) => {
+                shared.pulse.lock().worked(Instant::now());
+                self.push(frame)
+            }
             None => {
                 shared.metrics.dropped(DropReason::UnknownResponse);
                 Ok(())
