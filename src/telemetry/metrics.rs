@@ -34,6 +34,10 @@ pub enum ExitReason {
     StartFailed,
     /// The gateway ended it: it had nothing to do, and did not answer a `ping`.
     Wedged,
+    /// The gateway ended it: a call overran `limits.harakiri`.
+    Harakiri,
+    /// It was ended because it used more of the machine than it may.
+    OverLimit,
 }
 
 /// Why a message was not delivered.
@@ -70,6 +74,8 @@ impl ExitReason {
             Self::Crashed => "crashed",
             Self::StartFailed => "start_failed",
             Self::Wedged => "wedged",
+            Self::Harakiri => "harakiri",
+            Self::OverLimit => "over_limit",
         }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::config::ServerName;
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
 use crate::process::{Excess, Exit, Full, SpawnError};
+use crate::telemetry::ExitReason;
 
 /// Why a worker does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -20,8 +21,10 @@ pub enum Refused {
     Ended,
 }
 
-/// The type of [`Failure::wedged`].
+/// The types of failures that the gateway has ended a child for.
 const WEDGED: &str = "server_wedged";
+const HARAKIRI: &str = "harakiri";
+const OVER_LIMIT: &str = "server_over_limit";
 
 /// Why calls in flight fail. The texts and data reach the client whose child it was, and nobody else.
 #[derive(Debug, Clone)]
@@ -93,7 +96,7 @@ impl Failure {
     /// The child was ended because it used more of the machine than it may.
     pub fn over_limit(server: &ServerName, excess: &Excess) -> Self {
         let text = format!("the server \"{server}\" was ended: it used {excess}");
-        Self::new(Code::ServerUnavailable, "server_over_limit", text)
+        Self::new(Code::ServerUnavailable, OVER_LIMIT, text)
     }
 
     /// The server answered `initialize` with an error.
@@ -112,7 +115,7 @@ impl Failure {
     pub fn harakiri(server: &ServerName, after: Duration) -> Self {
         let text =
             format!("a call to the server \"{server}\" overran {after:?} (limits.harakiri), and the server was ended");
-        Self { retryable: true, ..Self::new(Code::Timeout, "harakiri", text) }
+        Self { retryable: true, ..Self::new(Code::Timeout, HARAKIRI, text) }
     }
 
     /// The server has crashed so often that it is left alone for a while.
@@ -191,9 +194,14 @@ impl Failure {
         matches!((self.kind, self.exit), ("server_exited", None))
     }
 
-    /// Whether the child was ended because it did not answer a `ping`.
-    pub fn is_wedged(&self) -> bool {
-        self.kind == WEDGED
+    /// What the child was ended for, where the gateway (or, for a limit, the system) has ended it for something.
+    pub fn exit_reason(&self) -> Option<ExitReason> {
+        match self.kind {
+            WEDGED => Some(ExitReason::Wedged),
+            HARAKIRI => Some(ExitReason::Harakiri),
+            OVER_LIMIT => Some(ExitReason::OverLimit),
+            _ => None,
+        }
     }
 
     /// The JSON-RPC error response for one call.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ pub(super) struct Shared {
     pub(super) origin: Origin,
     pub(super) charge: Charge,
     pub(super) multiplexer: Mutex<Multiplexer>,
+    /// Notified when something is due before all that the supervisor knows of.
+    pub(super) alarm: Notify,
     pub(super) metrics: ServerMetrics,
     pub(super) slow_client_timeout: Duration,
     pub(super) stdin: StdinQueue,
@@ -90,7 +93,8 @@ impl Shared {
         let limits = &spec.server.limits;
         let is_shared = spec.server.isolation != Isolation::Session;
         Self {
-            multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight, is_shared)),
+            multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight, is_shared).with_harakiri(limits.harakiri)),
+            alarm: Notify::new(),
             stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
             stderr: StderrTail::new(limits.stderr_tail),
             noise: AtomicU64::new(0),
@@ -175,6 +179,9 @@ impl Shared {
     pub(super) fn expire(&self, what: impl FnOnce(&mut Multiplexer) -> Expired) -> Expired {
         let mut multiplexer = self.multiplexer.lock();
         let mut expired = what(&mut multiplexer);
+        if !expired.frames.is_empty() {
+            self.pulse.lock().worked(Instant::now());
+        }
         expired.frames.drain(..).for_each(|frame| self.send(frame));
         expired
     }

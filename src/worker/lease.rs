@@ -43,7 +43,11 @@ impl Lease {
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
-        match multiplexer.ask(self.peer, ask, Instant::now())? {
+        let outgoing = multiplexer.ask(self.peer, ask, Instant::now())?;
+        if multiplexer.alarm().take_moved() {
+            shared.alarm.notify_one();
+        }
+        match outgoing {
             Outgoing::Forward(frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
                 shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
@@ -92,6 +96,7 @@ impl Lease {
         // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
         let Some((frame, call)) = cancelled else { return Ok(()) };
         call.exchange.settle();
+        self.worker.shared().pulse.lock().worked(now);
         self.push(frame)
     }
 
@@ -100,7 +105,10 @@ impl Lease {
         let shared = self.worker.shared();
         let frame = shared.multiplexer.lock().answered_by_client(self.peer, message, envelope);
         match frame {
-            Some(frame) => self.push(frame),
+            Some(frame) => {
+                shared.pulse.lock().worked(Instant::now());
+                self.push(frame)
+            }
             None => {
                 shared.metrics.dropped(DropReason::UnknownResponse);
                 Ok(())
@@ -115,6 +123,9 @@ impl Lease {
     }
 
     /// Puts a request of the gateway's own, and waits for its answer.
+    ///
+    /// # Errors
+    /// The child does not take it, or goes before it answers.
     pub async fn ask(&self, message: &[u8], timeout: std::time::Duration) -> Result<Bytes, Failure> {
         let (outbox, mut inbox) = Outbox::new(OPENING);
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
@@ -131,7 +142,10 @@ impl Lease {
         loop {
             let item = inbox.next().await.ok_or_else(ended)?;
             if item.answer {
-                return Ok(item.message);
+                // What it is answered with when the child has gone is no answer of the child.
+                let failure = self.worker.failure().zip(envelope.raw_id());
+                let failure = failure.filter(|(failure, id)| failure.response(id) == item.message);
+                return failure.map_or(Ok(item.message), |(failure, _)| Err(failure));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A worker is a supervised child with its multiplexer: calls go in under the worker's own ids, and each answer comes
 //! back to the exchange that asked, or to nobody.
 
+mod alarm;
 mod error;
 mod handle;
 mod hints;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::jsonrpc::parse;
 
@@ -39,15 +39,15 @@ impl Opening {
     /// The `initialize` of the gateway itself, for a child that several will share or that is started in advance: the
     /// version and capabilities of this client, but not its name, nor what is not to be shared.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
-        let mut params = params(message);
-        let fingerprint = Fingerprint::of(&params, is_shared);
-        if let Some(object) = params.as_object_mut() {
-            if is_shared && let Some(capabilities) = object.get_mut("capabilities").and_then(Value::as_object_mut) {
-                NOT_SHARED.iter().for_each(|capability| drop(capabilities.remove(*capability)));
-            }
-            let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
-            object.insert("clientInfo".to_owned(), info);
-        }
+        let theirs = params(message);
+        let fingerprint = Fingerprint::of(&theirs, is_shared);
+        // Nothing else of it: whatever the client has put beside these, the next one must not find there.
+        let mut params = Map::new();
+        let version = theirs.get("protocolVersion").cloned();
+        params.extend(version.map(|version| ("protocolVersion".to_owned(), version)));
+        params.insert("capabilities".to_owned(), capabilities(&theirs, is_shared));
+        let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
+        params.insert("clientInfo".to_owned(), info);
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string();
         Self { message: message.into(), fingerprint }
     }
@@ -55,13 +55,18 @@ impl Opening {
 
 impl Fingerprint {
     fn of(params: &Value, is_shared: bool) -> Self {
-        let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
-        if is_shared && let Some(object) = capabilities.as_object_mut() {
-            NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
-        }
         // serde_json keeps object keys sorted, so equal capabilities have equal texts.
-        Self(json!([params.get("protocolVersion"), capabilities]).to_string())
+        Self(json!([params.get("protocolVersion"), capabilities(params, is_shared)]).to_string())
     }
+}
+
+/// The capabilities that a child hears of.
+fn capabilities(params: &Value, is_shared: bool) -> Value {
+    let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
+    if is_shared && let Some(object) = capabilities.as_object_mut() {
+        NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
+    }
+    capabilities
 }
 
 fn params(message: &[u8]) -> Value {
@@ -108,5 +113,15 @@ mod tests {
         let text = String::from_utf8_lossy(&opening.message).into_owned();
         assert!(!text.contains("secret-client") && !text.contains("roots") && !text.contains("tasks"), "{text}");
         assert!(text.contains("sampling"), "{text}");
+    }
+
+    #[test]
+    fn a_child_that_several_will_share_hears_version_and_capabilities_and_nothing_else_of_a_client() {
+        let params = r#"{"protocolVersion":"1","capabilities":{},"clientInfo":{},"_meta":{"x":"secret"},"y":"secret"}"#;
+        let message = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"initialize","params":{params}}}"#).into();
+        for is_shared in [true, false] {
+            let text = String::from_utf8_lossy(&Opening::of_gateway(&message, is_shared).message).into_owned();
+            assert!(!text.contains("secret") && text.contains(r#""protocolVersion":"1""#), "{text}");
+        }
     }
 }

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 use crate::config::ChildLimits;
 use crate::jsonrpc::Envelope;
 
-/// When nobody has looked for this long, the gateway itself was held up, and perhaps the child with it (a container that was
-/// paused): the time until then counts for nothing.
+/// When a look comes so late, the gateway itself was held up, and perhaps the child with it (a container that was paused):
+/// the time until then counts for nothing.
 const HELD_UP: Duration = Duration::from_secs(5);
+/// How often a child is looked at that has been asked, so that this shows.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +45,10 @@ pub(super) struct Pulse {
     asked: Option<(String, Instant)>,
     /// When it last said anything.
     heard: Instant,
-    /// When it was last seen with something to do.
+    /// When it was last known to have something to do.
     busy: Instant,
-    /// When it was last looked at.
-    looked: Instant,
+    /// When it should be looked at next.
+    due: Option<Instant>,
     /// Whether the gateway is waiting for what it says. Otherwise its silence is not its own.
     is_listened_to: bool,
     /// A call ran out of time, and it has said nothing since that was made. That is no work any more.
@@ -60,7 +62,7 @@ impl Pulse {
             asked: None,
             heard: now,
             busy: now,
-            looked: now,
+            due: None,
             is_listened_to: false,
             is_overdue: false,
         }
@@ -94,28 +96,44 @@ impl Pulse {
         self.is_overdue = self.is_listened_to && self.heard < started;
     }
 
+    /// Something that it may have been working for was taken from it, or answered to it.
+    pub(super) fn worked(&mut self, now: Instant) {
+        self.busy = now;
+    }
+
     /// A `ping` with this number has been sent.
     pub(super) fn asked(&mut self, number: u64, now: Instant) {
         self.asked = Some((number.to_string(), now));
     }
 
-    /// Looks at it. `is_idle`: nothing is in flight, either way.
-    pub(super) fn beat(&mut self, is_idle: bool, limits: &ChildLimits, now: Instant) -> Beat {
-        let Some(interval) = limits.ping_interval else { return Beat::Nothing };
+    /// Looks at it: what is to be done, and when to look again. `is_idle`: nothing is in flight, either way.
+    pub(super) fn beat(&mut self, is_idle: bool, limits: &ChildLimits, now: Instant) -> (Beat, Option<Instant>) {
+        let Some(interval) = limits.ping_interval else { return (Beat::Nothing, None) };
         if !self.is_listened_to {
             self.heard = now;
         }
-        let was_held_up = now - self.looked > HELD_UP;
-        self.looked = now;
+        let was_held_up = self.due.is_some_and(|due| now.saturating_duration_since(due) > HELD_UP);
         if was_held_up || (!is_idle && !self.is_overdue) {
             self.busy = now;
         }
         let since = self.heard.max(self.busy);
-        match (&self.asked, self.knows) {
-            (None, Knows::Unknown | Knows::Ping) if self.is_overdue || now - since >= interval => Beat::Ask,
-            (Some((_, at)), Knows::Ping) if now - since.max(*at) >= limits.ping_timeout => Beat::Wedged,
-            _ => Beat::Nothing,
-        }
+        let (beat, due) = match (&self.asked, self.knows) {
+            (_, Knows::NoPing) => (Beat::Nothing, None),
+            (None, Knows::Unknown | Knows::Ping) => {
+                let due = if self.is_overdue { now } else { since + interval };
+                match due <= now {
+                    true => (Beat::Ask, Some(now + LOOK.min(limits.ping_timeout).min(interval))),
+                    false => (Beat::Nothing, Some(due)),
+                }
+            }
+            (Some(_), Knows::Unknown) => (Beat::Nothing, Some(now + interval)),
+            (Some((_, at)), Knows::Ping) => {
+                let end = since.max(*at) + limits.ping_timeout;
+                (if end <= now { Beat::Wedged } else { Beat::Nothing }, Some(end.min(now + LOOK)))
+            }
+        };
+        self.due = due;
+        (beat, due)
     }
 }
 
@@ -127,11 +145,12 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// A child that is looked at every second; the time of the latest look, in seconds.
+    /// A child that is looked at when it should be, or at other times as well.
     struct Child {
         pulse: Pulse,
         limits: ChildLimits,
         now: Instant,
+        looks: usize,
     }
 
     impl Child {
@@ -140,19 +159,28 @@ mod tests {
             let now = Instant::now();
             let mut pulse = Pulse::new(now);
             pulse.listen(now);
-            Self { pulse, limits: ChildLimits { ping_interval, ping_timeout, ..ChildLimits::default() }, now }
+            let limits = ChildLimits { ping_interval, ping_timeout, ..ChildLimits::default() };
+            Self { pulse, limits, now, looks: 0 }
         }
 
-        /// Looks until there is something to do, at most so many times: after how many there was.
-        fn look(&mut self, times: u32, is_idle: bool) -> Option<(u32, Beat)> {
-            (1..=times).find_map(|time| {
-                self.now += SECOND;
-                let beat = self.pulse.beat(is_idle, &self.limits, self.now);
+        /// Looks when it is time to, for so long: after how long there was something to do.
+        fn look(&mut self, seconds: u32, is_idle: bool) -> Option<(Duration, Beat)> {
+            let begin = self.now;
+            loop {
+                self.looks += 1;
+                let (beat, next) = self.pulse.beat(is_idle, &self.limits, self.now);
                 if beat == Beat::Ask {
                     self.pulse.asked(7, self.now);
                 }
-                (beat != Beat::Nothing).then_some((time, beat))
-            })
+                if beat != Beat::Nothing {
+                    return Some((self.now - begin, beat));
+                }
+                let end = begin + seconds * SECOND;
+                self.now = next.filter(|next| *next < end).unwrap_or(end);
+                if self.now == end {
+                    return None;
+                }
+            }
         }
 
         fn say(&mut self, message: &str) {
@@ -160,6 +188,15 @@ mod tests {
             let envelope = parse(message.as_bytes()).unwrap();
             self.pulse.answered(message.as_bytes(), &envelope);
             self.pulse.listen(self.now);
+        }
+
+        /// It has been asked, has answered, and is asked again.
+        fn asked_twice() -> Self {
+            let mut child = Self::new();
+            assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
+            child.say(PONG);
+            assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
+            child
         }
     }
 
@@ -169,66 +206,67 @@ mod tests {
 
     #[test]
     fn who_has_answered_once_and_is_silent_then_is_wedged() {
-        let mut child = Child::new();
-        assert_eq!(child.look(100, true), Some((10, Beat::Ask)));
-        child.say(PONG);
-        assert_eq!(child.look(100, true), Some((10, Beat::Ask)));
-        assert_eq!(child.look(100, true), Some((5, Beat::Wedged)));
+        let mut child = Child::asked_twice();
+        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)));
+        assert!(child.looks < 15, "looked at {} times", child.looks);
     }
 
     #[test]
     fn who_has_never_answered_is_asked_once() {
         let mut silent = Child::new();
-        assert_eq!(silent.look(100, true), Some((10, Beat::Ask)));
+        assert_eq!(silent.look(100, true), Some((10 * SECOND, Beat::Ask)));
         assert_eq!(silent.look(1000, true), None);
         let mut ignorant = Child::new();
-        ignorant.look(10, true);
+        ignorant.look(100, true);
         ignorant.say(NO_PING);
         assert_eq!(ignorant.look(1000, true), None);
+        assert!(ignorant.looks < 5, "looked at {} times", ignorant.looks);
     }
 
     #[test]
     fn whatever_it_says_is_life() {
-        let mut child = Child::new();
-        child.look(10, true);
-        child.say(PONG);
-        child.look(10, true);
+        let mut child = Child::asked_twice();
         for _ in 0..10 {
             assert_eq!(child.look(4, true), None);
             child.say(OTHER);
         }
-        assert_eq!(child.look(100, true), Some((5, Beat::Wedged)));
+        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)));
     }
 
     #[test]
     fn work_is_no_silence_until_it_has_come_to_nothing() {
-        let mut child = Child::new();
-        child.look(10, true);
-        child.say(PONG);
-        child.look(10, true);
+        let mut child = Child::asked_twice();
         assert_eq!(child.look(1000, false), None, "the ping is in flight, but so is a call");
+        child.pulse.worked(child.now);
         child.pulse.overdue(child.now);
-        assert_eq!(child.look(100, false), Some((5, Beat::Wedged)));
-        let mut idle = Child::new();
-        idle.look(10, true);
-        idle.say(PONG);
-        assert_eq!(idle.look(1000, false), None);
-        idle.pulse.overdue(idle.now);
-        assert_eq!(idle.look(100, false), Some((1, Beat::Ask)));
-        idle.say(OTHER);
-        assert_eq!(idle.look(1000, false), None, "it has said something: it works");
+        assert_eq!(child.look(100, false), Some((5 * SECOND, Beat::Wedged)));
+        let mut busy = Child::new();
+        busy.look(100, true);
+        busy.say(PONG);
+        assert_eq!(busy.look(1000, false), None);
+        busy.pulse.overdue(busy.now);
+        assert_eq!(busy.look(100, false), Some((Duration::ZERO, Beat::Ask)));
+        busy.say(OTHER);
+        assert_eq!(busy.look(1000, false), None, "it has said something: it works");
+    }
+
+    #[test]
+    fn silence_begins_when_the_last_call_is_taken_from_it_and_not_when_somebody_looks() {
+        let mut child = Child::new();
+        assert_eq!(child.look(13, false), None);
+        // The call is cancelled.
+        child.pulse.worked(child.now);
+        assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
     }
 
     #[test]
     fn silence_while_nobody_listens_or_looks_is_not_the_childs() {
-        let mut child = Child::new();
-        child.look(10, true);
-        child.say(PONG);
-        child.look(10, true);
+        let mut child = Child::asked_twice();
         child.pulse.heard(child.now);
         assert_eq!(child.look(1000, true), None, "what it said last is still being passed on");
         child.pulse.listen(child.now);
+        assert_eq!(child.look(2, true), None);
         child.now += 1000 * SECOND;
-        assert_eq!(child.look(100, true), Some((6, Beat::Wedged)), "the gateway was held up");
+        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)), "the gateway was held up");
     }
 }

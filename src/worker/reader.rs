@@ -120,6 +120,9 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
 fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming {
     let mut multiplexer = shared.multiplexer.lock();
     let mut incoming = multiplexer.receive(message.clone(), envelope, Instant::now(), timeout);
+    if multiplexer.alarm().take_moved() {
+        shared.alarm.notify_one();
+    }
     if let Incoming::Answer(answer) = &mut incoming
         && let Some(frame) = answer.frame.take()
     {

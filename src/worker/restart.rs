@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Restart;
+use crate::telemetry::ExitReason;
 
 #[derive(Debug, Default)]
 struct Circuit {
@@ -20,6 +21,17 @@ struct Circuit {
     open_until: Option<Instant>,
     /// Whether the one attempt of a half-open circuit is under way.
     probing: bool,
+}
+
+/// Whether an exit counts for the pauses and the circuit.
+///
+/// Who outgrows a limit does: one that does so at each start would otherwise be started for ever. One that was ended for
+/// a call does not: that is the call's doing, and it takes at least as long as the call may.
+pub(super) fn is_crash(reason: ExitReason) -> bool {
+    match reason {
+        ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Wedged | ExitReason::OverLimit => true,
+        ExitReason::Stopped | ExitReason::Finished | ExitReason::Harakiri => false,
+    }
 }
 
 /// Where a circuit stands.

@@ -2,29 +2,29 @@
 //!
 //! Invariant: when the supervisor's task ends, the child's group is dead and reaped, and no call is left waiting.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::alarm::keep_watch;
 use super::error::Failure;
 use super::handle::{Shared, Worker};
 use super::multiplexer::Multiplexer;
 use super::pulse::Beat;
 use super::reader::read_stdout;
 use super::resend::rescue;
-use crate::config::Server;
+use crate::config::{Isolation, Server};
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
 use crate::telemetry::{ExitReason, ServerMetrics};
 
-/// How often time-outs are looked for.
-const TICK: Duration = Duration::from_millis(500);
 /// How long the pipes of a dead child may still be drained: somebody outside its group may hold them open.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -121,34 +121,40 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
 async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failure> {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = child.exited() => return None,
-            () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => {
-                // A server may end by closing its pipes; one that only closed them can answer nobody any more.
-                is_gone(child, shared.server.limits.stdin_grace).await;
-                return None;
+    tokio::select! {
+        _ = child.exited() => None,
+        () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => {
+            // A server may end by closing its pipes; one that only closed them can answer nobody any more.
+            tokio::select! {
+                _ = is_gone(child, shared.server.limits.stdin_grace) => {}
+                () = shared.kill.cancelled() => {}
             }
-            () = shared.stop.cancelled() => return Some(Failure::stopped(&shared.server.name)),
-            excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
-                // Not politely: it would take more meanwhile.
+            None
+        }
+        () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
+            // Not politely: it would take more meanwhile.
+            child.signal(Signal::Kill);
+            Some(outgrown(shared, &excess))
+        }
+        failure = keep_watch(&shared.alarm, |now| look(shared, now)) => {
+            if failure.exit_reason() == Some(ExitReason::Wedged) {
+                // Not politely: it does not listen.
                 child.signal(Signal::Kill);
-                return Some(outgrown(shared, &excess));
             }
-            _ = ticks.tick() => {
-                if let Some(failure) = expire(shared) {
-                    return Some(failure);
-                }
-                if let Some(failure) = feel_pulse(shared) {
-                    // Not politely: it does not listen.
-                    child.signal(Signal::Kill);
-                    return Some(failure);
-                }
-            }
+            Some(failure)
         }
     }
+}
+
+/// Looks for what has run out of time: why the child has to go for it, or when to look again.
+fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
+    if let Some(failure) = expire(shared, now) {
+        return ControlFlow::Break(failure);
+    }
+    let next = shared.multiplexer.lock().alarm().at();
+    let next_beat = feel_pulse(shared, now)?;
+    ControlFlow::Continue([next, next_beat].into_iter().flatten().min())
 }
 
 /// The child has used more than it may.
@@ -173,13 +179,16 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
 
 /// Fails what has run out of time. `Some` if the child has to go for it: it did not answer `initialize`, or a call
 /// overran its `harakiri`.
-fn expire(shared: &Shared) -> Option<Failure> {
+fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     let (server, limits) = (&shared.server.name, &shared.server.limits);
-    let expired = shared.expire(|multiplexer| multiplexer.expire(Instant::now()));
-    let oldest = shared.multiplexer.lock().oldest();
+    let expired = shared.expire(|multiplexer| multiplexer.expire(now));
+    let (oldest, overrun) = {
+        let multiplexer = shared.multiplexer.lock();
+        (multiplexer.oldest(), multiplexer.has_overrun(now))
+    };
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        let failure = Failure::start_timeout(server, call.timeout(), shared.stderr.lines(), noise);
+        let failure = Failure::start_timeout(server, call.timeout(), last_words(shared), noise);
         shared.failure.get_or_init(|| failure).clone()
     });
     for call in &expired.calls {
@@ -191,36 +200,50 @@ fn expire(shared: &Shared) -> Option<Failure> {
     let key = |timeout| if timeout == limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" };
     let late = |timeout| Failure::call_timeout(server, timeout, key(timeout));
     shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| late(timeout)));
-    let overrun = limits.harakiri.filter(|harakiri| oldest.is_some_and(|since| since.elapsed() > *harakiri));
-    unopened.or_else(|| overrun.map(|harakiri| Failure::harakiri(server, harakiri)))
+    unopened.or_else(|| {
+        let harakiri = overrun?;
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        tracing::warn!(%tenant, %server, %session, after = ?harakiri, "child ended: a call overran limits.harakiri");
+        Some(Failure::harakiri(server, harakiri))
+    })
 }
 
-/// Asks a child that has nothing to do whether it is still there. `Some` if it has to go because it does not say so.
+/// Asks a child that has nothing to do whether it is still there: when to look again, or why it has to go because it does
+/// not say so.
 ///
 /// One that has not heard `notifications/initialized`, as a spare has not, is not asked: some servers end at whatever comes
 /// before that.
-fn feel_pulse(shared: &Shared) -> Option<Failure> {
+fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
+    let limits = &shared.server.limits;
     if !shared.is_opened() || !shared.is_initialized() {
-        return None;
+        return ControlFlow::Continue(limits.ping_interval.map(|interval| now + interval));
     }
-    let (limits, now) = (&shared.server.limits, Instant::now());
     let is_idle = shared.multiplexer.lock().is_idle();
-    let beat = shared.pulse.lock().beat(is_idle, limits, now);
+    let (beat, next) = shared.pulse.lock().beat(is_idle, limits, now);
     match beat {
-        Beat::Nothing => None,
+        Beat::Nothing => ControlFlow::Continue(next),
         Beat::Ask => {
             let (number, frame) = shared.multiplexer.lock().ping();
             // Before it is sent: the answer may be quick.
             shared.pulse.lock().asked(number, now);
             shared.send(frame);
-            None
+            ControlFlow::Continue(next)
         }
         Beat::Wedged => {
             let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
             tracing::warn!(%tenant, %server, %session, after = ?limits.ping_timeout, "child ended: it is wedged, and answers no ping");
-            let failure = Failure::wedged(server, limits.ping_timeout, shared.stderr.lines());
-            Some(shared.failure.get_or_init(|| failure).clone())
+            let failure = Failure::wedged(server, limits.ping_timeout, last_words(shared));
+            ControlFlow::Break(shared.failure.get_or_init(|| failure).clone())
         }
+    }
+}
+
+/// The last lines of stderr, for errors; none where tenants share the child: what it writes there while it works for one
+/// of them is nothing for another. Operators have it in the log.
+fn last_words(shared: &Shared) -> Vec<String> {
+    match shared.server.isolation {
+        Isolation::Shared => Vec::new(),
+        Isolation::Session | Isolation::Principal | Isolation::Tenant => shared.stderr.lines(),
     }
 }
 
@@ -250,13 +273,13 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 /// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
 fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked_to: bool) {
     let started = shared.is_opened();
-    let reason = match (started, asked_to, exit.is_success()) {
-        (_, true, _) => ExitReason::Stopped,
-        _ if failure.as_ref().is_some_and(Failure::is_wedged) => ExitReason::Wedged,
+    let of_itself = || match (asked_to, started, exit.is_success()) {
+        (true, ..) => ExitReason::Stopped,
         (false, false, _) => ExitReason::StartFailed,
-        (true, false, true) => ExitReason::Finished,
-        (true, false, false) => ExitReason::Crashed,
+        (false, true, true) => ExitReason::Finished,
+        (false, true, false) => ExitReason::Crashed,
     };
+    let reason = failure.as_ref().and_then(Failure::exit_reason).unwrap_or_else(of_itself);
     // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
     let crashed = started && !asked_to && failure.is_none();
     shared.charge.end();
@@ -269,7 +292,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        Failure::exited(server, exit, started, shared.stderr.lines(), noise)
+        Failure::exited(server, exit, started, last_words(shared), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
     let mut left = shared.expire(Multiplexer::drain);

@@ -33,7 +33,7 @@ struct Load {
 }
 
 impl Load {
-    async fn on(caller: &Caller) -> Self {
+    async fn on(caller: &Caller, isolation: Isolation) -> Self {
         let mut clients = Vec::new();
         for number in 0..SESSIONS {
             let wire = if number % 2 == 0 { Wire::Streamable } else { Wire::Sse };
@@ -41,10 +41,10 @@ impl Load {
         }
         let (answered, failed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let stop = CancellationToken::new();
-        let tasks = clients
-            .iter()
-            .flat_map(|client| vec![Arc::clone(client); CALLERS])
-            .map(|client| tokio::spawn(call_on(client, Arc::clone(&answered), Arc::clone(&failed), stop.clone())));
+        let tasks = clients.iter().flat_map(|client| vec![Arc::clone(client); CALLERS]).map(|client| {
+            let counts = (Arc::clone(&answered), Arc::clone(&failed));
+            tokio::spawn(call_on(client, isolation, counts, stop.clone()))
+        });
         let tasks = tasks.collect();
         Self { clients, answered, failed, stop, tasks }
     }
@@ -63,7 +63,12 @@ impl Load {
     }
 }
 
-async fn call_on(client: Arc<Client>, answered: Arc<AtomicUsize>, failed: Arc<AtomicUsize>, stop: CancellationToken) {
+async fn call_on(
+    client: Arc<Client>,
+    isolation: Isolation,
+    (answered, failed): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+    stop: CancellationToken,
+) {
     let session = client.session_id();
     for number in 0_u64.. {
         if stop.is_cancelled() {
@@ -71,7 +76,7 @@ async fn call_on(client: Arc<Client>, answered: Arc<AtomicUsize>, failed: Arc<At
         }
         let answer = client.call("sleep", json!({"ms": 5 + number % 5})).await;
         if answer["error"].is_object() {
-            assert_killed(&answer);
+            assert_killed(&answer, isolation);
             failed.fetch_add(1, Ordering::Relaxed);
         } else {
             assert_eq!(text_of(&answer), format!("slept {} ms", 5 + number % 5));
@@ -82,21 +87,22 @@ async fn call_on(client: Arc<Client>, answered: Arc<AtomicUsize>, failed: Arc<At
 }
 
 /// The typed error of a call that was in flight.
-fn assert_killed(answer: &Value) {
+fn assert_killed(answer: &Value, isolation: Isolation) {
     let (error, data) = (&answer["error"], &answer["error"]["data"]);
     assert_eq!((&error["code"], &data["type"]), (&json!(-32000), &json!("server_exited")), "{answer}");
     assert_eq!((&data["retryable"], &data["exitCode"], &data["signal"]), (&json!(true), &Value::Null, &json!(9)));
-    assert_eq!(data["stderr"], json!(["last words"]), "{answer}");
+    let last_words = if isolation == Isolation::Shared { Value::Null } else { json!(["last words"]) };
+    assert_eq!(data["stderr"], last_words, "{answer}");
 }
 
 /// Calls until another child than `before` answers.
-async fn recovery(client: &Client, before: u32) -> Duration {
+async fn recovery(client: &Client, isolation: Isolation, before: u32) -> Duration {
     let killed = Instant::now();
     proc::signal(before, Signal::KILL);
     loop {
         let answer = client.call("pid", json!({})).await;
         if answer["error"].is_object() {
-            assert_killed(&answer);
+            assert_killed(&answer, isolation);
         } else {
             assert_ne!(text_of(&answer), before.to_string());
             return killed.elapsed();
@@ -115,7 +121,7 @@ async fn killed_under_load(isolation: Isolation) {
     subject.isolation = isolation;
     // The twin starts a child for each session: that is how long a start takes, here and now.
     let gateway = Gateway::start_with([named("subject", subject), named("twin", server())], |_| {}).await;
-    let load = Load::on(&gateway.server("subject")).await;
+    let load = Load::on(&gateway.server("subject"), isolation).await;
     let client = Arc::clone(&load.clients[1]);
     let (mut starts, mut recoveries) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -127,7 +133,7 @@ async fn killed_under_load(isolation: Isolation) {
         let pid = client.pid().await;
         client.text("stderr", json!({"text": "last words"})).await;
         // The line is on its way through another pipe than the answer.
-        recoveries.push(recovery(&client, pid).await);
+        recoveries.push(recovery(&client, isolation, pid).await);
         let failed = load.failed.load(Ordering::Relaxed);
         let in_flight = if isolation == Isolation::Session { CALLERS } else { SESSIONS * CALLERS };
         assert!(failed <= (round + 1) * in_flight, "{failed} have failed in round {round}");

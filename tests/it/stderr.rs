@@ -1,10 +1,13 @@
 //! What children write to stderr: logged with its origin, within bounds, and shown to nobody but their own client.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::binary::Binary;
-use crate::harness::eventually;
-use crate::scene::{BOTH, Client, Scene, Wire, fixture};
+use serde_json::{Value, json};
+use sluice::config::Isolation;
+
+use crate::binary::{Binary, OTHER_KEY};
+use crate::harness::{Gateway, eventually, key, named};
+use crate::scene::{BOTH, Client, Scene, Wire, fixture, program};
 
 /// The log lines that are a child's.
 fn of_children(log: &[String]) -> Vec<Value> {
@@ -99,5 +102,67 @@ async fn the_tail_is_bounded_and_its_own() {
         one.close().await;
         two.close().await;
         scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_child_that_tenants_share_has_written_is_for_the_operator_alone() {
+    let binary = Binary::start(&[("echo", vec!["echo"])], "isolation = \"shared\"\n").await;
+    let acme = Client::open(&binary.caller, Wire::Sse).await;
+    let umbrella = Client::open(&binary.caller.with_key(OTHER_KEY), Wire::Streamable).await;
+    assert_eq!(acme.pid().await, umbrella.pid().await, "they share it");
+    acme.text("stderr", json!({"text": "what acme is about to buy"})).await;
+    let line = binary.logged("what acme is about to buy").await;
+    assert_eq!((&line["tenant"], &line["server"], &line["session"]), (&json!("-"), &json!("echo"), &json!("-")));
+    let hanging = acme.start_call("hang", json!({}));
+    acme.pid().await;
+    for answer in [umbrella.call("crash", json!({"code": 9})).await, hanging.await.unwrap()] {
+        let (error, data) = (&answer["error"], &answer["error"]["data"]);
+        assert_eq!((&data["type"], &data["exitCode"]), (&json!("server_exited"), &json!(9)), "{answer}");
+        assert!(error["message"].as_str().unwrap().contains("exit code 9"), "{answer}");
+        assert!(data.get("stderr").is_none() && !answer.to_string().contains("about to buy"), "{answer}");
+    }
+    for client in [acme, umbrella] {
+        client.close().await;
+    }
+    binary.stop().await;
+}
+
+#[tokio::test]
+async fn a_start_that_tenants_wait_for_fails_with_its_exit_code_and_without_its_stderr() {
+    for (isolation, has_lines) in [(Isolation::Shared, false), (Isolation::Tenant, true), (Isolation::Principal, true)]
+    {
+        let mut exits = fixture(&["exit", "3"]);
+        let mut hangs = program("sh", &["-c", "echo a complaint >&2; exec sleep 300"]);
+        hangs.limits.start_timeout = Duration::from_secs(1);
+        hangs.limits.stdin_grace = Duration::from_millis(50);
+        (exits.isolation, hangs.isolation) = (isolation, isolation);
+        let mut keys = Vec::new();
+        let gateway = Gateway::start_with([named("exits", exits), named("hangs", hangs)], |config| {
+            keys = vec![key(config, "acme", "ann"), key(config, "umbrella", "bob")];
+        })
+        .await;
+        let started = |key: &str, server: &str| {
+            let caller = gateway.with_key(key).server(server);
+            async move {
+                let client = Client::connect(&caller, Wire::Sse).await;
+                let answer = client.initialize().await;
+                client.close().await;
+                answer
+            }
+        };
+        for (server, kind) in [("exits", "server_start_failed"), ("hangs", "server_start_timeout")] {
+            // At the same time, so that both wait for one child where they share it.
+            let (ann, bob) = tokio::join!(started(&keys[0], server), started(&keys[1], server));
+            for answer in [ann, bob] {
+                let data = &answer["error"]["data"];
+                assert_eq!(data["type"], kind, "{isolation:?}: {answer}");
+                assert_eq!(data["exitCode"], if server == "exits" { json!(3) } else { Value::Null }, "{answer}");
+                assert_eq!(data["stderr"].is_array(), has_lines, "{isolation:?}: {answer}");
+                let text = answer.to_string();
+                assert_eq!(text.contains("giving up") || text.contains("complaint"), has_lines, "{answer}");
+            }
+        }
+        gateway.finish().await;
     }
 }

@@ -1,6 +1,6 @@
 //! A tool may have a time-out of its own; progress extends it like that of all calls.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sluice::config::{Server, Tool};
@@ -49,4 +49,25 @@ async fn progress_starts_the_time_of_a_tool_anew() {
         client.close().await;
         scene.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_time_out_comes_when_it_is_due() {
+    let timeout = Duration::from_millis(200);
+    let scene = Scene::of(with_timeout("hang", timeout)).await;
+    for wire in BOTH {
+        let client = scene.open(wire).await;
+        let mut late = Vec::new();
+        for _ in 0..6 {
+            let begin = Instant::now();
+            let answer = client.call("hang", json!({})).await;
+            assert_eq!(answer["error"]["data"]["type"], "call_timeout", "{answer}");
+            late.push(begin.elapsed().checked_sub(timeout).expect("it comes too early"));
+        }
+        // The machine may be busy, but not each time. The first one may be luck, were they looked for now and then.
+        let least = late[1..].iter().min().unwrap();
+        assert!(*least < Duration::from_millis(100), "{late:?}");
+        client.close().await;
+    }
+    scene.finish().await;
 }

@@ -93,7 +93,21 @@ impl Multiplexer {
             let text = format!("the client did not answer within {:?}", asked.timeout);
             expired.frames.push(refusal(&asked.original, &text));
         }
+        let calls = self.calls.values().map(|call| self.due(call));
+        let next = calls.chain(self.asked.values().map(|asked| asked.deadline)).min();
+        self.alarm.set(next);
         expired
+    }
+
+    /// When a call has to be looked at: it is out of time, or has overrun.
+    pub(super) fn due(&self, call: &Call) -> Instant {
+        let overruns = self.harakiri.filter(|_| !call.is_initialize).map(|harakiri| call.started + harakiri);
+        overruns.map_or(call.deadline, |overruns| overruns.min(call.deadline))
+    }
+
+    /// Whether a call takes longer than the child may live with it.
+    pub(in crate::worker) fn has_overrun(&self, now: Instant) -> Option<Duration> {
+        self.harakiri.filter(|harakiri| self.oldest().is_some_and(|since| since + *harakiri <= now))
     }
 
     /// Empties the tables, as the child is gone: the calls that were in flight, and who waited with them.

@@ -124,7 +124,7 @@ impl Multiplexer {
                 error_response(Some(&original), Code::MethodNotFound, text).as_ref(),
             )));
         }
-        let Some(peer) = self.asker(envelope) else {
+        let Some(peer) = self.asker(envelope, now) else {
             return Incoming::Reply(refusal(&original, "the gateway cannot tell which client this request is for"));
         };
         if self.asked.len() >= self.max_in_flight {
@@ -137,7 +137,9 @@ impl Multiplexer {
         self.next_asked += 1;
         let token = progress_token(envelope.params).unwrap_or_default();
         let progress_token = token.and_then(RawId::new);
-        self.asked.insert(number, Asked { peer, original, progress_token, deadline: now + timeout, timeout });
+        let deadline = now + timeout;
+        self.alarm.no_later_than(deadline);
+        self.asked.insert(number, Asked { peer, original, progress_token, deadline, timeout });
         let digits = number.to_string();
         let mut replacements = vec![Splice { old, new: &digits }];
         replacements.extend(token.map(|old| Splice { old, new: &digits }));
@@ -147,33 +149,34 @@ impl Multiplexer {
 
     /// The one session that can have caused a request of the server: the owner of the task that it names, or the only one
     /// that the child may be working for.
-    fn asker(&self, envelope: &Envelope<'_>) -> Option<PeerId> {
+    fn asker(&self, envelope: &Envelope<'_>, now: Instant) -> Option<PeerId> {
         if let Some(task) = related_task(envelope.params) {
             let owner = self.tasks.get(&task);
             if self.is_shared || owner.is_some() {
                 return owner;
             }
         }
-        self.only_peer(self.calls.values().next().map(|call| call.peer).or_else(|| self.lingering.peers()?.next()))
+        let caller = self.calls.values().next().map(|call| call.peer);
+        self.only_peer(caller.or_else(|| self.lingering.peers(now)?.next()), now)
     }
 
     /// The only session on the child, or else this one, if the child works for nobody else. What it does for those who
     /// have left counts too: then it is nobody's.
-    fn only_peer(&self, otherwise: Option<PeerId>) -> Option<PeerId> {
+    fn only_peer(&self, otherwise: Option<PeerId>, now: Instant) -> Option<PeerId> {
         let alone = self.peers.keys().next().filter(|_| self.peers.len() == 1).copied();
         if !self.is_shared {
             return alone;
         }
         let peer = alone.or(otherwise).filter(|peer| self.peers.contains_key(peer))?;
         let is_it = |other: PeerId| other == peer;
-        (self.calls.values().map(|call| call.peer).all(is_it) && self.lingering.peers()?.all(is_it)).then_some(peer)
+        (self.calls.values().map(|call| call.peer).all(is_it) && self.lingering.peers(now)?.all(is_it)).then_some(peer)
     }
 
     fn notification(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
         let params = || Params::read(envelope.params);
         let only = || match related_task(envelope.params).filter(|_| self.is_shared) {
             Some(task) => self.tasks.get(&task),
-            None => self.only_peer(None),
+            None => self.only_peer(None, now),
         };
         let all = || self.peers.keys().copied().collect::<Vec<_>>();
         let to = |kind, peers: Vec<PeerId>| match peers.is_empty() {

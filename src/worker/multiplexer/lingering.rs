@@ -60,7 +60,9 @@ impl Lingering {
     }
 
     /// Whom the child may still work for; `None` if nobody can tell.
-    pub(super) fn peers(&self) -> Option<impl Iterator<Item = PeerId>> {
-        self.crowded_until.is_none().then(|| self.works.values().map(|work| work.peer))
+    pub(super) fn peers(&self, now: Instant) -> Option<impl Iterator<Item = PeerId>> {
+        let is_crowded = self.crowded_until.is_some_and(|until| until > now);
+        let works = self.works.values().filter(move |work| work.until > now);
+        (!is_crowded).then(|| works.map(|work| work.peer))
     }
 }

@@ -31,6 +31,7 @@ pub(super) use outgoing::Outgoing;
 use sharing::{Level, Owners, Subscriptions};
 use tasks::LiveTasks;
 
+use super::alarm::Alarm;
 use super::lists::Lists;
 use super::peer::InFlight;
 use super::resend::Kept;
@@ -116,6 +117,9 @@ pub(super) struct Multiplexer {
     elicitations: Owners,
     lists: Lists,
     max_in_flight: usize,
+    /// How long a call may take before the child has to go for it.
+    harakiri: Option<Duration>,
+    alarm: Alarm,
     total: u64,
     answered: u64,
     is_closed: bool,
@@ -141,10 +145,22 @@ impl Multiplexer {
             elicitations: Owners::default(),
             lists: Lists::default(),
             max_in_flight,
+            harakiri: None,
+            alarm: Alarm::default(),
             total: 0,
             answered: 0,
             is_closed: false,
         }
+    }
+
+    /// A call may take so long, whatever its own time is, before the child has to go for it.
+    pub(super) fn with_harakiri(self, harakiri: Option<Duration>) -> Self {
+        Self { harakiri, ..self }
+    }
+
+    /// When something may be out of time that is in flight.
+    pub(super) fn alarm(&mut self) -> &mut Alarm {
+        &mut self.alarm
     }
 
     /// Takes no more calls, if nothing is in flight.
@@ -248,7 +264,8 @@ impl Multiplexer {
 
     /// When the oldest call in flight was made.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.calls.values().filter(|call| !call.is_initialize).map(|call| call.started).min()
+        // They are numbered in the order in which they were made.
+        self.calls.values().find(|call| !call.is_initialize).map(|call| call.started)
     }
 }
 

@@ -96,6 +96,7 @@ impl Multiplexer {
             timeout: ask.timeout,
         };
         self.total += 1;
+        self.alarm.no_later_than(self.due(&call));
         self.calls.insert(number, call);
     }
 

@@ -22,12 +22,12 @@ use super::handle::Worker;
 use super::lease::Lease;
 use super::opening::{Fingerprint, Opening, protocol_version};
 use super::peer::Peer;
-use super::restart::{Admission, Breaker};
+use super::restart::{Admission, Breaker, is_crash};
 use super::supervisor::{Spec, spawn};
 use crate::auth::Principal;
 use crate::config::{Isolation, Server, TenantId};
 use crate::process::Origin;
-use crate::telemetry::{ExitReason, ServerMetrics};
+use crate::telemetry::ServerMetrics;
 use member::{Member, Scope, Shelf};
 pub use pools::{Pools, Surroundings, WorkerStatus};
 use slots::{Slot, Slots};
@@ -331,11 +331,9 @@ impl Pool {
         self.shelf.lock().forget(&worker);
         if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
             self.breaker.ended(&tenant, worker.answered());
-            match reason {
-                Some(ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Wedged) => {
-                    self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now());
-                }
-                Some(ExitReason::Stopped | ExitReason::Finished) | None => self.breaker.abandoned(&tenant),
+            match reason.is_some_and(is_crash) {
+                true => self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now()),
+                false => self.breaker.abandoned(&tenant),
             }
         }
         drop(slot);

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod causes;
+mod deadlines;
 mod model;
 mod property;
 mod rules;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::super::{Expired, Incoming, Multiplexer, PeerId};
 use super::model::{Asker, Model, TIMEOUT, What};
 use crate::jsonrpc::parse;
-use crate::stream::{Exchange, Limits, Outbox};
+use crate::stream::Exchange;
 
 const SESSIONS: usize = 64;
 /// What clients write: few ids, so that they collide, in forms that only bytes tell apart.
@@ -76,11 +76,6 @@ struct World {
     is_lazy: bool,
     seen: Seen,
     now: Instant,
-}
-
-fn exchange() -> Arc<Exchange> {
-    let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
-    Arc::new(Exchange::of_request(outbox, 1))
 }
 
 fn uri(number: usize) -> String {

@@ -22,9 +22,13 @@ pub(super) fn shared(max_in_flight: usize) -> Multiplexer {
     multiplexer
 }
 
-pub(super) fn ask(multiplexer: &mut Multiplexer, peer: PeerId, message: &str) -> Result<Outgoing, Refused> {
+pub(super) fn exchange() -> Arc<Exchange> {
     let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
-    let exchange = Arc::new(Exchange::of_request(outbox, 1));
+    Arc::new(Exchange::of_request(outbox, 1))
+}
+
+pub(super) fn ask(multiplexer: &mut Multiplexer, peer: PeerId, message: &str) -> Result<Outgoing, Refused> {
+    let exchange = exchange();
     let envelope = parse(message.as_bytes()).unwrap();
     let ask = Ask { message: message.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT };
     multiplexer.ask(peer, &ask, Instant::now())

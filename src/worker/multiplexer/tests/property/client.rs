@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::super::super::{Ask, Notified, Outgoing, PeerId};
 use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, What};
-use super::{Heard, IDS, World, exchange, same, uri};
+use super::super::story::exchange;
+use super::{Heard, IDS, World, same, uri};
 use crate::jsonrpc::parse;
 use crate::worker::Refused;
 
