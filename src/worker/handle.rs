@@ -182,10 +182,10 @@ impl Shared {
     /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         for call in expired.calls {
-            deliver(self, &call.exchange, failure(call.timeout()).response(&call.original));
+            deliver(&self.metrics, &call.exchange, failure(call.timeout()).response(&call.original));
         }
         for waiting in expired.waiting {
-            deliver(self, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
+            deliver(&self.metrics, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
     }
 }
