@@ -116,10 +116,14 @@ impl Session {
                     started = this.acquire(initialize) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
-                this.state.lock().slot = match &started {
-                    Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
-                    Ok(_) | Err(_) => Slot::Empty,
-                };
+                {
+                    let mut state = this.state.lock();
+                    // Looked at under the lock: a session that has ended takes no child any more.
+                    state.slot = match &started {
+                        Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
+                        Ok(_) | Err(_) => Slot::Empty,
+                    };
+                }
                 outcome.send_replace(Some(started));
                 if let Slot::Live(before) = before {
                     // It may still be on its way out. Its calls fail with what it ended with: let go of it before that,

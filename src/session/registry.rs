@@ -94,8 +94,12 @@ impl Registry {
         let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
         let pool = self.pools.get(&server.name).ok_or(Rejected::Draining)?;
         self.count(principal, tenant_limit)?;
-        let surroundings =
-            Surroundings { pool: Arc::clone(pool), stream_limits: self.settings.stream, tasks: self.tasks.clone() };
+        let surroundings = Surroundings {
+            pool: Arc::clone(pool),
+            metrics: metrics.clone(),
+            stream_limits: self.settings.stream,
+            tasks: self.tasks.clone(),
+        };
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::session::{Received, Session, answer};
+use super::session::{Received, Session};
 use super::waiting::Parked;
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, Kind, parse};
@@ -139,7 +139,7 @@ impl Session {
     /// Nothing becomes of a message that waits.
     pub(super) fn fail(&self, parked: &Parked, failure: Failure) {
         if let Some(response) = parked.response(failure) {
-            answer(&parked.exchange, response);
+            self.answer(&parked.exchange, response);
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
 use crate::stream::{Exchange, Inbox, Limits, Outbox};
-use crate::worker::{Failure, InFlight, Orphan, Peer, Pool, Refused, Route, Unsolicited};
+use crate::telemetry::ServerMetrics;
+use crate::worker::{Failure, InFlight, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -56,6 +57,7 @@ pub enum Received {
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) pool: Arc<Pool>,
+    pub(super) metrics: ServerMetrics,
     pub(super) stream_limits: Limits,
     pub(super) tasks: TaskTracker,
 }
@@ -161,7 +163,7 @@ impl Session {
                 done.note(&message, envelope);
             } else if matches!(state.handshake, Handshake::None) {
                 drop(state);
-                return before_initialize(envelope, exchange);
+                return self.before_initialize(envelope, exchange);
             }
             // Nothing overtakes what waits, but for answers, which are for a child that is there.
             state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.waiting.is_being_sent())
@@ -176,7 +178,24 @@ impl Session {
 
     /// Answers a request that the server does not take for now.
     pub fn refuse(&self, id: &RawId, reason: Refused, exchange: &Exchange) {
-        answer(exchange, Failure::refused(reason).response(id));
+        self.answer(exchange, Failure::refused(reason).response(id));
+    }
+
+    /// Answers with something of the gateway's own.
+    pub(super) fn answer(&self, exchange: &Exchange, message: Bytes) {
+        deliver(&self.surroundings.metrics, exchange, message);
+    }
+
+    /// Before `initialize` there is no child to ask: only a ping is answered (2025-11-25, "Lifecycle").
+    fn before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
+        if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
+            let response = match envelope.method.as_deref() {
+                Some("ping") => empty_response(&id),
+                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
+            };
+            self.answer(exchange, response);
+        }
+        Received::Accepted
     }
 
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
@@ -186,7 +205,7 @@ impl Session {
             state.last_used = Some(Instant::now());
             if !matches!(state.handshake, Handshake::None) {
                 let text = "the session is initialized already; open another one";
-                answer(exchange, error_response(Some(&id), Code::InvalidRequest, text));
+                self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, text));
                 return Received::Accepted;
             }
             state.handshake = Handshake::Initializing;
@@ -199,7 +218,7 @@ impl Session {
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
             let response = this.initialize(&message, &id, starting).await;
-            answer(&exchange, response);
+            this.answer(&exchange, response);
             let mut state = this.state.lock();
             state.is_opening = false;
             if this.ended.is_cancelled() {
@@ -250,40 +269,11 @@ impl Peer for Session {
         self.state.lock().streams.route(self.transport, message, kind, in_flight)
     }
 
-    fn lagged(&self, stream: &Outbox) {
-        // An HTTP+SSE session has only the one stream, and ends with it. A streamable one goes on without it.
-        let mut state = self.state.lock();
-        if state.streams.is_current(stream) {
-            state.streams.close();
-        }
-    }
-
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
         self.park_again(calls)
     }
 
     fn exited(&self) {
         self.child_exited();
-    }
-}
-
-/// Before `initialize` there is no child to ask: only a ping is answered (2025-11-25, "Lifecycle").
-fn before_initialize(envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
-    if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
-        answer(
-            exchange,
-            match envelope.method.as_deref() {
-                Some("ping") => empty_response(&id),
-                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
-            },
-        );
-    }
-    Received::Accepted
-}
-
-/// Answers with something of the gateway's own. A client that does not read loses it with its stream.
-pub(super) fn answer(exchange: &Exchange, message: Bytes) {
-    if exchange.answer(message).is_err() {
-        exchange.settle();
     }
 }

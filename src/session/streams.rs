@@ -54,11 +54,6 @@ impl Streams {
         self.open.as_ref()
     }
 
-    /// Whether it is this one that is (or was, until it was cut) open.
-    pub(super) fn is_current(&self, outbox: &Outbox) -> bool {
-        self.open.as_ref().is_some_and(|stream| stream.outbox().same_as(outbox))
-    }
-
     /// Ends the open stream.
     pub(super) fn close(&mut self) {
         if let Some(stream) = self.open.take() {

@@ -37,6 +37,20 @@ impl Exchange {
         Ok(())
     }
 
+    /// Delivers an answer that the gateway has made itself, which waits for nobody. A client that is so far behind that
+    /// there is no room for it is cut: it would wait for it for ever. Either way the request is settled.
+    ///
+    /// # Errors
+    /// Why the answer was lost.
+    pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
+        let pushed = self.outbox.push_own(Item { message, answer: true });
+        if pushed == Err(PushError::Full) {
+            self.outbox.cut();
+        }
+        self.settle();
+        pushed
+    }
+
     /// Delivers something that is no answer: progress, a notification, a request of the server.
     pub fn inform(&self, message: Bytes) -> Result<(), PushError> {
         self.outbox.push(Item { message, answer: false })
@@ -47,5 +61,29 @@ impl Exchange {
         if self.awaiting.as_ref().is_some_and(|awaiting| awaiting.fetch_sub(1, Ordering::AcqRel) == 1) {
             self.outbox.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Limits;
+
+    #[tokio::test]
+    async fn an_answer_of_the_gateways_own_comes_though_the_stream_is_full_or_the_stream_ends() {
+        let (outbox, mut inbox) = Outbox::new(Limits { messages: 2, bytes: 1000 });
+        let stream = Exchange::of_stream(outbox);
+        let message = Bytes::from_static(b"{}");
+        while stream.inform(message.clone()).is_ok() {}
+        assert_eq!(stream.answer_or_cut("1".into()), Ok(()));
+        assert_eq!(stream.inform(message.clone()), Err(PushError::Full), "the child has no more room than before");
+        for expected in ["{}", "{}", "1"] {
+            assert_eq!(inbox.next().await.map(|item| item.message), Some(Bytes::from(expected)));
+        }
+        for _ in 0..4 {
+            assert_eq!(stream.answer_or_cut(message.clone()), Ok(()));
+        }
+        assert_eq!(stream.answer_or_cut(message), Err(PushError::Full));
+        assert!(inbox.next().await.is_none(), "it is cut: a client that reads on would wait for ever");
     }
 }

@@ -82,12 +82,22 @@ impl Outbox {
 
     /// Queues a message, if there is room.
     pub fn push(&self, item: Item) -> Result<(), PushError> {
+        self.push_within(item, self.0.limits)
+    }
+
+    /// Queues something that the gateway itself says, and that cannot wait for room: it may use as much room again.
+    pub fn push_own(&self, item: Item) -> Result<(), PushError> {
+        let Limits { messages, bytes } = self.0.limits;
+        self.push_within(item, Limits { messages: messages.saturating_mul(2), bytes: bytes.saturating_mul(2) })
+    }
+
+    fn push_within(&self, item: Item, limits: Limits) -> Result<(), PushError> {
         let reader = {
             let mut state = self.0.state.lock();
             if state.finished || state.reader_gone {
                 return Err(PushError::Closed);
             }
-            if !state.has_room(item.message.len(), self.0.limits) {
+            if !state.has_room(item.message.len(), limits) {
                 return Err(PushError::Full);
             }
             state.bytes += item.message.len();

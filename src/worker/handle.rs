@@ -79,7 +79,7 @@ pub(super) struct Shared {
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
-    /// Since when no session has been on it.
+    /// Since when no session has been on it. Changed under the lock of `peers` only.
     unused_since: Mutex<Option<Instant>>,
     /// Notified when the child has answered `initialize`.
     settled: CancellationToken,
@@ -189,10 +189,10 @@ impl Shared {
     /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         for call in expired.calls {
-            deliver(self, &call.exchange, failure(call.timeout()).response(&call.original));
+            deliver(&self.metrics, &call.exchange, failure(call.timeout()).response(&call.original));
         }
         for waiting in expired.waiting {
-            deliver(self, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
+            deliver(&self.metrics, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
     }
 }
@@ -217,22 +217,24 @@ impl Worker {
 
     pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {
         let id = PeerId(self.0.next_peer.fetch_add(1, Ordering::Relaxed));
-        self.0.peers.lock().insert(id, peer);
+        {
+            let mut peers = self.0.peers.lock();
+            peers.insert(id, peer);
+            *self.0.unused_since.lock() = None;
+        }
         self.0.multiplexer.lock().attach(id);
-        *self.0.unused_since.lock() = None;
         id
     }
 
     pub(super) fn detach(&self, peer: PeerId) {
-        let left = {
+        {
             let mut peers = self.0.peers.lock();
             if peers.remove(&peer).is_none() {
                 return;
             }
-            peers.len()
-        };
-        if left == 0 {
-            *self.0.unused_since.lock() = Some(Instant::now());
+            if peers.is_empty() {
+                *self.0.unused_since.lock() = Some(Instant::now());
+            }
         }
         let gone = self.0.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
         self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
-use super::handle::{Shared, Worker};
+use super::handle::Worker;
 use super::multiplexer::{Ask, Notified, Outgoing, PeerId};
 use super::peer::Peer;
 use super::resend::Kept;
 use crate::jsonrpc::{Envelope, parse};
-use crate::stream::{Exchange, Limits, Outbox};
-use crate::telemetry::{Direction, DropReason};
+use crate::stream::{Exchange, Limits, Outbox, PushError};
+use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
 /// What opening a child needs to queue its one answer.
 const OPENING: Limits = Limits { messages: 4, bytes: 1024 * 1024 };
@@ -56,7 +56,7 @@ impl Lease {
             }
             Outgoing::Local(answer) => {
                 drop(multiplexer);
-                deliver(shared, ask.exchange, answer);
+                deliver(&shared.metrics, ask.exchange, answer);
                 Ok(())
             }
             Outgoing::Wait => Ok(()),
@@ -175,10 +175,17 @@ impl Drop for Lease {
     }
 }
 
-/// Delivers an answer that was made here. A client that does not read loses it with its stream.
-pub(super) fn deliver(shared: &Shared, exchange: &Exchange, message: Bytes) {
-    if exchange.answer(message).is_err() {
-        shared.metrics.dropped(DropReason::StreamClosed);
-        exchange.settle();
+/// Delivers an answer that was made here. A client that does not read loses it with its stream, which is counted.
+pub fn deliver(metrics: &ServerMetrics, exchange: &Exchange, message: Bytes) {
+    if let Err(error) = exchange.answer_or_cut(message) {
+        metrics.dropped(lost(error));
+    }
+}
+
+/// Why a message that a stream did not take was dropped.
+pub(super) fn lost(error: PushError) -> DropReason {
+    match error {
+        PushError::Full => DropReason::SlowClient,
+        PushError::Closed => DropReason::StreamClosed,
     }
 }

@@ -20,7 +20,7 @@ mod supervisor;
 
 pub use error::{Failure, Refused};
 pub use handle::{Phase, Worker};
-pub use lease::Lease;
+pub use lease::{Lease, deliver};
 pub use lists::Lists;
 pub use multiplexer::Ask;
 pub use opening::protocol_version;

@@ -43,9 +43,6 @@ pub trait Peer: Send + Sync {
     /// Decides where something unsolicited goes.
     fn route(&self, message: &Bytes, kind: Unsolicited, in_flight: &InFlight) -> Route;
 
-    /// The client does not read `stream`: it has been cut.
-    fn lagged(&self, stream: &Outbox);
-
     /// The worker's child has crashed in the middle of these calls, which another child may get. Returns those that it
     /// does not take, to fail.
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
@@ -62,10 +59,6 @@ pub(super) enum Nobody {}
 
 impl Peer for Nobody {
     fn route(&self, _: &Bytes, _: Unsolicited, _: &InFlight) -> Route {
-        match *self {}
-    }
-
-    fn lagged(&self, _: &Outbox) {
         match *self {}
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::handle::Shared;
 use super::hints::learn;
+use super::lease::lost;
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Envelope, Frame, Framer, Kind, RawId, Splice, parse, splice, split_batch};
@@ -187,7 +188,7 @@ async fn deliver(
         match push() {
             Ok(()) => return true,
             Err(PushError::Closed) => {
-                shared.metrics.dropped(DropReason::StreamClosed);
+                shared.metrics.dropped(lost(PushError::Closed));
                 return false;
             }
             Err(PushError::Full) => {}
@@ -200,7 +201,6 @@ async fn deliver(
         if shared.is_exclusive() || importance == Importance::Awaited {
             outbox.cut();
             tracing::warn!(server = %shared.server.name, session = %shared.origin.names().1, "a client does not read its stream, and was cut");
-            shared.peers().iter().for_each(|peer| peer.lagged(outbox));
         }
         return false;
     }

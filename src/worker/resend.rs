@@ -59,7 +59,7 @@ pub(super) fn rescue(shared: &Shared, left: &mut Expired, failure: &Failure) {
             None => calls,
         };
         for orphan in refused {
-            deliver(shared, &orphan.exchange, orphan.failure.response(&orphan.id));
+            deliver(&shared.metrics, &orphan.exchange, orphan.failure.response(&orphan.id));
         }
     }
 }

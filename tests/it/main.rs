@@ -9,6 +9,7 @@ mod binary;
 mod child_limits;
 mod client;
 mod crash;
+mod delivery;
 mod ended;
 mod environment;
 mod escape;
