@@ -48,7 +48,7 @@ pub(super) fn drop_bounding_set() {
 ///
 /// # Errors
 /// The system refuses.
-pub fn drop_capabilities() -> io::Result<()> {
+pub(super) fn drop_capabilities() -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     let mut sets = rustix::thread::capabilities(None)?;
     sets.effective = CapabilitySet::empty();

@@ -219,6 +219,6 @@ pub enum Sockets {
 ///
 /// # Errors
 /// There is no such argument.
-pub fn any_but_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
+pub(super) fn any_but_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?])
 }
