@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::config::Config;
 use crate::gateway::{Gateway, Host};
 use crate::process::cgroup::Subtree;
-use crate::process::sandbox::Kernel;
+use crate::process::sandbox::{Kernel, conceal};
 use crate::process::{self, Enforcement};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
@@ -24,6 +24,7 @@ pub(super) struct Addresses {
 /// Runs a gateway until a signal. `announce` is called once it listens.
 pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
     init_logs(&config.log);
+    conceal().context("the gateway's memory cannot be made its own")?;
     let cgroups = prepare(&config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;

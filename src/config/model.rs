@@ -379,8 +379,10 @@ pub enum Allowance {
     Debug,
     /// `io_uring`.
     IoUring,
-    /// Memory shared by name (`/dev/shm`), with every process of the same user.
+    /// Memory shared by name (`/dev/shm`) and the kernel's message queues, with every process of the same user.
     SharedMemory,
+    /// Sockets in the file system: those of a container engine, a database, the session's bus.
+    UnixSockets,
 }
 
 /// A user of the machine, as the system knows it.

@@ -66,6 +66,7 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
             Allowance::Debug => "debug",
             Allowance::IoUring => "io_uring",
             Allowance::SharedMemory => "shared_memory",
+            Allowance::UnixSockets => "unix_sockets",
         })
         .collect();
     let allowed = if allowed.is_empty() { String::new() } else { format!(", allowed: {}", allowed.join(" and ")) };

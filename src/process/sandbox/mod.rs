@@ -19,10 +19,11 @@ use std::path::PathBuf;
 
 use identity::drop_capabilities;
 
+pub use identity::conceal;
 pub use kernel::Kernel;
 pub use landlock::{Enclosure, enclose};
 pub use paths::{DEVICES, PROGRAMS};
-pub use policy::{Confinement, Policy};
+pub use policy::{Confinement, Local, Policy};
 pub use program::enclose_in;
 pub use seccomp::{Denials, Sockets};
 
@@ -77,7 +78,7 @@ pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
     rustix::thread::set_no_new_privs(true).map_err(|error| failed(&error))?;
     let landlock = enclose(&confinement.enclosure)?;
     drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
-    let seccomp = confinement.denials()?.apply();
+    let seccomp = confinement.denials(landlock)?.apply();
     if confinement.required {
         // The gateway has looked already; but it is here that it counts.
         let kernel = Kernel { landlock, seccomp: seccomp.is_ok() };

@@ -32,17 +32,38 @@ pub struct Confinement {
     pub required: bool,
     /// What can be reached.
     pub enclosure: Enclosure,
-    /// What sockets can be made.
-    pub sockets: Sockets,
+    /// Whether sockets can be made that have a name in the file system.
+    pub local: Local,
     /// What may be done all the same.
     pub allow: Vec<Allowance>,
 }
 
 impl Confinement {
-    /// The system calls to take away.
-    pub(super) fn denials(&self) -> Result<Denials, SandboxError> {
-        Denials::of_server(&self.allow, self.sockets)
+    /// The system calls to take away, where Landlock has this version.
+    pub(super) fn denials(&self, landlock: u8) -> Result<Denials, SandboxError> {
+        let local = match self.local {
+            Local::Anywhere => true,
+            Local::Inside => landlock >= KNOWS_SOCKETS,
+            Local::Nowhere => false,
+        };
+        Denials::of_server(&self.allow, Sockets { network: self.enclosure.network, local })
     }
+}
+
+/// The first version of Landlock that decides over connecting to a socket in the file system.
+const KNOWS_SOCKETS: u8 = 9;
+
+/// Where in the file system sockets can be connected to. Through one of them, a process that can do everything may be
+/// asked to do anything: a container engine, systemd, the bus of a desktop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Local {
+    /// Anywhere.
+    Anywhere,
+    /// Where the server may change things. Before Landlock 9 nobody can tell: then nowhere.
+    Inside,
+    /// Nowhere.
+    Nowhere,
 }
 
 impl Policy {
@@ -67,16 +88,21 @@ impl Policy {
         }
         let needed = sandbox.read.iter().chain(&sandbox.write).cloned().collect();
         let network = sandbox.has_network();
-        let sockets = match (network, sandbox.mode) {
-            (true, _) => Sockets::Network,
-            (false, SandboxMode::Strict) => Sockets::None,
-            (false, _) => Sockets::Local,
+        let local = match sandbox.mode {
+            _ if sandbox.allow.contains(&Allowance::UnixSockets) || speaks_to_an_engine(server) => Local::Anywhere,
+            SandboxMode::Strict if !network => Local::Nowhere,
+            _ => Local::Inside,
         };
-        let mut enclosure = Enclosure { read, write, needed, devices, network };
+        let mut enclosure = Enclosure { read, write, needed, devices, network, sockets: local == Local::Anywhere };
         enclosure.tidy();
-        let confinement = Confinement { required: sandbox.required, enclosure, sockets, allow: sandbox.allow.clone() };
+        let confinement = Confinement { required: sandbox.required, enclosure, local, allow: sandbox.allow.clone() };
         Self { limits, identity, confinement: Some(confinement) }
     }
+}
+
+/// Whether its program is a container engine's client: a socket is all that it is for, and the server is in a container.
+fn speaks_to_an_engine(server: &Server) -> bool {
+    server.sandbox.mode == SandboxMode::Standard && Path::new(&server.command).file_name() == Some("docker".as_ref())
 }
 
 fn path_of(server: &Server) -> &str {
@@ -104,12 +130,10 @@ fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
     let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::SYSTEM].concat().into_iter().map(PathBuf::from).collect();
     let mut write = Vec::new();
     read.extend(paths::of_program(program, path_of(server), home));
-    for home in &homes {
-        let (tools, caches) = paths::of_home(home);
-        read.extend(tools);
-        write.extend(caches);
-    }
+    read.extend(homes.iter().flat_map(|home| paths::tools_of(home)));
     if let Some(home) = home {
+        // Of the home that the server sees only: another one for each server keeps their caches apart.
+        write.extend(paths::caches_of(home));
         let (settings, caches) = paths::of_launcher(&server.command, home);
         read.extend(settings);
         for cache in caches {
@@ -120,7 +144,9 @@ fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
     }
     let named = paths::in_arguments(&server.args, cwd);
     read.extend(named.iter().filter(|path| path.is_file()).filter_map(|path| paths::code_around(path, home)));
-    write.extend(named);
+    let (code, data): (Vec<_>, Vec<_>) = named.into_iter().partition(|path| paths::is_code(path));
+    read.extend(code);
+    write.extend(data);
     let (code, data) = paths::in_variables(&server.env, home);
     read.extend(code);
     write.extend(data);

@@ -39,13 +39,6 @@ const ALWAYS: &[i64] = &[
     // Leaving the group, which is killed as a whole.
     libc::SYS_setsid,
     libc::SYS_setpgid,
-    // Objects of the user that are not files.
-    libc::SYS_shmget,
-    libc::SYS_shmat,
-    libc::SYS_shmctl,
-    libc::SYS_msgget,
-    libc::SYS_semget,
-    libc::SYS_mq_open,
 ];
 
 /// The same in the form that only older architectures have.
@@ -89,6 +82,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
         needed: vec![folder.to_owned()],
         devices: paths(DEVICES),
         network: false,
+        sockets: false,
     };
     let landlock = enclose(&enclosure)?;
     if landlock == 0 {
@@ -100,7 +94,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
 
 /// What such a program does not get, where Landlock has this version.
 fn denials(landlock: u8, root: bool) -> Result<Denials, SandboxError> {
-    let mut denials = Denials::of_server(&[], Sockets::None)?;
+    let mut denials = Denials::of_server(&[], Sockets::default())?;
     denials.always(ALWAYS).always(OLDER);
     if landlock < 3 {
         denials.always(&[libc::SYS_truncate]);
