@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::config::Config;
 use crate::gateway::{Gateway, Host};
 use crate::process::cgroup::Subtree;
-use crate::process::sandbox::{Kernel, conceal};
+use crate::process::sandbox::{Kernel, conceal, openness};
 use crate::process::{self, Enforcement};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
@@ -58,7 +58,12 @@ fn prepare(config: &Config) -> Option<Subtree> {
     for server in config.servers.values() {
         let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups.keeps);
         let name = &server.name;
-        tracing::info!(server = %name, sandbox, limits, "server configured");
+        let openness = openness(server, &config.own);
+        let open = openness.as_ref().map(|openness| &openness.open);
+        tracing::info!(server = %name, sandbox, open, limits, "server configured");
+        for warning in openness.iter().flat_map(|openness| &openness.warnings) {
+            tracing::warn!(server = %name, "{warning}");
+        }
         for part in lacking {
             match is_refused {
                 true => {
@@ -67,6 +72,9 @@ fn prepare(config: &Config) -> Option<Subtree> {
                 false => tracing::warn!(server = %name, "is not enforced on this machine: {part}"),
             }
         }
+    }
+    if let Some(who) = process::run_as_root(config) {
+        tracing::warn!("servers run {who}");
     }
     for (name, tenant) in &config.tenants {
         let Some(Enforcement { limits, lacking, .. }) = process::tenant_enforcement(tenant, cgroups.keeps) else {

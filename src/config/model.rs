@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::names::{ServerName, TenantId};
+use super::own::OwnFile;
 use super::tools::{Resend, Tool};
 
 /// A whole, valid configuration.
@@ -37,6 +38,8 @@ pub struct Config {
     pub default_server: Option<ServerName>,
     /// Where the gateway keeps what a later one has to know: the processes that it must not leave behind.
     pub state_dir: Option<PathBuf>,
+    /// What no server should reach: this configuration, and what it names for the gateway itself.
+    pub own: Vec<OwnFile>,
 }
 
 /// The public listener and what it accepts.

@@ -10,6 +10,7 @@
 mod identity;
 mod kernel;
 mod landlock;
+mod openness;
 mod paths;
 mod policy;
 mod program;
@@ -22,8 +23,9 @@ use identity::drop_capabilities;
 pub use identity::conceal;
 pub use kernel::Kernel;
 pub use landlock::{Enclosure, enclose};
+pub use openness::{Openness, openness};
 pub use paths::{DEVICES, PROGRAMS};
-pub use policy::{Confinement, Local, Policy};
+pub use policy::{Confinement, Local, Policy, make_caches};
 pub use program::enclose_in;
 pub use seccomp::{Denials, Sockets};
 

@@ -11,7 +11,7 @@ use super::identity::Identity;
 use super::landlock::Enclosure;
 use super::paths;
 use super::seccomp::{Denials, Sockets};
-use crate::config::{Allowance, SandboxMode, Server, home_of};
+use crate::config::{self, Allowance, SandboxMode, Server};
 use crate::process::limits::ProcessLimits;
 
 /// What a child is to be kept from.
@@ -109,12 +109,26 @@ fn path_of(server: &Server) -> &str {
     server.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default()
 }
 
+/// The home folder of a server.
+pub(super) fn home_of(server: &Server) -> Option<PathBuf> {
+    homes(server).into_iter().next()
+}
+
+/// Makes the caches that a launcher such as `npx` needs, where they are not there yet: the child could not, as that takes
+/// the right to write to the home folder.
+pub fn make_caches(server: &Server) {
+    if let Some(home) = home_of(server).filter(|_| server.sandbox.mode == SandboxMode::Standard) {
+        let (_, caches) = paths::of_launcher(&server.command, &home);
+        caches.iter().for_each(|cache| make(cache, server));
+    }
+}
+
 /// The home folder as the child sees it: by its environment, and by its user as the C library looks it up.
 fn homes(server: &Server) -> Vec<PathBuf> {
     let named = server.env.get("HOME").map(|home| PathBuf::from(home.expose_secret()));
     let known = match &server.sandbox.account {
         Some(account) => account.home.clone(),
-        None => home_of(rustix::process::geteuid().as_raw()),
+        None => config::home_of(rustix::process::geteuid().as_raw()),
     };
     let mut homes: Vec<_> = named.into_iter().chain(known).filter(|home| home.is_absolute()).collect();
     // A home such as "/" is nobody's.
@@ -136,11 +150,7 @@ fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
         write.extend(paths::caches_of(home));
         let (settings, caches) = paths::of_launcher(&server.command, home);
         read.extend(settings);
-        for cache in caches {
-            // The child could not make it: that takes the right to write to the home folder.
-            make(&cache, server);
-            write.push(cache);
-        }
+        write.extend(caches);
     }
     let named = paths::in_arguments(&server.args, cwd);
     read.extend(named.iter().filter(|path| path.is_file()).filter_map(|path| paths::code_around(path, home)));
@@ -186,5 +196,38 @@ fn make(folder: &Path, server: &Server) {
         for path in missing {
             let _ = rustix::fs::chown(path, Some(uid), Some(gid));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::config::Account;
+
+    #[test]
+    fn the_caches_are_those_of_the_home_that_the_server_sees() {
+        let folder = tempfile::tempdir().unwrap();
+        let (known, own) = (folder.path().join("known"), folder.path().join("own"));
+        for path in [known.join(".npm"), known.join(".nvm"), own.join(".cache")] {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        let mut server = Server::new("s".parse().unwrap(), "npx", Vec::new());
+        server.sandbox.mode = SandboxMode::Standard;
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        server.sandbox.account =
+            Some(Account { name: "me".to_owned(), uid, gid, groups: Vec::new(), home: Some(known.clone()) });
+        let opened =
+            |server: &Server| Policy::of(server, Path::new("/bin/sh"), None, None).confinement.unwrap().enclosure;
+        assert!(opened(&server).write.contains(&known.join(".npm")));
+        server.env.insert("HOME".to_owned(), own.to_string_lossy().into_owned().into());
+        let Enclosure { read, write, .. } = opened(&server);
+        assert!(read.contains(&known.join(".nvm")), "what is installed there still runs: {read:?}");
+        assert!(write.contains(&own.join(".cache")) && write.contains(&own.join(".npm")), "{write:?}");
+        assert!(!write.contains(&known.join(".npm")), "{write:?}");
+        // Looking changes nothing.
+        assert!(!own.join(".npm").exists());
+        make_caches(&server);
+        assert!(own.join(".npm").is_dir());
     }
 }
