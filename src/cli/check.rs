@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use super::terminal;
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
-use crate::process::sandbox::Kernel;
-use crate::process::{Enforcement, cgroup, enforcement, tenant_enforcement};
+use crate::process::sandbox::{Kernel, Openness, openness};
+use crate::process::{Enforcement, cgroup, enforcement, run_as_root, tenant_enforcement};
 
 /// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
@@ -80,6 +80,10 @@ fn enforced(config: &Config) -> ExitCode {
         let name = &server.name;
         let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups.keeps);
         terminal::line(&format!("  sandbox      {name}: {sandbox}"));
+        if let Some(Openness { open, warnings }) = openness(server, &config.own) {
+            terminal::line(&format!("               {name}: {open}"));
+            warnings.iter().for_each(|warning| say(&format!("servers.{name}: warning: {warning}")));
+        }
         terminal::line(&format!("  limits       {name}: {limits}"));
         for part in lacking {
             let what = if is_refused { "will not be started (require_sandbox)" } else { "warning: is not enforced" };
@@ -88,6 +92,9 @@ fn enforced(config: &Config) -> ExitCode {
         if is_refused {
             code = ExitCode::from(EX_CONFIG);
         }
+    }
+    if let Some(who) = run_as_root(config) {
+        say(&format!("servers: warning: run {who}"));
     }
     for (name, tenant) in &config.tenants {
         if let Some(Enforcement { limits, lacking, .. }) = tenant_enforcement(tenant, cgroups.keeps) {

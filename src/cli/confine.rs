@@ -1,7 +1,11 @@
 //! `sluice confine`, hidden: the process in which the built-in server's `run_command` runs a program.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
+
+use crate::demo::confine;
+use crate::process::sandbox;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -13,5 +17,6 @@ pub(super) struct Args {
 
 /// Runs the command. Returns only where nothing was started.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    Ok(crate::demo::confine::run(&args.command))
+    let restrict = || sandbox::enclose_in(Path::new(".")).map_err(|error| error.to_string());
+    Ok(confine::run(&args.command, restrict))
 }

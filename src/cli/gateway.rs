@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::config::Config;
 use crate::gateway::{Gateway, Host};
 use crate::process::cgroup::Subtree;
-use crate::process::sandbox::Kernel;
+use crate::process::sandbox::{Kernel, conceal, openness};
 use crate::process::{self, Enforcement};
 use crate::shutdown::{Shutdown, Signals};
 use crate::telemetry::init_logs;
@@ -24,6 +24,7 @@ pub(super) struct Addresses {
 /// Runs a gateway until a signal. `announce` is called once it listens.
 pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
     init_logs(&config.log);
+    conceal().context("the gateway's memory cannot be made its own")?;
     let cgroups = prepare(&config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
@@ -57,7 +58,12 @@ fn prepare(config: &Config) -> Option<Subtree> {
     for server in config.servers.values() {
         let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups.keeps);
         let name = &server.name;
-        tracing::info!(server = %name, sandbox, limits, "server configured");
+        let openness = openness(server, &config.own);
+        let open = openness.as_ref().map(|openness| &openness.open);
+        tracing::info!(server = %name, sandbox, open, limits, "server configured");
+        for warning in openness.iter().flat_map(|openness| &openness.warnings) {
+            tracing::warn!(server = %name, "{warning}");
+        }
         for part in lacking {
             match is_refused {
                 true => {
@@ -66,6 +72,9 @@ fn prepare(config: &Config) -> Option<Subtree> {
                 false => tracing::warn!(server = %name, "is not enforced on this machine: {part}"),
             }
         }
+    }
+    if let Some(who) = process::run_as_root(config) {
+        tracing::warn!("servers run {who}");
     }
     for (name, tenant) in &config.tenants {
         let Some(Enforcement { limits, lacking, .. }) = process::tenant_enforcement(tenant, cgroups.keeps) else {

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::demo::{Runner, Toolbox, Workspace, serve};
+use crate::process::sandbox::PROGRAMS;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(folder) => Workspace::open(folder)?,
         None => Workspace::private()?,
     };
-    let runner = Runner::new(std::env::current_exe().context("cannot find the program itself")?);
+    let runner = Runner::new(std::env::current_exe().context("cannot find the program itself")?, PROGRAMS);
     let toolbox = Arc::new(Toolbox { workspace, runner });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {

@@ -144,6 +144,7 @@ impl Config {
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
             default_server: only(&servers),
             state_dir: None,
+            own: Vec::new(),
             servers,
         }
     }

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
 use super::http::{is_protected, web_url};
 use super::model::{Jwt, JwtKey};
-use super::reference::{Resolved, read_file, read_secret, resolve};
+use super::reference::{Resolved, read_file, read_secret};
 use super::section::Section;
 
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
@@ -110,8 +110,12 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     };
     let folder = section.reading.source.folder();
     let file = folder.join(text);
+    if source.ends_with("_file") {
+        // A JWK set may hold secrets. One of a public key only has nothing to hide, and nobody is to exchange it.
+        section.reading.owns(&section.path.key(source), file.clone(), source != "pem_file");
+    }
     let key = match source {
-        "secret" => resolve(text, section.reading.environment, folder).map(|resolved| {
+        "secret" => section.reading.resolve(&section.path.key(source), text).map(|resolved| {
             if matches!(resolved, Resolved::Literal(_)) {
                 section.warning(source, "a secret in the file; better refer to it: \"env:NAME\", or secret_file");
             }

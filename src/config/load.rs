@@ -58,6 +58,9 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
     let state_dir = root.nonempty("state_dir").map(|text| reading.source.folder().join(text));
+    if let Some(folder) = &state_dir {
+        reading.owns(&KeyPath::of(&["state_dir"]), folder.clone(), false);
+    }
     root.finish();
     let config = Config {
         http,
@@ -71,6 +74,7 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
         servers,
         default_server,
         state_dir,
+        own: reading.own.take(),
     };
     whole(reading, &config);
     config

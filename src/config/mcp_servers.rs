@@ -13,6 +13,7 @@ use super::environment::Environment;
 use super::load::Loaded;
 use super::model::{Config, Server};
 use super::names::ServerName;
+use super::own::OwnFile;
 use super::problem::{Findings, Place, Problem, Problems};
 use super::servers::is_variable;
 use super::source::line_at;
@@ -72,7 +73,8 @@ impl Config {
             findings.problems.push(whole(Some(1), "there is no server to start in it; add one".to_owned()));
         }
         let warnings = findings.conclude()?;
-        Ok(Loaded { config: Config::for_servers(servers), warnings })
+        let own = vec![OwnFile::configuration(path.to_owned())];
+        Ok(Loaded { config: Config { own, ..Config::for_servers(servers) }, warnings })
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::names::{ServerName, TenantId};
+use super::own::OwnFile;
 use super::tools::{Resend, Tool};
 
 /// A whole, valid configuration.
@@ -37,6 +38,8 @@ pub struct Config {
     pub default_server: Option<ServerName>,
     /// Where the gateway keeps what a later one has to know: the processes that it must not leave behind.
     pub state_dir: Option<PathBuf>,
+    /// What no server should reach: this configuration, and what it names for the gateway itself.
+    pub own: Vec<OwnFile>,
 }
 
 /// The public listener and what it accepts.
@@ -379,8 +382,10 @@ pub enum Allowance {
     Debug,
     /// `io_uring`.
     IoUring,
-    /// Memory shared by name (`/dev/shm`), with every process of the same user.
+    /// Memory shared by name (`/dev/shm`) and the kernel's message queues, with every process of the same user.
     SharedMemory,
+    /// Sockets in the file system: those of a container engine, a database, the session's bus.
+    UnixSockets,
 }
 
 /// A user of the machine, as the system knows it.

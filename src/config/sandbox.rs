@@ -9,11 +9,12 @@ use super::section::Section;
 
 const MODES: [(&str, SandboxMode); 3] =
     [("none", SandboxMode::None), ("standard", SandboxMode::Standard), ("strict", SandboxMode::Strict)];
-const ALLOWANCES: [(&str, Allowance); 4] = [
+const ALLOWANCES: [(&str, Allowance); 5] = [
     ("namespaces", Allowance::Namespaces),
     ("debug", Allowance::Debug),
     ("io_uring", Allowance::IoUring),
     ("shared_memory", Allowance::SharedMemory),
+    ("unix_sockets", Allowance::UnixSockets),
 ];
 
 /// Reads `sandbox` and `require_sandbox` of a table; what is not there is as in `default`.

@@ -5,12 +5,15 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Map, Value, ValueKind};
 
 use super::environment::Environment;
+use super::own::OwnFile;
 use super::problem::{Findings, Problem};
+use super::reference::{Resolved, resolve};
 use super::source::{KeyPath, Source};
 use super::suggest;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
@@ -21,6 +24,8 @@ pub(super) struct Reading<'a> {
     /// The gateway's environment, for references.
     pub(super) environment: &'a Environment,
     pub(super) findings: RefCell<Findings>,
+    /// What no server should reach.
+    pub(super) own: RefCell<Vec<OwnFile>>,
     /// Every key that was asked for, so that a test can compare them with the documentation.
     #[cfg(test)]
     pub(super) known: RefCell<std::collections::BTreeSet<String>>,
@@ -32,6 +37,7 @@ impl<'a> Reading<'a> {
             source,
             environment,
             findings: RefCell::new(Findings { problems, warnings: Vec::new() }),
+            own: RefCell::new(vec![OwnFile::configuration(source.path().to_owned())]),
             #[cfg(test)]
             known: RefCell::default(),
         }
@@ -45,6 +51,19 @@ impl<'a> Reading<'a> {
     pub(super) fn warning(&self, path: &KeyPath, text: impl Into<String>) {
         let warning = self.source.problem(path, text.into());
         self.findings.borrow_mut().warnings.push(warning);
+    }
+
+    /// Notes that a key names a file of the gateway's own.
+    pub(super) fn owns(&self, key: &KeyPath, path: PathBuf, is_secret: bool) {
+        self.own.borrow_mut().push(OwnFile { key: key.to_string(), path, is_secret });
+    }
+
+    /// The text of a key, or what it refers to.
+    pub(super) fn resolve(&self, key: &KeyPath, text: &str) -> Result<Resolved, String> {
+        if let Some(path) = text.strip_prefix("file:") {
+            self.owns(key, self.source.folder().join(path), true);
+        }
+        resolve(text, self.environment, self.source.folder())
     }
 
     /// How many problems there are so far.

@@ -12,7 +12,7 @@ use super::model::{ChildLimits, Isolation, Sandbox, SandboxMode, Server};
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
-use super::reference::{Resolved, resolve};
+use super::reference::Resolved;
 use super::section::Section;
 use super::{resources, sandbox, tools};
 
@@ -136,7 +136,7 @@ fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString
         } else if passed.contains(&name) {
             reading.problem(&path, "is in pass_env too; keep one of the two");
         }
-        match resolve(&text, reading.environment, reading.source.folder()) {
+        match reading.resolve(&path, &text) {
             Ok(value) => {
                 if matches!(value, Resolved::Literal(_)) && looks_secret(&name) && !text.is_empty() {
                     let text = "looks like a secret in the file; better refer to it: \"env:NAME\" or \"file:PATH\" \

@@ -107,6 +107,10 @@ impl Source {
     }
 
     /// The folder of the file, absolute: what relative paths in the file are relative to.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }

@@ -14,7 +14,6 @@ mod error;
 mod lines;
 mod protocol;
 mod run_command;
-mod seccomp;
 mod server;
 mod tools;
 mod workspace;

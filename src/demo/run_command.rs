@@ -12,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 
 use super::Error;
-use super::confine::SYSTEM;
 use super::workspace::Workspace;
 
 /// Where a program without a `/` in its name is looked up, and the `PATH` it gets.
@@ -26,13 +25,15 @@ const MAX_REPORT: u64 = 4096;
 #[derive(Debug, Clone)]
 pub struct Runner {
     sluice: PathBuf,
+    system: &'static [&'static str],
 }
 
 impl Runner {
-    /// `sluice` is the path of this program, which is executed again, as `sluice confine`, to run another.
+    /// `sluice` is the path of this program, which is executed again, as `sluice confine`, to run another: one of the
+    /// workspace, or one from the folders `system`.
     #[must_use]
-    pub fn new(sluice: PathBuf) -> Self {
-        Self { sluice }
+    pub fn new(sluice: PathBuf, system: &'static [&'static str]) -> Self {
+        Self { sluice, system }
     }
 
     /// Runs `program` with `arguments` for at most `limit`. A program that fails is an outcome, not an error.
@@ -46,7 +47,7 @@ impl Runner {
         if let Some(bad) = arguments.iter().find(|argument| argument.contains('\0')) {
             return Err(Error::refused(bad.replace('\0', "\\0"), "an argument cannot contain NUL"));
         }
-        let path = resolve(workspace.root(), program)?;
+        let path = self.resolve(workspace.root(), program)?;
         let failed = |error: std::io::Error| Error::io(format!("starting {program}"), error);
         let (report, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
         report.set_nonblocking(true).map_err(failed)?;
@@ -88,6 +89,31 @@ impl Runner {
             Err(_) => Ended::TimedOut,
         };
         Ok(Outcome { ended, stdout, stderr })
+    }
+
+    /// The path of `program`: a bare name is looked up in [`PATH`]; a path must be in the workspace or among the system's
+    /// programs. This is for the message only: what may be executed is enforced by the kernel.
+    fn resolve(&self, root: &Path, program: &str) -> Result<PathBuf, Error> {
+        if program.is_empty() || program.contains('\0') {
+            return Err(Error::refused("run_command", "`command` must name a program"));
+        }
+        if !program.contains('/') {
+            let found = PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|path| is_program(path));
+            return found.ok_or_else(|| {
+                Error::refused(program, format!("there is no such program in {PATH}; a program has no shell around it"))
+            });
+        }
+        if Path::new(program).components().any(|component| component == Component::ParentDir) {
+            return Err(Error::refused(program, "`..` is not allowed in a path"));
+        }
+        let path = root.join(program);
+        if !path.starts_with(root) && !self.system.iter().any(|folder| path.starts_with(folder)) {
+            return Err(Error::refused(program, "is neither in the workspace nor among the system's programs"));
+        }
+        if !is_program(&path) {
+            return Err(Error::refused(program, "there is no such program, or it is not executable"));
+        }
+        Ok(path)
     }
 }
 
@@ -187,31 +213,6 @@ async fn read_report(from: tokio::net::UnixStream) -> String {
     // A reset is an end as well; an empty report says that the process was killed.
     let _ = from.take(MAX_REPORT).read_to_end(&mut report).await;
     String::from_utf8_lossy(&report).into_owned()
-}
-
-/// The path of `program`: a bare name is looked up in [`PATH`]; a path must be in the workspace or among the system's
-/// programs. This is for the message only: what may be executed is enforced by the kernel.
-fn resolve(root: &Path, program: &str) -> Result<PathBuf, Error> {
-    if program.is_empty() || program.contains('\0') {
-        return Err(Error::refused("run_command", "`command` must name a program"));
-    }
-    if !program.contains('/') {
-        let found = PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|path| is_program(path));
-        return found.ok_or_else(|| {
-            Error::refused(program, format!("there is no such program in {PATH}; a program has no shell around it"))
-        });
-    }
-    if Path::new(program).components().any(|component| component == Component::ParentDir) {
-        return Err(Error::refused(program, "`..` is not allowed in a path"));
-    }
-    let path = root.join(program);
-    if !path.starts_with(root) && !SYSTEM.iter().any(|folder| path.starts_with(folder)) {
-        return Err(Error::refused(program, "is neither in the workspace nor among the system's programs"));
-    }
-    if !is_program(&path) {
-        return Err(Error::refused(program, "there is no such program, or it is not executable"));
-    }
-    Ok(path)
 }
 
 fn is_program(path: &Path) -> bool {

@@ -16,7 +16,8 @@ struct Client {
 
 impl Client {
     fn start() -> Self {
-        let toolbox = Toolbox { workspace: Workspace::private().unwrap(), runner: Runner::new("/nonexistent".into()) };
+        let toolbox =
+            Toolbox { workspace: Workspace::private().unwrap(), runner: Runner::new("/nonexistent".into(), &[]) };
         let (near, far) = tokio::io::duplex(4096);
         let (input, output) = tokio::io::split(far);
         let server = tokio::spawn(serve(input, output, Arc::new(toolbox)));

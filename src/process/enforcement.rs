@@ -1,9 +1,11 @@
 //! Says for a server what of its sandbox and its limits is enforced on this machine, and what is not: for the log at
 //! start and for `sluice check`.
 
+use std::sync::Arc;
+
 use super::cgroup::Controllers;
 use super::sandbox::Kernel;
-use crate::config::{Allowance, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
+use crate::config::{Allowance, Config, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
@@ -47,6 +49,22 @@ pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enfor
     })
 }
 
+/// Says which servers run as root, if any do: a sandbox takes root's privileges away, and not what belongs to root.
+pub fn run_as_root(config: &Config) -> Option<String> {
+    let is_root = |server: &&Arc<Server>| match &server.sandbox.account {
+        Some(account) => account.uid == 0,
+        None => rustix::process::geteuid().is_root(),
+    };
+    let names: Vec<_> = config.servers.values().filter(is_root).map(|server| server.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "as root, to whom the system's files belong: {}; start the gateway as another user, or give the servers one \
+             (sandbox.user)",
+            names.join(", ")
+        )
+    })
+}
+
 fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
     let user = match &sandbox.account {
         Some(account) => format!("as {}", account.name),
@@ -66,6 +84,7 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
             Allowance::Debug => "debug",
             Allowance::IoUring => "io_uring",
             Allowance::SharedMemory => "shared_memory",
+            Allowance::UnixSockets => "unix_sockets",
         })
         .collect();
     let allowed = if allowed.is_empty() { String::new() } else { format!(", allowed: {}", allowed.join(" and ")) };
@@ -107,6 +126,7 @@ fn parts(limits: &Resources, cgroups: Controllers) -> Vec<String> {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
+    use crate::config::Account;
 
     #[test]
     fn what_is_enforced_is_said_with_what_enforces_it() {
@@ -138,6 +158,18 @@ mod tests {
         let said = tenant_enforcement(&tenant, Controllers::default()).unwrap();
         assert_eq!(said.limits, "3 children, memory 64MiB (watched), 0.5 processors (NOT enforced)");
         assert_eq!(said.lacking.len(), 1);
+    }
+
+    #[test]
+    fn who_runs_as_root_is_named() {
+        let mut servers = ["a", "b"].map(|name| Server::new(name.parse().unwrap(), "sh", Vec::new()));
+        let account = |uid| Account { name: String::new(), uid, gid: 0, groups: Vec::new(), home: None };
+        servers[0].sandbox.account = Some(account(1));
+        servers[1].sandbox.account = Some(account(0));
+        let said = run_as_root(&Config::for_servers(servers.clone())).unwrap();
+        assert!(said.starts_with("as root, to whom the system's files belong: b; start"), "{said}");
+        servers[1].sandbox.account = Some(account(1));
+        assert_eq!(run_as_root(&Config::for_servers(servers)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::error::SpawnError;
 use super::folder::PrivateFolder;
-use super::sandbox::Policy;
+use super::sandbox::{Policy, make_caches};
 use crate::config::{Resources, SandboxMode, Server, TenantId};
 
 /// A program with all that it is given. Its environment is this and nothing else.
@@ -56,6 +56,7 @@ impl Launch {
         };
         if server.sandbox.mode != SandboxMode::None {
             launch.give_folder(server).map_err(SpawnError::NoFolder)?;
+            make_caches(server);
         }
         let folder = launch.folder.as_ref().map(|folder| folder.path());
         launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder);

@@ -113,6 +113,8 @@ fn become_program(
     cgroup: Option<&Path>,
 ) -> Result<std::convert::Infallible, Fault> {
     bind(parent).map_err(Fault::at(Step::Bind))?;
+    // The order has another tenant's secrets, perhaps.
+    sandbox::conceal().map_err(Fault::at(Step::Bind))?;
     // This can take its time. It is over, mostly, when there is an order.
     let entered = enter(cgroup);
     let (order, streams) = receive(socket).map_err(Fault::at(Step::Order))?;

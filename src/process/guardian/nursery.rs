@@ -34,6 +34,7 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 /// stdin is no socket, or the system refuses what the guardian needs.
 pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     close_inherited()?;
+    crate::process::sandbox::conceal()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -43,12 +43,21 @@ pub(super) fn drop_bounding_set() {
     }
 }
 
+/// Makes this process one whose memory and environment no other process of the same user may read, in a sandbox or not:
+/// for the gateway's own processes, until one becomes a server by executing it. It writes no core file either.
+///
+/// # Errors
+/// The system refuses.
+pub fn conceal() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
+}
+
 /// Gives up every capability of the calling thread. With no-new-privileges an execution as root does not bring them
 /// back: capabilities(7).
 ///
 /// # Errors
 /// The system refuses.
-pub fn drop_capabilities() -> io::Result<()> {
+pub(super) fn drop_capabilities() -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     let mut sets = rustix::thread::capabilities(None)?;
     sets.effective = CapabilitySet::empty();

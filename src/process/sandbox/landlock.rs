@@ -26,6 +26,9 @@ pub struct Enclosure {
     pub devices: Vec<PathBuf>,
     /// Whether it may bind and connect TCP sockets.
     pub network: bool,
+    /// Whether it may connect to sockets anywhere in the file system: otherwise to those that it can change only, as of
+    /// Landlock 9.
+    pub sockets: bool,
 }
 
 impl Enclosure {
@@ -68,12 +71,13 @@ pub fn enclose(enclosure: &Enclosure) -> Result<u8, SandboxError> {
 }
 
 fn ruleset(enclosure: &Enclosure) -> Result<RulesetCreated, RulesetError> {
+    let connect = if enclosure.sockets { BitFlags::from(AccessFs::ResolveUnix) } else { BitFlags::EMPTY };
+    let handled = AccessFs::from_all(ABI::V9) & !connect;
     // All that could leave a trace, except for devices: neither made nor spoken to.
-    let write: BitFlags<AccessFs> =
-        AccessFs::from_all(ABI::V9) & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
+    let write = handled & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
     let read = AccessFs::from_read(ABI::V1);
     let device = AccessFs::ReadFile | AccessFs::WriteFile;
-    let mut ruleset = Ruleset::default().handle_access(AccessFs::from_all(ABI::V9))?.scope(Scope::from_all(ABI::V6))?;
+    let mut ruleset = Ruleset::default().handle_access(handled)?.scope(Scope::from_all(ABI::V6))?;
     if !enclosure.network {
         ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V10))?;
     }

@@ -4,23 +4,30 @@
 //!
 //! `policy` works out in the gateway what a server's configuration amounts to; it travels to the stage, which applies
 //! it to itself right before it becomes the server. `paths` knows where programs and their caches are, `landlock`
-//! encloses a process in paths, `seccomp` takes system calls away, `identity` users and privileges.
+//! encloses a process in paths, `seccomp` takes system calls away, `identity` users and privileges. `program` encloses
+//! what is no server: a program of the built-in one's.
 
 mod identity;
 mod kernel;
 mod landlock;
+mod openness;
 mod paths;
 mod policy;
+mod program;
 mod seccomp;
 
 use std::path::PathBuf;
 
-pub use identity::drop_capabilities;
+use identity::drop_capabilities;
+
+pub use identity::conceal;
 pub use kernel::Kernel;
 pub use landlock::{Enclosure, enclose};
+pub use openness::{Openness, openness};
 pub use paths::{DEVICES, PROGRAMS};
-pub use policy::{Confinement, Policy};
-pub use seccomp::{Denials, Sockets, any_but_zero};
+pub use policy::{Confinement, Local, Policy, make_caches};
+pub use program::enclose_in;
+pub use seccomp::{Denials, Sockets};
 
 /// Why a sandbox could not be put in force. The texts name no secret.
 #[derive(Debug, thiserror::Error)]
@@ -41,9 +48,12 @@ pub enum SandboxError {
         /// What the system said.
         detail: String,
     },
-    /// A required part is not there.
+    /// A part without which nothing is started is not there.
+    #[error("this kernel lacks {0}")]
+    Lacking(&'static str),
+    /// A part that the configuration requires is not there.
     #[error("this kernel lacks {0}; allow it to be missing (require_sandbox = false), or use a newer kernel")]
-    Lacking(String),
+    Required(String),
 }
 
 impl SandboxError {
@@ -70,13 +80,13 @@ pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
     rustix::thread::set_no_new_privs(true).map_err(|error| failed(&error))?;
     let landlock = enclose(&confinement.enclosure)?;
     drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
-    let seccomp = confinement.denials()?.apply();
+    let seccomp = confinement.denials(landlock)?.apply();
     if confinement.required {
         // The gateway has looked already; but it is here that it counts.
         let kernel = Kernel { landlock, seccomp: seccomp.is_ok() };
         match kernel.lacking().as_slice() {
             [] => {}
-            lacking => return Err(SandboxError::Lacking(lacking.join(" and "))),
+            lacking => return Err(SandboxError::Required(lacking.join(" and "))),
         }
     }
     Ok(())

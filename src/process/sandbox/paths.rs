@@ -152,14 +152,31 @@ const LAUNCHER_SETTINGS: &[(&str, &str)] = &[
     ("uv", ".netrc"),
     ("uvx", ".config/pip"),
     ("uv", ".config/pip"),
+    ("docker", ".docker"),
+];
+/// The system's own folders: what a configuration names in them is read. To change it takes more than naming it.
+const OF_THE_SYSTEM: &[&str] =
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/boot", "/proc", "/sys", "/nix"];
+/// What the names of programs in the languages of servers end with.
+const OF_PROGRAMS: &[&str] = &[
+    "js", "mjs", "cjs", "jsx", "ts", "mts", "cts", "tsx", "py", "pyc", "pyz", "rb", "pl", "php", "lua", "sh", "jar",
+    "wasm", "dll", "exs", "ps1",
 ];
 /// What marks the folder in which a program's own code begins.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
-/// The folders of a home that are read, and that are changed.
-pub(super) fn of_home(home: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let under = |names: &[&str]| names.iter().map(|name| home.join(name)).filter(|path| path.exists()).collect();
-    (under(HOME_TOOLS), under(HOME_CACHES))
+/// The folders of a home that are read.
+pub(super) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+    existing_in(home, HOME_TOOLS)
+}
+
+/// The folders of a home that are changed.
+pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+    existing_in(home, HOME_CACHES)
+}
+
+fn existing_in(home: &Path, names: &'static [&'static str]) -> impl Iterator<Item = PathBuf> {
+    names.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
@@ -242,6 +259,21 @@ pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>) -> Vec<PathBuf> 
     args.iter().filter_map(named).collect()
 }
 
+/// Whether a path that a configuration names is that of code, which a server runs and must not change: the next child,
+/// perhaps another tenant's, runs it too.
+pub(super) fn is_code(path: &Path) -> bool {
+    let starts_as_program = || {
+        let mut start = [0; 4];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
+        let start = start.get(..read).unwrap_or_default();
+        start.starts_with(b"#!") || start == b"\x7fELF"
+    };
+    let is_named_as_program =
+        || path.extension().is_some_and(|extension| OF_PROGRAMS.iter().any(|known| extension == *known));
+    OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder))
+        || (path.is_file() && (is_named_as_program() || starts_as_program()))
+}
+
 /// The existing paths that variables name: those to read, and those to change.
 pub(super) fn in_variables(env: &BTreeMap<String, SecretString>, home: Option<&Path>) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let (mut read, mut write) = (Vec::new(), Vec::new());
@@ -249,7 +281,10 @@ pub(super) fn in_variables(env: &BTreeMap<String, SecretString>, home: Option<&P
         // A list of paths, as in PYTHONPATH, or a single one.
         let paths = value.expose_secret().split(':').filter(|text| text.starts_with('/'));
         let paths = paths.filter_map(|text| existing(text, None)).filter(|path| !is_crowded(path, home));
-        if CODE_VARIABLES.contains(&name.as_str()) { read.extend(paths) } else { write.extend(paths) }
+        let is_code = CODE_VARIABLES.contains(&name.as_str());
+        let (code, data): (Vec<_>, Vec<_>) = paths.partition(|path| is_code || self::is_code(path));
+        read.extend(code);
+        write.extend(data);
     }
     (read, write)
 }
@@ -344,5 +379,14 @@ mod tests {
             [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         assert_eq!(in_variables(&env, Some(&root.join("home/me"))), (vec![root.join("lib")], vec![root.join("data")]));
+    }
+
+    #[test]
+    fn what_is_run_is_not_changed() {
+        let (_folder, root) = tree(&["server.js", "data.json", "folder.js/", "script"]);
+        std::fs::write(root.join("script"), "#!/bin/sh\n").unwrap();
+        let is_code = |path: &str| is_code(&root.join(path));
+        assert!(is_code("server.js") && is_code("script") && is_code("/bin/sh") && is_code("/etc"));
+        assert!(!is_code("data.json") && !is_code("folder.js") && !is_code("nothing") && !is_code("/srv"));
     }
 }

@@ -50,7 +50,7 @@ const ADMINISTRATION: &[i64] = &[
     libc::SYS_keyctl,
     libc::SYS_add_key,
     libc::SYS_request_key,
-    // The memory and the descriptors of another process.
+    // The descriptors of another process.
     libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
 ];
@@ -63,6 +63,22 @@ const ONLY_HERE: &[i64] = &[];
 
 /// Memory and state of another process.
 const DEBUG: &[i64] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+/// Objects of the user that are not files, and that all processes of the user reach by a number or a name.
+const SHARED: &[i64] = &[
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
+    libc::SYS_msgget,
+    libc::SYS_msgctl,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_semget,
+    libc::SYS_semctl,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_mq_open,
+    libc::SYS_mq_unlink,
+];
 /// Operations that the filter would not see.
 const IO_URING: &[i64] = &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 /// Every new namespace, of the flags of `clone` and `unshare`.
@@ -78,7 +94,7 @@ const NAMESPACES: [libc::c_int; 7] = [
 /// Keystrokes into a terminal, as if its user had typed them.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 /// The families of sockets that programs use; the others are ways into rarely used parts of the kernel.
-const NETWORK: &[libc::c_int] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+const NETWORK: &[libc::c_int] = &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// The x32 form of a system call on x86-64, which reaches the kernel under the same architecture.
 #[cfg(target_arch = "x86_64")]
@@ -99,6 +115,9 @@ impl Denials {
         denials.always(ADMINISTRATION).always(ONLY_HERE);
         if !allow.contains(&Allowance::Debug) {
             denials.always(DEBUG);
+        }
+        if !allow.contains(&Allowance::SharedMemory) {
+            denials.always(SHARED);
         }
         if !allow.contains(&Allowance::IoUring) {
             denials.unknown.extend(IO_URING);
@@ -133,18 +152,16 @@ impl Denials {
             // Its flags are in memory, where a filter cannot look. The C library falls back to clone.
             self.unknown.push(libc::SYS_clone3);
         }
-        let families: &[libc::c_int] = match sockets {
-            Sockets::Network => NETWORK,
-            Sockets::Local => &[libc::AF_UNIX],
-            Sockets::None => &[],
-        };
-        let none_of = families
+        let network: &[libc::c_int] = if sockets.network { NETWORK } else { &[] };
+        let local: &[libc::c_int] = if sockets.local { &[libc::AF_UNIX] } else { &[] };
+        let none_of = network
             .iter()
+            .chain(local)
             .map(|family| SeccompCondition::new(0, Dword, Ne, u64::from(family.cast_unsigned())))
             .collect::<Result<Vec<_>, _>>()?;
         let rules = if none_of.is_empty() { Vec::new() } else { vec![SeccompRule::new(none_of)?] };
         self.refused.insert(libc::SYS_socket, rules);
-        if sockets == Sockets::None {
+        if !sockets.local {
             // One of a pair of these can be connected anew, to somebody outside.
             const KINDS: u64 = 0xf;
             let datagram = one(1, MaskedEq(KINDS), u64::from(libc::SOCK_DGRAM.cast_unsigned()))?;
@@ -203,22 +220,19 @@ fn program(
     SeccompFilter::new(rules, SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// What sockets can be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Sockets {
-    /// Those of the network, and of the machine.
-    Network,
-    /// Those of the machine.
-    Local,
-    /// None.
-    None,
+/// What sockets can be made. Pairs that are connected to each other always can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Those of the network.
+    pub network: bool,
+    /// Those of the machine, which have a name in the file system.
+    pub local: bool,
 }
 
 /// Matches a call whose argument number `argument`, of 32 bits, is not zero.
 ///
 /// # Errors
 /// There is no such argument.
-pub fn any_but_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
+pub(super) fn any_but_zero(argument: u8) -> Result<SeccompRule, seccompiler::BackendError> {
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?])
 }

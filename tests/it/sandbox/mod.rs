@@ -2,6 +2,7 @@
 //! sandbox the same succeeds, so that each of these tests can fail.
 
 mod limits;
+mod sockets;
 mod stage;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +10,16 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use sluice::config::{SandboxMode, Server};
+use sluice::process::sandbox::Kernel;
 use stage::{As, SLUICE, is_root, run, script};
+
+use crate::harness::eventually;
+use crate::proc;
+
+/// What this machine enforces.
+fn kernel() -> Kernel {
+    Kernel::probe()
+}
 
 /// A folder that every user can enter, with the server's own folder in it and one of another tenant.
 struct Scene {
@@ -219,6 +229,48 @@ fn what_is_listed_is_allowed() {
             server.sandbox.write.push(scene.folder.path().join("other"));
             let ended = run(server, user);
             assert_eq!(ended.stdout, "hunter2", "{user:?} {mode:?} {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn code_that_is_named_is_not_changed() {
+    for user in As::all() {
+        let scene = Scene::new();
+        let other = scene.folder.path().join("other");
+        for (name, text) in [("server.js", "code"), ("data.json", "data"), ("script", "#!/bin/sh\n")] {
+            std::fs::write(other.join(name), text).unwrap();
+            std::fs::set_permissions(other.join(name), std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        let text = "for file; do cat $file >/dev/null && echo x >> $file && echo $(basename $file); done";
+        let mut server = scene.server(SandboxMode::Standard, text);
+        server.args.push("sh".to_owned());
+        server.args.extend(["server.js", "data.json", "script"].map(|name| other.join(name).display().to_string()));
+        assert_eq!(run(server.clone(), user).stdout, "data.json\n", "{user:?}");
+        server.sandbox.mode = SandboxMode::None;
+        assert_eq!(run(server, user).stdout, "server.js\ndata.json\nscript\n", "{user:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_gateways_own_processes_cannot_be_looked_into() {
+    // root may look into all processes; for him there is the sandbox.
+    for user in As::all().into_iter().filter(|user| *user != As::Switched && !(is_root() && *user == As::Tester)) {
+        let mut command = user.command(SLUICE);
+        command.args(["run", "--no-auth", "--listen", "127.0.0.1:0", "--", "true"]);
+        command.env("SECRET", "hunter2").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut gateway = Victim(command.spawn().unwrap());
+        let mut said = [0; 16];
+        std::io::Read::read_exact(gateway.0.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let id = gateway.0.id();
+        // The guardian, and the two that are to become the next children.
+        let below = async || Some(proc::descendants(id)).filter(|below| below.len() >= 3);
+        for pid in [id].into_iter().chain(eventually("the guardian is ready", below).await) {
+            let look = format!("cat /proc/{pid}/environ >/dev/null && echo read; ls /proc/{pid}/fd");
+            let mut server = script(&look, &std::env::temp_dir());
+            server.sandbox.mode = SandboxMode::None;
+            // One that has just been started has no secret yet.
+            eventually("it is closed", async || run(server.clone(), user).stdout.is_empty().then_some(())).await;
         }
     }
 }

@@ -1,0 +1,191 @@
+//! What a server's sandbox leaves open, in words for the operator: the folders, and what of the gateway's own is in them.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::paths::{MACHINE, PROGRAMS, SYSTEM, is_crowded};
+use super::policy::{Policy, home_of};
+use crate::config::{Account, OwnFile, Server};
+
+/// What a server can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Openness {
+    /// What it can read and change, in a line.
+    pub open: String,
+    /// What should be looked at, each with a remedy.
+    pub warnings: Vec<String>,
+}
+
+/// What `server` can reach, and what of `own` is in it. Nothing can be said of one without a sandbox or a program.
+pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
+    let program = server.program()?;
+    let policy = Policy::of(server, &program, server.cwd.as_deref(), None);
+    let enclosure = policy.confinement?.enclosure;
+    let reads = outermost(&enclosure.read, &enclosure.write);
+    let changes = outermost(&enclosure.write, &[]);
+    let list = |first: &str, paths: &[&Path]| {
+        let paths = paths.iter().map(|path| path.display().to_string());
+        [first.to_owned()].into_iter().chain(paths).collect::<Vec<_>>().join(", ")
+    };
+    let open = format!("reads {}; changes {}", list("the system", &reads), list("its temporary folder", &changes));
+    let mut warnings = Vec::new();
+    warnings.extend(unopened(server));
+    for file in own.iter().chain(&of_the_process()).filter(|file| !file.is_for(&server.name)) {
+        let Some(path) = real(&file.path) else { continue };
+        let within = |paths: &[PathBuf]| paths.iter().find(|open| path.starts_with(open)).cloned();
+        let (what, opened) = match (within(&enclosure.write), within(&enclosure.read)) {
+            (Some(opened), _) => ("change", opened),
+            (None, Some(opened)) if file.is_secret => ("read", opened),
+            _ => continue,
+        };
+        if is_open_to(&path, server.sandbox.account.as_ref()) {
+            let key = if file.key.is_empty() { "the configuration" } else { &file.key };
+            warnings.push(format!(
+                "can {what} what is the gateway's own: {} ({key}), as {} is open to it; keep that elsewhere, or give \
+                 the server another folder, or a user (sandbox.user) who has no right to it",
+                path.display(),
+                opened.display()
+            ));
+        }
+    }
+    Some(Openness { open, warnings })
+}
+
+/// What belongs to the gateway that no configuration names: its program, and where the private folders of all are.
+fn of_the_process() -> Vec<OwnFile> {
+    let own = |key: &str, path, is_secret| OwnFile { key: key.to_owned(), path, is_secret };
+    let program = std::env::current_exe().ok().map(|path| own("its program", path, false));
+    let folders = own("the temporary folders of all servers", std::env::temp_dir(), true);
+    program.into_iter().chain([folders]).collect()
+}
+
+/// A working directory that is not opened by itself surprises.
+fn unopened(server: &Server) -> Option<String> {
+    let cwd = server.cwd.as_ref()?.canonicalize().ok()?;
+    let listed = |paths: &[PathBuf]| paths.iter().any(|path| cwd.starts_with(path));
+    let sandbox = &server.sandbox;
+    let is_open = !is_crowded(&cwd, home_of(server).as_deref()) || listed(&sandbox.write) || listed(&sandbox.read);
+    let cwd = cwd.display();
+    (!is_open).then(|| {
+        format!(
+            "starts in {cwd}, where everybody's things are, so its sandbox does not open that: give it a folder of its \
+             own (cwd), or list what it needs (sandbox.read, sandbox.write)"
+        )
+    })
+}
+
+/// The paths that are in no other one, and not the system's, which go without saying; nor in one of `others`.
+fn outermost<'a>(paths: &'a [PathBuf], others: &[PathBuf]) -> Vec<&'a Path> {
+    let system = |path: &Path| [PROGRAMS, SYSTEM, MACHINE].concat().iter().any(|known| path.starts_with(known));
+    let is_inner = |path: &Path| {
+        let within = |list: &[PathBuf]| list.iter().any(|other| other != path && path.starts_with(other));
+        within(paths) || within(others)
+    };
+    paths.iter().map(PathBuf::as_path).filter(|path| path.exists() && !system(path) && !is_inner(path)).collect()
+}
+
+/// Where a file really is, or will be.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
+}
+
+/// Whether the server's user may open it at all. Without a user of its own it is the gateway, whose file it is.
+fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
+    let (Some(account), Ok(found)) = (account, path.metadata()) else { return true };
+    let groups = || account.groups.iter().chain([&account.gid]);
+    let bits = match found.uid() == account.uid {
+        true => 0o700,
+        false if groups().any(|group| *group == found.gid()) => 0o070,
+        false => 0o007,
+    };
+    found.mode() & bits & 0o444 != 0
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+    use crate::config::SandboxMode;
+
+    fn own(key: &str, path: &Path, is_secret: bool) -> OwnFile {
+        OwnFile { key: key.to_owned(), path: path.to_owned(), is_secret }
+    }
+
+    /// A server that starts in `folder/work`, beside which is `folder/code/server.py`.
+    fn server(folder: &Path) -> Server {
+        for name in ["work", "code", "state"] {
+            std::fs::create_dir(folder.join(name)).unwrap();
+        }
+        let script = folder.join("code/server.py");
+        std::fs::write(&script, "").unwrap();
+        let mut server = Server::new("s".parse().unwrap(), "sh", vec![script.to_string_lossy().into_owned()]);
+        server.cwd = Some(folder.join("work"));
+        server.sandbox.mode = SandboxMode::Standard;
+        server
+    }
+
+    #[test]
+    fn what_of_the_gateway_is_open_is_said_with_a_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let server = server(&path);
+        for name in ["work/sluice.toml", "code/jwt", "code/key.pem", "token"] {
+            std::fs::write(path.join(name), "").unwrap();
+        }
+        let files = [
+            own("", &path.join("work/sluice.toml"), true),
+            own("auth.jwt.secret_file", &path.join("code/jwt"), true),
+            own("auth.jwt.pem_file", &path.join("code/key.pem"), false),
+            own("state_dir", &path.join("work/not-made-yet"), false),
+            own("servers.s.env.TOKEN", &path.join("work/token"), true),
+            own("servers.other.env.TOKEN", &path.join("token"), true),
+        ];
+        let openness = openness(&server, &files).unwrap();
+        let starts = [
+            "work/sluice.toml (the configuration)",
+            "code/jwt (auth.jwt.secret_file)",
+            "work/not-made-yet (state_dir)",
+        ];
+        assert_eq!(openness.warnings.len(), starts.len(), "{openness:#?}");
+        for ((warning, start), what) in openness.warnings.iter().zip(starts).zip(["change", "read", "change"]) {
+            let start = format!("can {what} what is the gateway's own: {}/{start}", path.display());
+            assert!(warning.starts_with(&start), "{start} is not {warning}");
+        }
+        let (work, code) = (path.join("work"), path.join("code"));
+        assert!(openness.open.contains(&work.display().to_string()), "{openness:?}");
+        assert!(openness.open.starts_with("reads the system, "), "{openness:?}");
+        assert!(
+            openness.open.split("; changes ").next().unwrap().contains(&code.display().to_string()),
+            "{openness:?}"
+        );
+    }
+
+    #[test]
+    fn who_has_no_right_to_a_file_needs_no_warning() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = server(folder.path());
+        let file = folder.path().join("work/sluice.toml");
+        std::fs::write(&file, "").unwrap();
+        let account = Account { name: "a".to_owned(), uid: 4_012_345, gid: 4_012_345, groups: Vec::new(), home: None };
+        server.sandbox.account = Some(account);
+        for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(openness(&server, &[own("", &file, true)]).unwrap().warnings.len(), warnings, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_folder_with_everybodys_things_is_opened_where_it_is_listed_only() {
+        let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.cwd = Some("/srv".into());
+        server.sandbox.mode = SandboxMode::Standard;
+        assert!(
+            openness(&server, &[]).unwrap().warnings[0].starts_with("starts in /srv, where everybody's things are")
+        );
+        server.sandbox.write = vec!["/srv".into()];
+        assert!(openness(&server, &[]).unwrap().warnings.is_empty());
+        server.sandbox.mode = SandboxMode::None;
+        assert_eq!(openness(&server, &[]), None);
+    }
+}

@@ -1,0 +1,132 @@
+//! Encloses one program in one folder, where it can do anything, and outside of which it can do nothing but run the
+//! system's programs: how the built-in server runs a command. Invariant: what it does changes nothing outside of the
+//! folder, talks to nobody, and does not outlive the command.
+//!
+//! Landlock decides over opening, making, removing and executing files. It does not know the mode, the owner, the
+//! times and the attributes of a file, sockets other than TCP, watching a directory, and a program that leaves its
+//! process group. What stays possible is to ask whether a path outside exists, and for its size and times.
+
+use std::path::{Path, PathBuf};
+
+use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+
+use super::landlock::{Enclosure, enclose};
+use super::seccomp::{Denials, Sockets, any_but_zero};
+use super::{DEVICES, PROGRAMS, SandboxError, drop_capabilities};
+use crate::process::limits::ProcessLimits;
+
+/// The largest file that it may make, in bytes.
+const MAX_FILE: u64 = 64 * 1024 * 1024;
+/// The most descriptors that it may have open.
+const MAX_DESCRIPTORS: u64 = 256;
+
+/// Refused always, beside what a server is refused.
+const ALWAYS: &[i64] = &[
+    // The properties of a file by its path.
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    FCHMODAT2,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+    // What happens in a directory, and with which names.
+    libc::SYS_inotify_add_watch,
+    libc::SYS_fanotify_mark,
+    // Leaving the group, which is killed as a whole.
+    libc::SYS_setsid,
+    libc::SYS_setpgid,
+];
+
+/// The same in the form that only older architectures have.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[i64] =
+    &[libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: &[i64] = &[];
+
+/// The same by descriptor. Of what Landlock lets a program open, a user owns only the folder; root owns the system's
+/// programs as well. (Their times he can change, or `touch` would not work.)
+const AS_ROOT: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchown, libc::SYS_fsetxattr, libc::SYS_fremovexattr];
+
+/// Signals, where Landlock does not keep them inside (before Linux 6.12); `kill` stays for the own group.
+const SIGNALS: &[i64] = &[
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_send_signal,
+];
+
+// The numbers are the same on every architecture; the `libc` crate does not have all of them yet.
+const FCHMODAT2: i64 = 452;
+const SETXATTRAT: i64 = 463;
+const REMOVEXATTRAT: i64 = 466;
+const FILE_SETATTR: i64 = 469;
+
+/// Encloses the calling process, which must have a single thread, and all that it starts, in a folder.
+///
+/// # Errors
+/// A step was refused, or this kernel has no Landlock. The process must then start nothing.
+pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
+    let limits =
+        ProcessLimits { open_files: Some(MAX_DESCRIPTORS), file_size: Some(MAX_FILE), ..ProcessLimits::default() };
+    limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+    let enclosure = Enclosure {
+        read: paths(PROGRAMS),
+        write: vec![folder.to_owned()],
+        needed: vec![folder.to_owned()],
+        devices: paths(DEVICES),
+        network: false,
+        sockets: false,
+    };
+    let landlock = enclose(&enclosure)?;
+    if landlock == 0 {
+        return Err(SandboxError::Lacking("Landlock (Linux 5.13, enabled at boot), without which no program is run"));
+    }
+    drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
+    denials(landlock, rustix::process::geteuid().is_root())?.apply()
+}
+
+/// What such a program does not get, where Landlock has this version.
+fn denials(landlock: u8, root: bool) -> Result<Denials, SandboxError> {
+    let mut denials = Denials::of_server(&[], Sockets::default())?;
+    denials.always(ALWAYS).always(OLDER);
+    if landlock < 3 {
+        denials.always(&[libc::SYS_truncate]);
+    }
+    if root {
+        denials.always(AS_ROOT);
+    }
+    let failed = |error: BackendError| SandboxError::refused("seccomp")(&error);
+    // The times of a path, as opposed to those of a descriptor.
+    denials.when(libc::SYS_utimensat, vec![by_path().map_err(failed)?]);
+    if landlock < 6 {
+        denials.always(SIGNALS).when(libc::SYS_kill, vec![any_but_zero(0).map_err(failed)?]);
+    }
+    Ok(denials)
+}
+
+/// Matches `utimensat` with a path.
+fn by_path() -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?])
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_filter_compiles_for_every_kernel_and_user() {
+        let size = |landlock, root| denials(landlock, root).unwrap().instructions();
+        let least = size(9, false);
+        assert!(size(9, true) > least);
+        assert!(size(1, false) > size(3, false));
+        assert!(size(3, false) > least);
+    }
+}
