@@ -18,6 +18,9 @@ pub enum Refused {
     /// The child has ended.
     #[error("the server has ended")]
     Ended,
+    /// The child finishes what is in flight, and takes no more calls.
+    #[error("the server is being replaced; try again in a moment")]
+    Retired,
 }
 
 /// The type of [`Failure::wedged`].
@@ -160,7 +163,7 @@ impl Failure {
     /// A limit of the gateway.
     pub fn refused(refused: Refused) -> Self {
         let (code, kind) = match refused {
-            Refused::Busy => (Code::Overloaded, "overloaded"),
+            Refused::Busy | Refused::Retired => (Code::Overloaded, "overloaded"),
             Refused::Ended => (Code::ServerUnavailable, "server_exited"),
         };
         Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }

@@ -132,6 +132,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
                 return None;
             }
             () = shared.stop.cancelled() => return Some(Failure::stopped(&shared.server.name)),
+            () = shared.over.notified() => shared.wind_up(),
             excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
                 // Not politely: it would take more meanwhile.
                 child.signal(Signal::Kill);

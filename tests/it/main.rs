@@ -24,6 +24,7 @@ mod messages;
 mod metrics;
 mod pool;
 mod proc;
+mod recycling;
 mod requests;
 mod resend;
 mod rmcp;

@@ -10,6 +10,7 @@ mod incoming;
 mod lingering;
 mod outgoing;
 mod params;
+mod retiring;
 mod sharing;
 mod tasks;
 #[cfg(test)]
@@ -91,6 +92,8 @@ pub struct Ask<'a> {
 #[derive(Debug, Default)]
 struct Peering {
     level: Option<Level>,
+    /// It has another child, and stays for what is in flight on this one only.
+    is_leaving: bool,
 }
 
 /// The tables of one worker.
@@ -118,7 +121,6 @@ pub(super) struct Multiplexer {
     max_in_flight: usize,
     total: u64,
     answered: u64,
-    is_closed: bool,
 }
 
 impl Multiplexer {
@@ -143,14 +145,7 @@ impl Multiplexer {
             max_in_flight,
             total: 0,
             answered: 0,
-            is_closed: false,
         }
-    }
-
-    /// Takes no more calls, if nothing is in flight.
-    pub(super) fn close_if_idle(&mut self) -> bool {
-        self.is_closed |= self.is_idle();
-        self.is_closed
     }
 
     /// Calls that the child has answered, `initialize` left out.
@@ -161,11 +156,6 @@ impl Multiplexer {
     /// What its lists were like.
     pub(super) fn lists(&self) -> Lists {
         self.lists.clone()
-    }
-
-    /// Calls so far.
-    pub(super) fn total(&self) -> u64 {
-        self.total
     }
 
     fn number(&mut self) -> u64 {
