@@ -128,7 +128,6 @@ impl Ceilings {
             origin: origin.clone(),
             exceeded,
             id,
-            place: Mutex::default(),
         }
     }
 
@@ -208,14 +207,12 @@ pub struct Charge {
     /// Those of each of its processes, as it was started.
     limits: ProcessLimits,
     exceeded: watch::Receiver<Option<Excess>>,
-    place: Mutex<Option<Place>>,
 }
 
 impl Charge {
-    /// The child is a tenant's from now on, under this place of it.
-    pub fn adopt(&self, tenant: &TenantId, session: &str, place: Place) {
+    /// The child is a tenant's from now on.
+    pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.origin.adopt(tenant, session);
-        *self.place.lock() = Some(place);
         if self.started_for.as_ref() == Some(tenant) {
             return;
         }
@@ -251,7 +248,6 @@ impl Charge {
     /// The child is gone.
     pub fn end(&self) {
         self.ceilings.0.charged.lock().remove(&self.id);
-        *self.place.lock() = None;
     }
 }
 

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::handshake::{Done, Handshake};
+use super::predecessors::MOST;
 use super::session::Session;
 use crate::jsonrpc::{RawId, Splice, parse, splice};
 use crate::stream::Item;
 use crate::worker::{
-    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Route, Unsolicited, protocol_version,
+    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Unsolicited, protocol_version,
 };
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
@@ -71,7 +72,8 @@ impl Session {
         }
     }
 
-    /// The hold on a live child; gets another if there is none. Whoever asks at the same time waits for the same child.
+    /// The hold on a child that takes calls; gets another if there is none. Whoever asks at the same time waits for the
+    /// same child.
     pub(super) async fn lease(&self) -> Result<Arc<Lease>, Failure> {
         let starting = {
             let mut state = self.state.lock();
@@ -80,15 +82,22 @@ impl Session {
                 return Err(Failure::stopped(&self.server.name));
             }
             match (&state.slot, &mut state.handshake) {
-                (Slot::Live(lease), _) if lease.is_alive() => return Ok(Arc::clone(lease)),
+                (Slot::Live(lease), _) if lease.worker().takes_calls() => return Ok(Arc::clone(lease)),
                 (Slot::Starting(starting), _) => starting.clone(),
                 (slot, Handshake::Done(done)) => {
                     // What is known of the lists goes with the child.
                     if let Slot::Live(lease) = slot {
                         done.lists.update(&lease.worker().lists());
                     }
-                    let starting = self.start(done.initialize.clone(), std::mem::take(&mut state.slot));
+                    let initialize = done.initialize.clone();
+                    if let Slot::Live(lease) = std::mem::take(&mut state.slot) {
+                        state.before.push(lease);
+                    }
+                    let starting = self.start(initialize, state.before.rooms());
                     state.slot = Slot::Starting(starting.clone());
+                    // One that is still on its way out stays: let go of it before that, and its calls would fail as those
+                    // of a session that is gone.
+                    state.before.take_over();
                     starting
                 }
                 // The start that this waited for has failed, and the client has to begin anew.
@@ -106,40 +115,46 @@ impl Session {
         outcome.unwrap_or_else(|| Err(Failure::stopped(&self.server.name)))
     }
 
-    /// Gets a child in the place of the one `before`, if there was one.
-    pub(super) fn start(&self, initialize: Bytes, before: Slot) -> Starting {
+    /// Gets a child, in one of the rooms of those `before` it where there are any.
+    pub(super) fn start(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Starting {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
                 // A session that ends meanwhile does not wait for a child that hangs.
                 let started = tokio::select! {
-                    started = this.acquire(initialize) => started,
+                    started = this.acquire(initialize, before) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
-                {
+                let before: Vec<_> = {
                     let mut state = this.state.lock();
                     // Looked at under the lock: a session that has ended takes no child any more.
                     state.slot = match &started {
                         Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
                         Ok(_) | Err(_) => Slot::Empty,
                     };
-                }
+                    state.before.latest_first().filter(|_| started.is_ok()).cloned().collect()
+                };
+                before.iter().for_each(|lease| lease.leave_when_idle());
                 outcome.send_replace(Some(started));
-                if let Slot::Live(before) = before {
-                    // It may still be on its way out. Its calls fail with what it ended with: let go of it before that,
-                    // and they would fail as those of a session that is gone.
-                    tokio::select! {
-                        _ = before.worker().ended() => {}
-                        () = this.ended.cancelled() => {}
-                    }
-                }
             });
         }
         starting
     }
 
+    /// Waits until calls are in flight on few enough children that have been replaced.
+    async fn until_few_before(&self) -> Result<(), Failure> {
+        let few = async {
+            while self.state.lock().before.busy() > MOST {
+                self.let_go.notified().await;
+            }
+        };
+        let patience = self.server.pool.queue_timeout;
+        tokio::time::timeout(patience, few).await.map_err(|_| Failure::refused(Refused::Busy))
+    }
+
     /// Gets a child from the pool, and tells it what the one before it was told.
-    async fn acquire(&self, initialize: Bytes) -> Outcome {
+    async fn acquire(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Outcome {
+        self.until_few_before().await?;
         let replay = match &self.state.lock().handshake {
             Handshake::Done(done) => Some(Done::clone(done)),
             Handshake::None | Handshake::Initializing => None,
@@ -150,6 +165,7 @@ impl Session {
             session: self.id.public(),
             initialize,
             is_replay: replay.is_some(),
+            before,
             peer,
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
@@ -185,8 +201,16 @@ impl Session {
         }
     }
 
+    /// Lets go of children that nothing can come from any more.
+    pub(super) fn forget_over(&self) {
+        let over = self.state.lock().before.take_over();
+        drop(over);
+        self.let_go.notify_one();
+    }
+
     /// The child is gone: another takes its place at once, so that the next call does not wait for it.
     pub(super) fn child_exited(&self) {
+        self.forget_over();
         let is_ours = {
             let state = self.state.lock();
             // One that has answered nothing would most likely do so again: the next call tries.

@@ -3,6 +3,7 @@
 mod child;
 mod handshake;
 mod id;
+mod predecessors;
 mod registry;
 mod sending;
 #[expect(clippy::module_inception, reason = "the type, beside what serves it")]

@@ -40,6 +40,21 @@ impl Session {
         }
     }
 
+    /// What is about something in flight goes to the child that it is in flight on, which may be one that is being
+    /// replaced. `None` if there is none of those, or it is about nothing in flight.
+    pub(super) fn receive_follow_up(&self, message: &Bytes, envelope: &Envelope<'_>) -> Option<Received> {
+        let holds: Vec<_> = {
+            let state = self.state.lock();
+            if envelope.kind == Kind::Request || state.before.is_empty() {
+                return None;
+            }
+            // Clients that use one id for everything mean the latest call.
+            state.slot.live().into_iter().chain(state.before.latest_first().cloned()).collect()
+        };
+        let taken = holds.iter().find_map(|lease| lease.follow_up(message, envelope))?;
+        Some(if taken == Err(Refused::Busy) { Received::Refused(Refused::Busy) } else { Received::Accepted })
+    }
+
     /// There is no child (yet, or any more): the message waits for one, off the caller's path.
     pub(super) fn receive_later(&self, message: Bytes, kind: Kind, exchange: &Arc<Exchange>) -> Received {
         if kind == Kind::Response {
@@ -106,6 +121,11 @@ impl Session {
                         _ = lease.worker().ended() => {}
                         () = self.ended.cancelled() => {}
                     }
+                    return;
+                }
+                // Others have had the calls that the child takes. It may happen again with the next one, but not for ever.
+                Err(Refused::Retired) if parked.refused_for() < self.server.limits.start_timeout => {
+                    self.state.lock().waiting.put_back(parked);
                     return;
                 }
                 Err(refused) => self.fail(&parked, Failure::refused(refused)),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::child::Slot;
 use super::handshake::Handshake;
 use super::id::SessionId;
+use super::predecessors::Predecessors;
 use super::streams::{Streams, Transport};
 use super::waiting::Waiting;
 use crate::auth::Principal;
@@ -27,6 +29,7 @@ use crate::worker::{Failure, InFlight, Orphan, Peer, Pool, Refused, Route, Unsol
 #[derive(Default)]
 pub(super) struct State {
     pub(super) slot: Slot,
+    pub(super) before: Predecessors,
     pub(super) handshake: Handshake,
     pub(super) streams: Streams,
     pub(super) waiting: Waiting,
@@ -40,7 +43,7 @@ pub(super) struct State {
 impl State {
     /// Whether something is in flight or waits, or a child is on its way.
     fn is_busy(&self) -> bool {
-        self.slot.is_busy() || self.waiting.is_being_sent()
+        self.slot.is_busy() || self.before.busy() > 0 || self.waiting.is_being_sent()
     }
 }
 
@@ -71,6 +74,8 @@ pub struct Session {
     pub(super) surroundings: Surroundings,
     pub(super) state: Mutex<State>,
     pub(super) ended: CancellationToken,
+    /// Notified when it is off a child that was replaced.
+    pub(super) let_go: Notify,
     pub(super) this: Weak<Self>,
 }
 
@@ -92,6 +97,7 @@ impl Session {
             surroundings,
             state,
             ended,
+            let_go: Notify::new(),
             this: this.clone(),
         })
     }
@@ -152,6 +158,9 @@ impl Session {
         if envelope.kind == Kind::Request && method == "initialize" {
             return self.receive_initialize(message, envelope, exchange);
         }
+        if let Some(received) = self.receive_follow_up(&message, envelope) {
+            return received;
+        }
         let live = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
@@ -172,7 +181,7 @@ impl Session {
             Some(Ok(())) => Received::Accepted,
             Some(Err(Refused::Busy)) => Received::Refused(Refused::Busy),
             // It is on its way out, or there is none: the message waits for another.
-            Some(Err(Refused::Ended)) | None => self.receive_later(message, envelope.kind, exchange),
+            Some(Err(Refused::Ended | Refused::Retired)) | None => self.receive_later(message, envelope.kind, exchange),
         }
     }
 
@@ -211,7 +220,7 @@ impl Session {
             state.handshake = Handshake::Initializing;
             state.is_opening = true;
             // At once: what comes right behind it waits for this child.
-            let starting = self.start(message.clone(), Slot::Empty);
+            let starting = self.start(message.clone(), Vec::new());
             state.slot = Slot::Starting(starting.clone());
             starting
         };
@@ -238,12 +247,13 @@ impl Session {
         state.last_used.map(|since| since.elapsed())
     }
 
-    /// Ends the session: its hold on a child, its stream. What is in flight or waits is told so first. Idempotent.
+    /// Ends the session: its holds on children, its stream. What is in flight or waits is told so first. Idempotent.
     pub(super) fn end(&self) {
-        let slot = {
+        let holds = {
             let mut state = self.state.lock();
             // In one go: whoever learns of the end gets at the state only when all have been told.
             self.ended.cancel();
+            state.before.latest_first().for_each(|lease| lease.leave());
             if let Slot::Live(lease) = &state.slot {
                 lease.leave();
             }
@@ -253,9 +263,9 @@ impl Session {
             if !state.is_opening {
                 state.streams.close();
             }
-            std::mem::take(&mut state.slot)
+            (std::mem::take(&mut state.slot), std::mem::take(&mut state.before))
         };
-        drop(slot);
+        drop(holds);
     }
 
     /// Whether calls are in flight.
@@ -271,6 +281,10 @@ impl Peer for Session {
 
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
         self.park_again(calls)
+    }
+
+    fn let_go(&self) {
+        self.forget_over();
     }
 
     fn exited(&self) {

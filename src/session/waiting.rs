@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::config::ChildLimits;
 use crate::jsonrpc::{Envelope, Kind, RawId, parse};
@@ -17,6 +19,8 @@ pub(super) struct Parked {
     pub(super) number: u64,
     pub(super) message: Bytes,
     pub(super) exchange: Arc<Exchange>,
+    /// Since when children that take no more calls have refused it.
+    pub(super) refused_since: Option<Instant>,
     /// Whether a child has ended just when it was about to take it.
     pub(super) was_tried: bool,
     /// The call that another child has crashed over: the tool, and what the call fails with if it is not sent again.
@@ -34,6 +38,11 @@ pub(super) struct Waiting {
 }
 
 impl Parked {
+    /// A child that takes no more calls has refused it: for how long that has been so.
+    pub(super) fn refused_for(&mut self) -> Duration {
+        self.refused_since.get_or_insert_with(Instant::now).elapsed()
+    }
+
     fn id(&self) -> Option<RawId> {
         parse(&self.message).ok().filter(|envelope| envelope.kind == Kind::Request)?.raw_id()
     }
@@ -90,7 +99,7 @@ impl Waiting {
     fn park(&mut self, message: Bytes, exchange: Arc<Exchange>, again: Option<(Arc<str>, Failure)>) -> Parked {
         self.bytes += message.len();
         self.next += 1;
-        Parked { number: self.next, message, exchange, was_tried: false, again }
+        Parked { number: self.next, message, exchange, refused_since: None, was_tried: false, again }
     }
 
     /// The first one, which stays. When there is none, nobody is sending any more.

@@ -159,6 +159,7 @@ pub struct Metrics {
     restarts: Family<ServerLabels, Counter>,
     resent: Family<ServerLabels, Counter>,
     over_limit: Family<LimitLabels, Counter>,
+    recycled: Family<LimitLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
@@ -225,6 +226,11 @@ impl Default for Metrics {
                 Family::default(),
                 "children_over_limit",
                 "Children ended because they used more than they may, by limit"
+            ),
+            recycled: register!(
+                Family::default(),
+                "children_recycled",
+                "Children that were due to be replaced, by limit"
             ),
             workers: register!(Family::default(), "workers", "Children by state"),
             pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
@@ -332,6 +338,11 @@ impl ServerMetrics {
     /// Counts a child that was ended for a limit on what it uses. `limit` comes from a fixed set of words.
     pub fn over_limit(&self, limit: &'static str) {
         self.metrics.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
+    }
+
+    /// Counts a child that was due to be replaced. `limit` comes from a fixed set of words.
+    pub fn recycled(&self, limit: &'static str) {
+        self.metrics.recycled.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
     /// Records how long a request took.

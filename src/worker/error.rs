@@ -19,6 +19,9 @@ pub enum Refused {
     /// The child has ended.
     #[error("the server has ended")]
     Ended,
+    /// The child finishes what is in flight, and takes no more calls.
+    #[error("the server is being replaced; try again in a moment")]
+    Retired,
 }
 
 /// The types of failures that the gateway has ended a child for.
@@ -163,7 +166,7 @@ impl Failure {
     /// A limit of the gateway.
     pub fn refused(refused: Refused) -> Self {
         let (code, kind) = match refused {
-            Refused::Busy => (Code::Overloaded, "overloaded"),
+            Refused::Busy | Refused::Retired => (Code::Overloaded, "overloaded"),
             Refused::Ended => (Code::ServerUnavailable, "server_exited"),
         };
         Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }

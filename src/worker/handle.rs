@@ -18,11 +18,12 @@ use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
+use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
 use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, TenantId};
-use crate::process::{Charge, Origin, Place, StderrTail};
+use crate::process::{Charge, Origin, StderrTail};
 use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
 
 /// Where a worker is in its life.
@@ -67,6 +68,12 @@ pub(super) struct Shared {
     pub(super) stderr: StderrTail,
     pub(super) noise: AtomicU64,
     pub(super) stop: CancellationToken,
+    /// Cancelled, under the lock of the multiplexer, when the child takes no more calls.
+    pub(super) retired: CancellationToken,
+    /// Notified when something is over on a retired child.
+    pub(super) over: Notify,
+    /// The room that the child takes up, as long as somebody needs to know.
+    pub(super) room: OnceLock<Weak<Room>>,
     pub(super) kill: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) exit: OnceLock<ExitReason>,
@@ -99,6 +106,9 @@ impl Shared {
             stderr: StderrTail::new(limits.stderr_tail),
             noise: AtomicU64::new(0),
             stop: CancellationToken::new(),
+            retired: CancellationToken::new(),
+            over: Notify::new(),
+            room: OnceLock::new(),
             kill: spec.kill,
             ended: CancellationToken::new(),
             exit: OnceLock::new(),
@@ -164,6 +174,21 @@ impl Shared {
         }
     }
 
+    /// Takes a session off the child, if it is on it.
+    pub(super) fn detach(&self, peer: PeerId) {
+        {
+            let mut peers = self.peers.lock();
+            if peers.remove(&peer).is_none() {
+                return;
+            }
+            if peers.is_empty() {
+                *self.unused_since.lock() = Some(Instant::now());
+            }
+        }
+        let gone = self.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
+        self.give_up(gone, |_| Failure::stopped(&self.server.name));
+    }
+
     pub(super) fn count_noise(&self, bytes: usize) {
         let lines = self.noise.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.dropped(DropReason::NotJson);
@@ -183,6 +208,8 @@ impl Shared {
             self.pulse.lock().worked(Instant::now());
         }
         expired.frames.drain(..).for_each(|frame| self.send(frame));
+        drop(multiplexer);
+        self.something_is_over();
         expired
     }
 
@@ -210,9 +237,9 @@ impl Worker {
         &self.0
     }
 
-    /// The child is a tenant's, and a session's, from now on, under this place of the tenant.
-    pub(super) fn adopt(&self, tenant: &TenantId, session: &str, place: Place) {
-        self.0.charge.adopt(tenant, session, place);
+    /// The child is a tenant's, and a session's, from now on.
+    pub(super) fn adopt(&self, tenant: &TenantId, session: &str) {
+        self.0.charge.adopt(tenant, session);
     }
 
     pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {
@@ -224,20 +251,6 @@ impl Worker {
         }
         self.0.multiplexer.lock().attach(id);
         id
-    }
-
-    pub(super) fn detach(&self, peer: PeerId) {
-        {
-            let mut peers = self.0.peers.lock();
-            if peers.remove(&peer).is_none() {
-                return;
-            }
-            if peers.is_empty() {
-                *self.0.unused_since.lock() = Some(Instant::now());
-            }
-        }
-        let gone = self.0.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
-        self.0.give_up(gone, |_| Failure::stopped(&self.0.server.name));
     }
 
     /// Puts `initialize` to a child that has not heard one.
@@ -280,7 +293,7 @@ impl Worker {
         self.0.multiplexer.lock().lists()
     }
 
-    /// Calls it has had.
+    /// Calls that clients have put to it.
     pub fn calls(&self) -> u64 {
         self.0.multiplexer.lock().total()
     }
@@ -300,15 +313,6 @@ impl Worker {
         self.0.settled.cancel();
     }
 
-    /// Stops the child if nothing is in flight; from then on it takes no call.
-    pub(super) fn stop_if_idle(&self) -> bool {
-        let closed = self.0.multiplexer.lock().close_if_idle();
-        if closed {
-            self.stop();
-        }
-        closed
-    }
-
     /// How long it has been running.
     pub fn age(&self) -> Duration {
         self.0.born.elapsed()
@@ -321,9 +325,9 @@ impl Worker {
 
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
-        if self.0.ended.is_cancelled() {
+        if self.has_ended() {
             Phase::Exited
-        } else if self.0.stop.is_cancelled() {
+        } else if self.0.stop.is_cancelled() || self.is_retired() {
             Phase::Draining
         } else if !self.0.is_opened() {
             Phase::Starting
@@ -336,7 +340,12 @@ impl Worker {
 
     /// Whether messages can still be sent.
     pub fn is_alive(&self) -> bool {
-        !self.0.ended.is_cancelled() && !self.0.stop.is_cancelled()
+        !self.has_ended() && !self.0.stop.is_cancelled()
+    }
+
+    /// Whether the child is reaped, and all its calls are answered.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.is_cancelled()
     }
 
     /// Whether nothing is in flight, either way.

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
 use super::handle::Worker;
-use super::multiplexer::{Ask, Notified, Outgoing, PeerId};
+use super::multiplexer::{Ask, Multiplexer, Notified, Outgoing, PeerId};
 use super::peer::Peer;
+use super::pool::Room;
 use super::resend::Kept;
-use crate::jsonrpc::{Envelope, parse};
+use super::retiring::Due;
+use crate::jsonrpc::{Envelope, Kind, parse};
 use crate::stream::{Exchange, Limits, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
@@ -24,13 +26,26 @@ pub struct Lease {
     peer: PeerId,
     /// Whether the child is this session's alone, and goes with it.
     exclusive: bool,
+    /// The room of a child that is this session's alone: it is for the child that takes its place.
+    room: Option<Arc<Room>>,
 }
 
 impl Lease {
     /// Puts a session on a worker.
     pub(super) fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
         let peer = worker.attach(peer);
-        Self { worker, peer, exclusive }
+        let room = if exclusive { worker.room() } else { None };
+        Self { worker, peer, exclusive, room }
+    }
+
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The room that the child has left, or will, to the one that takes its place; `None` where that is not this session's
+    /// business.
+    pub fn room(&self) -> Option<Arc<Room>> {
+        self.room.clone().filter(|_| self.worker.is_retired())
     }
 
     /// The worker.
@@ -43,6 +58,19 @@ impl Lease {
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
+        if shared.is_retired() {
+            return Err(Refused::Retired);
+        }
+        let is_heard = self.put(&mut multiplexer, ask, kept)?;
+        if is_heard && shared.server.pool.max_requests.is_some_and(|most| multiplexer.count() >= most as u64) {
+            shared.retire(&multiplexer, Due::MaxRequests);
+        }
+        Ok(())
+    }
+
+    /// Puts a request to the child. Says whether the child hears of it.
+    fn put(&self, multiplexer: &mut Multiplexer, ask: &Ask<'_>, kept: Option<Kept>) -> Result<bool, Refused> {
+        let shared = self.worker.shared();
         let outgoing = multiplexer.ask(self.peer, ask, Instant::now())?;
         if multiplexer.alarm().take_moved() {
             shared.alarm.notify_one();
@@ -52,15 +80,12 @@ impl Lease {
                 shared.metrics.carried(Direction::ToServer, frame.len());
                 shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
                 kept.into_iter().for_each(|kept| multiplexer.keep_for_last(kept));
-                Ok(())
+                return Ok(true);
             }
-            Outgoing::Local(answer) => {
-                drop(multiplexer);
-                deliver(&shared.metrics, ask.exchange, answer);
-                Ok(())
-            }
-            Outgoing::Wait => Ok(()),
+            Outgoing::Local(answer) => deliver(&shared.metrics, ask.exchange, answer),
+            Outgoing::Wait => {}
         }
+        Ok(false)
     }
 
     /// Sends a request that a child before this one crashed over. That happens to it once.
@@ -72,10 +97,14 @@ impl Lease {
 
     /// Sends a notification of the client.
     pub fn notify(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
+        if let Some(taken) = self.follow_up(message, envelope) {
+            return taken;
+        }
         let shared = self.worker.shared();
         let method = envelope.method.as_deref().unwrap_or_default();
         match method {
-            "notifications/cancelled" => self.cancel(message, envelope),
+            // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
+            "notifications/cancelled" => Ok(()),
             // A child hears it once, whoever says it first.
             "notifications/initialized" if !shared.first_initialized() => Ok(()),
             _ => {
@@ -90,30 +119,44 @@ impl Lease {
         }
     }
 
-    fn cancel(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        let now = Instant::now();
-        let cancelled = self.worker.shared().multiplexer.lock().cancel(self.peer, message, envelope, now);
-        // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
-        let Some((frame, call)) = cancelled else { return Ok(()) };
-        call.exchange.settle();
-        self.worker.shared().pulse.lock().worked(now);
-        self.push(frame)
-    }
-
     /// Sends the client's answer to a request of the server. An answer to nothing is dropped and counted.
     pub fn answer(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
+        self.follow_up(message, envelope).unwrap_or_else(|| {
+            self.worker.shared().metrics.dropped(DropReason::UnknownResponse);
+            Ok(())
+        })
+    }
+
+    /// Sends what is about something in flight on this child: a cancellation, the client's answer to a request of the
+    /// server, progress with one. `None` if it is not.
+    pub fn follow_up(&self, message: &[u8], envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
-        let frame = shared.multiplexer.lock().answered_by_client(self.peer, message, envelope);
-        match frame {
-            Some(frame) => {
-                shared.pulse.lock().worked(Instant::now());
-                self.push(frame)
+        let mut multiplexer = shared.multiplexer.lock();
+        let now = Instant::now();
+        let frame = match (envelope.kind, envelope.method.as_deref()) {
+            (Kind::Response, _) => {
+                let frame = multiplexer.answered_by_client(self.peer, message, envelope)?;
+                shared.pulse.lock().worked(now);
+                frame
             }
-            None => {
-                shared.metrics.dropped(DropReason::UnknownResponse);
-                Ok(())
+            (Kind::Notification, Some("notifications/cancelled")) => {
+                let (frame, call) = multiplexer.cancel(self.peer, message, envelope, now)?;
+                call.exchange.settle();
+                shared.pulse.lock().worked(now);
+                frame
             }
-        }
+            (Kind::Notification, Some("notifications/progress")) => {
+                match multiplexer.notified_by_client(self.peer, message, envelope) {
+                    Notified::Forward(frame) => frame,
+                    Notified::Drop(_) | Notified::Ignore => return None,
+                }
+            }
+            _ => return None,
+        };
+        drop(multiplexer);
+        let pushed = self.push(frame);
+        shared.something_is_over();
+        Some(pushed)
     }
 
     fn push(&self, frame: Bytes) -> Result<(), Refused> {
@@ -132,7 +175,8 @@ impl Lease {
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
         let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout };
-        if let Err(refused) = self.call(&ask, None) {
+        let put = self.put(&mut self.worker.shared().multiplexer.lock(), &ask, None);
+        if let Err(refused) = put {
             if refused == Refused::Ended {
                 // It ended before it could be spoken to: how, is known in a moment.
                 self.worker.ended().await;
@@ -152,7 +196,7 @@ impl Lease {
 
     /// Takes the session off the child, whoever else still holds this: its calls fail now.
     pub fn leave(&self) {
-        self.worker.detach(self.peer);
+        self.worker.shared().detach(self.peer);
     }
 
     /// Whether nothing of this session is in flight, either way.

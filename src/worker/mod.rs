@@ -16,6 +16,7 @@ mod queue;
 mod reader;
 mod resend;
 mod restart;
+mod retiring;
 mod supervisor;
 
 pub use error::{Failure, Refused};
@@ -25,5 +26,5 @@ pub use lists::Lists;
 pub use multiplexer::Ask;
 pub use opening::protocol_version;
 pub use peer::{InFlight, Peer, Route, Unsolicited};
-pub use pool::{Applicant, Granted, Pool, Pools, Surroundings, WorkerStatus};
+pub use pool::{Applicant, Granted, Pool, Pools, Room, Surroundings, WorkerStatus};
 pub use resend::{Kept, Orphan};

@@ -49,6 +49,9 @@ pub trait Peer: Send + Sync {
         calls
     }
 
+    /// Nothing of the session is in flight any more on a child that was replaced: it is off that one.
+    fn let_go(&self) {}
+
     /// The worker's child has ended.
     fn exited(&self);
 }

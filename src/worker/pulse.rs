@@ -81,6 +81,11 @@ impl Pulse {
         self.is_overdue = false;
     }
 
+    /// Whether the gateway waits for what the child says. Otherwise it has something of it still to pass on.
+    pub(super) fn is_listened_to(&self) -> bool {
+        self.is_listened_to
+    }
+
     /// The child has answered something: perhaps the `ping`.
     pub(super) fn answered(&mut self, message: &[u8], envelope: &Envelope<'_>) {
         if self.asked.as_ref().is_none_or(|(id, _)| envelope.id != Some(id)) {

@@ -28,6 +28,8 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
     loop {
         framer.buffer.reserve(READ);
         shared.pulse.lock().listen(Instant::now());
+        // All that it has said is delivered: that may have been the last.
+        shared.something_is_over();
         let ended = match stdout.read_buf(&mut framer.buffer).await {
             Ok(read) => read == 0,
             Err(error) => {

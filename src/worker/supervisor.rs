@@ -2,6 +2,7 @@
 //!
 //! Invariant: when the supervisor's task ends, the child's group is dead and reaped, and no call is left waiting.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -132,6 +133,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             None
         }
         () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        never = keep_winding_up(shared) => match never {},
         excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
             // Not politely: it would take more meanwhile.
             child.signal(Signal::Kill);
@@ -155,6 +157,14 @@ fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> 
     let next = shared.multiplexer.lock().alarm().at();
     let next_beat = feel_pulse(shared, now)?;
     ControlFlow::Continue([next, next_beat].into_iter().flatten().min())
+}
+
+/// Looks after a child that has been retired, whenever something is over on it.
+async fn keep_winding_up(shared: &Shared) -> Infallible {
+    loop {
+        shared.over.notified().await;
+        shared.wind_up();
+    }
 }
 
 /// The child has used more than it may.

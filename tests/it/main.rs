@@ -26,6 +26,7 @@ mod messages;
 mod metrics;
 mod pool;
 mod proc;
+mod recycling;
 mod requests;
 mod resend;
 mod rmcp;

@@ -89,28 +89,6 @@ async fn spares_are_there_before_anybody_asks_and_are_replaced() {
 }
 
 #[tokio::test]
-async fn recycling_cuts_no_call_and_no_session() {
-    let mut server = fixture("echo");
-    server.pool.max_requests = Some(5);
-    let gateway = Gateway::start(server).await;
-    let mut client = gateway.sse().await;
-    let first: Value = client.call("pid", json!({})).await.parse().unwrap();
-    // Its time has come while this call is in flight, and it is looked at twice.
-    for _ in 0..3 {
-        client.call("pid", json!({})).await;
-    }
-    assert_eq!(client.call("sleep", json!({"ms": 1200})).await, "slept 1200 ms");
-    crate::harness::eventually("another child", async || {
-        let workers = gateway.admin().send(Request::get("/workers")).await.json();
-        workers.as_array().unwrap().iter().all(|worker| worker["pid"] != first).then_some(())
-    })
-    .await;
-    assert_eq!(client.call("echo", json!({"text": "on"})).await, "on");
-    assert_eq!(client.call("notifications_received", json!({})).await, r#"["notifications/initialized"]"#);
-    gateway.finish().await;
-}
-
-#[tokio::test]
 async fn a_server_that_keeps_crashing_is_left_alone_and_tried_again() {
     let mut server = fixture("exit 3");
     server.restart.max_crashes = 3;

@@ -183,17 +183,25 @@ impl Multiplexer {
             true => Incoming::Drop(DropReason::Unattributable),
             false => Incoming::Unsolicited(kind, message.clone(), None, peers),
         };
+        // Who has another child hears from that one what is new.
+        let announce = |peers: Vec<PeerId>| match peers.iter().all(|peer| self.is_leaving(*peer)) && !peers.is_empty() {
+            true => Incoming::Ignore,
+            false => {
+                let staying = peers.into_iter().filter(|peer| !self.is_leaving(*peer)).collect();
+                to(Unsolicited::Announcement, staying)
+            }
+        };
         match envelope.method.as_deref().unwrap_or_default() {
             "notifications/progress" => self.progress(&message, envelope, now),
             "notifications/cancelled" => self.cancelled_by_child(&message, envelope),
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => to(Unsolicited::Announcement, all()),
+            | "notifications/resources/list_changed" => announce(all()),
             "notifications/resources/updated" if self.is_shared => {
                 let peers = text(params().uri).map(|uri| self.subscriptions.subscribers(&uri)).unwrap_or_default();
-                to(Unsolicited::Announcement, peers.into_iter().collect())
+                announce(peers.into_iter().collect())
             }
-            "notifications/resources/updated" => to(Unsolicited::Announcement, all()),
+            "notifications/resources/updated" => announce(all()),
             "notifications/elicitation/complete" if self.is_shared => {
                 let owner = text(params().elicitation_id).and_then(|id| self.elicitations.get(&id));
                 to(Unsolicited::Announcement, owner.into_iter().collect())

@@ -10,6 +10,7 @@ mod incoming;
 mod lingering;
 mod outgoing;
 mod params;
+mod retiring;
 mod sharing;
 mod tasks;
 #[cfg(test)]
@@ -92,6 +93,8 @@ pub struct Ask<'a> {
 #[derive(Debug, Default)]
 struct Peering {
     level: Option<Level>,
+    /// It has another child, and stays for what is in flight on this one only.
+    is_leaving: bool,
 }
 
 /// The tables of one worker.
@@ -122,7 +125,6 @@ pub(super) struct Multiplexer {
     alarm: Alarm,
     total: u64,
     answered: u64,
-    is_closed: bool,
 }
 
 impl Multiplexer {
@@ -149,7 +151,6 @@ impl Multiplexer {
             alarm: Alarm::default(),
             total: 0,
             answered: 0,
-            is_closed: false,
         }
     }
 
@@ -163,12 +164,6 @@ impl Multiplexer {
         &mut self.alarm
     }
 
-    /// Takes no more calls, if nothing is in flight.
-    pub(super) fn close_if_idle(&mut self) -> bool {
-        self.is_closed |= self.is_idle();
-        self.is_closed
-    }
-
     /// Calls that the child has answered, `initialize` left out.
     pub(super) fn answered(&self) -> u64 {
         self.answered
@@ -177,11 +172,6 @@ impl Multiplexer {
     /// What its lists were like.
     pub(super) fn lists(&self) -> Lists {
         self.lists.clone()
-    }
-
-    /// Calls so far.
-    pub(super) fn total(&self) -> u64 {
-        self.total
     }
 
     fn number(&mut self) -> u64 {

@@ -38,7 +38,7 @@ impl Multiplexer {
     pub(in crate::worker) fn ask(&mut self, peer: PeerId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
         let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
         // A session that has left may still be on its way out.
-        if self.is_closed || !self.peers.contains_key(&peer) {
+        if !self.peers.contains_key(&peer) {
             return Err(Refused::Ended);
         }
         let method = ask.envelope.method.as_deref().unwrap_or_default();
@@ -95,7 +95,6 @@ impl Multiplexer {
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
-        self.total += 1;
         self.alarm.no_later_than(self.due(&call));
         self.calls.insert(number, call);
     }

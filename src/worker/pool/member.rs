@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::Room;
 use super::pools::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
-use crate::worker::opening::Fingerprint;
+use crate::worker::opening::{Fingerprint, Opening};
 
 /// Children that have ended which are remembered.
 const EXITED: usize = 20;
@@ -28,8 +29,10 @@ pub(super) enum Scope {
 
 /// A child that sessions share, from the moment it is wanted.
 pub(super) struct Member {
-    scope: Scope,
-    fingerprint: Fingerprint,
+    pub(super) scope: Scope,
+    pub(super) opening: Opening,
+    /// Whose session asked for it first.
+    pub(super) tenant: TenantId,
     /// How its start went; everybody who wants it waits for this.
     pub(super) outcome: watch::Sender<Option<Result<Worker, Failure>>>,
 }
@@ -64,19 +67,21 @@ impl Member {
     fn sessions(&self) -> usize {
         self.worker().map_or(0, |worker| worker.sessions())
     }
+
+    fn is(&self, worker: &Worker) -> bool {
+        self.worker().is_some_and(|own| own.is(worker))
+    }
+
+    fn fits(&self, scope: &Scope, fingerprint: &Fingerprint) -> bool {
+        self.scope == *scope && self.opening.fingerprint == *fingerprint
+    }
 }
 
 impl Shelf {
     /// The member with the fewest sessions, if there are as many as there should be; `None` if one more is wanted.
-    pub(super) fn least_busy(
-        &mut self,
-        scope: &Scope,
-        fingerprint: &Fingerprint,
-        replicas: usize,
-    ) -> Option<Arc<Member>> {
-        self.members.retain(|member| member.worker().is_none_or(|worker| worker.is_alive()));
-        let fits = |member: &&Arc<Member>| member.scope == *scope && member.fingerprint == *fingerprint;
-        let fitting = self.members.iter().filter(fits);
+    pub(super) fn least_busy(&self, scope: &Scope, fingerprint: &Fingerprint, replicas: usize) -> Option<Arc<Member>> {
+        let takes_calls = |member: &Member| member.worker().is_none_or(|worker| worker.takes_calls());
+        let fitting = self.members.iter().filter(|member| member.fits(scope, fingerprint) && takes_calls(member));
         let (count, least) = fitting.fold((0, None::<&Arc<Member>>), |(count, least), member| {
             let less = least.is_none_or(|least| member.sessions() < least.sessions());
             (count + 1, if less { Some(member) } else { least })
@@ -85,9 +90,9 @@ impl Shelf {
         (count >= replicas || least.sessions() == 0).then(|| Arc::clone(least))
     }
 
-    pub(super) fn add(&mut self, scope: Scope, fingerprint: Fingerprint) -> Arc<Member> {
+    pub(super) fn add(&mut self, scope: Scope, opening: Opening, tenant: TenantId) -> Arc<Member> {
         let (outcome, _) = watch::channel(None);
-        let member = Arc::new(Member { scope, fingerprint, outcome });
+        let member = Arc::new(Member { scope, opening, tenant, outcome });
         self.members.push(Arc::clone(&member));
         member
     }
@@ -96,18 +101,24 @@ impl Shelf {
         self.members.retain(|other| !Arc::ptr_eq(other, member));
     }
 
+    /// The rooms of those that are being replaced, for those that take their places.
+    pub(super) fn rooms_of_retired(&self, scope: &Scope, fingerprint: &Fingerprint) -> Vec<Arc<Room>> {
+        let fitting = self.members.iter().filter(|member| member.fits(scope, fingerprint));
+        fitting.filter_map(|member| member.worker().filter(Worker::is_retired)?.room()).collect()
+    }
+
     /// A child has ended.
     pub(super) fn forget(&mut self, worker: &Worker) {
         self.exited.push_front(WorkerStatus::of(worker));
         self.exited.truncate(EXITED);
         self.workers.retain(|other| !other.is(worker));
         self.spares.retain(|spare| !spare.worker.is(worker));
-        self.members.retain(|member| member.worker().is_none_or(|other| !other.is(worker)));
+        self.members.retain(|member| !member.is(worker));
     }
 
     /// A spare that is opened for the same, or for nothing yet.
     pub(super) fn take_spare(&mut self, fingerprint: &Fingerprint) -> Option<Worker> {
-        self.spares.retain(|spare| spare.worker.is_alive());
+        self.spares.retain(|spare| spare.worker.takes_calls());
         let place = |wanted: Option<&Fingerprint>| self.spares.iter().position(|s| s.fingerprint.as_ref() == wanted);
         let place = place(Some(fingerprint)).or_else(|| place(None))?;
         Some(self.spares.remove(place).worker)
@@ -120,22 +131,16 @@ impl Shelf {
             return;
         }
         let unused = self.members.iter().position(|member| {
-            member.worker().is_some_and(|worker| worker.sessions() == 0 && worker.is_idle() && worker.is_alive())
+            member.worker().is_some_and(|worker| worker.sessions() == 0 && worker.is_idle() && worker.takes_calls())
         });
         if let Some(worker) = unused.map(|place| self.members.remove(place)).and_then(|member| member.worker()) {
             worker.stop();
         }
     }
 
-    /// Whether a child is leased by nobody, as a member.
-    pub(super) fn is_member(&self, worker: &Worker) -> bool {
-        self.members.iter().any(|member| member.worker().is_some_and(|other| other.is(worker)))
-    }
-
-    /// Takes no more sessions on a child.
-    pub(super) fn retire(&mut self, worker: &Worker) {
-        self.members.retain(|member| member.worker().is_none_or(|other| !other.is(worker)));
-        self.spares.retain(|spare| !spare.worker.is(worker));
+    /// What a child that sessions share is to the pool.
+    pub(super) fn member_of(&self, worker: &Worker) -> Option<Arc<Member>> {
+        self.members.iter().find(|member| member.is(worker)).cloned()
     }
 
     /// Stops every child.

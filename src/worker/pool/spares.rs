@@ -4,8 +4,9 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
+use super::Pool;
 use super::member::Spare;
-use super::{Pool, Slot};
+use super::slots::Slot;
 use crate::config::{PoolMode, TenantId};
 use crate::process::Origin;
 use crate::worker::lease::Lease;
@@ -23,7 +24,7 @@ impl Pool {
         };
         let missing = {
             let mut shelf = self.shelf.lock();
-            shelf.spares.retain(|spare| spare.worker.is_alive());
+            shelf.spares.retain(|spare| spare.worker.takes_calls());
             while shelf.spares.len() > most {
                 shelf.spares.remove(0).worker.stop();
             }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::super::{Incoming, Notified, Outgoing};
-use super::story::{A, B, answer, ask, forwarded, request, say, shared};
+use super::story::{A, B, SUBSCRIBE, answer, ask, forwarded, heard_by, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
 use crate::worker::Refused;
@@ -111,4 +111,31 @@ fn the_list_of_tasks_holds_no_others_however_it_is_written() {
         let answer = list(told);
         assert!(answer.contains("-32603") && !answer.contains("taskId"), "{answer}");
     }
+}
+
+#[test]
+fn who_has_another_child_hears_from_the_old_one_of_its_own_calls_only() {
+    let mut multiplexer = shared(10);
+    for peer in [A, B] {
+        if let Ok(Outgoing::Forward(_)) = ask(&mut multiplexer, peer, &request("resources/subscribe", SUBSCRIBE)) {
+            say(&mut multiplexer, &answer(1));
+        }
+    }
+    let (number, _) = forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
+    multiplexer.leave_when_idle(A);
+    let changed = r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#;
+    let updated = format!(r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{SUBSCRIBE}}}"#);
+    for announcement in [changed, &updated] {
+        assert_eq!(heard_by(say(&mut multiplexer, announcement)), [B], "{announcement}");
+    }
+    let sample = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#;
+    let Incoming::Unsolicited(_, _, Some(asked), peers) = say(&mut multiplexer, sample) else { panic!() };
+    assert_eq!(peers, [A]);
+    say(&mut multiplexer, &answer(number));
+    assert!(multiplexer.ready_to_leave().is_empty(), "it has not answered yet");
+    let answered = answer(asked);
+    assert!(multiplexer.answered_by_client(A, answered.as_bytes(), &parse(answered.as_bytes()).unwrap()).is_some());
+    assert_eq!(multiplexer.ready_to_leave(), [A]);
+    multiplexer.leave_when_idle(B);
+    assert!(matches!(say(&mut multiplexer, changed), Incoming::Ignore), "nobody is left to hear it");
 }

@@ -1,0 +1,91 @@
+//! Children that several sessions share: who gets which, and which takes the place of one that is replaced.
+
+use std::sync::{Arc, Weak};
+
+use super::member::{Member, Scope};
+use super::{Applicant, Granted, Order, Pool};
+use crate::config::{Isolation, TenantId};
+use crate::worker::error::Failure;
+use crate::worker::handle::Worker;
+use crate::worker::lease::Lease;
+use crate::worker::opening::Opening;
+use crate::worker::peer::{Nobody, Peer};
+
+impl Pool {
+    pub(super) async fn lease_shared(&self, applicant: &Applicant) -> Result<Granted, Failure> {
+        let opening = Opening::of_gateway(&applicant.initialize, true);
+        let scope = self.scope(applicant);
+        loop {
+            let member = self.member(&scope, &opening, applicant.principal.tenant(), applicant.is_replay);
+            let mut outcome = member.outcome.subscribe();
+            let opened = match outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
+                Some(Ok(worker)) => worker,
+                Some(Err(failure)) => return Err(failure),
+                None => return Err(Failure::stopped(&self.server.name)),
+            };
+            let lease = Lease::new(opened.clone(), applicant.peer.clone(), false);
+            // It may have been retired between the choice and the lease: then another one is chosen.
+            if let (true, Some(answer)) = (opened.takes_calls(), opened.opened()) {
+                return Ok(Granted { lease, answer: answer.clone() });
+            }
+        }
+    }
+
+    fn replicas(&self) -> usize {
+        if self.server.isolation == Isolation::Shared { self.server.pool.replicas } else { 1 }
+    }
+
+    /// The child for whoever wants this: the least busy, or one more, if there are not as many as there should be.
+    fn member(&self, scope: &Scope, opening: &Opening, tenant: &TenantId, is_replay: bool) -> Arc<Member> {
+        let (member, before) = {
+            let mut shelf = self.shelf.lock();
+            if let Some(member) = shelf.least_busy(scope, &opening.fingerprint, self.replicas()) {
+                return member;
+            }
+            let before = shelf.rooms_of_retired(scope, &opening.fingerprint);
+            (shelf.add(scope.clone(), opening.clone(), tenant.clone()), before)
+        };
+        let order = Order { tenant: tenant.clone(), session: "-".into(), is_replay, before };
+        self.open_member(&member, order);
+        member
+    }
+
+    /// A child takes no more calls. If sessions are on it, another is started at once, one for all of them.
+    pub(super) fn succeed(&self, worker: &Worker) {
+        let member = self.shelf.lock().member_of(worker);
+        if let Some(member) = member
+            && worker.sessions() > 0
+            && !self.surroundings.draining.is_cancelled()
+        {
+            self.member(&member.scope, &member.opening, &member.tenant, true);
+        }
+    }
+
+    /// Starts and opens a child that several will share, off the path of whoever asked first.
+    fn open_member(&self, member: &Arc<Member>, order: Order) {
+        let Some(this) = self.this.upgrade() else { return };
+        let member = Arc::clone(member);
+        self.surroundings.tasks.spawn(async move {
+            let outcome = this.start_shared(&order, &member.opening).await;
+            if outcome.is_err() {
+                this.shelf.lock().remove(&member);
+            }
+            member.outcome.send_replace(Some(outcome));
+        });
+    }
+
+    async fn start_shared(&self, order: &Order, opening: &Opening) -> Result<Worker, Failure> {
+        let worker = self.obtain(order, &opening.fingerprint).await?;
+        if worker.opened().is_none() {
+            // A session that is nobody's: it opens the child, and is gone.
+            let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
+            let lease = Lease::new(worker.clone(), nobody, false);
+            let answer = self.open(&worker, &lease, &opening.message, &order.tenant).await?;
+            if worker.opened().is_none() {
+                worker.stop();
+                return Err(Failure::refused_by_server(&self.server.name, &answer));
+            }
+        }
+        Ok(worker)
+    }
+}

@@ -1,0 +1,176 @@
+//! How a child is got: a spare one, or a new one, under the ceilings of its pool and of its tenant; and what follows its
+//! end.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::slots::Slot;
+use super::{Pool, Room};
+use crate::config::{Isolation, TenantId};
+use crate::process::{Origin, Place};
+use crate::worker::error::Failure;
+use crate::worker::handle::Worker;
+use crate::worker::opening::Fingerprint;
+use crate::worker::restart::{Admission, Breaker, is_crash};
+use crate::worker::supervisor::{Spec, spawn};
+
+/// What a child is wanted for.
+pub(super) struct Order {
+    pub(super) tenant: TenantId,
+    /// The public part of the session's id; `-` where several share the child.
+    pub(super) session: Arc<str>,
+    /// Whether it takes the place of one that is gone, or goes.
+    pub(super) is_replay: bool,
+    /// The rooms of children that are being replaced: it may have one of them.
+    pub(super) before: Vec<Arc<Room>>,
+}
+
+/// An attempt to start a child, which a half-open circuit waits for.
+struct Attempt<'a> {
+    breaker: &'a Breaker<TenantId>,
+    tenant: Option<&'a TenantId>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.tenant.inspect(|tenant| self.breaker.abandoned(tenant));
+    }
+}
+
+impl Pool {
+    /// A child for the tenant, under its ceiling; where everybody shares it, for nobody.
+    pub(super) async fn obtain(&self, order: &Order, fingerprint: &Fingerprint) -> Result<Worker, Failure> {
+        let is_owned = self.server.isolation != Isolation::Shared;
+        let place = if is_owned { Some(self.place(order).await?) } else { None };
+        let takes_spares = !is_owned || self.surroundings.ceilings.takes_spares(&order.tenant);
+        let spare = takes_spares.then(|| self.shelf.lock().take_spare(fingerprint)).flatten();
+        let worker = match spare {
+            Some(spare) => spare,
+            None => self.start(order).await?,
+        };
+        if let Some(place) = place {
+            worker.adopt(&order.tenant, &order.session);
+            worker.room().inspect(|room| room.add(place));
+        }
+        Ok(worker)
+    }
+
+    /// A place for one more child of the tenant: that of a child which is being replaced, or another.
+    async fn place(&self, order: &Order) -> Result<Place, Failure> {
+        let free = self.surroundings.ceilings.place(&order.tenant, self.server.pool.queue_timeout);
+        tokio::select! {
+            biased;
+            place = free => place.map_err(|full| Failure::tenant_full(&self.server.name, &full)),
+            place = Room::inherit(&order.before, Room::take_place) => Ok(place),
+        }
+    }
+
+    /// Starts a new child under the ceiling, as soon as the circuit breaker lets it.
+    async fn start(&self, order: &Order) -> Result<Worker, Failure> {
+        let tenant = &order.tenant;
+        let pause = match self.breaker.admit(tenant, Instant::now()) {
+            Admission::After(pause) => pause,
+            Admission::Refused(retry) => return Err(Failure::crash_loop(&self.server.name, retry)),
+        };
+        // Whoever leaves before there is a child has tried nothing.
+        let mut attempt = Attempt { breaker: &self.breaker, tenant: Some(tenant) };
+        tokio::time::sleep(pause).await;
+        let slot = match self.slots.try_take() {
+            Some(slot) => slot,
+            None => self.wait_for_slot(order).await?,
+        };
+        if order.is_replay {
+            self.metrics.restarts.inc();
+        }
+        let origin = match self.server.isolation {
+            // It counts for nobody, whoever has asked for it first.
+            Isolation::Shared => Origin::unowned(&self.server.name),
+            _ => Origin::new(tenant, &self.server.name, &order.session),
+        };
+        let spawned = self.spawn(slot, origin, Some(tenant.clone())).await;
+        attempt.tenant = None;
+        spawned
+    }
+
+    /// The ceiling is reached: something that nobody uses makes room, or the child that is being replaced does, or the
+    /// session waits its turn.
+    async fn wait_for_slot(&self, order: &Order) -> Result<Slot, Failure> {
+        let before = Instant::now();
+        self.shelf.lock().make_room();
+        let pool = &self.server.pool;
+        let slot = tokio::select! {
+            slot = self.slots.take(&order.tenant, pool.queue_timeout) => slot,
+            slot = Room::inherit(&order.before, Room::take_slot) => Some(slot),
+        };
+        slot.ok_or_else(|| Failure::pool_full(&self.server.name, pool.max_children, before.elapsed()))
+    }
+
+    /// Spawns a child, a few at a time over all servers, and watches over its end.
+    pub(super) async fn spawn(&self, slot: Slot, origin: Origin, tenant: Option<TenantId>) -> Result<Worker, Failure> {
+        let stopped = || Failure::stopped(&self.server.name);
+        let permit = Arc::clone(&self.surroundings.spawning).acquire_owned().await.map_err(|_| stopped())?;
+        let spec = Spec {
+            guardian: self.surroundings.guardian.clone(),
+            server: Arc::clone(&self.server),
+            origin,
+            ceilings: self.surroundings.ceilings.clone(),
+            slow_client_timeout: self.surroundings.slow_client_timeout,
+            metrics: self.metrics.clone(),
+            tasks: self.surroundings.tasks.clone(),
+            kill: self.surroundings.kill.clone(),
+        };
+        let worker = spawn(spec).await.map_err(|error| {
+            if let Some(tenant) = &tenant {
+                self.breaker.crashed(tenant, self.answered_for(tenant), Instant::now());
+            }
+            let failure = Failure::spawn(&self.server.name, &error);
+            tracing::warn!(server = %self.server.name, "{}", failure.message());
+            failure
+        })?;
+        let room = Room::new(slot);
+        let _ = worker.shared().room.set(Arc::downgrade(&room));
+        self.shelf.lock().workers.push(worker.clone());
+        if self.surroundings.draining.is_cancelled() {
+            worker.stop();
+        }
+        if let Some(this) = self.this.upgrade() {
+            let watched = worker.clone();
+            self.surroundings.tasks.spawn(async move {
+                this.watch(watched, room, tenant, permit).await;
+            });
+        }
+        Ok(worker)
+    }
+
+    async fn watch(&self, worker: Worker, room: Arc<Room>, tenant: Option<TenantId>, permit: OwnedSemaphorePermit) {
+        // The start is over when the child has answered `initialize`, is leased and busy otherwise, or has ended: until
+        // then it counts as one that is being started.
+        tokio::select! {
+            () = worker.settled() => {}
+            _ = worker.ended() => {}
+        }
+        drop(permit);
+        tokio::select! {
+            biased;
+            () = worker.retired() => self.succeed(&worker),
+            _ = worker.ended() => {}
+        }
+        let reason = worker.ended().await;
+        self.shelf.lock().forget(&worker);
+        if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
+            self.breaker.ended(&tenant, worker.answered());
+            match reason.is_some_and(is_crash) {
+                true => self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now()),
+                false => self.breaker.abandoned(&tenant),
+            }
+        }
+        match worker.is_retired() {
+            true => room.vacate(),
+            false => room.clear(),
+        }
+        drop(room);
+        self.changed.notify_one();
+    }
+}
