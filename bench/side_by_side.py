@@ -46,12 +46,16 @@ def contestants(target, server):
     }
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextlib.contextmanager
 def running(command):
     """Starts a gateway in a process group of its own, waits until it listens, and ends the group."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = [str(word) for word in command(port)]
     with tempfile.TemporaryFile() as log:
         gateway = subprocess.Popen(

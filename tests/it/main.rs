@@ -27,6 +27,7 @@ mod metrics;
 mod pool;
 mod proc;
 mod recycling;
+mod replicas;
 mod requests;
 mod resend;
 mod rmcp;

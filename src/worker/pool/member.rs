@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -35,7 +36,12 @@ pub(super) struct Member {
     pub(super) tenant: TenantId,
     /// How its start went; everybody who wants it waits for this.
     pub(super) outcome: watch::Sender<Option<Result<Worker, Failure>>>,
+    /// Sessions on their way to it.
+    assigned: AtomicUsize,
 }
+
+/// A session's way to a child that it shares. Until it is on it, it counts as if it were.
+pub(super) struct Assigned(Arc<Member>);
 
 /// A child that waits to be leased.
 pub(super) struct Spare {
@@ -59,13 +65,46 @@ pub(super) struct Shelf {
     pub(super) wanted: Option<Bytes>,
 }
 
+impl Assigned {
+    fn to(member: &Arc<Member>) -> Self {
+        member.assigned.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(member))
+    }
+
+    pub(super) fn member(&self) -> &Arc<Member> {
+        &self.0
+    }
+
+    /// Waits until the child is there.
+    ///
+    /// # Errors
+    /// How its start went, if it did not.
+    pub(super) async fn opened(&self) -> Option<Result<Worker, Failure>> {
+        let mut outcome = self.0.outcome.subscribe();
+        let outcome = outcome.wait_for(Option::is_some).await.ok()?;
+        outcome.clone()
+    }
+}
+
+impl Drop for Assigned {
+    fn drop(&mut self) {
+        self.0.assigned.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Member {
     fn worker(&self) -> Option<Worker> {
         self.outcome.borrow().as_ref().and_then(|outcome| outcome.as_ref().ok().cloned())
     }
 
+    /// Sessions on it, or on their way.
     fn sessions(&self) -> usize {
-        self.worker().map_or(0, |worker| worker.sessions())
+        self.assigned.load(Ordering::Relaxed) + self.worker().map_or(0, |worker| worker.sessions())
+    }
+
+    /// The fewer sessions, the less busy; of equals, the one with the fewer calls in flight.
+    fn business(&self) -> (usize, usize) {
+        (self.sessions(), self.worker().map_or(0, |worker| worker.load()))
     }
 
     fn is(&self, worker: &Worker) -> bool {
@@ -78,23 +117,28 @@ impl Member {
 }
 
 impl Shelf {
-    /// The member with the fewest sessions, if there are as many as there should be; `None` if one more is wanted.
-    pub(super) fn least_busy(&self, scope: &Scope, fingerprint: &Fingerprint, replicas: usize) -> Option<Arc<Member>> {
+    /// The least busy child, if there are as many as there should be; `None` if one more is wanted.
+    pub(super) fn least_busy(&self, scope: &Scope, fingerprint: &Fingerprint, replicas: usize) -> Option<Assigned> {
         let takes_calls = |member: &Member| member.worker().is_none_or(|worker| worker.takes_calls());
         let fitting = self.members.iter().filter(|member| member.fits(scope, fingerprint) && takes_calls(member));
-        let (count, least) = fitting.fold((0, None::<&Arc<Member>>), |(count, least), member| {
-            let less = least.is_none_or(|least| member.sessions() < least.sessions());
-            (count + 1, if less { Some(member) } else { least })
-        });
-        let least = least?;
-        (count >= replicas || least.sessions() == 0).then(|| Arc::clone(least))
+        let count = fitting.clone().count();
+        let least = fitting.min_by_key(|member| member.business())?;
+        (count >= replicas || least.sessions() == 0).then(|| Assigned::to(least))
     }
 
-    pub(super) fn add(&mut self, scope: Scope, opening: Opening, tenant: TenantId) -> Arc<Member> {
+    /// The least busy child that is there already.
+    pub(super) fn least_busy_of_opened(&self, scope: &Scope, fingerprint: &Fingerprint) -> Option<Assigned> {
+        let takes_calls = |member: &Member| member.worker().is_some_and(|worker| worker.takes_calls());
+        let fitting = self.members.iter().filter(|member| member.fits(scope, fingerprint) && takes_calls(member));
+        fitting.min_by_key(|member| member.business()).map(Assigned::to)
+    }
+
+    pub(super) fn add(&mut self, scope: Scope, opening: Opening, tenant: TenantId) -> Assigned {
         let (outcome, _) = watch::channel(None);
-        let member = Arc::new(Member { scope, opening, tenant, outcome });
-        self.members.push(Arc::clone(&member));
-        member
+        let member = Arc::new(Member { scope, opening, tenant, outcome, assigned: AtomicUsize::new(0) });
+        let assigned = Assigned::to(&member);
+        self.members.push(member);
+        assigned
     }
 
     pub(super) fn remove(&mut self, member: &Arc<Member>) {

@@ -13,6 +13,7 @@ mod spares;
 mod start;
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -33,6 +34,9 @@ pub use pools::{Pools, Surroundings, WorkerStatus};
 pub use room::Room;
 use slots::Slots;
 use start::Order;
+
+/// How long a session has its child to itself before the pool starts others: their start would slow its first calls down.
+const HEAD_START: Duration = Duration::from_millis(50);
 
 /// A session that needs a child.
 pub struct Applicant {
@@ -149,12 +153,13 @@ impl Pool {
 
     /// Keeps spares and recycles children, until it is stopped.
     pub(super) async fn maintain(self: Arc<Self>, stop: CancellationToken) {
-        loop {
+        let look = async || {
             tokio::select! {
-                () = stop.cancelled() => break,
-                () = self.changed.notified() => {}
+                () = self.changed.notified() => tokio::time::sleep(HEAD_START).await,
                 () = tokio::time::sleep(recycle::TICK) => {}
             }
+        };
+        while stop.run_until_cancelled(look()).await.is_some() {
             self.recycle();
             if self.slots.queued() > 0 {
                 // What was in use when they began to wait may be no more.

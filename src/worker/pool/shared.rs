@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::member::{Member, Scope};
+use super::member::{Assigned, Member, Scope};
 use super::{Applicant, Granted, Order, Pool};
 use crate::config::{Isolation, TenantId};
 use crate::worker::error::Failure;
@@ -16,14 +16,23 @@ impl Pool {
         let opening = Opening::of_gateway(&applicant.initialize, true);
         let scope = self.scope(applicant);
         loop {
-            let member = self.member(&scope, &opening, applicant.principal.tenant(), applicant.is_replay);
-            let mut outcome = member.outcome.subscribe();
-            let opened = match outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone()) {
-                Some(Ok(worker)) => worker,
-                Some(Err(failure)) => return Err(failure),
-                None => return Err(Failure::stopped(&self.server.name)),
+            let mut assigned = self.member(&scope, &opening, applicant.principal.tenant(), applicant.is_replay);
+            let stopped = || Failure::stopped(&self.server.name);
+            let mut outcome = assigned.opened().await.ok_or_else(stopped)?;
+            if let Err(failure) = outcome {
+                // Whoever is there already takes those whose own does not start.
+                let other = self.shelf.lock().least_busy_of_opened(&scope, &opening.fingerprint);
+                assigned = other.ok_or(failure)?;
+                outcome = assigned.opened().await.ok_or_else(stopped)?;
+            }
+            let opened = outcome?;
+            let lease = {
+                // In one go, for who counts: it is on its way until it is there.
+                let _shelf = self.shelf.lock();
+                let lease = Lease::new(opened.clone(), applicant.peer.clone(), false);
+                drop(assigned);
+                lease
             };
-            let lease = Lease::new(opened.clone(), applicant.peer.clone(), false);
             // It may have been retired between the choice and the lease: then another one is chosen.
             if let (true, Some(answer)) = (opened.takes_calls(), opened.opened()) {
                 return Ok(Granted { lease, answer: answer.clone() });
@@ -36,18 +45,18 @@ impl Pool {
     }
 
     /// The child for whoever wants this: the least busy, or one more, if there are not as many as there should be.
-    fn member(&self, scope: &Scope, opening: &Opening, tenant: &TenantId, is_replay: bool) -> Arc<Member> {
-        let (member, before) = {
+    fn member(&self, scope: &Scope, opening: &Opening, tenant: &TenantId, is_replay: bool) -> Assigned {
+        let (assigned, before) = {
             let mut shelf = self.shelf.lock();
-            if let Some(member) = shelf.least_busy(scope, &opening.fingerprint, self.replicas()) {
-                return member;
+            if let Some(assigned) = shelf.least_busy(scope, &opening.fingerprint, self.replicas()) {
+                return assigned;
             }
             let before = shelf.rooms_of_retired(scope, &opening.fingerprint);
             (shelf.add(scope.clone(), opening.clone(), tenant.clone()), before)
         };
         let order = Order { tenant: tenant.clone(), session: "-".into(), is_replay, before };
-        self.open_member(&member, order);
-        member
+        self.open_member(assigned.member(), order);
+        assigned
     }
 
     /// A child takes no more calls. If sessions are on it, another is started at once, one for all of them.
@@ -57,7 +66,7 @@ impl Pool {
             && worker.sessions() > 0
             && !self.surroundings.draining.is_cancelled()
         {
-            self.member(&member.scope, &member.opening, &member.tenant, true);
+            drop(self.member(&member.scope, &member.opening, &member.tenant, true));
         }
     }
 
