@@ -137,7 +137,7 @@ impl Gateway {
         let tasks = TaskTracker::new();
         let metrics = Arc::new(Metrics::default());
         let stop_children = CancellationToken::new();
-        let ceilings = Ceilings::new(&config.tenants, &guardian);
+        let ceilings = Ceilings::new(&config.tenants, &guardian, metrics.watch_failures.clone());
         tasks.spawn(ceilings.clone().watch(stop_children.clone()));
         let surroundings = Surroundings {
             ceilings,

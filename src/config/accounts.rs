@@ -43,6 +43,12 @@ pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static
     let gid = gid.or_else(|| known.and_then(|entry| number(entry, 3))).ok_or_else(|| {
         ("user", format!("the user {user} has no entry in /etc/passwd; give the group too: group = \"{user}\""))
     })?;
+    // To the system this number means "leave it as it is": the child would stay root.
+    for (key, number) in [("user", uid), ("group", gid)] {
+        if number == u32::MAX {
+            return Err((key, format!("{number} is no {key} to the system; give another, or a name")));
+        }
+    }
     let name = known.and_then(|entry| entry.first()).cloned().unwrap_or_else(|| user.to_owned());
     let member = |entry: &&Vec<String>| entry.get(3).is_some_and(|members| members.split(',').any(|m| m == name));
     // A group that was given is given in place of all others.
@@ -71,6 +77,16 @@ mod tests {
         assert_eq!(home_of(0), root.home);
         let nobody = find("4012345", Some("4012346")).unwrap();
         assert_eq!((nobody.uid, nobody.gid, nobody.groups, nobody.home), (4_012_345, 4_012_346, Vec::new(), None));
+    }
+
+    #[test]
+    fn a_number_that_changes_nothing_is_nobodys() {
+        for (user, group, key) in [("4294967295", Some("1"), "user"), ("root", Some("4294967295"), "group")] {
+            let (found, text) = find(user, group).unwrap_err();
+            assert_eq!(found, key);
+            assert!(text.contains("4294967295"), "{text}");
+        }
+        assert!(find("4294967294", Some("4294967294")).is_ok());
     }
 
     #[test]

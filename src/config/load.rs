@@ -1,9 +1,11 @@
 //! A configuration file becomes a [`Config`], or a list of everything that is wrong with it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::fs::Access;
 
 use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
@@ -15,6 +17,8 @@ use super::source::{KeyPath, Source};
 use super::{auth, http, sandbox, servers, suggest, tenants};
 
 const MILLION: usize = 1_000_000;
+/// The file systems of `/proc` and `/sys`: who is root may write there, but make nothing.
+const OF_THE_KERNEL: [rustix::fs::FsWord; 2] = [rustix::fs::PROC_SUPER_MAGIC, 0x6265_6572];
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
 
@@ -57,10 +61,7 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     let tenants = tenants::read(root.sections("tenants"), &servers);
     let auth = auth::read(root.section("auth"), &http, &tenants);
     let default_server = default_server(&mut root, &servers);
-    let state_dir = root.nonempty("state_dir").map(|text| reading.source.folder().join(text));
-    if let Some(folder) = &state_dir {
-        reading.owns(&KeyPath::of(&["state_dir"]), folder.clone(), false);
-    }
+    let state_dir = state_dir(&mut root);
     root.finish();
     let config = Config {
         http,
@@ -138,6 +139,26 @@ fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Ser
         root.problem("default_server", no_server(&text, servers));
     }
     found
+}
+
+/// The state directory, which is made at the start: whether it can be is looked at here.
+fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
+    let text = root.nonempty("state_dir")?;
+    let path = root.reading.source.folder().join(text);
+    root.reading.owns(&KeyPath::of(&["state_dir"]), path.clone(), false);
+    let there = path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
+    let why = if !there.is_dir() {
+        Some(format!("{} is no folder", there.display()))
+    } else if rustix::fs::statfs(there).is_ok_and(|found| OF_THE_KERNEL.contains(&found.f_type)) {
+        Some(format!("{} is the kernel's, and holds no files", there.display()))
+    } else {
+        let access = rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK);
+        access.err().map(|error| format!("the gateway may not write to {}: {error}", there.display()))
+    };
+    if let Some(why) = why {
+        root.problem("state_dir", format!("cannot be made or used: {why}; name a folder of the gateway's own"));
+    }
+    Some(path)
 }
 
 /// What to say of a server that is not there.

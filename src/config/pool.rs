@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::model::{Pool, PoolMode, Restart};
+use super::model::{Isolation, Pool, PoolMode, Restart};
 use super::section::Section;
 use super::tools::{RESENDS, Resend};
 
@@ -41,8 +41,8 @@ impl Default for Restart {
     }
 }
 
-/// Reads `pool`.
-pub(super) fn read(mut section: Section<'_>) -> Pool {
+/// Reads `pool`, of a server whose children are shared so far.
+pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
     let default = Pool::default();
     let before = section.reading.problems();
     let s = &mut section;
@@ -59,38 +59,47 @@ pub(super) fn read(mut section: Section<'_>) -> Pool {
         max_rss: s.has("max_rss").then(|| s.bytes("max_rss", usize::MAX, 1 << 20..=usize::MAX)),
     };
     if section.reading.problems() == before {
-        contradictions(&section, &pool);
+        contradictions(&section, &pool, isolation);
     }
     section.finish();
     pool
 }
 
-fn contradictions(s: &Section<'_>, pool: &Pool) {
-    if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_spare {
-        let text =
-            format!("{} is more than max_spare ({}); lower it, or raise max_spare", pool.min_spare, pool.max_spare);
-        s.problem(if s.has("min_spare") { "min_spare" } else { "max_spare" }, text);
-    }
-    if pool.mode == PoolMode::Dynamic && pool.min_spare > pool.max_children {
-        let text = format!(
-            "{} is more than max_children ({}); lower it, or raise max_children",
-            pool.min_spare, pool.max_children
-        );
-        s.problem(if s.has("min_spare") { "min_spare" } else { "max_children" }, text);
-    }
-    if pool.mode != PoolMode::Dynamic {
-        for key in ["min_spare", "max_spare"] {
-            if s.has(key) {
+fn contradictions(s: &Section<'_>, pool: &Pool, isolation: Isolation) {
+    // The default of one key may be what another contradicts: then it is about the other.
+    let not_over = |key: &str, value: usize, most_key: &str, most: usize| {
+        if value > most {
+            let text = format!("{value} is more than {most_key} ({most}); lower it, or raise {most_key}");
+            s.problem(if s.has(key) { key } else { most_key }, text);
+        }
+    };
+    match pool.mode {
+        PoolMode::Dynamic => {
+            not_over("min_spare", pool.min_spare, "max_spare", pool.max_spare);
+            not_over("min_spare", pool.min_spare, "max_children", pool.max_children);
+            if s.has("max_spare") && pool.min_spare <= pool.max_children {
+                not_over("max_spare", pool.max_spare, "max_children", pool.max_children);
+            }
+        }
+        PoolMode::Static | PoolMode::Ondemand => {
+            for key in ["min_spare", "max_spare"].into_iter().filter(|key| s.has(key)) {
                 s.problem(key, "only mode = \"dynamic\" keeps spares within bounds; remove it, or change the mode");
             }
         }
     }
-    if pool.replicas > pool.max_children {
+    if pool.mode == PoolMode::Static && !s.has("max_children") {
         let text = format!(
-            "{} is more than max_children ({}); lower it, or raise max_children",
-            pool.replicas, pool.max_children
+            "starts as many as max_children at once, which is {} by default; set max_children",
+            pool.max_children
         );
-        s.problem("replicas", text);
+        s.problem("mode", text);
+    }
+    not_over("replicas", pool.replicas, "max_children", pool.max_children);
+    if pool.replicas > 1 && isolation != Isolation::Shared {
+        s.problem(
+            "replicas",
+            "only isolation = \"shared\" spreads sessions over children; remove it, or change the isolation",
+        );
     }
 }
 

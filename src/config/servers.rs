@@ -63,7 +63,7 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
         isolation,
         limits: read_limits(s.section("limits"), limits),
         sandbox: sandbox::read(s, sandbox),
-        pool: pool::read(s.section("pool")),
+        pool: pool::read(s.section("pool"), isolation),
         restart: pool::read_restart(s.section("restart")),
         tools: tools::read(s.sections("tools")),
         ..Server::new(name, "", Vec::new())

@@ -1,6 +1,8 @@
-//! What all children of a tenant together may use: how many there are, and their memory and processes, which are summed
-//! up four times a second where no cgroup keeps them. Invariants: a child counts for the tenant that it runs for at the
-//! moment, a spare and one that all share for none; at most one child of a tenant is on its way out for its ceiling.
+//! What children may use: each, and all of a tenant together. Where no cgroup keeps their memory and processes, they are
+//! watched (`lookout`). Invariant: a child counts for the tenant that it runs for at the moment, a spare and one that all
+//! share for none.
+
+mod lookout;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use super::cgroup::{Controllers, Whose};
 use super::child::{Child, Exit};
@@ -18,8 +20,8 @@ use super::guardian::{Guardian, Limiter};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::stderr::Origin;
-use super::watch::{Excess, LOOK, Usage, recent};
-use crate::config::{Resources, Tenant, TenantId};
+use super::watch::{Bounds, Excess};
+use crate::config::{Resources, Tenant, TenantId, may_raise_limits};
 
 /// The ceilings of all tenants; cheap to clone.
 #[derive(Clone)]
@@ -29,6 +31,9 @@ struct Shared {
     tenants: HashMap<TenantId, Ceiling>,
     charged: Mutex<HashMap<u64, Charged>>,
     last: AtomicU64,
+    /// Whether the guardian may set limits of processes whatever user they have.
+    limits_any: bool,
+    failures: Counter,
 }
 
 struct Ceiling {
@@ -38,13 +43,15 @@ struct Ceiling {
     /// Whether they have a cgroup together.
     has_cgroup: bool,
     /// Those of the limits that it does not keep.
-    watched: Resources,
+    watched: Bounds,
 }
 
 /// A child that counts.
 struct Charged {
     pid: i32,
     origin: Origin,
+    /// Those of its own.
+    watched: Bounds,
     excess: watch::Sender<Option<Excess>>,
 }
 
@@ -63,26 +70,29 @@ pub struct Full {
 }
 
 impl Ceilings {
-    /// Those of the tenants of a configuration. Where cgroups can keep them, they do from now on.
-    pub fn new<'a>(tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>, guardian: &Guardian) -> Self {
+    /// Those of the tenants of a configuration. Where cgroups can keep them, they do from now on. `failures` counts the
+    /// looks that saw nothing.
+    pub fn new<'a>(
+        tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>,
+        guardian: &Guardian,
+        failures: Counter,
+    ) -> Self {
         let ceiling = |(name, tenant): (&TenantId, &Tenant)| {
             let limits = tenant.limits.clone();
             let made = guardian.cgroups().map(|cgroups| cgroups.limit_tenant(name, &limits));
             if let Some(Err(error)) = made {
                 tracing::warn!(tenant = %name, %error, "the tenant gets no cgroup: its limits are watched");
             }
-            let has_cgroup = guardian.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(name));
+            let has_cgroup = guardian.limits_tenant(name);
             let kept = if has_cgroup { guardian.controllers() } else { Controllers::default() };
-            let watched = Resources {
-                memory: limits.memory.filter(|_| !kept.memory),
-                processes: limits.processes.filter(|_| !kept.pids),
-                ..Resources::default()
-            };
+            let watched = Bounds::left(&limits, kept);
             let places = tenant.max_children.map(|most| (most, Arc::new(Semaphore::new(most))));
             (name.clone(), Ceiling { limits, places, has_cgroup, watched })
         };
         let tenants = tenants.into_iter().map(ceiling).collect();
-        Self(Arc::new(Shared { tenants, charged: Mutex::default(), last: AtomicU64::new(0) }))
+        // It has the same privileges as the gateway. Who is not root runs all children as itself.
+        let limits_any = may_raise_limits() || !rustix::process::geteuid().is_root();
+        Self(Arc::new(Shared { tenants, charged: Mutex::default(), last: AtomicU64::new(0), limits_any, failures }))
     }
 
     /// A place for one more child of a tenant, as soon as there is one.
@@ -100,9 +110,12 @@ impl Ceilings {
     }
 
     /// Whether a child that was started for nobody can become this tenant's. It cannot where a cgroup keeps what the
-    /// tenant's children use together: what a running process has taken stays with the cgroup that it was in.
+    /// tenant's children use together: what a running process has taken stays with the cgroup that it was in. Nor where the
+    /// limits of its processes could not be lowered: root without a privilege may not where they have another user.
     pub fn takes_spares(&self, tenant: &TenantId) -> bool {
-        self.0.tenants.get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup)
+        let can_be_limited =
+            |ceiling: &Ceiling| self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default();
+        self.0.tenants.get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
     }
 
     /// What is started for a tenant has the limits of the tenant too.
@@ -119,7 +132,8 @@ impl Ceilings {
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
         let (id, pid) = (self.0.last.fetch_add(1, Ordering::Relaxed), child.pid().cast_signed());
-        self.0.charged.lock().insert(id, Charged { pid, origin: origin.clone(), excess });
+        let charged = Charged { pid, origin: origin.clone(), watched: child.watched(), excess };
+        self.0.charged.lock().insert(id, charged);
         Charge {
             ceilings: self.clone(),
             limiter: child.limiter(),
@@ -130,71 +144,6 @@ impl Ceilings {
             id,
         }
     }
-
-    /// Sums up, until it is stopped.
-    pub async fn watch(self, stop: CancellationToken) {
-        if !self.0.tenants.values().any(|ceiling| ceiling.watched != Resources::default()) {
-            return;
-        }
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
-            let ceilings = self.clone();
-            let _ = tokio::task::spawn_blocking(move || ceilings.look()).await;
-        }
-    }
-
-    fn look(&self) -> Option<()> {
-        let theirs = self.watched();
-        if theirs.is_empty() {
-            return None;
-        }
-        let leaders: Vec<i32> = theirs.values().flatten().copied().collect();
-        let used = Usage::of(&leaders, &*recent()?);
-        for (tenant, leaders) in theirs {
-            let limits = &self.0.tenants.get(&tenant)?.watched;
-            if let Some((leader, excess)) = over(&tenant, limits, &leaders, &used)
-                && let Some(charged) = self.0.charged.lock().values().find(|charged| charged.pid == leader)
-            {
-                charged.excess.send_replace(Some(excess));
-            }
-        }
-        Some(())
-    }
-
-    /// The children of each tenant whose use is watched; none of one of which a child is on its way out.
-    fn watched(&self) -> HashMap<TenantId, Vec<i32>> {
-        let mut theirs: HashMap<TenantId, Option<Vec<i32>>> = HashMap::new();
-        for charged in self.0.charged.lock().values() {
-            let Some(tenant) = charged.origin.tenant() else { continue };
-            if self.0.tenants.get(&tenant).is_some_and(|ceiling| ceiling.watched != Resources::default()) {
-                let pids = theirs.entry(tenant).or_insert_with(|| Some(Vec::new()));
-                match (charged.excess.borrow().is_some(), pids.as_mut()) {
-                    (false, Some(pids)) => pids.push(charged.pid),
-                    _ => *pids = None,
-                }
-            }
-        }
-        theirs.into_iter().filter_map(|(tenant, pids)| Some((tenant, pids?))).collect()
-    }
-}
-
-/// The child that has to go, where there is one: the largest, which is the likeliest cause, and whose end helps most. Of
-/// equals, the newest.
-fn over(tenant: &TenantId, limits: &Resources, leaders: &[i32], used: &HashMap<i32, Usage>) -> Option<(i32, Excess)> {
-    let over = |limit: Option<usize>, of: fn(&Usage) -> u64| {
-        let limit = limit? as u64;
-        let each = leaders.iter().filter_map(|leader| Some((of(used.get(leader)?), *leader)));
-        (each.clone().map(|(amount, _)| amount).sum::<u64>() > limit).then_some(())?;
-        each.max().map(|(_, leader)| (leader, limit))
-    };
-    let memory = over(limits.memory, |usage| usage.memory)
-        .map(|(leader, limit)| (leader, Excess::memory(limit, Some(tenant.clone()))));
-    let processes = || {
-        over(limits.processes, |usage| usage.processes)
-            .map(|(leader, limit)| (leader, Excess::processes(limit, Some(tenant.clone()))))
-    };
-    memory.or_else(processes)
 }
 
 /// That a child counts for its tenant. Whoever owns the child ends it.
@@ -224,7 +173,8 @@ impl Charge {
         }
     }
 
-    /// Waits until the child has to go, because its tenant's use more than they may.
+    /// Waits until the child has to go, because it uses more than it may, or its tenant's do together. It has to be killed
+    /// then, at once.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
         loop {
@@ -254,23 +204,19 @@ impl Charge {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::lookout::tests::{ceilings, tenant};
     use super::*;
 
     #[test]
-    fn the_largest_goes_and_of_equals_the_newest() {
-        let tenant: TenantId = "acme".parse().unwrap();
-        let usage = |memory, processes| Usage { memory, processes };
-        let used = HashMap::from([(1, usage(10, 5)), (2, usage(30, 1)), (3, usage(20, 5)), (4, usage(1000, 1000))]);
-        let over = |memory, processes| {
-            let limits = Resources { memory, processes, ..Resources::default() };
-            over(&tenant, &limits, &[1, 2, 3], &used).map(|(leader, excess)| (leader, excess.to_string()))
-        };
-        assert_eq!(over(Some(60), Some(11)), None);
-        let (leader, text) = over(Some(59), None).unwrap();
-        assert_eq!(leader, 2);
-        assert!(text.contains("tenants.acme.limits.memory"), "{text}");
-        let (leader, text) = over(None, Some(10)).unwrap();
-        assert_eq!(leader, 3);
-        assert!(text.contains("tenants.acme.limits.processes"), "{text}");
+    fn a_spare_is_for_who_can_be_limited() {
+        let mut shared = Arc::into_inner(ceilings(Bounds::default(), []).0).unwrap();
+        shared.limits_any = false;
+        shared.tenants.get_mut(&tenant()).unwrap().limits.memory = Some(1);
+        let ceilings = Ceilings(Arc::new(shared));
+        assert!(ceilings.takes_spares(&tenant()), "memory is watched, whoever is");
+        let mut shared = Arc::into_inner(ceilings.0).unwrap();
+        shared.tenants.get_mut(&tenant()).unwrap().limits.open_files = Some(1);
+        let ceilings = Ceilings(Arc::new(shared));
+        assert!(!ceilings.takes_spares(&tenant()));
     }
 }

@@ -28,7 +28,7 @@ use super::guardian::{Guardian, Limiter, Status, Ward};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::stage::{self, Fault, Order, Step};
-use super::watch::{Excess, Watch};
+use super::watch::{Bounds, Excess};
 use crate::config::Resources;
 
 /// How long a child may take to become its program: executing it may wait for a disk.
@@ -132,7 +132,7 @@ impl Pipes {
 pub struct Child {
     ward: Ward,
     pid: Pid,
-    watch: Watch,
+    watched: Bounds,
     resources: Resources,
     process_limits: ProcessLimits,
     /// Goes with the child.
@@ -164,8 +164,11 @@ impl Child {
         let _turn = guardian.turn().await?;
         let (pipes, theirs) = Pipes::new()?;
         let kept = guardian.controllers();
-        let order = encode(launch, Limits::of(&launch.resources, kept))?;
-        let mut ward = guardian.launch(launch.tenant.as_ref())?;
+        // Where a cgroup keeps limits of its tenant, a child has to be in it, whatever limits it has itself.
+        let kept_for_tenant = launch.tenant.as_ref().filter(|tenant| guardian.limits_tenant(tenant));
+        let limits = Limits::of(&launch.resources, kept).or_else(|| kept_for_tenant.map(|_| Limits::default()));
+        let order = encode(launch, limits)?;
+        let mut ward = guardian.launch(kept_for_tenant)?;
         let mut answer = Vec::new();
         if let Some(socket) = ward.socket().await {
             let socket = std::os::unix::net::UnixStream::from(socket);
@@ -183,13 +186,13 @@ impl Child {
         match ward.started().await {
             // One that is quick has ended by now.
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
-                let watch = Watch::new(pid.as_raw_pid(), &launch.resources, kept);
+                let watched = Bounds::left(&launch.resources, kept);
                 let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
-                Ok((Self { ward, pid, watch, resources, process_limits, _folder: launch.folder.clone() }, pipes))
+                Ok((Self { ward, pid, watched, resources, process_limits, _folder: launch.folder.clone() }, pipes))
             }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
-            _ => Err(io::Error::other(format!("ended before it was executed: {}", ward.ended().await)).into()),
+            _ => Err(io::Error::other(unexecuted(launch, ward.ended().await)).into()),
         }
     }
 
@@ -203,9 +206,9 @@ impl Child {
         self.ward.ended().await
     }
 
-    /// Waits until it uses more than it may. It has to be killed then, at once.
-    pub async fn exceeded(&self) -> Excess {
-        self.watch.exceeded().await
+    /// What no cgroup keeps of its limits.
+    pub(super) fn watched(&self) -> Bounds {
+        self.watched
     }
 
     /// The limit that the kernel ended it for, where it was that.
@@ -228,6 +231,16 @@ impl Child {
     pub fn signal(&self, signal: Signal) {
         self.ward.signal(signal);
     }
+}
+
+/// What became of a stage that did not become its program, in words.
+fn unexecuted(launch: &Launch, exit: Exit) -> String {
+    let key = match (exit.out_of_memory(), &launch.tenant) {
+        (None, _) => return format!("ended before it was executed: {exit}"),
+        (Some(Whose::Tenant), Some(tenant)) => format!("tenants.{tenant}.limits.memory"),
+        (Some(_), _) => "limits.memory".to_owned(),
+    };
+    format!("not executed, as there was no memory left for it ({key}); raise that")
 }
 
 /// Why there is no child.
@@ -279,4 +292,19 @@ async fn send(socket: &mut UnixStream, order: &[u8], descriptors: &[OwnedFd; sta
         })
         .await?;
     socket.write_all(order.get(sent..).unwrap_or_default()).await
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_start_that_ends_for_a_limit_names_it() {
+        let launch = Launch { tenant: Some("acme".parse().unwrap()), ..Launch::default() };
+        let text = |memory| unexecuted(&launch, Exit::new(ExitStatus::from_raw(9), memory));
+        assert_eq!(text(None), "ended before it was executed: signal 9");
+        assert!(text(Some(Whose::Child)).contains("(limits.memory)"));
+        assert!(text(Some(Whose::Tenant)).contains("(tenants.acme.limits.memory)"));
+    }
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::cgroup::Controllers;
+use super::limits::cores_go_to;
 use super::sandbox::Kernel;
 use crate::config::{Allowance, Config, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
 
@@ -30,6 +31,12 @@ pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enf
     let mut lacking = parts;
     if server.limits.resources.millicores.is_some() && !cgroups.cpu {
         lacking.push(NO_CPU.to_owned());
+    }
+    if let Some(program) = cores_go_to() {
+        lacking.push(format!(
+            "no cores: the kernel gives them to {program}, as the gateway's hard limit on core files is 0; \
+             start it with another (ulimit -Hc, LimitCORE=infinity in systemd)"
+        ));
     }
     Enforcement { sandbox: describe(sandbox, kernel), limits: limits(server, cgroups), lacking, is_refused }
 }

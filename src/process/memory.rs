@@ -2,9 +2,6 @@
 
 use std::collections::HashMap;
 
-/// Bytes in a page, on the systems that this runs on. An estimate is good enough where the limit is a soft one.
-const PAGE: usize = 4096;
-
 /// Resident memory of all process groups, in bytes: the sum over the processes of each, shared pages counted in all.
 pub fn memory_of_groups() -> HashMap<u32, usize> {
     let mut groups = HashMap::new();
@@ -22,7 +19,7 @@ fn resident(process: &std::path::Path) -> Option<(u32, usize)> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let group = fields.nth(2)?.parse().ok()?;
     let pages: usize = fields.nth(18)?.parse().ok()?;
-    Some((group, pages * PAGE))
+    Some((group, pages * rustix::param::page_size()))
 }
 
 #[cfg(test)]

@@ -43,7 +43,8 @@ pub(super) struct Order<'a> {
     pub(super) cwd: Option<Cow<'a, Path>>,
     /// What it is to be kept from.
     pub(super) policy: Cow<'a, Policy>,
-    /// What its cgroup is to keep. Without one, the program is not executed then.
+    /// What its cgroup is to keep, beside what one above it may keep for its tenant. The program is not executed outside
+    /// of its cgroup then.
     #[serde(default)]
     pub(super) cgroup: Option<cgroup::Limits>,
 }

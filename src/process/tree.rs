@@ -29,7 +29,9 @@ pub(super) struct Seen {
 impl Seen {
     /// Whether it still runs.
     pub(super) fn runs(self) -> bool {
-        look(self.pid).is_some_and(|process| process.started == self.started && !process.is_zombie)
+        // What cannot be looked at may be another, and is left alone.
+        let found = look(self.pid).ok().flatten();
+        found.is_some_and(|process| process.started == self.started && !process.is_zombie)
     }
 }
 
@@ -39,12 +41,16 @@ pub(super) struct Tree(HashMap<i32, Process>);
 
 impl Tree {
     /// Reads `/proc`. Takes some microseconds for each process of the machine (or container).
+    ///
+    /// # Errors
+    /// The system refuses: mostly because there is no descriptor left.
     pub(super) fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // One that is gone by now does not count.
-            if let Some(process) = look(pid) {
+            // One that is gone by now does not count. One that cannot be read would be as good as gone: better nothing is
+            // known than something wrong.
+            if let Some(process) = look(pid)? {
                 tree.insert(pid, process);
             }
         }
@@ -55,15 +61,6 @@ impl Tree {
     pub(super) fn children_of(&self, pid: Pid) -> impl Iterator<Item = Pid> {
         let pid = pid.as_raw_pid();
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))
-    }
-
-    /// A process and all below it that run, each with the number of its threads.
-    pub(super) fn threads_below(&self, leader: i32) -> impl Iterator<Item = (i32, u64)> {
-        let is_below = move |(pid, mut ancestors): (i32, _)| -> Option<(i32, u64)> {
-            let found = pid == leader || Iterator::any(&mut ancestors, |ancestor| ancestor == leader);
-            found.then(|| (pid, self.0.get(&pid).map_or(0, |process| process.threads)))
-        };
-        self.running().filter_map(is_below)
     }
 
     /// All that run as one of these leaders or below one, each with its leader and the number of its threads.
@@ -105,8 +102,18 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
     }
 }
 
-fn look(pid: i32) -> Option<Process> {
-    parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+fn look(pid: i32) -> io::Result<Option<Process>> {
+    Ok(unless_gone(fs::read_to_string(format!("/proc/{pid}/stat")))?.and_then(|stat| parse(&stat)))
+}
+
+/// What was read of a process; `None` if it has ended meanwhile, or is hidden from this one (`hidepid`).
+pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads `pid (name) state parent …`; the name may contain anything.
@@ -139,9 +146,7 @@ mod tests {
         let own = rustix::process::getpid().as_raw_pid();
         let parent = rustix::process::getppid().unwrap().as_raw_pid();
         let tree = Tree::read().unwrap();
-        assert!(tree.threads_below(own).any(|(pid, threads)| pid == own && threads > 0));
-        assert!(tree.threads_below(parent).any(|(pid, _)| pid == own));
-        assert!(tree.threads_below(own).all(|(pid, _)| pid != parent));
+        assert!(tree.below_each(&[own]).all(|(pid, ..)| pid != parent));
         assert!(
             tree.below_each(&[own, parent]).any(|(pid, leader, threads)| (pid, leader) == (own, own) && threads > 0)
         );

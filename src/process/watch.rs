@@ -1,31 +1,41 @@
-//! Watches what a child and all below it use, where no cgroup does. Invariant: a child that outgrows its limits is found
-//! within two looks; how much it can take in between is up to the machine.
+//! What children use, and what they may use at most, where no cgroup keeps it. Memory is what a process has for itself, in
+//! memory or swap. What it has written into a file in memory (memfd, tmpfs) and does not map counts for nobody here: to a
+//! cgroup it does.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fmt, io};
 
-use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval};
-
-use super::tree::Tree;
+use super::cgroup::Controllers;
+use super::tree::{Tree, unless_gone};
 use crate::config::{Resources, TenantId, show_bytes};
 
-/// How often a child is looked at.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
-/// How old a list of all processes may be: all children that are watched share one.
-const FRESH: Duration = Duration::from_millis(200);
+/// What may not be exceeded, by a child or by all of a tenant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub(super) memory: Option<u64>,
+    pub(super) processes: Option<u64>,
+}
 
-/// The last list of all processes.
-static LAST: Mutex<Option<(Instant, Arc<Tree>)>> = Mutex::new(None);
+impl Bounds {
+    /// What is left to watch where a cgroup keeps these.
+    pub(super) fn left(limits: &Resources, kept: Controllers) -> Self {
+        Self {
+            memory: limits.memory.filter(|_| !kept.memory).map(|bytes| bytes as u64),
+            processes: limits.processes.filter(|_| !kept.pids).map(|count| count as u64),
+        }
+    }
 
-/// What a child may not exceed, and whose child it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Watch {
-    leader: i32,
-    memory: Option<u64>,
-    processes: Option<u64>,
+    /// Whether there is nothing to watch.
+    pub(super) fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// What a child that uses this has exceeded.
+    pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
+        let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
+        let processes = over(self.processes, used.processes).map(|limit| Excess::processes(limit, None));
+        processes.or_else(|| over(self.memory, used.memory).map(|limit| Excess::memory(limit, None)))
+    }
 }
 
 /// A limit that was exceeded.
@@ -98,97 +108,52 @@ pub(super) struct Usage {
 
 impl Usage {
     /// What each of these children uses.
-    pub(super) fn of(leaders: &[i32], tree: &Tree) -> HashMap<i32, Self> {
+    ///
+    /// # Errors
+    /// A process that runs cannot be looked at: nothing is known then, rather than too little.
+    pub(super) fn of(leaders: &[i32], tree: &Tree) -> io::Result<HashMap<i32, Self>> {
         let mut used: HashMap<i32, Self> = leaders.iter().map(|leader| (*leader, Self::default())).collect();
         for (pid, leader, threads) in tree.below_each(leaders) {
             if let Some(usage) = used.get_mut(&leader) {
                 usage.processes += threads;
-                usage.memory += memory_of(pid).unwrap_or_default();
+                usage.memory += memory_of(pid)?;
             }
         }
-        used
+        Ok(used)
     }
-}
-
-impl Watch {
-    /// What is left to watch where a cgroup keeps `memory` or `processes`.
-    pub(super) fn new(leader: i32, limits: &Resources, kept: super::cgroup::Controllers) -> Self {
-        let memory = limits.memory.filter(|_| !kept.memory).map(|bytes| bytes as u64);
-        let processes = limits.processes.filter(|_| !kept.pids).map(|count| count as u64);
-        Self { leader, memory, processes }
-    }
-
-    /// Waits until a limit is exceeded.
-    pub(super) async fn exceeded(&self) -> Excess {
-        if self.memory.is_none() && self.processes.is_none() {
-            return std::future::pending().await;
-        }
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            looks.tick().await;
-            let watch = self.clone();
-            if let Ok(Some(excess)) = tokio::task::spawn_blocking(move || watch.look()).await {
-                return excess;
-            }
-        }
-    }
-
-    fn look(&self) -> Option<Excess> {
-        let tree = recent()?;
-        let members: Vec<(i32, u64)> = tree.threads_below(self.leader).collect();
-        let threads = members.iter().map(|(_, threads)| threads).sum::<u64>();
-        if let Some(limit) = self.processes.filter(|limit| threads > *limit) {
-            return Some(Excess::processes(limit, None));
-        }
-        let limit = self.memory?;
-        let used: u64 = members.iter().filter_map(|(pid, _)| memory_of(*pid)).sum();
-        (used > limit).then_some(Excess::memory(limit, None))
-    }
-}
-
-/// A list of all processes that is fresh enough. Who comes while one is made waits for it, and takes the same.
-pub(super) fn recent() -> Option<Arc<Tree>> {
-    let mut last = LAST.lock();
-    if let Some((read, tree)) = &*last
-        && read.elapsed() < FRESH
-    {
-        return Some(Arc::clone(tree));
-    }
-    let tree = Arc::new(Tree::read().ok()?);
-    *last = Some((Instant::now(), Arc::clone(&tree)));
-    Some(tree)
 }
 
 /// What a process alone keeps in memory or swap, in bytes: not the pages of files, which can be had again.
-fn memory_of(pid: i32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+fn memory_of(pid: i32) -> io::Result<u64> {
+    let status = unless_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
     let kilobytes = |line: &str| {
         let (key, value) = line.split_once(':')?;
         let counts = ["RssAnon", "RssShmem", "VmSwap"].contains(&key);
         value.split_ascii_whitespace().next().filter(|_| counts)?.parse::<u64>().ok()
     };
-    Some(status.lines().filter_map(kilobytes).sum::<u64>() * 1024)
+    Ok(status.lines().filter_map(kilobytes).sum::<u64>() * 1024)
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
-    use crate::process::cgroup::Controllers;
 
     #[test]
     fn a_process_is_counted_with_what_is_below_it() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let watch = |memory, processes| {
-            let limits = Resources { memory, processes, ..Resources::default() };
-            Watch::new(own, &limits, Controllers::default())
-        };
-        assert_eq!(watch(Some(1 << 40), Some(1 << 22)).look(), None);
-        assert_eq!(watch(Some(4096), None).look(), Some(Excess::memory(4096, None)));
-        assert_eq!(watch(None, Some(0)).look(), Some(Excess::processes(0, None)));
+        let used = Usage::of(&[own], &Tree::read().unwrap()).unwrap()[&own];
+        let bounds = |memory, processes| Bounds { memory, processes };
+        assert_eq!(bounds(Some(1 << 40), Some(1 << 22)).exceeded_by(used), None);
+        assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::memory(4096, None)));
+        assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::processes(0, None)));
+    }
+
+    #[test]
+    fn what_a_cgroup_keeps_is_not_watched() {
         let kept = Controllers { memory: true, pids: true, cpu: false };
         let limits = Resources { memory: Some(1), processes: Some(1), ..Resources::default() };
-        assert_eq!(Watch::new(own, &limits, kept).look(), None);
+        assert!(Bounds::left(&limits, kept).is_empty());
+        assert_eq!(Bounds::left(&limits, Controllers::default()), Bounds { memory: Some(1), processes: Some(1) });
     }
 }

@@ -176,6 +176,8 @@ pub struct Metrics {
     pub processes_owned: Gauge,
     /// All processes below the gateway but for the guardian, when they were last counted.
     pub processes_found: Gauge,
+    /// Looks at what children use that saw nothing.
+    pub watch_failures: Counter,
 }
 
 /// The metrics of one server, looked up once and then free of locks.
@@ -244,6 +246,7 @@ impl Default for Metrics {
             responses: register!(Family::default(), "http_responses", "HTTP responses by status"),
             connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
             processes_owned: register!(Gauge::default(), "processes_owned", "Children and everything below them"),
+            watch_failures: register!(Counter::default(), "watch_failures", "Looks at children that saw nothing"),
             processes_found: register!(
                 Gauge::default(),
                 "processes_found",

@@ -134,7 +134,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
         }
         () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(shared) => match never {},
-        excess = async { tokio::select! { excess = child.exceeded() => excess, excess = shared.charge.exceeded() => excess } } => {
+        excess = shared.charge.exceeded() => {
             // Not politely: it would take more meanwhile.
             child.signal(Signal::Kill);
             Some(outgrown(shared, &excess))

@@ -298,3 +298,54 @@ fn what_is_said_of_a_tool_is_checked() {
     );
     assert!(problems.to_string().contains("did you mean \"timeout\""), "{problems}");
 }
+
+#[test]
+fn pools_that_contradict_themselves() {
+    let pool = |text: &str| {
+        let text = format!("[auth]\nanonymous='a'\n[tenants.a]\n[servers.s]\ncommand='sh'\n[servers.s.pool]\n{text}\n");
+        match load(&text) {
+            Ok(_) => Vec::new(),
+            Err(problems) => {
+                problems.list().iter().map(|problem| format!("{}: {}", place(problem), problem.text)).collect()
+            }
+        }
+    };
+    for (text, wanted) in [
+        (
+            "mode='dynamic'\nmax_children=2\nmax_spare=50",
+            "9 servers.s.pool.max_spare: 50 is more than max_children (2); lower it, or raise max_children",
+        ),
+        ("mode='dynamic'\nmax_children=2\nmin_spare=3", "9 servers.s.pool.min_spare: 3 is more than max_children (2)"),
+        (
+            "mode='static'",
+            "7 servers.s.pool.mode: starts as many as max_children at once, which is 1000 by default; set max_children",
+        ),
+        ("replicas=2", "7 servers.s.pool.replicas: only isolation = \"shared\""),
+    ] {
+        let found = pool(text);
+        assert!(found.len() == 1 && found[0].starts_with(wanted), "{text}: {found:?}");
+    }
+    // The default of max_spare is no contradiction: it is not reached.
+    for text in ["mode='dynamic'\nmax_children=2", "mode='static'\nmax_children=2"] {
+        assert_eq!(pool(text), Vec::<String>::new(), "{text}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_made_is_said() {
+    for (path, why) in [
+        ("/etc/passwd", "/etc/passwd is no folder"),
+        ("/etc/passwd/state", "/etc/passwd is no folder"),
+        ("/proc/nope", "/proc is the kernel's"),
+        ("/sys/nope/deeper", "/sys is the kernel's"),
+    ] {
+        let problems = load(&format!("state_dir = {path:?}\n{LEAST}")).unwrap_err();
+        assert_eq!(problems.list().iter().map(place).collect::<Vec<_>>(), ["1 state_dir"]);
+        let text = &problems.list()[0].text;
+        assert!(text.contains(why) && text.ends_with("name a folder of the gateway's own"), "{text}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b");
+    valid(&format!("state_dir = {path:?}\n{LEAST}"));
+    assert!(!folder.path().join("a").exists(), "nothing is made");
+}

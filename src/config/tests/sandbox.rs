@@ -81,3 +81,17 @@ fn limits_on_the_machine() {
         assert!(found.iter().any(|problem| problem.starts_with(part)), "{part:?} is not in {found:#?}");
     }
 }
+
+#[test]
+fn a_limit_that_nothing_starts_within_is_a_problem() {
+    for (limit, text) in [
+        ("memory='15MiB'", "memory: 15MiB is out of bounds; use 16MiB to 1024GiB"),
+        ("processes=3", "processes: 3 is out of bounds; use 4 to"),
+        ("open_files=31", "open_files: 31 is out of bounds; use 32 to"),
+        ("file_size=0", "file_size: 0B is out of bounds; use 1B to 1024GiB"),
+    ] {
+        let found = problems("", &format!("[servers.s.limits]\n{limit}"));
+        assert!(found[0].starts_with(&format!("servers.s.limits.{text}")), "{found:?}");
+    }
+    valid(&file("", "[servers.s.limits]\nmemory='16MiB'\nprocesses=4\nopen_files=32\nfile_size=1"));
+}

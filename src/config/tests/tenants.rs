@@ -28,7 +28,7 @@ fn a_tenant_has_limits_of_its_own() {
 #[test]
 fn what_contradicts_is_said() {
     let text = format!(
-        "{START}[tenants.a.limits]\nmemory='512MiB'\ncpu=2\n[tenants.b]\nservers=['all']\nlimits.processes=3\n"
+        "{START}[tenants.a.limits]\nmemory='512MiB'\ncpu=2\n[tenants.b]\nservers=['all']\nlimits.processes=4\n"
     );
     let warnings = load(&text).unwrap().warnings;
     let found: Vec<_> = warnings.iter().map(|warning| (place(warning), warning.text.clone())).collect();

@@ -115,11 +115,15 @@ impl Guardian {
         self.0.cgroups.as_ref()
     }
 
-    /// Asks for a stage, in the cgroup of a tenant if there is one. The ward ends it when it is dropped.
+    /// Whether there is a cgroup for all children of a tenant together.
+    pub(in crate::process) fn limits_tenant(&self, tenant: &TenantId) -> bool {
+        self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant))
+    }
+
+    /// Asks for a stage, in the cgroup of a tenant if one is named. The ward ends it when it is dropped.
     pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<Ward> {
         let (status, watched) = watch::channel(Status::Asked);
         let (socket, handed) = oneshot::channel();
-        let tenant = tenant.filter(|tenant| self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant)));
         let mut table = self.0.table.lock();
         if table.is_closed {
             return Err(io::Error::other("the gateway is stopping"));

@@ -1,7 +1,7 @@
 //! The guardian process itself: starts stages, signals groups, reaps, and reports. It has one thread, and must keep it:
 //! a child's parent-death signal follows the thread that forked it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -17,11 +17,14 @@ use super::record::Record;
 use super::stages::{Stage, Stages};
 use crate::process::Signal;
 use crate::process::cgroup::Cgroup;
-use crate::process::tree::{Tree, own_children};
+use crate::process::limits::ProcessLimits;
+use crate::process::tree::{Seen, Tree, own_children};
 
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked whether a child has started more while limits of its processes were set.
+const MAX_LIMIT_LOOKS: usize = 8;
 /// How long killed processes may take to be gone, at the end.
 const LAST: Duration = Duration::from_secs(5);
 /// How long the last look waits for a signal before it looks again.
@@ -79,10 +82,24 @@ struct Leader {
 }
 
 impl Leader {
-    /// The leader, and what is below it.
-    fn processes(&self) -> Vec<Pid> {
-        let below = Tree::read().map(|tree| tree.below(self.pid)).unwrap_or_default();
-        std::iter::once(self.pid).chain(below.into_iter().filter_map(|seen| Pid::from_raw(seen.pid))).collect()
+    /// Sets limits of the leader and of what is below it. What a process starts after that has them too; so it is done
+    /// when a look finds nothing that an earlier one has not.
+    ///
+    /// Those below are no children of this process. One may end, and another get its id, between the look and the call:
+    /// that takes all ids going round within microseconds, and is the only way to limit what runs already.
+    fn limit(&self, limits: &ProcessLimits) {
+        let mut done = BTreeSet::new();
+        limits.impose(self.pid);
+        for _ in 0..MAX_LIMIT_LOOKS {
+            let Ok(tree) = Tree::read() else { return };
+            let new: Vec<Seen> = tree.below(self.pid).into_iter().filter(|seen| done.insert(*seen)).collect();
+            if new.is_empty() {
+                return;
+            }
+            for seen in new.into_iter().filter(|seen| seen.runs()) {
+                Pid::from_raw(seen.pid).inspect(|pid| limits.impose(*pid));
+            }
+        }
     }
 
     /// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
@@ -166,7 +183,7 @@ impl Nursery {
             }
             Request::Limit { id, limits } => {
                 if let Some(leader) = self.leaders.get(&id) {
-                    leader.processes().into_iter().for_each(|pid| limits.impose(pid));
+                    leader.limit(&limits);
                 }
             }
             Request::Signal { id, signal } => {

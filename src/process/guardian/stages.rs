@@ -126,7 +126,8 @@ impl Stages {
         }
     }
 
-    /// Without one a child is started all the same, unless it has limits that the cgroup was to keep.
+    /// Without one a child is started all the same, unless it or its tenant has limits that the cgroup was to keep: then the
+    /// stage refuses.
     fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<Cgroup> {
         let top = self.cgroups.as_ref()?;
         self.last_cgroup += 1;

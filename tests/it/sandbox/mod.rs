@@ -194,12 +194,15 @@ fn limits_of_a_process_hold() {
         let scene = Scene::new();
         let mut server = scene.server(
             SandboxMode::Standard,
-            "ulimit -c; ulimit -n; ulimit -H -n; head -c 2000000 /dev/zero > big; wc -c < big",
+            "sed -n 's/Max core file size *//p' /proc/self/limits; ulimit -n; ulimit -H -n; head -c 2000000 /dev/zero > big; wc -c < big",
         );
         server.limits.resources.open_files = Some(64);
         server.limits.resources.file_size = Some(1 << 20);
         let ended = run(server, user);
-        assert_eq!(ended.stdout, "0\n64\n64\n1048576\n", "{user:?} {ended:?}");
+        assert_eq!(
+            ended.stdout, "1                    1                    bytes     \n64\n64\n1048576\n",
+            "{user:?} {ended:?}"
+        );
     }
 }
 
