@@ -15,6 +15,26 @@ pub struct Fingerprint(String);
 /// it keeps for the server are looked up later, when nobody can tell whose they are.
 const NOT_SHARED: [&str; 2] = ["roots", "tasks"];
 
+/// Every word that the specification has for capabilities of a client (2025-11-25, "Lifecycle"), but for `experimental`,
+/// which may hold anything.
+const COMMON: [&str; 15] = [
+    "cancel",
+    "context",
+    "create",
+    "createMessage",
+    "elicitation",
+    "form",
+    "list",
+    "listChanged",
+    "requests",
+    "roots",
+    "sampling",
+    "tasks",
+    "tools",
+    "url",
+    "applyDefaults",
+];
+
 /// A client's `initialize`.
 #[derive(Debug, Clone)]
 pub struct Opening {
@@ -36,31 +56,52 @@ impl Opening {
         Self { message: message.clone(), fingerprint: Fingerprint::of(&params(message), false) }
     }
 
-    /// The `initialize` of the gateway itself, for a child that several will share or that is started in advance: the
-    /// version and capabilities of this client, but not its name, nor what is not to be shared.
+    /// The `initialize` of the gateway itself, for a child that several will share: the version and capabilities of this
+    /// client, and nothing else that it says.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
-        let mut params = params(message);
-        let fingerprint = Fingerprint::of(&params, is_shared);
-        if let Some(object) = params.as_object_mut() {
-            if is_shared && let Some(capabilities) = object.get_mut("capabilities").and_then(Value::as_object_mut) {
-                NOT_SHARED.iter().for_each(|capability| drop(capabilities.remove(*capability)));
-            }
-            let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
-            object.insert("clientInfo".to_owned(), info);
-        }
+        let theirs = params(message);
+        let params = json!({
+            "protocolVersion": theirs.get("protocolVersion"),
+            "capabilities": capabilities(&theirs, is_shared),
+            "clientInfo": { "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") },
+        });
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string();
-        Self { message: message.into(), fingerprint }
+        Self { message: message.into(), fingerprint: Fingerprint::of(&theirs, is_shared) }
+    }
+
+    /// The same for a child that is started in advance, for whoever comes next and asks for the same. `None` if this client
+    /// says more than what is in everybody's mouth: that is not for others to be started with.
+    pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
+        let theirs = params(message);
+        let is_version =
+            |text: &str| text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let has_version = theirs.get("protocolVersion").and_then(Value::as_str).is_some_and(is_version);
+        (has_version && is_common(&capabilities(&theirs, is_shared))).then(|| Self::of_gateway(message, is_shared))
+    }
+}
+
+/// The capabilities that a child is told of.
+fn capabilities(params: &Value, is_shared: bool) -> Value {
+    let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
+    if is_shared && let Some(object) = capabilities.as_object_mut() {
+        NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
+    }
+    capabilities
+}
+
+/// Whether it is made of words that all clients have.
+fn is_common(value: &Value) -> bool {
+    match value {
+        Value::Bool(_) => true,
+        Value::Object(members) => members.iter().all(|(key, value)| COMMON.contains(&key.as_str()) && is_common(value)),
+        _ => false,
     }
 }
 
 impl Fingerprint {
     fn of(params: &Value, is_shared: bool) -> Self {
-        let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
-        if is_shared && let Some(object) = capabilities.as_object_mut() {
-            NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
-        }
         // serde_json keeps object keys sorted, so equal capabilities have equal texts.
-        Self(json!([params.get("protocolVersion"), capabilities]).to_string())
+        Self(json!([params.get("protocolVersion"), capabilities(params, is_shared)]).to_string())
     }
 }
 
@@ -78,6 +119,7 @@ pub fn protocol_version(answer: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn initialize(capabilities: &str, version: &str, name: &str) -> Bytes {
@@ -108,5 +150,26 @@ mod tests {
         let text = String::from_utf8_lossy(&opening.message).into_owned();
         assert!(!text.contains("secret-client") && !text.contains("roots") && !text.contains("tasks"), "{text}");
         assert!(text.contains("sampling"), "{text}");
+    }
+
+    #[test]
+    fn what_one_client_says_of_itself_is_told_to_nobody_elses_child() {
+        let with_meta: Bytes = r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{"sampling":{}},"clientInfo":{"name":"secret"},"_meta":{"token":"secret"},"secret":1}}"#.into();
+        for opening in [Some(Opening::of_gateway(&with_meta, true)), Opening::of_spare(&with_meta, false)] {
+            let text = String::from_utf8_lossy(&opening.unwrap().message).into_owned();
+            assert!(text.contains("sampling") && !text.contains("secret"), "{text}");
+        }
+        let spare = |c: &str, v: &str| Opening::of_spare(&initialize(c, v, "a"), false);
+        let full = r#"{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}},"tasks":{"list":{},"requests":{"sampling":{"createMessage":{}}}}}"#;
+        let own = Opening::of_client(&initialize(full, "2025-11-25", "b")).fingerprint;
+        assert_eq!(spare(full, "2025-11-25").map(|opening| opening.fingerprint), Some(own));
+        for (capabilities, version) in [
+            (r#"{"experimental":{"x-token":"secret"}}"#, "2025-06-18"),
+            (r#"{"sampling":{"secret":true}}"#, "2025-06-18"),
+            (r#"{"sampling":"secret"}"#, "2025-06-18"),
+            ("{}", "secret"),
+        ] {
+            assert!(spare(capabilities, version).is_none(), "{capabilities} {version}");
+        }
     }
 }
