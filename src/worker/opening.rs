@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::jsonrpc::parse;
 
@@ -14,6 +14,26 @@ pub struct Fingerprint(String);
 /// Capabilities of a client that a shared child does not hear of: its roots are nobody else's business, and tasks that
 /// it keeps for the server are looked up later, when nobody can tell whose they are.
 const NOT_SHARED: [&str; 2] = ["roots", "tasks"];
+
+/// Every word that the specification has for capabilities of a client (2025-11-25, "Lifecycle"), but for `experimental`,
+/// which may hold anything.
+const COMMON: [&str; 15] = [
+    "cancel",
+    "context",
+    "create",
+    "createMessage",
+    "elicitation",
+    "form",
+    "list",
+    "listChanged",
+    "requests",
+    "roots",
+    "sampling",
+    "tasks",
+    "tools",
+    "url",
+    "applyDefaults",
+];
 
 /// A client's `initialize`.
 #[derive(Debug, Clone)]
@@ -36,20 +56,45 @@ impl Opening {
         Self { message: message.clone(), fingerprint: Fingerprint::of(&params(message), false) }
     }
 
-    /// The `initialize` of the gateway itself, for a child that several will share or that is started in advance: the
-    /// version and capabilities of this client, but not its name, nor what is not to be shared.
+    /// The `initialize` of the gateway itself, for a child that several will share: the version and capabilities of this
+    /// client, and nothing else that it says.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
         let theirs = params(message);
-        let fingerprint = Fingerprint::of(&theirs, is_shared);
-        // Nothing else of it: whatever the client has put beside these, the next one must not find there.
-        let mut params = Map::new();
-        let version = theirs.get("protocolVersion").cloned();
-        params.extend(version.map(|version| ("protocolVersion".to_owned(), version)));
-        params.insert("capabilities".to_owned(), capabilities(&theirs, is_shared));
-        let info = json!({ "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") });
-        params.insert("clientInfo".to_owned(), info);
+        let params = json!({
+            "protocolVersion": theirs.get("protocolVersion"),
+            "capabilities": capabilities(&theirs, is_shared),
+            "clientInfo": { "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") },
+        });
         let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string();
-        Self { message: message.into(), fingerprint }
+        Self { message: message.into(), fingerprint: Fingerprint::of(&theirs, is_shared) }
+    }
+
+    /// The same for a child that is started in advance, for whoever comes next and asks for the same. `None` if this client
+    /// says more than what is in everybody's mouth: that is not for others to be started with.
+    pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
+        let theirs = params(message);
+        let is_version =
+            |text: &str| text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let has_version = theirs.get("protocolVersion").and_then(Value::as_str).is_some_and(is_version);
+        (has_version && is_common(&capabilities(&theirs, is_shared))).then(|| Self::of_gateway(message, is_shared))
+    }
+}
+
+/// The capabilities that a child is told of.
+fn capabilities(params: &Value, is_shared: bool) -> Value {
+    let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
+    if is_shared && let Some(object) = capabilities.as_object_mut() {
+        NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
+    }
+    capabilities
+}
+
+/// Whether it is made of words that all clients have.
+fn is_common(value: &Value) -> bool {
+    match value {
+        Value::Bool(_) => true,
+        Value::Object(members) => members.iter().all(|(key, value)| COMMON.contains(&key.as_str()) && is_common(value)),
+        _ => false,
     }
 }
 
@@ -58,15 +103,6 @@ impl Fingerprint {
         // serde_json keeps object keys sorted, so equal capabilities have equal texts.
         Self(json!([params.get("protocolVersion"), capabilities(params, is_shared)]).to_string())
     }
-}
-
-/// The capabilities that a child hears of.
-fn capabilities(params: &Value, is_shared: bool) -> Value {
-    let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
-    if is_shared && let Some(object) = capabilities.as_object_mut() {
-        NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
-    }
-    capabilities
 }
 
 fn params(message: &[u8]) -> Value {
@@ -83,6 +119,7 @@ pub fn protocol_version(answer: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn initialize(capabilities: &str, version: &str, name: &str) -> Bytes {
@@ -116,12 +153,23 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_several_will_share_hears_version_and_capabilities_and_nothing_else_of_a_client() {
-        let params = r#"{"protocolVersion":"1","capabilities":{},"clientInfo":{},"_meta":{"x":"secret"},"y":"secret"}"#;
-        let message = format!(r#"{{"jsonrpc":"2.0","id":7,"method":"initialize","params":{params}}}"#).into();
-        for is_shared in [true, false] {
-            let text = String::from_utf8_lossy(&Opening::of_gateway(&message, is_shared).message).into_owned();
-            assert!(!text.contains("secret") && text.contains(r#""protocolVersion":"1""#), "{text}");
+    fn what_one_client_says_of_itself_is_told_to_nobody_elses_child() {
+        let with_meta: Bytes = r#"{"jsonrpc":"2.0","id":7,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{"sampling":{}},"clientInfo":{"name":"secret"},"_meta":{"token":"secret"},"secret":1}}"#.into();
+        for opening in [Some(Opening::of_gateway(&with_meta, true)), Opening::of_spare(&with_meta, false)] {
+            let text = String::from_utf8_lossy(&opening.unwrap().message).into_owned();
+            assert!(text.contains("sampling") && !text.contains("secret"), "{text}");
+        }
+        let spare = |c: &str, v: &str| Opening::of_spare(&initialize(c, v, "a"), false);
+        let full = r#"{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}},"tasks":{"list":{},"requests":{"sampling":{"createMessage":{}}}}}"#;
+        let own = Opening::of_client(&initialize(full, "2025-11-25", "b")).fingerprint;
+        assert_eq!(spare(full, "2025-11-25").map(|opening| opening.fingerprint), Some(own));
+        for (capabilities, version) in [
+            (r#"{"experimental":{"x-token":"secret"}}"#, "2025-06-18"),
+            (r#"{"sampling":{"secret":true}}"#, "2025-06-18"),
+            (r#"{"sampling":"secret"}"#, "2025-06-18"),
+            ("{}", "secret"),
+        ] {
+            assert!(spare(capabilities, version).is_none(), "{capabilities} {version}");
         }
     }
 }

@@ -70,7 +70,9 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
             circuit.probing = true;
             return Admission::After(Duration::ZERO);
         }
-        Admission::After(self.settings.pause(circuit.crashes.len()))
+        // The pause is between the crash and the start: who comes later waits less.
+        let since = circuit.crashes.back().map_or(Duration::ZERO, |crash| now.duration_since(*crash));
+        Admission::After(self.settings.pause(circuit.crashes.len()).saturating_sub(since))
     }
 
     /// A child has ended that had answered so many calls.
@@ -184,6 +186,17 @@ mod tests {
         assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
         breaker.opened(&"a");
         assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_begins_with_the_crash() {
+        let breaker = Breaker::new(SETTINGS);
+        for _ in 0..3 {
+            breaker.crashed(&1, 0, Instant::now());
+        }
+        assert!(matches!(breaker.admit(&1, Instant::now()), Admission::After(pause) if !pause.is_zero()));
+        tokio::time::advance(Duration::from_millis(200)).await;
+        assert_eq!(breaker.admit(&1, Instant::now()), Admission::After(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,6 +39,7 @@ mod shared;
 mod shared_neighbours;
 mod shared_restart;
 mod shutdown;
+mod spares;
 mod sse;
 mod start_failures;
 mod stderr;

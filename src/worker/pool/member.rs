@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::Room;
+use super::demand::Demand;
 use super::pools::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
@@ -61,8 +61,8 @@ pub(super) struct Shelf {
     pub(super) exited: VecDeque<WorkerStatus>,
     /// Spares on their way.
     pub(super) starting_spares: usize,
-    /// The latest `initialize` of a client: what spares are opened for.
-    pub(super) wanted: Option<Bytes>,
+    /// What clients ask for: what spares are opened for.
+    pub(super) demand: Demand,
 }
 
 impl Assigned {

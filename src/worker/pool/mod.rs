@@ -3,6 +3,7 @@
 //! Invariants: never more than `max_children`, spares and starting ones included; a child that has been leased never
 //! moves to another session, principal or tenant than its isolation allows; a spare has been nobody's.
 
+mod demand;
 mod member;
 mod pools;
 mod recycle;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
@@ -27,7 +29,7 @@ use super::opening::{Opening, protocol_version};
 use super::peer::Peer;
 use super::restart::Breaker;
 use crate::auth::Principal;
-use crate::config::{Isolation, Server, TenantId};
+use crate::config::{Isolation, PoolMode, Server, TenantId};
 use crate::telemetry::ServerMetrics;
 use member::{Scope, Shelf};
 pub use pools::{Pools, Surroundings, WorkerStatus};
@@ -69,7 +71,8 @@ pub struct Pool {
     metrics: ServerMetrics,
     shelf: Mutex<Shelf>,
     slots: Slots,
-    breaker: Breaker<TenantId>,
+    /// The circuits of tenants, and that of children which are nobody's.
+    breaker: Breaker<Option<TenantId>>,
     changed: Notify,
     this: Weak<Self>,
 }
@@ -110,8 +113,11 @@ impl Pool {
             true => self.lease_own(applicant).await,
             false => self.lease_shared(applicant).await,
         };
-        if result.is_ok() {
-            self.shelf.lock().wanted = Some(applicant.initialize.clone());
+        if result.is_ok()
+            && self.server.pool.mode != PoolMode::Ondemand
+            && let Some(opening) = Opening::of_spare(&applicant.initialize, !self.is_exclusive())
+        {
+            self.shelf.lock().demand.note(opening, Instant::now());
         }
         self.changed.notify_one();
         result
@@ -136,18 +142,19 @@ impl Pool {
 
     async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8], tenant: &TenantId) -> Result<Bytes, Failure> {
         let answer = worker.open(lease, message).await?;
+        let tenant = Some(tenant.clone());
         if protocol_version(&answer).is_some() {
-            self.breaker.opened(tenant);
+            self.breaker.opened(&tenant);
         } else {
-            self.breaker.abandoned(tenant);
+            self.breaker.abandoned(&tenant);
         }
         Ok(answer)
     }
 
-    /// Calls that the children of a tenant have answered which are alive.
-    fn answered_for(&self, tenant: &TenantId) -> u64 {
+    /// Calls that the children of a tenant, or those of nobody, have answered which are alive.
+    fn answered_for(&self, tenant: &Option<TenantId>) -> u64 {
         let shelf = self.shelf.lock();
-        let theirs = |worker: &&Worker| worker.shared().origin.tenant().as_ref() == Some(tenant);
+        let theirs = |worker: &&Worker| worker.shared().origin.tenant() == *tenant;
         shelf.workers.iter().filter(theirs).map(Worker::answered).sum()
     }
 

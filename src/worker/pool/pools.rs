@@ -26,6 +26,8 @@ pub struct Surroundings {
     pub slow_client_timeout: Duration,
     /// Permits for children that are being started.
     pub spawning: Arc<Semaphore>,
+    /// Permits for those of them that nobody waits for: fewer, so that the others come first.
+    pub spawning_spares: Arc<Semaphore>,
     /// What waits for everything at shutdown.
     pub tasks: TaskTracker,
     /// Cancelled when no more children are wanted.
@@ -98,11 +100,15 @@ impl Pools {
         self.0.get(server)
     }
 
-    /// The servers that are left alone because they keep crashing, each with the tenants it is so for.
+    /// The servers that are left alone because they keep crashing, each with the tenants it is so for; and those that get no
+    /// spares because these keep crashing.
     pub fn crash_loops(&self) -> Vec<String> {
         let of_pool = |pool: &Arc<Pool>| {
             let name = pool.server.name.clone();
-            pool.crash_loops().into_iter().map(move |tenant| format!("{name} for {tenant}"))
+            pool.crash_loops().into_iter().map(move |tenant| match tenant {
+                Some(tenant) => format!("{name} for {tenant}"),
+                None => format!("{name}, its spares"),
+            })
         };
         self.0.values().flat_map(of_pool).collect()
     }

@@ -87,6 +87,11 @@ impl Slots {
         }
     }
 
+    /// Whether all places are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.state.lock().taken >= self.max
+    }
+
     /// How many wait.
     pub(super) fn queued(&self) -> usize {
         self.state.lock().queued

@@ -1,95 +1,126 @@
-//! Children that are started before anybody asks. A spare has been nobody's: it holds no tenant's secret.
+//! Children that are started before anybody asks. A spare has been nobody's: it holds no tenant's secret, and is told nothing
+//! that is a client's own.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Pool;
-use super::member::Spare;
+use super::member::{Shelf, Spare};
 use super::slots::Slot;
 use crate::config::{PoolMode, TenantId};
 use crate::process::Origin;
+use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
-use crate::worker::opening::{Fingerprint, Opening};
+use crate::worker::opening::Opening;
 use crate::worker::peer::{Nobody, Peer};
+use crate::worker::restart::Admission;
+
+/// Until it is spoken to, nobody can tell when a child is up. It counts as one that is being started for this long.
+const UNOPENED: Duration = Duration::from_secs(1);
 
 impl Pool {
-    /// Starts as many spares as there should be, and stops those that are too many.
+    /// Starts as many spares as there should be, and stops those that are too many, or that nobody would take.
     pub(super) fn replenish(&self) {
-        let pool = &self.server.pool;
-        let (least, most) = match pool.mode {
-            PoolMode::Ondemand => return,
-            PoolMode::Static => (pool.max_children, pool.max_children),
-            PoolMode::Dynamic => (pool.min_spare, pool.max_spare),
-        };
-        let missing = {
-            let mut shelf = self.shelf.lock();
-            shelf.spares.retain(|spare| spare.worker.takes_calls());
-            while shelf.spares.len() > most {
-                shelf.spares.remove(0).worker.stop();
-            }
-            least.saturating_sub(shelf.spares.len() + shelf.starting_spares)
-        };
+        let missing = self.missing_spares(&mut self.shelf.lock());
         for _ in 0..missing {
-            // Whoever waits for a place comes first.
+            // Whoever waits for a child comes first.
+            let Ok(permit) = Arc::clone(&self.surroundings.spawning_spares).try_acquire_owned() else { return };
             let Some(slot) = self.slots.try_take() else { return };
+            // A server that does not start is not tried over and over for nobody.
+            if self.breaker.admit(&None, Instant::now()) != Admission::After(Duration::ZERO) {
+                return;
+            }
             self.shelf.lock().starting_spares += 1;
-            self.start_spare(slot);
+            self.start_spare(slot, permit);
         }
     }
 
-    fn start_spare(&self, slot: Slot) {
+    /// How many are to be started. Those that are in their way are stopped.
+    fn missing_spares(&self, shelf: &mut Shelf) -> usize {
+        let pool = &self.server.pool;
+        shelf.spares.retain(|spare| spare.worker.takes_calls());
+        let (demand, now) = (&shelf.demand, Instant::now());
+        let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), pool.idle_timeout, now);
+        shelf.spares.extract_if(.., is_stale).for_each(|spare| spare.worker.stop());
+        let all = shelf.spares.len() + shelf.starting_spares;
+        let is_wanted = |spare: &&Spare| demand.is_for_latest(spare.fingerprint.as_ref());
+        let wanted = shelf.spares.iter().filter(is_wanted).count() + shelf.starting_spares;
+        let (missing, too_many) = match pool.mode {
+            PoolMode::Ondemand => return 0,
+            PoolMode::Dynamic => {
+                let missing = pool.min_spare.saturating_sub(wanted);
+                (missing, (all + missing).saturating_sub(pool.max_spare))
+            }
+            // One at a time makes room for one that the next client would take.
+            PoolMode::Static => {
+                let is_full = wanted == 0 && shelf.workers.iter().all(Worker::takes_calls);
+                (pool.max_children.saturating_sub(all), usize::from(is_full && self.slots.is_full()))
+            }
+        };
+        let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
+        shelf.spares.extract_if(.., not_wanted).take(too_many).for_each(|spare| spare.worker.stop());
+        missing
+    }
+
+    fn start_spare(&self, slot: Slot, permit: OwnedSemaphorePermit) {
         let Some(this) = self.this.upgrade() else { return };
         self.surroundings.tasks.spawn(async move {
             let spare = this.prepare_spare(slot).await;
-            let mut shelf = this.shelf.lock();
-            shelf.starting_spares -= 1;
-            if this.surroundings.draining.is_cancelled() {
-                spare.inspect(|spare| spare.worker.stop());
-            } else {
-                shelf.spares.extend(spare);
+            let worker = spare.as_ref().map(|spare| spare.worker.clone());
+            {
+                let mut shelf = this.shelf.lock();
+                shelf.starting_spares -= 1;
+                if this.surroundings.draining.is_cancelled() {
+                    spare.inspect(|spare| spare.worker.stop());
+                } else {
+                    shelf.spares.extend(spare);
+                }
             }
+            if let Some(worker) = worker {
+                this.until_settled(&worker).await;
+            }
+            drop(permit);
+            this.changed.notify_one();
         });
     }
 
+    /// Waits until the start of a spare is over, as far as anybody can tell.
+    async fn until_settled(&self, worker: &Worker) {
+        tokio::select! {
+            () = worker.settled() => {}
+            _ = worker.ended() => {}
+            () = tokio::time::sleep(UNOPENED) => worker.settle(),
+        }
+        if worker.takes_calls() {
+            self.breaker.opened(&None);
+        }
+    }
+
     async fn prepare_spare(self: &Arc<Self>, slot: Slot) -> Option<Spare> {
-        if self.spares_keep_failing() {
+        let worker = self.spawn(slot, Origin::unowned(&self.server.name), None).await.ok()?;
+        // Where it is not known what the first client will ask for, the child waits unopened.
+        let wanted = self.shelf.lock().demand.latest().cloned();
+        let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { worker, fingerprint: None }) };
+        let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
+        let lease = Lease::new(worker.clone(), nobody, false);
+        let answer = worker.open(&lease, &message).await;
+        if worker.opened().is_none() {
+            tracing::warn!(server = %self.server.name, started = answer.is_ok(), "a spare child did not open");
+            if answer.is_ok() {
+                // It refused, which is no end of its own: the next one would refuse likewise.
+                self.breaker.crashed(&None, self.answered_for(&None), Instant::now());
+            }
+            worker.stop();
             return None;
         }
-        let worker = self.spawn(slot, Origin::unowned(&self.server.name), None).await.ok()?;
-        let wanted = self.shelf.lock().wanted.clone();
-        let mut fingerprint = None;
-        if wanted.is_none() {
-            // What the first client will ask for is not known: the child waits unopened.
-            worker.settle();
-        }
-        if let Some(initialize) = wanted {
-            let opening = Opening::of_gateway(&initialize, !self.is_exclusive());
-            let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
-            let lease = Lease::new(worker.clone(), nobody, false);
-            let answer = worker.open(&lease, &opening.message).await;
-            if worker.opened().is_none() {
-                tracing::warn!(server = %self.server.name, started = answer.is_ok(), "a spare child did not open");
-                worker.stop();
-                return None;
-            }
-            fingerprint = Some(of_session(&initialize, opening.fingerprint, self.is_exclusive()));
-        }
-        Some(Spare { worker, fingerprint })
+        Some(Spare { worker, fingerprint: Some(fingerprint) })
     }
 
-    /// A server that does not start is not tried over and over for nobody.
-    fn spares_keep_failing(&self) -> bool {
-        !self.breaker.open(Instant::now()).is_empty()
-    }
-
-    /// The tenants that the server is left alone for, because it keeps crashing for them.
-    pub fn crash_loops(&self) -> Vec<TenantId> {
+    /// The tenants that the server is left alone for, because it keeps crashing for them; `None` where it is its spares.
+    pub fn crash_loops(&self) -> Vec<Option<TenantId>> {
         self.breaker.open(Instant::now())
     }
-}
-
-/// What a spare is looked up by: for a child of its own, a client asks with all its capabilities.
-fn of_session(initialize: &bytes::Bytes, shared: Fingerprint, is_exclusive: bool) -> Fingerprint {
-    if is_exclusive { Opening::of_client(initialize).fingerprint } else { shared }
 }

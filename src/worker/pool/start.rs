@@ -2,6 +2,7 @@
 //! end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use super::slots::Slot;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
 use crate::process::{Origin, Place};
+use crate::telemetry::ExitReason;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::opening::Fingerprint;
@@ -27,15 +29,20 @@ pub(super) struct Order {
     pub(super) before: Vec<Arc<Room>>,
 }
 
-/// An attempt to start a child, which a half-open circuit waits for.
+/// A start that takes longer than this waits for something else than the processors of this machine, such as a download:
+/// others start meanwhile.
+const STARTING: Duration = Duration::from_secs(5);
+
+/// An attempt to get a child, which a half-open circuit waits for.
 struct Attempt<'a> {
-    breaker: &'a Breaker<TenantId>,
-    tenant: Option<&'a TenantId>,
+    breaker: &'a Breaker<Option<TenantId>>,
+    /// Whose it is, until there is a child.
+    tenant: Option<Option<TenantId>>,
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.tenant.inspect(|tenant| self.breaker.abandoned(tenant));
+        self.tenant.iter().for_each(|tenant| self.breaker.abandoned(tenant));
     }
 }
 
@@ -43,12 +50,19 @@ impl Pool {
     /// A child for the tenant, under its ceiling; where everybody shares it, for nobody.
     pub(super) async fn obtain(&self, order: &Order, fingerprint: &Fingerprint) -> Result<Worker, Failure> {
         let is_owned = self.server.isolation != Isolation::Shared;
+        // Whoever leaves before there is a child, or gets one that was started for nobody, has tried nothing.
+        let mut attempt = self.admit(order).await?;
         let place = if is_owned { Some(self.place(order).await?) } else { None };
         let takes_spares = !is_owned || self.surroundings.ceilings.takes_spares(&order.tenant);
         let spare = takes_spares.then(|| self.shelf.lock().take_spare(fingerprint)).flatten();
         let worker = match spare {
-            Some(spare) => spare,
-            None => self.start(order).await?,
+            Some(spare) => {
+                if spare.opened().is_some() {
+                    self.breaker.opened(&Some(order.tenant.clone()));
+                }
+                spare
+            }
+            None => self.start(order, &mut attempt).await?,
         };
         if let Some(place) = place {
             worker.adopt(&order.tenant, &order.session);
@@ -67,16 +81,20 @@ impl Pool {
         }
     }
 
-    /// Starts a new child under the ceiling, as soon as the circuit breaker lets it.
-    async fn start(&self, order: &Order) -> Result<Worker, Failure> {
-        let tenant = &order.tenant;
-        let pause = match self.breaker.admit(tenant, Instant::now()) {
+    /// Waits until the circuit breaker lets the tenant have a child.
+    async fn admit(&self, order: &Order) -> Result<Attempt<'_>, Failure> {
+        let tenant = Some(order.tenant.clone());
+        let pause = match self.breaker.admit(&tenant, Instant::now()) {
             Admission::After(pause) => pause,
             Admission::Refused(retry) => return Err(Failure::crash_loop(&self.server.name, retry)),
         };
-        // Whoever leaves before there is a child has tried nothing.
-        let mut attempt = Attempt { breaker: &self.breaker, tenant: Some(tenant) };
+        let attempt = Attempt { breaker: &self.breaker, tenant: Some(tenant) };
         tokio::time::sleep(pause).await;
+        Ok(attempt)
+    }
+
+    /// Starts a new child under the ceiling.
+    async fn start(&self, order: &Order, attempt: &mut Attempt<'_>) -> Result<Worker, Failure> {
         let slot = match self.slots.try_take() {
             Some(slot) => slot,
             None => self.wait_for_slot(order).await?,
@@ -87,9 +105,9 @@ impl Pool {
         let origin = match self.server.isolation {
             // It counts for nobody, whoever has asked for it first.
             Isolation::Shared => Origin::unowned(&self.server.name),
-            _ => Origin::new(tenant, &self.server.name, &order.session),
+            _ => Origin::new(&order.tenant, &self.server.name, &order.session),
         };
-        let spawned = self.spawn(slot, origin, Some(tenant.clone())).await;
+        let spawned = self.spawn(slot, origin, Some(order.tenant.clone())).await;
         attempt.tenant = None;
         spawned
     }
@@ -122,9 +140,7 @@ impl Pool {
             kill: self.surroundings.kill.clone(),
         };
         let worker = spawn(spec).await.map_err(|error| {
-            if let Some(tenant) = &tenant {
-                self.breaker.crashed(tenant, self.answered_for(tenant), Instant::now());
-            }
+            self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now());
             let failure = Failure::spawn(&self.server.name, &error);
             tracing::warn!(server = %self.server.name, "{}", failure.message());
             failure
@@ -145,11 +161,11 @@ impl Pool {
     }
 
     async fn watch(&self, worker: Worker, room: Arc<Room>, tenant: Option<TenantId>, permit: OwnedSemaphorePermit) {
-        // The start is over when the child has answered `initialize`, is leased and busy otherwise, or has ended: until
-        // then it counts as one that is being started.
+        // Until the child has answered `initialize`, it counts as one that is being started.
         tokio::select! {
             () = worker.settled() => {}
             _ = worker.ended() => {}
+            () = tokio::time::sleep(STARTING) => {}
         }
         drop(permit);
         tokio::select! {
@@ -159,12 +175,13 @@ impl Pool {
         }
         let reason = worker.ended().await;
         self.shelf.lock().forget(&worker);
-        if let Some(tenant) = tenant.or_else(|| worker.shared().origin.tenant()) {
-            self.breaker.ended(&tenant, worker.answered());
-            match reason.is_some_and(is_crash) {
-                true => self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now()),
-                false => self.breaker.abandoned(&tenant),
-            }
+        let tenant = tenant.or_else(|| worker.shared().origin.tenant());
+        self.breaker.ended(&tenant, worker.answered());
+        // A spare has nothing to finish with.
+        let is_crash = |reason| is_crash(reason) || (tenant.is_none() && reason == ExitReason::Finished);
+        match reason.is_some_and(is_crash) {
+            true => self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now()),
+            false => self.breaker.abandoned(&tenant),
         }
         match worker.is_retired() {
             true => room.vacate(),

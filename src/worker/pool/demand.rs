@@ -1,0 +1,84 @@
+//! What clients ask of a child when they open it: spares are opened for that in advance.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::worker::opening::{Fingerprint, Opening};
+
+/// Different wishes that are remembered.
+const KINDS: usize = 16;
+
+/// The wishes of the latest clients.
+#[derive(Default)]
+pub(super) struct Demand {
+    /// When each was asked for last; the latest is at the end.
+    asked: Vec<(Fingerprint, Instant)>,
+    /// How a spare is opened for the latest.
+    latest: Option<Opening>,
+}
+
+impl Demand {
+    /// A client has asked for this.
+    pub(super) fn note(&mut self, opening: Opening, now: Instant) {
+        self.asked.retain(|(fingerprint, _)| *fingerprint != opening.fingerprint);
+        self.asked.push((opening.fingerprint.clone(), now));
+        if self.asked.len() > KINDS {
+            self.asked.remove(0);
+        }
+        self.latest = Some(opening);
+    }
+
+    /// What the latest client has asked for, as a spare is told it.
+    pub(super) fn latest(&self) -> Option<&Opening> {
+        self.latest.as_ref()
+    }
+
+    /// Whether a spare is what the latest client would have taken.
+    pub(super) fn is_for_latest(&self, opened_for: Option<&Fingerprint>) -> bool {
+        opened_for.is_none_or(|opened_for| self.latest.as_ref().is_none_or(|latest| latest.fingerprint == *opened_for))
+    }
+
+    /// Whether nobody has asked for this for so long, though others have asked for something else.
+    pub(super) fn is_stale(&self, opened_for: Option<&Fingerprint>, patience: Duration, now: Instant) -> bool {
+        let Some(opened_for) = opened_for.filter(|_| !self.is_for_latest(opened_for)) else { return false };
+        let asked = self.asked.iter().find(|(fingerprint, _)| fingerprint == opened_for);
+        asked.is_none_or(|(_, asked)| now.duration_since(*asked) >= patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn opening(version: &str) -> Opening {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"initialize","params":{{"protocolVersion":"{version}","capabilities":{{}}}}}}"#
+        );
+        Opening::of_client(&Bytes::from(text))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_asks_for_any_more_becomes_stale_and_what_is_asked_for_last_never() {
+        let (mut demand, patience) = (Demand::default(), Duration::from_secs(60));
+        let (a, b) = (opening("a"), opening("b"));
+        let stale = |demand: &Demand, it: &Opening| demand.is_stale(Some(&it.fingerprint), patience, Instant::now());
+        assert!(demand.is_for_latest(None) && demand.is_for_latest(Some(&a.fingerprint)), "nobody has asked yet");
+        demand.note(a.clone(), Instant::now());
+        tokio::time::advance(2 * patience).await;
+        assert!(!stale(&demand, &a));
+        demand.note(b.clone(), Instant::now());
+        assert!(stale(&demand, &a) && !stale(&demand, &b));
+        demand.note(a.clone(), Instant::now());
+        assert!(!stale(&demand, &b) && !demand.is_for_latest(Some(&b.fingerprint)));
+        tokio::time::advance(patience).await;
+        assert!(stale(&demand, &b) && !stale(&demand, &a));
+        for number in 0..KINDS {
+            demand.note(opening(&number.to_string()), Instant::now());
+        }
+        assert!(stale(&demand, &a), "it is forgotten");
+        assert!(!demand.is_stale(None, patience, Instant::now()), "an unopened one is for everybody");
+    }
+}
