@@ -169,14 +169,16 @@ impl Session {
             peer,
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
+        let lease = Arc::new(lease);
         if let Some(done) = replay {
             if protocol_version(&answer).is_none() {
                 return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
             }
+            self.state.lock().told = Arc::downgrade(&lease);
             self.replay(&lease, &done).await;
             tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
         }
-        Ok((Arc::new(lease), answer))
+        Ok((lease, answer))
     }
 
     async fn replay(&self, lease: &Lease, done: &Done) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::child::Slot;
 use super::session::{Received, Session};
 use super::waiting::Parked;
 use crate::config::Resend;
@@ -31,7 +32,8 @@ impl Session {
             Kind::Response => lease.answer(message, envelope),
             Kind::Request => {
                 let tool = if self.server.minds_tools() { tool(envelope) } else { None };
-                let ask = Ask { message, envelope, exchange, timeout: self.server.call_timeout(tool.as_deref()) };
+                let timeout = self.server.call_timeout(tool.as_deref());
+                let ask = Ask { message, envelope, exchange, timeout, is_own: false };
                 let kept = tool.filter(|tool| message.len() <= KEPT && self.server.resend(tool) != Resend::Never);
                 // A copy: the message may be a small part of a large body.
                 let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
@@ -41,15 +43,18 @@ impl Session {
     }
 
     /// What is about something in flight goes to the child that it is in flight on, which may be one that is being
-    /// replaced. `None` if there is none of those, or it is about nothing in flight.
+    /// replaced, or one that is still being told what it has to know. `None` if there is none of those, or it is about
+    /// nothing in flight.
     pub(super) fn receive_follow_up(&self, message: &Bytes, envelope: &Envelope<'_>) -> Option<Received> {
         let holds: Vec<_> = {
             let state = self.state.lock();
-            if envelope.kind == Kind::Request || state.before.is_empty() {
+            let told = if matches!(state.slot, Slot::Starting(_)) { state.told.upgrade() } else { None };
+            if envelope.kind == Kind::Request || (state.before.is_empty() && told.is_none()) {
                 return None;
             }
             // Clients that use one id for everything mean the latest call.
-            state.slot.live().into_iter().chain(state.before.latest_first().cloned()).collect()
+            let latest = state.slot.live().or(told);
+            latest.into_iter().chain(state.before.latest_first().cloned()).collect()
         };
         let taken = holds.iter().find_map(|lease| lease.follow_up(message, envelope))?;
         Some(if taken == Err(Refused::Busy) { Received::Refused(Refused::Busy) } else { Received::Accepted })
@@ -151,7 +156,7 @@ impl Session {
             Some((tool, _)) => {
                 tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
                 let timeout = self.server.call_timeout(Some(tool));
-                lease.call_again(&Ask { message, envelope: &envelope, exchange, timeout })
+                lease.call_again(&Ask { message, envelope: &envelope, exchange, timeout, is_own: false })
             }
         }
     }

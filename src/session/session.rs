@@ -24,7 +24,7 @@ use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
 use crate::stream::{Exchange, Inbox, Limits, Outbox};
 use crate::telemetry::ServerMetrics;
-use crate::worker::{Failure, InFlight, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
+use crate::worker::{Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) handshake: Handshake,
     pub(super) streams: Streams,
     pub(super) waiting: Waiting,
+    /// The child that is being told what the one before it was told.
+    pub(super) told: Weak<Lease>,
     /// When to try again, after an `initialize` that a limit stood in the way of.
     pub(super) retry_after: Option<Duration>,
     last_used: Option<Instant>,

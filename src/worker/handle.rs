@@ -278,7 +278,7 @@ impl Worker {
         self.0.multiplexer.lock().load()
     }
 
-    /// Calls that the child has answered, `initialize` left out.
+    /// Calls of clients that the child has answered.
     pub fn answered(&self) -> u64 {
         self.0.multiplexer.lock().answered()
     }

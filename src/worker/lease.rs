@@ -174,7 +174,7 @@ impl Lease {
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
         let ended = || Failure::refused(Refused::Ended);
         let envelope = parse(message).map_err(|_| ended())?;
-        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout };
+        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout, is_own: true };
         let put = self.put(&mut self.worker.shared().multiplexer.lock(), &ask, None);
         if let Err(refused) = put {
             if refused == Refused::Ended {

@@ -179,10 +179,14 @@ fn slow_calls_block_nobody_and_report_their_progress() {
 
 #[test]
 fn it_ends_as_it_is_told() {
-    for mode in ["exit", "exit-after-initialize"] {
+    for mode in ["exit", "exit-after-initialize", "exit-after-list"] {
         let mut fixture = Fixture::start(&[mode, "7"]);
-        if mode == "exit-after-initialize" {
+        if mode != "exit" {
             fixture.initialize();
+        }
+        if mode == "exit-after-list" {
+            fixture.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}));
+            assert!(fixture.answer(&json!(1))["result"]["tools"].is_array());
         }
         assert_eq!(fixture.process.wait().unwrap().code(), Some(7), "{mode}");
     }

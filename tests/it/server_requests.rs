@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Sse, Streamable, fixture, text_of};
+use crate::harness::{Gateway, Response, Sse, Streamable, fixture, text_of};
 
 /// A call that makes the server ask, what it asks, what the client answers, and the text of the call's result.
 fn cases() -> [(Value, &'static str, Value, String); 5] {
@@ -82,6 +82,29 @@ async fn requests_of_the_server_make_the_round_trip_over_sse() {
         assert_eq!(result["id"], 0);
         assert!(text_of(&result).contains(&text), "{text} is not in {result}");
     }
+    gateway.finish().await;
+}
+
+/// Answers the `roots/list` that comes next, with one root.
+async fn answer_roots(client: &Streamable, stream: &mut Response, uri: &str) {
+    let request = stream.message().await.unwrap();
+    assert_eq!(request["method"], "roots/list");
+    client.notify(answer_to(&request, json!({"result": {"roots": [{"uri": uri}]}}))).await;
+}
+
+#[tokio::test]
+async fn what_a_new_child_asks_while_it_is_told_what_the_old_one_knew_is_for_the_client() {
+    let gateway = Gateway::start(fixture("roots-first")).await;
+    let mut client = gateway.streamable().await;
+    let mut stream = client.stream().await;
+    answer_roots(&client, &mut stream, "file:///first").await;
+    assert!(client.request("tools/list", json!({})).await["result"]["tools"].is_array());
+    let crashed = client.request("tools/call", json!({"name": "crash", "arguments": {"code": 1}})).await;
+    assert_eq!(crashed["error"]["data"]["type"], "server_exited", "{crashed}");
+    // The gateway compares the lists, and this server tells its list only when it knows the roots.
+    answer_roots(&client, &mut stream, "file:///second").await;
+    let answered: Value = serde_json::from_str(&client.call("first_roots", json!({})).await).unwrap();
+    assert_eq!(answered["result"]["roots"][0]["uri"], "file:///second");
     gateway.finish().await;
 }
 

@@ -57,7 +57,7 @@ impl Multiplexer {
     }
 
     /// The client cancels: the frame for the child, and the call, which is over. `None` if no such call of this session
-    /// is in flight, or it is `initialize`, which must not be cancelled.
+    /// is in flight: one of the gateway's own, such as `initialize`, is not the client's to cancel.
     pub(in crate::worker) fn cancel(
         &mut self,
         peer: PeerId,
@@ -67,7 +67,7 @@ impl Multiplexer {
     ) -> Option<(Bytes, Call)> {
         let old = Params::read(envelope.params).request_id?.get();
         let original = RawId::new(old)?;
-        let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_initialize;
+        let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_own;
         // Clients that use one id for everything mean the latest call.
         let number = self.calls.iter().rev().find(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
         // Others may wait for this answer: it goes on for them.

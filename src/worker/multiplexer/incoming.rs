@@ -69,7 +69,7 @@ impl Multiplexer {
         let Some(call) = self.calls.remove(&number) else {
             return self.late_answer(number);
         };
-        self.answered += u64::from(!call.is_initialize);
+        self.answered += u64::from(!call.is_own);
         if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
             self.lists.note(call.method, result);
         }

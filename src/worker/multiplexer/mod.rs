@@ -52,6 +52,8 @@ pub(super) struct Call {
     pub(super) method: &'static str,
     pub(super) started: Instant,
     pub(super) is_initialize: bool,
+    /// Whether it is the gateway's, and no client's.
+    is_own: bool,
     /// What it changes for all who share the child.
     change: Option<Change>,
     /// The task that it asks about.
@@ -87,6 +89,9 @@ pub struct Ask<'a> {
     pub exchange: &'a Arc<Exchange>,
     /// Time until the answer; progress starts it anew.
     pub timeout: Duration,
+    /// Whether the gateway asks for itself, such as when it tells a child what the one before it was told. That is no use
+    /// that a client makes of the child, and what the child says meanwhile is not for the gateway.
+    pub is_own: bool,
 }
 
 /// What a session wants of the child.
@@ -164,7 +169,7 @@ impl Multiplexer {
         &mut self.alarm
     }
 
-    /// Calls that the child has answered, `initialize` left out.
+    /// Calls of clients that the child has answered.
     pub(super) fn answered(&self) -> u64 {
         self.answered
     }
@@ -228,7 +233,7 @@ impl Multiplexer {
     /// The calls of a session that something unsolicited may belong to.
     pub(super) fn in_flight(&self, peer: PeerId) -> InFlight {
         let mut in_flight = InFlight::default();
-        for call in self.calls.values().filter(|call| call.peer == peer && !call.is_initialize) {
+        for call in self.calls.values().filter(|call| call.peer == peer && !call.is_own) {
             in_flight.count += 1;
             in_flight.latest = Some(Arc::clone(&call.exchange));
         }

@@ -87,6 +87,7 @@ impl Multiplexer {
             method: method_label(method),
             started: now,
             is_initialize: method == "initialize",
+            is_own: ask.is_own,
             change,
             task: is_about_task.then(|| text(Params::read(ask.envelope.params).task_id)).flatten(),
             progress_token: token.and_then(RawId::new),

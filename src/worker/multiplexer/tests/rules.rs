@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::super::{Incoming, Notified, Outgoing};
-use super::story::{A, B, SUBSCRIBE, answer, ask, forwarded, heard_by, request, say, shared};
+use super::super::{Ask, Incoming, Notified, Outgoing};
+use super::story::{A, B, SUBSCRIBE, TIMEOUT, answer, ask, exchange, forwarded, heard_by, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
 use crate::worker::Refused;
@@ -111,6 +111,29 @@ fn the_list_of_tasks_holds_no_others_however_it_is_written() {
         let answer = list(told);
         assert!(answer.contains("-32603") && !answer.contains("taskId"), "{answer}");
     }
+}
+
+#[test]
+fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
+    let mut multiplexer = shared(10);
+    let list = request("tools/list", "{}");
+    let (envelope, exchange) = (parse(list.as_bytes()).unwrap(), exchange());
+    let own =
+        Ask { message: list.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: true };
+    let (own, _) = forwarded(multiplexer.ask(A, &own, Instant::now()));
+    assert_eq!(multiplexer.in_flight(A).count, 0);
+    let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
+    assert_eq!(multiplexer.in_flight(A).count, 1);
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
+    let mut cancelled =
+        || multiplexer.cancel(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap(), Instant::now()).is_some();
+    assert!(cancelled() && !cancelled(), "the client's own, though both have one id");
+    say(&mut multiplexer, &answer(own));
+    assert_eq!(multiplexer.answered(), 0);
+    say(&mut multiplexer, &answer(call));
+    let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
+    say(&mut multiplexer, &answer(call));
+    assert_eq!(multiplexer.answered(), 1);
 }
 
 #[test]

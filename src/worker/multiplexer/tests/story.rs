@@ -30,7 +30,8 @@ pub(super) fn exchange() -> Arc<Exchange> {
 pub(super) fn ask(multiplexer: &mut Multiplexer, peer: PeerId, message: &str) -> Result<Outgoing, Refused> {
     let exchange = exchange();
     let envelope = parse(message.as_bytes()).unwrap();
-    let ask = Ask { message: message.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT };
+    let ask =
+        Ask { message: message.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
     multiplexer.ask(peer, &ask, Instant::now())
 }
 

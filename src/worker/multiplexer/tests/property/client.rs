@@ -71,7 +71,8 @@ impl World {
         let ask = |world: &mut Self, message: &str| {
             let envelope = parse(message.as_bytes()).unwrap();
             let (message, exchange) = (message.as_bytes(), &asker.exchange);
-            world.multiplexer.ask(peer, &Ask { message, envelope: &envelope, exchange, timeout: TIMEOUT }, world.now)
+            let ask = Ask { message, envelope: &envelope, exchange, timeout: TIMEOUT, is_own: false };
+            world.multiplexer.ask(peer, &ask, world.now)
         };
         if token.is_some() && self.dice.roll(50) == 0 {
             // With a second token, whichever of the two the child would take.
