@@ -105,6 +105,7 @@ impl Server {
             pool: Pool::default(),
             restart: Restart::default(),
             tools: BTreeMap::new(),
+            is_by_arguments: false,
         }
     }
 }

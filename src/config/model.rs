@@ -222,6 +222,8 @@ pub struct Server {
     pub restart: Restart,
     /// What is particular to single tools, by their names.
     pub tools: BTreeMap<String, Tool>,
+    /// Whether its settings are arguments of a command, and no keys of a file: what to tell the operator to change.
+    pub is_by_arguments: bool,
 }
 
 /// When children are started (php-fpm's words).

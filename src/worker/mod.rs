@@ -15,6 +15,7 @@ mod queue;
 mod reader;
 mod resend;
 mod restart;
+mod sandbox_hint;
 mod supervisor;
 
 pub use error::{Failure, Refused};
