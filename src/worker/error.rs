@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::config::ServerName;
+use super::sandbox_hint::SandboxHint;
+use crate::config::{Server, ServerName};
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
 use crate::process::{Excess, Exit, Full, SpawnError};
 use crate::telemetry::ExitReason;
@@ -52,7 +53,9 @@ impl Failure {
     }
 
     /// The child ended, `started` or before it had answered `initialize`.
-    pub fn exited(server: &ServerName, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
+    pub fn exited(server: &Server, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
+        let hint = SandboxHint::of(server, Some(exit), &stderr).filter(|hint| !started || hint.is_likely);
+        let server = &server.name;
         let mut failure = if started {
             let text = format!(
                 "the server \"{server}\" ended with {exit} while the call was in flight; it is started again with the next call"
@@ -64,16 +67,18 @@ impl Failure {
             Self::new(Code::ServerUnavailable, "server_start_failed", text)
         };
         failure.exit = Some(exit);
-        failure.with_output(stderr, noise)
+        failure.with_hint(hint.as_ref()).with_output(stderr, noise)
     }
 
     /// `initialize` was not answered in time.
-    pub fn start_timeout(server: &ServerName, after: Duration, stderr: Vec<String>, noise: u64) -> Self {
+    pub fn start_timeout(server: &Server, after: Duration, stderr: Vec<String>, noise: u64) -> Self {
+        let hint = SandboxHint::of(server, None, &stderr);
         let text = format!(
-            "the server \"{server}\" did not start: no answer to initialize within {after:?} (limits.start_timeout); \
-             check that its command is an MCP server that speaks stdio"
+            "the server \"{}\" did not start: no answer to initialize within {after:?} (limits.start_timeout); \
+             check that its command is an MCP server that speaks stdio",
+            server.name
         );
-        Self::new(Code::Timeout, "server_start_timeout", text).with_output(stderr, noise)
+        Self::new(Code::Timeout, "server_start_timeout", text).with_hint(hint.as_ref()).with_output(stderr, noise)
     }
 
     /// The child, started in the place of one that had ended, did not take the `initialize` that it was given before.
@@ -174,6 +179,15 @@ impl Failure {
 
     fn new(code: Code, kind: &'static str, message: String) -> Self {
         Self { code, kind, message, retryable: false, retry_after: None, exit: None, stderr: Vec::new() }
+    }
+
+    /// Adds a word about its sandbox. Before what it said, which may be long.
+    fn with_hint(mut self, hint: Option<&SandboxHint>) -> Self {
+        if let Some(hint) = hint {
+            self.message.push_str("; ");
+            self.message.push_str(&hint.text);
+        }
+        self
     }
 
     /// Adds what the child left behind: the last lines of stderr, and a hint if it wrote to stdout what does not

@@ -17,6 +17,7 @@ mod reader;
 mod resend;
 mod restart;
 mod retiring;
+mod sandbox_hint;
 mod supervisor;
 
 pub use error::{Failure, Refused};

@@ -20,6 +20,7 @@ use super::multiplexer::Multiplexer;
 use super::pulse::Beat;
 use super::reader::read_stdout;
 use super::resend::rescue;
+use super::sandbox_hint::SandboxHint;
 use crate::config::{Isolation, Server};
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
@@ -198,7 +199,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     };
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        let failure = Failure::start_timeout(server, call.timeout(), last_words(shared), noise);
+        let failure = Failure::start_timeout(&shared.server, call.timeout(), last_words(shared), noise);
         shared.failure.get_or_init(|| failure).clone()
     });
     for call in &expired.calls {
@@ -297,12 +298,16 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     shared.metrics.exited(reason);
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
     match reason {
-        ExitReason::Crashed => tracing::warn!(%tenant, %server, %session, pid, status = %exit, "child crashed"),
+        ExitReason::Crashed | ExitReason::StartFailed => {
+            let what = if started { "child crashed" } else { "child did not start" };
+            let hint = SandboxHint::of(&shared.server, Some(exit), &shared.stderr.lines()).map(|hint| hint.text);
+            tracing::warn!(%tenant, %server, %session, pid, status = %exit, hint, "{what}");
+        }
         _ => tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended"),
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);
-        Failure::exited(server, exit, started, last_words(shared), noise)
+        Failure::exited(&shared.server, exit, started, last_words(shared), noise)
     });
     let failure = shared.failure.get_or_init(|| failure);
     let mut left = shared.expire(Multiplexer::drain);
