@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench soak clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -64,6 +64,10 @@ deny: ## The dependency rules of deny.toml
 
 image: ## Build the image `sluice`
 	scripts/image.sh sluice
+
+soak: build-tests ## The long sizes of two tests: 10,000 sessions ended in ugly ways, 20 million messages on shared children
+	SLUICE_CHURN=10000 $(CARGO) nextest run --locked --no-capture -E 'test(guardian::churn::)'
+	SLUICE_MUX_MESSAGES=20000000 $(CARGO) nextest run --locked --no-capture -E 'test(multiplexer::tests::property::)'
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh

@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::Config;
+use crate::config::{Config, RUNNING};
 use crate::http::{App, Limits, Listener, admin_router, router};
 use crate::process::cgroup::Subtree;
-use crate::process::{Ceilings, Keeper, Neighbours, Record, RecordError};
+use crate::process::{Ceilings, Folders, Keeper, Neighbours, Record, RecordError};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -81,11 +81,8 @@ pub struct Host {
 
 impl Host {
     /// A process that is this binary, and nothing but a gateway.
-    ///
-    /// # Errors
-    /// The system does not know the path of the binary.
-    pub fn alone() -> io::Result<Self> {
-        Ok(Self { program: std::env::current_exe()?, neighbours: Neighbours::None, cgroups: None })
+    pub fn alone() -> Self {
+        Self { program: RUNNING.into(), neighbours: Neighbours::None, cgroups: None }
     }
 
     /// Another program with children of its own, such as a test.
@@ -131,7 +128,9 @@ impl Gateway {
             Some(directory) => Some(Record::take_over(directory).await?),
             None => None,
         };
-        let (keeper, guardian) = Keeper::start(program.clone(), neighbours, cgroups)
+        let folders = Folders::new(config.state_dir.as_deref());
+        folders.sweep();
+        let (keeper, guardian) = Keeper::start(program.clone(), neighbours, cgroups, folders)
             .map_err(|error| StartError::Guardian { program, error })?;
         let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();

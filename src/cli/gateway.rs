@@ -31,7 +31,7 @@ pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::
     runtime.block_on(async {
         let shutdown = Shutdown::default();
         let signals = Signals::new().context("signals cannot be caught")?;
-        let host = Host::alone().context("the path of this program cannot be found out")?.with_cgroups(cgroups);
+        let host = Host::alone().with_cgroups(cgroups);
         let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
         let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
         tokio::spawn(signals.watch(shutdown));
@@ -44,7 +44,6 @@ pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::
 /// Clears up after a gateway that was killed, and says for each server what holds for it on this machine. Returns where
 /// children get cgroups.
 fn prepare(config: &Config) -> Option<Subtree> {
-    process::sweep_folders(&std::env::temp_dir());
     let subtree = Subtree::prepare().unwrap_or_else(|error| {
         tracing::warn!(%error, "children get no cgroups");
         None

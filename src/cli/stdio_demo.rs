@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::config::RUNNING;
 use crate::demo::{Runner, Toolbox, Workspace, serve};
 use crate::process::sandbox::PROGRAMS;
 
@@ -27,7 +27,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Some(folder) => Workspace::open(folder)?,
         None => Workspace::private()?,
     };
-    let runner = Runner::new(std::env::current_exe().context("cannot find the program itself")?, PROGRAMS);
+    let runner = Runner::new(RUNNING.into(), PROGRAMS);
     let toolbox = Arc::new(Toolbox { workspace, runner });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {

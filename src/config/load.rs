@@ -146,7 +146,8 @@ fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Ser
 fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
     let text = root.nonempty("state_dir")?;
     let path = root.reading.source.folder().join(text);
-    root.reading.owns(&KeyPath::of(&["state_dir"]), path.clone(), false);
+    // The temporary folders of all servers may be in there.
+    root.reading.owns(&KeyPath::of(&["state_dir"]), path.clone(), true);
     let there = path.ancestors().find(|path| path.symlink_metadata().is_ok()).unwrap_or(Path::new("/"));
     let why = if !there.is_dir() {
         Some(format!("{} is no folder", there.display()))

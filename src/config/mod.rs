@@ -42,7 +42,7 @@ pub use model::*;
 pub use names::{InvalidName, ServerName, TenantId};
 pub use own::OwnFile;
 pub use problem::{Place, Problem, Problems};
-pub use program::SELF;
+pub use program::{RUNNING, SELF};
 pub use resources::may_raise_limits;
 pub use sandbox::{Allowance, Sandbox, SandboxMode};
 pub use tools::{Resend, Tool};

@@ -10,6 +10,9 @@ use super::model::Server;
 /// The command that names this program itself, wherever it is installed.
 pub const SELF: &str = "sluice";
 
+/// Where whoever starts this program from itself finds it: of this very version, also when the file has been replaced.
+pub const RUNNING: &str = "/proc/self/exe";
+
 impl Server {
     /// The file that `command` names: this program for [`SELF`], a path (relative to `cwd`) if there is a slash in it,
     /// and otherwise the first executable of that name in the `PATH` of `env`. `None` if there is no such executable.
@@ -27,7 +30,9 @@ impl Server {
     /// As [`Server::program`], with another `PATH`.
     pub(super) fn program_in(&self, path: &str) -> Option<PathBuf> {
         if self.command == SELF {
-            return std::env::current_exe().ok();
+            // A child is started by this program. Its path is better known to sandboxes and people, while it is there.
+            let installed = std::env::current_exe().ok().filter(|path| is_executable(path));
+            return Some(installed.unwrap_or_else(|| RUNNING.into()));
         }
         if let Some(file) = self.file() {
             return Some(file).filter(|path| is_executable(path));

@@ -26,7 +26,7 @@ pub enum SpawnError {
     NoDirectory(PathBuf),
     /// The private temporary folder could not be made.
     #[error(
-        "no private temporary folder could be made for it: {0}; see that the gateway can write to its TMPDIR (/tmp)"
+        "no private temporary folder could be made for it: {0}; see that the gateway can write to its state_dir, or else its TMPDIR (/tmp)"
     )]
     NoFolder(io::Error),
     /// Its cgroup could not be made, entered or given its limits.

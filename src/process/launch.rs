@@ -6,7 +6,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 use super::error::SpawnError;
-use super::folder::PrivateFolder;
+use super::folder::{Folders, PrivateFolder};
 use super::sandbox::{Policy, make_caches};
 use crate::config::{Resources, SandboxMode, Server, TenantId};
 
@@ -34,11 +34,11 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// What a server's configuration amounts to.
+    /// What a server's configuration amounts to; `folders` makes its private one.
     ///
     /// # Errors
     /// The program or the working directory is not there, or the private folder could not be made.
-    pub fn of(server: &Server) -> Result<Self, SpawnError> {
+    pub fn of(server: &Server, folders: &Folders) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
         }
@@ -55,7 +55,7 @@ impl Launch {
             program,
         };
         if server.sandbox.mode != SandboxMode::None {
-            launch.give_folder(server).map_err(SpawnError::NoFolder)?;
+            launch.give_folder(server, folders).map_err(SpawnError::NoFolder)?;
             make_caches(server);
         }
         let folder = launch.folder.as_ref().map(|folder| folder.path());
@@ -65,8 +65,8 @@ impl Launch {
 
     /// Gives the child a private folder. It is where a child without a `cwd` starts: what is in the gateway's working
     /// directory is none of its business.
-    fn give_folder(&mut self, server: &Server) -> std::io::Result<()> {
-        let folder = PrivateFolder::make(&std::env::temp_dir(), server.sandbox.account.as_ref())?;
+    fn give_folder(&mut self, server: &Server, folders: &Folders) -> std::io::Result<()> {
+        let folder = folders.make(server.sandbox.account.as_ref())?;
         self.program = std::path::absolute(&self.program)?;
         self.env.retain(|(name, _)| name != "TMPDIR");
         self.env.push(("TMPDIR".to_owned(), folder.path().to_string_lossy().into_owned().into()));

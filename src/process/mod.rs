@@ -20,7 +20,7 @@ pub use ceilings::{Ceilings, Charge, Full, Place};
 pub use child::{Child, Exit, Pipes, Signal};
 pub use enforcement::{Enforcement, enforcement, run_as_root, tenant_enforcement};
 pub use error::SpawnError;
-pub use folder::{PrivateFolder, sweep as sweep_folders};
+pub use folder::{Folders, PrivateFolder};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};
 pub use launch::Launch;
 pub use memory::memory_of_groups;

@@ -17,8 +17,9 @@ use crate::telemetry::{DropReason, ServerMetrics};
 const MAX_LINE: usize = 8 * 1024;
 /// Longest line that is kept for error messages, in characters.
 const MAX_TAIL_LINE: usize = 512;
-/// Lines that are logged in a second.
+/// Lines, and bytes, that are logged in a second.
 const LINES_A_SECOND: u32 = 200;
+const BYTES_A_SECOND: usize = 64 * 1024;
 
 /// Whose child it is, for log lines. A spare is nobody's until it is adopted, and one that all share stays so. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
@@ -91,10 +92,35 @@ impl StderrTail {
     }
 }
 
+/// What is logged of a second.
+struct Second {
+    begin: Instant,
+    lines: u32,
+    bytes: usize,
+}
+
+impl Second {
+    fn new() -> Self {
+        Self { begin: Instant::now(), lines: 0, bytes: 0 }
+    }
+
+    /// Whether there is room for a line; it takes it.
+    fn admits(&mut self, bytes: usize) -> bool {
+        if self.begin.elapsed() >= Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        let is_admitted = self.lines < LINES_A_SECOND && self.bytes + bytes <= BYTES_A_SECOND;
+        if is_admitted {
+            (self.lines, self.bytes) = (self.lines + 1, self.bytes + bytes);
+        }
+        is_admitted
+    }
+}
+
 /// Reads stderr until it ends.
 pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: StderrTail, metrics: ServerMetrics) {
     let mut framer = Framer::new(MAX_LINE);
-    let (mut second, mut logged, mut thinned) = (Instant::now(), 0_u32, 0_u64);
+    let (mut second, mut thinned) = (Second::new(), 0_u64);
     loop {
         let ended = matches!(stderr.read_buf(&mut framer.buffer).await, Ok(0) | Err(_));
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
@@ -103,27 +129,24 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
                 Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)"),
             };
             tail.push(&line);
-            if second.elapsed() >= Duration::from_secs(1) {
-                (second, logged) = (Instant::now(), 0);
-            }
-            logged += 1;
-            if logged > LINES_A_SECOND {
+            if !second.admits(line.len()) {
                 thinned += 1;
                 metrics.dropped(DropReason::StderrFlood);
                 continue;
             }
-            if thinned > 0 {
-                log(&origin, &format!("({thinned} lines left out: more than {LINES_A_SECOND} a second)"));
-                thinned = 0;
-            }
+            log_thinned(&origin, std::mem::take(&mut thinned));
             log(&origin, &line);
         }
         if ended {
-            if thinned > 0 {
-                log(&origin, &format!("({thinned} lines left out: more than {LINES_A_SECOND} a second)"));
-            }
-            return;
+            return log_thinned(&origin, thinned);
         }
+    }
+}
+
+fn log_thinned(origin: &Origin, lines: u64) {
+    if lines > 0 {
+        let most = format!("{LINES_A_SECOND}, or {} KiB, a second", BYTES_A_SECOND / 1024);
+        log(origin, &format!("({lines} lines left out: more than {most})"));
     }
 }
 
@@ -148,5 +171,16 @@ mod tests {
             tail.push(&clean(line));
         }
         assert_eq!(tail.lines(), ["two[31m".to_owned(), "x".repeat(MAX_TAIL_LINE)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_has_room_for_so_many_lines_and_bytes() {
+        let mut second = Second::new();
+        assert_eq!((0..1000).filter(|_| second.admits(10)).count(), LINES_A_SECOND as usize);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!((0..1000).filter(|_| second.admits(MAX_LINE)).count(), BYTES_A_SECOND / MAX_LINE);
+        assert!(!second.admits(1), "there is room again in the next second");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(second.admits(MAX_LINE));
     }
 }

@@ -52,12 +52,13 @@ pub struct Spec {
 
 /// Spawns a child and its tasks.
 pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
-    let server = Arc::clone(&spec.server);
+    let (server, guardian) = (Arc::clone(&spec.server), spec.guardian.clone());
     // Looking for the program may wait for a disk: not on a thread that serves others.
-    let launch = tokio::task::spawn_blocking(move || Launch::of(&server)).await.unwrap_or_else(|error| {
-        let error = std::io::Error::other(error);
-        Err(SpawnError::System { command: spec.server.command.clone(), error })
-    })?;
+    let launch =
+        tokio::task::spawn_blocking(move || Launch::of(&server, guardian.folders())).await.unwrap_or_else(|error| {
+            let error = std::io::Error::other(error);
+            Err(SpawnError::System { command: spec.server.command.clone(), error })
+        })?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
     let charge = spec.ceilings.charge(&child, &spec.origin);

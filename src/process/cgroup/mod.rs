@@ -3,7 +3,8 @@
 //! systemd service with `Delegate=yes`, a container whose cgroups are writable), its cgroup also keeps the child's limits.
 //!
 //! `subtree` finds the place and prepares it, in the gateway; `folder` is what can be done to a single cgroup. Invariant:
-//! nothing is touched outside the cgroup that the gateway was started in, and there only what the gateway has made.
+//! nothing is touched outside the cgroup that the gateway was started in, and there only what the gateway has made, and
+//! which controllers it passes on.
 
 mod folder;
 mod subtree;

@@ -19,7 +19,7 @@ use crate::config::TenantId;
 use crate::process::cgroup::{Controllers, Subtree};
 use crate::process::limits::ProcessLimits;
 use crate::process::tree::Tree;
-use crate::process::{Exit, Signal};
+use crate::process::{Exit, Folders, Signal};
 
 /// Children on their way from request to program at once: each is a process that competes for the same processors.
 const STARTING: usize = 32;
@@ -39,12 +39,13 @@ struct Shared {
     starting: Semaphore,
     has_other_children: bool,
     cgroups: Option<Subtree>,
+    folders: Folders,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     children: HashMap<u64, Entry>,
-    /// At most four for each child: its launch, its limits, and each signal once.
+    /// At most four for each child: its launch, its limits, and each signal once; and one beat.
     requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
@@ -95,13 +96,14 @@ pub struct Census {
 }
 
 impl Guardian {
-    pub(super) fn new(has_other_children: bool, cgroups: Option<Subtree>) -> Self {
+    pub(super) fn new(has_other_children: bool, cgroups: Option<Subtree>, folders: Folders) -> Self {
         Self(Arc::new(Shared {
             table: Mutex::default(),
             wake: Notify::new(),
             starting: Semaphore::new(STARTING),
             has_other_children,
             cgroups,
+            folders,
         }))
     }
 
@@ -113,6 +115,11 @@ impl Guardian {
     /// Where the children's cgroups are.
     pub(in crate::process) fn cgroups(&self) -> Option<&Subtree> {
         self.0.cgroups.as_ref()
+    }
+
+    /// What makes the children's private folders.
+    pub fn folders(&self) -> &Folders {
+        &self.0.folders
     }
 
     /// Whether there is a cgroup for all children of a tenant together.
@@ -163,6 +170,16 @@ impl Guardian {
         }
     }
 
+    /// Asks the guardian whether it is there, once until that was sent.
+    pub(super) fn ask_for_a_beat(&self) {
+        let mut table = self.0.table.lock();
+        if !table.requests.contains(&Request::Beat) {
+            table.requests.push_back(Request::Beat);
+            drop(table);
+            self.0.wake.notify_one();
+        }
+    }
+
     /// The next request for the guardian.
     pub(super) async fn next_request(&self) -> Request {
         loop {
@@ -185,6 +202,7 @@ impl Guardian {
                     let _ = entry.socket.take().zip(with).map(|(socket, with)| socket.send(with));
                 }
             }
+            Report::Beat => {}
             Report::Ready { pids } => table.ready = pids.into_iter().flatten().collect(),
             Report::Failed { id, errno } => {
                 if let Some(entry) = table.children.remove(&id) {

@@ -6,17 +6,19 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Guardian;
 use super::link::{Link, Request};
 use super::record::Record;
+use crate::process::Folders;
 use crate::process::cgroup::Subtree;
 use crate::process::tree::Tree;
 
@@ -26,6 +28,10 @@ const LAST: Duration = Duration::from_secs(7);
 const SWEEP: Duration = Duration::from_secs(5);
 /// How often the sweep looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often the guardian is asked whether it is there.
+const BEAT: Duration = Duration::from_secs(2);
+/// How often in a row it may say nothing. Its end is that of all children: a machine that is busy is no reason.
+const MISSED: u32 = 5;
 /// Time until a guardian that could not be started is tried again, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// The longest such time.
@@ -51,16 +57,21 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the guardian: `program` is the path of this binary, `cgroups` where the children's cgroups are. Must be
-    /// called in a tokio runtime.
+    /// Starts the guardian: `program` is the path of this binary, `cgroups` where the children's cgroups are, `folders` makes
+    /// their private folders. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
-    pub fn start(program: PathBuf, neighbours: Neighbours, cgroups: Option<Subtree>) -> io::Result<(Self, Guardian)> {
+    pub fn start(
+        program: PathBuf,
+        neighbours: Neighbours,
+        cgroups: Option<Subtree>,
+        folders: Folders,
+    ) -> io::Result<(Self, Guardian)> {
         if neighbours == Neighbours::None {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
-        let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups);
+        let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups, folders);
         let (process, link) = start_guardian(&program, &guardian)?;
         Ok((Self { guardian: guardian.clone(), program, neighbours, process, link, record: None }, guardian))
     }
@@ -78,12 +89,13 @@ impl Keeper {
                 () = stop.cancelled() => break,
                 never = reap_strangers(self.neighbours, self.process.id()) => match never {},
                 why = self.serve() => {
-                    tracing::error!(%why, "the guardian is gone, and every child with it; starting another");
+                    tracing::error!(%why, "the guardian is gone or of no use, and every child with it; starting another");
                 }
             }
             end(&mut self.process).await;
-            self.guardian.lost();
+            // Nobody hears that a child has ended before what it left has.
             self.sweep().await;
+            self.guardian.lost();
             self.start_again(&stop).await;
         }
         self.guardian.close();
@@ -145,8 +157,8 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
     // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
     command.arg0("sluice").arg("guardian").args(guardian.cgroups().map(Subtree::path)).env_clear().process_group(0);
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
-    // Where the children's private folders are.
-    command.envs(std::env::var_os("TMPDIR").map(|folder| ("TMPDIR", folder)));
+    // Where the children's private folders are, to be swept.
+    command.env("TMPDIR", guardian.folders().place());
     let process = Command::from(command).spawn()?;
     if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         guardian.began(pid);
@@ -154,8 +166,9 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
     Ok((process, link))
 }
 
-/// Carries packets, both ways, until the link is gone. Returns why it is.
+/// Carries packets, both ways, until the link is gone, or nothing comes from the guardian any more. Returns why.
 async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
+    let heard = AtomicBool::new(true);
     let requests = async {
         loop {
             if let Err(error) = link.send(&guardian.next_request().await, None).await {
@@ -166,15 +179,31 @@ async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
     let reports = async {
         loop {
             match link.receive().await {
-                Ok(Some((report, with))) => guardian.take(report, with),
+                Ok(Some((report, with))) => {
+                    heard.store(true, Ordering::Relaxed);
+                    guardian.take(report, with);
+                }
                 Ok(None) => return io::ErrorKind::UnexpectedEof.into(),
                 Err(error) => return error,
             }
         }
     };
+    // Beats are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
+    let silence = async {
+        let mut beats = interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut missed = 0;
+        while missed < MISSED {
+            beats.tick().await;
+            missed = if heard.swap(false, Ordering::Relaxed) { 0 } else { missed + 1 };
+            guardian.ask_for_a_beat();
+        }
+        io::Error::new(io::ErrorKind::TimedOut, format!("it says nothing for {:?}", BEAT * MISSED))
+    };
     tokio::select! {
         error = requests => error,
         error = reports => error,
+        error = silence => error,
     }
 }
 
@@ -208,17 +237,15 @@ async fn sweep() {
     let deadline = Instant::now() + SWEEP;
     let mut ended = 0;
     loop {
-        let tree = match tokio::task::spawn_blocking(Tree::read).await {
-            Ok(Ok(tree)) => tree,
-            error => return tracing::error!(?error, "processes cannot be listed: some may be left"),
-        };
-        let children: Vec<Pid> = tree.children_of(own).collect();
-        if children.is_empty() {
+        let tree = tokio::task::spawn_blocking(Tree::read).await.map_err(io::Error::other);
+        let children: io::Result<Vec<Pid>> = tree.and_then(|tree| Ok(tree?.children_of(own).collect()));
+        if children.as_ref().is_ok_and(Vec::is_empty) {
             break;
         }
         if Instant::now() >= deadline {
-            return tracing::error!(left = children.len(), "processes did not end in time");
+            return tracing::error!(left = ?children.map(|left| left.len()), "processes did not end in time, or cannot be listed");
         }
+        let children = children.unwrap_or_default();
         for child in children {
             let _ = rustix::process::kill_process(child, Signal::KILL);
             ended += usize::from(matches!(rustix::process::waitpid(Some(child), WaitOptions::NOHANG), Ok(Some(_))));

@@ -34,6 +34,8 @@ pub(super) enum Request {
     Limit { id: u64, limits: ProcessLimits },
     /// Send a signal to a child's group.
     Signal { id: u64, signal: Signal },
+    /// Say that you are there.
+    Beat,
 }
 
 impl Request {
@@ -41,7 +43,7 @@ impl Request {
     pub(super) fn id(&self) -> Option<u64> {
         match self {
             Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
-            Self::Record => None,
+            Self::Record | Self::Beat => None,
         }
     }
 }
@@ -55,7 +57,9 @@ pub(super) enum Report {
     Ready { pids: [Option<i32>; READY] },
     /// The stage could not be started, with the system's error number. Nothing more will be said of this child.
     Failed { id: u64, errno: i32 },
-    /// The leader has ended, its group was killed, and it is reaped. The status is as `wait` gives it; `memory` says whose
+    /// It is there.
+    Beat,
+    /// The leader has ended, its group was killed, it is reaped, and what it left has ended too. The status is as `wait` gives it; `memory` says whose
     /// limit on memory the kernel has ended it for.
     Exited { id: u64, status: i32, memory: Option<Whose> },
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Link, Report, Request};
 use super::record::Record;
@@ -23,6 +23,10 @@ use crate::process::tree::{Seen, Tree, own_children};
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
 const LOOK: Duration = Duration::from_secs(1);
+/// How soon it is looked again whether what a dead child has left is gone.
+const SOON: Duration = Duration::from_millis(5);
+/// How long that may take: the end of the child is reported then, whatever is left.
+const STUCK: Duration = Duration::from_secs(2);
 /// How often it is looked whether a child has started more while limits of its processes were set.
 const MAX_LIMIT_LOOKS: usize = 8;
 /// How long killed processes may take to be gone, at the end.
@@ -37,6 +41,8 @@ const LAST_LOOK: Duration = Duration::from_millis(20);
 /// stdin is no socket, or the system refuses what the guardian needs.
 pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     close_inherited()?;
+    // It was executed by another name.
+    rustix::thread::set_name(c"sluice")?;
     crate::process::sandbox::conceal()?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -47,7 +53,7 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
         let served = nursery.serve(&link, &mut ended).await;
         nursery.clear(&mut ended, served.is_ok()).await;
         // Those of a gateway that was killed: one that lives still holds its own.
-        crate::process::sweep_folders(&std::env::temp_dir());
+        crate::process::folder::sweep(&std::env::temp_dir());
         served
     })
 }
@@ -69,11 +75,22 @@ struct Nursery {
     ids: HashMap<Pid, u64>,
     leaders: HashMap<u64, Leader>,
     stages: Stages,
-    /// At most two for each child, and one of the stages; what goes with it.
+    /// At most two for each child, one of the stages, and one beat; what goes with it.
     reports: VecDeque<(Report, Option<Arc<OwnedFd>>)>,
     record: Option<Record>,
+    /// Children that have ended, and are reported when what they left has ended too.
+    ended: Vec<Ended>,
+    /// What dead leaders left to this process, and since when.
+    orphans: HashMap<Pid, Instant>,
     /// Cgroups in which something had not ended yet.
     left: Vec<Cgroup>,
+}
+
+/// A child that is reaped.
+struct Ended {
+    report: Report,
+    cgroup: Option<Cgroup>,
+    since: Instant,
 }
 
 struct Leader {
@@ -121,6 +138,8 @@ impl Nursery {
             stages,
             reports: VecDeque::new(),
             record: None,
+            ended: Vec::new(),
+            orphans: HashMap::new(),
             left: Vec::new(),
         }
     }
@@ -153,6 +172,7 @@ impl Nursery {
                     self.report_stages();
                 }
                 _ = ended.recv() => self.look()?,
+                () = sleep(SOON), if !self.ended.is_empty() => self.look()?,
                 _ = looks.tick() => {
                     self.look()?;
                     self.keep_record();
@@ -177,6 +197,11 @@ impl Nursery {
                     self.reports.push_back((Report::Failed { id, errno }, None));
                 }
             },
+            Request::Beat => {
+                if !self.reports.iter().any(|(report, _)| *report == Report::Beat) {
+                    self.reports.push_back((Report::Beat, None));
+                }
+            }
             Request::Record => {
                 self.record = with.and_then(|file| Record::new(file.into()).ok());
                 self.keep_record();
@@ -207,23 +232,46 @@ impl Nursery {
         }
         self.left.extend(spoilt.into_iter().filter_map(|stage| stage.cgroup));
         let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
-        for orphan in own_children()?.into_iter().filter(is_orphan) {
-            let _ = rustix::process::kill_process(orphan, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(orphan), WaitOptions::NOHANG);
+        let orphans: Vec<Pid> = own_children()?.into_iter().filter(is_orphan).collect();
+        for orphan in &orphans {
+            let _ = rustix::process::kill_process(*orphan, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(*orphan), WaitOptions::NOHANG);
         }
+        let (now, mut before) = (Instant::now(), std::mem::take(&mut self.orphans));
+        self.orphans = orphans.into_iter().map(|pid| (pid, before.remove(&pid).unwrap_or(now))).collect();
         for leader in dead {
             if let Ok(Some((_, status))) = rustix::process::waitpid(Some(leader), WaitOptions::NOHANG)
                 && let Some(id) = self.ids.remove(&leader)
             {
                 let cgroup = self.leaders.remove(&id).and_then(|leader| leader.cgroup);
                 let memory = cgroup.as_ref().and_then(Cgroup::out_of_memory);
-                self.reports.push_back((Report::Exited { id, status: status.as_raw(), memory }, None));
-                self.left.extend(cgroup);
+                let report = Report::Exited { id, status: status.as_raw(), memory };
+                self.ended.push(Ended { report, cgroup, since: now });
             }
         }
+        self.report_ended();
         // A cgroup is busy until its last process is gone: then it is tried again with the next look.
         self.left.retain(|cgroup| !cgroup.remove());
         Ok(())
+    }
+
+    /// Reports the end of who has left nothing that runs: with a cgroup that is known exactly. Without one an orphan may be
+    /// anybody's, so there must be none, but for those that do not end for all that they are killed. What an orphan leaves
+    /// comes here before it can be reaped, so nothing is overlooked.
+    fn report_ended(&mut self) {
+        let is_stuck = |since: &Instant| since.elapsed() >= STUCK;
+        let is_quiet = self.orphans.values().all(is_stuck);
+        for ended in std::mem::take(&mut self.ended) {
+            let is_over = ended.cgroup.as_ref().map_or(is_quiet, Cgroup::remove);
+            match (is_over, is_stuck(&ended.since)) {
+                (false, false) => self.ended.push(ended),
+                (false, true) => {
+                    self.reports.push_back((ended.report, None));
+                    self.left.extend(ended.cgroup);
+                }
+                (true, _) => self.reports.push_back((ended.report, None)),
+            }
+        }
     }
 
     fn keep_record(&mut self) {

@@ -14,6 +14,7 @@ use rustix::process::Pid;
 use tokio::time::{Instant, sleep_until};
 
 use super::link::READY;
+use crate::config::RUNNING;
 use crate::process::cgroup::{Cgroup, remove_if_left, tenant_folder};
 
 /// How long after a start others are made ready: who has just asked for one has use for the processors.
@@ -106,8 +107,7 @@ impl Stages {
     fn start(&mut self, tenant: Option<&str>) -> io::Result<Stage> {
         let cgroup = self.make_cgroup(tenant);
         let (socket, theirs) = UnixStream::pair()?;
-        // The path stays right when the file is replaced: the stage is always of this very version.
-        let stage = Command::new("/proc/self/exe")
+        let stage = Command::new(RUNNING)
             .arg0("sluice")
             .args(["stage", &rustix::process::getpid().to_string()])
             .args(cgroup.as_ref().map(Cgroup::path))

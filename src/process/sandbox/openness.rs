@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::paths::{self, MACHINE, PROGRAMS, SYSTEM, is_crowded};
 use super::policy::{Policy, home_of};
 use crate::config::{Account, OwnFile, SandboxMode, Server};
+use crate::process::folder;
 
 /// What the names of SQLite's databases end with, mostly.
 const DATABASES: [&str; 3] = ["db", "sqlite", "sqlite3"];
@@ -35,7 +36,7 @@ pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
     warnings.extend(unopened(server));
     let named = paths::named(&server.args, &server.env);
     warnings.extend(named.iter().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
-    for file in own.iter().chain(&of_the_process()).filter(|file| !file.is_for(&server.name)) {
+    for file in own.iter().chain(&of_the_process(own)).filter(|file| !file.is_for(&server.name)) {
         let Some(path) = real(&file.path) else { continue };
         let within = |paths: &[PathBuf]| paths.iter().find(|open| path.starts_with(open)).cloned();
         let (what, opened) = match (within(&enclosure.write), within(&enclosure.read)) {
@@ -57,11 +58,14 @@ pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
 }
 
 /// What belongs to the gateway that no configuration names: its program, and where the private folders of all are.
-fn of_the_process() -> Vec<OwnFile> {
+fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
+    let state_dir = named.iter().find(|file| file.key == "state_dir").map(|file| file.path.as_path());
     let own = |key: &str, path, is_secret| OwnFile { key: key.to_owned(), path, is_secret };
     let program = std::env::current_exe().ok().map(|path| own("its program", path, false));
-    let folders = own("the temporary folders of all servers", std::env::temp_dir(), true);
-    program.into_iter().chain([folders]).collect()
+    // Where they are in the state directory, that says it.
+    let place = Some(folder::place(state_dir)).filter(|place| Some(place.as_path()) != state_dir);
+    let folders = place.map(|place| own("the temporary folders of all servers", place, true));
+    program.into_iter().chain(folders).collect()
 }
 
 /// What to say of a working directory that is not opened by itself, which surprises: what is in there seems not to exist.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use sluice::config::{SandboxMode, Server};
 use sluice::process::cgroup::Subtree;
-use sluice::process::{Child, Guardian, Keeper, Launch, Neighbours, Pipes, Signal, SpawnError};
+use sluice::process::{Child, Folders, Guardian, Keeper, Launch, Neighbours, Pipes, Signal, SpawnError};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::program::{gone, say};
+use super::program::{gone, say, stat};
 use crate::harness::in_time;
 
 /// How often each kind of start is measured.
@@ -31,7 +31,7 @@ impl Lone {
 
     fn start_with(cgroups: Option<Subtree>) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
-        let (keeper, guardian) = Keeper::start(program, Neighbours::Some, cgroups).unwrap();
+        let (keeper, guardian) = Keeper::start(program, Neighbours::Some, cgroups, Folders::new(None)).unwrap();
         let stop = CancellationToken::new();
         Self { guardian, keeper: tokio::spawn(keeper.run(stop.clone())), stop }
     }
@@ -132,6 +132,35 @@ async fn signals_and_a_drop_reach_the_whole_group() {
         gone(&[leader, sleeper]).await;
     }
     lone.finish().await;
+}
+
+#[tokio::test]
+async fn a_child_has_ended_when_all_that_it_left_has() {
+    const DEEP: usize = 30;
+    // Each in a session of its own, the parent of the next: when one is killed, the next comes to the guardian.
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("chain.sh");
+    let text = "echo $$; test $1 -eq 0 || setsid sh $0 $(($1 - 1)) & test $1 -gt 0 || echo end; sleep 300";
+    std::fs::write(&script, text).unwrap();
+    let chain = launch("/bin/sh", &[script.to_str().unwrap(), &DEEP.to_string()]);
+    for cgroups in [None, Subtree::prepare().unwrap()] {
+        let lone = Lone::start_with(cgroups);
+        let (child, mut pipes) = lone.spawn(&chain).await.unwrap();
+        let mut said = String::new();
+        while !said.contains("end") {
+            let mut bytes = [0; 256];
+            let length = in_time("it says the ids", pipes.stdout.read(&mut bytes)).await.unwrap();
+            said.push_str(std::str::from_utf8(&bytes[..length]).unwrap());
+        }
+        let pids: Vec<i32> = said.lines().filter_map(|line| line.parse().ok()).collect();
+        assert_eq!(pids.len(), DEEP + 1, "{said}");
+        child.signal(Signal::Kill);
+        in_time("it ends", child.exited()).await;
+        let runs = |pid: &i32| stat(*pid).is_some_and(|(state, _)| state != 'Z' && state != 'X');
+        let left: Vec<_> = pids.into_iter().filter(runs).collect();
+        assert_eq!(left, Vec::<i32>::new(), "its end was said too early");
+        lone.finish().await;
+    }
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 mod cgroup;
 mod churn;
 mod launch;
+mod limits;
 mod program;
+mod silent;
+mod upgrade;
 
 use program::{Program, descriptors, eventually, exists, gone, signal, stat};
 use rustix::process::Signal;

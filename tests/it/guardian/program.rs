@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::harness::Metrics;
 
 /// Far away: it is reached only by what never happens.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,32 +23,63 @@ pub(crate) struct Program {
     pub(crate) url: String,
     metrics: String,
     pub(crate) mark: String,
-    folder: Arc<tempfile::TempDir>,
-    has_cgroups: bool,
+    setup: Setup,
+}
+
+/// How it is started.
+#[derive(Clone)]
+pub(crate) struct Setup {
+    /// Where its configuration, its state and all else is.
+    pub(crate) folder: Arc<tempfile::TempDir>,
+    pub(crate) binary: PathBuf,
+    /// Words before those of the gateway.
+    pub(crate) through: Vec<&'static str>,
+    /// More configuration.
+    pub(crate) configuration: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        // Private folders may be in there: then all have to get through.
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        Self { folder, binary: SLUICE.into(), through: Vec::new(), configuration: String::new() }
+    }
 }
 
 impl Program {
     /// Starts it, with the server `echo` and one that ignores SIGTERM and the end of its stdin.
     pub(crate) fn start() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), true)
+        Self::start_as(Setup::default())
     }
 
     /// Starts it where it can make no cgroup, as on most machines.
     pub(crate) fn without_cgroups() -> Self {
-        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), false)
+        // Who is not root is given none as it is.
+        let script = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+        let through = if rustix::process::geteuid().is_root() {
+            vec!["unshare", "--mount", "sh", "-c", script]
+        } else {
+            Vec::new()
+        };
+        Self::start_as(Setup { through, ..Setup::default() })
     }
 
     /// The next one on the state directory of this one.
     pub(crate) fn start_next(&self) -> Self {
-        Self::start_in(Arc::clone(&self.folder), self.has_cgroups)
+        Self::start_as(self.setup.clone())
     }
 
-    fn start_in(folder: Arc<tempfile::TempDir>, has_cgroups: bool) -> Self {
+    /// Starts it in a way of its own.
+    pub(crate) fn start_as(setup: Setup) -> Self {
+        let folder = &setup.folder;
         let mark = format!("SLUICE_TEST_MARK={}", folder.path().display());
         let config = folder.path().join("sluice.toml");
-        std::fs::write(&config, configuration(&mark, folder.path())).unwrap();
-        let mut command = if has_cgroups { Command::new(SLUICE) } else { hidden_cgroups() };
+        std::fs::write(&config, configuration(&mark, folder.path()) + &setup.configuration).unwrap();
+        let mut words = setup.through.iter().copied().map(std::ffi::OsStr::new).chain([setup.binary.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
         let mut child = command
+            .args(words)
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -59,13 +93,13 @@ impl Program {
             line[line.find("http://").unwrap()..].to_owned()
         };
         let (url, metrics) = (url(), url());
-        Self { child, url, metrics, mark, folder, has_cgroups }
+        Self { child, url, metrics, mark, setup }
     }
 
     /// What another one says that is refused the same state directory.
     pub(crate) async fn refused_next(&self) -> String {
         let mut command = tokio::process::Command::new(SLUICE);
-        command.args(["serve", "--config"]).arg(self.folder.path().join("sluice.toml")).kill_on_drop(true);
+        command.args(["serve", "--config"]).arg(self.setup.folder.path().join("sluice.toml")).kill_on_drop(true);
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let output = crate::harness::in_time("it is refused", child.wait_with_output()).await.unwrap();
         assert!(!output.status.success());
@@ -113,19 +147,27 @@ impl Program {
         processes().filter(|pid| environment(*pid).contains(&self.mark)).collect()
     }
 
+    /// Where a test may put files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.setup.folder.path()
+    }
+
     /// The processes in the record for a later gateway.
     pub(crate) fn recorded(&self) -> Vec<i32> {
-        let text = std::fs::read_to_string(self.folder.path().join("state/processes")).unwrap();
+        let text = std::fs::read_to_string(self.setup.folder.path().join("state/processes")).unwrap();
         text.lines().skip(1).map(|line| line.split_once(' ').unwrap().0.parse().unwrap()).collect()
+    }
+
+    /// The metrics of now.
+    pub(crate) async fn metrics(&self) -> Metrics {
+        Metrics(reqwest::get(&self.metrics).await.unwrap().text().await.unwrap())
     }
 
     /// How many processes are owned, and how many found, by the metrics of one moment.
     pub(crate) async fn processes(&self) -> (u64, u64) {
-        let text = reqwest::get(&self.metrics).await.unwrap().text().await.unwrap();
-        let number = |name: &str| -> u64 {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
-        };
+        let metrics = self.metrics().await;
+        // Counts are whole numbers.
+        let number = |name: &str| metrics.sum(name, "") as u64;
         (number("sluice_processes_owned"), number("sluice_processes_found"))
     }
 
@@ -174,18 +216,8 @@ fn configuration(mark: &str, folder: &Path) -> String {
     )
 }
 
-/// The gateway, with nothing where cgroups are mounted. Who is not root is given none as it is.
-fn hidden_cgroups() -> Command {
-    if !rustix::process::geteuid().is_root() {
-        return Command::new(SLUICE);
-    }
-    let script = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, SLUICE]);
-    command
-}
-
 /// A session on Streamable HTTP.
+#[derive(Clone)]
 pub(crate) struct Session {
     http: reqwest::Client,
     url: String,
@@ -193,13 +225,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    async fn post(&self, message: &Value) -> reqwest::Response {
-        let mut request =
-            self.http.post(&self.url).json(message).header("Accept", "application/json, text/event-stream");
-        if let Some(id) = &self.id {
-            request = request.header("Mcp-Session-Id", id);
+    fn request(&self, message: &Value) -> reqwest::RequestBuilder {
+        let request = self.http.post(&self.url).json(message).header("Accept", "application/json, text/event-stream");
+        match &self.id {
+            Some(id) => request.header("Mcp-Session-Id", id),
+            None => request,
         }
-        let reply = request.send().await.unwrap();
+    }
+
+    async fn post(&self, message: &Value) -> reqwest::Response {
+        let reply = self.request(message).send().await.unwrap();
         assert!(reply.status().is_success(), "{}: {}", reply.status(), reply.text().await.unwrap());
         reply
     }
@@ -224,6 +259,19 @@ impl Session {
     /// Has its server leave all kinds of processes behind: their ids.
     pub(crate) async fn fork(&self) -> Vec<i32> {
         serde_json::from_str(&self.call("fork_grandchild", json!({"setsid": true, "orphan": true})).await).unwrap()
+    }
+
+    /// A call that its server has got, and never answers. `reached` is a file that is not there yet.
+    pub(crate) async fn hang(&self, reached: &Path) -> JoinHandle<()> {
+        let (session, arguments) = (self.clone(), json!({"reached": reached}));
+        let params = json!({"name": "hang", "arguments": arguments});
+        let message = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params});
+        let call = tokio::spawn(async move {
+            // What becomes of it is of no interest, nor that the gateway is killed meanwhile.
+            let _ = session.request(&message).send().await;
+        });
+        eventually("the call has reached the server", || reached.exists().then_some(())).await;
+        call
     }
 
     /// Ends the session.
