@@ -1,11 +1,13 @@
 //! Pools through the real gateway: the ceiling, spares, recycling, crashes, and what operators see of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sluice::config::{Isolation, PoolMode, Server};
 
-use crate::harness::{Gateway, Request, Sse, fixture, hello};
+use crate::harness::{Caller, Gateway, PATIENCE, Request, Sse, fixture, hello, in_time, key};
 
 fn ceiling(max_children: usize, queue_timeout: Duration) -> Server {
     let mut server = fixture("echo");
@@ -41,13 +43,69 @@ async fn at_the_ceiling_sessions_wait_and_then_are_told_to_come_back() {
 }
 
 #[tokio::test]
+async fn tenants_take_turns_however_many_of_each_wait() {
+    let mut keys = Vec::new();
+    let gateway = Gateway::start_with([ceiling(1, PATIENCE)], |config| {
+        keys = vec![key(config, "acme", "ann"), key(config, "else", "bob")];
+    })
+    .await;
+    let (ann, bob) = (gateway.with_key(&keys[0]), gateway.with_key(&keys[1]));
+    let first = ann.streamable().await;
+    let served = Arc::new(Mutex::new(Vec::new()));
+    // Each is served, and leaves.
+    let wait = |caller: &Caller, name: &'static str| {
+        let (caller, served) = (caller.clone(), Arc::clone(&served));
+        tokio::spawn(async move {
+            let client = caller.streamable().await;
+            served.lock().push(name);
+            client.delete().await;
+        })
+    };
+    let mut waiting: Vec<_> = (0..20).map(|_| wait(&ann, "acme")).collect();
+    gateway.until("they wait", |metrics| metrics.sum("sluice_pool_queue", "") == 20.0).await;
+    waiting.push(wait(&bob, "else"));
+    gateway.until("he waits", |metrics| metrics.sum("sluice_pool_queue", "") == 21.0).await;
+    first.delete().await;
+    for waits in waiting {
+        in_time("a turn", waits).await.unwrap();
+    }
+    let served = served.lock().clone();
+    assert_eq!(served.iter().position(|name| *name == "else"), Some(1), "{served:?}");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_few_children_are_started_at_a_time() {
+    let gateway = Gateway::start_with([fixture("slow-start 200")], |config| config.spawn_concurrency = 2).await;
+    let begin = Instant::now();
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let caller = (*gateway).clone();
+            tokio::spawn(async move { caller.streamable().await.call("pid", json!({})).await })
+        })
+        .collect();
+    gateway
+        .until("all are there", |metrics| {
+            let starting = metrics.sum("sluice_workers", "starting");
+            assert!(starting <= 2.0, "{starting} are being started");
+            metrics.sum("sluice_workers", "ready") == 8.0
+        })
+        .await;
+    assert!(begin.elapsed() >= Duration::from_millis(4 * 200), "{:?}", begin.elapsed());
+    for client in clients {
+        client.await.unwrap();
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_shared_child_that_nobody_uses_makes_room_for_who_waits() {
     let mut server = ceiling(1, Duration::from_secs(15));
     server.isolation = Isolation::Principal;
     let (mut ann, mut bob) = (String::new(), String::new());
     let gateway = Gateway::start_with([server], |config| {
-        ann = crate::harness::key(config, "acme", "ann");
-        bob = crate::harness::key(config, "acme", "bob");
+        ann = key(config, "acme", "ann");
+        bob = key(config, "acme", "bob");
     })
     .await;
     let first = gateway.with_key(&ann).streamable().await;

@@ -9,7 +9,7 @@ use sluice::config::{Isolation, Server};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Gateway, Metrics, eventually, fixture, in_time, key, text_of};
-use crate::talk::{BOTH, Client};
+use crate::talk::{BOTH, Client, Wire};
 
 fn recycled(max_requests: usize) -> Server {
     let mut server = fixture("echo");
@@ -190,7 +190,7 @@ async fn age_and_memory_are_seen_while_the_child_is_never_idle() {
             server.isolation = isolation;
             set(&mut server);
             let gateway = Gateway::start(server).await;
-            let client = Arc::new(Client::open(&gateway, crate::talk::Wire::Streamable).await);
+            let client = Arc::new(Client::open(&gateway, Wire::Streamable).await);
             eventually("it is recycled three times", async || {
                 overlapping(&client, 4, 10, limit).await;
                 (recyclings(&gateway.metrics().await, limit) >= 3.0).then_some(())
@@ -204,30 +204,34 @@ async fn age_and_memory_are_seen_while_the_child_is_never_idle() {
 
 #[tokio::test]
 async fn a_child_leaves_its_room_to_its_successor_and_to_nobody_else() {
-    let mut one = recycled(3);
-    one.pool.max_children = 1;
-    for isolation in [Isolation::Session, Isolation::Principal] {
-        one.isolation = isolation;
-        let mut keys = Vec::new();
-        let gateway = Gateway::start_with([one.clone()], |config| {
-            keys = vec![key(config, "acme", "ann"), key(config, "else", "bob")];
-        })
-        .await;
-        let client = Arc::new(Client::open(&gateway.with_key(&keys[0]), crate::talk::Wire::Streamable).await);
-        let waiting = Client::connect(&gateway.with_key(&keys[1]), crate::talk::Wire::Streamable).await;
-        let waits = waiting.start_initialize();
-        gateway.until("another waits", |metrics| metrics.sum("sluice_pool_queue", "") >= 1.0).await;
-        for _ in 0..10 {
-            client.text("echo", json!({"text": "on"})).await;
+    for of_tenant in [false, true] {
+        for isolation in [Isolation::Session, Isolation::Principal] {
+            let mut one = recycled(3);
+            one.isolation = isolation;
+            one.pool.max_children = if of_tenant { 100 } else { 1 };
+            one.pool.idle_timeout = Duration::from_millis(100);
+            let mut keys = Vec::new();
+            let gateway = Gateway::start_with([one], |config| {
+                keys = vec![key(config, "acme", "ann"), key(config, "acme", "bob")];
+                config.tenants.values_mut().for_each(|tenant| tenant.max_children = of_tenant.then_some(1));
+            })
+            .await;
+            let client = Arc::new(Client::open(&gateway.with_key(&keys[0]), Wire::Streamable).await);
+            let waiting = Client::connect(&gateway.with_key(&keys[1]), Wire::Streamable).await;
+            let waits = waiting.start_initialize();
+            gateway.until("another waits", |metrics| metrics.sessions() == 2.0).await;
+            for _ in 0..10 {
+                client.text("echo", json!({"text": "on"})).await;
+            }
+            overlapping(&client, 8, 10, "one").await;
+            assert_eq!(recyclings(&gateway.metrics().await, "max_requests"), 30.0, "{isolation:?}");
+            assert!(!waits.is_finished(), "{isolation:?}");
+            Arc::into_inner(client).unwrap().close().await;
+            let answer = in_time("its turn", waits).await.unwrap();
+            assert!(answer["result"].is_object(), "{answer}");
+            waiting.close().await;
+            gateway.finish().await;
         }
-        overlapping(&client, 8, 10, "one").await;
-        assert_eq!(recyclings(&gateway.metrics().await, "max_requests"), 30.0, "{isolation:?}");
-        assert!(!waits.is_finished(), "{isolation:?}");
-        Arc::into_inner(client).unwrap().close().await;
-        let answer = in_time("its turn", waits).await.unwrap();
-        assert!(answer["result"].is_object(), "{answer}");
-        waiting.close().await;
-        gateway.finish().await;
     }
 }
 
@@ -263,7 +267,7 @@ async fn a_client_whose_calls_never_end_does_not_fill_the_pool() {
     let mut server = recycled(1);
     server.pool.queue_timeout = Duration::from_millis(200);
     let gateway = Gateway::start(server).await;
-    let client = Client::open(&gateway, crate::talk::Wire::Sse).await;
+    let client = Client::open(&gateway, Wire::Sse).await;
     let hung: Vec<_> = (0..10).map(|_| client.start_call("hang", json!({}))).collect();
     // Each retires its child.
     let told = || hung.iter().filter(|call| call.is_finished()).count();
@@ -284,7 +288,7 @@ async fn a_client_whose_calls_never_end_does_not_fill_the_pool() {
 #[tokio::test]
 async fn a_child_that_is_killed_while_it_finishes_fails_what_is_on_it_alone() {
     let gateway = Gateway::start(recycled(2)).await;
-    let client = Client::open(&gateway, crate::talk::Wire::Sse).await;
+    let client = Client::open(&gateway, Wire::Sse).await;
     let before = client.pid().await;
     let held = Held::by(&client).await;
     let after = client.pid().await;

@@ -194,6 +194,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn only_so_many_wait_and_the_next_is_told_at_once() {
+        let slots = Slots::new(1);
+        let first = slots.try_take().unwrap();
+        let waiting: Vec<_> = (0..QUEUE)
+            .map(|number| {
+                let slots = slots.clone();
+                tokio::spawn(async move { slots.take(&tenant(&format!("t{}", number % 7)), LONG).await.is_some() })
+            })
+            .collect();
+        while slots.queued() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        let now = tokio::time::Instant::now();
+        assert!(slots.take(&tenant("late"), LONG).await.is_none());
+        assert_eq!(now.elapsed(), Duration::ZERO);
+        drop(first);
+        for waits in waiting {
+            assert!(waits.await.unwrap());
+        }
+        assert_eq!((slots.taken(), slots.queued()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_place_granted_to_one_who_left_is_not_lost() {
         let slots = Slots::new(1);
         let first = slots.try_take().unwrap();
