@@ -218,7 +218,7 @@ async fn a_sandbox_makes_a_start_hardly_longer() {
             server.sandbox.mode = *mode;
             tokio::time::sleep(Duration::from_millis(20)).await;
             let begin = Instant::now();
-            let launch = Launch::of(&server).unwrap();
+            let launch = Launch::of(&server, lone.guardian.folders()).unwrap();
             let (child, _pipes) = lone.spawn(&launch).await.unwrap();
             times.push(begin.elapsed());
             in_time("it ends", child.exited()).await;
