@@ -212,14 +212,20 @@ impl Session {
 
     /// The child is gone: another takes its place at once, so that the next call does not wait for it.
     pub(super) fn child_exited(&self) {
-        self.forget_over();
         let is_ours = {
             let state = self.state.lock();
-            // One that has answered nothing would most likely do so again: the next call tries.
-            matches!(&state.slot, Slot::Live(lease) if !lease.is_alive() && lease.worker().answered() > 0)
-                && matches!(state.handshake, Handshake::Done(_))
-                && !self.ended.is_cancelled()
+            let is_missing = match &state.slot {
+                // One that has answered nothing would most likely do so again: the next call tries.
+                Slot::Live(lease) => !lease.is_alive() && lease.worker().answered() > 0,
+                // There was no room for another: there is now, and it is this session's.
+                Slot::Empty => !state.before.rooms().is_empty(),
+                Slot::Starting(_) => false,
+            };
+            is_missing && matches!(state.handshake, Handshake::Done(_)) && !self.ended.is_cancelled()
         };
+        if !is_ours {
+            self.forget_over();
+        }
         if let Some(this) = self.this.upgrade().filter(|_| is_ours) {
             self.surroundings.tasks.spawn(async move {
                 // If it fails, the next call says why.

@@ -243,6 +243,8 @@ async fn at_the_ceiling_calls_wait_for_those_of_the_old_child_but_not_for_ever()
             server.isolation = isolation;
             server.pool.max_children = 1;
             server.pool.queue_timeout = Duration::from_millis(200);
+            server.limits.stdin_grace = Duration::from_millis(100);
+            server.limits.term_grace = Duration::from_millis(100);
             let gateway = Gateway::start(server).await;
             let client = Client::open(&gateway, wire).await;
             let before = client.pid().await;
@@ -260,6 +262,44 @@ async fn at_the_ceiling_calls_wait_for_those_of_the_old_child_but_not_for_ever()
             gateway.finish().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_session_whose_calls_did_not_get_the_room_in_time_has_it_all_the_same() {
+    let mut server = recycled(2);
+    server.pool.max_children = 1;
+    server.pool.queue_timeout = Duration::from_secs(1);
+    server.limits.stdin_grace = Duration::from_millis(100);
+    server.limits.term_grace = Duration::from_millis(100);
+    let gateway = Gateway::start(server).await;
+    let client = Client::open(&gateway, Wire::Streamable).await;
+    client.pid().await;
+    let held = Held::by(&client).await;
+    let refused = client.call("pid", json!({})).await;
+    assert_eq!(refused["error"]["data"]["type"], "pool_full", "{refused}");
+    let other = Client::connect(&gateway, Wire::Streamable).await;
+    let waits = other.start_initialize();
+    gateway.until("another waits", |metrics| metrics.sum("sluice_pool_queue", "") == 1.0).await;
+    held.finish(&client).await;
+    client.pid().await;
+    let refused = in_time("it has waited in vain", waits).await.unwrap();
+    assert_eq!(refused["error"]["data"]["type"], "pool_full", "{refused}");
+    client.close().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_successor_has_the_time_that_the_end_of_the_old_child_takes() {
+    let mut server = recycled(2);
+    server.pool.max_children = 1;
+    server.pool.queue_timeout = Duration::ZERO;
+    let gateway = Gateway::start(server).await;
+    let client = Client::open(&gateway, Wire::Sse).await;
+    for _ in 0..10 {
+        client.pid().await;
+    }
+    client.close().await;
+    gateway.finish().await;
 }
 
 #[tokio::test]

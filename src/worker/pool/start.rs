@@ -73,7 +73,7 @@ impl Pool {
 
     /// A place for one more child of the tenant: that of a child which is being replaced, or another.
     async fn place(&self, order: &Order) -> Result<Place, Failure> {
-        let free = self.surroundings.ceilings.place(&order.tenant, self.server.pool.queue_timeout);
+        let free = self.surroundings.ceilings.place(&order.tenant, self.patience(order));
         tokio::select! {
             biased;
             place = free => place.map_err(|full| Failure::tenant_full(&self.server.name, &full)),
@@ -117,12 +117,20 @@ impl Pool {
     async fn wait_for_slot(&self, order: &Order) -> Result<Slot, Failure> {
         let before = Instant::now();
         self.shelf.lock().make_room();
-        let pool = &self.server.pool;
         let slot = tokio::select! {
-            slot = self.slots.take(&order.tenant, pool.queue_timeout) => slot,
+            slot = self.slots.take(&order.tenant, self.patience(order)) => slot,
             slot = Room::inherit(&order.before, Room::take_slot) => Some(slot),
         };
-        slot.ok_or_else(|| Failure::pool_full(&self.server.name, pool.max_children, before.elapsed()))
+        slot.ok_or_else(|| Failure::pool_full(&self.server.name, self.server.pool.max_children, before.elapsed()))
+    }
+
+    /// How long to wait for room. One that is being replaced has the time at least that its end takes.
+    fn patience(&self, order: &Order) -> Duration {
+        let (queue_timeout, limits) = (self.server.pool.queue_timeout, &self.server.limits);
+        match order.before.is_empty() {
+            true => queue_timeout,
+            false => queue_timeout.max(limits.stdin_grace + limits.term_grace),
+        }
     }
 
     /// Spawns a child, a few at a time over all servers, and watches over its end.
