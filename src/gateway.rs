@@ -142,7 +142,7 @@ impl Gateway {
             ceilings,
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
-            spawning: Arc::new(Semaphore::new(config.spawn_concurrency)),
+            spawn_concurrency: config.spawn_concurrency,
             spawning_spares: Arc::new(Semaphore::new(config.spawn_concurrency.div_ceil(2))),
             tasks: tasks.clone(),
             draining: stop_children.clone(),

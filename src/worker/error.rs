@@ -140,21 +140,21 @@ impl Failure {
         let text = format!(
             "the server \"{server}\" has all its {max_children} children in use (pool.max_children), and none became free within {waited:.1?}; try again in a moment"
         );
-        Self {
-            retryable: true,
-            retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(Code::Overloaded, "pool_full", text)
-        }
+        Self::full("pool_full", text)
+    }
+
+    /// No child could be started in time, because so many others are being started.
+    pub fn spawn_full(server: &ServerName, waited: Duration) -> Self {
+        let text = format!(
+            "the server \"{server}\" was not started: others are being started (children.spawn_concurrency), and its turn did not come within {waited:.1?}; try again in a moment"
+        );
+        Self::full("spawn_full", text)
     }
 
     /// No child could be had in time, because the tenant is at its ceiling.
     pub fn tenant_full(server: &ServerName, full: &Full) -> Self {
         let text = format!("the server \"{server}\" was not started: {full}; end a session, or try again in a moment");
-        Self {
-            retryable: true,
-            retry_after: Some(Duration::from_secs(1)),
-            ..Self::new(Code::Overloaded, "tenant_full", text)
-        }
+        Self::full("tenant_full", text)
     }
 
     /// When to try again, where a limit stands in the way.
@@ -175,6 +175,11 @@ impl Failure {
             Refused::Ended => (Code::ServerUnavailable, "server_exited"),
         };
         Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }
+    }
+
+    fn full(kind: &'static str, message: String) -> Self {
+        let retry_after = Some(Duration::from_secs(1));
+        Self { retryable: true, retry_after, ..Self::new(Code::Overloaded, kind, message) }
     }
 
     fn new(code: Code, kind: &'static str, message: String) -> Self {

@@ -21,6 +21,7 @@ use super::peer::Peer;
 use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
+use super::restart::Attempt;
 use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, TenantId};
 use crate::process::{Charge, Origin, StderrTail};
@@ -86,6 +87,8 @@ pub(super) struct Shared {
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
+    /// What it came of, in the eyes of the circuit breaker.
+    attempt: Mutex<Attempt>,
     /// Since when no session has been on it. Changed under the lock of `peers` only.
     unused_since: Mutex<Option<Instant>>,
     /// Notified when the child has answered `initialize`.
@@ -119,6 +122,7 @@ impl Shared {
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
             born: Instant::now(),
+            attempt: Mutex::default(),
             unused_since: Mutex::new(Some(Instant::now())),
             settled: CancellationToken::new(),
             opened: OnceLock::new(),
@@ -240,6 +244,16 @@ impl Worker {
     /// The child is a tenant's, and a session's, from now on.
     pub(super) fn adopt(&self, tenant: &TenantId, session: &str) {
         self.0.charge.adopt(tenant, session);
+    }
+
+    /// It is what this attempt came to.
+    pub(super) fn attempted(&self, attempt: Attempt) {
+        *self.0.attempt.lock() = attempt;
+    }
+
+    /// What it came of, in the eyes of the circuit breaker.
+    pub(super) fn attempt(&self) -> Attempt {
+        *self.0.attempt.lock()
     }
 
     pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {

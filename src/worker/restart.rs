@@ -1,6 +1,7 @@
 //! When a server that crashed may be started again: at once the first time, then after growing pauses, and after too many
-//! crashes in a row not for a while. In a row: no call was answered for the tenant in between. Each tenant has its own
-//! circuit: one tenant's trouble is not another's.
+//! crashes in a row not for a while. In a row: no call of a client was answered in between, and each of a child that was
+//! tried after the one before it. (Many children that die of one event are one crash: a loop has generations.) Each
+//! tenant has its own circuit: one tenant's trouble is not another's; and there is one for children that are no tenant's.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,96 +12,133 @@ use tokio::time::Instant;
 use crate::config::Restart;
 use crate::telemetry::ExitReason;
 
+/// One try of having a child, numbered in the order in which they were let through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempt(u64);
+
 #[derive(Debug, Default)]
 struct Circuit {
     crashes: VecDeque<Instant>,
+    /// Attempts before this one are of the same generation as the latest crash, or older.
+    generation: Attempt,
     /// Calls answered by children that have ended.
     answered: u64,
-    /// Calls that had been answered at the latest crash.
+    /// The most calls that had been answered at a crash.
     progress: u64,
     open_until: Option<Instant>,
-    /// Whether the one attempt of a half-open circuit is under way.
-    probing: bool,
+    /// The one attempt of a half-open circuit.
+    probe: Option<Attempt>,
 }
 
 /// Whether an exit counts for the pauses and the circuit.
 ///
 /// Who outgrows a limit does: one that does so at each start would otherwise be started for ever. One that was ended for
-/// a call does not: that is the call's doing, and it takes at least as long as the call may.
+/// a call does not: that is the call's doing, and it takes at least as long as the call may. Who says good-bye unasked is
+/// missed all the same.
 pub(super) fn is_crash(reason: ExitReason) -> bool {
     match reason {
-        ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Wedged | ExitReason::OverLimit => true,
-        ExitReason::Stopped | ExitReason::Finished | ExitReason::Harakiri => false,
+        ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Finished => true,
+        ExitReason::Wedged | ExitReason::OverLimit => true,
+        ExitReason::Stopped | ExitReason::Harakiri => false,
     }
 }
 
 /// Where a circuit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Start, after this pause.
-    After(Duration),
+    /// Try, after this pause.
+    After(Attempt, Duration),
     /// Do not; ask again after this.
     Refused(Duration),
 }
 
-/// The circuits of one server.
+/// The circuits of one server: at most one for each tenant of the configuration, and one more.
 #[derive(Debug)]
 pub(super) struct Breaker<K> {
     settings: Restart,
-    circuits: Mutex<HashMap<K, Circuit>>,
+    state: Mutex<State<K>>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    circuits: HashMap<K, Circuit>,
+    attempts: u64,
 }
 
 impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
     pub(super) fn new(settings: Restart) -> Self {
-        Self { settings, circuits: Mutex::default() }
+        Self { settings, state: Mutex::new(State { circuits: HashMap::new(), attempts: 0 }) }
     }
 
-    /// Whether a child may be started now.
+    /// Whether a child may be had now: a new one, or one that waits.
     pub(super) fn admit(&self, key: &K, now: Instant) -> Admission {
-        let mut circuits = self.circuits.lock();
-        let Some(circuit) = circuits.get_mut(key) else { return Admission::After(Duration::ZERO) };
+        let mut state = self.state.lock();
+        let attempt = state.next();
+        let Some(circuit) = state.circuits.get_mut(key) else { return Admission::After(attempt, Duration::ZERO) };
         circuit.forget_old(now, self.settings.window);
         if let Some(until) = circuit.open_until {
             if now < until {
                 return Admission::Refused(until - now);
             }
-            if circuit.probing {
+            if circuit.probe.is_some() {
                 return Admission::Refused(self.settings.backoff_min);
             }
-            circuit.probing = true;
-            return Admission::After(Duration::ZERO);
+            circuit.probe = Some(attempt);
+            return Admission::After(attempt, Duration::ZERO);
         }
         // The pause is between the crash and the start: who comes later waits less.
         let since = circuit.crashes.back().map_or(Duration::ZERO, |crash| now.duration_since(*crash));
-        Admission::After(self.settings.pause(circuit.crashes.len()).saturating_sub(since))
+        Admission::After(attempt, self.settings.pause(circuit.crashes.len()).saturating_sub(since))
+    }
+
+    /// An attempt goes on that had to wait for something else: what has become of others since then counts for it.
+    ///
+    /// # Errors
+    /// It must not be made any more; ask again after this.
+    pub(super) fn renew(&self, key: &K, attempt: Attempt, now: Instant) -> Result<Attempt, Duration> {
+        let mut state = self.state.lock();
+        let next = state.next();
+        match state.circuits.get(key) {
+            Some(circuit) if circuit.probe == Some(attempt) => Ok(attempt),
+            Some(Circuit { open_until: Some(until), .. }) => Err((*until - now).max(self.settings.backoff_min)),
+            _ => Ok(next),
+        }
     }
 
     /// A child has ended that had answered so many calls.
     pub(super) fn ended(&self, key: &K, answered: u64) {
-        self.circuits.lock().entry(key.clone()).or_default().answered += answered;
+        self.state.lock().circuits.entry(key.clone()).or_default().answered += answered;
     }
 
-    /// A child has crashed, or did not start. `answered` is what the others, which are alive, have answered.
-    pub(super) fn crashed(&self, key: &K, answered: u64, now: Instant) {
-        let mut circuits = self.circuits.lock();
-        let circuit = circuits.entry(key.clone()).or_default();
+    /// What came of an attempt has crashed, or did not start. `answered` is what the others, which are alive, have
+    /// answered.
+    pub(super) fn crashed(&self, key: &K, attempt: Attempt, answered: u64, now: Instant) {
+        let mut state = self.state.lock();
+        let generation = Attempt(state.attempts);
+        let circuit = state.circuits.entry(key.clone()).or_default();
         circuit.forget_old(now, self.settings.window);
         let progress = circuit.answered + answered;
         if progress > circuit.progress {
             circuit.crashes.clear();
         }
-        circuit.progress = progress;
+        // A child may be counted nowhere for a moment, on its way from the living to the dead.
+        circuit.progress = circuit.progress.max(progress);
+        circuit.take_probe(attempt);
+        if attempt <= circuit.generation {
+            return;
+        }
+        circuit.generation = generation;
         circuit.crashes.push_back(now);
-        let failed_probe = std::mem::take(&mut circuit.probing);
-        if failed_probe || circuit.crashes.len() >= self.settings.max_crashes {
+        let is_half_open = circuit.open_until.is_some();
+        if is_half_open || circuit.crashes.len() >= self.settings.max_crashes {
             circuit.open_until = Some(now + self.settings.open);
         }
     }
 
-    /// A child has answered `initialize`: a half-open circuit closes.
-    pub(super) fn opened(&self, key: &K) {
-        if let Some(circuit) = self.circuits.lock().get_mut(key)
-            && std::mem::take(&mut circuit.probing)
+    /// The child of an attempt has answered `initialize`: a half-open circuit closes.
+    pub(super) fn opened(&self, key: &K, attempt: Attempt) {
+        if let Some(circuit) = self.state.lock().circuits.get_mut(key)
+            && circuit.take_probe(attempt)
         {
             circuit.open_until = None;
             circuit.crashes.clear();
@@ -108,16 +146,23 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
     }
 
     /// An attempt came to nothing without the child being at fault.
-    pub(super) fn abandoned(&self, key: &K) {
-        if let Some(circuit) = self.circuits.lock().get_mut(key) {
-            circuit.probing = false;
+    pub(super) fn abandoned(&self, key: &K, attempt: Attempt) {
+        if let Some(circuit) = self.state.lock().circuits.get_mut(key) {
+            circuit.take_probe(attempt);
         }
     }
 
     /// Whose circuits are open.
     pub(super) fn open(&self, now: Instant) -> Vec<K> {
-        let circuits = self.circuits.lock();
-        circuits.iter().filter(|(_, c)| c.open_until.is_some_and(|until| now < until)).map(|(k, _)| k.clone()).collect()
+        let state = self.state.lock();
+        state.circuits.iter().filter(|(_, circuit)| circuit.is_open(now)).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+impl<K> State<K> {
+    fn next(&mut self) -> Attempt {
+        self.attempts += 1;
+        Attempt(self.attempts)
     }
 }
 
@@ -126,6 +171,15 @@ impl Circuit {
         while self.crashes.front().is_some_and(|crash| now.duration_since(*crash) > window) {
             self.crashes.pop_front();
         }
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        self.open_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether this was the attempt that the circuit waits for, which it does no more.
+    fn take_probe(&mut self, attempt: Attempt) -> bool {
+        self.probe.take_if(|probe| *probe == attempt).is_some()
     }
 }
 
@@ -145,6 +199,7 @@ impl Restart {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::panic, reason = "tests")]
     use super::*;
 
     const SETTINGS: Restart = Restart {
@@ -155,6 +210,35 @@ mod tests {
         open: Duration::from_secs(30),
         resend: crate::config::Resend::Never,
     };
+    const NOT_LONG: Duration = Duration::from_secs(31);
+
+    impl Breaker<&str> {
+        fn attempt(&self, key: &'static str) -> Attempt {
+            match self.admit(&key, Instant::now()) {
+                Admission::After(attempt, _) => attempt,
+                refused @ Admission::Refused(_) => panic!("{refused:?}"),
+            }
+        }
+
+        fn pause(&self, key: &'static str) -> Option<Duration> {
+            match self.admit(&key, Instant::now()) {
+                Admission::After(_, pause) => Some(pause),
+                Admission::Refused(_) => None,
+            }
+        }
+
+        fn crash(&self, key: &'static str, attempt: Attempt) {
+            self.crashed(&key, attempt, 0, Instant::now());
+        }
+
+        /// Opens a circuit.
+        fn wear_out(&self, key: &'static str) {
+            for _ in 0..SETTINGS.max_crashes {
+                self.crash(key, self.attempt(key));
+            }
+            assert_eq!(self.pause(key), None);
+        }
+    }
 
     #[test]
     fn pauses_grow_within_bounds() {
@@ -170,53 +254,97 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_circuit_opens_half_opens_and_closes_for_its_tenant_alone() {
         let breaker = Breaker::new(SETTINGS);
-        for _ in 0..4 {
-            assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::After(_)));
-            breaker.crashed(&"a", 0, Instant::now());
-        }
-        assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)));
-        assert_eq!(breaker.admit(&"b", Instant::now()), Admission::After(Duration::ZERO));
+        breaker.wear_out("a");
+        assert_eq!(breaker.pause("b"), Some(Duration::ZERO));
         assert_eq!(breaker.open(Instant::now()), ["a"]);
-        tokio::time::advance(Duration::from_secs(31)).await;
-        assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
-        assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)), "one attempt at a time");
-        breaker.crashed(&"a", 0, Instant::now());
-        assert!(matches!(breaker.admit(&"a", Instant::now()), Admission::Refused(_)));
-        tokio::time::advance(Duration::from_secs(31)).await;
-        assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
-        breaker.opened(&"a");
-        assert_eq!(breaker.admit(&"a", Instant::now()), Admission::After(Duration::ZERO));
+        tokio::time::advance(NOT_LONG).await;
+        let probe = breaker.attempt("a");
+        assert_eq!(breaker.pause("a"), None, "one attempt at a time");
+        breaker.crash("a", probe);
+        assert_eq!(breaker.pause("a"), None);
+        tokio::time::advance(NOT_LONG).await;
+        breaker.opened(&"a", breaker.attempt("a"));
+        assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_attempt_itself_says_what_comes_of_it() {
+        let breaker = Breaker::new(SETTINGS);
+        let old = breaker.attempt("a");
+        breaker.wear_out("a");
+        tokio::time::advance(NOT_LONG).await;
+        let probe = breaker.attempt("a");
+        breaker.abandoned(&"a", old);
+        breaker.opened(&"a", old);
+        breaker.crash("a", old);
+        assert_eq!(breaker.pause("a"), None, "the attempt is still under way");
+        assert_eq!(breaker.open(Instant::now()), <[&str; 0]>::default());
+        breaker.abandoned(&"a", probe);
+        assert_eq!(breaker.pause("a"), Some(Duration::ZERO), "another one takes its place");
+        tokio::time::advance(2 * SETTINGS.window).await;
+        breaker.crash("a", probe);
+        assert_eq!(breaker.open(Instant::now()), ["a"], "a crash is a crash, though nobody waits for it any more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_begins_with_the_crash() {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..3 {
-            breaker.crashed(&1, 0, Instant::now());
+            breaker.crash("a", breaker.attempt("a"));
         }
-        assert!(matches!(breaker.admit(&1, Instant::now()), Admission::After(pause) if !pause.is_zero()));
+        assert!(breaker.pause("a").is_some_and(|pause| !pause.is_zero()));
         tokio::time::advance(Duration::from_millis(200)).await;
-        assert_eq!(breaker.admit(&1, Instant::now()), Admission::After(Duration::ZERO));
+        assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
     async fn old_crashes_are_forgotten() {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..10 {
-            breaker.crashed(&1, 0, Instant::now());
+            breaker.crash("a", breaker.attempt("a"));
             tokio::time::advance(Duration::from_secs(40)).await;
         }
-        assert!(matches!(breaker.admit(&1, Instant::now()), Admission::After(_)));
+        assert!(breaker.pause("a").is_some());
     }
 
     #[test]
     fn a_server_that_answers_in_between_is_in_no_loop() {
         let breaker = Breaker::new(SETTINGS);
         for round in 1..10 {
-            breaker.ended(&1, 1);
-            breaker.crashed(&1, 0, Instant::now());
-            breaker.crashed(&1, round, Instant::now());
+            breaker.ended(&"a", 1);
+            breaker.crash("a", breaker.attempt("a"));
+            breaker.crashed(&"a", breaker.attempt("a"), round, Instant::now());
         }
-        assert_eq!(breaker.admit(&1, Instant::now()), Admission::After(Duration::ZERO));
+        assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn progress_that_was_seen_is_not_seen_again() {
+        let breaker = Breaker::new(SETTINGS);
+        // Of the ten calls, some have just been answered by a child that is on its way to the dead.
+        for alive in [10, 0, 10, 5] {
+            breaker.crashed(&"a", breaker.attempt("a"), alive, Instant::now());
+        }
+        assert_eq!(breaker.pause("a"), None);
+    }
+
+    #[test]
+    fn many_that_die_of_one_event_are_one_crash_and_their_successors_another() {
+        let breaker = Breaker::new(SETTINGS);
+        for generation in 1..=SETTINGS.max_crashes {
+            let children: Vec<Attempt> = (0..100).map(|_| breaker.attempt("a")).collect();
+            children.iter().for_each(|attempt| breaker.crash("a", *attempt));
+            let is_open = !breaker.open(Instant::now()).is_empty();
+            assert_eq!(is_open, generation == SETTINGS.max_crashes, "generation {generation}");
+        }
+    }
+
+    #[test]
+    fn who_waited_for_a_place_while_others_crashed_is_tried_after_them() {
+        let breaker = Breaker::new(SETTINGS);
+        let waiting: Vec<Attempt> = (0..10).map(|_| breaker.attempt("a")).collect();
+        let tried = waiting.into_iter().map_while(|attempt| breaker.renew(&"a", attempt, Instant::now()).ok());
+        let tried = tried.inspect(|attempt| breaker.crash("a", *attempt)).count();
+        assert_eq!(tried, SETTINGS.max_crashes);
     }
 }

@@ -9,6 +9,7 @@ mod binary;
 mod child_limits;
 mod client;
 mod crash;
+mod crash_loop;
 mod delivery;
 mod ended;
 mod environment;

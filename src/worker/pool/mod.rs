@@ -12,6 +12,7 @@ mod shared;
 mod slots;
 mod spares;
 mod start;
+mod trial;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,12 +30,12 @@ use super::opening::{Opening, protocol_version};
 use super::peer::Peer;
 use super::restart::Breaker;
 use crate::auth::Principal;
-use crate::config::{Isolation, PoolMode, Server, TenantId};
+use crate::config::{Isolation, PoolMode, Server};
 use crate::telemetry::ServerMetrics;
 use member::{Scope, Shelf};
 pub use pools::{Pools, Surroundings, WorkerStatus};
 pub use room::Room;
-use slots::Slots;
+use slots::{Slots, Whose};
 use start::Order;
 
 /// How long a session has its child to itself before the pool starts others: their start would slow its first calls down.
@@ -71,15 +72,18 @@ pub struct Pool {
     metrics: ServerMetrics,
     shelf: Mutex<Shelf>,
     slots: Slots,
-    /// The circuits of tenants, and that of children which are nobody's.
-    breaker: Breaker<Option<TenantId>>,
+    /// In which children of all servers are started.
+    turns: Slots,
+    /// The circuits of tenants, and that of children which are nobody's: spares, and those that all tenants share.
+    breaker: Breaker<Whose>,
     changed: Notify,
     this: Weak<Self>,
 }
 
 impl Pool {
-    pub(super) fn new(server: Arc<Server>, metrics: ServerMetrics, surroundings: Surroundings) -> Arc<Self> {
+    fn new(server: Arc<Server>, metrics: ServerMetrics, surroundings: Surroundings, turns: Slots) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
+            turns,
             slots: Slots::new(server.pool.max_children),
             breaker: Breaker::new(server.restart),
             shelf: Mutex::default(),
@@ -113,7 +117,7 @@ impl Pool {
             true => self.lease_own(applicant).await,
             false => self.lease_shared(applicant).await,
         };
-        if result.is_ok()
+        if result.as_ref().is_ok_and(|granted| protocol_version(&granted.answer).is_some())
             && self.server.pool.mode != PoolMode::Ondemand
             && let Some(opening) = Opening::of_spare(&applicant.initialize, !self.is_exclusive())
         {
@@ -135,27 +139,21 @@ impl Pool {
         let lease = Lease::new(worker.clone(), applicant.peer.clone(), true);
         let answer = match worker.opened() {
             Some(answer) => answer.clone(),
-            None => self.open(&worker, &lease, &opening.message, &order.tenant).await?,
+            None => self.open(&worker, &lease, &opening.message).await?,
         };
         Ok(Granted { lease, answer })
     }
 
-    async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8], tenant: &TenantId) -> Result<Bytes, Failure> {
+    /// Puts `initialize` to a child that has not heard one.
+    async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         let answer = worker.open(lease, message).await?;
-        let tenant = Some(tenant.clone());
+        let (whose, attempt) = (worker.shared().origin.tenant(), worker.attempt());
         if protocol_version(&answer).is_some() {
-            self.breaker.opened(&tenant);
+            self.breaker.opened(&whose, attempt);
         } else {
-            self.breaker.abandoned(&tenant);
+            self.breaker.abandoned(&whose, attempt);
         }
         Ok(answer)
-    }
-
-    /// Calls that the children of a tenant, or those of nobody, have answered which are alive.
-    fn answered_for(&self, tenant: &Option<TenantId>) -> u64 {
-        let shelf = self.shelf.lock();
-        let theirs = |worker: &&Worker| worker.shared().origin.tenant() == *tenant;
-        shelf.workers.iter().filter(theirs).map(Worker::answered).sum()
     }
 
     /// Keeps spares and recycles children, until it is stopped.

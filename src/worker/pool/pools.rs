@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pool;
+use super::slots::Slots;
 use crate::config::{Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
@@ -24,8 +25,8 @@ pub struct Surroundings {
     pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
     pub slow_client_timeout: Duration,
-    /// Permits for children that are being started.
-    pub spawning: Arc<Semaphore>,
+    /// How many children are started at the same time.
+    pub spawn_concurrency: usize,
     /// Permits for those of them that nobody waits for: fewer, so that the others come first.
     pub spawning_spares: Arc<Semaphore>,
     /// What waits for everything at shutdown.
@@ -87,8 +88,10 @@ impl Pools {
         metrics: &Arc<Metrics>,
         surroundings: &Surroundings,
     ) -> Self {
+        let turns = Slots::new(surroundings.spawn_concurrency);
         let pools = servers.map(|server| {
-            let pool = Pool::new(Arc::clone(server), metrics.server(server.name.as_str()), surroundings.clone());
+            let metrics = metrics.server(server.name.as_str());
+            let pool = Pool::new(Arc::clone(server), metrics, surroundings.clone(), turns.clone());
             surroundings.tasks.spawn(Arc::clone(&pool).maintain(surroundings.draining.clone()));
             (server.name.clone(), pool)
         });
@@ -100,17 +103,9 @@ impl Pools {
         self.0.get(server)
     }
 
-    /// The servers that are left alone because they keep crashing, each with the tenants it is so for; and those that get no
-    /// spares because these keep crashing.
+    /// The servers that are left alone because they keep crashing, each with for whom it is so.
     pub fn crash_loops(&self) -> Vec<String> {
-        let of_pool = |pool: &Arc<Pool>| {
-            let name = pool.server.name.clone();
-            pool.crash_loops().into_iter().map(move |tenant| match tenant {
-                Some(tenant) => format!("{name} for {tenant}"),
-                None => format!("{name}, its spares"),
-            })
-        };
-        self.0.values().flat_map(of_pool).collect()
+        self.0.values().flat_map(|pool| pool.crash_loops()).collect()
     }
 
     /// All children that are there.

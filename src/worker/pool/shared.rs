@@ -75,7 +75,9 @@ impl Pool {
         let Some(this) = self.this.upgrade() else { return };
         let member = Arc::clone(member);
         self.surroundings.tasks.spawn(async move {
-            let outcome = this.start_shared(&order, &member.opening).await;
+            let started = this.start_shared(&order, &member.opening);
+            let outcome = this.surroundings.draining.run_until_cancelled(started).await;
+            let outcome = outcome.unwrap_or_else(|| Err(Failure::stopped(&this.server.name)));
             if outcome.is_err() {
                 this.shelf.lock().remove(&member);
             }
@@ -89,7 +91,7 @@ impl Pool {
             // A session that is nobody's: it opens the child, and is gone.
             let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
             let lease = Lease::new(worker.clone(), nobody, false);
-            let answer = self.open(&worker, &lease, &opening.message, &order.tenant).await?;
+            let answer = self.open(&worker, &lease, &opening.message).await?;
             if worker.opened().is_none() {
                 worker.stop();
                 return Err(Failure::refused_by_server(&self.server.name, &answer));

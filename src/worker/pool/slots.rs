@@ -1,5 +1,5 @@
-//! The places for children under a pool's ceiling, and the queue for them: fair between tenants, bounded, and with an end
-//! to the waiting.
+//! Places for children, of which there are so many, and the queue for them: fair between tenants, bounded, and with an end
+//! to the waiting. Such are those under a pool's ceiling, and the turns in which children are started.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -14,16 +14,19 @@ use crate::config::TenantId;
 /// How many may wait for a place.
 const QUEUE: usize = 4096;
 
+/// For whom a child is: a tenant, or none.
+pub(super) type Whose = Option<TenantId>;
+
 #[derive(Debug, Default)]
 struct State {
     taken: usize,
-    waiting: BTreeMap<TenantId, VecDeque<oneshot::Sender<Slot>>>,
+    waiting: BTreeMap<Whose, VecDeque<oneshot::Sender<Slot>>>,
     /// Whose turn it is: each tenant that waits is in here once.
-    turns: VecDeque<TenantId>,
+    turns: VecDeque<Whose>,
     queued: usize,
 }
 
-/// The places of one pool; cheap to clone.
+/// So many places; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Slots {
     state: Arc<Mutex<State>>,
@@ -50,7 +53,7 @@ impl Slots {
     }
 
     /// Waits for a place; `None` when it takes too long, or too many wait already.
-    pub(super) async fn take(&self, tenant: &TenantId, patience: Duration) -> Option<Slot> {
+    pub(super) async fn take(&self, tenant: &Whose, patience: Duration) -> Option<Slot> {
         let granted = {
             let mut state = self.state.lock();
             if state.taken < self.max && state.queued == 0 {
@@ -74,7 +77,7 @@ impl Slots {
     }
 
     /// Forgets who waits no more.
-    fn forget_left(&self, tenant: &TenantId) {
+    fn forget_left(&self, tenant: &Whose) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(queue) = state.waiting.get_mut(tenant) else { return };
@@ -129,7 +132,7 @@ impl Slots {
 /// Dropped when someone waits no more, with or without a place.
 struct Left<'a> {
     slots: &'a Slots,
-    tenant: &'a TenantId,
+    tenant: &'a Whose,
 }
 
 impl Drop for Left<'_> {
@@ -153,8 +156,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    fn tenant(name: &str) -> TenantId {
-        name.parse().unwrap()
+    fn tenant(name: &str) -> Whose {
+        Some(name.parse().unwrap())
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,13 +10,13 @@ use tokio::time::Instant;
 use super::Pool;
 use super::member::{Shelf, Spare};
 use super::slots::Slot;
-use crate::config::{PoolMode, TenantId};
+use crate::config::PoolMode;
 use crate::process::Origin;
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
 use crate::worker::peer::{Nobody, Peer};
-use crate::worker::restart::Admission;
+use crate::worker::restart::{Admission, Attempt};
 
 /// Until it is spoken to, nobody can tell when a child is up. It counts as one that is being started for this long.
 const UNOPENED: Duration = Duration::from_secs(1);
@@ -30,11 +30,9 @@ impl Pool {
             let Ok(permit) = Arc::clone(&self.surroundings.spawning_spares).try_acquire_owned() else { return };
             let Some(slot) = self.slots.try_take() else { return };
             // A server that does not start is not tried over and over for nobody.
-            if self.breaker.admit(&None, Instant::now()) != Admission::After(Duration::ZERO) {
-                return;
-            }
+            let Admission::After(attempt, Duration::ZERO) = self.breaker.admit(&None, Instant::now()) else { return };
             self.shelf.lock().starting_spares += 1;
-            self.start_spare(slot, permit);
+            self.start_spare(slot, permit, attempt);
         }
     }
 
@@ -65,10 +63,11 @@ impl Pool {
         missing
     }
 
-    fn start_spare(&self, slot: Slot, permit: OwnedSemaphorePermit) {
+    fn start_spare(&self, slot: Slot, permit: OwnedSemaphorePermit, attempt: Attempt) {
         let Some(this) = self.this.upgrade() else { return };
         self.surroundings.tasks.spawn(async move {
-            let spare = this.prepare_spare(slot).await;
+            let spare = this.prepare_spare(slot, attempt);
+            let spare = this.surroundings.draining.run_until_cancelled(spare).await.flatten();
             let worker = spare.as_ref().map(|spare| spare.worker.clone());
             {
                 let mut shelf = this.shelf.lock();
@@ -80,7 +79,7 @@ impl Pool {
                 }
             }
             if let Some(worker) = worker {
-                this.until_settled(&worker).await;
+                this.until_settled(&worker, attempt).await;
             }
             drop(permit);
             this.changed.notify_one();
@@ -88,39 +87,37 @@ impl Pool {
     }
 
     /// Waits until the start of a spare is over, as far as anybody can tell.
-    async fn until_settled(&self, worker: &Worker) {
+    async fn until_settled(&self, worker: &Worker, attempt: Attempt) {
         tokio::select! {
             () = worker.settled() => {}
             _ = worker.ended() => {}
             () = tokio::time::sleep(UNOPENED) => worker.settle(),
         }
-        if worker.takes_calls() {
-            self.breaker.opened(&None);
+        // It may be somebody's by now: then what becomes of it says nothing of the attempt that it was.
+        match worker.takes_calls() {
+            true => self.breaker.opened(&None, attempt),
+            false => self.breaker.abandoned(&None, attempt),
         }
     }
 
-    async fn prepare_spare(self: &Arc<Self>, slot: Slot) -> Option<Spare> {
-        let worker = self.spawn(slot, Origin::unowned(&self.server.name), None).await.ok()?;
+    async fn prepare_spare(&self, slot: Slot, attempt: Attempt) -> Option<Spare> {
+        let trial = self.trial(None, attempt);
+        let worker = self.spawn(slot, Origin::unowned(&self.server.name), trial, &None).await.ok()?;
         // Where it is not known what the first client will ask for, the child waits unopened.
         let wanted = self.shelf.lock().demand.latest().cloned();
         let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { worker, fingerprint: None }) };
         let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
         let lease = Lease::new(worker.clone(), nobody, false);
-        let answer = worker.open(&lease, &message).await;
+        let answer = self.open(&worker, &lease, &message).await;
         if worker.opened().is_none() {
             tracing::warn!(server = %self.server.name, started = answer.is_ok(), "a spare child did not open");
             if answer.is_ok() {
                 // It refused, which is no end of its own: the next one would refuse likewise.
-                self.breaker.crashed(&None, self.answered_for(&None), Instant::now());
+                self.breaker.crashed(&None, worker.attempt(), self.answered_for(&None), Instant::now());
             }
             worker.stop();
             return None;
         }
         Some(Spare { worker, fingerprint: Some(fingerprint) })
-    }
-
-    /// The tenants that the server is left alone for, because it keeps crashing for them; `None` where it is its spares.
-    pub fn crash_loops(&self) -> Vec<Option<TenantId>> {
-        self.breaker.open(Instant::now())
     }
 }

@@ -1,21 +1,20 @@
-//! How a child is got: a spare one, or a new one, under the ceilings of its pool and of its tenant; and what follows its
-//! end.
+//! How a child is got: a spare one, or a new one, as soon as the circuit breaker lets it, under the ceilings of its pool and
+//! of its tenant, in turns with the starts of all other servers; and what follows its end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::slots::Slot;
+use super::slots::{Slot, Whose};
+use super::trial::Trial;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
 use crate::process::{Origin, Place};
-use crate::telemetry::ExitReason;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::opening::Fingerprint;
-use crate::worker::restart::{Admission, Breaker, is_crash};
+use crate::worker::restart::is_crash;
 use crate::worker::supervisor::{Spec, spawn};
 
 /// What a child is wanted for.
@@ -33,41 +32,23 @@ pub(super) struct Order {
 /// others start meanwhile.
 const STARTING: Duration = Duration::from_secs(5);
 
-/// An attempt to get a child, which a half-open circuit waits for.
-struct Attempt<'a> {
-    breaker: &'a Breaker<Option<TenantId>>,
-    /// Whose it is, until there is a child.
-    tenant: Option<Option<TenantId>>,
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        self.tenant.iter().for_each(|tenant| self.breaker.abandoned(tenant));
-    }
-}
-
 impl Pool {
     /// A child for the tenant, under its ceiling; where everybody shares it, for nobody.
     pub(super) async fn obtain(&self, order: &Order, fingerprint: &Fingerprint) -> Result<Worker, Failure> {
         let is_owned = self.server.isolation != Isolation::Shared;
-        // Whoever leaves before there is a child, or gets one that was started for nobody, has tried nothing.
-        let mut attempt = self.admit(order).await?;
+        let trial = self.admitted(is_owned.then(|| order.tenant.clone())).await?;
         let place = if is_owned { Some(self.place(order).await?) } else { None };
         let takes_spares = !is_owned || self.surroundings.ceilings.takes_spares(&order.tenant);
         let spare = takes_spares.then(|| self.shelf.lock().take_spare(fingerprint)).flatten();
-        let worker = match spare {
-            Some(spare) => {
-                if spare.opened().is_some() {
-                    self.breaker.opened(&Some(order.tenant.clone()));
-                }
-                spare
-            }
-            None => self.start(order, &mut attempt).await?,
+        let (worker, trial) = match spare {
+            Some(spare) => (spare, Some(trial)),
+            None => (self.start(order, trial).await?, None),
         };
         if let Some(place) = place {
             worker.adopt(&order.tenant, &order.session);
             worker.room().inspect(|room| room.add(place));
         }
+        trial.into_iter().for_each(|trial| trial.comes_to(&worker));
         Ok(worker)
     }
 
@@ -81,23 +62,15 @@ impl Pool {
         }
     }
 
-    /// Waits until the circuit breaker lets the tenant have a child.
-    async fn admit(&self, order: &Order) -> Result<Attempt<'_>, Failure> {
-        let tenant = Some(order.tenant.clone());
-        let pause = match self.breaker.admit(&tenant, Instant::now()) {
-            Admission::After(pause) => pause,
-            Admission::Refused(retry) => return Err(Failure::crash_loop(&self.server.name, retry)),
-        };
-        let attempt = Attempt { breaker: &self.breaker, tenant: Some(tenant) };
-        tokio::time::sleep(pause).await;
-        Ok(attempt)
-    }
-
     /// Starts a new child under the ceiling.
-    async fn start(&self, order: &Order, attempt: &mut Attempt<'_>) -> Result<Worker, Failure> {
+    async fn start(&self, order: &Order, mut trial: Trial<'_>) -> Result<Worker, Failure> {
         let slot = match self.slots.try_take() {
             Some(slot) => slot,
-            None => self.wait_for_slot(order).await?,
+            None => {
+                let slot = self.wait_for_slot(order).await?;
+                trial.renew()?;
+                slot
+            }
         };
         if order.is_replay {
             self.metrics.restarts.inc();
@@ -107,9 +80,7 @@ impl Pool {
             Isolation::Shared => Origin::unowned(&self.server.name),
             _ => Origin::new(&order.tenant, &self.server.name, &order.session),
         };
-        let spawned = self.spawn(slot, origin, Some(order.tenant.clone())).await;
-        attempt.tenant = None;
-        spawned
+        self.spawn(slot, origin, trial, &Some(order.tenant.clone())).await
     }
 
     /// The ceiling is reached: something that nobody uses makes room, or the child that is being replaced does, or the
@@ -117,8 +88,9 @@ impl Pool {
     async fn wait_for_slot(&self, order: &Order) -> Result<Slot, Failure> {
         let before = Instant::now();
         self.shelf.lock().make_room();
+        let whose = Some(order.tenant.clone());
         let slot = tokio::select! {
-            slot = self.slots.take(&order.tenant, self.patience(order)) => slot,
+            slot = self.slots.take(&whose, self.patience(order)) => slot,
             slot = Room::inherit(&order.before, Room::take_slot) => Some(slot),
         };
         slot.ok_or_else(|| Failure::pool_full(&self.server.name, self.server.pool.max_children, before.elapsed()))
@@ -133,10 +105,28 @@ impl Pool {
         }
     }
 
-    /// Spawns a child, a few at a time over all servers, and watches over its end.
-    pub(super) async fn spawn(&self, slot: Slot, origin: Origin, tenant: Option<TenantId>) -> Result<Worker, Failure> {
-        let stopped = || Failure::stopped(&self.server.name);
-        let permit = Arc::clone(&self.surroundings.spawning).acquire_owned().await.map_err(|_| stopped())?;
+    /// Waits for the turn of a start `by` somebody: a few at a time over all servers.
+    async fn take_turn(&self, by: &Whose, trial: &mut Trial<'_>) -> Result<Slot, Failure> {
+        if let Some(turn) = self.turns.try_take() {
+            return Ok(turn);
+        }
+        // Starts are spread even where nobody is to queue for the ceiling.
+        let (before, patience) = (Instant::now(), self.server.pool.queue_timeout.max(2 * STARTING));
+        let turn = self.turns.take(by, patience).await;
+        let turn = turn.ok_or_else(|| Failure::spawn_full(&self.server.name, before.elapsed()))?;
+        trial.renew()?;
+        Ok(turn)
+    }
+
+    /// Spawns a child, when it is the turn of who asked for it, and watches over its end.
+    pub(super) async fn spawn(
+        &self,
+        slot: Slot,
+        origin: Origin,
+        mut trial: Trial<'_>,
+        by: &Whose,
+    ) -> Result<Worker, Failure> {
+        let turn = self.take_turn(by, &mut trial).await?;
         let spec = Spec {
             guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
@@ -147,12 +137,16 @@ impl Pool {
             tasks: self.surroundings.tasks.clone(),
             kill: self.surroundings.kill.clone(),
         };
-        let worker = spawn(spec).await.map_err(|error| {
-            self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now());
-            let failure = Failure::spawn(&self.server.name, &error);
-            tracing::warn!(server = %self.server.name, "{}", failure.message());
-            failure
-        })?;
+        let worker = match spawn(spec).await {
+            Ok(worker) => worker,
+            Err(error) => {
+                trial.fails();
+                let failure = Failure::spawn(&self.server.name, &error);
+                tracing::warn!(server = %self.server.name, "{}", failure.message());
+                return Err(failure);
+            }
+        };
+        trial.comes_to(&worker);
         let room = Room::new(slot);
         let _ = worker.shared().room.set(Arc::downgrade(&room));
         self.shelf.lock().workers.push(worker.clone());
@@ -161,21 +155,19 @@ impl Pool {
         }
         if let Some(this) = self.this.upgrade() {
             let watched = worker.clone();
-            self.surroundings.tasks.spawn(async move {
-                this.watch(watched, room, tenant, permit).await;
-            });
+            self.surroundings.tasks.spawn(async move { this.watch(watched, room, turn).await });
         }
         Ok(worker)
     }
 
-    async fn watch(&self, worker: Worker, room: Arc<Room>, tenant: Option<TenantId>, permit: OwnedSemaphorePermit) {
+    async fn watch(&self, worker: Worker, room: Arc<Room>, turn: Slot) {
         // Until the child has answered `initialize`, it counts as one that is being started.
         tokio::select! {
             () = worker.settled() => {}
             _ = worker.ended() => {}
-            () = tokio::time::sleep(STARTING) => {}
+            () = sleep(STARTING) => {}
         }
-        drop(permit);
+        drop(turn);
         tokio::select! {
             biased;
             () = worker.retired() => self.succeed(&worker),
@@ -183,13 +175,11 @@ impl Pool {
         }
         let reason = worker.ended().await;
         self.shelf.lock().forget(&worker);
-        let tenant = tenant.or_else(|| worker.shared().origin.tenant());
-        self.breaker.ended(&tenant, worker.answered());
-        // A spare has nothing to finish with.
-        let is_crash = |reason| is_crash(reason) || (tenant.is_none() && reason == ExitReason::Finished);
+        let (whose, attempt) = (worker.shared().origin.tenant(), worker.attempt());
+        self.breaker.ended(&whose, worker.answered());
         match reason.is_some_and(is_crash) {
-            true => self.breaker.crashed(&tenant, self.answered_for(&tenant), Instant::now()),
-            false => self.breaker.abandoned(&tenant),
+            true => self.breaker.crashed(&whose, attempt, self.answered_for(&whose), Instant::now()),
+            false => self.breaker.abandoned(&whose, attempt),
         }
         match worker.is_retired() {
             true => room.vacate(),

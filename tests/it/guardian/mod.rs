@@ -8,7 +8,7 @@ mod program;
 mod silent;
 mod upgrade;
 
-use program::{Program, descriptors, eventually, exists, gone, signal, stat};
+use program::{Program, Setup, descriptors, eventually, exists, gone, signal, stat};
 use rustix::process::Signal;
 
 #[tokio::test]
@@ -42,6 +42,32 @@ async fn kill_9_of_the_guardian_leaves_nothing_and_the_gateway_goes_on() {
     // The session goes on with another child, and so does a new one.
     assert!(!all.contains(&session.pid().await));
     program.open("echo").await.fork().await;
+    program.finish().await;
+}
+
+#[tokio::test]
+async fn kill_9_of_the_guardian_is_no_crash_loop_of_the_servers() {
+    let (mut setup, fixture) = (Setup::default(), crate::harness::fixture_path());
+    // With a circuit breaker as it is by default.
+    setup.configuration = format!(
+        "[servers.usual]\ncommand = {fixture:?}\nargs = [\"echo\"]\nenv = {{ SLUICE_TEST_MARK = {:?} }}\n",
+        setup.folder.path()
+    );
+    let program = Program::start_as(setup);
+    let mut sessions = Vec::new();
+    for _ in 0..10 {
+        let session = program.open("usual").await;
+        let pid = session.pid().await;
+        sessions.push((session, pid));
+    }
+    let guardian = program.guardian().await;
+    signal(guardian, Signal::KILL);
+    gone(&sessions.iter().map(|(_, pid)| *pid).chain([guardian]).collect::<Vec<_>>()).await;
+    for (session, before) in &sessions {
+        assert_ne!(session.pid().await, *before);
+    }
+    assert_eq!(program.admin("/readyz").await, "ready\n");
+    program.open("usual").await.pid().await;
     program.finish().await;
 }
 

@@ -96,6 +96,12 @@ impl Program {
         Self { child, url, metrics, mark, setup }
     }
 
+    /// What the admin listener says at a path.
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        let url = reqwest::Url::parse(&self.metrics).unwrap().join(path).unwrap();
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
     /// What another one says that is refused the same state directory.
     pub(crate) async fn refused_next(&self) -> String {
         let mut command = tokio::process::Command::new(SLUICE);
