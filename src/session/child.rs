@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::handshake::{Done, Handshake};
 use super::predecessors::MOST;
+use super::reviving::in_vain;
 use super::session::Session;
 use crate::jsonrpc::{RawId, Splice, parse, splice};
 use crate::stream::Item;
@@ -85,6 +86,7 @@ impl Session {
                 (Slot::Live(lease), _) if lease.worker().takes_calls() => return Ok(Arc::clone(lease)),
                 (Slot::Starting(starting), _) => starting.clone(),
                 (slot, Handshake::Done(done)) => {
+                    state.in_vain = in_vain(slot, state.in_vain);
                     // What is known of the lists goes with the child.
                     if let Slot::Live(lease) = slot {
                         done.lists.update(&lease.worker().lists());
@@ -125,20 +127,30 @@ impl Session {
                     started = this.acquire(initialize, before) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
-                let before: Vec<_> = {
-                    let mut state = this.state.lock();
-                    // Looked at under the lock: a session that has ended takes no child any more.
-                    state.slot = match &started {
-                        Ok((lease, _)) if !this.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
-                        Ok(_) | Err(_) => Slot::Empty,
-                    };
-                    state.before.latest_first().filter(|_| started.is_ok()).cloned().collect()
-                };
-                before.iter().for_each(|lease| lease.leave_when_idle());
+                this.settle(&started);
                 outcome.send_replace(Some(started));
+                // It may have ended before it was this session's, or not have come at all.
+                this.see_to_child();
             });
         }
         starting
+    }
+
+    /// The way to a child is over.
+    fn settle(&self, started: &Outcome) {
+        let before: Vec<_> = {
+            let mut state = self.state.lock();
+            if started.is_err() && matches!(state.handshake, Handshake::Done(_)) {
+                state.in_vain = state.in_vain.saturating_add(1);
+            }
+            // Looked at under the lock: a session that has ended takes no child any more.
+            state.slot = match started {
+                Ok((lease, _)) if !self.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
+                Ok(_) | Err(_) => Slot::Empty,
+            };
+            state.before.latest_first().filter(|_| started.is_ok()).cloned().collect()
+        };
+        before.iter().for_each(|lease| lease.leave_when_idle());
     }
 
     /// Waits until calls are in flight on few enough children that have been replaced.
@@ -208,30 +220,6 @@ impl Session {
         let over = self.state.lock().before.take_over();
         drop(over);
         self.let_go.notify_one();
-    }
-
-    /// The child is gone: another takes its place at once, so that the next call does not wait for it.
-    pub(super) fn child_exited(&self) {
-        let is_ours = {
-            let state = self.state.lock();
-            let is_missing = match &state.slot {
-                // One that has answered nothing would most likely do so again: the next call tries.
-                Slot::Live(lease) => !lease.is_alive() && lease.worker().answered() > 0,
-                // There was no room for another: there is now, and it is this session's.
-                Slot::Empty => !state.before.rooms().is_empty(),
-                Slot::Starting(_) => false,
-            };
-            is_missing && matches!(state.handshake, Handshake::Done(_)) && !self.ended.is_cancelled()
-        };
-        if !is_ours {
-            self.forget_over();
-        }
-        if let Some(this) = self.this.upgrade().filter(|_| is_ours) {
-            self.surroundings.tasks.spawn(async move {
-                // If it fails, the next call says why.
-                let _ = this.lease().await;
-            });
-        }
     }
 }
 

@@ -68,6 +68,11 @@ impl Done {
         }
     }
 
+    /// Whether the client waits to hear of resources.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        !self.subscriptions.is_empty()
+    }
+
     /// The requests that made the child what the client wanted it to be.
     pub(super) fn wishes(&self) -> impl Iterator<Item = &Bytes> {
         self.level.iter().chain(self.subscriptions.values())

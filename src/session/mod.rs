@@ -5,6 +5,7 @@ mod handshake;
 mod id;
 mod predecessors;
 mod registry;
+mod reviving;
 mod sending;
 #[expect(clippy::module_inception, reason = "the type, beside what serves it")]
 mod session;

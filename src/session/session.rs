@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) waiting: Waiting,
     /// The child that is being told what the one before it was told.
     pub(super) told: Weak<Lease>,
+    /// Whether somebody sees to it that there is a child, though no message waits for one.
+    pub(super) is_reviving: bool,
+    /// Children in a row that were of no use, or did not start, the one in the slot left out.
+    pub(super) in_vain: usize,
     /// When to try again, after an `initialize` that a limit stood in the way of.
     pub(super) retry_after: Option<Duration>,
     last_used: Option<Instant>,
@@ -45,7 +49,9 @@ pub(super) struct State {
 impl State {
     /// Whether something is in flight or waits, or a child is on its way.
     fn is_busy(&self) -> bool {
-        self.slot.is_busy() || self.before.busy() > 0 || self.waiting.is_being_sent()
+        // A child that nobody has asked for is no use of the session: that would keep it for ever.
+        let is_nobodys = self.is_reviving && matches!(self.slot, Slot::Starting(_));
+        (self.slot.is_busy() && !is_nobodys) || self.before.busy() > 0 || self.waiting.is_being_sent()
     }
 }
 

@@ -21,7 +21,7 @@ use super::peer::Peer;
 use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
-use super::restart::Attempt;
+use super::restart::{Attempt, is_crash};
 use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, TenantId};
 use crate::process::{Charge, Origin, StderrTail};
@@ -380,6 +380,11 @@ impl Worker {
     /// Stops the child: closes stdin, waits, TERM, waits, KILL. Returns at once.
     pub fn stop(&self) {
         self.0.stop.cancel();
+    }
+
+    /// Whether a client got anything of it, or it has ended, and not by any fault of its own.
+    pub fn was_of_use(&self) -> bool {
+        self.answered() > 0 || self.0.exit.get().is_some_and(|reason| !is_crash(*reason))
     }
 
     /// Waits until the child is reaped: how it ended.

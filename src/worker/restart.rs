@@ -186,7 +186,7 @@ impl Circuit {
 impl Restart {
     /// The pause before the start that follows this many crashes: none after the first, then doubling, between half
     /// and the whole of it, so that many do not come at the same moment.
-    fn pause(&self, crashes: usize) -> Duration {
+    pub fn pause(&self, crashes: usize) -> Duration {
         let Some(doublings) = crashes.checked_sub(2) else { return Duration::ZERO };
         let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(20);
         let whole = self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max);

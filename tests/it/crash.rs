@@ -177,6 +177,10 @@ async fn a_restart_that_fails_says_why_and_a_later_one_works() {
     for wire in BOTH {
         let (mut server, mode) = switchable(&["echo"]);
         server.limits.start_timeout = Duration::from_millis(1500);
+        // Nothing is tried again but by a call, nor does a call wait.
+        server.restart.backoff_min = Duration::from_secs(3600);
+        server.restart.backoff_max = Duration::from_secs(3600);
+        server.restart.window = Duration::from_millis(1);
         let scene = Scene::of(server).await;
         let client = scene.open(wire).await;
         let before = client.pid().await;
