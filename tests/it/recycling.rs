@@ -124,6 +124,29 @@ async fn a_call_outlasts_its_child_s_time_and_no_other_waits_for_it() {
 }
 
 #[tokio::test]
+async fn progress_comes_from_a_child_that_takes_no_more_calls() {
+    for wire in BOTH {
+        let gateway = Gateway::start(recycled(2)).await;
+        let client = Client::open(&gateway, wire).await;
+        let meta = json!({"progressToken": "mine"});
+        let params = json!({"name": "progress", "arguments": {"steps": 20, "ms": 20}, "_meta": meta});
+        let call = client.start("tools/call", params);
+        for _ in 0..9 {
+            client.pid().await;
+        }
+        assert_eq!(recyclings(&gateway.metrics().await, "max_requests"), 5.0);
+        assert_eq!(text_of(&in_time("the answer", call).await.unwrap()), "20 steps");
+        let said = client.unsolicited();
+        let steps: Vec<_> =
+            said.iter().map(|message| (&message["params"]["progressToken"], &message["params"]["progress"])).collect();
+        let all: Vec<Value> = (1..=20).map(Value::from).collect();
+        assert_eq!(steps, all.iter().map(|step| (&meta["progressToken"], step)).collect::<Vec<_>>());
+        client.close().await;
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_call_on_an_earlier_child_can_be_cancelled_and_that_ends_the_child() {
     for wire in BOTH {
         let gateway = Gateway::start(recycled(2)).await;
