@@ -3,12 +3,16 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use super::sandbox::SandboxArgs;
 use super::terminal;
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
 use crate::process::sandbox::{Kernel, Openness, openness};
 use crate::process::{Enforcement, cgroup, enforcement, run_as_root, tenant_enforcement};
 
+/// The exit code for wrong arguments, as clap has it.
+const EX_USAGE: u8 = 2;
 /// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
 
@@ -28,6 +32,8 @@ pub(super) struct Source {
     /// An mcpServers JSON file, as desktop clients use it, in its place
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     mcp_servers: Option<PathBuf>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
 }
 
 impl Source {
@@ -43,14 +49,27 @@ impl Source {
 
     /// Reads the file. The error is the exit code; what is wrong is on stderr already.
     pub(super) fn load(&self) -> Result<Loaded, ExitCode> {
+        if self.sandbox.is_given() && !self.is_mcp_servers() {
+            say("--sandbox and what goes with it are for --mcp-servers; a configuration file has the key sandbox");
+            return Err(ExitCode::from(EX_USAGE));
+        }
         let environment = Environment::of_process();
         let read = if self.is_mcp_servers() { Config::from_mcp_servers } else { Config::load };
-        read(self.path(), &environment).map_err(|problems| {
+        let mut loaded = read(self.path(), &environment).map_err(|problems| {
             let count = problems.list().len();
             let noun = if count == 1 { "problem" } else { "problems" };
             say(&format!("{problems}\n{count} {noun} in {}", self.path().display()));
             ExitCode::from(EX_CONFIG)
-        })
+        })?;
+        if self.is_mcp_servers() {
+            for server in loaded.config.servers.values_mut().map(Arc::make_mut) {
+                self.sandbox.apply(server).map_err(|error| {
+                    say(&format!("sluice: {error:#}"));
+                    ExitCode::from(EX_USAGE)
+                })?;
+            }
+        }
+        Ok(loaded)
     }
 }
 
@@ -163,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::cli::parse;
+    use crate::config::SandboxMode;
 
     /// An `ExitCode` can be compared by what it shows only.
     fn code(line: &[&str]) -> String {
@@ -177,6 +197,18 @@ mod tests {
         assert_eq!(code(&["--config", "/nonexistent"]), bad);
         assert_eq!(code(&["--mcp-servers", CONFIG]), bad);
         assert!(parse::<Args>(&["--config", CONFIG, "--mcp-servers", CONFIG]).is_err());
+    }
+
+    #[test]
+    fn the_sandbox_of_servers_is_in_the_file_or_among_the_arguments() {
+        const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sluice.toml");
+        const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/examples/mcp-servers.json");
+        let usage = format!("{:?}", ExitCode::from(2));
+        assert_eq!(code(&["--config", CONFIG, "--sandbox", "none"]), usage);
+        assert_eq!(code(&["--mcp-servers", SERVERS, "--sandbox", "none", "--read", "/usr"]), usage);
+        let source = parse::<Args>(&["--mcp-servers", SERVERS, "--sandbox", "strict"]).unwrap().source;
+        let config = source.load().unwrap().config;
+        assert!(config.servers.values().all(|server| server.sandbox.mode == SandboxMode::Strict));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod guardian;
 mod health;
 mod key;
 mod run;
+mod sandbox;
 mod serve;
 mod single;
 mod stage;

@@ -1,13 +1,13 @@
 //! `sluice run -- COMMAND ARG…`: one server, no configuration file.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 
+use super::sandbox::SandboxArgs;
 use super::{gateway, single};
-use crate::config::{Environment, Isolation, SandboxMode, Server};
+use crate::config::{Environment, Isolation, Server};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -24,15 +24,8 @@ pub(super) struct Args {
     /// A variable of this environment that the child gets too
     #[arg(long, value_name = "KEY")]
     pass_env: Vec<String>,
-    /// What the server is kept from: none, standard or strict (docs/SECURITY.md)
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = sandbox)]
-    sandbox: SandboxMode,
-    /// A file or folder that the server may read; can be given more than once
-    #[arg(long, value_name = "PATH")]
-    read: Vec<PathBuf>,
-    /// A file or folder that the server may change; can be given more than once
-    #[arg(long, value_name = "PATH")]
-    write: Vec<PathBuf>,
+    #[command(flatten)]
+    sandbox: SandboxArgs,
     /// Let anybody on this machine call, without a key
     #[arg(long)]
     no_auth: bool,
@@ -49,11 +42,6 @@ fn isolation(text: &str) -> Result<Isolation, String> {
         "shared" => Ok(Isolation::Shared),
         _ => Err("use session, principal, tenant or shared".to_owned()),
     }
-}
-
-fn sandbox(text: &str) -> Result<SandboxMode, String> {
-    let modes = [SandboxMode::None, SandboxMode::Standard, SandboxMode::Strict];
-    modes.into_iter().find(|mode| mode.as_str() == text).ok_or_else(|| "use none, standard or strict".to_owned())
 }
 
 /// Runs the command.
@@ -82,11 +70,7 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     };
     let mut server = Server::new("server".parse()?, command, arguments.to_vec());
     server.isolation = args.isolation;
-    server.sandbox.mode = args.sandbox;
-    let found =
-        |path: &PathBuf| path.canonicalize().with_context(|| format!("the path {} cannot be used", path.display()));
-    server.sandbox.read = args.read.iter().map(found).collect::<anyhow::Result<_>>()?;
-    server.sandbox.write = args.write.iter().map(found).collect::<anyhow::Result<_>>()?;
+    args.sandbox.apply(&mut server)?;
     // Whoever starts it by hand means the files that are here.
     server.cwd = std::env::current_dir().ok();
     if let Some(path) = environment.get("PATH") {

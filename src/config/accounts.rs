@@ -3,7 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model::Account;
+/// A user of the machine, as the system knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The name, or the number where there is no name.
+    pub name: String,
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+    /// The home folder.
+    pub home: Option<PathBuf>,
+}
 
 /// A line of `/etc/passwd` or `/etc/group`, cut at the colons.
 fn entries(file: &str) -> Vec<Vec<String>> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{
-    Auth, ChildLimits, Config, Http, Isolation, Jwt, JwtKey, Log, LogFormat, Pool, Resources, Restart, Sandbox, Server,
+    Auth, ChildLimits, Config, Http, Isolation, Jwt, JwtKey, Log, LogFormat, Pool, Resources, Restart, Server,
     Sessions, Tenant,
 };
 use super::names::{ServerName, TenantId};
+use super::sandbox::Sandbox;
 
 const MIB: usize = 1 << 20;
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
-use super::model::{ChildLimits, Config, Log, LogFormat, Sandbox, Server, Sessions};
+use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions};
 use super::names::ServerName;
 use super::problem::{Problem, Problems};
+use super::sandbox::Sandbox;
 use super::section::{Reading, Section};
 use super::source::{KeyPath, Source};
 use super::{auth, http, sandbox, servers, suggest, tenants};

@@ -33,7 +33,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::home_of;
+pub use accounts::{Account, home_of};
 pub use api_key::KEY_START;
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;
@@ -43,5 +43,6 @@ pub use names::{InvalidName, ServerName, TenantId};
 pub use own::OwnFile;
 pub use problem::{Place, Problem, Problems};
 pub use program::SELF;
+pub use sandbox::{Allowance, Sandbox, SandboxMode};
 pub use tools::{Resend, Tool};
 pub use units::{InvalidUnit, parse_bytes, parse_duration, show_bytes, show_duration};

@@ -11,6 +11,7 @@ use secrecy::SecretString;
 
 use super::names::{ServerName, TenantId};
 use super::own::OwnFile;
+use super::sandbox::Sandbox;
 use super::tools::{Resend, Tool};
 
 /// A whole, valid configuration.
@@ -323,84 +324,4 @@ pub struct Resources {
     pub open_files: Option<usize>,
     /// The largest file that it may make, in bytes.
     pub file_size: Option<usize>,
-}
-
-/// What a child is kept from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sandbox {
-    /// How much.
-    pub mode: SandboxMode,
-    /// Whether a kernel that cannot enforce all of it is a reason not to start the child.
-    pub required: bool,
-    /// Whether it may use the network. `None`: as the mode has it.
-    pub network: Option<bool>,
-    /// Files and folders that it may read and execute, beside those of the mode. They exist.
-    pub read: Vec<PathBuf>,
-    /// Files and folders that it may change, beside those of the mode. They exist.
-    pub write: Vec<PathBuf>,
-    /// What it may do although its mode refuses it.
-    pub allow: Vec<Allowance>,
-    /// As whom it runs; as the gateway otherwise.
-    pub account: Option<Account>,
-}
-
-impl Sandbox {
-    /// Whether the child may use the network.
-    pub fn has_network(&self) -> bool {
-        self.network.unwrap_or(self.mode != SandboxMode::Strict)
-    }
-}
-
-/// How much a child is kept from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum SandboxMode {
-    /// Nothing: it may do what the gateway's user may.
-    #[default]
-    None,
-    /// What wrapped servers have no business with; launchers such as `npx` and `uvx` work.
-    Standard,
-    /// All but its working directory and its own code.
-    Strict,
-}
-
-impl SandboxMode {
-    /// The word for it in a configuration.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Standard => "standard",
-            Self::Strict => "strict",
-        }
-    }
-}
-
-/// A thing that a sandbox refuses unless it is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Allowance {
-    /// New namespaces: Chromium's own sandbox, bubblewrap.
-    Namespaces,
-    /// Tracing its own processes: debuggers and profilers.
-    Debug,
-    /// `io_uring`.
-    IoUring,
-    /// Memory shared by name (`/dev/shm`) and the kernel's message queues, with every process of the same user.
-    SharedMemory,
-    /// Sockets in the file system: those of a container engine, a database, the session's bus.
-    UnixSockets,
-}
-
-/// A user of the machine, as the system knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// The name, or the number where there is no name.
-    pub name: String,
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-    /// Further groups.
-    pub groups: Vec<u32>,
-    /// The home folder.
-    pub home: Option<PathBuf>,
 }

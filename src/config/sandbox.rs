@@ -1,20 +1,99 @@
-//! Reads `sandbox`, for all servers and for each: one word, or a table with a `mode` and what is allowed beside it.
-//! Every path and every user in it exists, and nothing in it contradicts itself.
+//! What a child is kept from. Reads `sandbox`, for all servers and for each: one word, or a table with a `mode` and what
+//! is allowed beside it. Every path and every user in it exists, and nothing in it contradicts itself.
 
 use std::path::PathBuf;
 
-use super::accounts;
-use super::model::{Account, Allowance, Sandbox, SandboxMode};
+use super::accounts::{self, Account};
 use super::section::Section;
 
-const MODES: [(&str, SandboxMode); 3] =
-    [("none", SandboxMode::None), ("standard", SandboxMode::Standard), ("strict", SandboxMode::Strict)];
-const ALLOWANCES: [(&str, Allowance); 5] = [
-    ("namespaces", Allowance::Namespaces),
-    ("debug", Allowance::Debug),
-    ("io_uring", Allowance::IoUring),
-    ("shared_memory", Allowance::SharedMemory),
-    ("unix_sockets", Allowance::UnixSockets),
+/// What a child is kept from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// How much.
+    pub mode: SandboxMode,
+    /// Whether a kernel that cannot enforce all of it is a reason not to start the child.
+    pub required: bool,
+    /// Whether it may use the network. `None`: as the mode has it.
+    pub network: Option<bool>,
+    /// Files and folders that it may read and execute, beside those of the mode. They exist.
+    pub read: Vec<PathBuf>,
+    /// Files and folders that it may change, beside those of the mode. They exist.
+    pub write: Vec<PathBuf>,
+    /// What it may do although its mode refuses it.
+    pub allow: Vec<Allowance>,
+    /// As whom it runs; as the gateway otherwise.
+    pub account: Option<Account>,
+}
+
+impl Sandbox {
+    /// Whether the child may use the network.
+    pub fn has_network(&self) -> bool {
+        self.network.unwrap_or(self.mode != SandboxMode::Strict)
+    }
+}
+
+/// How much a child is kept from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// Nothing: it may do what the gateway's user may.
+    None,
+    /// What wrapped servers have no business with; launchers such as `npx` and `uvx` work. The default.
+    #[default]
+    Standard,
+    /// All but its working directory and its own code.
+    Strict,
+}
+
+impl SandboxMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::None, Self::Standard, Self::Strict];
+
+    /// The word for it in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Standard => "standard",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+/// A thing that a sandbox refuses unless it is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Allowance {
+    /// New namespaces: Chromium's own sandbox, bubblewrap.
+    Namespaces,
+    /// Tracing its own processes: debuggers and profilers.
+    Debug,
+    /// `io_uring`.
+    IoUring,
+    /// Memory shared by name (`/dev/shm`) and the kernel's message queues, with every process of the same user.
+    SharedMemory,
+    /// Sockets in the file system: those of a container engine, a database, the session's bus.
+    UnixSockets,
+}
+
+impl Allowance {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Namespaces, Self::Debug, Self::IoUring, Self::SharedMemory, Self::UnixSockets];
+
+    /// The word for it in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Debug => "debug",
+            Self::IoUring => "io_uring",
+            Self::SharedMemory => "shared_memory",
+            Self::UnixSockets => "unix_sockets",
+        }
+    }
+}
+
+const MODES: [(&str, SandboxMode); 3] = [
+    (SandboxMode::None.as_str(), SandboxMode::None),
+    (SandboxMode::Standard.as_str(), SandboxMode::Standard),
+    (SandboxMode::Strict.as_str(), SandboxMode::Strict),
 ];
 
 /// Reads `sandbox` and `require_sandbox` of a table; what is not there is as in `default`.
@@ -78,9 +157,9 @@ fn paths(s: &mut Section<'_>, key: &str) -> Option<Vec<PathBuf>> {
 
 fn allowances(s: &mut Section<'_>) -> Option<Vec<Allowance>> {
     let words = s.optional_strings("allow")?;
-    let known = |word: &str| ALLOWANCES.iter().find(|(name, _)| *name == word).map(|(_, allowance)| *allowance);
+    let known = |word: &str| Allowance::ALL.into_iter().find(|allowance| allowance.as_str() == word);
     for (index, word) in words.iter().enumerate().filter(|(_, word)| known(word).is_none()) {
-        let names: Vec<_> = ALLOWANCES.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let names = Allowance::ALL.map(|allowance| format!("{:?}", allowance.as_str()));
         let text = format!("{word:?} is none of {}; use one of them", names.join(", "));
         s.reading.problem(&s.path.key("allow").index(index), text);
     }

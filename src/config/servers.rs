@@ -8,11 +8,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::defaults::CHILD_PATH;
-use super::model::{ChildLimits, Isolation, Sandbox, SandboxMode, Server};
+use super::model::{ChildLimits, Isolation, Server};
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
 use super::reference::Resolved;
+use super::sandbox::{Sandbox, SandboxMode};
 use super::section::Section;
 use super::{resources, sandbox, tools};
 

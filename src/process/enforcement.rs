@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cgroup::Controllers;
 use super::sandbox::Kernel;
-use crate::config::{Allowance, Config, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
+use crate::config::{Config, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
@@ -76,17 +76,7 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
         return format!("none, {user}");
     }
     let network = if sandbox.has_network() { "network on" } else { "network off" };
-    let allowed: Vec<_> = sandbox
-        .allow
-        .iter()
-        .map(|allowance| match allowance {
-            Allowance::Namespaces => "namespaces",
-            Allowance::Debug => "debug",
-            Allowance::IoUring => "io_uring",
-            Allowance::SharedMemory => "shared_memory",
-            Allowance::UnixSockets => "unix_sockets",
-        })
-        .collect();
+    let allowed: Vec<_> = sandbox.allow.iter().map(|allowance| allowance.as_str()).collect();
     let allowed = if allowed.is_empty() { String::new() } else { format!(", allowed: {}", allowed.join(" and ")) };
     format!("{}, {network}, {user}{allowed}; by {}", sandbox.mode.as_str(), kernel.enforces().join(", "))
 }

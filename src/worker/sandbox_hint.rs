@@ -3,6 +3,7 @@
 
 use crate::config::{SandboxMode, Server};
 use crate::process::Exit;
+use crate::process::sandbox::unopened;
 
 /// What programs say when the system refuses them something, in lower case.
 const REFUSED: [&str; 7] = [
@@ -38,6 +39,9 @@ impl SandboxHint {
         let mode = server.sandbox.mode;
         if mode == SandboxMode::None {
             return None;
+        }
+        if let Some(text) = unopened(server) {
+            return Some(Self { text: format!("it {text}"), is_likely: true });
         }
         let (mode, name) = (mode.as_str(), &server.name);
         let keys = match server.is_by_arguments {
@@ -80,6 +84,14 @@ mod tests {
         let text =
             "it ran in the sandbox \"strict\", which is widened by servers.files.sandbox.read, write, network or allow";
         assert_eq!(hint.text, text);
+    }
+
+    #[test]
+    fn a_folder_that_is_not_opened_is_named_whatever_the_server_says() {
+        let mut server = Server::new("files".parse().unwrap(), "sh", Vec::new());
+        server.cwd = Some("/srv".into());
+        let hint = SandboxHint::of(&server, None, &["No module named 'lib'".to_owned()]).unwrap();
+        assert!(hint.is_likely && hint.text.starts_with("it starts in /srv, where everybody's things are"), "{hint:?}");
     }
 
     #[test]

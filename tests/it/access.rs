@@ -227,7 +227,7 @@ async fn a_childs_environment_holds_no_credential_of_the_client() {
     let environment = gateway.with_key(&good).streamable().await.call("env", json!({})).await;
     let environment: Value = serde_json::from_str(&environment).unwrap();
     let names: Vec<&String> = environment.as_object().unwrap().keys().collect();
-    assert_eq!(names, ["FIXTURE_PIDS", "PATH", "SLUICE_TEST_ID"]);
+    assert_eq!(names, ["FIXTURE_PIDS", "PATH", "SLUICE_TEST_ID", "TMPDIR"]);
     gateway.finish().await;
 }
 

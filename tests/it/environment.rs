@@ -20,7 +20,11 @@ async fn the_environment_is_what_is_configured_and_nothing_else() {
             let client = Client::open(&binary.caller.server(server), wire).await;
             let expected: Vec<String> = given.map(str::to_owned).into_iter().chain([path.clone()]).collect();
             let pid = client.pid().await;
-            assert_eq!(proc::environment(pid), expected);
+            let (private, others): (Vec<_>, Vec<_>) =
+                proc::environment(pid).into_iter().partition(|entry| entry.starts_with("TMPDIR="));
+            assert_eq!(others, expected);
+            let folder = private.first().unwrap().strip_prefix("TMPDIR=").unwrap();
+            assert_eq!((private.len(), proc::cwd(pid)), (1, folder.into()), "it starts in a folder of its own");
             let env = client.text("env", json!({})).await;
             for secret in [CANARY.0, CANARY.1, KEY, OTHER_KEY] {
                 assert!(!env.contains(secret), "{secret} has reached the child: {env}");

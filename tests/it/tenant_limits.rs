@@ -30,6 +30,7 @@ fn greedy(folder: &Path, greed: &str) -> Server {
     );
     let mut server = Server::new("greedy".parse().unwrap(), "/bin/sh", vec!["-c".to_owned(), script]);
     server.cwd = Some(folder.to_owned());
+    server.sandbox.read.push(fixture);
     server
 }
 

@@ -23,7 +23,7 @@ use identity::drop_capabilities;
 pub use identity::conceal;
 pub use kernel::Kernel;
 pub use landlock::{Enclosure, enclose};
-pub use openness::{Openness, openness};
+pub use openness::{Openness, openness, unopened};
 pub use paths::{DEVICES, PROGRAMS};
 pub use policy::{Confinement, Local, Policy, make_caches};
 pub use program::enclose_in;

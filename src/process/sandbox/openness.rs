@@ -3,9 +3,12 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::paths::{MACHINE, PROGRAMS, SYSTEM, is_crowded};
+use super::paths::{self, MACHINE, PROGRAMS, SYSTEM, is_crowded};
 use super::policy::{Policy, home_of};
-use crate::config::{Account, OwnFile, Server};
+use crate::config::{Account, OwnFile, SandboxMode, Server};
+
+/// What the names of SQLite's databases end with, mostly.
+const DATABASES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// What a server can reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
     let open = format!("reads {}; changes {}", list("the system", &reads), list("its temporary folder", &changes));
     let mut warnings = Vec::new();
     warnings.extend(unopened(server));
+    let named = paths::named(&server.args, &server.env);
+    warnings.extend(named.iter().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
     for file in own.iter().chain(&of_the_process()).filter(|file| !file.is_for(&server.name)) {
         let Some(path) = real(&file.path) else { continue };
         let within = |paths: &[PathBuf]| paths.iter().find(|open| path.starts_with(open)).cloned();
@@ -59,19 +64,42 @@ fn of_the_process() -> Vec<OwnFile> {
     program.into_iter().chain([folders]).collect()
 }
 
-/// A working directory that is not opened by itself surprises.
-fn unopened(server: &Server) -> Option<String> {
+/// What to say of a working directory that is not opened by itself, which surprises: what is in there seems not to exist.
+pub fn unopened(server: &Server) -> Option<String> {
+    if server.sandbox.mode == SandboxMode::None {
+        return None;
+    }
     let cwd = server.cwd.as_ref()?.canonicalize().ok()?;
     let listed = |paths: &[PathBuf]| paths.iter().any(|path| cwd.starts_with(path));
     let sandbox = &server.sandbox;
     let is_open = !is_crowded(&cwd, home_of(server).as_deref()) || listed(&sandbox.write) || listed(&sandbox.read);
-    let cwd = cwd.display();
+    let (cwd, remedy) = (
+        cwd.display(),
+        match server.is_by_arguments {
+            true => "start it in a folder of its own, or list what it needs (--read, --write)",
+            false => "give it a folder of its own (cwd), or list what it needs (sandbox.read, sandbox.write)",
+        },
+    );
     (!is_open).then(|| {
-        format!(
-            "starts in {cwd}, where everybody's things are, so its sandbox does not open that: give it a folder of its \
-             own (cwd), or list what it needs (sandbox.read, sandbox.write)"
-        )
+        format!("starts in {cwd}, where everybody's things are, so its sandbox does not open that folder; {remedy}")
     })
+}
+
+/// What to say of a path that a configuration names, where opening it is not enough: a sandbox can open only what is there.
+fn unmade(path: &Path, write: &[PathBuf], is_by_arguments: bool) -> Option<String> {
+    let is_there = path.exists();
+    let is_database = path.extension().is_some_and(|extension| DATABASES.iter().any(|known| extension == *known));
+    let folder = path.parent()?.canonicalize().ok()?;
+    if write.iter().any(|open| folder.starts_with(open)) || (is_there && !is_database) || paths::is_code(path) {
+        return None;
+    }
+    let path = path.display();
+    let why = match is_there {
+        true => format!("names {path}, beside which SQLite makes files, in a folder that is not open to it"),
+        false => format!("names {path}, which does not exist, so its sandbox cannot open it"),
+    };
+    let key = if is_by_arguments { "--write" } else { "sandbox.write" };
+    Some(format!("{why}; list the folder in which it is to be ({key})"))
 }
 
 /// The paths that are in no other one, and not the system's, which go without saying; nor in one of `others`.
@@ -105,7 +133,6 @@ fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
-    use crate::config::SandboxMode;
 
     fn own(key: &str, path: &Path, is_secret: bool) -> OwnFile {
         OwnFile { key: key.to_owned(), path: path.to_owned(), is_secret }
@@ -158,6 +185,31 @@ mod tests {
             openness.open.split("; changes ").next().unwrap().contains(&code.display().to_string()),
             "{openness:?}"
         );
+    }
+
+    #[test]
+    fn what_is_named_and_cannot_be_opened_as_it_is_meant_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap();
+        let mut server = server(&path);
+        std::fs::write(path.join("code/there.db"), "").unwrap();
+        std::fs::write(path.join("code/there.json"), "").unwrap();
+        let text = |name: &str| path.join(name).to_string_lossy().into_owned();
+        server.args = vec![text("code/there.json"), format!("--db={}", text("code/there.db")), text("no/folder")];
+        server.env.insert("MEMORY_FILE_PATH".to_owned(), text("code/memory.json").into());
+        server.env.insert("IN_THE_WORKSPACE".to_owned(), text("work/memory.json").into());
+        let warnings = openness(&server, &[]).unwrap().warnings;
+        assert_eq!(warnings.len(), 2, "{warnings:#?}");
+        assert!(
+            warnings[0].starts_with(&format!("names {}, beside which SQLite", text("code/there.db"))),
+            "{warnings:?}"
+        );
+        assert!(
+            warnings[1].starts_with(&format!("names {}, which does not exist", text("code/memory.json"))),
+            "{warnings:?}"
+        );
+        server.sandbox.write = vec![path.join("code")];
+        assert!(openness(&server, &[]).unwrap().warnings.is_empty());
     }
 
     #[test]

@@ -252,11 +252,25 @@ pub(super) fn is_crowded(folder: &Path, home: Option<&Path>) -> bool {
 
 /// The existing paths that arguments name, also as `--flag=PATH`. Whoever configured them meant the server to use them.
 pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>) -> Vec<PathBuf> {
-    let named = |arg: &String| {
-        let value = if arg.starts_with('-') { arg.split_once('=')?.1 } else { arg.as_str() };
-        existing(value.strip_prefix("file://").unwrap_or(value), cwd)
-    };
-    args.iter().filter_map(named).collect()
+    values(args).filter_map(|value| existing(value, cwd)).collect()
+}
+
+/// What arguments say apart from their flags.
+fn values(args: &[String]) -> impl Iterator<Item = &str> {
+    let values = args.iter().filter_map(|arg| match arg.starts_with('-') {
+        true => Some(arg.split_once('=')?.1),
+        false => Some(arg.as_str()),
+    });
+    values.map(|value| value.strip_prefix("file://").unwrap_or(value))
+}
+
+/// The files and folders that arguments and variables name by their full path, in a folder that is there, be they there
+/// themselves or not.
+pub(super) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
+    let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
+    let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));
+    let paths = texts.filter(|text| text.starts_with('/') && !text.contains(':')).map(PathBuf::from);
+    paths.filter(|path| path.parent().is_some_and(|parent| parent.parent().is_some() && parent.is_dir())).collect()
 }
 
 /// Whether a path that a configuration names is that of code, which a server runs and must not change: the next child,

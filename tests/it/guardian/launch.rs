@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sluice::config::{SandboxMode, Server};
 use sluice::process::cgroup::Subtree;
 use sluice::process::{Child, Guardian, Keeper, Launch, Neighbours, Pipes, Signal, SpawnError};
 use tokio::io::AsyncReadExt as _;
@@ -12,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::program::{gone, say};
 use crate::harness::in_time;
+
+/// How often each kind of start is measured.
+const STARTS: usize = 40;
 
 /// A guardian without a gateway.
 struct Lone {
@@ -174,8 +178,34 @@ async fn a_start_takes_hardly_longer_than_a_direct_one() {
     }
 }
 
+/// From the configuration to the executed program, taking turns.
+#[tokio::test]
+async fn a_sandbox_makes_a_start_hardly_longer() {
+    let lone = Lone::start();
+    let mut times = [SandboxMode::None, SandboxMode::Standard, SandboxMode::Strict].map(|mode| (mode, Vec::new()));
+    for _ in 0..STARTS {
+        for (mode, times) in &mut times {
+            let mut server = Server::new("s".parse().unwrap(), "true", Vec::new());
+            server.sandbox.mode = *mode;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let begin = Instant::now();
+            let launch = Launch::of(&server).unwrap();
+            let (child, _pipes) = lone.spawn(&launch).await.unwrap();
+            times.push(begin.elapsed());
+            in_time("it ends", child.exited()).await;
+        }
+    }
+    let medians = times.map(|(mode, mut times)| {
+        times.sort_unstable();
+        say(&format!("start of a child, median of {STARTS}, sandbox {}: {:?}", mode.as_str(), times[STARTS / 2]));
+        times[STARTS / 2]
+    });
+    // Far above what it takes, for the sake of busy machines.
+    assert!(medians.iter().all(|median| *median < medians[0] + Duration::from_millis(100)), "{medians:?}");
+    lone.finish().await;
+}
+
 async fn median<F: Future<Output = Duration>>(start: impl Fn() -> F) -> Duration {
-    const STARTS: usize = 40;
     let mut times = Vec::new();
     for _ in 0..STARTS {
         times.push(start().await);

@@ -2,7 +2,9 @@
 //! sandbox the same succeeds, so that each of these tests can fail.
 
 mod failures;
+mod gateway;
 mod limits;
+mod shell;
 mod sockets;
 mod stage;
 
@@ -52,28 +54,47 @@ impl Scene {
     /// Runs each probe in the three modes; in the sandboxed ones it must fail, in the other it must succeed.
     #[track_caller]
     fn refused(&self, user: As, probes: &[(&str, &str)]) {
-        let text: String = probes
-            .iter()
-            .map(|(name, probe)| {
-                format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")
-            })
-            .collect();
-        let answers =
-            |answer: &str| -> String { probes.iter().map(|(name, _)| format!("{name}: {answer}\n")).collect() };
-        for (mode, answer) in [(SandboxMode::None, "yes"), (SandboxMode::Standard, "no"), (SandboxMode::Strict, "no")] {
+        self.refused_unless_impossible(user, probes, |_| false);
+    }
+
+    /// The same, where some of them may be impossible to everybody here, in a container for one, and fail always.
+    #[track_caller]
+    fn refused_unless_impossible(&self, user: As, probes: &[(&str, &str)], is_impossible: impl Fn(&str) -> bool) {
+        let text: String = probes.iter().map(|(name, probe)| asked(name, probe)).collect();
+        for mode in SandboxMode::ALL {
+            let succeeds = |probe: &str| mode == SandboxMode::None && !is_impossible(probe);
+            let answer = |probe: &str| if succeeds(probe) { "yes" } else { "no" };
+            let answers: String = probes.iter().map(|(name, probe)| format!("{name}: {}\n", answer(probe))).collect();
             let ended = run(self.server(mode, &text), user);
-            assert_eq!(ended.stdout, answers(answer), "{user:?} {mode:?} {ended:?}");
+            assert_eq!(ended.stdout, answers, "{user:?} {mode:?} {ended:?}");
         }
+    }
+
+    /// Whether a script fails for this user without Sluice.
+    fn is_impossible(&self, user: As, script: &str) -> bool {
+        let mut command = user.command("sh");
+        command.current_dir(self.folder.path().join("own")).args(["-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        !command.status().unwrap().success()
     }
 }
 
-/// A process beside the server, of the same user, with a secret in its environment: as the gateway is.
+/// The part of a script that says whether a probe succeeds.
+fn asked(name: &str, probe: &str) -> String {
+    format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")
+}
+
+/// A process beside the server, of the same user, with a secret in its environment.
 struct Victim(Child);
 
 impl Victim {
     fn new(user: As) -> Self {
-        let mut command = user.command("sleep");
-        Self(command.arg("600").env("SECRET", "hunter2").stdin(Stdio::null()).spawn().unwrap())
+        let mut command = user.command("sh");
+        command.args(["-c", "echo here; read end"]).env("SECRET", "hunter2");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        // By now it is what it is to be.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 4]).unwrap();
+        Self(child)
     }
 }
 
@@ -145,7 +166,7 @@ fn privileges_cannot_be_raised() {
                 ("mount namespace", "unshare --mount true"),
             ]);
         }
-        scene.refused(user, &probes);
+        scene.refused_unless_impossible(user, &probes, |probe| scene.is_impossible(user, probe));
     }
 }
 
@@ -257,6 +278,7 @@ fn code_that_is_named_is_not_changed() {
 async fn the_gateways_own_processes_cannot_be_looked_into() {
     // root may look into all processes; for him there is the sandbox.
     for user in As::all().into_iter().filter(|user| *user != As::Switched && !(is_root() && *user == As::Tester)) {
+        let scene = Scene::new();
         let mut command = user.command(SLUICE);
         command.args(["run", "--no-auth", "--listen", "127.0.0.1:0", "--", "true"]);
         command.env("SECRET", "hunter2").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -267,11 +289,10 @@ async fn the_gateways_own_processes_cannot_be_looked_into() {
         // The guardian, and the two that are to become the next children.
         let below = async || Some(proc::descendants(id)).filter(|below| below.len() >= 3);
         for pid in [id].into_iter().chain(eventually("the guardian is ready", below).await) {
-            let look = format!("cat /proc/{pid}/environ >/dev/null && echo read; ls /proc/{pid}/fd");
-            let mut server = script(&look, &std::env::temp_dir());
-            server.sandbox.mode = SandboxMode::None;
+            let look = format!("cat /proc/{pid}/environ >/dev/null && echo read; ls /proc/{pid}/fd; echo looked");
+            let server = scene.server(SandboxMode::None, &look);
             // One that has just been started has no secret yet.
-            eventually("it is closed", async || run(server.clone(), user).stdout.is_empty().then_some(())).await;
+            eventually("it is closed", async || (run(server.clone(), user).stdout == "looked\n").then_some(())).await;
         }
     }
 }

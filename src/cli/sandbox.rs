@@ -1,0 +1,116 @@
+//! The arguments that widen or narrow the sandbox of servers that no configuration file describes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use crate::config::{Allowance, Sandbox, SandboxMode, Server};
+
+/// Arguments.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct SandboxArgs {
+    /// What a server is kept from: none, standard or strict (docs/SECURITY.md) [default: standard]
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    sandbox: Option<SandboxMode>,
+    /// A file or folder that a server may read beside; can be given more than once
+    #[arg(long, value_name = "PATH")]
+    read: Vec<PathBuf>,
+    /// A file or folder that a server may change beside; can be given more than once
+    #[arg(long, value_name = "PATH")]
+    write: Vec<PathBuf>,
+    /// Whether a server may use the network: on or off [default: on in standard, off in strict]
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    network: Option<bool>,
+    /// What else a server may do: namespaces, debug, io_uring, shared_memory, unix_sockets; can be given more than once
+    #[arg(long, value_name = "WHAT", value_parser = allowance)]
+    allow: Vec<Allowance>,
+}
+
+fn mode(text: &str) -> Result<SandboxMode, String> {
+    SandboxMode::ALL
+        .into_iter()
+        .find(|mode| mode.as_str() == text)
+        .ok_or_else(|| "use none, standard or strict".to_owned())
+}
+
+fn allowance(text: &str) -> Result<Allowance, String> {
+    let all = Allowance::ALL;
+    let found = all.into_iter().find(|allowance| allowance.as_str() == text);
+    found.ok_or_else(|| format!("use {}", all.map(Allowance::as_str).join(", ")))
+}
+
+fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("use on or off".to_owned()),
+    }
+}
+
+impl SandboxArgs {
+    /// Whether any of them was given.
+    pub(super) fn is_given(&self) -> bool {
+        self.sandbox.is_some() || self.says_more()
+    }
+
+    fn says_more(&self) -> bool {
+        self.network.is_some() || !(self.read.is_empty() && self.write.is_empty() && self.allow.is_empty())
+    }
+
+    /// Puts a server into the sandbox that they describe.
+    pub(super) fn apply(&self, server: &mut Server) -> anyhow::Result<()> {
+        let mode = self.sandbox.unwrap_or_default();
+        ensure!(
+            mode != SandboxMode::None || !self.says_more(),
+            "--sandbox none allows everything: leave --read, --write, --network and --allow out"
+        );
+        let found = |path: &PathBuf| {
+            let path = path.canonicalize().with_context(|| format!("the path {} cannot be used", path.display()))?;
+            ensure!(path != Path::new("/"), "/ is everything: name what the server needs, or use --sandbox none");
+            Ok(path)
+        };
+        let found = |paths: &[PathBuf]| paths.iter().map(found).collect::<anyhow::Result<Vec<_>>>();
+        let (read, write) = (found(&self.read)?, found(&self.write)?);
+        server.sandbox =
+            Sandbox { mode, network: self.network, read, write, allow: self.allow.clone(), ..Sandbox::default() };
+        server.is_by_arguments = true;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::cli::parse;
+
+    fn sandbox(line: &[&str]) -> anyhow::Result<Sandbox> {
+        let mut server = Server::new("s".parse()?, "x", Vec::new());
+        parse::<SandboxArgs>(line)?.apply(&mut server)?;
+        assert!(server.is_by_arguments);
+        Ok(server.sandbox)
+    }
+
+    #[test]
+    fn every_key_has_an_argument() {
+        assert_eq!(sandbox(&[]).unwrap(), Sandbox::default());
+        assert_eq!(Sandbox::default().mode, SandboxMode::Standard);
+        assert_eq!(sandbox(&["--sandbox", "none"]).unwrap().mode, SandboxMode::None);
+        let line = ["--sandbox", "strict", "--read", "/usr", "--write", "/tmp", "--network", "on", "--allow", "debug"];
+        let all = sandbox(&line).unwrap();
+        assert_eq!((all.mode, all.network), (SandboxMode::Strict, Some(true)));
+        assert_eq!((all.read, all.write), (vec!["/usr".into()], vec!["/tmp".into()]));
+        assert_eq!(all.allow, [Allowance::Debug]);
+    }
+
+    #[test]
+    fn mistakes_say_what_to_do() {
+        let wrong = |line: &[&str]| sandbox(line).unwrap_err().to_string();
+        assert!(wrong(&["--sandbox", "loose"]).contains("use none, standard or strict"));
+        assert!(wrong(&["--allow", "all"]).contains("use namespaces, debug, io_uring, shared_memory, unix_sockets"));
+        assert!(wrong(&["--network", "no"]).contains("use on or off"));
+        assert!(wrong(&["--read", "/nonexistent"]).contains("the path /nonexistent cannot be used"));
+        assert!(wrong(&["--write", "/"]).contains("is everything"));
+        assert!(wrong(&["--sandbox", "none", "--read", "/usr"]).contains("leave --read"));
+    }
+}
