@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image, runs it as the README says, brings docker-compose.yml up, and calls every server from the host.
+# Then runs the tests of the sandbox inside the container, in each way to start it, and servers that npx and uvx fetch.
 # Leaves nothing behind: each container, volume, network and folder made here is removed at exit, by its own name.
 #
 # Env: SLUICE_BIN             the binary that calls (default target/debug/sluice)
@@ -165,6 +166,78 @@ wait_for 30 "the end of every server" only_the_gateway_in "$CONTAINER"
 pass "docker run: no server and no zombie is left after the calls"
 reaps_orphans "$CONTAINER" "docker run"
 stops_well "$CONTAINER" "docker run"
+
+# --- the sandbox, inside ---------------------------------------------------------------------------------------
+
+# The tests of the sandbox that run on the host, on the same binaries, under the rules of a container.
+tests=$(cd "$ROOT" && cargo test --locked --quiet --no-run --test it --message-format json |
+    python3 -c 'import json, sys
+for line in sys.stdin:
+    found = json.loads(line)
+    if found.get("executable") and found["target"]["name"] == "it": print(found["executable"])')
+(cd "$ROOT" && cargo build --locked --quiet --bins --examples)
+target=${tests%/deps/*}
+printf '#!/bin/sh\nexec %s "$@"\n' "$tests" >"$WORK/as-sluice"
+chmod 755 "$WORK" "$WORK/as-sluice"
+
+# inside HOW ARGUMENT…: the tests of the sandbox hold in a container that is started with these arguments.
+inside() {
+    local how=$1 output
+    shift
+    output=$(docker run --rm --init --volume "$target:$target:ro" "$@" sandbox:: 2>&1) || fail "$how: $output"
+    [[ $output == *' 0 failed'* && $output != *' 0 passed'* ]] || fail "$how: $output"
+    pass "the sandbox holds $how: $(sed -n 's/^test result: ok. \([0-9]* passed\).*/\1/p' <<<"$output")"
+}
+
+hardened=(--read-only --tmpfs /tmp:size=64m,mode=1777 --cap-drop ALL --security-opt no-new-privileges)
+if docker run --rm --volume "$target:$target:ro" --entrypoint "$tests" "$IMAGE" --list >"$WORK/list" 2>&1; then
+    inside "as root that gives up root" --volume "$WORK/as-sluice:/usr/local/bin/sluice:ro" "$IMAGE"
+    inside "as user 10001 without capabilities" --user 10001:10001 "${hardened[@]}" --entrypoint "$tests" "$IMAGE"
+    inside "as root, with servers of root's and of another user" --entrypoint "$tests" "$IMAGE"
+elif grep -q GLIBC "$WORK/list" && [ "${SLUICE_REQUIRE_DOCKER:-0}" != 1 ]; then
+    say "skipped: the tests of the sandbox are built for a newer C library than the image has"
+else
+    fail "the tests of the sandbox do not run in the image: $(cat "$WORK/list")"
+fi
+
+# --- what npx and uvx fetch ------------------------------------------------------------------------------------
+
+cat >"$WORK/fetched.toml" <<'TOML'
+[http]
+listen = "0.0.0.0:8081"
+[tenants.main]
+[servers.npx]
+command = "npx"
+args = ["-y", "@modelcontextprotocol/server-everything"]
+pass_env = ["NODE_EXTRA_CA_CERTS"]
+[servers.uvx]
+command = "uvx"
+args = ["mcp-server-time"]
+pass_env = ["SSL_CERT_FILE"]
+TOML
+
+# fetches HOW ARGUMENT…: npx and uvx start a server with a cold cache and with a warm one, in such a container.
+fetches() {
+    local how=$1 cache
+    shift
+    docker rm --force --volumes "$CONTAINER" >/dev/null
+    CONTAINER=$(docker run --detach --publish 127.0.0.1::8081 --env SLUICE_KEY \
+        --volume "$WORK/fetched.toml:/etc/sluice/sluice.toml:ro" "$@" "$IMAGE" serve --config /etc/sluice/sluice.toml)
+    address=$(docker port "$CONTAINER" 8081 | head -n1)
+    wait_for 60 "a healthy container" is_healthy "$CONTAINER"
+    for cache in cold warm; do
+        called "$how: npx, $cache" 'Echo: hello' \
+            "$SLUICE" call --timeout 120s "http://$address/servers/npx/mcp" echo message=hello
+        called "$how: uvx, $cache" '"timezone"' \
+            "$SLUICE" call --timeout 120s "http://$address/servers/uvx/mcp" get_current_time timezone=UTC
+    done
+    docker exec "$CONTAINER" sluice check --config /etc/sluice/sluice.toml >"$WORK/check" 2>&1 || fail "$(cat "$WORK/check")"
+    [ "$(grep -c 'standard, network on' "$WORK/check")" = 2 ] || fail "$how: no sandbox: $(cat "$WORK/check")"
+}
+
+fetches "as root that gives up root"
+fetches "as the compose file does" --user 10001:10001 "${hardened[@]}" \
+    --tmpfs /home/sluice:size=512m,exec,uid=10001,gid=10001,mode=0700
 
 # --- the compose file ------------------------------------------------------------------------------------------
 

@@ -8,17 +8,25 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import uuid
+from importlib import metadata
 
 HERE = pathlib.Path(__file__).resolve().parent
 SLUICE = os.environ.get("SLUICE_BIN") or str(HERE.parents[1] / "target/debug/sluice")
 NODE = shutil.which("node")
+NPX = shutil.which("npx")
 PACKAGES = HERE / "node_modules/@modelcontextprotocol"
 PYTHON1 = HERE / ".venv-mcp1/bin"
 PYTHON2 = HERE / ".venv-mcp2/bin"
+# Where a launcher finds packages and whom it trusts, if not where and whom everybody does.
+PACKAGE_SETTINGS = ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "HTTPS_PROXY", "NPM_CONFIG_REGISTRY", "UV_DEFAULT_INDEX")
+# Root can start servers as somebody else, who has to be able to get at them.
+IS_OPEN = all(folder.stat().st_mode & 0o001 for folder in HERE.parents)
+OTHER_USER = "nobody" if os.geteuid() == 0 and IS_OPEN else None
 START_LIMIT = 30
 STOP_LIMIT = 40
 CHILD_LIMIT = 45
@@ -28,6 +36,11 @@ def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def version(package):
+    """The pinned version of an npm package."""
+    return json.loads((HERE / "package.json").read_text())["dependencies"][package]
 
 
 def sluice(*words):
@@ -43,6 +56,9 @@ class Gateway:
         # In the environment of every child, and so of every grandchild: what bears it, the gateway has to answer for.
         self.mark = f"INTEROP_RUN={uuid.uuid4().hex}"
         self.workspace = self.make_folder("workspace")
+        self.repositories = self.make_folder("repositories")
+        # The homes of launchers: their caches are in there, and are cold when the tests begin.
+        self.homes = tempfile.TemporaryDirectory()
         self.port = free_port()
         made = json.loads(sluice("key", "new", "--tenant", "acme", "--subject", "interop", "--json"))
         self.key = made["key"]
@@ -66,17 +82,25 @@ class Gateway:
     def configuration(self, key, secret):
         name, value = self.mark.split("=")
         path = os.environ["PATH"]
+        memory = self.make_folder("memory")
         servers = {
             "everything": ([NODE, PACKAGES / "server-everything/dist/index.js", "stdio"], {}),
             "filesystem": ([NODE, PACKAGES / "server-filesystem/dist/index.js", self.workspace], {}),
             "memory": (
                 [NODE, PACKAGES / "server-memory/dist/index.js"],
-                {"MEMORY_FILE_PATH": self.folder / "memory.jsonl"},
+                {"MEMORY_FILE_PATH": memory / "memory.jsonl"},
+                f"write = [{json.dumps(str(memory))}]",
             ),
             "time": ([PYTHON1 / "mcp-server-time", "--local-timezone", "UTC"], {}),
-            "git": ([PYTHON1 / "mcp-server-git"], {"PATH": path, "HOME": self.folder}),
+            "git": (
+                [PYTHON1 / "mcp-server-git"],
+                {"PATH": path, "HOME": self.folder},
+                f"write = [{json.dumps(str(self.repositories))}]",
+            ),
             "demo": ([SLUICE, "stdio-demo", "--workspace", self.make_folder("demo")], {}),
         }
+        for user in {None, OTHER_USER}:
+            servers |= self.launched(user)
         lines = [
             'default_server = "everything"',
             f'[http]\nlisten = "127.0.0.1:{self.port}"',
@@ -88,12 +112,32 @@ class Gateway:
             f'[auth.jwt]\nalgorithms = ["HS256"]\nsecret_file = {json.dumps(str(secret))}',
             'issuers = ["sluice-dev"]\naudiences = ["sluice"]',
         ]
-        for server, (words, environment) in servers.items():
+        for server, (words, environment, *sandbox) in servers.items():
             command, *arguments = map(str, words)
             lines += [f"[servers.{server}]", f"command = {json.dumps(command)}", f"args = {json.dumps(arguments)}"]
             lines += [f"[servers.{server}.env]", f'{name} = "{value}"']
             lines += [f"{variable} = {json.dumps(str(text))}" for variable, text in environment.items()]
+            if sandbox:
+                lines += [f"[servers.{server}.sandbox]", *sandbox]
         return "\n".join(lines) + "\n"
+
+    def launched(self, user):
+        """Servers as npx and uvx start them, for a user with a home of his own and with nothing in it."""
+        home = pathlib.Path(self.homes.name, user or "home")
+        home.mkdir()
+        settings = {name: os.environ[name] for name in PACKAGE_SETTINGS if name in os.environ}
+        environment = {"HOME": home, "PATH": os.environ["PATH"], **settings}
+        sandbox = []
+        if user:
+            os.chmod(self.homes.name, 0o755)
+            shutil.chown(home, user)
+            sandbox = [f'user = "{user}"']
+        everything = "@modelcontextprotocol/server-everything"
+        suffix = f"-as-{user}" if user else ""
+        return {
+            f"npx{suffix}": ([NPX, "-y", f"{everything}@{version(everything)}"], environment, *sandbox),
+            f"uvx{suffix}": ([PYTHON1 / "uvx", f"mcp-server-time=={metadata.version('mcp-server-time')}"], environment, *sandbox),
+        }
 
     def url(self, path):
         """The URL of `sse` or `mcp` (the default server), or of `NAME/sse` or `NAME/mcp`."""
@@ -138,4 +182,5 @@ class Gateway:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.homes.cleanup()
         return code, left

@@ -6,6 +6,7 @@ import json
 import subprocess
 
 import pytest
+from gateway import OTHER_USER
 from mcp import ClientSession, types
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamablehttp_client
@@ -14,6 +15,7 @@ from mcp.shared.exceptions import McpError
 TIME_LIMIT = 60
 
 both = pytest.mark.parametrize("transport", ["sse", "mcp"])
+only_as_root = pytest.mark.skipif(OTHER_USER is None, reason="only root can start a server as another user, and only from a folder that all can enter")
 
 
 @contextlib.asynccontextmanager
@@ -123,22 +125,49 @@ def test_time(gateway, transport):
     within_time(work())
 
 
+launchers = pytest.mark.parametrize("user", ["", pytest.param("-as-nobody", marks=only_as_root)])
+
+
+@launchers
+def test_npx(gateway, user):
+    async def work():
+        # Cold, and then from the cache.
+        for transport in ["mcp", "sse"]:
+            async with session(gateway, f"npx{user}", transport) as opened:
+                assert await call(opened, "echo", message="hello") == "Echo: hello"
+
+    within_time(work())
+
+
+@launchers
+def test_uvx(gateway, user):
+    async def work():
+        for transport in ["mcp", "sse"]:
+            async with session(gateway, f"uvx{user}", transport) as opened:
+                assert "UTC" in await call(opened, "get_current_time", timezone="UTC")
+
+    within_time(work())
+
+
 @both
-def test_git(gateway, transport, tmp_path):
+def test_git(gateway, transport):
+    repository = gateway.repositories / transport
+    repository.mkdir()
+
     def git(*words):
         identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.com", "-c", "init.defaultBranch=main"]
-        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True, timeout=30)
+        subprocess.run(["git", *identity, *words], cwd=repository, check=True, capture_output=True, timeout=30)
 
     git("init")
-    (tmp_path / "kept.txt").write_text("kept")
+    (repository / "kept.txt").write_text("kept")
     git("add", "kept.txt")
     git("commit", "--message", "Keep a file")
-    (tmp_path / "new.txt").write_text("new")
+    (repository / "new.txt").write_text("new")
 
     async def work():
         async with session(gateway, "git", transport) as opened:
-            assert "new.txt" in await call(opened, "git_status", repo_path=str(tmp_path))
-            log = await call(opened, "git_log", repo_path=str(tmp_path))
+            assert "new.txt" in await call(opened, "git_status", repo_path=str(repository))
+            log = await call(opened, "git_log", repo_path=str(repository))
             assert "Keep a file" in log and "Ada" in log
 
     within_time(work())

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sluice::config::{SandboxMode, Server};
+use tempfile::NamedTempFile;
 
 use crate::binary::Binary;
 use crate::scene::{Client, Scene, Wire, fixture, program};
@@ -17,9 +18,9 @@ async fn error(mut server: Server, mode: SandboxMode) -> Value {
     answer["error"]["message"].clone()
 }
 
-/// A server that wants to write where it has no business.
-fn intruder() -> Server {
-    program("sh", &["-c", "echo x >/usr/sluice-was-here; rm /usr/sluice-was-here; exit 3"])
+/// A script that reads where it has no business. (A path in the text of a script is not one that it was given.)
+fn intrude(file: &NamedTempFile) -> String {
+    format!("cat {}; exit 3", file.path().display())
 }
 
 /// A server that has no database.
@@ -31,7 +32,8 @@ const KEYS: &str = "servers.subject.sandbox.read, write, network or allow";
 
 #[tokio::test]
 async fn what_was_refused_is_said_first() {
-    let message = error(intruder(), SandboxMode::Standard).await;
+    let file = NamedTempFile::new().unwrap();
+    let message = error(program("sh", &["-c", &intrude(&file)]), SandboxMode::Standard).await;
     let (before, after) = message.as_str().unwrap().split_once("; its last lines on stderr: ").unwrap();
     let hint = "it seems that its sandbox \"standard\" refused it something: allow what it needs by ";
     assert!(before.ends_with(&format!("before it answered initialize; {hint}{KEYS}")), "{message}");
@@ -52,7 +54,8 @@ async fn a_crash_is_blamed_on_the_sandbox_only_with_a_reason() {
     let message = |answer: Value| answer["error"]["message"].as_str().unwrap().to_owned();
     let crashed = message(client.call("crash", json!({})).await);
     assert!(!crashed.contains("sandbox"), "{crashed}");
-    let refused = message(client.call("look", json!({"path": "/usr/sluice-was-here", "crashes": 0})).await);
+    let file = NamedTempFile::new().unwrap();
+    let refused = message(client.call("look", json!({"path": file.path(), "crashes": 0})).await);
     assert!(refused.contains("its sandbox \"standard\" refused it something"), "{refused}");
     client.close().await;
     scene.finish().await;
@@ -60,8 +63,9 @@ async fn a_crash_is_blamed_on_the_sandbox_only_with_a_reason() {
 
 #[tokio::test]
 async fn the_log_says_it_too() {
-    let more = "[servers.intruder]\ncommand = \"sh\"\nargs = [\"-c\", \"echo x >/usr/sluice-was-here; exit 3\"]\nsandbox = \"standard\"\n";
-    let binary = Binary::start(&[], more).await;
+    let file = NamedTempFile::new().unwrap();
+    let more = format!("[servers.intruder]\ncommand = \"sh\"\nargs = [\"-c\", {:?}]\n", intrude(&file));
+    let binary = Binary::start(&[], &more).await;
     let client = Client::connect(&binary.caller.server("intruder"), Wire::Streamable).await;
     client.initialize().await;
     let line = binary.logged("child did not start").await;
