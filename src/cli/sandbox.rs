@@ -73,6 +73,10 @@ impl SandboxArgs {
         let (read, write) = (found(&self.read)?, found(&self.write)?);
         server.sandbox =
             Sandbox { mode, network: self.network, read, write, allow: self.allow.clone(), ..Sandbox::default() };
+        ensure!(
+            !server.sandbox.opens_network_unseen(),
+            "--allow io_uring makes sockets that nobody sees: leave it out, or use --network on"
+        );
         server.is_by_arguments = true;
         Ok(())
     }
@@ -111,6 +115,8 @@ mod tests {
         assert!(wrong(&["--network", "no"]).contains("use on or off"));
         assert!(wrong(&["--read", "/nonexistent"]).contains("the path /nonexistent cannot be used"));
         assert!(wrong(&["--write", "/"]).contains("is everything"));
+        assert!(wrong(&["--sandbox", "strict", "--allow", "io_uring"]).contains("--network on"));
+        assert!(sandbox(&["--sandbox", "strict", "--allow", "io_uring", "--network", "on"]).is_ok());
         assert!(wrong(&["--sandbox", "none", "--read", "/usr"]).contains("leave --read"));
     }
 }

@@ -30,6 +30,11 @@ impl Sandbox {
     pub fn has_network(&self) -> bool {
         self.network.unwrap_or(self.mode != SandboxMode::Strict)
     }
+
+    /// Whether the network is off, and there is a way to it all the same.
+    pub fn opens_network_unseen(&self) -> bool {
+        self.allow.contains(&Allowance::IoUring) && !self.has_network()
+    }
 }
 
 /// How much a child is kept from.
@@ -96,6 +101,10 @@ const MODES: [(&str, SandboxMode); 3] = [
     (SandboxMode::Strict.as_str(), SandboxMode::Strict),
 ];
 
+/// What to say where that is so.
+const UNSEEN: &str = "allows \"io_uring\", by which a server makes sockets that nobody sees, with the network off; remove \
+                      it from allow, or set network = true";
+
 /// Reads `sandbox` and `require_sandbox` of a table; what is not there is as in `default`.
 pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
     let required = parent.flag("require_sandbox");
@@ -109,10 +118,17 @@ pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
         sandbox = Sandbox { mode: SandboxMode::None, account: sandbox.account, ..Sandbox::default() };
         if required == Some(true) {
             parent.problem("require_sandbox", "there is none to require: sandbox is \"none\"; change one of the two");
+        } else if required.is_none() && default.required && parent.has("sandbox") {
+            let text = "is \"none\", while require_sandbox = true holds for all servers; choose another mode, or set \
+                        require_sandbox = false here";
+            parent.problem("sandbox", text);
         }
         return sandbox;
     }
     sandbox.required = required.unwrap_or(default.required);
+    if sandbox.opens_network_unseen() && parent.has("sandbox") {
+        parent.problem("sandbox", UNSEEN);
+    }
     sandbox
 }
 

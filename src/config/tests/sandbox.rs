@@ -52,6 +52,18 @@ fn what_does_not_exist_or_contradicts_itself_is_a_problem() {
     assert_eq!(found.len(), 6, "{found:#?}");
     let found = problems("", "require_sandbox=true\nsandbox='none'");
     assert!(found[0].starts_with("servers.s.require_sandbox: there is none to require"), "{found:?}");
+    let found = problems("require_sandbox=true", "sandbox='none'");
+    assert!(found[0].starts_with("servers.s.sandbox: is \"none\", while require_sandbox = true holds"), "{found:?}");
+    assert_eq!(sandbox("require_sandbox=true", "require_sandbox=false\nsandbox='none'").mode, SandboxMode::None);
+    for (root, server, key) in [
+        ("[sandbox]\nmode='strict'\nallow=['io_uring']", "sandbox='none'", "sandbox"),
+        ("[sandbox]\nallow=['io_uring']", "sandbox='strict'", "servers.s.sandbox"),
+        ("", "[servers.s.sandbox]\nnetwork=false\nallow=['io_uring']", "servers.s.sandbox"),
+    ] {
+        let found = problems(root, server);
+        assert!(found[0].starts_with(&format!("{key}: allows \"io_uring\"")), "{found:?}");
+        assert_eq!(found.len(), 1, "{found:?}");
+    }
     let found = problems("[sandbox]\nmode='none'\nnetwork=false", "");
     assert!(found[0].starts_with("sandbox.network: has no effect"), "{found:?}");
     let found = problems("", "[servers.s.sandbox]\nuser='no such user'");
