@@ -77,6 +77,12 @@ pub fn home_of(uid: u32) -> Option<PathBuf> {
     entry(&users, &uid.to_string()).and_then(|entry| entry.get(5)).map(PathBuf::from)
 }
 
+/// The home folders of all users.
+pub fn homes() -> Vec<PathBuf> {
+    let users = entries("/etc/passwd");
+    users.iter().filter_map(|entry| entry.get(5)).filter(|home| !home.is_empty()).map(PathBuf::from).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

@@ -33,7 +33,7 @@ mod units;
 #[cfg(test)]
 mod tests;
 
-pub use accounts::{Account, home_of};
+pub use accounts::{Account, home_of, homes};
 pub use api_key::KEY_START;
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;

@@ -72,6 +72,20 @@ pub fn run_as_root(config: &Config) -> Option<String> {
     })
 }
 
+/// Says which servers can call this very gateway, where everybody on this machine may: by the network, as its tenant.
+pub fn may_call_the_gateway(config: &Config) -> Option<String> {
+    let tenant = config.auth.anonymous.as_ref()?;
+    let has_network = |server: &&Arc<Server>| server.sandbox.mode != SandboxMode::None && server.sandbox.has_network();
+    let names: Vec<_> = config.servers.values().filter(has_network).map(|server| server.name.as_str()).collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "lets servers whose network is on call this gateway as the tenant {tenant}: {}; give out keys (auth.keys), or \
+             turn their network off (sandbox.network)",
+            names.join(", ")
+        )
+    })
+}
+
 fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
     let user = match &sandbox.account {
         Some(account) => format!("as {}", account.name),

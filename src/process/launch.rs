@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::error::SpawnError;
 use super::folder::{Folders, PrivateFolder};
-use super::sandbox::{Policy, make_caches};
+use super::sandbox::{Policy, Reach};
 use crate::config::{Resources, SandboxMode, Server, TenantId};
 
 /// A program with all that it is given. Its environment is this and nothing else.
@@ -34,11 +34,19 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// What a server's configuration amounts to; `folders` makes its private one.
+    /// What a server's configuration amounts to where it is started once; `folders` makes its private one.
+    ///
+    /// # Errors
+    /// As [`Launch::again`].
+    pub fn of(server: &Server, folders: &Folders) -> Result<Self, SpawnError> {
+        Self::again(server, folders, &Reach::default())
+    }
+
+    /// The same where it may have been started before, and what was opened to it then is in `reach`.
     ///
     /// # Errors
     /// The program or the working directory is not there, or the private folder could not be made.
-    pub fn of(server: &Server, folders: &Folders) -> Result<Self, SpawnError> {
+    pub fn again(server: &Server, folders: &Folders, reach: &Reach) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
         }
@@ -56,10 +64,9 @@ impl Launch {
         };
         if server.sandbox.mode != SandboxMode::None {
             launch.give_folder(server, folders).map_err(SpawnError::NoFolder)?;
-            make_caches(server);
         }
         let folder = launch.folder.as_ref().map(|folder| folder.path());
-        launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder);
+        launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder, reach);
         Ok(launch)
     }
 

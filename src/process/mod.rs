@@ -18,7 +18,7 @@ mod watch;
 
 pub use ceilings::{Ceilings, Charge, Full, Place};
 pub use child::{Child, Exit, Pipes, Signal};
-pub use enforcement::{Enforcement, enforcement, run_as_root, tenant_enforcement};
+pub use enforcement::{Enforcement, enforcement, may_call_the_gateway, run_as_root, tenant_enforcement};
 pub use error::SpawnError;
 pub use folder::{Folders, PrivateFolder};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};

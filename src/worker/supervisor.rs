@@ -22,6 +22,7 @@ use super::reader::read_stdout;
 use super::resend::rescue;
 use super::sandbox_hint::SandboxHint;
 use crate::config::{Isolation, Server};
+use crate::process::sandbox::Reach;
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
@@ -36,6 +37,8 @@ pub struct Spec {
     pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
+    /// What is open to all children of that server.
+    pub reach: Arc<Reach>,
     /// Whose it is.
     pub origin: Origin,
     /// What it counts for.
@@ -52,13 +55,13 @@ pub struct Spec {
 
 /// Spawns a child and its tasks.
 pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
-    let (server, guardian) = (Arc::clone(&spec.server), spec.guardian.clone());
+    let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
     // Looking for the program may wait for a disk: not on a thread that serves others.
-    let launch =
-        tokio::task::spawn_blocking(move || Launch::of(&server, guardian.folders())).await.unwrap_or_else(|error| {
-            let error = std::io::Error::other(error);
-            Err(SpawnError::System { command: spec.server.command.clone(), error })
-        })?;
+    let launch = move || Launch::again(&server, guardian.folders(), &reach);
+    let launch = tokio::task::spawn_blocking(launch).await.unwrap_or_else(|error| {
+        let error = std::io::Error::other(error);
+        Err(SpawnError::System { command: spec.server.command.clone(), error })
+    })?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
     let charge = spec.ceilings.charge(&child, &spec.origin);

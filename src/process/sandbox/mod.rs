@@ -3,10 +3,11 @@
 //! far as this kernel can, or fails; and what this kernel cannot is known beforehand ([`Kernel`]).
 //!
 //! `policy` works out in the gateway what a server's configuration amounts to; it travels to the stage, which applies
-//! it to itself right before it becomes the server. `paths` knows where programs and their caches are, `landlock`
-//! encloses a process in paths, `seccomp` takes system calls away, `identity` users and privileges. `program` encloses
+//! it to itself right before it becomes the server. `paths` knows where programs and their caches are, `crowd` what
+//! is too much to open, `yard` what not to believe; `landlock` encloses a process in paths, `seccomp` takes system calls away, `identity` users and privileges. `program` encloses
 //! what is no server: a program of the built-in one's.
 
+mod crowd;
 mod identity;
 mod kernel;
 mod landlock;
@@ -15,6 +16,7 @@ mod paths;
 mod policy;
 mod program;
 mod seccomp;
+mod yard;
 
 use std::path::PathBuf;
 
@@ -25,7 +27,7 @@ pub use kernel::Kernel;
 pub use landlock::{Enclosure, enclose};
 pub use openness::{Openness, openness, unopened};
 pub use paths::{DEVICES, PROGRAMS};
-pub use policy::{Confinement, Local, Policy, make_caches};
+pub use policy::{Confinement, Local, Policy, Reach};
 pub use program::enclose_in;
 pub use seccomp::{Denials, Sockets};
 
@@ -76,11 +78,21 @@ pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
         identity.take_on().map_err(|error| SandboxError::refused("the change of user")(&error))?;
     }
     let Some(confinement) = &policy.confinement else { return Ok(()) };
+    for cache in &confinement.caches {
+        // By the right of its user. If that fails, the server's own error says more than could be said here.
+        let _ = std::fs::create_dir_all(cache);
+    }
     let failed = SandboxError::refused("no-new-privileges");
     rustix::thread::set_no_new_privs(true).map_err(|error| failed(&error))?;
-    let landlock = enclose(&confinement.enclosure)?;
+    let mut enclosure = confinement.enclosure.clone();
+    enclosure.read.extend(paths::own_limits());
+    let landlock = enclose(&enclosure)?;
     drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
     let seccomp = confinement.denials(landlock)?.apply();
+    if seccomp.is_err() && Denials::default().apply().is_ok() {
+        // It is there, and it is this that it refused.
+        return seccomp;
+    }
     if confinement.required {
         // The gateway has looked already; but it is here that it counts.
         let kernel = Kernel { landlock, seccomp: seccomp.is_ok() };

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::paths::{self, MACHINE, PROGRAMS, SYSTEM, is_crowded};
-use super::policy::{Policy, home_of};
+use super::paths::{self, MACHINE, PROGRAMS, SYSTEM};
+use super::policy::{Policy, Reach, crowd_of};
 use crate::config::{Account, OwnFile, SandboxMode, Server};
 use crate::process::folder;
 
@@ -23,7 +23,7 @@ pub struct Openness {
 /// What `server` can reach, and what of `own` is in it. Nothing can be said of one without a sandbox or a program.
 pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
     let program = server.program()?;
-    let policy = Policy::of(server, &program, server.cwd.as_deref(), None);
+    let policy = Policy::of(server, &program, server.cwd.as_deref(), None, &Reach::default());
     let enclosure = policy.confinement?.enclosure;
     let reads = outermost(&enclosure.read, &enclosure.write);
     let changes = outermost(&enclosure.write, &[]);
@@ -76,7 +76,7 @@ pub fn unopened(server: &Server) -> Option<String> {
     let cwd = server.cwd.as_ref()?.canonicalize().ok()?;
     let listed = |paths: &[PathBuf]| paths.iter().any(|path| cwd.starts_with(path));
     let sandbox = &server.sandbox;
-    let is_open = !is_crowded(&cwd, home_of(server).as_deref()) || listed(&sandbox.write) || listed(&sandbox.read);
+    let is_open = !crowd_of(server).is_in(&cwd) || listed(&sandbox.write) || listed(&sandbox.read);
     let (cwd, remedy) = (
         cwd.display(),
         match server.is_by_arguments {

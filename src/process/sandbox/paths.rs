@@ -2,10 +2,12 @@
 //! another tenant: not `/etc` as a whole, not a home folder as a whole, not `/tmp`.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
+
+use super::crowd::Crowd;
+use super::yard::{Yard, start_of};
 
 /// Where programs and what they need to run are.
 pub const PROGRAMS: &[&str] = &[
@@ -64,7 +66,6 @@ pub(super) const SYSTEM: &[&str] = &[
     "/etc/timezone",
     "/proc",
     "/sys/devices/system",
-    "/sys/fs/cgroup",
     "/sys/kernel/mm/transparent_hugepage",
 ];
 /// What the language runtimes read about the machine, without the processes on it.
@@ -112,8 +113,22 @@ const HOME_TOOLS: &[&str] = &[
     ".config/uv",
     ".gitconfig",
 ];
-/// Caches below a home folder: changed.
-const HOME_CACHES: &[&str] = &[".cache", ".npm", ".local/share/uv", ".local/share/virtualenv", ".bun/install/cache"];
+/// Caches below a home folder: changed. Each by itself: beside them are the credentials of other tools, and uv's own.
+const HOME_CACHES: &[&str] = &[
+    ".cache/uv",
+    ".cache/node",
+    ".cache/node-gyp",
+    ".cache/pip",
+    ".cache/pnpm",
+    ".cache/yarn",
+    ".cache/deno",
+    ".cache/fontconfig",
+    ".npm",
+    ".local/share/uv/python",
+    ".local/share/uv/tools",
+    ".local/share/virtualenv",
+    ".bun/install/cache",
+];
 /// Variables with code and certificates, which a server has no reason to change.
 const CODE_VARIABLES: &[&str] = &[
     "VIRTUAL_ENV",
@@ -136,24 +151,11 @@ const CODE_VARIABLES: &[&str] = &[
 /// Variables whose folders are not meant for the server itself.
 const NOT_FOR_THE_SERVER: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "SHELL"];
 /// Launchers that make their caches below the home folder where there are none yet, and which.
-const LAUNCHERS: &[(&str, &str)] = &[
-    ("npx", ".npm"),
-    ("npm", ".npm"),
-    ("uvx", ".cache"),
-    ("uvx", ".local/share/uv"),
-    ("uv", ".cache"),
-    ("uv", ".local/share/uv"),
-];
-/// The settings that a launcher finds packages by; of no use to who is not started by one.
-const LAUNCHER_SETTINGS: &[(&str, &str)] = &[
-    ("npx", ".npmrc"),
-    ("npm", ".npmrc"),
-    ("uvx", ".netrc"),
-    ("uv", ".netrc"),
-    ("uvx", ".config/pip"),
-    ("uv", ".config/pip"),
-    ("docker", ".docker"),
-];
+const LAUNCHERS: &[(&str, &[&str])] = &[("npx", OF_NPM), ("npm", OF_NPM), ("uvx", OF_UV), ("uv", OF_UV)];
+const OF_NPM: &[&str] = &[".npm"];
+const OF_UV: &[&str] = &[".cache/uv", ".local/share/uv/python", ".local/share/uv/tools"];
+/// The settings of a client of a container engine; of no use to who is not started by it.
+const ENGINE_SETTINGS: (&str, &str) = ("docker", ".docker");
 /// The system's own folders: what a configuration names in them is read. To change it takes more than naming it.
 const OF_THE_SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/boot", "/proc", "/sys", "/nix"];
@@ -165,32 +167,37 @@ const OF_PROGRAMS: &[&str] = &[
 /// What marks the folder in which a program's own code begins.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
+/// What a runtime asks about its own limits, of the cgroup that this process is in; those of others have names of tenants.
+pub(super) fn own_limits() -> Vec<PathBuf> {
+    const FILES: [&str; 5] = ["memory.max", "memory.high", "memory.current", "cpu.max", "cpu.weight"];
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
+    let folder = Path::new("/sys/fs/cgroup").join(own);
+    FILES.iter().map(|file| folder.join(file)).collect()
+}
+
 /// The folders of a home that are read.
 pub(super) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
-    existing_in(home, HOME_TOOLS)
+    HOME_TOOLS.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The folders of a home that are changed.
 pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
-    existing_in(home, HOME_CACHES)
-}
-
-fn existing_in(home: &Path, names: &'static [&'static str]) -> impl Iterator<Item = PathBuf> {
-    names.iter().map(|name| home.join(name)).filter(|path| path.exists())
+    HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
-pub(super) fn of_launcher(program: &str, home: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
     let name = Path::new(program).file_name().unwrap_or_default();
-    let under = |list: &[(&str, &str)]| {
-        list.iter().filter(|(launcher, _)| name == *launcher).map(|(_, path)| home.join(path)).collect()
-    };
-    (under(LAUNCHER_SETTINGS), under(LAUNCHERS))
+    let caches = LAUNCHERS.iter().filter(|(launcher, _)| name == *launcher).flat_map(|(_, paths)| *paths);
+    let (engine, settings) = ENGINE_SETTINGS;
+    ((name == engine).then(|| home.join(settings)), caches.map(|path| home.join(path)).collect())
 }
 
 /// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it; and
-/// the same for the interpreter that a script names in its first line, which is looked up in `path`.
-pub(super) fn of_program(program: &Path, path: &str, home: Option<&Path>) -> Vec<PathBuf> {
+/// the same for the interpreter that a script names in its first line, which is looked up in `path`. No link and no
+/// script in the server's own yard is asked.
+pub(super) fn of_program(program: &Path, path: &str, crowd: &Crowd, yard: &Yard) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let mut next = Some(program.to_owned());
     // An interpreter can be a script too. Neither chain is long, and a circle does not end.
@@ -198,61 +205,56 @@ pub(super) fn of_program(program: &Path, path: &str, home: Option<&Path>) -> Vec
         let Some(program) = next.take() else { break };
         let mut step = Some(program.clone());
         for _ in 0..8 {
-            let Some(link) = step.take() else { break };
-            paths.extend(code_around(&link, home));
+            let Some(link) = step.take().filter(|link| yard.resolve(link).is_some()) else { break };
+            paths.extend(code_around(&link, crowd));
             step = link.read_link().ok().and_then(|target| Some(link.parent()?.join(target)));
             paths.push(link);
         }
-        if let Ok(file) = program.canonicalize() {
-            paths.extend(code_around(&file, home));
+        if let Some(file) = yard.resolve(&program) {
+            paths.extend(code_around(&file, crowd));
+            next = interpreter(&file, path, yard);
             paths.push(file);
         }
-        next = interpreter(&program, path);
     }
     paths
 }
 
 /// The program in the first line of a script: `#!/usr/bin/python3`, or `#!/usr/bin/env node`.
-fn interpreter(script: &Path, path: &str) -> Option<PathBuf> {
-    let mut start = [0; 256];
-    let read = std::fs::File::open(script).and_then(|mut file| file.read(&mut start)).ok()?;
-    let line = start.get(..read)?.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+fn interpreter(script: &Path, path: &str, yard: &Yard) -> Option<PathBuf> {
+    let start = start_of(script)?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
     let program = Path::new(words.next()?);
     if !program.ends_with("env") {
         return Some(program.to_owned());
     }
     let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
-    path.split(':').map(|folder| Path::new(folder).join(name)).find(|found| found.is_file())
+    // With options that take a word of their own, that is none. A program that is meant to be looked up has no path.
+    let mut folders = path.split(':').filter(|_| !name.contains('/')).map(|folder| Path::new(folder).join(name));
+    folders.find(|found| yard.resolve(found).is_some_and(|file| file.is_file()))
 }
 
 /// The folder with a file's own code: the project, the installation or the folder that it is in, as long as that is not
 /// one with everything in it.
-pub(super) fn code_around(file: &Path, home: Option<&Path>) -> Option<PathBuf> {
+pub(super) fn code_around(file: &Path, crowd: &Crowd) -> Option<PathBuf> {
     let parent = file.parent()?;
     // What a package needs is beside it, not below it.
     let packages = parent.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
     let project = parent.ancestors().take(5).find(|folder| PROJECT.iter().any(|mark| folder.join(mark).exists()));
-    let installation = parent.parent().filter(|_| parent.ends_with("bin"));
+    let installation = parent.parent().filter(|folder| parent.ends_with("bin") && !crowd.installs_in(folder));
     let mut folders = packages.into_iter().chain(project).chain(installation).chain([parent]);
-    folders.find(|folder| !is_crowded(folder, home)).map(Path::to_owned)
-}
-
-/// Whether a folder is one in which everybody's things are: to allow it for the sake of one file would be wrong.
-pub(super) fn is_crowded(folder: &Path, home: Option<&Path>) -> bool {
-    const CROWDED: [&str; 14] = [
-        "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt",
-        "/media", "/boot",
-    ];
-    folder.components().any(|part| part == Component::ParentDir)
-        || folder.parent().is_none()
-        || CROWDED.iter().any(|crowded| folder == Path::new(crowded))
-        || home.is_some_and(|home| home.starts_with(folder))
+    folders.find(|folder| !crowd.is_in(folder)).map(Path::to_owned)
 }
 
 /// The existing paths that arguments name, also as `--flag=PATH`. Whoever configured them meant the server to use them.
-pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>) -> Vec<PathBuf> {
-    values(args).filter_map(|value| existing(value, cwd)).collect()
+pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>, yard: &Yard) -> Vec<PathBuf> {
+    values(args).filter_map(|value| existing(value, cwd, yard)).collect()
+}
+
+/// The script that arguments have an interpreter run: the first of them that is one. The value of a flag is none.
+pub(super) fn script_in(args: &[String], cwd: Option<&Path>, yard: &Yard) -> Option<PathBuf> {
+    let words = args.iter().filter(|arg| !arg.starts_with('-'));
+    words.filter_map(|word| existing(word, cwd, yard)).find(|path| is_program(path))
 }
 
 /// What arguments say apart from their flags.
@@ -276,25 +278,31 @@ pub(super) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Ve
 /// Whether a path that a configuration names is that of code, which a server runs and must not change: the next child,
 /// perhaps another tenant's, runs it too.
 pub(super) fn is_code(path: &Path) -> bool {
-    let starts_as_program = || {
-        let mut start = [0; 4];
-        let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start)).unwrap_or(0);
-        let start = start.get(..read).unwrap_or_default();
-        start.starts_with(b"#!") || start == b"\x7fELF"
-    };
-    let is_named_as_program =
+    OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder)) || is_program(path)
+}
+
+/// Whether a file is a program, by its name or by what it starts with.
+fn is_program(path: &Path) -> bool {
+    let is_named_as_one =
         || path.extension().is_some_and(|extension| OF_PROGRAMS.iter().any(|known| extension == *known));
-    OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder))
-        || (path.is_file() && (is_named_as_program() || starts_as_program()))
+    let starts_as_one = || {
+        let start = start_of(path).unwrap_or_default();
+        start.starts_with(b"#!") || start.starts_with(b"\x7fELF")
+    };
+    path.is_file() && (is_named_as_one() || starts_as_one())
 }
 
 /// The existing paths that variables name: those to read, and those to change.
-pub(super) fn in_variables(env: &BTreeMap<String, SecretString>, home: Option<&Path>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+pub(super) fn in_variables(
+    env: &BTreeMap<String, SecretString>,
+    crowd: &Crowd,
+    yard: &Yard,
+) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let (mut read, mut write) = (Vec::new(), Vec::new());
     for (name, value) in env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str())) {
         // A list of paths, as in PYTHONPATH, or a single one.
         let paths = value.expose_secret().split(':').filter(|text| text.starts_with('/'));
-        let paths = paths.filter_map(|text| existing(text, None)).filter(|path| !is_crowded(path, home));
+        let paths = paths.filter_map(|text| existing(text, None, yard)).filter(|path| !crowd.is_in(path));
         let is_code = CODE_VARIABLES.contains(&name.as_str());
         let (code, data): (Vec<_>, Vec<_>) = paths.partition(|path| is_code || self::is_code(path));
         read.extend(code);
@@ -303,14 +311,14 @@ pub(super) fn in_variables(env: &BTreeMap<String, SecretString>, home: Option<&P
     (read, write)
 }
 
-fn existing(text: &str, cwd: Option<&Path>) -> Option<PathBuf> {
+fn existing(text: &str, cwd: Option<&Path>, yard: &Yard) -> Option<PathBuf> {
     let path = match cwd {
         Some(cwd) => cwd.join(text),
         None => PathBuf::from(text),
     };
     // A word such as "stdio" names a file only by accident, unless it is looked for where the server runs.
-    let path = Some(path).filter(|path| path.is_absolute() && path.exists())?;
-    path.canonicalize().ok().filter(|path| path.parent().is_some())
+    let path = Some(path).filter(|path| path.is_absolute())?;
+    yard.resolve(&path).filter(|path| path.parent().is_some())
 }
 
 #[cfg(test)]
@@ -349,14 +357,20 @@ mod tests {
             "home/me/tool/bin/run",
         ]);
         let home = root.join("home/me");
-        let code = |file: &str| code_around(&root.join(file), Some(&home));
+        let crowd = Crowd::of(vec![home]);
+        let code = |file: &str| code_around(&root.join(file), &crowd);
         assert_eq!(code("app/dist/index.js"), Some(root.join("app")));
         assert_eq!(code("app/node_modules/a/dist/index.js"), Some(root.join("app/node_modules")));
         assert_eq!(code("venv/bin/server"), Some(root.join("venv")));
         assert_eq!(code("home/me/tool/bin/run"), Some(root.join("home/me/tool")));
         assert_eq!(code("home/me/server.py"), None);
-        assert_eq!(code_around(Path::new("/tmp/x"), None), None);
-        assert!(is_crowded(&root.join("home"), Some(&home)) && is_crowded(Path::new("/"), None));
+        assert_eq!(code_around(Path::new("/tmp/x"), &crowd), None);
+        // What everybody installs in is no installation of its own.
+        for file in ["/usr/bin/x", "/usr/local/bin/x"] {
+            let around = code_around(Path::new(file), &crowd);
+            assert!(around.is_none_or(|folder| folder.ends_with("bin")), "{file}");
+        }
+        assert_eq!(code("home/me/.local/bin/uvx"), Some(root.join("home/me/.local/bin")));
     }
 
     #[test]
@@ -366,13 +380,21 @@ mod tests {
         symlink(root.join("lib/python/bin/python3"), root.join("venv/bin/python")).unwrap();
         std::fs::write(root.join("venv/bin/server"), format!("#!{}\n", root.join("venv/bin/python").display()))
             .unwrap();
-        let paths = of_program(&root.join("venv/bin/server"), "", None);
+        let paths = of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &Yard::default());
         for path in ["venv", "lib/python", "venv/bin/python", "lib/python/bin/python3"] {
             assert!(paths.contains(&root.join(path)), "{path} is not in {paths:?}");
         }
         std::fs::write(root.join("s"), "#!/usr/bin/env -S node --flag\n").unwrap();
-        let paths = of_program(&root.join("s"), root.join("node/bin").to_str().unwrap(), None);
+        let paths =
+            of_program(&root.join("s"), root.join("node/bin").to_str().unwrap(), &Crowd::default(), &Yard::default());
         assert!(paths.contains(&root.join("node")), "{paths:?}");
+        let own = Yard::default().with([root.join("venv")]);
+        assert_eq!(of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &own), [PathBuf::new(); 0]);
+        let first_line = |line: &str| {
+            std::fs::write(root.join("s"), line).unwrap();
+            interpreter(&root.join("s"), "/usr/bin", &Yard::default())
+        };
+        assert_eq!(first_line("#!/usr/bin/env -S -u ../../etc/ssh node\n"), None);
     }
 
     #[test]
@@ -387,12 +409,17 @@ mod tests {
             text("no"),
             "/".to_owned(),
         ];
-        assert_eq!(in_arguments(&args, None), [root.join("data"), root.join("file")]);
-        assert_eq!(in_arguments(&args, Some(&root)), [root.join("data"), root.join("file"), root.join("lib")]);
+        assert_eq!(in_arguments(&args, None, &Yard::default()), [root.join("data"), root.join("file")]);
+        assert_eq!(
+            in_arguments(&args, Some(&root), &Yard::default()),
+            [root.join("data"), root.join("file"), root.join("lib")]
+        );
         let env =
             [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-        assert_eq!(in_variables(&env, Some(&root.join("home/me"))), (vec![root.join("lib")], vec![root.join("data")]));
+        let crowd = Crowd::of(vec![root.join("home/me")]);
+        let found = in_variables(&env, &crowd, &Yard::default());
+        assert_eq!(found, (vec![root.join("lib")], vec![root.join("data")]));
     }
 
     #[test]
@@ -401,6 +428,15 @@ mod tests {
         std::fs::write(root.join("script"), "#!/bin/sh\n").unwrap();
         let is_code = |path: &str| is_code(&root.join(path));
         assert!(is_code("server.js") && is_code("script") && is_code("/bin/sh") && is_code("/etc"));
+        let script_in = |args: &[&str]| {
+            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            script_in(&args, Some(&root), &Yard::default())
+        };
+        assert_eq!(
+            script_in(&["--hook=script", "data.json", "run", "server.js", "script"]),
+            Some(root.join("server.js"))
+        );
+        assert_eq!(script_in(&["--config=server.js", "data.json", "nothing"]), None);
         assert!(!is_code("data.json") && !is_code("folder.js") && !is_code("nothing") && !is_code("/srv"));
     }
 }

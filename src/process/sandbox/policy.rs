@@ -2,15 +2,18 @@
 //! secret, and travels to the process that is to become the server.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
 use super::SandboxError;
+use super::crowd::Crowd;
 use super::identity::Identity;
 use super::landlock::Enclosure;
 use super::paths;
 use super::seccomp::{Denials, Sockets};
+use super::yard::Yard;
 use crate::config::{self, Allowance, SandboxMode, Server};
 use crate::process::limits::ProcessLimits;
 
@@ -36,6 +39,11 @@ pub struct Confinement {
     pub local: Local,
     /// What may be done all the same.
     pub allow: Vec<Allowance>,
+    /// Whether all else that is named is kept from it: `strict`.
+    pub is_strict: bool,
+    /// Folders to make as its user where they are not there: a launcher's caches, which the server could not make itself,
+    /// as that takes the right to write to the home folder.
+    pub caches: Vec<PathBuf>,
 }
 
 impl Confinement {
@@ -46,7 +54,11 @@ impl Confinement {
             Local::Inside => landlock >= KNOWS_SOCKETS,
             Local::Nowhere => false,
         };
-        Denials::of_server(&self.allow, Sockets { network: self.enclosure.network, local })
+        let mut denials = Denials::of_server(&self.allow, Sockets { network: self.enclosure.network, local })?;
+        if self.is_strict {
+            denials.metadata(rustix::process::geteuid().is_root())?;
+        }
+        Ok(denials)
     }
 }
 
@@ -66,26 +78,34 @@ pub enum Local {
     Nowhere,
 }
 
+/// What the configuration of a server opens to it, worked out when it is started first and not again: by the second time,
+/// other servers that may change something on the way to its paths have run.
+#[derive(Debug, Default)]
+pub struct Reach(OnceLock<Opened>);
+
+#[derive(Debug, Clone)]
+struct Opened {
+    enclosure: Enclosure,
+    caches: Vec<PathBuf>,
+}
+
 impl Policy {
     /// The policy of a server that is to run `program` in `cwd` (where it is one of its own), with `tmp` as its private
     /// folder.
-    pub fn of(server: &Server, program: &Path, cwd: Option<&Path>, tmp: Option<&Path>) -> Self {
+    pub fn of(server: &Server, program: &Path, cwd: Option<&Path>, tmp: Option<&Path>, reach: &Reach) -> Self {
         let sandbox = &server.sandbox;
         let limits = ProcessLimits::from(&server.limits.resources);
         let identity = sandbox.account.as_ref().map(Identity::from);
-        let enclosure = match sandbox.mode {
-            SandboxMode::None => return Self { limits, identity, confinement: None },
-            SandboxMode::Standard => standard(server, program, cwd),
-            SandboxMode::Strict => strict(server, program, cwd),
-        };
+        if sandbox.mode == SandboxMode::None {
+            return Self { limits, identity, confinement: None };
+        }
+        let Opened { enclosure, caches } = reach.0.get_or_init(|| opened(server, program, cwd)).clone();
         let Enclosure { mut read, mut write, mut devices, .. } = enclosure;
+        // These had no link in them when the configuration was read.
         read.extend(sandbox.read.iter().cloned());
         write.extend(sandbox.write.iter().cloned());
-        write.extend(tmp.map(Path::to_owned));
+        write.extend(tmp.map(|tmp| tmp.canonicalize().unwrap_or_else(|_| tmp.to_owned())));
         devices.extend(paths::DEVICES.iter().map(PathBuf::from));
-        if sandbox.allow.contains(&Allowance::SharedMemory) {
-            write.push("/dev/shm".into());
-        }
         let needed = sandbox.read.iter().chain(&sandbox.write).cloned().collect();
         let network = sandbox.has_network();
         let local = match sandbox.mode {
@@ -95,9 +115,33 @@ impl Policy {
         };
         let mut enclosure = Enclosure { read, write, needed, devices, network, sockets: local == Local::Anywhere };
         enclosure.tidy();
-        let confinement = Confinement { required: sandbox.required, enclosure, local, allow: sandbox.allow.clone() };
+        let confinement = Confinement {
+            required: sandbox.required,
+            enclosure,
+            local,
+            allow: sandbox.allow.clone(),
+            is_strict: sandbox.mode == SandboxMode::Strict,
+            caches,
+        };
         Self { limits, identity, confinement: Some(confinement) }
     }
+}
+
+/// What a server's mode and what it names open to it.
+fn opened(server: &Server, program: &Path, cwd: Option<&Path>) -> Opened {
+    let crowd = crowd_of(server);
+    let workspace = workspace(cwd, &crowd);
+    let yard = Yard::default().with(workspace.iter().chain(&server.sandbox.write).cloned());
+    let mut opened = match server.sandbox.mode {
+        SandboxMode::Strict => strict(server, program, cwd, &crowd, &yard),
+        _ => standard(server, program, cwd, &crowd, yard),
+    };
+    opened.enclosure.write.extend(workspace);
+    if server.sandbox.allow.contains(&Allowance::SharedMemory) {
+        opened.enclosure.write.push("/dev/shm".into());
+    }
+    opened.enclosure.follow_links();
+    opened
 }
 
 /// Whether its program is a container engine's client: a socket is all that it is for, and the server is in a container.
@@ -109,18 +153,9 @@ fn path_of(server: &Server) -> &str {
     server.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default()
 }
 
-/// The home folder of a server.
-pub(super) fn home_of(server: &Server) -> Option<PathBuf> {
-    homes(server).into_iter().next()
-}
-
-/// Makes the caches that a launcher such as `npx` needs, where they are not there yet: the child could not, as that takes
-/// the right to write to the home folder.
-pub fn make_caches(server: &Server) {
-    if let Some(home) = home_of(server).filter(|_| server.sandbox.mode == SandboxMode::Standard) {
-        let (_, caches) = paths::of_launcher(&server.command, &home);
-        caches.iter().for_each(|cache| make(cache, server));
-    }
+/// The folders with everybody's things, as far as a server is concerned.
+pub(super) fn crowd_of(server: &Server) -> Crowd {
+    Crowd::of(homes(server))
 }
 
 /// The home folder as the child sees it: by its environment, and by its user as the C library looks it up.
@@ -137,66 +172,57 @@ fn homes(server: &Server) -> Vec<PathBuf> {
     homes
 }
 
-/// The system and the tools to read; the working directory, the caches, and what the configuration names to change.
-fn standard(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
-    let homes = homes(server);
-    let home = homes.first().map(PathBuf::as_path);
+/// The system and the tools to read; the caches, and what the configuration names to change.
+fn standard(server: &Server, program: &Path, cwd: Option<&Path>, crowd: &Crowd, yard: Yard) -> Opened {
+    let homes: Vec<_> = homes(server).into_iter().map(|home| yard.home(&home)).collect();
     let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::SYSTEM].concat().into_iter().map(PathBuf::from).collect();
-    let mut write = Vec::new();
-    read.extend(paths::of_program(program, path_of(server), home));
-    read.extend(homes.iter().flat_map(|home| paths::tools_of(home)));
-    if let Some(home) = home {
+    let (mut write, mut caches) = (Vec::new(), Vec::new());
+    read.extend(homes.iter().flatten().flat_map(|home| paths::tools_of(home)));
+    if let Some(Some(home)) = homes.first() {
         // Of the home that the server sees only: another one for each server keeps their caches apart.
         write.extend(paths::caches_of(home));
-        let (settings, caches) = paths::of_launcher(&server.command, home);
+        let (settings, needed) = paths::of_launcher(&server.command, home);
         read.extend(settings);
-        write.extend(caches);
+        write.extend(needed.iter().cloned());
+        caches = needed;
     }
-    let named = paths::in_arguments(&server.args, cwd);
-    read.extend(named.iter().filter(|path| path.is_file()).filter_map(|path| paths::code_around(path, home)));
-    let (code, data): (Vec<_>, Vec<_>) = named.into_iter().partition(|path| paths::is_code(path));
+    let real = write.iter().filter_map(|path| path.canonicalize().ok()).collect::<Vec<_>>();
+    let yard = yard.with(real);
+    read.extend(paths::of_program(program, path_of(server), crowd, &yard));
+    // What is in a folder that is named, and so may be changed, is not followed either.
+    let (_, named) = named(server, cwd, crowd, &yard);
+    let yard = yard.with(named.into_iter().filter(|path| path.is_dir()));
+    let (code, data) = self::named(server, cwd, crowd, &yard);
     read.extend(code);
     write.extend(data);
-    let (code, data) = paths::in_variables(&server.env, home);
-    read.extend(code);
-    write.extend(data);
-    write.extend(workspace(cwd, home));
-    Enclosure { read, write, ..Enclosure::default() }
+    let script = paths::script_in(&server.args, cwd, &yard);
+    read.extend(script.and_then(|path| paths::code_around(&path, crowd)));
+    Opened { enclosure: Enclosure { read, write, ..Enclosure::default() }, caches }
 }
 
-/// The libraries of the system and the server's own code to read; the working directory to change.
-fn strict(server: &Server, program: &Path, cwd: Option<&Path>) -> Enclosure {
-    let homes = homes(server);
-    let home = homes.first().map(PathBuf::as_path);
+/// What arguments and variables name: to read, and to change.
+fn named(server: &Server, cwd: Option<&Path>, crowd: &Crowd, yard: &Yard) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let paths = paths::in_arguments(&server.args, cwd, yard).into_iter();
+    let (mut read, mut write): (Vec<_>, Vec<_>) = paths.partition(|path| paths::is_code(path));
+    let (code, data) = paths::in_variables(&server.env, crowd, yard);
+    read.extend(code);
+    write.extend(data);
+    (read, write)
+}
+
+/// The libraries of the system and the server's own code to read.
+fn strict(server: &Server, program: &Path, cwd: Option<&Path>, crowd: &Crowd, yard: &Yard) -> Opened {
     let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::MACHINE].concat().into_iter().map(PathBuf::from).collect();
-    read.extend(paths::of_program(program, path_of(server), home));
-    for script in paths::in_arguments(&server.args, cwd).into_iter().filter(|path| path.is_file()) {
-        read.extend(paths::code_around(&script, home));
-        read.push(script);
-    }
-    Enclosure { read, write: workspace(cwd, home).into_iter().collect(), ..Enclosure::default() }
+    read.extend(paths::of_program(program, path_of(server), crowd, yard));
+    read.extend(paths::in_arguments(&server.args, cwd, yard).into_iter().filter(|path| path.is_file()));
+    read.extend(paths::script_in(&server.args, cwd, yard).and_then(|path| paths::code_around(&path, crowd)));
+    Opened { enclosure: Enclosure { read, ..Enclosure::default() }, caches: Vec::new() }
 }
 
 /// The working directory, unless everybody's things are in it: such a one has to be listed.
-fn workspace(cwd: Option<&Path>, home: Option<&Path>) -> Option<PathBuf> {
+fn workspace(cwd: Option<&Path>, crowd: &Crowd) -> Option<PathBuf> {
     let cwd = cwd?.canonicalize().ok()?;
-    (!paths::is_crowded(&cwd, home)).then_some(cwd)
-}
-
-/// Makes a cache folder for the child's user. If that fails, the child's own error says more than could be said here.
-fn make(folder: &Path, server: &Server) {
-    if folder.exists() || !folder.ancestors().nth(1).is_some_and(|parent| parent.ancestors().any(Path::is_dir)) {
-        return;
-    }
-    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
-    if std::fs::create_dir_all(folder).is_ok()
-        && let Some(account) = &server.sandbox.account
-    {
-        let (uid, gid) = (rustix::process::Uid::from_raw(account.uid), rustix::process::Gid::from_raw(account.gid));
-        for path in missing {
-            let _ = rustix::fs::chown(path, Some(uid), Some(gid));
-        }
-    }
+    (!crowd.is_in(&cwd)).then_some(cwd)
 }
 
 #[cfg(test)]
@@ -209,7 +235,7 @@ mod tests {
     fn the_caches_are_those_of_the_home_that_the_server_sees() {
         let folder = tempfile::tempdir().unwrap();
         let (known, own) = (folder.path().join("known"), folder.path().join("own"));
-        for path in [known.join(".npm"), known.join(".nvm"), own.join(".cache")] {
+        for path in [known.join(".npm"), known.join(".nvm"), own.join(".cache/uv")] {
             std::fs::create_dir_all(path).unwrap();
         }
         let mut server = Server::new("s".parse().unwrap(), "npx", Vec::new());
@@ -217,17 +243,62 @@ mod tests {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         server.sandbox.account =
             Some(Account { name: "me".to_owned(), uid, gid, groups: Vec::new(), home: Some(known.clone()) });
-        let opened =
-            |server: &Server| Policy::of(server, Path::new("/bin/sh"), None, None).confinement.unwrap().enclosure;
+        let confinement = |server: &Server| {
+            Policy::of(server, Path::new("/bin/sh"), None, None, &Reach::default()).confinement.unwrap()
+        };
+        let opened = |server: &Server| confinement(server).enclosure;
         assert!(opened(&server).write.contains(&known.join(".npm")));
         server.env.insert("HOME".to_owned(), own.to_string_lossy().into_owned().into());
         let Enclosure { read, write, .. } = opened(&server);
         assert!(read.contains(&known.join(".nvm")), "what is installed there still runs: {read:?}");
-        assert!(write.contains(&own.join(".cache")) && write.contains(&own.join(".npm")), "{write:?}");
+        assert!(write.contains(&own.join(".cache/uv")) && write.contains(&own.join(".npm")), "{write:?}");
         assert!(!write.contains(&known.join(".npm")), "{write:?}");
-        // Looking changes nothing.
+        // They are made by who is to use them.
+        assert_eq!(confinement(&server).caches, [own.join(".npm")]);
         assert!(!own.join(".npm").exists());
-        make_caches(&server);
-        assert!(own.join(".npm").is_dir());
+        // What a server can change anyway is none of ours.
+        server.sandbox.write.push(own.clone());
+        assert_eq!(confinement(&server).caches, [PathBuf::new(); 0]);
+    }
+
+    #[test]
+    fn credentials_of_the_home_stay_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().canonicalize().unwrap();
+        let credentials =
+            [".netrc", ".npmrc", ".config/pip/pip.conf", ".cache/huggingface/token", ".local/share/uv/credentials/x"];
+        for path in credentials {
+            std::fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
+            std::fs::write(home.join(path), "").unwrap();
+        }
+        for command in ["npx", "uvx"] {
+            let mut server = Server::new("s".parse().unwrap(), command, Vec::new());
+            server.env.insert("HOME".to_owned(), home.to_string_lossy().into_owned().into());
+            let confinement =
+                Policy::of(&server, Path::new("/bin/sh"), None, None, &Reach::default()).confinement.unwrap();
+            let Enclosure { read, write, .. } = confinement.enclosure;
+            for path in credentials.map(|path| home.join(path)) {
+                assert!(!read.iter().chain(&write).any(|open| path.starts_with(open)), "{command} {path:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_opened_is_worked_out_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["work", "other"] {
+            std::fs::create_dir(root.join(name)).unwrap();
+        }
+        let (cwd, reach) = (root.join("work"), Reach::default());
+        let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.cwd = Some(cwd.clone());
+        let policy = |reach: &Reach| Policy::of(&server, Path::new("/bin/sh"), Some(&cwd), None, reach);
+        let first = policy(&reach);
+        // Another server, to which the folder around is open, puts a link in its place.
+        std::fs::remove_dir(&cwd).unwrap();
+        std::os::unix::fs::symlink("other", &cwd).unwrap();
+        assert_eq!(policy(&reach), first);
+        assert_ne!(policy(&Reach::default()), first);
     }
 }

@@ -8,8 +8,6 @@
 
 use std::path::{Path, PathBuf};
 
-use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
-
 use super::landlock::{Enclosure, enclose};
 use super::seccomp::{Denials, Sockets, any_but_zero};
 use super::{DEVICES, PROGRAMS, SandboxError, drop_capabilities};
@@ -20,37 +18,8 @@ const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// The most descriptors that it may have open.
 const MAX_DESCRIPTORS: u64 = 256;
 
-/// Refused always, beside what a server is refused.
-const ALWAYS: &[i64] = &[
-    // The properties of a file by its path.
-    libc::SYS_fchmodat,
-    libc::SYS_fchownat,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    FCHMODAT2,
-    SETXATTRAT,
-    REMOVEXATTRAT,
-    FILE_SETATTR,
-    // What happens in a directory, and with which names.
-    libc::SYS_inotify_add_watch,
-    libc::SYS_fanotify_mark,
-    // Leaving the group, which is killed as a whole.
-    libc::SYS_setsid,
-    libc::SYS_setpgid,
-];
-
-/// The same in the form that only older architectures have.
-#[cfg(target_arch = "x86_64")]
-const OLDER: &[i64] =
-    &[libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
-#[cfg(not(target_arch = "x86_64"))]
-const OLDER: &[i64] = &[];
-
-/// The same by descriptor. Of what Landlock lets a program open, a user owns only the folder; root owns the system's
-/// programs as well. (Their times he can change, or `touch` would not work.)
-const AS_ROOT: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchown, libc::SYS_fsetxattr, libc::SYS_fremovexattr];
+/// Leaving the group, which is killed as a whole.
+const LEAVING: &[i64] = &[libc::SYS_setsid, libc::SYS_setpgid];
 
 /// Signals, where Landlock does not keep them inside (before Linux 6.12); `kill` stays for the own group.
 const SIGNALS: &[i64] = &[
@@ -61,12 +30,6 @@ const SIGNALS: &[i64] = &[
     libc::SYS_pidfd_send_signal,
 ];
 
-// The numbers are the same on every architecture; the `libc` crate does not have all of them yet.
-const FCHMODAT2: i64 = 452;
-const SETXATTRAT: i64 = 463;
-const REMOVEXATTRAT: i64 = 466;
-const FILE_SETATTR: i64 = 469;
-
 /// Encloses the calling process, which must have a single thread, and all that it starts, in a folder.
 ///
 /// # Errors
@@ -76,7 +39,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
         ProcessLimits { open_files: Some(MAX_DESCRIPTORS), file_size: Some(MAX_FILE), ..ProcessLimits::default() };
     limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
     let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
-    let enclosure = Enclosure {
+    let mut enclosure = Enclosure {
         read: paths(PROGRAMS),
         write: vec![folder.to_owned()],
         needed: vec![folder.to_owned()],
@@ -84,6 +47,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
         network: false,
         sockets: false,
     };
+    enclosure.follow_links();
     let landlock = enclose(&enclosure)?;
     if landlock == 0 {
         return Err(SandboxError::Lacking("Landlock (Linux 5.13, enabled at boot), without which no program is run"));
@@ -95,25 +59,15 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
 /// What such a program does not get, where Landlock has this version.
 fn denials(landlock: u8, root: bool) -> Result<Denials, SandboxError> {
     let mut denials = Denials::of_server(&[], Sockets::default())?;
-    denials.always(ALWAYS).always(OLDER);
+    denials.metadata(root)?.always(LEAVING);
     if landlock < 3 {
         denials.always(&[libc::SYS_truncate]);
     }
-    if root {
-        denials.always(AS_ROOT);
-    }
-    let failed = |error: BackendError| SandboxError::refused("seccomp")(&error);
-    // The times of a path, as opposed to those of a descriptor.
-    denials.when(libc::SYS_utimensat, vec![by_path().map_err(failed)?]);
     if landlock < 6 {
-        denials.always(SIGNALS).when(libc::SYS_kill, vec![any_but_zero(0).map_err(failed)?]);
+        let others = any_but_zero(0).map_err(|error| SandboxError::refused("seccomp")(&error))?;
+        denials.always(SIGNALS).when(libc::SYS_kill, vec![others]);
     }
     Ok(denials)
-}
-
-/// Matches `utimensat` with a path.
-fn by_path() -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?])
 }
 
 #[cfg(test)]

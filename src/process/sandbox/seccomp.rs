@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    sock_filter,
 };
 
 use super::SandboxError;
@@ -96,9 +97,45 @@ const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 /// The families of sockets that programs use; the others are ways into rarely used parts of the kernel.
 const NETWORK: &[libc::c_int] = &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
-/// The x32 form of a system call on x86-64, which reaches the kernel under the same architecture.
+/// The properties of a file by its path, over which Landlock does not decide, and what happens in a folder, with the names
+/// of the files.
+pub(super) const BY_PATH: &[i64] = &[
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    FCHMODAT2,
+    SETXATTRAT,
+    REMOVEXATTRAT,
+    FILE_SETATTR,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_fanotify_mark,
+];
+/// The same in the form that only older architectures have.
 #[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
+const BY_PATH_OLDER: &[i64] =
+    &[libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+#[cfg(not(target_arch = "x86_64"))]
+const BY_PATH_OLDER: &[i64] = &[];
+/// The same by descriptor. Of what a process can open, root owns the system's programs as well. (Their times he can change,
+/// or `touch` would not work.)
+const AS_ROOT: &[i64] = &[libc::SYS_fchmod, libc::SYS_fchown, libc::SYS_fsetxattr, libc::SYS_fremovexattr];
+/// What sets the mode of a file, each with the argument that is the mode.
+const MODES: &[(i64, u8)] = &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2), (FCHMODAT2, 2)];
+#[cfg(target_arch = "x86_64")]
+const MODES_OLDER: &[(i64, u8)] = &[(libc::SYS_chmod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const MODES_OLDER: &[(i64, u8)] = &[];
+/// The bits of a mode by which a program runs as the owner, or the group, of its file.
+const AS_ITS_OWNER: [u64; 2] = [0o4000, 0o2000];
+
+// The numbers are the same on every architecture; the `libc` crate does not have all of them yet.
+const FCHMODAT2: i64 = 452;
+const SETXATTRAT: i64 = 463;
+const REMOVEXATTRAT: i64 = 466;
+const FILE_SETATTR: i64 = 469;
 
 /// System calls that are refused: each always, or under conditions.
 #[derive(Debug, Clone, Default)]
@@ -134,11 +171,12 @@ impl Denials {
         self.refused.insert(libc::SYS_prlimit64, vec![any_but_zero(0)?]);
         self.refused.insert(libc::SYS_setpriority, vec![any_but_zero(0)?, any_but_zero(1)?]);
         // By these a child is ended with the gateway, and what it leaves behind is found.
-        let gives_up = |option: libc::c_int| {
+        let changes = |option: libc::c_int, op, value: libc::c_int| {
             let option = SeccompCondition::new(0, Dword, Eq, u64::from(option.cast_unsigned()))?;
-            SeccompRule::new(vec![option, SeccompCondition::new(1, Dword, Eq, 0)?])
+            SeccompRule::new(vec![option, SeccompCondition::new(1, Dword, op, u64::from(value.cast_unsigned()))?])
         };
-        let bound = [libc::PR_SET_PDEATHSIG, libc::PR_SET_CHILD_SUBREAPER].map(gives_up);
+        // Another signal could be caught.
+        let bound = [changes(libc::PR_SET_PDEATHSIG, Ne, libc::SIGKILL), changes(libc::PR_SET_CHILD_SUBREAPER, Eq, 0)];
         self.refused.insert(libc::SYS_prctl, bound.into_iter().collect::<Result<_, _>>()?);
         let typed = TERMINAL_INPUT.into_iter().map(|request| one(1, Eq, request)).collect::<Result<_, _>>()?;
         self.refused.insert(libc::SYS_ioctl, typed);
@@ -162,12 +200,33 @@ impl Denials {
         let rules = if none_of.is_empty() { Vec::new() } else { vec![SeccompRule::new(none_of)?] };
         self.refused.insert(libc::SYS_socket, rules);
         if !sockets.local {
-            // One of a pair of these can be connected anew, to somebody outside.
+            // One of a pair of any other kind can be connected anew, to somebody outside: they become datagrams.
             const KINDS: u64 = 0xf;
-            let datagram = one(1, MaskedEq(KINDS), u64::from(libc::SOCK_DGRAM.cast_unsigned()))?;
-            self.refused.insert(libc::SYS_socketpair, vec![datagram]);
+            let stays = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(|kind| u64::from(kind.cast_unsigned()));
+            let others = (0..=KINDS).filter(|kind| !stays.contains(kind)).map(|kind| one(1, MaskedEq(KINDS), kind));
+            self.refused.insert(libc::SYS_socketpair, others.collect::<Result<_, _>>()?);
+        }
+        for (call, argument) in MODES.iter().chain(MODES_OLDER) {
+            let with = AS_ITS_OWNER.map(|bit| one(*argument, MaskedEq(bit), bit));
+            self.refused.insert(*call, with.into_iter().collect::<Result<_, _>>()?);
         }
         Ok(())
+    }
+
+    /// Refuses to change the properties of files by their paths, and to watch folders. `root` has more that belongs to him.
+    ///
+    /// # Errors
+    /// There is no such condition.
+    pub fn metadata(&mut self, root: bool) -> Result<&mut Self, SandboxError> {
+        self.always(BY_PATH).always(BY_PATH_OLDER);
+        if root {
+            self.always(AS_ROOT);
+        }
+        // The times of a path, as opposed to those of a descriptor.
+        let path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0);
+        let by_path = path.and_then(|path| SeccompRule::new(vec![path]));
+        let by_path = by_path.map_err(|error| SandboxError::refused("seccomp")(&error))?;
+        Ok(self.when(libc::SYS_utimensat, vec![by_path]))
     }
 
     /// Refuses these calls whatever their arguments are.
@@ -188,17 +247,17 @@ impl Denials {
     /// The system refuses.
     pub fn apply(&self) -> Result<(), SandboxError> {
         let failed = SandboxError::refused("seccomp");
-        let [refused, unknown] = self.programs().map_err(|error| failed(&error))?;
-        for program in [unknown, refused] {
+        for program in self.programs().map_err(|error| failed(&error))? {
             seccompiler::apply_filter(&program).map_err(|error| failed(&error))?;
         }
         Ok(())
     }
 
     /// The filters: a filter has one answer for all that it refuses.
-    fn programs(&self) -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+    fn programs(&self) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
         let unknown = self.unknown.iter().map(|call| (*call, Vec::new())).collect();
-        Ok([program(self.refused.clone(), libc::EPERM)?, program(unknown, libc::ENOSYS)?])
+        let programs = [program(unknown, libc::ENOSYS)?, program(self.refused.clone(), libc::EPERM)?];
+        Ok(second_form().into_iter().chain(programs).collect())
     }
 
     /// The instructions that they come to.
@@ -208,16 +267,31 @@ impl Denials {
 }
 
 fn program(
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "only x86-64 has a second form"))]
-    mut rules: BTreeMap<i64, Vec<SeccompRule>>,
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
     errno: libc::c_int,
 ) -> Result<BpfProgram, seccompiler::BackendError> {
-    #[cfg(target_arch = "x86_64")]
-    for (call, conditions) in rules.clone() {
-        rules.insert(call | X32, conditions);
-    }
     let answer = SeccompAction::Errno(errno.cast_unsigned());
     SeccompFilter::new(rules, SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// Takes away the second form that all system calls have on x86-64, x32, some of them under numbers of their own: it reaches
+/// the kernel under the same architecture, and no program here is built for it.
+#[cfg(target_arch = "x86_64")]
+fn second_form() -> Option<BpfProgram> {
+    /// The bit that marks it. With it, a number is larger than any without.
+    const X32: u32 = 0x4000_0000;
+    let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
+    Some(vec![
+        // The number of the call, which is what the description of a call begins with.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()).into()),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Allow.into()),
+    ])
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn second_form() -> Option<BpfProgram> {
+    None
 }
 
 /// What sockets can be made. Pairs that are connected to each other always can.

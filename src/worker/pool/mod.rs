@@ -31,6 +31,7 @@ use super::peer::Peer;
 use super::restart::Breaker;
 use crate::auth::Principal;
 use crate::config::{Isolation, PoolMode, Server};
+use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
 use member::{Scope, Shelf};
 pub use pools::{Pools, Surroundings, WorkerStatus};
@@ -68,6 +69,8 @@ pub struct Granted {
 /// The children of one server.
 pub struct Pool {
     server: Arc<Server>,
+    /// What is open to its children, all of them.
+    reach: Arc<Reach>,
     surroundings: Surroundings,
     metrics: ServerMetrics,
     shelf: Mutex<Shelf>,
@@ -86,6 +89,7 @@ impl Pool {
             turns,
             slots: Slots::new(server.pool.max_children),
             breaker: Breaker::new(server.restart),
+            reach: Arc::default(),
             shelf: Mutex::default(),
             changed: Notify::new(),
             this: this.clone(),

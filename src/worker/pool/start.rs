@@ -130,6 +130,7 @@ impl Pool {
         let spec = Spec {
             guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
+            reach: Arc::clone(&self.reach),
             origin,
             ceilings: self.surroundings.ceilings.clone(),
             slow_client_timeout: self.surroundings.slow_client_timeout,

@@ -3,6 +3,7 @@
 
 mod failures;
 mod gateway;
+mod holes;
 mod limits;
 mod shell;
 mod sockets;

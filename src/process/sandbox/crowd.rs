@@ -1,0 +1,64 @@
+//! Knows the folders in which everybody's things are: to open one for the sake of one file in it would be wrong.
+
+use std::path::{Component, Path, PathBuf};
+
+use crate::config;
+
+/// Folders of the system with things of many.
+const CROWDED: [&str; 15] = [
+    "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt", "/media",
+    "/boot", "/opt",
+];
+/// Folders with a `bin` into which everybody installs, and what else belongs to them; the last below a home folder.
+const INSTALLED_IN: [&str; 3] = ["/usr", "/usr/local", "/opt"];
+const INSTALLED_IN_HOME: &str = ".local";
+
+/// The home folders of this machine, and of a server.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Crowd {
+    homes: Vec<PathBuf>,
+}
+
+impl Crowd {
+    /// That of a server with these homes, beside those of all users of the machine.
+    pub(super) fn of(mut homes: Vec<PathBuf>) -> Self {
+        homes.extend(config::homes());
+        let real: Vec<_> = homes.iter().filter_map(|home| home.canonicalize().ok()).collect();
+        homes.extend(real);
+        homes.retain(|home| home.parent().is_some());
+        homes.sort();
+        homes.dedup();
+        Self { homes }
+    }
+
+    /// Whether everybody's things are in this folder.
+    pub(super) fn is_in(&self, folder: &Path) -> bool {
+        folder.components().any(|part| part == Component::ParentDir)
+            || folder.parent().is_none()
+            || CROWDED.iter().any(|crowded| folder == Path::new(crowded))
+            || self.homes.iter().any(|home| home.starts_with(folder))
+    }
+
+    /// Whether this is a folder into whose `bin` everybody installs.
+    pub(super) fn installs_in(&self, folder: &Path) -> bool {
+        INSTALLED_IN.iter().any(|known| folder == Path::new(known))
+            || self.homes.iter().any(|home| folder == home.join(INSTALLED_IN_HOME))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn every_home_is_crowded_and_so_is_what_they_are_in() {
+        let crowd = Crowd::of(vec!["/tmp".into(), "/data/me".into()]);
+        for folder in ["/", "/tmp", "/data/me", "/data", "/root", "/srv/../etc"] {
+            assert!(crowd.is_in(Path::new(folder)), "{folder}");
+        }
+        assert!(crowd.is_in(&config::home_of(0).unwrap()));
+        assert!(!crowd.is_in(Path::new("/data/me/work")));
+        assert!(crowd.installs_in(Path::new("/data/me/.local")) && !crowd.installs_in(Path::new("/data/me/tool")));
+    }
+}

@@ -1,0 +1,122 @@
+//! Follows paths without asking the server where they lead. Invariant: nothing that a server can change decides over what
+//! is opened to it: neither a link that it has put somewhere, nor what it has written into a file. It would only have to
+//! end itself, and be started anew.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+/// As many links as the kernel follows in one path.
+const MAX_LINKS: usize = 40;
+
+/// The folders that a server may change anyway, without a link in their paths.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Yard {
+    folders: Vec<PathBuf>,
+}
+
+impl Yard {
+    /// This one, and these as well.
+    pub(super) fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.folders.extend(folders);
+        self
+    }
+
+    /// Where a home folder really is, unless the server can change what is in it: then nothing in it is opened beside.
+    pub(super) fn home(&self, home: &Path) -> Option<PathBuf> {
+        self.resolve(home).filter(|home| !self.folders.contains(home))
+    }
+
+    /// Whether this is in it; a folder is not in itself.
+    fn holds(&self, path: &Path) -> bool {
+        self.folders.iter().any(|folder| path != folder && path.starts_with(folder))
+    }
+
+    /// Where a full path leads, all links followed. `None` if nothing is there, or the way there goes through the yard:
+    /// what is in there is open to the server already, and where it leads from there is up to the server.
+    pub(super) fn resolve(&self, path: &Path) -> Option<PathBuf> {
+        let mut done = PathBuf::from("/");
+        let mut rest = parts(path);
+        let mut links = 0;
+        while let Some(part) = rest.pop() {
+            if part == ".." {
+                done.pop();
+                continue;
+            }
+            done.push(part);
+            if self.holds(&done) {
+                return None;
+            }
+            let Ok(target) = done.read_link() else { continue };
+            links += 1;
+            if links > MAX_LINKS {
+                return None;
+            }
+            done = if target.is_absolute() { PathBuf::from("/") } else { done.parent()?.to_owned() };
+            rest.extend(parts(&target));
+        }
+        done.symlink_metadata().is_ok().then_some(done)
+    }
+}
+
+/// The parts of a path, the first one last.
+fn parts(path: &Path) -> Vec<OsString> {
+    let part = |component: Component<'_>| match component {
+        Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
+        _ => None,
+    };
+    path.components().rev().filter_map(part).collect()
+}
+
+/// What a file starts with. Nothing else than a file is opened: that could wait for ever, or do something.
+pub(super) fn start_of(path: &Path) -> Option<Vec<u8>> {
+    let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).ok().filter(|_| is_file);
+    let file = opened.map(std::fs::File::from).filter(|file| file.metadata().is_ok_and(|found| found.is_file()))?;
+    let mut start = Vec::new();
+    file.take(256).read_to_end(&mut start).ok()?;
+    Some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_followed_up_to_what_the_server_can_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["own/below", "other"] {
+            std::fs::create_dir_all(root.join(name)).unwrap();
+        }
+        for (target, link) in [("../other", "own/out"), ("own", "in"), ("other", "link"), ("circle", "circle")] {
+            symlink(target, root.join(link)).unwrap();
+        }
+        let yard = Yard::default().with([root.join("own")]);
+        let resolve = |path: &str| yard.resolve(&root.join(path));
+        assert_eq!(resolve("link"), Some(root.join("other")));
+        assert_eq!(resolve("in"), Some(root.join("own")));
+        assert_eq!(resolve("in/../link"), Some(root.join("other")));
+        for path in ["own/out", "in/out", "own/below", "own/below/../../other", "link/../in/out", "circle", "nothing"] {
+            assert_eq!(resolve(path), None, "{path}");
+        }
+        assert_eq!(Yard::default().resolve(&root.join("in/out")), Some(root.join("other")));
+    }
+
+    #[test]
+    fn nothing_but_a_file_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::from(0o600), 0).unwrap();
+        symlink(&pipe, &link).unwrap();
+        assert_eq!((start_of(&pipe), start_of(&link), start_of(folder.path())), (None, None, None));
+        std::fs::write(folder.path().join("file"), "#!x").unwrap();
+        assert_eq!(start_of(&folder.path().join("file")), Some(b"#!x".to_vec()));
+    }
+}
