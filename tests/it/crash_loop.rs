@@ -142,27 +142,6 @@ async fn a_child_that_all_share_has_one_circuit_that_names_nobody() {
 }
 
 #[tokio::test]
-async fn spares_that_end_before_anybody_has_them_are_left_alone_too() {
-    let (server, mode) = switchable(&["exit", "3"]);
-    let mut server = fragile(server, 4, Duration::from_millis(1500));
-    server.pool.mode = PoolMode::Dynamic;
-    (server.pool.min_spare, server.pool.max_spare) = (2, 2);
-    let (gateway, [ann, _]) = two_tenants([server], 8).await;
-    assert_eq!(until_left_alone(&gateway).await, "crash loop: fixture, its spares\n");
-    let spawned = gateway.metrics().await.sum("sluice_children_spawned_total", "");
-    assert!(spawned <= 8.0, "two each time, four times: {spawned}");
-    assert_eq!(refusal(&ann).await.0, "server_start_failed", "a tenant has a circuit of its own");
-    mode.set(&["echo"]);
-    gateway.until("spares, after a while", |metrics| metrics.sum("sluice_spare_children", "") == 2.0).await;
-    let mut client = ann.streamable().await;
-    assert_eq!(client.call("echo", json!({"text": "at last"})).await, "at last");
-    // The next one is opened in advance: now it is known to work.
-    gateway.until("an open spare", |metrics| metrics.sum("sluice_workers", "state=\"ready\"") >= 2.0).await;
-    assert_eq!(crash_loops(&gateway).await, "");
-    gateway.finish().await;
-}
-
-#[tokio::test]
 async fn a_leased_spare_that_crashes_counts_for_who_has_it() {
     let mut server = fragile(fixture("exit-after-list 7"), 3, HOUR);
     server.pool.mode = PoolMode::Dynamic;
