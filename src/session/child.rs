@@ -207,10 +207,10 @@ impl Session {
         }
         for list in done.lists.changed(lease, timeout).await {
             let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
-            let message = Bytes::from(text);
-            if let Route::Stream(outbox) = self.route(&message, Unsolicited::Announcement, &InFlight::default()) {
+            let item = Item::notice(text.into());
+            if let Route::Stream(outbox) = self.route(&item, Unsolicited::Announcement, &InFlight::default()) {
                 // A client that does not read misses a hint.
-                let _ = outbox.push(Item { message, answer: false });
+                let _ = outbox.push(item);
             }
         }
     }

@@ -22,7 +22,7 @@ use super::waiting::Waiting;
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
-use crate::stream::{Exchange, Inbox, Limits, Outbox};
+use crate::stream::{Exchange, Inbox, Item, Limits, Outbox};
 use crate::telemetry::ServerMetrics;
 use crate::worker::{Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
@@ -283,8 +283,12 @@ impl Session {
 }
 
 impl Peer for Session {
-    fn route(&self, message: &Bytes, kind: Unsolicited, in_flight: &InFlight) -> Route {
-        self.state.lock().streams.route(self.transport, message, kind, in_flight)
+    fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
+        self.state.lock().streams.route(self.transport, item, kind, in_flight)
+    }
+
+    fn forget(&self, number: u64) -> bool {
+        self.state.lock().streams.forget(number)
     }
 
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {

@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::stream::{Exchange, Item, Outbox};
 use crate::worker::{InFlight, Route, Unsolicited};
 
@@ -26,7 +24,7 @@ pub enum Transport {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     open: Option<Arc<Exchange>>,
-    backlog: VecDeque<Bytes>,
+    backlog: VecDeque<Item>,
     backlog_bytes: usize,
 }
 
@@ -36,12 +34,12 @@ impl Streams {
         if let Some(earlier) = self.open.take() {
             earlier.outbox().finish();
         }
-        while let Some(message) = self.backlog.pop_front() {
-            if outbox.push(Item { message: message.clone(), answer: false }).is_err() {
-                self.backlog.push_front(message);
+        while let Some(item) = self.backlog.pop_front() {
+            if outbox.push(item.clone()).is_err() {
+                self.backlog.push_front(item);
                 break;
             }
-            self.backlog_bytes -= message.len();
+            self.backlog_bytes -= item.message.len();
         }
         self.open = Some(Arc::new(Exchange::of_stream(outbox)));
     }
@@ -65,7 +63,7 @@ impl Streams {
     pub(super) fn route(
         &mut self,
         transport: Transport,
-        message: &Bytes,
+        item: &Item,
         kind: Unsolicited,
         in_flight: &InFlight,
     ) -> Route {
@@ -82,27 +80,46 @@ impl Streams {
         };
         match chosen {
             Some(outbox) => Route::Stream(outbox),
-            None => self.keep(message),
+            None => self.keep(item),
         }
     }
 
-    fn keep(&mut self, message: &Bytes) -> Route {
-        let has_room = self.backlog.len() < BACKLOG_MESSAGES && self.backlog_bytes + message.len() <= BACKLOG_BYTES;
+    fn keep(&mut self, item: &Item) -> Route {
+        let len = item.message.len();
+        let has_room = self.backlog.len() < BACKLOG_MESSAGES && self.backlog_bytes + len <= BACKLOG_BYTES;
         if !has_room {
             return Route::Nowhere;
         }
-        self.backlog_bytes += message.len();
-        self.backlog.push_back(message.clone());
+        self.backlog_bytes += len;
+        self.backlog.push_back(item.clone());
         Route::Kept
+    }
+
+    /// A request of the server is over: it is not kept any more. Whether it was.
+    pub(super) fn forget(&mut self, number: u64) -> bool {
+        let is_it = |item: &Item| item.question.as_ref().is_some_and(|question| question.number == number);
+        let kept = self.backlog.iter().position(is_it).and_then(|place| self.backlog.remove(place));
+        self.backlog_bytes -= kept.as_ref().map_or(0, |item| item.message.len());
+        kept.is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{Inbox, Limits};
+    use crate::stream::{Asker, Inbox, Limits, Question};
+    use std::sync::Weak;
 
     const LIMITS: Limits = Limits { messages: 1000, bytes: 10 * 1024 * 1024 };
+    const TO: Transport = Transport::Streamable;
+
+    enum Nobody {}
+
+    impl Asker for Nobody {
+        fn lost(&self, _: u64) {
+            match *self {}
+        }
+    }
 
     fn call() -> (InFlight, Inbox) {
         let (outbox, inbox) = Outbox::new(LIMITS);
@@ -110,7 +127,7 @@ mod tests {
     }
 
     fn routed(streams: &mut Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
-        match streams.route(Transport::Streamable, &"{}".into(), kind, in_flight) {
+        match streams.route(TO, &Item::notice("{}".into()), kind, in_flight) {
             Route::Stream(outbox) => Some(outbox),
             Route::Kept | Route::Nowhere => None,
         }
@@ -138,13 +155,18 @@ mod tests {
     #[tokio::test]
     async fn what_came_too_early_waits_for_the_stream_within_bounds() {
         let mut streams = Streams::default();
-        let none = InFlight::default();
-        for _ in 0..BACKLOG_MESSAGES {
-            let route = streams.route(Transport::Streamable, &"{}".into(), Unsolicited::Request, &none);
-            assert!(matches!(route, Route::Kept));
+        let keep = |streams: &mut Streams, number| {
+            let asker: Weak<Nobody> = Weak::new();
+            let item = Item { question: Some(Question { number, asker }), ..Item::notice("{}".into()) };
+            matches!(streams.route(TO, &item, Unsolicited::Request, &InFlight::default()), Route::Kept)
+        };
+        let (first, last) = (1000, 1000 + BACKLOG_MESSAGES as u64);
+        for number in first..last {
+            assert!(keep(&mut streams, number));
         }
-        let route = streams.route(Transport::Streamable, &"{}".into(), Unsolicited::Request, &none);
-        assert!(matches!(route, Route::Nowhere));
+        assert!(!keep(&mut streams, last) && !streams.forget(last));
+        assert!(streams.forget(first) && !streams.forget(first), "one that is over is not kept");
+        assert!(keep(&mut streams, last), "which makes room");
         let (outbox, mut inbox) = Outbox::new(LIMITS);
         streams.open(outbox);
         for _ in 0..BACKLOG_MESSAGES {
@@ -152,6 +174,6 @@ mod tests {
         }
         let (other, _other_inbox) = Outbox::new(LIMITS);
         streams.open(other);
-        assert_eq!(inbox.next().await, None, "the newer stream takes over");
+        assert!(inbox.next().await.is_none(), "the newer stream takes over");
     }
 }

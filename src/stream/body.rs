@@ -124,7 +124,7 @@ mod tests {
         let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
         let mut body = EventStream::new(None, inbox, Duration::from_secs(15), Box::new(()));
         for message in ["1", "2"] {
-            assert!(outbox.push(Item { message: message.into(), answer: true }).is_ok());
+            assert!(outbox.push(Item::notice(message.into())).is_ok());
         }
         let both = "event: message\ndata: 1\n\nevent: message\ndata: 2\n\n";
         assert_eq!(text(&mut body).await.as_deref(), Some(both));

@@ -32,7 +32,7 @@ impl Exchange {
 
     /// Delivers an answer. After [`PushError::Full`] the answer still counts as to come.
     pub fn answer(&self, message: Bytes) -> Result<(), PushError> {
-        self.outbox.push(Item { message, answer: true })?;
+        self.outbox.push(Item { message, answer: true, question: None })?;
         self.settle();
         Ok(())
     }
@@ -43,7 +43,7 @@ impl Exchange {
     /// # Errors
     /// Why the answer was lost.
     pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
-        let pushed = self.outbox.push_own(Item { message, answer: true });
+        let pushed = self.outbox.push_own(Item { message, answer: true, question: None });
         if pushed == Err(PushError::Full) {
             self.outbox.cut();
         }
@@ -53,7 +53,7 @@ impl Exchange {
 
     /// Delivers something that is no answer: progress, a notification, a request of the server.
     pub fn inform(&self, message: Bytes) -> Result<(), PushError> {
-        self.outbox.push(Item { message, answer: false })
+        self.outbox.push(Item::notice(message))
     }
 
     /// One request less to await, with or without an answer; the last one ends the exchange.

@@ -8,4 +8,4 @@ mod outbox;
 pub use body::EventStream;
 pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
 pub use exchange::Exchange;
-pub use outbox::{Inbox, Item, Limits, Outbox, PushError};
+pub use outbox::{Asker, Inbox, Item, Limits, Outbox, PushError, Question};

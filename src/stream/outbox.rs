@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,12 +21,45 @@ pub struct Limits {
 }
 
 /// One message on its way to a client.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Item {
     /// The JSON text, on one line.
     pub message: Bytes,
     /// Whether it answers a request of this stream (and is not a notification or a request of the server).
     pub answer: bool,
+    /// What it is where it is a request of the server.
+    pub question: Option<Question>,
+}
+
+/// A request of the server on its way to a client.
+#[derive(Debug, Clone)]
+pub struct Question {
+    /// The number that the client knows it by.
+    pub number: u64,
+    /// Who waits for the answer.
+    pub asker: Weak<dyn Asker>,
+}
+
+/// Who asks clients something.
+pub trait Asker: Send + Sync {
+    /// The stream has ended before the client took the request with this number. Called from anywhere, and with locks held:
+    /// must only take note of it.
+    fn lost(&self, number: u64);
+}
+
+impl Item {
+    /// A message that is neither an answer nor a request.
+    pub fn notice(message: Bytes) -> Self {
+        Self { message, answer: false, question: None }
+    }
+
+    fn lose(self) {
+        if let Some(Question { number, asker }) = self.question
+            && let Some(asker) = asker.upgrade()
+        {
+            asker.lost(number);
+        }
+    }
 }
 
 /// Why a message was not taken.
@@ -126,23 +159,26 @@ impl Outbox {
 
     /// Ends the stream once what is queued has been read.
     pub fn finish(&self) {
-        self.close(|state| state.finished = true);
+        self.close(|state| {
+            state.finished = true;
+            VecDeque::new()
+        });
     }
 
     /// Ends the stream at once: what is queued is dropped.
     pub fn cut(&self) {
         self.close(|state| {
             state.finished = true;
-            state.clear();
+            state.clear()
         });
     }
 
-    fn close(&self, change: impl FnOnce(&mut State)) {
-        let (reader, writers) = {
+    fn close(&self, change: impl FnOnce(&mut State) -> VecDeque<Item>) {
+        let (lost, reader, writers) = {
             let mut state = self.0.state.lock();
-            change(&mut state);
-            (state.reader.take(), std::mem::take(&mut state.writers))
+            (change(&mut state), state.reader.take(), std::mem::take(&mut state.writers))
         };
+        lost.into_iter().for_each(Item::lose);
         reader.into_iter().chain(writers).for_each(Waker::wake);
     }
 
@@ -168,10 +204,11 @@ impl State {
         self.queue.is_empty() || (self.queue.len() < limits.messages && self.bytes + len <= limits.bytes)
     }
 
-    fn clear(&mut self) {
-        self.queue.clear();
+    /// Takes out what nobody will read any more.
+    fn clear(&mut self) -> VecDeque<Item> {
         self.bytes = 0;
         self.waiting_since = None;
+        std::mem::take(&mut self.queue)
     }
 }
 
@@ -202,12 +239,12 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        let writers = {
+        let (lost, writers) = {
             let mut state = self.0.state.lock();
             state.reader_gone = true;
-            state.clear();
-            std::mem::take(&mut state.writers)
+            (state.clear(), std::mem::take(&mut state.writers))
         };
+        lost.into_iter().for_each(Item::lose);
         writers.into_iter().for_each(Waker::wake);
     }
 }
@@ -219,7 +256,20 @@ mod tests {
     const LIMITS: Limits = Limits { messages: 2, bytes: 10 };
 
     fn item(text: &'static str) -> Item {
-        Item { message: Bytes::from_static(text.as_bytes()), answer: false }
+        Item::notice(Bytes::from_static(text.as_bytes()))
+    }
+
+    async fn next(inbox: &mut Inbox) -> Option<Bytes> {
+        inbox.next().await.map(|item| item.message)
+    }
+
+    #[derive(Default)]
+    struct Lost(Mutex<Vec<u64>>);
+
+    impl Asker for Lost {
+        fn lost(&self, number: u64) {
+            self.0.lock().push(number);
+        }
     }
 
     #[tokio::test]
@@ -233,9 +283,9 @@ mod tests {
         assert_eq!(outbox.push(item("c")), Err(PushError::Full));
         outbox.finish();
         assert_eq!(outbox.push(item("d")), Err(PushError::Closed));
-        assert_eq!(inbox.next().await, Some(item("a")));
-        assert_eq!(inbox.next().await, Some(item("b")));
-        assert_eq!(inbox.next().await, None);
+        assert_eq!(next(&mut inbox).await, Some("a".into()));
+        assert_eq!(next(&mut inbox).await, Some("b".into()));
+        assert_eq!(next(&mut inbox).await, None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -253,7 +303,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert_eq!(inbox.next().await, Some(item("0123456789")));
+        assert_eq!(next(&mut inbox).await, Some("0123456789".into()));
         assert_eq!(waiting.await.ok(), Some(Ok(())));
         drop(inbox);
         assert_eq!(outbox.push(item("x")), Err(PushError::Closed));
@@ -265,7 +315,31 @@ mod tests {
         let (outbox, mut inbox) = Outbox::new(LIMITS);
         assert_eq!(outbox.push(item("a")), Ok(()));
         outbox.cut();
-        assert_eq!(inbox.next().await, None);
+        assert_eq!(next(&mut inbox).await, None);
         assert!(!outbox.is_open());
+    }
+
+    #[tokio::test]
+    async fn who_asks_hears_of_what_the_client_has_not_taken_and_of_nothing_else() {
+        let lost = Arc::new(Lost::default());
+        let asker: Arc<dyn Asker> = lost.clone();
+        let ask = |outbox: &Outbox, number| {
+            let question = Some(Question { number, asker: Arc::downgrade(&asker) });
+            assert_eq!(outbox.push(Item { question, ..item("?") }), Ok(()));
+        };
+        for (number, is_cut) in [(1, true), (3, false)] {
+            let (outbox, mut inbox) = Outbox::new(LIMITS);
+            ask(&outbox, number);
+            assert!(inbox.next().await.is_some());
+            ask(&outbox, number + 1);
+            if is_cut {
+                outbox.cut();
+            } else {
+                outbox.finish();
+                assert_eq!(lost.0.lock().len(), 1, "it may still be read");
+            }
+            drop(inbox);
+        }
+        assert_eq!(*lost.0.lock(), [2, 4]);
     }
 }

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::resend::Orphan;
-use crate::stream::{Exchange, Outbox};
+use crate::stream::{Exchange, Item, Outbox};
 
 /// What a server sends without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +39,11 @@ pub enum Route {
 /// A session, as its worker sees it. Called from the worker's reader: must not block.
 pub trait Peer: Send + Sync {
     /// Decides where something unsolicited goes.
-    fn route(&self, message: &Bytes, kind: Unsolicited, in_flight: &InFlight) -> Route;
+    fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route;
+
+    /// A request of the server is over, and is not to be shown to the client any more. Whether it was kept still: then the
+    /// client never hears of it.
+    fn forget(&self, number: u64) -> bool;
 
     /// The worker's child has crashed in the middle of these calls, which another child may get. Returns those that it
     /// does not take, to fail.
@@ -61,7 +63,11 @@ pub trait Peer: Send + Sync {
 pub(super) enum Nobody {}
 
 impl Peer for Nobody {
-    fn route(&self, _: &Bytes, _: Unsolicited, _: &InFlight) -> Route {
+    fn route(&self, _: &Item, _: Unsolicited, _: &InFlight) -> Route {
+        match *self {}
+    }
+
+    fn forget(&self, _: u64) -> bool {
         match *self {}
     }
 

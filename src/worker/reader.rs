@@ -2,7 +2,7 @@
 //! own, this task waits for it, and so does the child; after a time-out the client is cut. A shared child waits for nobody.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,7 +16,7 @@ use super::lease::lost;
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Envelope, Frame, Framer, Kind, RawId, Splice, parse, splice, split_batch};
-use crate::stream::{Exchange, Item, Outbox, PushError};
+use crate::stream::{Exchange, Item, Outbox, PushError, Question};
 use crate::telemetry::{Direction, DropReason};
 
 /// Room that is made for each read, in bytes.
@@ -47,7 +47,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
     }
 }
 
-async fn receive(shared: &Shared, frame: Frame) {
+async fn receive(shared: &Arc<Shared>, frame: Frame) {
     let line = match frame {
         Frame::Line(line) => without_carriage_returns(line),
         Frame::Oversized(bytes) => {
@@ -65,7 +65,7 @@ async fn receive(shared: &Shared, frame: Frame) {
 }
 
 /// Servers of 2025-03-26 may write arrays: each message goes its own way. Anything else is not for a client.
-async fn receive_batch(shared: &Shared, line: &Bytes) {
+async fn receive_batch(shared: &Arc<Shared>, line: &Bytes) {
     if let Some(Ok(messages)) = split_batch(line) {
         for message in messages {
             let message = line.slice_ref(message.as_bytes());
@@ -79,7 +79,7 @@ async fn receive_batch(shared: &Shared, line: &Bytes) {
     }
 }
 
-async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
+async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
         shared.pulse.lock().answered(message, envelope);
@@ -103,16 +103,16 @@ async fn dispatch(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>) {
             deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await;
         }
         Incoming::Unsolicited(kind, message, number, peers) => {
+            let asker: Weak<Shared> = Arc::downgrade(shared);
+            let question = number.map(|number| Question { number, asker });
+            let item = Item { message, answer: false, question };
             let mut delivered = false;
             for peer in peers {
-                delivered |= pass_on(shared, peer, kind, &message).await;
+                delivered |= pass_on(shared, peer, kind, &item).await;
             }
-            let refusal =
-                number.filter(|_| !delivered).and_then(|number| shared.multiplexer.lock().undelivered(number));
-            if let Some(refusal) = refusal {
-                shared.send(refusal);
-            }
+            number.filter(|_| !delivered).into_iter().for_each(|number| shared.refuse_undelivered(number));
         }
+        Incoming::Withdrawn(withdrawn) => shared.withdraw(withdrawn),
         Incoming::Reply(frame) => shared.send(frame),
         Incoming::Drop(reason) => shared.metrics.dropped(reason),
         Incoming::Ignore => {}
@@ -150,12 +150,11 @@ fn answer_for(message: &[u8], id: &RawId) -> Bytes {
 }
 
 /// Takes something unsolicited to one session. Says whether it was taken.
-async fn pass_on(shared: &Shared, peer: PeerId, kind: Unsolicited, message: &Bytes) -> bool {
+async fn pass_on(shared: &Shared, peer: PeerId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
-    match shared.peer(peer).map(|peer| peer.route(message, kind, &in_flight)) {
+    match shared.peer(peer).map(|peer| peer.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {
             let importance = if kind == Unsolicited::Request { Importance::Awaited } else { Importance::Passing };
-            let item = Item { message: message.clone(), answer: false };
             deliver(shared, &outbox, item.message.len(), importance, || outbox.push(item.clone())).await
         }
         Some(Route::Kept) => true,

@@ -139,6 +139,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
         }
         () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(shared) => match never {},
+        never = keep_refusing(shared) => match never {},
         excess = shared.charge.exceeded() => {
             // Not politely: it would take more meanwhile.
             child.signal(Signal::Kill);
@@ -169,6 +170,13 @@ async fn keep_winding_up(shared: &Shared) -> Infallible {
     loop {
         shared.over.notified().await;
         shared.wind_up();
+    }
+}
+
+async fn keep_refusing(shared: &Shared) -> Infallible {
+    loop {
+        shared.has_lost.notified().await;
+        shared.refuse_lost();
     }
 }
 

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use sluice::config::{Server, Tool};
+use sluice::config::{Isolation, Server, Tool};
 
-use crate::harness::{Gateway, eventually, fixture};
+use crate::harness::{Gateway, Metrics, Request, Streamable, eventually, fixture};
+use crate::limits::{deaf, read_until};
+use crate::proc;
 
 fn call(id: u64, tool: &str, arguments: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
@@ -35,7 +38,7 @@ async fn until_stuck(gateway: &Gateway) {
 
 async fn until_in_flight(gateway: &Gateway, calls: u64) {
     eventually("so many calls are in flight", async || {
-        let workers = gateway.admin().send(crate::harness::Request::get("/workers")).await.json();
+        let workers = gateway.admin().send(Request::get("/workers")).await.json();
         (workers[0]["in_flight"] == calls).then_some(())
     })
     .await;
@@ -58,5 +61,121 @@ async fn a_call_that_times_out_while_the_stream_is_full_is_told_so() {
         }
     };
     assert_eq!((&error["id"], &error["error"]["data"]["type"]), (&json!(2), &json!("call_timeout")), "{error}");
+    gateway.finish().await;
+}
+
+/// A server that waits for its clients' answers for a short time, whoever they are.
+fn impatient(isolation: Isolation) -> Server {
+    let mut server = fixture("echo");
+    server.isolation = isolation;
+    server.limits.call_timeout = Duration::from_millis(1500);
+    // That of the call itself is longer.
+    server.tools.insert("elicit".to_owned(), Tool { timeout: Some(Duration::from_secs(60)), resend: None });
+    server
+}
+
+fn is_cancelled(message: &Value, request: &Value) {
+    assert_eq!(message["method"], "notifications/cancelled", "{message}");
+    assert_eq!(message["params"]["requestId"], request["id"], "{message}");
+}
+
+#[tokio::test]
+async fn who_has_not_answered_a_request_in_time_is_told_that_it_is_over() {
+    for isolation in [Isolation::Session, Isolation::Shared] {
+        let gateway = Gateway::start(impatient(isolation)).await;
+        let (client, mut sse) = (gateway.streamable().await, gateway.sse().await);
+        let mut response = client.open(call(1, "elicit", json!({"message": "who?"}))).await;
+        let request = response.message().await.unwrap();
+        assert_eq!(request["method"], "elicitation/create");
+        is_cancelled(&response.message().await.unwrap(), &request);
+        while response.message().await.is_some() {}
+        sse.post(call(1, "elicit", json!({"message": "who?"}))).await;
+        let request = sse.message().await;
+        is_cancelled(&sse.message().await, &request);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_asked_by_a_server_that_crashes_is_told_that_it_is_over() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    let (mut client, mut sse) = (gateway.streamable().await, gateway.sse().await);
+    let pid = client.call("pid", json!({})).await;
+    let mut response = client.open(call(1, "elicit", json!({"message": "who?"}))).await;
+    let request = response.message().await.unwrap();
+    proc::signal(pid.parse().unwrap(), Signal::KILL);
+    is_cancelled(&response.message().await.unwrap(), &request);
+    assert_eq!(response.message().await.unwrap()["error"]["data"]["type"], "server_exited");
+    sse.post(call(1, "elicit", json!({"message": "who?"}))).await;
+    let request = sse.message().await;
+    sse.post(call(2, "crash", json!({}))).await;
+    is_cancelled(&sse.message().await, &request);
+    gateway.finish().await;
+}
+
+/// Makes the server ask while there is no stream that the client could be asked on, and lets `is_over` see to it that this
+/// is over; then another request comes. The client is shown that one alone.
+async fn only_the_next_is_shown(is_over: impl AsyncFnOnce(&Gateway, &mut Streamable)) {
+    let gateway = Gateway::start(impatient(Isolation::Session)).await;
+    let mut client = gateway.streamable().await;
+    // A call that is cancelled, and asks for all that.
+    let arguments = json!({"method": "x/first", "late": true});
+    let cancel = async {
+        until_in_flight(&gateway, 1).await;
+        let params = json!({"requestId": 1});
+        client.notify(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).await;
+    };
+    let (cancelled, ()) = tokio::join!(client.send(call(1, "unknown_request", arguments)), cancel);
+    assert_eq!(cancelled.text, "");
+    is_over(&gateway, &mut client).await;
+    let mut stream = client.stream().await;
+    client.call("list_changed", json!({})).await;
+    assert_eq!(stream.message().await.unwrap()["method"], "notifications/tools/list_changed");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_stream_is_dropped_when_it_is_over() {
+    only_the_next_is_shown(async |gateway, _| {
+        let asked = |metrics: &Metrics| metrics.sum("sluice_workers", "state=\"busy\"") == 1.0;
+        gateway.until("the server asks", asked).await;
+        gateway.until("it is over", |metrics| !asked(metrics)).await;
+    })
+    .await;
+    only_the_next_is_shown(async |gateway, client| {
+        let said = |metrics: &Metrics| metrics.sum("sluice_messages_total", "to_client");
+        gateway.until("the server has asked", |metrics| said(metrics) >= 2.0).await;
+        client.request("tools/call", json!({"name": "crash"})).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_lost_with_its_stream_is_refused_at_once() {
+    let mut server = fixture("echo");
+    server.limits.max_line = 32 * 1024 * 1024;
+    let gateway = Gateway::start_with([server], |config| config.http.max_body = 32 * 1024 * 1024).await;
+    let mut client = gateway.streamable().await;
+    let mut stream = deaf(gateway.address, client.with_headers(Request::get("/mcp"))).await;
+    read_until(&mut stream, "keep-alive\n\n").await;
+    // More than the connection takes: what is for the stream next, waits.
+    let large =
+        json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed", "params": {"x": "x".repeat(16 << 20)}});
+    client.call("raw", json!({"line": large.to_string()})).await;
+    // Of two calls nobody can tell which one asks: it is for the stream.
+    let elicit = async {
+        until_in_flight(&gateway, 1).await;
+        client.send(call(2, "elicit", json!({"message": "who?"}))).await
+    };
+    let meanwhile = async {
+        let said = |metrics: &Metrics| metrics.sum("sluice_messages_total", "to_client");
+        gateway.until("the server has asked", |metrics| said(metrics) >= 4.0).await;
+        drop(stream);
+        until_in_flight(&gateway, 1).await;
+        let params = json!({"requestId": 1});
+        client.notify(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})).await;
+    };
+    let (_, refused, ()) = tokio::join!(client.send(call(1, "hang", json!({}))), elicit, meanwhile);
+    assert!(refused.text.contains("no open stream"), "{refused:?}");
     gateway.finish().await;
 }

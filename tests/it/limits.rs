@@ -112,7 +112,7 @@ async fn a_session_that_is_not_used_ends_and_one_with_a_quiet_stream_does_not() 
 }
 
 /// Sends a request on a connection that takes little and is never read; keep it.
-async fn deaf(address: SocketAddr, request: Request) -> tokio::net::TcpStream {
+pub(crate) async fn deaf(address: SocketAddr, request: Request) -> tokio::net::TcpStream {
     use tokio::io::AsyncWriteExt as _;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -169,15 +169,20 @@ async fn an_sse_client_that_does_not_read_is_cut_and_costs_nobody_else() {
     gateway.finish().await;
 }
 
-/// An SSE session whose stream is read up to its endpoint and no further.
-pub(crate) async fn sse_without_reader(caller: &Caller) -> (String, tokio::net::TcpStream) {
+/// Reads the events of a stream up to the first that holds `text`, and no further; returns them.
+pub(crate) async fn read_until(stream: &mut tokio::net::TcpStream, text: &str) -> String {
     use tokio::io::AsyncReadExt as _;
-    let mut stream = deaf(caller.address, Request::get("/sse")).await;
     let mut read = Vec::new();
-    while !String::from_utf8_lossy(&read).contains("sessionId=") || !read.ends_with(b"\n\n\r\n") {
+    while !String::from_utf8_lossy(&read).contains(text) || !read.ends_with(b"\n\n\r\n") {
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the stream has ended");
     }
-    let text = String::from_utf8(read).unwrap();
+    String::from_utf8(read).unwrap()
+}
+
+/// An SSE session whose stream is read up to its endpoint and no further.
+pub(crate) async fn sse_without_reader(caller: &Caller) -> (String, tokio::net::TcpStream) {
+    let mut stream = deaf(caller.address, Request::get("/sse")).await;
+    let text = read_until(&mut stream, "sessionId=").await;
     let endpoint = text.split("data: ").nth(1).unwrap().lines().next().unwrap().to_owned();
     let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
     assert_eq!(caller.send(Request::post(&endpoint, initialize)).await.status, 202);

@@ -91,6 +91,6 @@ impl Multiplexer {
     /// A request of the server could not be put to the client: the error for the child.
     pub(in crate::worker) fn undelivered(&mut self, number: u64) -> Option<Bytes> {
         let asked = self.asked.remove(&number)?;
-        Some(refusal(&asked.original, "the client has no open stream to be asked on"))
+        Some(refusal(&asked.original, "the client has no open stream to be asked on, or does not read it"))
     }
 }

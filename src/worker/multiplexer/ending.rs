@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::params::Params;
 use super::sharing::Waiting;
-use super::{Call, Change, Multiplexer, PeerId, refusal};
+use super::{Call, Change, InFlight, Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, RawId, Splice, one_line, splice};
 
 /// What has run out of time, or lost its client.
@@ -18,8 +18,23 @@ pub(in crate::worker) struct Expired {
     pub(in crate::worker) calls: Vec<Call>,
     /// Others that waited for the answers to these.
     pub(in crate::worker) waiting: Vec<Waiting>,
+    /// Requests of the child that clients need not answer any more.
+    pub(in crate::worker) withdrawn: Vec<Withdrawn>,
     /// Frames for the child: cancellations, and errors for requests of its own.
     pub(in crate::worker) frames: Vec<Bytes>,
+}
+
+/// A request of the child that is over before its client has answered it.
+#[derive(Debug)]
+pub(in crate::worker) struct Withdrawn {
+    /// Who was asked.
+    pub(in crate::worker) peer: PeerId,
+    /// The number that the client knows it by.
+    pub(in crate::worker) number: u64,
+    /// What the client is told.
+    pub(in crate::worker) message: Bytes,
+    /// What was in flight meanwhile.
+    pub(in crate::worker) in_flight: InFlight,
 }
 
 impl Multiplexer {
@@ -84,14 +99,17 @@ impl Multiplexer {
     pub(in crate::worker) fn expire(&mut self, now: Instant) -> Expired {
         let mut expired = Expired::default();
         self.lingering.expire(now);
+        // Before the calls, on whose streams the clients may have been asked.
+        let late: Vec<u64> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(n, _)| *n).collect();
+        for number in late {
+            let Some(asked) = self.asked.remove(&number) else { continue };
+            let text = format!("the client did not answer within {:?}", asked.timeout);
+            expired.frames.push(refusal(&asked.original, &text));
+            expired.withdrawn.push(self.withdrawn(number, asked.peer, "timed out"));
+        }
         let late: Vec<u64> = self.calls.iter().filter(|(_, c)| c.deadline <= now).map(|(n, _)| *n).collect();
         for number in late {
             self.give_up(number, "timed out", now, &mut expired);
-        }
-        let late: Vec<u64> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(n, _)| *n).collect();
-        for asked in late.into_iter().filter_map(|number| self.asked.remove(&number)) {
-            let text = format!("the client did not answer within {:?}", asked.timeout);
-            expired.frames.push(refusal(&asked.original, &text));
         }
         let calls = self.calls.values().map(|call| self.due(call));
         let next = calls.chain(self.asked.values().map(|asked| asked.deadline)).min();
@@ -110,10 +128,16 @@ impl Multiplexer {
         self.harakiri.filter(|harakiri| self.oldest().is_some_and(|since| since + *harakiri <= now))
     }
 
+    fn withdrawn(&self, number: u64, peer: PeerId, why: &str) -> Withdrawn {
+        let message = cancelled(number, why).into();
+        Withdrawn { peer, number, message, in_flight: self.in_flight(peer) }
+    }
+
     /// Empties the tables, as the child is gone: the calls that were in flight, and who waited with them.
     pub(in crate::worker) fn drain(&mut self) -> Expired {
-        self.asked.clear();
-        let mut all = Expired::default();
+        let asked = std::mem::take(&mut self.asked);
+        let withdrawn = asked.iter().map(|(number, asked)| self.withdrawn(*number, asked.peer, "the server has ended"));
+        let mut all = Expired { withdrawn: withdrawn.collect(), ..Expired::default() };
         for call in std::mem::take(&mut self.calls).into_values() {
             if let Some(Change::Subscribe(uri)) = &call.change {
                 all.waiting.extend(self.subscriptions.subscribed(uri, false).0);
@@ -137,7 +161,7 @@ impl Multiplexer {
     fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.calls.remove(&number) else { return };
         if !call.is_initialize {
-            expired.frames.push(cancelled(number, why));
+            expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
             self.linger(number, call.peer, now, call.timeout);
         }
         if let Some(Change::Subscribe(uri)) = &call.change {
@@ -158,9 +182,8 @@ impl Multiplexer {
     }
 }
 
-fn cancelled(number: u64, why: &str) -> Bytes {
-    let text = format!(
+fn cancelled(number: u64, why: &str) -> String {
+    format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"{why}"}}}}"#
-    );
-    one_line(BytesMut::from(text.as_bytes()))
+    )
 }

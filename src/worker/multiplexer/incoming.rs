@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::params::{Params, asked_elicitations, mentions, progress_token, related_task, task_state, text};
 use super::sharing::{Level, Waiting};
-use super::{Asked, Call, Change, Multiplexer, PeerId, refusal};
+use super::{Asked, Call, Change, Multiplexer, PeerId, Withdrawn, refusal};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
@@ -24,6 +24,8 @@ pub(in crate::worker) enum Incoming {
     Inform(Arc<Exchange>, Bytes),
     /// Ask these sessions where it goes. A request, for one session only, carries the number that it was given.
     Unsolicited(Unsolicited, Bytes, Option<u64>, Vec<PeerId>),
+    /// The child takes a request back.
+    Withdrawn(Withdrawn),
     /// Send this back to the child.
     Reply(Bytes),
     /// Nobody gets it.
@@ -241,7 +243,8 @@ impl Multiplexer {
         let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::UnknownId) };
         let Some(asked) = self.asked.remove(&number) else { return Incoming::Drop(DropReason::UnknownId) };
         let message = splice(message, &mut [Splice { old, new: &number.to_string() }]).freeze();
-        Incoming::Unsolicited(Unsolicited::Notification, message, None, vec![asked.peer])
+        let (peer, in_flight) = (asked.peer, self.in_flight(asked.peer));
+        Incoming::Withdrawn(Withdrawn { peer, number, message, in_flight })
     }
 
     fn progress(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use client::Asked;
 pub(super) use client::Notified;
-pub(super) use ending::Expired;
+pub(super) use ending::{Expired, Withdrawn};
 pub(super) use incoming::{Answer, Incoming};
 use lingering::Lingering;
 pub(super) use outgoing::Outgoing;

@@ -217,27 +217,31 @@ impl Model {
         failed.push(open.asker);
     }
 
-    /// Gives up what has run out of time: what the child should hear of it, and who should get an error.
-    pub(super) fn expire(&mut self, now: Instant) -> (Vec<String>, Vec<Asker>) {
-        let (mut frames, mut failed) = (Vec::new(), Vec::new());
+    /// Gives up what has run out of time: what the child should hear of it, who should get an error, and who need not answer
+    /// what any more.
+    pub(super) fn expire(&mut self, now: Instant) -> (Vec<String>, Vec<Asker>, Vec<(PeerId, u64)>) {
+        let (mut frames, mut failed, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
         self.lingering.retain(|_, (_, until)| *until > now);
         self.crowded = self.crowded.filter(|until| *until > now);
         let late = |(tag, open): (&u64, &Open)| (open.deadline <= now).then_some((open.wire, *tag));
         let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(late).collect();
         tags.sort_unstable();
         tags.into_iter().for_each(|(_, tag)| self.give_up(tag, now, &mut frames, &mut failed));
-        self.asked.retain(|_, asked| {
-            frames.extend((asked.deadline <= now).then(|| format!("refuse {}", asked.id)));
+        self.asked.retain(|number, asked| {
+            if asked.deadline <= now {
+                frames.push(format!("refuse {}", asked.id));
+                withdrawn.push((asked.peer, *number));
+            }
             asked.deadline > now
         });
-        (frames, failed)
+        (frames, failed, withdrawn)
     }
 
-    /// The child is gone: who should get an error.
-    pub(super) fn fail_all(&mut self) -> Vec<Asker> {
+    /// The child is gone: who should get an error, and who need not answer what any more.
+    pub(super) fn fail_all(&mut self) -> (Vec<Asker>, Vec<(PeerId, u64)>) {
         let mut failed: Vec<Asker> = std::mem::take(&mut self.open).into_values().map(|open| open.asker).collect();
         let asking = self.uris.values_mut().filter_map(|subscribed| subscribed.asking.take());
         failed.extend(asking.flat_map(|asking| asking.waiting));
-        failed
+        (failed, self.asked.iter().map(|(number, asked)| (asked.peer, *number)).collect())
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::super::{Expired, Incoming, Multiplexer, PeerId};
+use super::super::{Expired, Incoming, Multiplexer, PeerId, Withdrawn};
 use super::model::{Asker, Model, TIMEOUT, What};
 use crate::jsonrpc::parse;
 use crate::stream::Exchange;
@@ -149,7 +149,7 @@ impl World {
         let Some(peer) = self.someone() else { return };
         let gone = self.multiplexer.detach(peer, self.now);
         let (frames, failed) = self.model.leave(peer, self.now);
-        self.check_expired(gone, frames, failed);
+        self.check_expired(gone, frames, failed, Vec::new());
     }
 
     fn many_leave(&mut self) {
@@ -163,7 +163,18 @@ impl World {
     }
 
     /// What was given up is what the model gives up, and the child hears of it.
-    fn check_expired(&mut self, expired: Expired, mut frames: Vec<String>, mut failed: Vec<Asker>) {
+    fn check_expired(
+        &mut self,
+        expired: Expired,
+        mut frames: Vec<String>,
+        mut failed: Vec<Asker>,
+        withdrawn: Vec<(PeerId, u64)>,
+    ) {
+        let told = expired.withdrawn.iter().map(|Withdrawn { peer, number, message, .. }| {
+            assert_eq!(self.hear(message), format!("cancel {number}"));
+            (*peer, *number)
+        });
+        assert_eq!(told.collect::<Vec<_>>(), withdrawn);
         let calls = expired.calls.iter().map(|call| (call.peer, call.original.as_str(), &call.exchange));
         let waiting = expired.waiting.iter().map(|w| (w.peer, w.id.as_str(), &w.exchange));
         for (peer, id, exchange) in calls.chain(waiting) {
@@ -207,15 +218,15 @@ impl World {
     fn expire(&mut self) {
         self.now += Duration::from_millis(self.dice.roll(30_000) as u64);
         let expired = self.multiplexer.expire(self.now);
-        let (frames, failed) = self.model.expire(self.now);
-        self.check_expired(expired, frames, failed);
+        let (frames, failed, withdrawn) = self.model.expire(self.now);
+        self.check_expired(expired, frames, failed, withdrawn);
     }
 
     /// The child is gone: calls in flight fail, and the sessions go on with another.
     fn crash(&mut self) {
         let expired = self.multiplexer.drain();
-        let failed = self.model.fail_all();
-        self.check_expired(expired, Vec::new(), failed);
+        let (failed, withdrawn) = self.model.fail_all();
+        self.check_expired(expired, Vec::new(), failed, withdrawn);
         let (sessions, max_in_flight) = (self.model.peers.len(), self.model.max_in_flight);
         self.multiplexer = Multiplexer::new(max_in_flight, true);
         self.model = Model::new(max_in_flight);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::super::Incoming;
+use super::super::super::{Incoming, Withdrawn};
 use super::super::model::{Asked, LEVELS, TIMEOUT, What};
 use super::{World, uri};
 use crate::worker::peer::Unsolicited;
@@ -122,8 +122,9 @@ impl World {
         };
         let incoming = self.say(&text(asked.as_ref().map_or("\"never\"", |(_, asked)| &asked.id)));
         match (incoming, asked) {
-            (Incoming::Unsolicited(Unsolicited::Notification, message, None, peers), Some((number, asked))) => {
-                assert_eq!((message, peers), (text(&number.to_string()).into(), vec![asked.peer]));
+            (Incoming::Withdrawn(withdrawn), Some((number, asked))) => {
+                let Withdrawn { peer, number: of, message, .. } = withdrawn;
+                assert_eq!((message, peer, of), (text(&number.to_string()).into(), asked.peer, number));
                 self.model.asked.remove(&number);
             }
             (Incoming::Drop(_), None) => {}
