@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::Failure;
+use super::error::{Failure, Refused};
 use super::hints::Hints;
 use super::lease::{Lease, deliver, lost};
 use super::lists::Lists;
@@ -26,7 +26,10 @@ use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, TenantId};
 use crate::process::{Charge, Origin, StderrTail};
 use crate::stream::{Asker, Item};
-use crate::telemetry::{DropReason, ExitReason, ServerMetrics};
+use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
+
+/// What a client says when it has the answer to `initialize`.
+const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,9 +158,16 @@ impl Shared {
         self.server.isolation == Isolation::Session
     }
 
-    /// Whether this is the first `notifications/initialized` for the child.
-    pub(super) fn first_initialized(&self) -> bool {
-        !self.initialized.swap(true, Ordering::AcqRel)
+    /// Tells the child `notifications/initialized`, unless it has heard it already: once, whoever says it first. Under the
+    /// lock of the tables, so that whoever finds that it has been said comes behind it.
+    pub(super) fn say_initialized(&self, frame: Bytes) -> Result<(), Refused> {
+        let _tables = self.multiplexer.lock();
+        if !self.is_initialized() {
+            self.metrics.carried(Direction::ToServer, frame.len());
+            self.stdin.push(frame)?;
+            self.initialized.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Whether the child has heard `notifications/initialized`.
@@ -319,6 +329,12 @@ impl Worker {
     /// The answer to `initialize`, once there is a good one.
     pub fn opened(&self) -> Option<&Bytes> {
         self.0.opened.get()
+    }
+
+    /// Tells a child that sessions share `notifications/initialized`: its client is the gateway, and no session's call may
+    /// come before it, though another forgets to say it. A child that is ending says so to whoever comes next.
+    pub(super) fn say_initialized(&self) {
+        let _ = self.0.say_initialized(Bytes::from_static(INITIALIZED));
     }
 
     /// Whether the child has heard `notifications/initialized`.

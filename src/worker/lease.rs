@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
@@ -13,7 +13,7 @@ use super::peer::Peer;
 use super::pool::Room;
 use super::resend::Kept;
 use super::retiring::Due;
-use crate::jsonrpc::{Envelope, Kind, parse};
+use crate::jsonrpc::{Envelope, Kind, one_line, parse};
 use crate::stream::{Exchange, Limits, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
@@ -105,8 +105,7 @@ impl Lease {
         match method {
             // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
             "notifications/cancelled" => Ok(()),
-            // A child hears it once, whoever says it first.
-            "notifications/initialized" if !shared.first_initialized() => Ok(()),
+            "notifications/initialized" => shared.say_initialized(one_line(BytesMut::from(message))),
             _ => {
                 let notified = shared.multiplexer.lock().notified_by_client(self.peer, message, envelope);
                 match notified {
@@ -133,28 +132,37 @@ impl Lease {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
         let now = Instant::now();
-        let frame = match (envelope.kind, envelope.method.as_deref()) {
+        let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => {
-                let frame = multiplexer.answered_by_client(self.peer, message, envelope)?;
-                shared.pulse.lock().worked(now);
-                frame
+                let (number, frame) = multiplexer.answer_of_client(self.peer, message, envelope)?;
+                // Where there is no room the child still waits for it, and the client may send it again.
+                self.push(frame).inspect(|()| {
+                    multiplexer.answered_by_client(number, envelope);
+                    shared.pulse.lock().worked(now);
+                })
             }
             (Kind::Notification, Some("notifications/cancelled")) => {
-                let (frame, call) = multiplexer.cancel(self.peer, message, envelope, now)?;
-                call.exchange.settle();
-                shared.pulse.lock().worked(now);
-                frame
+                let (number, frame) = multiplexer.cancellation(self.peer, message, envelope)?;
+                match self.push(frame) {
+                    // The call goes on, and the client may cancel it again.
+                    Err(Refused::Busy) => Err(Refused::Busy),
+                    // A child that has ended need not hear it.
+                    Ok(()) | Err(_) => {
+                        multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
+                        shared.pulse.lock().worked(now);
+                        Ok(())
+                    }
+                }
             }
             (Kind::Notification, Some("notifications/progress")) => {
                 match multiplexer.notified_by_client(self.peer, message, envelope) {
-                    Notified::Forward(frame) => frame,
+                    Notified::Forward(frame) => self.push(frame),
                     Notified::Drop(_) | Notified::Ignore => return None,
                 }
             }
             _ => return None,
         };
         drop(multiplexer);
-        let pushed = self.push(frame);
         shared.something_is_over();
         Some(pushed)
     }

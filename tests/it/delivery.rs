@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server, Tool};
 
-use crate::harness::{Gateway, Metrics, Request, Streamable, eventually, fixture};
+use crate::harness::{Gateway, Metrics, Request, Streamable, eventually, fixture, text_of};
 use crate::limits::{deaf, read_until};
 use crate::proc;
 
@@ -177,5 +177,74 @@ async fn a_request_that_is_lost_with_its_stream_is_refused_at_once() {
     };
     let (_, refused, ()) = tokio::join!(client.send(call(1, "hang", json!({}))), elicit, meanwhile);
     assert!(refused.text.contains("no open stream"), "{refused:?}");
+    gateway.finish().await;
+}
+
+/// Stops a child from reading, and fills its queue.
+async fn fill(client: &Streamable, child: u32) {
+    proc::signal(child, Signal::STOP);
+    let large = json!({"jsonrpc": "2.0", "method": "x", "params": {"x": "x".repeat(32 * 1024)}});
+    let mut refused = 0;
+    eventually("the queue is full", async || {
+        // Once is not enough: what is written next may be on its way out.
+        refused = if client.send(&large).await.status == 503 { refused + 1 } else { 0 };
+        (refused > 20).then_some(())
+    })
+    .await;
+}
+
+/// Sends something that does not fit, and again when there is room.
+async fn when_there_is_room(client: &Streamable, child: u32, message: &Value) {
+    client.send(message).await.assert_error(503, -32003, "the server is busy");
+    proc::signal(child, Signal::CONT);
+    eventually("there is room", async || (client.send(message).await.status == 202).then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_answer_and_a_cancellation_that_find_no_room_may_be_sent_again() {
+    let mut server = fixture("echo");
+    server.limits.stdin_queue = 64 * 1024;
+    let gateway = Gateway::start(server).await;
+    let mut client = gateway.streamable().await;
+    let child = client.call("pid", json!({})).await.parse().unwrap();
+
+    // It is larger than what may be left of the queue.
+    let reason = "x".repeat(32 * 1024);
+    let mut response = client.open(call(1, "elicit", json!({"message": "who?"}))).await;
+    let request = response.message().await.unwrap();
+    fill(&client, child).await;
+    let answer = json!({"jsonrpc": "2.0", "id": request["id"], "result": {"action": "decline", "why": reason}});
+    when_there_is_room(&client, child, &answer).await;
+    assert!(text_of(&response.message().await.unwrap()).contains("decline"));
+    assert_eq!(response.message().await, None);
+
+    let cancel =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 2, "reason": reason}});
+    let cancelled = async {
+        until_in_flight(&gateway, 1).await;
+        fill(&client, child).await;
+        when_there_is_room(&client, child, &cancel).await;
+    };
+    let (hung, ()) = tokio::join!(client.send(call(2, "hang", json!({}))), cancelled);
+    assert_eq!(hung.text, "");
+    assert_ne!(client.call("cancelled", json!({})).await, "[]", "the server has been told");
+    assert_eq!(gateway.metrics().await.dropped("unknown_response"), 0.0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_child_that_had_no_room_for_initialized_hears_it_later() {
+    let mut server = fixture("echo");
+    server.limits.stdin_queue = 64 * 1024;
+    let gateway = Gateway::start(server).await;
+    let mut client = Streamable::greet(&gateway, "2025-11-25").await;
+    let child = client.call("pid", json!({})).await.parse().unwrap();
+    fill(&client, child).await;
+    let params = json!({"_meta": {"x": "x".repeat(32 * 1024)}});
+    let initialized = json!({"jsonrpc": "2.0", "method": "notifications/initialized", "params": params});
+    when_there_is_room(&client, child, &initialized).await;
+    client.notify(&initialized).await;
+    let received = client.call("notifications_received", json!({})).await;
+    assert_eq!(received.matches("notifications/initialized").count(), 1, "once: {received}");
     gateway.finish().await;
 }

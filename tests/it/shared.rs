@@ -81,6 +81,22 @@ async fn five_hundred_sessions_share_one_child_with_no_wrong_answer() {
 }
 
 #[tokio::test]
+async fn a_shared_child_hears_initialized_before_anybodys_call_and_once() {
+    for min_spare in [0, 1] {
+        let mut server = shared(Isolation::Shared);
+        server.pool.min_spare = min_spare;
+        let gateway = Gateway::start(server).await;
+        // One that forgets to say it, or takes its time, must not let the others come too early.
+        let mut slow = Streamable::greet(&gateway, "2025-11-25").await;
+        let heard = json!(["notifications/initialized"]).to_string();
+        assert_eq!(slow.call("notifications_received", json!({})).await, heard);
+        let mut other = gateway.streamable().await;
+        assert_eq!(other.call("notifications_received", json!({})).await, heard);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn progress_and_cancellation_are_each_sessions_own() {
     let gateway = Gateway::start(shared(Isolation::Shared)).await;
     let (mut one, two) = (gateway.streamable().await, gateway.streamable().await);

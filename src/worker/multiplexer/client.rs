@@ -34,28 +34,29 @@ pub(in crate::worker) enum Notified {
 }
 
 impl Multiplexer {
-    /// The client answers a request of the server: the frame for the child, or `None` if this session was not asked.
-    pub(in crate::worker) fn answered_by_client(
-        &mut self,
+    /// The client answers a request of the server: its number, and the frame for the child; `None` if this session was not
+    /// asked. It is open until [`Self::answered_by_client`].
+    pub(in crate::worker) fn answer_of_client(
+        &self,
         peer: PeerId,
         message: &[u8],
         envelope: &Envelope<'_>,
-    ) -> Option<Bytes> {
+    ) -> Option<(u64, Bytes)> {
         let id = envelope.id?;
         let number = RawId::new(id)?.as_u64()?;
-        if self.asked.get(&number)?.peer != peer {
-            return None;
-        }
-        let asked = self.asked.remove(&number)?;
-        if let Some(token) = asked.progress_token
-            && envelope.result.and_then(created_task).is_some_and(|task| !task.is_over)
-        {
+        let asked = self.asked.get(&number).filter(|asked| asked.peer == peer)?;
+        Some((number, one_line(splice(message, &mut [Splice { old: id, new: asked.original.as_str() }]))))
+    }
+
+    /// The client's answer to a request of the server is on its way to the child.
+    pub(in crate::worker) fn answered_by_client(&mut self, number: u64, envelope: &Envelope<'_>) {
+        let Some(Asked { peer, progress_token: Some(token), .. }) = self.asked.remove(&number) else { return };
+        if envelope.result.and_then(created_task).is_some_and(|task| !task.is_over) {
             self.answered_by_task.insert(number, (peer, token));
             if self.answered_by_task.len() > self.max_in_flight {
                 self.answered_by_task.pop_first();
             }
         }
-        Some(one_line(splice(message, &mut [Splice { old: id, new: asked.original.as_str() }])))
     }
 
     /// What becomes of a notification of the client, other than a cancellation.

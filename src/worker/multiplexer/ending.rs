@@ -71,15 +71,15 @@ impl Multiplexer {
         gone
     }
 
-    /// The client cancels: the frame for the child, and the call, which is over. `None` if no such call of this session
-    /// is in flight: one of the gateway's own, such as `initialize`, is not the client's to cancel.
-    pub(in crate::worker) fn cancel(
-        &mut self,
+    /// The client cancels: the number of the call, and the frame for the child. `None` if no such call of this session is
+    /// in flight: one of the gateway's own, such as `initialize`, is not the client's to cancel. It goes on until
+    /// [`Self::cancel`].
+    pub(in crate::worker) fn cancellation(
+        &self,
         peer: PeerId,
         message: &[u8],
         envelope: &Envelope<'_>,
-        now: Instant,
-    ) -> Option<(Bytes, Call)> {
+    ) -> Option<(u64, Bytes)> {
         let old = Params::read(envelope.params).request_id?.get();
         let original = RawId::new(old)?;
         let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_own;
@@ -89,10 +89,14 @@ impl Multiplexer {
         if self.calls.get(&number).is_some_and(|call| matches!(call.change, Some(Change::Subscribe(_)))) {
             return None;
         }
+        Some((number, one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]))))
+    }
+
+    /// A call is over, as its client has cancelled it.
+    pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
         let call = self.calls.remove(&number)?;
-        self.linger(number, peer, now, call.timeout);
-        let frame = one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]));
-        Some((frame, call))
+        self.linger(number, call.peer, now, call.timeout);
+        Some(call)
     }
 
     /// Removes what has run out of time.

@@ -97,6 +97,7 @@ impl Pool {
                 return Err(Failure::refused_by_server(&self.server.name, &answer));
             }
         }
+        worker.say_initialized();
         Ok(worker)
     }
 }

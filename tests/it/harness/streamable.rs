@@ -18,13 +18,18 @@ pub(crate) struct Streamable {
 impl Streamable {
     /// Shakes hands.
     pub(crate) async fn initialize(caller: &Caller, version: &str) -> Self {
+        let client = Self::greet(caller, version).await;
+        client.notify(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+        client
+    }
+
+    /// Sends `initialize`, and has not said yet that it has the answer.
+    pub(crate) async fn greet(caller: &Caller, version: &str) -> Self {
         let message = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello(version)});
         let reply = caller.send(Request::post(&caller.path("/mcp"), message)).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         let session = reply.header("mcp-session-id").expect("a session id").to_owned();
-        let client = Self { caller: caller.clone(), session, version: version.to_owned(), next: 0 };
-        client.notify(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
-        client
+        Self { caller: caller.clone(), session, version: version.to_owned(), next: 0 }
     }
 
     /// A request as this client sends it: with the session's id and, where the revision has it, the version.

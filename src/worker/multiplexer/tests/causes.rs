@@ -17,7 +17,8 @@ fn call(multiplexer: &mut Multiplexer, peer: PeerId) -> u64 {
 fn cancel(multiplexer: &mut Multiplexer, peer: PeerId) {
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
     let envelope = parse(cancel.as_bytes()).unwrap();
-    assert!(multiplexer.cancel(peer, cancel.as_bytes(), &envelope, Instant::now()).is_some());
+    let (number, _) = multiplexer.cancellation(peer, cancel.as_bytes(), &envelope).unwrap();
+    assert!(multiplexer.cancel(number, Instant::now()).is_some());
 }
 
 #[test]

@@ -70,9 +70,10 @@ fn another_sessions_id_cancels_nothing() {
     forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
     let envelope = parse(cancel.as_bytes()).unwrap();
-    assert!(multiplexer.cancel(B, cancel.as_bytes(), &envelope, Instant::now()).is_none());
-    assert!(multiplexer.cancel(A, cancel.as_bytes(), &envelope, Instant::now()).is_some());
-    assert!(multiplexer.cancel(A, cancel.as_bytes(), &envelope, Instant::now()).is_none(), "it is over");
+    assert!(multiplexer.cancellation(B, cancel.as_bytes(), &envelope).is_none());
+    let (number, _) = multiplexer.cancellation(A, cancel.as_bytes(), &envelope).unwrap();
+    assert!(multiplexer.cancel(number, Instant::now()).is_some());
+    assert!(multiplexer.cancellation(A, cancel.as_bytes(), &envelope).is_none(), "it is over");
 }
 
 #[test]

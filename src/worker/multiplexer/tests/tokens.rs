@@ -108,6 +108,12 @@ fn say_as_client(multiplexer: &Multiplexer, peer: PeerId, message: &str) -> Noti
     multiplexer.notified_by_client(peer, message.as_bytes(), &parse(message.as_bytes()).unwrap())
 }
 
+fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
+    let envelope = parse(message.as_bytes()).unwrap();
+    let (number, _) = multiplexer.answer_of_client(A, message.as_bytes(), &envelope).unwrap();
+    multiplexer.answered_by_client(number, &envelope);
+}
+
 #[test]
 fn progress_of_a_client_passes_only_from_who_was_asked_and_only_with_the_childs_own_token() {
     for is_shared in [true, false] {
@@ -129,12 +135,12 @@ fn progress_of_a_client_passes_only_from_who_was_asked_and_only_with_the_childs_
         let frame = Notified::Forward((progress("\"é\"") + "\n").into());
         assert_eq!(say_as_client(&multiplexer, A, &own), frame);
         let answer = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{}}}}"#);
-        assert!(multiplexer.answered_by_client(A, answer.as_bytes(), &parse(answer.as_bytes()).unwrap()).is_some());
+        answer_as_client(&mut multiplexer, &answer);
         assert_eq!(say_as_client(&multiplexer, A, &own), dropped, "it is answered");
         // A client that answers with a task goes on to tell of its progress.
         let (number, _) = asked(&mut multiplexer, "\"é\"");
         let answer = result(number, r#"{"task":{"taskId":"mine","status":"working"}}"#);
-        assert!(multiplexer.answered_by_client(A, answer.as_bytes(), &parse(answer.as_bytes()).unwrap()).is_some());
+        answer_as_client(&mut multiplexer, &answer);
         assert_eq!(say_as_client(&multiplexer, A, &progress(&number.to_string())), frame);
     }
 }
@@ -147,7 +153,7 @@ fn what_a_client_was_asked_by_another_child_is_not_taken_for_what_this_one_asks(
     assert_ne!(old, new);
     assert!(old < 1 << 30, "some clients read ids as 32 bits");
     let answer = result(old, "{}");
-    assert_eq!(after.answered_by_client(A, answer.as_bytes(), &parse(answer.as_bytes()).unwrap()), None);
+    assert_eq!(after.answer_of_client(A, answer.as_bytes(), &parse(answer.as_bytes()).unwrap()), None);
 }
 
 #[test]

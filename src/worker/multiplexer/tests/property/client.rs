@@ -212,16 +212,21 @@ impl World {
         };
         let message = text(id);
         let envelope = parse(message.as_bytes()).unwrap();
-        let cancelled = self.multiplexer.cancel(peer, message.as_bytes(), &envelope, self.now);
+        let cancellation = self.multiplexer.cancellation(peer, message.as_bytes(), &envelope);
+        if self.dice.roll(50) == 0 {
+            // The frame could not be queued: the child does not hear it, and the call goes on.
+            return;
+        }
         let open = self.model.cancellable(peer, id).and_then(|tag| self.model.open.remove(&tag));
-        match (cancelled, open) {
+        match (cancellation, open) {
             (None, None) => {}
-            (Some((frame, call)), Some(open)) => {
-                assert_eq!(frame, text(&open.wire.to_string()) + "\n");
+            (Some((number, frame)), Some(open)) => {
+                assert_eq!((number, frame), (open.wire, (text(&open.wire.to_string()) + "\n").into()));
+                let call = self.multiplexer.cancel(number, self.now).unwrap();
                 assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange));
                 self.model.linger(open.wire, peer, self.now);
             }
-            (cancelled, open) => panic!("{cancelled:?}, not {open:?}"),
+            (cancellation, open) => panic!("{cancellation:?}, not {open:?}"),
         }
     }
 
@@ -249,10 +254,16 @@ impl World {
         };
         let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,"result":{outcome}}}"#);
         let message = text(&number.to_string());
-        let frame = self.multiplexer.answered_by_client(peer, message.as_bytes(), &parse(message.as_bytes()).unwrap());
-        if self.model.asked.get(&number).is_some_and(|asked| asked.peer == peer) {
+        let envelope = parse(message.as_bytes()).unwrap();
+        let answer = self.multiplexer.answer_of_client(peer, message.as_bytes(), &envelope);
+        if let Some(asked) = self.model.asked.get(&number).filter(|asked| asked.peer == peer) {
+            assert_eq!(answer, Some((number, (text(&asked.id) + "\n").into())));
+            if self.dice.roll(50) == 0 {
+                // The frame could not be queued: the client may answer again.
+                return;
+            }
+            self.multiplexer.answered_by_client(number, &envelope);
             let asked = self.model.asked.remove(&number).unwrap();
-            assert_eq!(frame.unwrap(), text(&asked.id) + "\n");
             if let Some(token) = asked.token.filter(|_| by_task) {
                 self.model.answered_by_task.insert(number, (peer, token));
                 if self.model.answered_by_task.len() > self.model.max_in_flight {
@@ -260,7 +271,7 @@ impl World {
                 }
             }
         } else {
-            assert_eq!(frame, None, "an answer of somebody who was not asked");
+            assert_eq!(answer, None, "an answer of somebody who was not asked");
         }
     }
 
