@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::child::Slot;
 use super::session::{Received, Session};
-use super::waiting::Parked;
+use super::waiting::{Parked, Turn};
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, Kind, parse};
 use crate::stream::Exchange;
@@ -83,19 +83,21 @@ impl Session {
 
     fn begin_sending(&self) {
         let Some(this) = self.this.upgrade() else { return };
-        if self.state.lock().waiting.begin() {
-            self.surroundings.tasks.spawn(async move { this.send_waiting().await });
+        let turn = self.state.lock().waiting.begin();
+        if let Some(turn) = turn {
+            self.surroundings.tasks.spawn(async move { this.send_waiting(turn).await });
         }
     }
 
     /// Sends what waits, in its order, until nothing waits. What waits for a child that does not start fails with it: one
     /// attempt for all.
-    async fn send_waiting(&self) {
+    async fn send_waiting(&self, mut turn: Turn) {
         let mut was_tried = false;
-        while self.state.lock().waiting.first().is_some() {
+        loop {
             match self.lease().await {
                 Ok(lease) => {
-                    self.send_all(&lease).await;
+                    let Some(again) = self.send_all(&lease, turn).await else { return };
+                    turn = again;
                     was_tried = false;
                 }
                 // It ended just when it was there: one more try, not one for each child of a server that always ends.
@@ -105,13 +107,16 @@ impl Session {
                     all.iter().for_each(|parked| self.fail(parked, failure.clone()));
                 }
             }
+            let Some((again, _)) = self.state.lock().waiting.first(turn) else { return };
+            turn = again;
         }
     }
 
-    /// Sends what waits, until nothing does, or the child takes no more.
-    async fn send_all(&self, lease: &Lease) {
+    /// Sends what waits, until nothing does, or the child takes no more: then it is still the caller's turn.
+    async fn send_all(&self, lease: &Lease, mut turn: Turn) -> Option<Turn> {
         loop {
-            let Some(first) = self.state.lock().waiting.first() else { return };
+            let (again, first) = self.state.lock().waiting.first(turn)?;
+            turn = again;
             let may_be_sent = self.may_be_sent(lease, &first).await;
             // Its client may have cancelled it meanwhile.
             let Some(mut parked) = self.state.lock().waiting.take(first.number) else { continue };
@@ -126,7 +131,7 @@ impl Session {
                         _ = lease.worker().ended() => {}
                         () = self.ended.cancelled() => {}
                     }
-                    return;
+                    return Some(turn);
                 }
                 // Others have had the calls that the child takes. It may happen again with the next one, but not for ever.
                 Err(Refused::Retired) if parked.refused_for() < self.server.limits.start_timeout => {

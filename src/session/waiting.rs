@@ -37,6 +37,11 @@ pub(super) struct Waiting {
     is_being_sent: bool,
 }
 
+/// The turn to send what waits. There is one at a time, and whoever has been told that nothing waits has it no more: from
+/// then on another may send.
+#[derive(Debug)]
+pub(super) struct Turn(());
+
 impl Parked {
     /// A child that takes no more calls has refused it: for how long that has been so.
     pub(super) fn refused_for(&mut self) -> Duration {
@@ -59,11 +64,11 @@ impl Waiting {
         self.is_being_sent
     }
 
-    /// Whether somebody has to begin to send, which is then the caller.
-    pub(super) fn begin(&mut self) -> bool {
+    /// The turn to send, if somebody has to begin.
+    pub(super) fn begin(&mut self) -> Option<Turn> {
         let begins = !self.is_being_sent && !self.queue.is_empty();
         self.is_being_sent |= begins;
-        begins
+        begins.then_some(Turn(()))
     }
 
     /// Takes one more message, if there is room (one may be larger when nothing else waits).
@@ -102,11 +107,11 @@ impl Waiting {
         Parked { number: self.next, message, exchange, refused_since: None, was_tried: false, again }
     }
 
-    /// The first one, which stays. When there is none, nobody is sending any more.
-    pub(super) fn first(&mut self) -> Option<Parked> {
+    /// The first one, which stays. When there is none, the turn is over.
+    pub(super) fn first(&mut self, turn: Turn) -> Option<(Turn, Parked)> {
         let first = self.queue.front().cloned();
-        self.is_being_sent &= first.is_some();
-        first
+        self.is_being_sent = first.is_some();
+        first.map(|first| (turn, first))
     }
 
     /// Takes one out, unless it has been cancelled.
@@ -194,9 +199,10 @@ mod tests {
         for id in [3, 4] {
             assert!(waiting.push(message(id), &exchange(), &limits));
         }
-        assert!(waiting.begin() && !waiting.begin(), "one sends, not two");
+        let turn = waiting.begin().unwrap();
+        assert!(waiting.begin().is_none(), "one sends, not two");
         assert!(waiting.push_again(vec![orphan(1), orphan(2)], &limits).is_empty());
-        let first = waiting.first().unwrap();
+        let (turn, first) = waiting.first(turn).unwrap();
         assert!(waiting.take(first.number).is_some() && waiting.take(first.number).is_none());
         assert!(waiting.is_being_sent(), "though it is out, nothing overtakes it");
         waiting.put_back(first);
@@ -205,7 +211,9 @@ mod tests {
         assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_some());
         assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_none());
         assert_eq!(order(&mut waiting), ["1", "2", "4"]);
-        assert!(waiting.first().is_none() && !waiting.is_being_sent());
+        assert!(waiting.first(turn).is_none() && !waiting.is_being_sent());
+        assert!(waiting.push(message(5), &exchange(), &limits));
+        assert!(waiting.begin().is_some(), "another sends: the first has no turn to look again with");
     }
 
     #[test]
