@@ -55,10 +55,12 @@ impl Session {
         let mut state = self.state.lock();
         match outcome {
             Ok((_, answer)) => {
-                state.handshake = match protocol_version(&answer) {
-                    Some(version) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
+                state.handshake = match (protocol_version(&answer), std::mem::take(&mut state.handshake)) {
+                    (Some(version), Handshake::Initializing(initialized)) => {
+                        Handshake::Done(Box::new(Done::new(message.clone(), version, initialized)))
+                    }
                     // The server refused: the client may try again, with another child.
-                    None => Handshake::None,
+                    _ => Handshake::None,
                 };
                 if matches!(state.handshake, Handshake::None) {
                     state.slot = Slot::Empty;
@@ -103,7 +105,7 @@ impl Session {
                     starting
                 }
                 // The start that this waited for has failed, and the client has to begin anew.
-                (_, Handshake::None | Handshake::Initializing) => return Err(Failure::refused(Refused::Ended)),
+                (_, Handshake::None | Handshake::Initializing(_)) => return Err(Failure::refused(Refused::Ended)),
             }
         };
         self.started(starting).await.map(|(lease, _)| lease)
@@ -169,7 +171,7 @@ impl Session {
         self.until_few_before().await?;
         let replay = match &self.state.lock().handshake {
             Handshake::Done(done) => Some(Done::clone(done)),
-            Handshake::None | Handshake::Initializing => None,
+            Handshake::None | Handshake::Initializing(_) => None,
         };
         let peer: std::sync::Weak<dyn Peer> = self.this.clone();
         let applicant = Applicant {

@@ -10,16 +10,33 @@ use crate::worker::Lists;
 /// Subscriptions that are remembered for one session.
 const SUBSCRIPTIONS: usize = 1024;
 
+const INITIALIZED: &str = "notifications/initialized";
+
 /// Where the handshake of a session stands.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Handshake {
     /// The client has not sent `initialize`.
     #[default]
     None,
-    /// `initialize` is in flight.
-    Initializing,
+    /// `initialize` is in flight. The client's `notifications/initialized` may have come already: some send both in one go.
+    Initializing(Option<Bytes>),
     /// `initialize` was answered.
     Done(Box<Done>),
+}
+
+impl Handshake {
+    /// Remembers what a child must hear again. Whether there is a child, or will be.
+    pub(super) fn note(&mut self, message: &Bytes, envelope: &Envelope<'_>) -> bool {
+        match self {
+            Self::None => return false,
+            Self::Initializing(initialized) if envelope.method.as_deref() == Some(INITIALIZED) => {
+                *initialized = Some(message.clone());
+            }
+            Self::Initializing(_) => {}
+            Self::Done(done) => done.note(message, envelope),
+        }
+        true
+    }
 }
 
 /// A handshake that can be replayed.
@@ -38,21 +55,14 @@ pub(super) struct Done {
 }
 
 impl Done {
-    pub(super) fn new(initialize: Bytes, version: String) -> Self {
-        Self {
-            initialize,
-            version,
-            initialized: None,
-            lists: Lists::default(),
-            level: None,
-            subscriptions: BTreeMap::new(),
-        }
+    pub(super) fn new(initialize: Bytes, version: String, initialized: Option<Bytes>) -> Self {
+        Self { initialize, version, initialized, lists: Lists::default(), level: None, subscriptions: BTreeMap::new() }
     }
 
     /// Remembers what a child must hear again.
-    pub(super) fn note(&mut self, message: &Bytes, envelope: &Envelope<'_>) {
+    fn note(&mut self, message: &Bytes, envelope: &Envelope<'_>) {
         match envelope.method.as_deref() {
-            Some("notifications/initialized") => self.initialized = Some(message.clone()),
+            Some(INITIALIZED) => self.initialized = Some(message.clone()),
             Some("logging/setLevel") => self.level = Some(message.clone()),
             Some("resources/subscribe") => {
                 if let Some(uri) = uri(envelope)

@@ -134,7 +134,7 @@ impl Session {
     pub fn version(&self) -> Option<String> {
         match &self.state.lock().handshake {
             Handshake::Done(done) => Some(done.version.clone()),
-            Handshake::None | Handshake::Initializing => None,
+            Handshake::None | Handshake::Initializing(_) => None,
         }
     }
 
@@ -176,9 +176,7 @@ impl Session {
                 cancelled.exchange.settle();
                 return Received::Accepted;
             }
-            if let Handshake::Done(done) = &mut state.handshake {
-                done.note(&message, envelope);
-            } else if matches!(state.handshake, Handshake::None) {
+            if !state.handshake.note(&message, envelope) {
                 drop(state);
                 return self.before_initialize(envelope, exchange);
             }
@@ -225,7 +223,7 @@ impl Session {
                 self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, text));
                 return Received::Accepted;
             }
-            state.handshake = Handshake::Initializing;
+            state.handshake = Handshake::Initializing(None);
             state.is_opening = true;
             // At once: what comes right behind it waits for this child.
             let starting = self.start(message.clone(), Vec::new());

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server, Tool};
 
-use crate::harness::{Gateway, Metrics, Request, Streamable, eventually, fixture, text_of};
+use crate::harness::{Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, text_of};
 use crate::limits::{deaf, read_until};
 use crate::proc;
 
@@ -246,5 +246,22 @@ async fn a_child_that_had_no_room_for_initialized_hears_it_later() {
     client.notify(&initialized).await;
     let received = client.call("notifications_received", json!({})).await;
     assert_eq!(received.matches("notifications/initialized").count(), 1, "once: {received}");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn initialized_that_comes_right_behind_initialize_is_said_to_the_next_child_too() {
+    // The child takes its time, so that all that comes behind `initialize` waits for it.
+    let gateway = Gateway::start(fixture("slow-start 300")).await;
+    let mut client = Sse::open(&gateway).await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
+    client.post(initialize).await;
+    client.post(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
+    client.post(call(1, "notifications_received", json!({}))).await;
+    let heard = json!(["notifications/initialized"]).to_string();
+    assert_eq!(client.message().await["id"], 0);
+    assert_eq!(text_of(&client.message().await), heard);
+    client.request("tools/call", json!({"name": "crash"})).await;
+    assert_eq!(client.call("notifications_received", json!({})).await, heard);
     gateway.finish().await;
 }
