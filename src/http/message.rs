@@ -1,13 +1,17 @@
 //! From a body to messages: one, or a batch where the revision has them. What is no message gets the error that says so.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 
 use super::headers::{MODERN, VERSIONS, WITH_BATCHES};
-use super::problem::{Reply, json as json_reply, rpc_error};
+use super::problem::{Reply, json as json_reply, refused, rpc_error};
 use crate::config::Http;
 use crate::jsonrpc::{Code, Envelope, Kind, ParseError, RawId, depth, error_response_with_data, parse, split_batch};
+use crate::session::{Received, Session};
+use crate::stream::Exchange;
 
 /// The messages of one body. Never empty.
 #[derive(Debug)]
@@ -37,6 +41,24 @@ pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Reply> {
         return Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text));
     }
     Ok(Messages { messages: batch.into_iter().map(|text| body.slice_ref(text.as_bytes())).collect(), is_batch: true })
+}
+
+/// Gives the messages of one body to the session. What the server does not take of a batch is refused by itself: the others
+/// are on their way, and must not come again.
+pub fn give(
+    session: &Session,
+    messages: &Messages,
+    envelopes: &[Envelope<'_>],
+    exchange: &Arc<Exchange>,
+) -> Result<(), Reply> {
+    for (message, envelope) in messages.messages.iter().zip(envelopes) {
+        match session.receive(message.clone(), envelope, exchange) {
+            Received::Accepted => {}
+            Received::Refused(reason) if messages.is_batch => session.refuse(envelope, reason, exchange),
+            Received::Refused(reason) => return Err(refused(envelope.raw_id().as_ref(), reason)),
+        }
+    }
+    Ok(())
 }
 
 /// Reads the envelope of a message, or makes the error response.

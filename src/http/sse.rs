@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
@@ -12,11 +11,10 @@ use super::app::App;
 use super::body;
 use super::caller::{caller, named_server};
 use super::headers::{check_accepts_events, check_is_json, check_version, event_stream};
-use super::message::{Messages, check_batch, envelope, read as read_messages};
-use super::problem::{Reply, method_not_allowed, no_session, problem, refused, rejected};
+use super::message::{check_batch, envelope, give, read as read_messages};
+use super::problem::{Reply, method_not_allowed, no_session, problem, rejected};
 use super::streamable::COME_BACK;
-use crate::jsonrpc::Envelope;
-use crate::session::{Received, Registry, Session, Transport};
+use crate::session::{Registry, Session, Transport};
 use crate::stream::{EventStream, endpoint_event};
 
 /// `GET …/sse`: opens a session and its stream.
@@ -80,21 +78,13 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Reply> {
     let session = app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| no_session(None))?;
     let version = check_version(&parts.headers)?;
     let body = body::read(body, &app.http).await?;
-    let Messages { messages, is_batch } = read_messages(&body, &app.http)?;
-    let envelopes = messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
-    if is_batch {
+    let messages = read_messages(&body, &app.http)?;
+    let envelopes = messages.messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
+    if messages.is_batch {
         check_batch(session.version().as_deref().or(version), &envelopes)?;
     }
-    deliver(&session, &messages, &envelopes)
-}
-
-fn deliver(session: &Session, messages: &[Bytes], envelopes: &[Envelope<'_>]) -> Result<Reply, Reply> {
     let stream = session.stream().ok_or_else(|| no_session(None))?;
-    for (message, envelope) in messages.iter().zip(envelopes) {
-        if let Received::Refused(reason) = session.receive(message.clone(), envelope, &stream) {
-            return Err(refused(envelope.raw_id().as_ref(), reason));
-        }
-    }
+    give(&session, &messages, &envelopes, &stream)?;
     let mut reply = Response::new(Body::from("Accepted"));
     *reply.status_mut() = StatusCode::ACCEPTED;
     Ok(reply)

@@ -14,11 +14,11 @@ use super::caller::{Caller, caller};
 use super::headers::{
     SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id,
 };
-use super::message::{Messages, check_batch, envelope, read as read_messages};
-use super::problem::{Reply, limit_reached, method_not_allowed, no_session, refused, rejected, rpc_error};
+use super::message::{Messages, check_batch, envelope, give, read as read_messages};
+use super::problem::{Reply, limit_reached, method_not_allowed, no_session, rejected, rpc_error};
 use super::{body, headers};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId};
-use crate::session::{Received, Registry, Session, Transport};
+use crate::session::{Registry, Session, Transport};
 use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
@@ -41,8 +41,9 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Reply>
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &app.http).await?;
-    let Messages { messages, is_batch } = read_messages(&body, &app.http)?;
-    let envelopes = messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
+    let messages = read_messages(&body, &app.http)?;
+    let is_batch = messages.is_batch;
+    let envelopes = messages.messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
     let version = check_version(&parts.headers)?;
     match envelopes.as_slice() {
         [only] if !is_batch && only.method.as_deref() == Some("initialize") && only.kind == Kind::Request => {
@@ -54,7 +55,7 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Reply>
             if is_batch {
                 check_batch(session.version().as_deref().or(version), envelopes)?;
             }
-            converse(app, &session, &messages, envelopes, is_batch).await
+            converse(app, &session, &messages, envelopes).await
         }
     }
 }
@@ -128,26 +129,18 @@ impl Drop for Opening {
 async fn converse(
     app: &App,
     session: &Arc<Session>,
-    messages: &[Bytes],
+    messages: &Messages,
     envelopes: &[Envelope<'_>],
-    is_batch: bool,
 ) -> Result<Reply, Reply> {
     let requests = envelopes.iter().filter(|envelope| envelope.kind == Kind::Request).count();
     let (exchange, inbox) = exchange(app, requests);
-    for (message, envelope) in messages.iter().zip(envelopes) {
-        let Received::Refused(reason) = session.receive(message.clone(), envelope, &exchange) else { continue };
-        match envelope.raw_id() {
-            // The others of the batch are on their way: only this one fails.
-            Some(id) if is_batch && envelope.kind == Kind::Request => session.refuse(&id, reason, &exchange),
-            id => return Err(refused(id.as_ref(), reason)),
-        }
-    }
+    give(session, messages, envelopes, &exchange)?;
     if requests == 0 {
         let mut reply = Response::new(Body::empty());
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    Ok(respond(inbox, requests, is_batch, &app.http, Box::new(Arc::clone(session))).await)
+    Ok(respond(inbox, requests, messages.is_batch, &app.http, Box::new(Arc::clone(session))).await)
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.

@@ -21,9 +21,9 @@ use super::streams::{Streams, Transport};
 use super::waiting::Waiting;
 use crate::auth::Principal;
 use crate::config::Server;
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
+use crate::jsonrpc::{Code, Envelope, Kind, empty_response, error_response};
 use crate::stream::{Exchange, Inbox, Item, Limits, Outbox};
-use crate::telemetry::ServerMetrics;
+use crate::telemetry::{DropReason, ServerMetrics};
 use crate::worker::{Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
 #[derive(Default)]
@@ -191,9 +191,16 @@ impl Session {
         }
     }
 
-    /// Answers a request that the server does not take for now.
-    pub fn refuse(&self, id: &RawId, reason: Refused, exchange: &Exchange) {
-        self.answer(exchange, Failure::refused(reason).response(id));
+    /// Refuses one message of several that the server does not take for now: a request has an answer, anything else is
+    /// dropped and counted.
+    pub fn refuse(&self, envelope: &Envelope<'_>, reason: Refused, exchange: &Exchange) {
+        match envelope.raw_id().filter(|_| envelope.kind == Kind::Request) {
+            Some(id) => self.answer(exchange, Failure::refused(reason).response(&id)),
+            None => {
+                self.surroundings.metrics.dropped(DropReason::Refused);
+                tracing::warn!(server = %self.server.name, session = %self.id.public(), %reason, "a message in a batch was not taken");
+            }
+        }
     }
 
     /// Answers with something of the gateway's own.

@@ -61,6 +61,8 @@ pub enum DropReason {
     Unattributable,
     /// The client answered a request that nobody asked it.
     UnknownResponse,
+    /// The server took no more: a message of the client that is no request, in a batch whose others were taken.
+    Refused,
     /// A line of stderr beyond what is logged a second.
     StderrFlood,
 }
@@ -92,6 +94,7 @@ impl DropReason {
             Self::NoStream => "no_stream",
             Self::Unattributable => "unattributable",
             Self::UnknownResponse => "unknown_response",
+            Self::Refused => "refused",
             Self::StderrFlood => "stderr_flood",
         }
     }

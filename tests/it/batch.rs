@@ -70,6 +70,68 @@ async fn a_batch_over_sse_is_answered_message_by_message() {
     gateway.finish().await;
 }
 
+/// Three calls and a notification, of which the child takes the first call alone: all there is room for.
+fn too_many() -> Value {
+    let hang = json!({"jsonrpc": "2.0", "id": "first", "method": "tools/call", "params": {"name": "sleep", "arguments": {"ms": 300}}});
+    json!([hang, echo(2, "no room"), notification(), echo(3, "no room")])
+}
+
+#[tokio::test]
+async fn what_a_busy_server_does_not_take_of_a_batch_is_refused_alone() {
+    let mut server = fixture("echo");
+    server.limits.max_in_flight = 1;
+    let gateway = Gateway::start(server).await;
+    let mut client = Streamable::initialize(&gateway, "2025-03-26").await;
+    let mut sse = Sse::open(&gateway).await.initialized("2025-03-26").await;
+    let answers: Vec<Value> = serde_json::from_str(&client.send(too_many()).await.text).unwrap();
+    sse.post(too_many()).await;
+    let on_stream = [sse.message().await, sse.message().await, sse.message().await];
+    for answers in [&answers, &on_stream.to_vec()] {
+        let of = |id: Value| answers.iter().find(|answer| answer["id"] == id).unwrap();
+        assert_eq!((answers.len(), text_of(of(json!("first")))), (3, "slept 300 ms".to_owned()));
+        for id in [2, 3] {
+            assert_eq!(of(json!(id))["error"]["data"]["type"], "overloaded", "{answers:?}");
+        }
+    }
+    for received in
+        [client.call("notifications_received", json!({})).await, sse.call("notifications_received", json!({})).await]
+    {
+        assert!(received.contains("roots/list_changed"), "{received}");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_notification_that_finds_no_room_costs_the_calls_of_its_batch_nothing() {
+    let mut server = fixture("echo");
+    server.limits.stdin_queue = 64 * 1024;
+    let gateway = Gateway::start(server).await;
+    let mut client = Streamable::initialize(&gateway, "2025-03-26").await;
+    let mut sse = Sse::open(&gateway).await.initialized("2025-03-26").await;
+    let large = json!({"jsonrpc": "2.0", "method": "x", "params": {"x": "x".repeat(60 * 1024)}});
+    let mut batch = vec![echo(1, "first")];
+    batch.extend(std::iter::repeat_n(large, 8));
+    batch.push(echo(2, "last"));
+    let children = [client.call("pid", json!({})).await, sse.call("pid", json!({})).await];
+    for child in &children {
+        crate::proc::signal(child.parse().unwrap(), rustix::process::Signal::STOP);
+    }
+    let refused = |metrics: &crate::harness::Metrics| metrics.dropped("refused");
+    let go_on = async |child: &String, seen: f64| {
+        gateway.until("some are refused", |metrics| refused(metrics) > seen).await;
+        crate::proc::signal(child.parse().unwrap(), rustix::process::Signal::CONT);
+    };
+    let (reply, ()) = tokio::join!(client.send(json!(batch)), go_on(&children[0], 0.0));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let answers: Vec<Value> = serde_json::from_str(&reply.text).unwrap();
+    assert_eq!((answers.len(), text_of(&answers[0])), (2, "first".to_owned()));
+    let seen = refused(&gateway.metrics().await);
+    let ((), ()) = tokio::join!(sse.post(json!(batch)), go_on(&children[1], seen));
+    assert_eq!(text_of(&sse.message().await), "first");
+    assert_eq!(sse.message().await["id"], 2);
+    gateway.finish().await;
+}
+
 #[tokio::test]
 async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
     let gateway = Gateway::start_with([fixture("echo")], |config| config.http.max_batch = 3).await;
