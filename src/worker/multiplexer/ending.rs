@@ -64,8 +64,13 @@ impl Multiplexer {
         {
             gone.frames.push(frame);
         }
+        for task in self.live_tasks.orphan(peer) {
+            // Nobody can ask for its result any more. Whose child goes with the session need not be told.
+            if self.is_shared {
+                gone.frames.push(self.own_request("tasks/cancel", &serde_json::json!({ "taskId": task })));
+            }
+        }
         self.tasks.forget(peer);
-        self.live_tasks.forget(peer);
         self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
         self.elicitations.forget(peer);
         gone
@@ -95,6 +100,7 @@ impl Multiplexer {
     /// A call is over, as its client has cancelled it.
     pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
         let call = self.calls.remove(&number)?;
+        self.level_over(number, false);
         self.linger(number, call.peer, now, call.timeout);
         Some(call)
     }
@@ -164,6 +170,7 @@ impl Multiplexer {
 
     fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.calls.remove(&number) else { return };
+        self.level_over(number, false);
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
             self.linger(number, call.peer, now, call.timeout);

@@ -69,7 +69,7 @@ impl Multiplexer {
             return Incoming::Drop(DropReason::UnknownId);
         };
         let Some(call) = self.calls.remove(&number) else {
-            return self.late_answer(number);
+            return self.late_answer(number, envelope, now);
         };
         self.answered += u64::from(!call.is_own);
         if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
@@ -82,8 +82,13 @@ impl Multiplexer {
                 waiting = others;
                 is_unwanted = unwanted.then_some(uri.clone());
             }
-            Some(Change::Level) if envelope.is_error => self.level = None,
-            _ => {}
+            Some(Change::Level(level)) => {
+                if !envelope.is_error {
+                    self.grant(call.peer, *level, number);
+                }
+                self.level_over(number, !envelope.is_error);
+            }
+            Some(Change::Unsubscribe(_)) | None => {}
         }
         if envelope.is_error && self.is_shared {
             asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
@@ -100,8 +105,12 @@ impl Multiplexer {
     }
 
     /// An answer that nobody waits for.
-    fn late_answer(&mut self, number: u64) -> Incoming {
+    fn late_answer(&mut self, number: u64, envelope: &Envelope<'_>, now: Instant) -> Incoming {
         if self.unheeded.remove(&number) {
+            self.level_over(number, !envelope.is_error);
+            if let Some(state) = envelope.result.and_then(task_state) {
+                self.task_heard_of(&state.id, state.is_over, now);
+            }
             return Incoming::Ignore;
         }
         // A task goes on though its call was answered, even if that is answered twice.

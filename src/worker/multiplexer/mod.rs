@@ -74,8 +74,8 @@ enum Change {
     Subscribe(String),
     /// It ends the last subscription to a URI.
     Unsubscribe(String),
-    /// It makes the loudest level another.
-    Level,
+    /// It asks for this level; what the child is told is the loudest.
+    Level(Level),
 }
 
 /// A request on its way to the child.
@@ -94,12 +94,25 @@ pub struct Ask<'a> {
     pub is_own: bool,
 }
 
-/// What a session wants of the child.
+/// What a session has of the child.
 #[derive(Debug, Default)]
 struct Peering {
+    /// Its log level, once the child has taken it.
     level: Option<Level>,
+    /// The number of the request that was for it: what is older and answered later does not change it.
+    by: u64,
     /// It has another child, and stays for what is in flight on this one only.
     is_leaving: bool,
+}
+
+/// The level that the child was told last.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    level: Level,
+    /// The number of the request.
+    by: u64,
+    /// Whether the child has taken it.
+    is_done: bool,
 }
 
 /// The tables of one worker.
@@ -117,8 +130,8 @@ pub(super) struct Multiplexer {
     unheeded: BTreeSet<u64>,
     peers: BTreeMap<PeerId, Peering>,
     subscriptions: Subscriptions,
-    /// The level that the child has been told.
-    level: Option<Level>,
+    /// The level that the child was told last, unless it refused it or it is not known what became of it.
+    told: Option<Told>,
     tasks: Owners,
     live_tasks: LiveTasks,
     lingering: Lingering,
@@ -145,7 +158,7 @@ impl Multiplexer {
             unheeded: BTreeSet::new(),
             peers: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
-            level: None,
+            told: None,
             tasks: Owners::default(),
             live_tasks: LiveTasks::new(max_in_flight),
             lingering: Lingering::new(max_in_flight),
@@ -190,17 +203,38 @@ impl Multiplexer {
         self.peers.insert(peer, Peering::default());
     }
 
-    fn loudest(&self) -> Option<Level> {
-        self.peers.values().filter_map(|peering| peering.level).min()
+    /// The loudest level that a session has or has asked for, but for this one.
+    fn loudest(&self, but: Option<PeerId>) -> Option<Level> {
+        let have = self.peers.iter().map(|(peer, peering)| (*peer, peering.level));
+        let wanted = self.calls.values().map(|call| match call.change {
+            Some(Change::Level(level)) => (call.peer, Some(level)),
+            _ => (call.peer, None),
+        });
+        have.chain(wanted).filter(|(peer, _)| Some(*peer) != but).filter_map(|(_, level)| level).min()
+    }
+
+    /// The child has taken a level of a session, by the request with this number.
+    fn grant(&mut self, peer: PeerId, level: Level, number: u64) {
+        if let Some(peering) = self.peers.get_mut(&peer).filter(|peering| peering.by <= number) {
+            (peering.level, peering.by) = (Some(level), number);
+        }
+    }
+
+    /// The request with this number is over: the child has done it, or nobody can tell. Then whoever wants the same next
+    /// tells it again.
+    fn level_over(&mut self, number: u64, is_done: bool) {
+        if let Some(told) = self.told.filter(|told| told.by == number) {
+            self.told = is_done.then_some(Told { is_done, ..told });
+        }
     }
 
     /// The frame that tells the child of another loudest level, if there is one.
     fn relevel(&mut self) -> Option<Bytes> {
-        let loudest = self.loudest()?;
-        if self.level == Some(loudest) {
+        let loudest = self.loudest(None)?;
+        if self.told.is_some_and(|told| told.level == loudest) {
             return None;
         }
-        self.level = Some(loudest);
+        self.told = Some(Told { level: loudest, by: self.next, is_done: false });
         Some(self.own_request("logging/setLevel", &serde_json::json!({ "level": loudest.as_str() })))
     }
 
@@ -221,11 +255,11 @@ impl Multiplexer {
     /// Takes back the call that was registered last, because its frame could not be queued: the child has not heard
     /// what it was to hear, and the next who wants the same tells it.
     pub(super) fn forget_last(&mut self) {
-        let Some((_, call)) = self.calls.pop_last() else { return };
+        let Some((number, call)) = self.calls.pop_last() else { return };
         match call.change {
             Some(Change::Subscribe(uri)) => drop(self.subscriptions.subscribed(&uri, false)),
             Some(Change::Unsubscribe(uri)) => self.subscriptions.hold(&uri, call.peer),
-            Some(Change::Level) => self.level = None,
+            Some(Change::Level(_)) => self.level_over(number, false),
             None => {}
         }
     }

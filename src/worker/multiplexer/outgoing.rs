@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::params::{Params, progress_token, text};
 use super::sharing::{Counted, LEVELS, Level, Waiting};
-use super::{Ask, Call, Change, Multiplexer, PeerId};
+use super::{Ask, Call, Change, Multiplexer, PeerId, Told};
 use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, one_line, splice};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
@@ -61,7 +61,7 @@ impl Multiplexer {
         let digits = number.to_string();
         let mut replacements = vec![Splice { old: id, new: &digits }];
         replacements.extend(token.map(|old| Splice { old, new: &digits }));
-        let loudest = self.level.filter(|_| matches!(change, Some(Change::Level))).map(Level::to_json);
+        let loudest = self.told.filter(|_| matches!(change, Some(Change::Level(_)))).map(|told| told.level.to_json());
         let level = loudest.as_deref().and_then(|new| Some((Params::read(ask.envelope.params).level?.get(), new)));
         replacements.extend(level.map(|(old, new)| Splice { old, new }));
         let frame = one_line(splice(ask.message, &mut replacements));
@@ -193,15 +193,17 @@ impl Multiplexer {
     }
 
     fn set_level(&mut self, peer: PeerId, id: &RawId, level: Level, is_full: bool) -> Result<Shared, Refused> {
-        let others = self.peers.iter().filter(|(other, _)| **other != peer).filter_map(|(_, peering)| peering.level);
-        let loudest = others.min().map_or(level, |others| others.min(level));
-        let is_told = self.level == Some(loudest);
-        if is_full && !is_told {
+        let loudest = self.loudest(Some(peer)).map_or(level, |others| others.min(level));
+        // What is in flight for another may still be refused.
+        if self.told.is_some_and(|told| told.is_done && told.level == loudest) {
+            self.grant(peer, level, self.next);
+            return Ok(Shared::Local(empty_response(id)));
+        }
+        if is_full {
             return Err(Refused::Busy);
         }
-        self.peers.entry(peer).or_default().level = Some(level);
-        self.level = Some(loudest);
-        Ok(if is_told { Shared::Local(empty_response(id)) } else { Shared::Forward(Some(Change::Level)) })
+        self.told = Some(Told { level: loudest, by: self.next, is_done: false });
+        Ok(Shared::Forward(Some(Change::Level(level))))
     }
 }
 

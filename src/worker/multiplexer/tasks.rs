@@ -15,7 +15,7 @@ use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, splice};
 pub(super) struct LiveTask {
     pub(super) peer: PeerId,
     pub(super) id: String,
-    /// What its progress is called by its client.
+    /// What its progress is called by its client, if that is there and wants to know.
     pub(super) token: Option<RawId>,
     pub(super) timeout: Duration,
 }
@@ -48,8 +48,14 @@ impl LiveTasks {
         self.tasks.iter().find(|(_, task)| task.id == id).map(|(number, _)| *number)
     }
 
-    pub(super) fn forget(&mut self, peer: PeerId) {
-        self.tasks.retain(|_, task| task.peer != peer);
+    /// A session has left its tasks behind, which stay until they are over: nobody hears of their progress. Which they are.
+    pub(super) fn orphan(&mut self, peer: PeerId) -> Vec<String> {
+        let left = self.tasks.values_mut().filter(|task| task.peer == peer);
+        left.map(|task| {
+            task.token = None;
+            task.id.clone()
+        })
+        .collect()
     }
 }
 

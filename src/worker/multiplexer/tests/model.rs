@@ -76,13 +76,30 @@ pub(super) struct Asked {
     pub(super) deadline: Instant,
 }
 
+/// The level that a session has, and the number that it has it by.
+#[derive(Debug, Default)]
+pub(super) struct Has {
+    pub(super) level: Option<usize>,
+    pub(super) by: u64,
+}
+
+/// The level that the child was told last, by which number, and whether it has taken it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told {
+    pub(super) level: usize,
+    pub(super) by: u64,
+    pub(super) is_done: bool,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Model {
     pub(super) max_in_flight: usize,
     pub(super) open: BTreeMap<u64, Open>,
-    pub(super) peers: BTreeMap<PeerId, Option<usize>>,
+    pub(super) peers: BTreeMap<PeerId, Has>,
     pub(super) uris: BTreeMap<usize, Subscribed>,
-    pub(super) told: Option<usize>,
+    pub(super) told: Option<Told>,
+    /// Requests of the gateway's own that the child has not answered; what is beyond the bound is forgotten.
+    pub(super) own: BTreeSet<u64>,
     pub(super) tasks: BTreeMap<u64, PeerId>,
     /// By the number that the child knows their calls by.
     pub(super) live: BTreeMap<u64, Live>,
@@ -102,8 +119,28 @@ impl Model {
         Self { max_in_flight, ..Self::default() }
     }
 
-    pub(super) fn loudest(&self) -> Option<usize> {
-        self.peers.values().flatten().min().copied()
+    pub(super) fn loudest(&self, but: Option<PeerId>) -> Option<usize> {
+        let mut levels: Vec<(PeerId, usize)> = Vec::new();
+        levels.extend(self.peers.iter().filter_map(|(peer, has)| Some((*peer, has.level?))));
+        levels.extend(self.open.values().filter_map(|open| match open.what {
+            What::Level(level) => Some((open.asker.peer, level)),
+            _ => None,
+        }));
+        levels.into_iter().filter(|(peer, _)| Some(*peer) != but).map(|(_, level)| level).min()
+    }
+
+    pub(super) fn grant(&mut self, peer: PeerId, level: usize, by: u64) {
+        let has = self.peers.get_mut(&peer).unwrap();
+        if has.by <= by {
+            *has = Has { level: Some(level), by };
+        }
+    }
+
+    /// What became of what the child was told by this number.
+    pub(super) fn told_by(&mut self, number: u64, is_done: bool) {
+        if self.told.is_some_and(|told| told.by == number) {
+            self.told = if is_done { self.told.map(|told| Told { is_done, ..told }) } else { None };
+        }
     }
 
     fn alone(&self) -> Option<PeerId> {
@@ -194,12 +231,16 @@ impl Model {
             }
             !subscribed.peers.is_empty() || subscribed.asking.is_some()
         });
-        if let Some(loudest) = self.loudest().filter(|loudest| self.told != Some(*loudest)) {
-            self.told = Some(loudest);
-            frames.push(format!("level {}", LEVELS[loudest]));
+        if let Some(level) = self.loudest(None).filter(|level| self.told.is_none_or(|told| told.level != *level)) {
+            // By a number that is known when the child hears it.
+            self.told = Some(Told { level, by: 0, is_done: false });
+            frames.push(format!("level {}", LEVELS[level]));
         }
         self.tasks.retain(|_, owner| *owner != peer);
-        self.live.retain(|_, live| live.peer != peer);
+        for live in self.live.values_mut().filter(|live| live.peer == peer) {
+            live.token = None;
+            frames.push(format!("end task {}", live.task));
+        }
         self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
         self.elicitations.retain(|_, owner| *owner != peer);
         (frames, failed)
@@ -208,6 +249,7 @@ impl Model {
     /// A call is over without an answer, but the child may go on with it.
     fn give_up(&mut self, tag: u64, now: Instant, frames: &mut Vec<String>, failed: &mut Vec<Asker>) {
         let open = self.open.remove(&tag).unwrap();
+        self.told_by(open.wire, false);
         frames.push(format!("cancel {}", open.wire));
         self.linger(open.wire, open.asker.peer, now);
         if let What::Subscribe(uri) = open.what {

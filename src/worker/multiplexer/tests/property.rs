@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::{Expired, Incoming, Multiplexer, PeerId, Withdrawn};
-use super::model::{Asker, Model, TIMEOUT, What};
+use super::model::{Asker, Has, Model, TIMEOUT, What};
 use crate::jsonrpc::parse;
 use crate::stream::Exchange;
 
@@ -54,6 +54,10 @@ struct Seen {
     progress_of_clients: u64,
     withdrawn: u64,
     taken_back: u64,
+    /// Levels that a session got because the child has taken the same before.
+    levels_shared: u64,
+    /// Levels that were told again, because it is not known whether the child has taken them.
+    levels_repeated: u64,
     crowded: u64,
     /// Requests that were refused because others wait for a subscription.
     full_of_waiting: u64,
@@ -64,6 +68,8 @@ struct World {
     multiplexer: Multiplexer,
     model: Model,
     heard: Vec<Heard>,
+    /// Requests of the gateway's own that the child has not answered, and the tasks that they are about.
+    heard_own: Vec<(u64, Option<u64>)>,
     /// What is over, as far as the child knows: it says it again.
     over: VecDeque<Heard>,
     next_tag: u64,
@@ -93,6 +99,7 @@ impl World {
             multiplexer: Multiplexer::new(max_in_flight, true),
             model: Model::new(max_in_flight),
             heard: Vec::new(),
+            heard_own: Vec::new(),
             over: VecDeque::new(),
             next_tag: 0,
             next_peer: 0,
@@ -125,7 +132,8 @@ impl World {
             370..=419 => self.cancel(),
             420..=719 if self.is_lazy && self.dice.roll(4) == 0 => {}
             420..=719 => self.answer(),
-            720..=749 => self.answer_again(),
+            720..=739 => self.answer_again(),
+            740..=749 => self.answer_own(),
             750..=809 => self.progress(),
             810..=819 => self.client_progress(),
             820..=869 => self.child_asks(),
@@ -141,7 +149,7 @@ impl World {
             let peer = PeerId(self.next_peer);
             self.next_peer += 1;
             self.multiplexer.attach(peer);
-            self.model.peers.insert(peer, None);
+            self.model.peers.insert(peer, Has::default());
         }
     }
 
@@ -196,13 +204,25 @@ impl World {
         if let Some(number) = value["id"].as_u64().filter(|_| value.get("method").is_some()) {
             assert!(number > self.last_wire, "a number is used twice");
             self.last_wire = number;
+            self.model.own.insert(number);
+            if self.model.own.len() > self.model.max_in_flight {
+                self.model.own.pop_first();
+            }
+            let task = params["taskId"].as_str().map(|task| task.strip_prefix("task-").unwrap().parse().unwrap());
+            self.heard_own.push((number, task));
         }
         match value["method"].as_str() {
             Some("notifications/cancelled") => format!("cancel {}", params["requestId"]),
             Some("resources/unsubscribe") => {
                 format!("unsubscribe {}", params["uri"].as_str().unwrap().strip_prefix("file:///").unwrap())
             }
-            Some("logging/setLevel") => format!("level {}", params["level"].as_str().unwrap()),
+            Some("logging/setLevel") => {
+                self.model.told.as_mut().unwrap().by = self.last_wire;
+                format!("level {}", params["level"].as_str().unwrap())
+            }
+            Some("tasks/cancel") => {
+                format!("end task {}", params["taskId"].as_str().unwrap().strip_prefix("task-").unwrap())
+            }
             None if value.get("error").is_some() => format!("refuse {}", value["id"]),
             other => panic!("{other:?} was not to be said"),
         }
@@ -231,6 +251,7 @@ impl World {
         self.multiplexer = Multiplexer::new(max_in_flight, true);
         self.model = Model::new(max_in_flight);
         self.heard.clear();
+        self.heard_own.clear();
         self.over.clear();
         (self.last_wire, self.last_asked) = (0, None);
         (0..sessions).for_each(|_| self.attach());
@@ -268,6 +289,8 @@ fn every_message_goes_where_the_model_says() {
         ("progress of clients", seen.progress_of_clients),
         ("withdrawn", seen.withdrawn),
         ("taken back", seen.taken_back),
+        ("levels shared", seen.levels_shared),
+        ("levels repeated", seen.levels_repeated),
         ("crowded", seen.crowded),
         ("full of waiting", seen.full_of_waiting),
     ] {
@@ -285,6 +308,8 @@ impl Seen {
             progress_of_clients: self.progress_of_clients + other.progress_of_clients,
             withdrawn: self.withdrawn + other.withdrawn,
             taken_back: self.taken_back + other.taken_back,
+            levels_shared: self.levels_shared + other.levels_shared,
+            levels_repeated: self.levels_repeated + other.levels_repeated,
             crowded: self.crowded + other.crowded,
             full_of_waiting: self.full_of_waiting + other.full_of_waiting,
         }

@@ -3,7 +3,9 @@
 use tokio::time::Instant;
 
 use super::super::{Ask, Incoming, Notified, Outgoing};
-use super::story::{A, B, SUBSCRIBE, TIMEOUT, answer, ask, exchange, forwarded, heard_by, request, say, shared};
+use super::story::{
+    A, B, SUBSCRIBE, TIMEOUT, answer, ask, exchange, forwarded, frames, heard_by, request, say, shared,
+};
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
 use crate::worker::Refused;
@@ -162,4 +164,55 @@ fn who_has_another_child_hears_from_the_old_one_of_its_own_calls_only() {
     assert_eq!(multiplexer.ready_to_leave(), [A]);
     multiplexer.leave_when_idle(B);
     assert!(matches!(say(&mut multiplexer, changed), Incoming::Ignore), "nobody is left to hear it");
+}
+
+#[test]
+fn a_level_is_the_childs_when_it_says_so_and_not_before() {
+    let level = request("logging/setLevel", r#"{"level":"info"}"#);
+    let refusal =
+        |number: u64| format!(r#"{{"jsonrpc":"2.0","id":{number},"error":{{"code":-32601,"message":"no"}}}}"#);
+    let log = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"debug","data":1}}"#;
+    let mut multiplexer = shared(10);
+    let (of_a, _) = forwarded(ask(&mut multiplexer, A, &level));
+    // What A has asked for may be refused: B does not get it for that.
+    let (of_b, _) = forwarded(ask(&mut multiplexer, B, &level));
+    say(&mut multiplexer, &refusal(of_a));
+    say(&mut multiplexer, &refusal(of_b));
+    multiplexer.detach(B, Instant::now());
+    assert_eq!(heard_by(say(&mut multiplexer, log)), [A], "A has not got the level that keeps this from it");
+
+    // One that timed out, or was cancelled, is told again.
+    let (_, now) = (forwarded(ask(&mut multiplexer, A, &level)), Instant::now() + TIMEOUT);
+    assert_eq!(multiplexer.expire(now).calls.len(), 1);
+    let (number, _) = forwarded(ask(&mut multiplexer, A, &level));
+    assert!(multiplexer.cancel(number, now).is_some());
+    let (number, _) = forwarded(ask(&mut multiplexer, A, &level));
+    // Its frame could not be queued.
+    multiplexer.forget_last();
+    assert_eq!(heard_by(say(&mut multiplexer, log)), [A], "{number} has not been heard");
+    let (number, _) = forwarded(ask(&mut multiplexer, A, &level));
+    say(&mut multiplexer, &answer(number));
+    assert!(matches!(ask(&mut multiplexer, A, &level), Ok(Outgoing::Local(_))));
+    assert!(matches!(say(&mut multiplexer, log), Incoming::Ignore));
+}
+
+#[test]
+fn tasks_that_a_session_leaves_behind_are_cancelled_and_count_until_they_are_over() {
+    let mut multiplexer = shared(10);
+    for (task, status) in [("goes-on", "working"), ("is-over", "completed")] {
+        let (number, _) = forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
+        let task = format!(r#"{{"task":{{"taskId":"{task}","status":"{status}"}}}}"#);
+        say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{task}}}"#));
+    }
+    let told = frames(&multiplexer.detach(A, Instant::now()));
+    let [cancel] = told.as_slice() else { panic!("{told:?}") };
+    assert!(cancel.contains(r#""method":"tasks/cancel","params":{"taskId":"goes-on"}"#), "{cancel}");
+    forwarded(ask(&mut multiplexer, B, &request("tools/call", "{}")));
+    let sample = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{}}"#;
+    assert_eq!(heard_by(say(&mut multiplexer, sample)), [], "it may be for A's task");
+    let number = parse(cancel.as_bytes()).unwrap().raw_id().unwrap();
+    let is_over =
+        format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"taskId":"goes-on","status":"cancelled"}}}}"#, number.as_str());
+    assert!(matches!(say(&mut multiplexer, &is_over), Incoming::Ignore));
+    assert_eq!(heard_by(say(&mut multiplexer, sample)), [B]);
 }

@@ -33,6 +33,32 @@ impl World {
         assert!(matches!(incoming, Incoming::Drop(_)), "{incoming:?}");
     }
 
+    /// The child answers something of the gateway's own.
+    pub(super) fn answer_own(&mut self) {
+        if self.heard_own.is_empty() {
+            return;
+        }
+        let place = self.dice.roll(self.heard_own.len());
+        let (number, task) = self.heard_own.swap_remove(place);
+        let (is_error, is_over) = (self.dice.roll(4) == 0, self.dice.roll(2) == 0);
+        let status = if is_over { "cancelled" } else { "working" };
+        let outcome = match task {
+            _ if is_error => r#""error":{"code":-32603,"message":""}"#.to_owned(),
+            Some(task) => format!(r#""result":{{"taskId":"task-{task}","status":"{status}"}}"#),
+            None => r#""result":{}"#.to_owned(),
+        };
+        let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{number},{outcome}}}"#));
+        if !self.model.own.remove(&number) {
+            assert!(matches!(incoming, Incoming::Drop(_)), "forgotten, but {incoming:?}");
+            return;
+        }
+        assert!(matches!(incoming, Incoming::Ignore), "{incoming:?}");
+        self.model.told_by(number, !is_error);
+        if let Some(task) = task.filter(|_| !is_error) {
+            self.model.heard_of(task, is_over, self.now);
+        }
+    }
+
     fn answer_to(&mut self, heard: &Heard) {
         let (tag, wire) = (heard.tag, heard.wire);
         let (is_error, is_over) = (self.dice.roll(8) == 0, self.dice.roll(4) == 0);
@@ -85,7 +111,12 @@ impl World {
             model.elicitations.insert(tag, peer);
         }
         match open.what {
-            What::Level(_) if is_error => model.told = None,
+            What::Level(level) => {
+                if !is_error {
+                    model.grant(peer, level, open.wire);
+                }
+                model.told_by(open.wire, !is_error);
+            }
             What::CreateTask if !is_error => {
                 model.tasks.insert(tag, peer);
                 if !is_over {

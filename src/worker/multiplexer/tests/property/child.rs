@@ -151,7 +151,7 @@ impl World {
             }
             2 => {
                 let level = self.dice.roll(8);
-                let wants = |peer: &super::PeerId| self.model.peers[peer].is_none_or(|wanted| level >= wanted);
+                let wants = |peer: &super::PeerId| self.model.peers[peer].level.is_none_or(|wanted| level >= wanted);
                 let peers = only.into_iter().filter(wants).collect();
                 ("message", format!(r#""level":"{}",{meta}"#, LEVELS[level]), peers)
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::super::super::{Ask, Notified, Outgoing, PeerId};
-use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, What};
+use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, Told, What};
 use super::super::story::exchange;
 use super::{Heard, IDS, World, same, uri};
 use crate::jsonrpc::parse;
@@ -146,14 +146,16 @@ impl World {
                 }
             }
             What::Level(level) => {
-                let before = model.peers.insert(peer, Some(level)).unwrap();
-                if model.loudest() == model.told {
+                let (loudest, by) =
+                    (model.loudest(Some(peer)).map_or(level, |others| others.min(level)), self.last_wire + 1);
+                if model.told.is_some_and(|told| told.is_done && told.level == loudest) {
+                    model.grant(peer, level, by);
+                    self.seen.levels_shared += 1;
                     return done;
                 }
-                if is_full {
-                    model.peers.insert(peer, before);
-                } else {
-                    model.told = model.loudest();
+                if !is_full {
+                    self.seen.levels_repeated += u64::from(model.told.is_none_or(|told| told.level == loudest));
+                    model.told = Some(Told { level: loudest, by, is_done: false });
                 }
             }
             What::Call | What::CreateTask | What::Task(..) | What::Tasks => {}
@@ -165,7 +167,7 @@ impl World {
         let wire = parse(frame).unwrap().raw_id().unwrap().as_u64().unwrap();
         assert!(wire > self.last_wire, "a number is used twice");
         self.last_wire = wire;
-        let level = self.model.told.map_or("", |level| LEVELS[level]);
+        let level = self.model.told.map_or("", |told| LEVELS[told.level]);
         let digits = wire.to_string();
         let expected = request(&digits, token.map(|_| digits.as_str()), tag, what, level) + "\n";
         assert_eq!(frame, &expected);
@@ -180,7 +182,7 @@ impl World {
         self.heard.pop();
         let open = self.model.open.remove(&tag).unwrap();
         match open.what {
-            What::Level(_) => self.model.told = None,
+            What::Level(_) => self.model.told_by(open.wire, false),
             What::Subscribe(uri) => drop(self.model.uris.remove(&uri)),
             What::Unsubscribe(uri) if held => {
                 self.model.uris.entry(uri).or_default().peers.insert(open.asker.peer);
@@ -224,6 +226,7 @@ impl World {
                 assert_eq!((number, frame), (open.wire, (text(&open.wire.to_string()) + "\n").into()));
                 let call = self.multiplexer.cancel(number, self.now).unwrap();
                 assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange));
+                self.model.told_by(open.wire, false);
                 self.model.linger(open.wire, peer, self.now);
             }
             (cancellation, open) => panic!("{cancellation:?}, not {open:?}"),
