@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::{Failure, Refused};
 use super::hints::Hints;
-use super::lease::{Lease, deliver, lost};
+use super::lease::{Lease, deliver};
 use super::lists::Lists;
-use super::multiplexer::{Expired, Multiplexer, PeerId, Withdrawn};
+use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
-use super::peer::{Peer, Route, Unsolicited};
+use super::peer::Peer;
 use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
@@ -25,7 +25,6 @@ use super::restart::{Attempt, is_crash};
 use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, TenantId};
 use crate::process::{Charge, Origin, StderrTail};
-use crate::stream::{Asker, Item};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// What a client says when it has the answer to `initialize`.
@@ -74,7 +73,7 @@ pub(super) struct Shared {
     pub(super) noise: AtomicU64,
     /// Requests of the child that were lost on their way to a client, for the supervisor to refuse. Each is lost once, and
     /// there are no more than may be in flight.
-    lost: Mutex<Vec<u64>>,
+    pub(super) lost: Mutex<Vec<u64>>,
     pub(super) has_lost: Notify,
     pub(super) stop: CancellationToken,
     /// Cancelled, under the lock of the multiplexer, when the child takes no more calls.
@@ -234,34 +233,6 @@ impl Shared {
         expired
     }
 
-    /// Refuses the requests of the child that were lost on their way to a client.
-    pub(super) fn refuse_lost(&self) {
-        let lost = std::mem::take(&mut *self.lost.lock());
-        for number in lost {
-            self.refuse_undelivered(number);
-        }
-    }
-
-    /// A request of the child could not be put to its client: the child is told so, unless it is over anyway.
-    pub(super) fn refuse_undelivered(&self, number: u64) {
-        let refusal = self.multiplexer.lock().undelivered(number);
-        refusal.into_iter().for_each(|refusal| self.send(refusal));
-        self.something_is_over();
-    }
-
-    /// Tells a client that it need not answer a request any more, or does not show it to the client at all.
-    pub(super) fn withdraw(&self, withdrawn: Withdrawn) {
-        let Withdrawn { peer, number, message, in_flight } = withdrawn;
-        let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
-        let item = Item::notice(message);
-        let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {
-            Route::Stream(outbox) => outbox.push_own(item).err().map(lost),
-            Route::Kept => None,
-            Route::Nowhere => Some(DropReason::NoStream),
-        };
-        dropped.into_iter().for_each(|reason| self.metrics.dropped(reason));
-    }
-
     /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         // First: it may be on the stream of a call that ends with its answer.
@@ -272,13 +243,6 @@ impl Shared {
         for waiting in expired.waiting {
             deliver(&self.metrics, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
-    }
-}
-
-impl Asker for Shared {
-    fn lost(&self, number: u64) {
-        self.lost.lock().push(number);
-        self.has_lost.notify_one();
     }
 }
 

@@ -2,6 +2,7 @@
 //! back to the exchange that asked, or to nobody.
 
 mod alarm;
+mod asking;
 mod error;
 mod handle;
 mod hints;

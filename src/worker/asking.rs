@@ -1,0 +1,46 @@
+//! Requests of a child that do not come to an answer: lost on their way to the client, or over before it has answered. The
+//! child is refused what is lost, and the client need not answer what is over.
+
+use super::handle::Shared;
+use super::lease::lost;
+use super::multiplexer::Withdrawn;
+use super::peer::{Route, Unsolicited};
+use crate::stream::{Asker, Item};
+use crate::telemetry::DropReason;
+
+impl Shared {
+    /// Refuses the requests of the child that were lost on their way to a client.
+    pub(super) fn refuse_lost(&self) {
+        let lost = std::mem::take(&mut *self.lost.lock());
+        for number in lost {
+            self.refuse_undelivered(number);
+        }
+    }
+
+    /// A request of the child could not be put to its client: the child is told so, unless it is over anyway.
+    pub(super) fn refuse_undelivered(&self, number: u64) {
+        let refusal = self.multiplexer.lock().undelivered(number);
+        refusal.into_iter().for_each(|refusal| self.send(refusal));
+        self.something_is_over();
+    }
+
+    /// Tells a client that it need not answer a request any more, or does not show it to the client at all.
+    pub(super) fn withdraw(&self, withdrawn: Withdrawn) {
+        let Withdrawn { peer, number, message, in_flight } = withdrawn;
+        let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
+        let item = Item::notice(message);
+        let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {
+            Route::Stream(outbox) => outbox.push_own(item).err().map(lost),
+            Route::Kept => None,
+            Route::Nowhere => Some(DropReason::NoStream),
+        };
+        dropped.into_iter().for_each(|reason| self.metrics.dropped(reason));
+    }
+}
+
+impl Asker for Shared {
+    fn lost(&self, number: u64) {
+        self.lost.lock().push(number);
+        self.has_lost.notify_one();
+    }
+}
