@@ -46,6 +46,11 @@ impl Server {
         tool.and_then(|tool| self.tools.get(tool)?.timeout).unwrap_or(self.limits.call_timeout)
     }
 
+    /// What this time-out of a call is called in the configuration.
+    pub fn timeout_key(&self, timeout: Duration) -> &'static str {
+        if timeout == self.limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" }
+    }
+
     /// Which calls of a tool are sent again.
     pub fn resend(&self, tool: &str) -> Resend {
         match self.tools.get(tool).and_then(|tool| tool.resend) {

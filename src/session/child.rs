@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::handshake::{Done, Handshake};
 use super::predecessors::MOST;
@@ -189,8 +190,13 @@ impl Session {
                 return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
             }
             self.state.lock().told = Arc::downgrade(&lease);
-            self.replay(&lease, &done).await;
-            tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
+            // As with any start: a child that answers slowly gets so much time for all of it, not for each wish.
+            let limit = self.server.limits.start_timeout;
+            if timeout(limit, self.replay(&lease, &done)).await.is_ok() {
+                tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
+            } else {
+                tracing::warn!(server = %self.server.name, session = %self.id.public(), ?limit, "another child has not taken all of the handshake in time: it may lack subscriptions");
+            }
         }
         Ok((lease, answer))
     }
@@ -202,12 +208,12 @@ impl Session {
         {
             return;
         }
-        let timeout = self.server.limits.call_timeout;
+        let patience = self.server.limits.call_timeout;
         for wish in done.wishes() {
             // A wish that is refused now would have been refused by the client's own request as well.
-            let _ = lease.ask(wish, timeout).await;
+            let _ = lease.ask(wish, patience).await;
         }
-        for list in done.lists.changed(lease, timeout).await {
+        for list in done.lists.changed(lease, patience).await {
             let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
             let item = Item::notice(text.into());
             if let Route::Stream(outbox) = self.route(&item, Unsolicited::Announcement, &InFlight::default()) {

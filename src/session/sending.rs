@@ -2,7 +2,9 @@
 //! that a child has crashed over goes before them, if it may be sent again.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -17,6 +19,9 @@ use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
 
 /// The largest call that is kept to be sent again, in bytes: as many may be kept as are in flight.
 const KEPT: usize = 64 * 1024;
+
+/// How often calls that have waited too long are looked for.
+const TICK: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Sends a message to a child that is there.
@@ -66,7 +71,8 @@ impl Session {
             // To a child that is gone.
             return Received::Accepted;
         }
-        let taken = self.state.lock().waiting.push(message, exchange, &self.server.limits);
+        let timeout = (kind == Kind::Request).then(|| self.timeout(&message));
+        let taken = self.state.lock().waiting.push(message, exchange, timeout, &self.server.limits);
         self.begin_sending();
         if taken { Received::Accepted } else { Received::Refused(Refused::Busy) }
     }
@@ -76,9 +82,19 @@ impl Session {
         if self.ended.is_cancelled() {
             return calls;
         }
-        let refused = self.state.lock().waiting.push_again(calls, &self.server.limits);
+        let timeout = |tool: &str| self.server.call_timeout(Some(tool));
+        let refused = self.state.lock().waiting.push_again(calls, timeout, &self.server.limits);
         self.begin_sending();
         refused
+    }
+
+    /// How long a call may wait for its answer, and as long before that for a child.
+    fn timeout(&self, message: &[u8]) -> Duration {
+        let tool = parse(message).ok().filter(|_| self.server.minds_tools()).and_then(|envelope| {
+            let tool = tool(&envelope)?;
+            Some(tool.into_owned())
+        });
+        self.server.call_timeout(tool.as_deref())
     }
 
     fn begin_sending(&self) {
@@ -94,7 +110,7 @@ impl Session {
     async fn send_waiting(&self, mut turn: Turn) {
         let mut was_tried = false;
         loop {
-            match self.lease().await {
+            match self.meanwhile(self.lease()).await {
                 Ok(lease) => {
                     let Some(again) = self.send_all(&lease, turn).await else { return };
                     turn = again;
@@ -147,8 +163,26 @@ impl Session {
     async fn may_be_sent(&self, lease: &Lease, parked: &Parked) -> bool {
         let Some((tool, _)) = &parked.again else { return true };
         tokio::select! {
-            takes = lease.takes_again(self.server.resend(tool), tool) => takes,
+            takes = self.meanwhile(lease.takes_again(self.server.resend(tool), tool)) => takes,
             () = self.ended.cancelled() => false,
+        }
+    }
+
+    /// Waits for something that calls wait for. Those for which it takes too long fail.
+    async fn meanwhile<T>(&self, something: impl Future<Output = T>) -> T {
+        let mut something = pin!(something);
+        loop {
+            tokio::select! {
+                done = &mut something => return done,
+                () = tokio::time::sleep(TICK) => {
+                    let overdue = self.state.lock().waiting.take_overdue();
+                    for parked in overdue {
+                        let after = parked.timeout.unwrap_or_default();
+                        let failure = Failure::waited(&self.server.name, after, self.server.timeout_key(after));
+                        self.fail(&parked, failure);
+                    }
+                }
+            }
         }
     }
 

@@ -21,6 +21,9 @@ pub(super) struct Parked {
     pub(super) exchange: Arc<Exchange>,
     /// Since when children that take no more calls have refused it.
     pub(super) refused_since: Option<Instant>,
+    /// How long it may wait, where it is a call.
+    pub(super) timeout: Option<Duration>,
+    since: Instant,
     /// Whether a child has ended just when it was about to take it.
     pub(super) was_tried: bool,
     /// The call that another child has crashed over: the tool, and what the call fails with if it is not sent again.
@@ -72,17 +75,29 @@ impl Waiting {
     }
 
     /// Takes one more message, if there is room (one may be larger when nothing else waits).
-    pub(super) fn push(&mut self, message: Bytes, exchange: &Arc<Exchange>, limits: &ChildLimits) -> bool {
+    pub(super) fn push(
+        &mut self,
+        message: Bytes,
+        exchange: &Arc<Exchange>,
+        timeout: Option<Duration>,
+        limits: &ChildLimits,
+    ) -> bool {
         if !self.has_room(message.len(), limits) {
             return false;
         }
-        let parked = self.park(message, Arc::clone(exchange), None);
+        let parked = self.park(message, Arc::clone(exchange), timeout, None);
         self.queue.push_back(parked);
         true
     }
 
-    /// Takes calls that a child has crashed over, before all others; returns those that there is no room for.
-    pub(super) fn push_again(&mut self, calls: Vec<Orphan>, limits: &ChildLimits) -> Vec<Orphan> {
+    /// Takes calls that a child has crashed over, before all others; returns those that there is no room for. Each may wait
+    /// as long as its tool may take.
+    pub(super) fn push_again(
+        &mut self,
+        calls: Vec<Orphan>,
+        timeout: impl Fn(&str) -> Duration,
+        limits: &ChildLimits,
+    ) -> Vec<Orphan> {
         let (mut refused, mut place) = (Vec::new(), 0);
         for call in calls {
             if !self.has_room(call.kept.message.len(), limits) {
@@ -90,7 +105,8 @@ impl Waiting {
                 continue;
             }
             let Orphan { kept, exchange, failure, .. } = call;
-            let parked = self.park(kept.message, exchange, Some((kept.tool, failure)));
+            let timeout = Some(timeout(&kept.tool));
+            let parked = self.park(kept.message, exchange, timeout, Some((kept.tool, failure)));
             self.queue.insert(place, parked);
             place += 1;
         }
@@ -101,10 +117,17 @@ impl Waiting {
         self.queue.is_empty() || (self.queue.len() < limits.max_in_flight && self.bytes + len <= limits.stdin_queue)
     }
 
-    fn park(&mut self, message: Bytes, exchange: Arc<Exchange>, again: Option<(Arc<str>, Failure)>) -> Parked {
+    fn park(
+        &mut self,
+        message: Bytes,
+        exchange: Arc<Exchange>,
+        timeout: Option<Duration>,
+        again: Option<(Arc<str>, Failure)>,
+    ) -> Parked {
         self.bytes += message.len();
         self.next += 1;
-        Parked { number: self.next, message, exchange, refused_since: None, was_tried: false, again }
+        let since = Instant::now();
+        Parked { number: self.next, message, exchange, timeout, since, refused_since: None, was_tried: false, again }
     }
 
     /// The first one, which stays. When there is none, the turn is over.
@@ -133,6 +156,15 @@ impl Waiting {
         let id = cancelled_id(cancelled)?;
         let number = self.queue.iter().rev().find(|parked| parked.id().as_ref() == Some(&id))?.number;
         self.take(number)
+    }
+
+    /// Takes out the calls that have waited as long as they may.
+    pub(super) fn take_overdue(&mut self) -> VecDeque<Parked> {
+        let is_overdue = |parked: &Parked| parked.timeout.is_some_and(|timeout| parked.since.elapsed() >= timeout);
+        let (overdue, queue): (VecDeque<_>, VecDeque<_>) = self.queue.drain(..).partition(is_overdue);
+        self.queue = queue;
+        self.bytes -= overdue.iter().map(|parked| parked.message.len()).sum::<usize>();
+        overdue
     }
 
     /// Takes all out.
@@ -170,6 +202,8 @@ mod tests {
     use crate::stream::{Limits, Outbox};
     use crate::worker::Kept;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn exchange() -> Arc<Exchange> {
         let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
         Arc::new(Exchange::of_request(outbox, 1))
@@ -197,11 +231,11 @@ mod tests {
     fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
         let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
         for id in [3, 4] {
-            assert!(waiting.push(message(id), &exchange(), &limits));
+            assert!(waiting.push(message(id), &exchange(), None, &limits));
         }
         let turn = waiting.begin().unwrap();
         assert!(waiting.begin().is_none(), "one sends, not two");
-        assert!(waiting.push_again(vec![orphan(1), orphan(2)], &limits).is_empty());
+        assert!(waiting.push_again(vec![orphan(1), orphan(2)], |_| SECOND, &limits).is_empty());
         let (turn, first) = waiting.first(turn).unwrap();
         assert!(waiting.take(first.number).is_some() && waiting.take(first.number).is_none());
         assert!(waiting.is_being_sent(), "though it is out, nothing overtakes it");
@@ -212,7 +246,7 @@ mod tests {
         assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_none());
         assert_eq!(order(&mut waiting), ["1", "2", "4"]);
         assert!(waiting.first(turn).is_none() && !waiting.is_being_sent());
-        assert!(waiting.push(message(5), &exchange(), &limits));
+        assert!(waiting.push(message(5), &exchange(), None, &limits));
         assert!(waiting.begin().is_some(), "another sends: the first has no turn to look again with");
     }
 
@@ -220,11 +254,27 @@ mod tests {
     fn as_much_waits_as_would_fit_into_a_child() {
         let limits = ChildLimits { max_in_flight: 2, stdin_queue: 100, ..ChildLimits::default() };
         let mut waiting = Waiting::default();
-        assert!(waiting.push(Bytes::from(vec![b'x'; 200]), &exchange(), &limits), "one may be larger");
-        assert!(!waiting.push(message(1), &exchange(), &limits));
-        assert_eq!(waiting.push_again(vec![orphan(1)], &limits).len(), 1);
+        assert!(waiting.push(Bytes::from(vec![b'x'; 200]), &exchange(), None, &limits), "one may be larger");
+        assert!(!waiting.push(message(1), &exchange(), None, &limits));
+        assert_eq!(waiting.push_again(vec![orphan(1)], |_| SECOND, &limits).len(), 1);
         waiting.take_all();
-        assert_eq!(waiting.push_again(vec![orphan(1), orphan(2), orphan(3)], &limits).len(), 1);
+        assert_eq!(waiting.push_again(vec![orphan(1), orphan(2), orphan(3)], |_| SECOND, &limits).len(), 1);
         assert_eq!(order(&mut waiting), ["1", "2"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_waits_as_long_as_it_may_and_what_is_no_call_as_long_as_it_takes() {
+        let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
+        for (id, timeout) in [(1, Some(2 * SECOND)), (2, None), (3, Some(SECOND))] {
+            assert!(waiting.push(message(id), &exchange(), timeout, &limits));
+        }
+        tokio::time::advance(SECOND / 2).await;
+        assert!(waiting.take_overdue().is_empty());
+        for expected in ["3", "1"] {
+            tokio::time::advance(SECOND).await;
+            let overdue = waiting.take_overdue();
+            assert_eq!(overdue.front().unwrap().id().unwrap().as_str(), expected);
+        }
+        assert_eq!((waiting.bytes, order(&mut waiting)), (message(2).len(), vec!["2".to_owned()]));
     }
 }

@@ -93,6 +93,14 @@ impl Failure {
         Self::new(Code::Timeout, "call_timeout", text)
     }
 
+    /// A call waited for a child as long as it may wait for an answer: no child has had it.
+    pub fn waited(server: &ServerName, after: Duration, key: &str) -> Self {
+        let text = format!(
+            "the call waited {after:?} ({key}) for the server \"{server}\" to start, and was given up; it has not run"
+        );
+        Self { retryable: true, ..Self::new(Code::Timeout, "call_timeout", text) }
+    }
+
     /// The child was ended because it did not answer a `ping`.
     pub fn wedged(server: &ServerName, after: Duration, stderr: Vec<String>) -> Self {
         let text = format!(

@@ -220,8 +220,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
             shared.pulse.lock().overdue(call.started);
         }
     }
-    let key = |timeout| if timeout == limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" };
-    let late = |timeout| Failure::call_timeout(server, timeout, key(timeout));
+    let late = |timeout| Failure::call_timeout(server, timeout, shared.server.timeout_key(timeout));
     shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| late(timeout)));
     unopened.or_else(|| {
         let harakiri = overrun?;

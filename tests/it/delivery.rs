@@ -9,6 +9,7 @@ use sluice::config::{Isolation, Server, Tool};
 use crate::harness::{Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, text_of};
 use crate::limits::{deaf, read_until};
 use crate::proc;
+use crate::scene::switchable;
 
 fn call(id: u64, tool: &str, arguments: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
@@ -263,5 +264,41 @@ async fn initialized_that_comes_right_behind_initialize_is_said_to_the_next_chil
     assert_eq!(text_of(&client.message().await), heard);
     client.request("tools/call", json!({"name": "crash"})).await;
     assert_eq!(client.call("notifications_received", json!({})).await, heard);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_child_no_longer_than_for_its_answer() {
+    let mut server = fixture("slow-start 4000");
+    server.limits.call_timeout = Duration::from_millis(100);
+    server.tools.insert("pid".to_owned(), Tool { timeout: Some(Duration::from_secs(60)), resend: None });
+    let gateway = Gateway::start(server).await;
+    let mut client = Sse::open(&gateway).await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
+    for message in [initialize, call(1, "echo", json!({"text": "?"})), call(2, "pid", json!({}))] {
+        client.post(message).await;
+    }
+    let given_up = client.message().await;
+    let error = &given_up["error"];
+    assert_eq!((&given_up["id"], &error["data"]["type"]), (&json!(1), &json!("call_timeout")), "{given_up}");
+    assert!(error["message"].as_str().unwrap().contains("waited 100ms (limits.call_timeout)"), "{given_up}");
+    assert_eq!(client.message().await["id"], 0);
+    assert!(text_of(&client.message().await).parse::<u32>().is_ok(), "it has more time, and is sent");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_do_what_the_one_before_did_holds_nobody_up_for_ever() {
+    let (mut server, mode) = switchable(&["echo"]);
+    server.limits.start_timeout = Duration::from_secs(2);
+    let gateway = Gateway::start(server).await;
+    let mut client = gateway.streamable().await;
+    for uri in ["fixture://a", "fixture://b", "fixture://c"] {
+        let answer = client.request("resources/subscribe", json!({"uri": uri})).await;
+        assert_eq!(answer["result"], json!({}), "{answer}");
+    }
+    mode.set(&["never-subscribe"]);
+    client.request("tools/call", json!({"name": "crash"})).await;
+    assert_eq!(client.call("subscriptions", json!({})).await, json!(["fixture://a"]).to_string());
     gateway.finish().await;
 }
