@@ -68,7 +68,7 @@ impl Session {
         };
         let is_missed = match &state.handshake {
             Handshake::Done(done) => in_vain == 0 || done.has_subscriptions() || state.streams.current().is_some(),
-            Handshake::None | Handshake::Initializing => false,
+            Handshake::None | Handshake::Initializing(_) => false,
         };
         state.is_reviving = is_gone && is_missed && !self.ended.is_cancelled();
         state.is_reviving.then(|| self.server.restart.pause(in_vain + 1))

@@ -152,7 +152,7 @@ impl Session {
                 // Others have had the calls that the child takes. It may happen again with the next one, but not for ever.
                 Err(Refused::Retired) if parked.refused_for() < self.server.limits.start_timeout => {
                     self.state.lock().waiting.put_back(parked);
-                    return;
+                    return Some(turn);
                 }
                 Err(refused) => self.fail(&parked, Failure::refused(refused)),
             }

@@ -203,7 +203,7 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
 /// Fails what has run out of time. `Some` if the child has to go for it: it did not answer `initialize`, or a call
 /// overran its `harakiri`.
 fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
-    let (server, limits) = (&shared.server.name, &shared.server.limits);
+    let server = &shared.server.name;
     let expired = shared.expire(|multiplexer| multiplexer.expire(now));
     let (oldest, overrun) = {
         let multiplexer = shared.multiplexer.lock();

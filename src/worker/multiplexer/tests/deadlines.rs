@@ -138,7 +138,8 @@ fn what_is_given_up_counts_until_the_instant_that_it_counts_to() {
     };
     ask(&mut multiplexer, a, now);
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    assert!(multiplexer.cancel(a, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap(), now).is_some());
+    let cancelled = multiplexer.cancellation(a, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap());
+    assert!(multiplexer.cancel(cancelled.unwrap().0, now).is_some());
     let later = now + 60 * SECOND;
     ask(&mut multiplexer, b, later - SECOND);
     let message = bytes::Bytes::from_static(ASKS.as_bytes());

@@ -128,9 +128,10 @@ fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
     let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
     assert_eq!(multiplexer.in_flight(A).count, 1);
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    let mut cancelled =
-        || multiplexer.cancel(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap(), Instant::now()).is_some();
-    assert!(cancelled() && !cancelled(), "the client's own, though both have one id");
+    let cancelled = multiplexer.cancellation(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap());
+    let (number, _) = cancelled.expect("the client's own, though both have one id");
+    assert!(number == call && multiplexer.cancel(number, Instant::now()).is_some());
+    assert!(multiplexer.cancellation(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap()).is_none());
     say(&mut multiplexer, &answer(own));
     assert_eq!(multiplexer.answered(), 0);
     say(&mut multiplexer, &answer(call));
@@ -160,7 +161,9 @@ fn who_has_another_child_hears_from_the_old_one_of_its_own_calls_only() {
     say(&mut multiplexer, &answer(number));
     assert!(multiplexer.ready_to_leave().is_empty(), "it has not answered yet");
     let answered = answer(asked);
-    assert!(multiplexer.answered_by_client(A, answered.as_bytes(), &parse(answered.as_bytes()).unwrap()).is_some());
+    let envelope = parse(answered.as_bytes()).unwrap();
+    let (number, _) = multiplexer.answer_of_client(A, answered.as_bytes(), &envelope).unwrap();
+    multiplexer.answered_by_client(number, &envelope);
     assert_eq!(multiplexer.ready_to_leave(), [A]);
     multiplexer.leave_when_idle(B);
     assert!(matches!(say(&mut multiplexer, changed), Incoming::Ignore), "nobody is left to hear it");
