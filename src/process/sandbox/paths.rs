@@ -389,7 +389,7 @@ mod tests {
             of_program(&root.join("s"), root.join("node/bin").to_str().unwrap(), &Crowd::default(), &Yard::default());
         assert!(paths.contains(&root.join("node")), "{paths:?}");
         let own = Yard::default().with([root.join("venv")]);
-        assert_eq!(of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &own), [PathBuf::new(); 0]);
+        assert_eq!(of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &own), Vec::<PathBuf>::new());
         let first_line = |line: &str| {
             std::fs::write(root.join("s"), line).unwrap();
             interpreter(&root.join("s"), "/usr/bin", &Yard::default())
