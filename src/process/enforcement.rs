@@ -184,6 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn who_may_call_the_gateway_is_named_where_anybody_may() {
+        let mut servers = ["a", "b", "c"].map(|name| Server::new(name.parse().unwrap(), "sh", Vec::new()));
+        servers[0].sandbox.network = Some(false);
+        servers[2].sandbox.mode = SandboxMode::None;
+        let mut config = Config::for_servers(servers);
+        config.auth.anonymous = Some("acme".parse().unwrap());
+        let said = may_call_the_gateway(&config).unwrap();
+        assert!(said.contains("as the tenant acme: b; give out keys"), "{said}");
+        config.auth.anonymous = None;
+        assert_eq!(may_call_the_gateway(&config), None);
+    }
+
+    #[test]
     fn only_who_requires_a_part_is_refused_for_it() {
         let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
         server.sandbox.mode = SandboxMode::Standard;
