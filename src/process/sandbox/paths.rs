@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::crowd::Crowd;
 use super::yard::{Yard, start_of};
+use crate::config::RUNNING;
 
 /// Where programs and what they need to run are.
 pub const PROGRAMS: &[&str] = &[
@@ -198,6 +199,10 @@ pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<P
 /// the same for the interpreter that a script names in its first line, which is looked up in `path`. No link and no
 /// script in the server's own yard is asked.
 pub(super) fn of_program(program: &Path, path: &str, crowd: &Crowd, yard: &Yard) -> Vec<PathBuf> {
+    // This program, whose file is another by now: the kernel's link to it, which nobody can change.
+    if program == Path::new(RUNNING) {
+        return vec![program.to_owned()];
+    }
     let mut paths = Vec::new();
     let mut next = Some(program.to_owned());
     // An interpreter can be a script too. Neither chain is long, and a circle does not end.

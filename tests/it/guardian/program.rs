@@ -180,13 +180,16 @@ impl Program {
     /// A session with one of the servers.
     pub(crate) async fn open(&self, server: &str) -> Session {
         let url = format!("{}/servers/{server}/mcp", self.url);
-        let mut session = Session { http: reqwest::Client::new(), url, id: None };
+        // A gateway that was stopped for long closes the connections that have been idle meanwhile.
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let mut session = Session { http, url, id: None };
         let params = json!({
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}
         });
         let reply = session.post(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params})).await;
-        session.id = Some(reply.headers()["mcp-session-id"].to_str().unwrap().to_owned());
+        let id = reply.headers().get("mcp-session-id").map(|id| id.to_str().unwrap().to_owned());
         let opened = answer(reply).await;
+        session.id = Some(id.unwrap_or_else(|| panic!("no session: {opened}")));
         assert!(opened["result"].is_object(), "{opened}");
         session.post(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
         session
