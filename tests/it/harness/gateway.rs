@@ -46,6 +46,9 @@ impl Gateway {
         change: impl FnOnce(&mut Config),
     ) -> Self {
         let pids = NamedTempFile::new().unwrap();
+        // A server may run as another user.
+        let for_all = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(pids.path(), for_all).unwrap();
         let mark = pids.path().file_name().unwrap().to_string_lossy().into_owned();
         let mut config = Config::for_servers(servers);
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
