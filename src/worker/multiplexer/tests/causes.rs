@@ -3,7 +3,7 @@
 use tokio::time::{Duration, Instant};
 
 use super::super::{Incoming, Multiplexer, PeerId};
-use super::story::{A, B, TIMEOUT, answer, ask, forwarded, heard_by, request, say, shared};
+use super::story::{A, B, TIMEOUT, answer, ask, cancel, forwarded, heard_by, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
 
@@ -14,19 +14,12 @@ fn call(multiplexer: &mut Multiplexer, peer: PeerId) -> u64 {
     forwarded(ask(multiplexer, peer, &request("tools/call", "{}"))).0
 }
 
-fn cancel(multiplexer: &mut Multiplexer, peer: PeerId) {
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    let envelope = parse(cancel.as_bytes()).unwrap();
-    let (number, _) = multiplexer.cancellation(peer, cancel.as_bytes(), &envelope).unwrap();
-    assert!(multiplexer.cancel(number, Instant::now()).is_some());
-}
-
 #[test]
 fn a_cancelled_call_may_still_have_caused_it_until_the_child_answers() {
     let mut multiplexer = shared(10);
     let cancelled = call(&mut multiplexer, A);
     call(&mut multiplexer, B);
-    cancel(&mut multiplexer, A);
+    assert!(cancel(&mut multiplexer, A, Instant::now()));
     assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), [], "it may be for A");
     let late = say(&mut multiplexer, &answer(cancelled));
     assert!(matches!(late, Incoming::Drop(DropReason::UnknownId)), "{late:?}");
@@ -77,7 +70,7 @@ fn more_than_is_remembered_makes_everything_nobodys_for_a_time() {
     let mut multiplexer = shared(3);
     for _ in 0..4 {
         call(&mut multiplexer, A);
-        cancel(&mut multiplexer, A);
+        assert!(cancel(&mut multiplexer, A, Instant::now()));
     }
     for number in 1..=4 {
         say(&mut multiplexer, &answer(number));

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::{Duration, Instant, advance};
 
 use super::super::{Ask, Expired, Multiplexer, Outgoing, PeerId};
-use super::story::{A, answer, exchange, request};
+use super::story::{A, answer, cancel, exchange, request};
 use crate::jsonrpc::parse;
 use crate::worker::alarm::keep_watch;
 
@@ -137,9 +137,7 @@ fn what_is_given_up_counts_until_the_instant_that_it_counts_to() {
         assert!(matches!(multiplexer.ask(peer, &ask, now), Ok(Outgoing::Forward(_))));
     };
     ask(&mut multiplexer, a, now);
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    let cancelled = multiplexer.cancellation(a, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap());
-    assert!(multiplexer.cancel(cancelled.unwrap().0, now).is_some());
+    assert!(cancel(&mut multiplexer, a, now));
     let later = now + 60 * SECOND;
     ask(&mut multiplexer, b, later - SECOND);
     let message = bytes::Bytes::from_static(ASKS.as_bytes());

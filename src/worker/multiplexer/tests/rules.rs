@@ -4,7 +4,8 @@ use tokio::time::Instant;
 
 use super::super::{Ask, Incoming, Notified, Outgoing};
 use super::story::{
-    A, B, SUBSCRIBE, TIMEOUT, answer, ask, exchange, forwarded, frames, heard_by, request, say, shared,
+    A, B, SUBSCRIBE, TIMEOUT, answer, answer_as_client, ask, cancel, exchange, forwarded, frames, heard_by, request,
+    say, shared,
 };
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
@@ -70,12 +71,9 @@ fn roots_are_not_spoken_of_and_pings_are_answered_at_once() {
 fn another_sessions_id_cancels_nothing() {
     let mut multiplexer = shared(10);
     forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    let envelope = parse(cancel.as_bytes()).unwrap();
-    assert!(multiplexer.cancellation(B, cancel.as_bytes(), &envelope).is_none());
-    let (number, _) = multiplexer.cancellation(A, cancel.as_bytes(), &envelope).unwrap();
-    assert!(multiplexer.cancel(number, Instant::now()).is_some());
-    assert!(multiplexer.cancellation(A, cancel.as_bytes(), &envelope).is_none(), "it is over");
+    let mut cancelled = |peer| cancel(&mut multiplexer, peer, Instant::now());
+    assert!(!cancelled(B));
+    assert!(cancelled(A) && !cancelled(A), "it is over");
 }
 
 #[test]
@@ -127,12 +125,8 @@ fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
     assert_eq!(multiplexer.in_flight(A).count, 0);
     let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
     assert_eq!(multiplexer.in_flight(A).count, 1);
-    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
-    let cancelled = multiplexer.cancellation(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap());
-    let (number, _) = cancelled.unwrap();
-    assert_eq!(number, call, "the client's own, though both have one id");
-    assert!(multiplexer.cancel(number, Instant::now()).is_some());
-    assert!(multiplexer.cancellation(A, cancel.as_bytes(), &parse(cancel.as_bytes()).unwrap()).is_none());
+    let mut cancelled = || cancel(&mut multiplexer, A, Instant::now());
+    assert!(cancelled() && !cancelled(), "the client's own, though both have one id");
     say(&mut multiplexer, &answer(own));
     assert_eq!(multiplexer.answered(), 0);
     say(&mut multiplexer, &answer(call));
@@ -161,10 +155,7 @@ fn who_has_another_child_hears_from_the_old_one_of_its_own_calls_only() {
     assert_eq!(peers, [A]);
     say(&mut multiplexer, &answer(number));
     assert!(multiplexer.ready_to_leave().is_empty(), "it has not answered yet");
-    let answered = answer(asked);
-    let envelope = parse(answered.as_bytes()).unwrap();
-    let (number, _) = multiplexer.answer_of_client(A, answered.as_bytes(), &envelope).unwrap();
-    multiplexer.answered_by_client(number, &envelope);
+    answer_as_client(&mut multiplexer, &answer(asked));
     assert_eq!(multiplexer.ready_to_leave(), [A]);
     multiplexer.leave_when_idle(B);
     assert!(matches!(say(&mut multiplexer, changed), Incoming::Ignore), "nobody is left to hear it");

@@ -70,3 +70,18 @@ pub(super) fn heard_by(incoming: Incoming) -> Vec<PeerId> {
         other => panic!("{other:?}"),
     }
 }
+
+/// A client cancels its latest call. Whether there was one.
+pub(super) fn cancel(multiplexer: &mut Multiplexer, peer: PeerId, now: Instant) -> bool {
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
+    let envelope = parse(cancel.as_bytes()).unwrap();
+    let cancellation = multiplexer.cancellation(peer, cancel.as_bytes(), &envelope);
+    cancellation.is_some_and(|(number, _)| multiplexer.cancel(number, now).is_some())
+}
+
+/// A answers a request of the child.
+pub(super) fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
+    let envelope = parse(message.as_bytes()).unwrap();
+    let (number, _) = multiplexer.answer_of_client(A, message.as_bytes(), &envelope).unwrap();
+    multiplexer.answered_by_client(number, &envelope);
+}

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::super::{Incoming, Multiplexer, Notified, Outgoing, PeerId};
-use super::story::{A, B, ask, forwarded, heard_by, request, say, shared};
+use super::story::{A, B, answer_as_client, ask, forwarded, heard_by, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::telemetry::DropReason;
 
@@ -106,12 +106,6 @@ fn asked(multiplexer: &mut Multiplexer, token: &str) -> (u64, Bytes) {
 
 fn say_as_client(multiplexer: &Multiplexer, peer: PeerId, message: &str) -> Notified {
     multiplexer.notified_by_client(peer, message.as_bytes(), &parse(message.as_bytes()).unwrap())
-}
-
-fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
-    let envelope = parse(message.as_bytes()).unwrap();
-    let (number, _) = multiplexer.answer_of_client(A, message.as_bytes(), &envelope).unwrap();
-    multiplexer.answered_by_client(number, &envelope);
 }
 
 #[test]
