@@ -157,6 +157,33 @@ async fn subscriptions_are_counted_and_updates_go_to_subscribers() {
 }
 
 #[tokio::test]
+async fn who_subscribes_hears_of_parts_and_of_nothing_that_only_begins_alike() {
+    let mut keys = Vec::new();
+    let gateway = Gateway::start_with([shared(Isolation::Shared)], |config| {
+        keys = vec![key(config, "acme", "ann"), key(config, "umbrella", "bob")];
+    })
+    .await;
+    let (mut ann, mut bob) =
+        (gateway.with_key(&keys[0]).streamable().await, gateway.with_key(&keys[1]).streamable().await);
+    let (mut of_ann, mut of_bob) = (ann.stream().await, bob.stream().await);
+    // A scheme or half a name is no resource, though this server takes it.
+    for uri in ["file:///a", "fixture:", "fixture://", "fixture://umb"] {
+        assert_eq!(ann.request("resources/subscribe", json!({"uri": uri})).await["result"], json!({}));
+    }
+    for uri in ["file:///ab", "file:///a?of=umbrella", "fixture://umbrella/plan", "file:///a/../b"] {
+        bob.request("resources/subscribe", json!({"uri": uri})).await;
+        bob.call("touch", json!({"uri": uri})).await;
+        assert_eq!(in_time("an update", of_bob.message()).await.unwrap()["params"]["uri"], uri);
+    }
+    for uri in ["file:///a/b", "file:///a#b", "file:///a"] {
+        bob.call("touch", json!({"uri": uri})).await;
+        let update = in_time("an update", of_ann.message()).await.unwrap();
+        assert_eq!(update["params"]["uri"], uri, "that, and nothing before it");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_attributed_reaches_nobody() {
     let gateway = Gateway::start(shared(Isolation::Shared)).await;
     let mut one = gateway.sse().await;

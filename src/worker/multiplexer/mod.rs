@@ -15,6 +15,7 @@ mod sharing;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod uri;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::PeerId;
+use super::uri::is_part_of;
 use crate::jsonrpc::RawId;
 use crate::stream::Exchange;
 
@@ -159,11 +160,8 @@ impl Subscriptions {
 
     /// Who has subscribed to a URI, or to one that it is a part of.
     pub(super) fn subscribers(&self, uri: &str) -> BTreeSet<PeerId> {
-        let covers = |subscribed: &str| {
-            uri.strip_prefix(subscribed)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || subscribed.ends_with('/'))
-        };
-        self.held.iter().filter(|(subscribed, _)| covers(subscribed)).flat_map(|(_, peers)| peers).copied().collect()
+        let covering = self.held.iter().filter(|(subscribed, _)| is_part_of(uri, subscribed));
+        covering.flat_map(|(_, peers)| peers).copied().collect()
     }
 
     /// Takes the first out of those who wait for the answer to a subscribe that is in flight.

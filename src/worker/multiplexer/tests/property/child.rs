@@ -10,6 +10,17 @@ use crate::worker::peer::Unsolicited;
 /// Few tokens, so that those of one child collide with those of the next.
 const TOKENS: [Option<&str>; 4] = [Some("0"), Some("\"0\""), Some("1.0"), None];
 
+/// What a URI goes on with, and whether it is a part then of the one without.
+const PARTS: [(&str, bool); 7] = [
+    ("", true),
+    ("/part", true),
+    ("#part", true),
+    ("/a/part?x#y", true),
+    ("0", false),
+    ("?q", false),
+    ("/../7", false),
+];
+
 impl World {
     pub(super) fn progress(&mut self) {
         let heard = match self.dice.roll(2) {
@@ -144,8 +155,8 @@ impl World {
             0 => ("tools/list_changed", String::new(), all()),
             1 => {
                 let number = self.dice.roll(6);
-                let rest = ["", "/part", "0"][self.dice.roll(3)];
-                let subscribed = self.model.uris.get(&number).filter(|_| rest != "0");
+                let (rest, is_part) = PARTS[self.dice.roll(PARTS.len())];
+                let subscribed = self.model.uris.get(&number).filter(|_| is_part);
                 let peers = subscribed.map(|subscribed| subscribed.peers.iter().copied().collect());
                 ("resources/updated", format!(r#""uri":"{}{rest}""#, uri(number)), peers.unwrap_or_default())
             }
