@@ -1,5 +1,7 @@
 //! The response to a POST with requests in it: JSON where nothing but the answers is sent, a stream of events else.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{Response, StatusCode};
@@ -13,10 +15,16 @@ use crate::stream::{EventStream, Inbox, Item, encode_message};
 /// What an answer holds until it is sent.
 pub type Guard = Box<dyn Send + Sync>;
 
-/// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for a keep-alive time, the
+/// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for as long as `patience`, the
 /// response is a stream. `guard` is dropped when all has been sent, or the client has gone.
-pub async fn respond(mut inbox: Inbox, requests: usize, is_batch: bool, http: &Http, guard: Guard) -> Reply {
-    let patience = Instant::now() + http.keep_alive;
+pub async fn respond(
+    mut inbox: Inbox,
+    (requests, is_batch): (usize, bool),
+    patience: Duration,
+    http: &Http,
+    guard: Guard,
+) -> Reply {
+    let patience = Instant::now() + patience;
     let mut answers: Vec<Item> = Vec::with_capacity(requests);
     while answers.len() < requests {
         match timeout_at(patience, inbox.next()).await {

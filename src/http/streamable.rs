@@ -24,6 +24,9 @@ use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
 /// How long a client whose stream is ended by a drain should wait before it comes back.
 pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// What comes to an end is known this much later at most.
+const A_MOMENT: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The one path of the transport.
 pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, body) = request.into_parts();
@@ -98,7 +101,9 @@ async fn initialize(
     let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
     let (exchange, inbox) = exchange(app, 1);
     session.receive(body.clone(), envelope, &exchange);
-    let mut reply = respond(inbox, 1, false, &app.http, Box::new(opening)).await;
+    // While the session waits its turn for a child, the response may still come to a 503.
+    let patience = app.http.keep_alive.max(session.server().pool.queue_timeout + A_MOMENT);
+    let mut reply = respond(inbox, (1, false), patience, &app.http, Box::new(opening)).await;
     if let Some(after) = session.retry_after() {
         limit_reached(&mut reply, after);
     }
@@ -140,7 +145,8 @@ async fn converse(
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    Ok(respond(inbox, requests, messages.is_batch, &app.http, Box::new(Arc::clone(session))).await)
+    Ok(respond(inbox, (requests, messages.is_batch), app.http.keep_alive, &app.http, Box::new(Arc::clone(session)))
+        .await)
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.

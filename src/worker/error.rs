@@ -238,6 +238,12 @@ impl Failure {
     pub fn response(&self, id: &RawId) -> Bytes {
         let mut data = json!({ "type": self.kind, "retryable": self.retryable });
         if let Some(object) = data.as_object_mut() {
+            if let Some(after) = self.retry_after {
+                object.insert(
+                    "retryAfter".to_owned(),
+                    Value::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)),
+                );
+            }
             if let Some(exit) = self.exit {
                 object.insert("exitCode".to_owned(), exit.code().map_or(Value::Null, Value::from));
                 object.insert("signal".to_owned(), exit.signal().map_or(Value::Null, Value::from));

@@ -22,12 +22,17 @@ fn initialize() -> Value {
 
 #[tokio::test]
 async fn at_the_ceiling_sessions_wait_and_then_are_told_to_come_back() {
-    let gateway = Gateway::start(ceiling(1, Duration::from_millis(300))).await;
+    let gateway = Gateway::start_with([ceiling(1, Duration::from_millis(300))], |config| {
+        // Nothing is sent meanwhile that would settle the status.
+        config.http.keep_alive = Duration::from_millis(100);
+    })
+    .await;
     let first = gateway.streamable().await;
     let reply = gateway.send(Request::post("/mcp", initialize())).await;
     assert_eq!((reply.status, reply.header("retry-after")), (503, Some("1")), "{reply:?}");
     let error = reply.json()["error"].clone();
     assert_eq!((&error["data"]["type"], &error["data"]["retryable"]), (&json!("pool_full"), &json!(true)));
+    assert_eq!(error["data"]["retryAfter"], 1);
     assert!(error["message"].as_str().unwrap().contains("pool.max_children"), "{error}");
     let mut sse = Sse::open(&gateway).await;
     assert_eq!(sse.request("initialize", hello("2024-11-05")).await["error"]["data"]["type"], "pool_full");
