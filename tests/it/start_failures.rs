@@ -141,7 +141,9 @@ async fn a_server_that_refuses_initialize() {
 #[tokio::test]
 async fn a_start_that_fails_after_the_answer_became_a_stream_leaves_no_session() {
     let mut server = fixture(&["never-initialize"]);
-    server.limits.start_timeout = std::time::Duration::from_millis(300);
+    // Longer than the response waits for the status that a full pool would give it.
+    server.pool.queue_timeout = std::time::Duration::ZERO;
+    server.limits.start_timeout = std::time::Duration::from_millis(1500);
     let scene = Scene::with(server, |config| config.http.keep_alive = std::time::Duration::from_millis(50)).await;
     let client = scene.connect(Wire::Streamable).await;
     let answer = client.initialize().await;
