@@ -11,6 +11,7 @@ use super::handshake::{Done, Handshake};
 use super::predecessors::MOST;
 use super::reviving::in_vain;
 use super::session::Session;
+use super::waiting::Turn;
 use crate::jsonrpc::{RawId, Splice, parse, splice};
 use crate::stream::Item;
 use crate::worker::{
@@ -50,8 +51,15 @@ impl Slot {
 }
 
 impl Session {
-    /// The client's `initialize` is on its way to the child that is `starting`: its answer, or the error in its place.
-    pub(super) async fn initialize(&self, message: &Bytes, id: &RawId, starting: Starting) -> Bytes {
+    /// The client's `initialize` is on its way to the child that is `starting`: its answer, or the error in its place. What
+    /// has come behind it and waits is then to be sent, or else has failed with it.
+    pub(super) async fn initialize(
+        &self,
+        message: &Bytes,
+        id: &RawId,
+        starting: Starting,
+        mut turn: Option<Turn>,
+    ) -> (Bytes, Option<Turn>) {
         let outcome = self.started(starting).await;
         let mut state = self.state.lock();
         match outcome {
@@ -65,13 +73,16 @@ impl Session {
                 };
                 if matches!(state.handshake, Handshake::None) {
                     state.slot = Slot::Empty;
+                    let failure = Failure::refused_by_server(&self.server.name, &answer);
+                    state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
                 }
-                under_id(&answer, id)
+                (under_id(&answer, id), turn)
             }
             Err(failure) => {
                 state.handshake = Handshake::None;
                 state.retry_after = failure.retry_after();
-                failure.response(id)
+                state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
+                (failure.response(id), None)
             }
         }
     }

@@ -107,9 +107,11 @@ impl Session {
 
     /// Sends what waits, in its order, until nothing waits. What waits for a child that does not start fails with it: one
     /// attempt for all.
-    async fn send_waiting(&self, mut turn: Turn) {
+    pub(super) async fn send_waiting(&self, mut turn: Turn) {
         let mut was_tried = false;
         loop {
+            let Some((again, _)) = self.state.lock().waiting.first(turn) else { return };
+            turn = again;
             match self.meanwhile(self.lease()).await {
                 Ok(lease) => {
                     let Some(again) = self.send_all(&lease, turn).await else { return };
@@ -123,8 +125,6 @@ impl Session {
                     all.iter().for_each(|parked| self.fail(parked, failure.clone()));
                 }
             }
-            let Some((again, _)) = self.state.lock().waiting.first(turn) else { return };
-            turn = again;
         }
     }
 
@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Waits for something that calls wait for. Those for which it takes too long fail.
-    async fn meanwhile<T>(&self, something: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&self, something: impl Future<Output = T>) -> T {
         let mut something = pin!(something);
         loop {
             tokio::select! {

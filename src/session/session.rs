@@ -222,7 +222,7 @@ impl Session {
 
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
-        let starting = {
+        let (starting, turn) = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
             if !matches!(state.handshake, Handshake::None) {
@@ -232,19 +232,24 @@ impl Session {
             }
             state.handshake = Handshake::Initializing(None);
             state.is_opening = true;
-            // At once: what comes right behind it waits for this child.
+            // At once: what comes right behind it waits for this child, and until this has been answered.
             let starting = self.start(message.clone(), Vec::new());
             state.slot = Slot::Starting(starting.clone());
-            starting
+            (starting, state.waiting.hold())
         };
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
-            let response = this.initialize(&message, &id, starting).await;
+            let (response, turn) = this.meanwhile(this.initialize(&message, &id, starting, turn)).await;
             this.answer(&exchange, response);
-            let mut state = this.state.lock();
-            state.is_opening = false;
-            if this.ended.is_cancelled() {
-                state.streams.close();
+            {
+                let mut state = this.state.lock();
+                state.is_opening = false;
+                if this.ended.is_cancelled() {
+                    state.streams.close();
+                }
+            }
+            if let Some(turn) = turn {
+                this.send_waiting(turn).await;
             }
         });
         Received::Accepted

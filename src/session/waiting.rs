@@ -67,6 +67,13 @@ impl Waiting {
         self.is_being_sent
     }
 
+    /// The turn to send, though nothing waits yet: what comes now waits until it is used.
+    pub(super) fn hold(&mut self) -> Option<Turn> {
+        let holds = !self.is_being_sent;
+        self.is_being_sent = true;
+        holds.then_some(Turn(()))
+    }
+
     /// The turn to send, if somebody has to begin.
     pub(super) fn begin(&mut self) -> Option<Turn> {
         let begins = !self.is_being_sent && !self.queue.is_empty();
@@ -167,6 +174,12 @@ impl Waiting {
         overdue
     }
 
+    /// The turn is over, and with it everything that waits.
+    pub(super) fn end(&mut self, turn: Option<Turn>) -> Vec<Parked> {
+        self.is_being_sent &= turn.is_none();
+        self.take_all()
+    }
+
     /// Takes all out.
     pub(super) fn take_all(&mut self) -> Vec<Parked> {
         self.bytes = 0;
@@ -247,7 +260,12 @@ mod tests {
         assert_eq!(order(&mut waiting), ["1", "2", "4"]);
         assert!(waiting.first(turn).is_none() && !waiting.is_being_sent());
         assert!(waiting.push(message(5), &exchange(), None, &limits));
-        assert!(waiting.begin().is_some(), "another sends: the first has no turn to look again with");
+        let turn = waiting.begin();
+        assert!(turn.is_some(), "another sends: the first has no turn to look again with");
+        assert!(waiting.hold().is_none(), "it has not sent yet");
+        assert_eq!(waiting.end(turn).len(), 1);
+        let turn = waiting.hold();
+        assert!(turn.is_some() && waiting.is_being_sent() && waiting.begin().is_none(), "what comes now waits");
     }
 
     #[test]

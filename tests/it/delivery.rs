@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server, Tool};
 
-use crate::harness::{Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, text_of};
+use crate::harness::{Caller, Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, text_of};
 use crate::limits::{deaf, read_until};
 use crate::proc;
 use crate::scene::switchable;
@@ -250,16 +250,6 @@ async fn a_child_that_had_no_room_for_initialized_hears_it_later() {
     gateway.finish().await;
 }
 
-/// So many answers, any of which may come first.
-async fn answers_by_id(client: &mut Sse, count: usize) -> Vec<Value> {
-    let mut answers = Vec::new();
-    for _ in 0..count {
-        answers.push(client.message().await);
-    }
-    answers.sort_by_key(|answer| answer["id"].as_u64());
-    answers
-}
-
 #[tokio::test]
 async fn initialized_that_comes_right_behind_initialize_is_said_to_the_next_child_too() {
     // The child takes its time, so that all that comes behind `initialize` waits for it.
@@ -270,9 +260,8 @@ async fn initialized_that_comes_right_behind_initialize_is_said_to_the_next_chil
     client.post(json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).await;
     client.post(call(1, "notifications_received", json!({}))).await;
     let heard = json!(["notifications/initialized"]).to_string();
-    let answers = answers_by_id(&mut client, 2).await;
-    assert!(answers[0]["id"] == 0 && answers[0]["result"].is_object(), "{answers:?}");
-    assert_eq!(text_of(&answers[1]), heard);
+    assert!(client.message().await["result"]["protocolVersion"].is_string(), "that to initialize comes first");
+    assert_eq!(text_of(&client.message().await), heard);
     client.request("tools/call", json!({"name": "crash"})).await;
     assert_eq!(client.call("notifications_received", json!({})).await, heard);
     gateway.finish().await;
@@ -293,9 +282,8 @@ async fn a_call_waits_for_a_child_no_longer_than_for_its_answer() {
     let error = &given_up["error"];
     assert_eq!((&given_up["id"], &error["data"]["type"]), (&json!(1), &json!("call_timeout")), "{given_up}");
     assert!(error["message"].as_str().unwrap().contains("waited 100ms (limits.call_timeout)"), "{given_up}");
-    let answers = answers_by_id(&mut client, 2).await;
-    assert!(answers[0]["id"] == 0 && answers[0]["result"].is_object(), "{answers:?}");
-    assert!(text_of(&answers[1]).parse::<u32>().is_ok(), "it has more time, and is sent");
+    assert!(client.message().await["result"]["protocolVersion"].is_string(), "that to initialize comes first");
+    assert!(text_of(&client.message().await).parse::<u32>().is_ok(), "it has more time, and is sent");
     gateway.finish().await;
 }
 
@@ -313,4 +301,52 @@ async fn a_child_that_does_not_do_what_the_one_before_did_holds_nobody_up_for_ev
     client.request("tools/call", json!({"name": "crash"})).await;
     assert_eq!(client.call("subscriptions", json!({})).await, json!(["fixture://a"]).to_string());
     gateway.finish().await;
+}
+
+/// Sends `initialize` and two calls in one go; their answers come in this order.
+async fn in_one_go(caller: Caller) {
+    let mut client = Sse::open(&caller).await;
+    let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
+    for message in [initialize, call(1, "echo", json!({"text": "1"})), call(2, "echo", json!({"text": "2"}))] {
+        client.post(message).await;
+    }
+    for id in 0..3 {
+        assert_eq!(client.message().await["id"], id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_overtakes_that_to_initialize() {
+    // Many at once, as whoever is late by chance is late when there is much to do.
+    let gateway = Gateway::start_with([fixture("echo")], |config| {
+        config.sessions.max_per_principal = 1000;
+        config.http.max_connections = 1000;
+    })
+    .await;
+    for _ in 0..5 {
+        let clients: Vec<_> = (0..40).map(|_| tokio::spawn(in_one_go(gateway.clone()))).collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn what_comes_right_behind_an_initialize_that_fails_fails_with_it() {
+    for (mode, why) in [("exit 7", "server_start_failed"), ("initialize-error", "server_refused")] {
+        let gateway = Gateway::start(fixture(mode)).await;
+        let mut client = Sse::open(&gateway).await;
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
+        // Those that come when it has failed already are told to send it first.
+        for message in [initialize, call(1, "echo", json!({"text": "?"}))] {
+            client.post(message).await;
+        }
+        let mut answers = [client.message().await, client.message().await];
+        answers.sort_by_key(|answer| answer["id"].as_u64());
+        assert!(answers[0].get("error").is_some(), "{answers:?}");
+        let error = &answers[1]["error"];
+        assert!(error["data"]["type"] == why || error["message"] == "send initialize first", "{mode}: {answers:?}");
+        gateway.finish().await;
+    }
 }
