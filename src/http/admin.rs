@@ -31,7 +31,7 @@ pub async fn readyz_in_full(State(app): State<Arc<App>>) -> Reply {
     if !app.is_ready() {
         return readyz(State(app)).await;
     }
-    let loops: String = app.pools.crash_loops().iter().map(|one| format!("crash loop: {one}\n")).collect();
+    let loops: String = app.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
     Response::new(Body::from(format!("ready\n{loops}")))
 }
 

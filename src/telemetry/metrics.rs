@@ -164,6 +164,7 @@ pub struct Metrics {
     over_limit: Family<LimitLabels, Counter>,
     recycled: Family<LimitLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
+    circuits: Family<StateLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
     messages: Family<FlowLabels, Counter>,
@@ -238,6 +239,11 @@ impl Default for Metrics {
                 "Children that were due to be replaced, by limit"
             ),
             workers: register!(Family::default(), "workers", "Children by state"),
+            circuits: register!(
+                Family::default(),
+                "circuits",
+                "Circuits of a server that keeps crashing which are not closed, by state"
+            ),
             pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
             spares: register!(Family::default(), "spare_children", "Children that wait for a session"),
             messages: register!(Family::default(), "messages", "Messages carried"),
@@ -295,6 +301,14 @@ impl Metrics {
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
         let labels = StateLabels { server: server.into(), state };
         self.workers.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many circuits of a server are open, and of how many the next attempt decides.
+    pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
+        for (state, count) in [("open", open), ("half_open", half_open)] {
+            let labels = StateLabels { server: server.into(), state };
+            self.circuits.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// How many sessions wait for a child of a server, and how many children for a session.

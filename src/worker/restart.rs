@@ -52,6 +52,15 @@ pub(super) enum Admission {
     Refused(Duration),
 }
 
+/// How a circuit stands that is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// No attempt for so long.
+    Open(Duration),
+    /// The next attempt decides, or is just deciding.
+    HalfOpen,
+}
+
 /// The circuits of one server: at most one for each tenant of the configuration, and one more.
 #[derive(Debug)]
 pub(super) struct Breaker<K> {
@@ -152,10 +161,12 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         }
     }
 
-    /// Whose circuits are open.
-    pub(super) fn open(&self, now: Instant) -> Vec<K> {
+    /// Whose circuits are not closed, and how they stand.
+    pub(super) fn broken(&self, now: Instant) -> Vec<(K, Broken)> {
+        let stands = |until: Instant| if now < until { Broken::Open(until - now) } else { Broken::HalfOpen };
         let state = self.state.lock();
-        state.circuits.iter().filter(|(_, circuit)| circuit.is_open(now)).map(|(key, _)| key.clone()).collect()
+        let broken = |(key, circuit): (&K, &Circuit)| Some((key.clone(), stands(circuit.open_until?)));
+        state.circuits.iter().filter_map(broken).collect()
     }
 }
 
@@ -171,10 +182,6 @@ impl Circuit {
         while self.crashes.front().is_some_and(|crash| now.duration_since(*crash) > window) {
             self.crashes.pop_front();
         }
-    }
-
-    fn is_open(&self, now: Instant) -> bool {
-        self.open_until.is_some_and(|until| now < until)
     }
 
     /// Whether this was the attempt that the circuit waits for, which it does no more.
@@ -256,14 +263,17 @@ mod tests {
         let breaker = Breaker::new(SETTINGS);
         breaker.wear_out("a");
         assert_eq!(breaker.pause("b"), Some(Duration::ZERO));
-        assert_eq!(breaker.open(Instant::now()), ["a"]);
+        assert_eq!(breaker.broken(Instant::now()), [("a", Broken::Open(SETTINGS.open))]);
         tokio::time::advance(NOT_LONG).await;
+        assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)]);
         let probe = breaker.attempt("a");
         assert_eq!(breaker.pause("a"), None, "one attempt at a time");
+        assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)], "it is being tried");
         breaker.crash("a", probe);
         assert_eq!(breaker.pause("a"), None);
         tokio::time::advance(NOT_LONG).await;
         breaker.opened(&"a", breaker.attempt("a"));
+        assert_eq!(breaker.broken(Instant::now()), []);
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
     }
 
@@ -278,12 +288,13 @@ mod tests {
         breaker.opened(&"a", old);
         breaker.crash("a", old);
         assert_eq!(breaker.pause("a"), None, "the attempt is still under way");
-        assert_eq!(breaker.open(Instant::now()), <[&str; 0]>::default());
+        assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)]);
         breaker.abandoned(&"a", probe);
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO), "another one takes its place");
         tokio::time::advance(2 * SETTINGS.window).await;
         breaker.crash("a", probe);
-        assert_eq!(breaker.open(Instant::now()), ["a"], "a crash is a crash, though nobody waits for it any more");
+        let broken = [("a", Broken::Open(SETTINGS.open))];
+        assert_eq!(breaker.broken(Instant::now()), broken, "a crash is a crash, though nobody waits for it any more");
     }
 
     #[tokio::test(start_paused = true)]
@@ -334,7 +345,7 @@ mod tests {
         for generation in 1..=SETTINGS.max_crashes {
             let children: Vec<Attempt> = (0..100).map(|_| breaker.attempt("a")).collect();
             children.iter().for_each(|attempt| breaker.crash("a", *attempt));
-            let is_open = !breaker.open(Instant::now()).is_empty();
+            let is_open = !breaker.broken(Instant::now()).is_empty();
             assert_eq!(is_open, generation == SETTINGS.max_crashes, "generation {generation}");
         }
     }

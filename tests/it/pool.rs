@@ -157,7 +157,7 @@ async fn a_server_that_keeps_crashing_is_left_alone_and_tried_again() {
     server.restart.max_crashes = 3;
     server.restart.backoff_min = Duration::from_millis(1);
     server.restart.backoff_max = Duration::from_millis(1);
-    server.restart.open = Duration::from_millis(1500);
+    server.restart.open = Duration::from_secs(3);
     let gateway = Gateway::start(server).await;
     let mut types = Vec::new();
     let refused = loop {
@@ -172,7 +172,22 @@ async fn a_server_that_keeps_crashing_is_left_alone_and_tried_again() {
     assert!(refused.status == 503 && refused.header("retry-after").is_some(), "{refused:?}");
     assert!(types.len() >= 3, "{types:?}");
     let ready = gateway.admin().send(Request::get("/readyz")).await;
-    assert!(ready.status == 200 && ready.text.contains("crash loop: fixture for "), "{ready:?}");
+    let crash_loop = "crash loop: fixture for default, next attempt in ";
+    assert!(ready.status == 200 && ready.text.contains(crash_loop), "{ready:?}");
+    let circuits = |metrics: &crate::harness::Metrics| {
+        let of = |state: &str| metrics.sum("sluice_circuits", &format!("state=\"{state}\""));
+        (of("open"), of("half_open"))
+    };
+    assert_eq!(circuits(&gateway.metrics().await), (1.0, 0.0));
+    let public = gateway.send(Request::get("/readyz")).await;
+    assert_eq!(
+        (public.status, public.text.as_str()),
+        (200, "ready\n"),
+        "whose trouble it is, is nobody else's business"
+    );
+    gateway.until("it may be tried again", |metrics| circuits(metrics) == (0.0, 1.0)).await;
+    let ready = gateway.admin().send(Request::get("/readyz")).await;
+    assert!(ready.text.contains("half-open: fixture for default, the next attempt decides"), "{ready:?}");
     let half_open = async || {
         let reply = gateway.send(Request::post("/mcp", initialize())).await;
         (reply.json()["error"]["data"]["type"] == "server_start_failed").then_some(())

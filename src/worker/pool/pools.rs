@@ -15,6 +15,7 @@ use crate::config::{Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
 use crate::worker::handle::Worker;
+use crate::worker::restart::Broken;
 
 /// What all pools have in common.
 #[derive(Clone)]
@@ -103,7 +104,7 @@ impl Pools {
         self.0.get(server)
     }
 
-    /// The servers that are left alone because they keep crashing, each with for whom it is so.
+    /// The servers that are left alone because they keep crashing, or are just tried again: for whom, and until when.
     pub fn crash_loops(&self) -> Vec<String> {
         self.0.values().flat_map(|pool| pool.crash_loops()).collect()
     }
@@ -130,6 +131,9 @@ impl Pools {
             for phase in ["starting", "ready", "busy", "draining"] {
                 metrics.workers(pool.server.name.as_str(), phase, count(phase));
             }
+            let broken = pool.broken();
+            let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
+            metrics.circuits(pool.server.name.as_str(), open, broken.len() - open);
             metrics.pool(pool.server.name.as_str(), pool.slots.queued(), pool.shelf.lock().spares.len());
         }
     }

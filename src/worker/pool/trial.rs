@@ -7,7 +7,7 @@ use super::slots::Whose;
 use crate::config::Isolation;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
-use crate::worker::restart::{Admission, Attempt};
+use crate::worker::restart::{Admission, Attempt, Broken};
 
 /// Leave to have a child. Whoever gives it back without one has tried nothing.
 pub(super) struct Trial<'a> {
@@ -77,15 +77,24 @@ impl Pool {
         }
     }
 
-    /// The server, if it is left alone because it keeps crashing, with each for whom it is so.
+    /// For whom the server is left alone because it keeps crashing, or is just tried again.
+    pub(super) fn broken(&self) -> Vec<(Whose, Broken)> {
+        self.breaker.broken(Instant::now())
+    }
+
+    /// What operators are told of that, a line for each.
     pub(super) fn crash_loops(&self) -> Vec<String> {
         let name = &self.server.name;
-        let says = |whose: Whose| match whose {
+        let who = |whose: Whose| match whose {
             Some(tenant) => format!("{name} for {tenant}"),
             None if self.server.isolation == Isolation::Shared => format!("{name}, for all"),
             None => format!("{name}, its spares"),
         };
-        self.breaker.open(Instant::now()).into_iter().map(says).collect()
+        let says = |(whose, broken)| match broken {
+            Broken::Open(left) => format!("crash loop: {}, next attempt in {:.1} s", who(whose), left.as_secs_f64()),
+            Broken::HalfOpen => format!("half-open: {}, the next attempt decides", who(whose)),
+        };
+        self.broken().into_iter().map(says).collect()
     }
 
     /// Calls of clients that the children of a tenant have answered which are alive.
