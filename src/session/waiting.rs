@@ -92,7 +92,8 @@ impl Waiting {
         if !self.has_room(message.len(), limits) {
             return false;
         }
-        let parked = self.park(message, Arc::clone(exchange), timeout, None);
+        // A copy: the message may be a small part of a large body.
+        let parked = self.park(Bytes::copy_from_slice(&message), Arc::clone(exchange), timeout, None);
         self.queue.push_back(parked);
         true
     }
@@ -152,10 +153,12 @@ impl Waiting {
         Some(parked)
     }
 
-    /// Takes back one that no child took after all.
+    /// Takes back one that no child took after all. What a child has crashed over meanwhile came before it.
     pub(super) fn put_back(&mut self, parked: Parked) {
         self.bytes += parked.message.len();
-        self.queue.push_front(parked);
+        let is_before = |other: &Parked| parked.again.is_none() && other.again.is_some();
+        let place = self.queue.iter().take_while(|other| is_before(other)).count();
+        self.queue.insert(place, parked);
     }
 
     /// Takes out the call that the client cancels: the latest, for clients that use one id for everything.
@@ -266,6 +269,32 @@ mod tests {
         assert_eq!(waiting.end(turn).len(), 1);
         let turn = waiting.hold();
         assert!(turn.is_some() && waiting.is_being_sent() && waiting.begin().is_none(), "what comes now waits");
+    }
+
+    #[test]
+    fn what_no_child_took_stays_behind_what_a_child_crashed_over_meanwhile() {
+        let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
+        for id in [3, 4] {
+            waiting.push(message(id), &exchange(), None, &limits);
+        }
+        let turn = waiting.begin().unwrap();
+        let (turn, first) = waiting.first(turn).unwrap();
+        let first = waiting.take(first.number).unwrap();
+        // The child that was to take it had two others in flight.
+        assert!(waiting.push_again(vec![orphan(1), orphan(2)], |_| Duration::MAX, &limits).is_empty());
+        waiting.put_back(first);
+        let (_, again) = waiting.first(turn).unwrap();
+        let again = waiting.take(again.number).unwrap();
+        waiting.put_back(again);
+        assert_eq!(order(&mut waiting), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_small_message_keeps_no_large_body() {
+        let body = Bytes::from(vec![b' '; 1000]);
+        let mut waiting = Waiting::default();
+        assert!(waiting.push(body.slice(..10), &exchange(), None, &ChildLimits::default()));
+        assert!(body.is_unique());
     }
 
     #[test]
