@@ -10,4 +10,4 @@ pub use envelope::{Envelope, Kind, ParseError, depth, parse, split_batch};
 pub use error::{Code, empty_response, error_response, error_response_with_data};
 pub use framing::{Frame, Framer};
 pub use id::RawId;
-pub use splice::{Splice, one_line, splice};
+pub use splice::{Splice, one_line, splice, under_id};

@@ -2,6 +2,9 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use super::envelope::parse;
+use super::id::RawId;
+
 /// One replacement: `old` must be a slice of the message that is spliced.
 #[derive(Debug, Clone, Copy)]
 pub struct Splice<'a> {
@@ -35,6 +38,14 @@ pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
     out
 }
 
+/// The same response under another id.
+pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
+    match parse(response).ok().and_then(|envelope| envelope.id) {
+        Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
+        None => Bytes::copy_from_slice(response),
+    }
+}
+
 /// Makes a valid JSON text fit for one line: raw CR and LF can only be white space there, and become blanks
 /// (stdio transport: messages must not contain embedded newlines).
 pub fn one_line(mut message: BytesMut) -> Bytes {
@@ -51,7 +62,6 @@ pub fn one_line(mut message: BytesMut) -> Bytes {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::jsonrpc::{RawId, parse};
 
     #[test]
     fn only_the_id_changes() {

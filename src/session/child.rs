@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::handshake::{Done, Handshake};
 use super::predecessors::MOST;
 use super::reviving::in_vain;
-use super::session::Session;
+use super::session::{Session, State};
 use super::waiting::Turn;
-use crate::jsonrpc::{RawId, Splice, parse, splice};
+use crate::jsonrpc::{RawId, under_id};
 use crate::stream::Item;
 use crate::worker::{
-    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Unsolicited, protocol_version,
+    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Terms, Unsolicited, protocol_version,
 };
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
@@ -64,12 +64,10 @@ impl Session {
         let mut state = self.state.lock();
         match outcome {
             Ok((_, answer)) => {
-                state.handshake = match (protocol_version(&answer), std::mem::take(&mut state.handshake)) {
-                    (Some(version), Handshake::Initializing(initialized)) => {
-                        Handshake::Done(Box::new(Done::new(message.clone(), version, initialized)))
-                    }
+                state.handshake = match protocol_version(&answer) {
+                    Some(version) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
                     // The server refused: the client may try again, with another child.
-                    _ => Handshake::None,
+                    None => Handshake::None,
                 };
                 if matches!(state.handshake, Handshake::None) {
                     state.slot = Slot::Empty;
@@ -101,9 +99,9 @@ impl Session {
                 (Slot::Starting(starting), _) => starting.clone(),
                 (slot, Handshake::Done(done)) => {
                     state.in_vain = in_vain(slot, state.in_vain);
-                    // What is known of the lists goes with the child.
+                    // What was agreed on goes with the child, as far as it goes already.
                     if let Slot::Live(lease) = slot {
-                        done.lists.update(&lease.worker().lists());
+                        done.terms.update(lease.terms());
                     }
                     let initialize = done.initialize.clone();
                     if let Slot::Live(lease) = std::mem::take(&mut state.slot) {
@@ -113,11 +111,11 @@ impl Session {
                     state.slot = Slot::Starting(starting.clone());
                     // One that is still on its way out stays: let go of it before that, and its calls would fail as those
                     // of a session that is gone.
-                    state.before.take_over();
+                    state.take_over();
                     starting
                 }
                 // The start that this waited for has failed, and the client has to begin anew.
-                (_, Handshake::None | Handshake::Initializing(_)) => return Err(Failure::refused(Refused::Ended)),
+                (_, Handshake::None | Handshake::Initializing) => return Err(Failure::refused(Refused::Ended)),
             }
         };
         self.started(starting).await.map(|(lease, _)| lease)
@@ -178,53 +176,55 @@ impl Session {
         tokio::time::timeout(patience, few).await.map_err(|_| Failure::refused(Refused::Busy))
     }
 
-    /// Gets a child from the pool, and tells it what the one before it was told.
+    /// Gets a child from the pool, and brings it to what was agreed on with the one before it.
     async fn acquire(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Outcome {
         self.until_few_before().await?;
-        let replay = match &self.state.lock().handshake {
-            Handshake::Done(done) => Some(Done::clone(done)),
-            Handshake::None | Handshake::Initializing(_) => None,
-        };
+        let is_replay = matches!(self.state.lock().handshake, Handshake::Done(_));
         let peer: std::sync::Weak<dyn Peer> = self.this.clone();
         let applicant = Applicant {
             principal: self.principal.clone(),
             session: self.id.public(),
             initialize,
-            is_replay: replay.is_some(),
+            is_replay,
             before,
             peer,
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
         let lease = Arc::new(lease);
-        if let Some(done) = replay {
+        if is_replay {
             if protocol_version(&answer).is_none() {
                 return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
             }
+            let terms = self.terms().await;
             self.state.lock().told = Arc::downgrade(&lease);
-            // As with any start: a child that answers slowly gets so much time for all of it, not for each wish.
-            let limit = self.server.limits.start_timeout;
-            if timeout(limit, self.replay(&lease, &done)).await.is_ok() {
-                tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
-            } else {
-                tracing::warn!(server = %self.server.name, session = %self.id.public(), ?limit, "another child has not taken all of the handshake in time: it may lack subscriptions");
-            }
+            // As with any start: a child that answers slowly gets so much time for all of it.
+            let end = Instant::now() + self.server.limits.start_timeout;
+            lease.replay(&terms, end).await?;
+            self.tell_changed(lease.changed_lists(&terms, end).await);
+            tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
         }
         Ok((lease, answer))
     }
 
-    async fn replay(&self, lease: &Lease, done: &Done) {
-        if let Some(initialized) = &done.initialized
-            && let Ok(envelope) = parse(initialized)
-            && lease.notify(initialized, &envelope).is_err()
-        {
-            return;
+    /// What was agreed on with the child before, for good: it agrees to nothing more, as that would be lost.
+    async fn terms(&self) -> Terms {
+        let before = self.state.lock().before.latest_first().next().cloned();
+        let latest = match before {
+            Some(before) => before.hand_over().await,
+            None => None,
+        };
+        match &mut self.state.lock().handshake {
+            Handshake::Done(done) => {
+                latest.into_iter().for_each(|latest| done.terms.update(latest));
+                done.terms.clone()
+            }
+            Handshake::None | Handshake::Initializing => Terms::default(),
         }
-        let patience = self.server.limits.call_timeout;
-        for wish in done.wishes() {
-            // A wish that is refused now would have been refused by the client's own request as well.
-            let _ = lease.ask(wish, patience).await;
-        }
-        for list in done.lists.changed(lease, patience).await {
+    }
+
+    /// Tells the client of lists that differ now.
+    fn tell_changed(&self, lists: Vec<&'static str>) {
+        for list in lists {
             let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
             let item = Item::notice(text.into());
             if let Route::Stream(outbox) = self.route(&item, Unsolicited::Announcement, &InFlight::default()) {
@@ -236,16 +236,19 @@ impl Session {
 
     /// Lets go of children that nothing can come from any more.
     pub(super) fn forget_over(&self) {
-        let over = self.state.lock().before.take_over();
+        let over = self.state.lock().take_over();
         drop(over);
         self.let_go.notify_one();
     }
 }
 
-/// A response under another id.
-fn under_id(answer: &[u8], id: &RawId) -> Bytes {
-    match parse(answer).ok().and_then(|envelope| envelope.id) {
-        Some(old) => splice(answer, &mut [Splice { old, new: id.as_str() }]).freeze(),
-        None => Bytes::copy_from_slice(answer),
+impl State {
+    /// Takes out holds on children that nothing can come from any more. What was agreed on with the last of them stays.
+    fn take_over(&mut self) -> Vec<Arc<Lease>> {
+        let over = self.before.take_over();
+        if let Handshake::Done(done) = &mut self.handshake {
+            over.iter().filter_map(|lease| lease.hand_over_now()).for_each(|latest| done.terms.update(latest));
+        }
+        over
     }
 }

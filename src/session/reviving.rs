@@ -67,8 +67,14 @@ impl Session {
             Slot::Starting(_) => false,
         };
         let is_missed = match &state.handshake {
-            Handshake::Done(done) => in_vain == 0 || done.has_subscriptions() || state.streams.current().is_some(),
-            Handshake::None | Handshake::Initializing(_) => false,
+            Handshake::Done(done) => {
+                let has_subscriptions = match &state.slot {
+                    Slot::Live(lease) => lease.terms().has_subscriptions(),
+                    Slot::Starting(_) | Slot::Empty => done.terms.has_subscriptions(),
+                };
+                in_vain == 0 || has_subscriptions || state.streams.current().is_some()
+            }
+            Handshake::None | Handshake::Initializing => false,
         };
         state.is_reviving = is_gone && is_missed && !self.ended.is_cancelled();
         state.is_reviving.then(|| self.server.restart.pause(in_vain + 1))

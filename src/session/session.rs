@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::child::Slot;
-use super::handshake::Handshake;
+use super::handshake::{Handshake, INITIALIZE};
 use super::id::SessionId;
 use super::predecessors::Predecessors;
 use super::streams::{Streams, Transport};
@@ -134,7 +134,7 @@ impl Session {
     pub fn version(&self) -> Option<String> {
         match &self.state.lock().handshake {
             Handshake::Done(done) => Some(done.version.clone()),
-            Handshake::None | Handshake::Initializing(_) => None,
+            Handshake::None | Handshake::Initializing => None,
         }
     }
 
@@ -176,7 +176,7 @@ impl Session {
                 cancelled.exchange.settle();
                 return Received::Accepted;
             }
-            if !state.handshake.note(&message, envelope) {
+            if matches!(state.handshake, Handshake::None) {
                 drop(state);
                 return self.before_initialize(envelope, exchange);
             }
@@ -222,6 +222,11 @@ impl Session {
 
     fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
+        if message.len() > INITIALIZE {
+            let text = format!("initialize is larger than {INITIALIZE} bytes");
+            self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, &text));
+            return Received::Accepted;
+        }
         let (starting, turn) = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
@@ -230,7 +235,7 @@ impl Session {
                 self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, text));
                 return Received::Accepted;
             }
-            state.handshake = Handshake::Initializing(None);
+            state.handshake = Handshake::Initializing;
             state.is_opening = true;
             // At once: what comes right behind it waits for this child, and until this has been answered.
             let starting = self.start(message.clone(), Vec::new());

@@ -161,6 +161,7 @@ pub struct Metrics {
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
     resent: Family<ServerLabels, Counter>,
+    replay_refusals: Family<ServerLabels, Counter>,
     over_limit: Family<LimitLabels, Counter>,
     recycled: Family<LimitLabels, Counter>,
     workers: Family<StateLabels, Gauge>,
@@ -203,6 +204,8 @@ pub struct ServerMetrics {
     pub restarts: Counter,
     /// Calls sent again after a crash.
     pub resent: Counter,
+    /// What a child has refused that the one before it had granted a session.
+    pub replay_refusals: Counter,
 }
 
 impl Default for Metrics {
@@ -228,6 +231,11 @@ impl Default for Metrics {
                 "Children started in the place of an ended one"
             ),
             resent: register!(Family::default(), "calls_resent", "Calls sent again after a crash"),
+            replay_refusals: register!(
+                Family::default(),
+                "replay_refusals",
+                "Log levels and subscriptions of sessions that another child has refused"
+            ),
             over_limit: register!(
                 Family::default(),
                 "children_over_limit",
@@ -282,6 +290,7 @@ impl Metrics {
             spawned: self.spawned.get_or_create(&labels).clone(),
             restarts: self.restarts.get_or_create(&labels).clone(),
             resent: self.resent.get_or_create(&labels).clone(),
+            replay_refusals: self.replay_refusals.get_or_create(&labels).clone(),
             metrics: Arc::clone(self),
             server,
         }

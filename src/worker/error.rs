@@ -25,6 +25,8 @@ pub enum Refused {
     Retired,
 }
 
+/// The type of what a busy child refuses.
+const BUSY: &str = "overloaded";
 /// The types of failures that the gateway has ended a child for.
 const WEDGED: &str = "server_wedged";
 const HARAKIRI: &str = "harakiri";
@@ -179,7 +181,7 @@ impl Failure {
     /// A limit of the gateway.
     pub fn refused(refused: Refused) -> Self {
         let (code, kind) = match refused {
-            Refused::Busy | Refused::Retired => (Code::Overloaded, "overloaded"),
+            Refused::Busy | Refused::Retired => (Code::Overloaded, BUSY),
             Refused::Ended => (Code::ServerUnavailable, "server_exited"),
         };
         Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }
@@ -222,6 +224,11 @@ impl Failure {
     /// Whether it is that the child had ended before it took the call: another child may.
     pub fn is_ended(&self) -> bool {
         matches!((self.kind, self.exit), ("server_exited", None))
+    }
+
+    /// Whether it is that the child has too much to do.
+    pub fn is_busy(&self) -> bool {
+        self.kind == BUSY
     }
 
     /// What the child was ended for, where the gateway (or, for a limit, the system) has ended it for something.

@@ -28,7 +28,7 @@ use crate::process::{Charge, Origin, StderrTail};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// What a client says when it has the answer to `initialize`.
-const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
+pub(super) const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -327,7 +327,7 @@ impl Worker {
     }
 
     /// What its lists were like when they were last asked for.
-    pub fn lists(&self) -> Lists {
+    pub(super) fn lists(&self) -> Lists {
         self.0.multiplexer.lock().lists()
     }
 

@@ -185,11 +185,7 @@ impl Lease {
         let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout, is_own: true };
         let put = self.put(&mut self.worker.shared().multiplexer.lock(), &ask, None);
         if let Err(refused) = put {
-            if refused == Refused::Ended {
-                // It ended before it could be spoken to: how, is known in a moment.
-                self.worker.ended().await;
-            }
-            return Err(self.worker.failure().unwrap_or_else(|| Failure::refused(refused)));
+            return Err(self.failed(refused).await);
         }
         loop {
             let item = inbox.next().await.ok_or_else(ended)?;
@@ -200,6 +196,15 @@ impl Lease {
                 return failure.map_or(Ok(item.message), |(failure, _)| Err(failure));
             }
         }
+    }
+
+    /// Why the child takes nothing.
+    pub(super) async fn failed(&self, refused: Refused) -> Failure {
+        if refused == Refused::Ended {
+            // It ended before it could be spoken to: how, is known in a moment.
+            self.worker.ended().await;
+        }
+        self.worker.failure().unwrap_or_else(|| Failure::refused(refused))
     }
 
     /// Takes the session off the child, whoever else still holds this: its calls fail now.

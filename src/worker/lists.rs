@@ -5,10 +5,15 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::lease::Lease;
+use super::terms::Terms;
 use crate::jsonrpc::parse;
 
 const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
+/// A child that does not tell a list in this time has not told it.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The first page of a list.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +27,7 @@ struct Page {
 
 /// What is known of each list, as far as it has been asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Lists(BTreeMap<&'static str, Page>);
+pub(super) struct Lists(BTreeMap<&'static str, Page>);
 
 impl Lists {
     /// Notes the answer to a list request without a cursor.
@@ -35,13 +40,14 @@ impl Lists {
     }
 
     /// Takes over what another knows.
-    pub fn update(&mut self, other: &Self) {
+    pub(super) fn update(&mut self, other: &Self) {
         self.0.extend(&other.0);
     }
 
     /// The lists that are different on another child. Of one that it does not tell in time, or refuses to tell, nothing
     /// is known: it is not among them.
-    pub async fn changed(&self, lease: &Lease, timeout: Duration) -> Vec<&'static str> {
+    async fn changed(&self, lease: &Lease, end: Instant) -> Vec<&'static str> {
+        let patience = PATIENCE.min(lease.worker().shared().server.limits.call_timeout);
         let mut changed = Vec::new();
         for (&list, &known) in &self.0 {
             // Where many sessions come to a shared child, one has asked for all.
@@ -50,7 +56,7 @@ impl Lists {
                 Some(page) => Some(page),
                 None => {
                     let request = format!(r#"{{"jsonrpc":"2.0","id":"{list}","method":"{list}/list"}}"#);
-                    let answer = lease.ask(request.as_bytes(), timeout).await.ok();
+                    let answer = lease.insist(request.as_bytes(), patience, end).await.ok();
                     answer.as_deref().and_then(|answer| Page::of_answer(list, answer)).or_else(told)
                 }
             };
@@ -59,6 +65,13 @@ impl Lists {
             }
         }
         changed
+    }
+}
+
+impl Lease {
+    /// The lists that are different from those of the child before, as far as that is known at the `end`.
+    pub async fn changed_lists(&self, before: &Terms, end: Instant) -> Vec<&'static str> {
+        before.lists.changed(self, end).await
     }
 }
 

@@ -20,13 +20,14 @@ mod restart;
 mod retiring;
 mod sandbox_hint;
 mod supervisor;
+mod terms;
 
 pub use error::{Failure, Refused};
 pub use handle::{Phase, Worker};
 pub use lease::{Lease, deliver};
-pub use lists::Lists;
 pub use multiplexer::Ask;
 pub use opening::protocol_version;
 pub use peer::{InFlight, Peer, Route, Unsolicited};
 pub use pool::{Applicant, Granted, Pool, Pools, Room, Surroundings, WorkerStatus};
 pub use resend::{Kept, Orphan};
+pub use terms::Terms;

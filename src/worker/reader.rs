@@ -15,7 +15,7 @@ use super::hints::learn;
 use super::lease::lost;
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
-use crate::jsonrpc::{Envelope, Frame, Framer, Kind, RawId, Splice, parse, splice, split_batch};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, parse, split_batch, under_id};
 use crate::stream::{Exchange, Item, Outbox, PushError, Question};
 use crate::telemetry::{Direction, DropReason};
 
@@ -94,7 +94,7 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
                 shared.note_opened(&message);
             }
             for waiting in waiting {
-                answer(shared, &waiting.exchange, answer_for(&message, &waiting.id)).await;
+                answer(shared, &waiting.exchange, under_id(&message, &waiting.id)).await;
             }
             answer(shared, &call.exchange, message).await;
         }
@@ -138,14 +138,6 @@ async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
     let push = || exchange.answer(message.clone());
     if !deliver(shared, exchange.outbox(), message.len(), Importance::Awaited, push).await {
         exchange.settle();
-    }
-}
-
-/// The same answer under another id.
-fn answer_for(message: &[u8], id: &RawId) -> Bytes {
-    match parse(message).ok().and_then(|envelope| envelope.id) {
-        Some(old) => splice(message, &mut [Splice { old, new: id.as_str() }]).freeze(),
-        None => Bytes::new(),
     }
 }
 

@@ -68,6 +68,22 @@ async fn a_server_that_outgrows_its_limits_at_each_start_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_server_that_crashes_over_each_call_is_left_alone_whatever_it_answers_the_gateway() {
+    for wire in BOTH {
+        let scene = Scene::of(impatient(fixture(&["echo"]))).await;
+        let client = scene.open(wire).await;
+        client.request("resources/subscribe", json!({"uri": "fixture://note"})).await;
+        client.request("tools/list", json!({})).await;
+        for kind in ["server_exited", "server_exited", "crash_loop"] {
+            let answer = client.call("crash", json!({})).await;
+            assert_eq!(answer["error"]["data"]["type"], kind, "{answer}");
+        }
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_answers_before_it_outgrows_its_limits_is_started_again() {
     for wire in BOTH {
         let mut server = impatient(fixture(&["echo"]));

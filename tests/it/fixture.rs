@@ -100,6 +100,7 @@ fn every_mode_that_answers_echoes_and_ends_with_its_input() {
         &["new-tools"],
         &["no-lists"],
         &["never-subscribe"],
+        &["refuse", "x/y"],
         &["version", "2024-11-05"],
     ] {
         let mut fixture = Fixture::start(mode);
@@ -159,6 +160,24 @@ fn it_remembers_what_it_was_told() {
     assert_eq!(fixture.answer(&json!(1))["result"], json!({"echo": {"a": [1.0]}}));
     fixture.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "other", "params": {"b": 2}}));
     assert_eq!(fixture.answer(&json!(2))["error"]["code"], -32601);
+}
+
+#[test]
+fn it_refuses_what_it_is_told_to_and_wants_to_know_roots_first() {
+    let mut fixture = Fixture::start(&["refuse", "x/y"]);
+    fixture.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "x/y"}));
+    assert_eq!(fixture.answer(&json!(1))["error"]["code"], -32000);
+    assert_eq!(fixture.call("heard", &json!({})), r#"["x/y","tools/call"]"#);
+    let mut fixture = Fixture::start(&["roots-first"]);
+    fixture.initialize();
+    fixture.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "x://y"}}));
+    assert_eq!(fixture.call("first_roots", &json!({})), "null");
+    fixture.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    let asked: Value = serde_json::from_str(&fixture.line()).unwrap();
+    assert_eq!((&asked["method"], &asked["id"]), (&json!("roots/list"), &json!(0)));
+    fixture.send(&json!({"jsonrpc": "2.0", "id": 0, "result": {"roots": []}}));
+    assert_eq!(fixture.answer(&json!(2))["result"], json!({}));
+    assert!(fixture.call("first_roots", &json!({})).contains(r#""result":{"roots":[]}"#));
 }
 
 #[test]

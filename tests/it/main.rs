@@ -28,6 +28,7 @@ mod metrics;
 mod pool;
 mod proc;
 mod recycling;
+mod replay;
 mod replicas;
 mod requests;
 mod resend;

@@ -167,6 +167,17 @@ impl Client {
         eventually("the server says something", async || self.link.unsolicited.lock().pop_front()).await
     }
 
+    /// Opens the stream for what belongs to no request, where that is another than the one that takes all.
+    pub(crate) async fn listen(&mut self) {
+        if self.link.wire == Wire::Streamable {
+            let request = self.link.with_session(Request::get(&self.link.path));
+            let stream = self.link.caller.open(request).await;
+            assert_eq!(stream.status, 200, "{stream:?}");
+            self.hang_up().await;
+            self.reader = Some(tokio::spawn(Arc::clone(&self.link).read(stream)));
+        }
+    }
+
     /// Ends the session as a client should.
     pub(crate) async fn close(mut self) {
         if self.link.wire == Wire::Streamable && self.session_id().is_some() {
@@ -178,7 +189,7 @@ impl Client {
         self.hang_up().await;
     }
 
-    /// Breaks off the stream of HTTP+SSE.
+    /// Breaks off the stream.
     pub(crate) async fn hang_up(&mut self) {
         if let Some(reader) = self.reader.take() {
             reader.abort();

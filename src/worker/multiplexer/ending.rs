@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::params::Params;
 use super::sharing::Waiting;
-use super::{Call, Change, InFlight, Multiplexer, PeerId, refusal};
+use super::wishes::Wish;
+use super::{Call, InFlight, Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, RawId, Splice, one_line, splice};
 
 /// What has run out of time, or lost its client.
@@ -48,7 +49,7 @@ impl Multiplexer {
         gone.waiting = waiting;
         let calls: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == peer).map(|(n, _)| *n).collect();
         for number in calls {
-            if !self.hand_over(number, &mut gone) {
+            if !self.bequeath(number, &mut gone) {
                 self.give_up(number, "the session has ended", now, &mut gone);
             }
         }
@@ -56,7 +57,7 @@ impl Multiplexer {
         for asked in asked.into_iter().filter_map(|number| self.asked.remove(&number)) {
             gone.frames.push(refusal(&asked.original, "the client has gone"));
         }
-        for uri in unused {
+        for uri in unused.into_iter().filter(|_| self.is_shared).collect::<Vec<_>>() {
             gone.frames.push(self.unsubscription(&uri));
         }
         if self.is_shared
@@ -91,7 +92,8 @@ impl Multiplexer {
         // Clients that use one id for everything mean the latest call.
         let number = self.calls.iter().rev().find(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
         // Others may wait for this answer: it goes on for them.
-        if self.calls.get(&number).is_some_and(|call| matches!(call.change, Some(Change::Subscribe(_)))) {
+        let is_for_others = |call: &Call| self.is_shared && matches!(call.wish, Some(Wish::Subscribe(_)));
+        if self.calls.get(&number).is_some_and(is_for_others) {
             return None;
         }
         Some((number, one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]))))
@@ -148,39 +150,31 @@ impl Multiplexer {
         let asked = std::mem::take(&mut self.asked);
         let withdrawn = asked.iter().map(|(number, asked)| self.withdrawn(*number, asked.peer, "the server has ended"));
         let mut all = Expired { withdrawn: withdrawn.collect(), ..Expired::default() };
-        for call in std::mem::take(&mut self.calls).into_values() {
-            if let Some(Change::Subscribe(uri)) = &call.change {
-                all.waiting.extend(self.subscriptions.subscribed(uri, false).0);
-            }
+        for (number, call) in std::mem::take(&mut self.calls) {
+            all.waiting.extend(self.unsay(number, &call));
             all.calls.push(call);
         }
         all
     }
 
     /// A first subscription that others wait for as well goes on, as that of the next of them: it is not cancelled.
-    fn hand_over(&mut self, number: u64, gone: &mut Expired) -> bool {
+    pub(super) fn bequeath(&mut self, number: u64, gone: &mut Expired) -> bool {
         let Some(call) = self.calls.get_mut(&number) else { return false };
-        let Some(Change::Subscribe(uri)) = &call.change else { return false };
+        let Some(Wish::Subscribe(uri)) = &call.wish else { return false };
         let Some(Waiting { peer, id, exchange, .. }) = self.subscriptions.next_waiting(uri) else { return false };
-        let (change, task) = (call.change.take(), call.task.take());
-        let heir = Call { peer, original: id, exchange, change, task, progress_token: None, kept: None, ..*call };
+        let (wish, task) = (call.wish.take(), call.task.take());
+        let heir = Call { peer, original: id, exchange, wish, task, progress_token: None, kept: None, ..*call };
         gone.calls.push(std::mem::replace(call, heir));
         true
     }
 
-    fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
+    pub(super) fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.calls.remove(&number) else { return };
-        self.level_over(number, false);
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
             self.linger(number, call.peer, now, call.timeout);
         }
-        if let Some(Change::Subscribe(uri)) = &call.change {
-            expired.waiting.extend(self.subscriptions.subscribed(uri, false).0);
-            // The child may have subscribed before it heard of the end.
-            let frame = self.unsubscription(uri);
-            expired.frames.push(frame);
-        }
+        self.unsettle(number, &call, expired);
         expired.calls.push(call);
     }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::params::{Params, asked_elicitations, mentions, progress_token, related_task, task_state, text};
 use super::sharing::{Level, Waiting};
-use super::{Asked, Call, Change, Multiplexer, PeerId, Withdrawn, refusal};
+use super::{Asked, Call, LABEL, Multiplexer, PeerId, Withdrawn, refusal};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
@@ -75,21 +75,10 @@ impl Multiplexer {
         if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
             self.lists.note(call.method, result);
         }
-        let (mut waiting, mut is_unwanted) = (Vec::new(), None);
-        match &call.change {
-            Some(Change::Subscribe(uri)) => {
-                let (others, unwanted) = self.subscriptions.subscribed(uri, !envelope.is_error);
-                waiting = others;
-                is_unwanted = unwanted.then_some(uri.clone());
-            }
-            Some(Change::Level(level)) => {
-                if !envelope.is_error {
-                    self.grant(call.peer, *level, number);
-                }
-                self.level_over(number, !envelope.is_error);
-            }
-            Some(Change::Unsubscribe(_)) | None => {}
-        }
+        let (waiting, frame) = match &call.wish {
+            Some(wish) => self.settle(call.peer, wish, number, !envelope.is_error),
+            None => (Vec::new(), None),
+        };
         if envelope.is_error && self.is_shared {
             asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
         }
@@ -100,7 +89,6 @@ impl Multiplexer {
             true => self.only_own_tasks(message, envelope, &call),
             false => splice(message, &mut [Splice { old, new: call.original.as_str() }]).freeze(),
         };
-        let frame = is_unwanted.map(|uri| self.unsubscription(&uri));
         Incoming::Answer(Box::new(Answer { call, message, waiting, frame }))
     }
 
@@ -138,6 +126,13 @@ impl Multiplexer {
         let Some(peer) = self.asker(envelope, now) else {
             return Incoming::Reply(refusal(&original, "the gateway cannot tell which client this request is for"));
         };
+        let token = progress_token(envelope.params).unwrap_or_default();
+        if old.len().max(token.map_or(0, str::len)) > LABEL {
+            return Incoming::Reply(refusal(
+                &original,
+                &format!("its id or progress token is longer than {LABEL} bytes"),
+            ));
+        }
         if self.asked.len() >= self.max_in_flight {
             return Incoming::Reply(refusal(&original, "the client has too many requests to answer"));
         }
@@ -146,7 +141,6 @@ impl Multiplexer {
         }
         let number = self.next_asked;
         self.next_asked += 1;
-        let token = progress_token(envelope.params).unwrap_or_default();
         let progress_token = token.and_then(RawId::new);
         let deadline = now + timeout;
         self.alarm.no_later_than(deadline);

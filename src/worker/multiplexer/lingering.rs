@@ -59,6 +59,11 @@ impl Lingering {
         self.crowded_until = self.crowded_until.filter(|until| *until > now);
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.works.is_empty() && self.crowded_until.is_none()
+    }
+
     /// Whom the child may still work for; `None` if nobody can tell.
     pub(super) fn peers(&self, now: Instant) -> Option<impl Iterator<Item = PeerId>> {
         let is_crowded = self.crowded_until.is_some_and(|until| until > now);

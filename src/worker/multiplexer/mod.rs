@@ -16,6 +16,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod uri;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,8 +31,9 @@ pub(super) use ending::{Expired, Withdrawn};
 pub(super) use incoming::{Answer, Incoming};
 use lingering::Lingering;
 pub(super) use outgoing::Outgoing;
-use sharing::{Level, Owners, Subscriptions};
+use sharing::{Owners, Subscriptions};
 use tasks::LiveTasks;
+use wishes::{Peering, Told, Wish};
 
 use super::alarm::Alarm;
 use super::lists::Lists;
@@ -39,6 +41,9 @@ use super::peer::InFlight;
 use super::resend::Kept;
 use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
 use crate::stream::Exchange;
+
+/// The longest id, progress token or name of a task that is kept, in bytes.
+const LABEL: usize = 1024;
 
 /// A session on a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +60,8 @@ pub(super) struct Call {
     pub(super) is_initialize: bool,
     /// Whether it is the gateway's, and no client's.
     is_own: bool,
-    /// What it changes for all who share the child.
-    change: Option<Change>,
+    /// What it asks for that lasts.
+    wish: Option<Wish>,
     /// The task that it asks about.
     task: Option<String>,
     progress_token: Option<RawId>,
@@ -66,17 +71,6 @@ pub(super) struct Call {
     pub(super) kept: Option<Kept>,
     deadline: Instant,
     timeout: Duration,
-}
-
-/// What a call changes for all who share the child, once the child has heard it.
-#[derive(Debug)]
-enum Change {
-    /// It is the first to subscribe to a URI.
-    Subscribe(String),
-    /// It ends the last subscription to a URI.
-    Unsubscribe(String),
-    /// It asks for this level; what the child is told is the loudest.
-    Level(Level),
 }
 
 /// A request on its way to the child.
@@ -93,27 +87,6 @@ pub struct Ask<'a> {
     /// Whether the gateway asks for itself, such as when it tells a child what the one before it was told. That is no use
     /// that a client makes of the child, and what the child says meanwhile is not for the gateway.
     pub is_own: bool,
-}
-
-/// What a session has of the child.
-#[derive(Debug, Default)]
-struct Peering {
-    /// Its log level, once the child has taken it.
-    level: Option<Level>,
-    /// The number of the request that was for it: what is older and answered later does not change it.
-    by: u64,
-    /// It has another child, and stays for what is in flight on this one only.
-    is_leaving: bool,
-}
-
-/// The level that the child was told last.
-#[derive(Debug, Clone, Copy)]
-struct Told {
-    level: Level,
-    /// The number of the request.
-    by: u64,
-    /// Whether the child has taken it.
-    is_done: bool,
 }
 
 /// The tables of one worker.
@@ -204,41 +177,6 @@ impl Multiplexer {
         self.peers.insert(peer, Peering::default());
     }
 
-    /// The loudest level that a session has or has asked for, but for this one.
-    fn loudest(&self, but: Option<PeerId>) -> Option<Level> {
-        let have = self.peers.iter().map(|(peer, peering)| (*peer, peering.level));
-        let wanted = self.calls.values().map(|call| match call.change {
-            Some(Change::Level(level)) => (call.peer, Some(level)),
-            _ => (call.peer, None),
-        });
-        have.chain(wanted).filter(|(peer, _)| Some(*peer) != but).filter_map(|(_, level)| level).min()
-    }
-
-    /// The child has taken a level of a session, by the request with this number.
-    fn grant(&mut self, peer: PeerId, level: Level, number: u64) {
-        if let Some(peering) = self.peers.get_mut(&peer).filter(|peering| peering.by <= number) {
-            (peering.level, peering.by) = (Some(level), number);
-        }
-    }
-
-    /// The request with this number is over: the child has done it, or nobody can tell. Then whoever wants the same next
-    /// tells it again.
-    fn level_over(&mut self, number: u64, is_done: bool) {
-        if let Some(told) = self.told.filter(|told| told.by == number) {
-            self.told = is_done.then_some(Told { is_done, ..told });
-        }
-    }
-
-    /// The frame that tells the child of another loudest level, if there is one.
-    fn relevel(&mut self) -> Option<Bytes> {
-        let loudest = self.loudest(None)?;
-        if self.told.is_some_and(|told| told.level == loudest) {
-            return None;
-        }
-        self.told = Some(Told { level: loudest, by: self.next, is_done: false });
-        Some(self.own_request("logging/setLevel", &serde_json::json!({ "level": loudest.as_str() })))
-    }
-
     fn own_request(&mut self, method: &str, params: &serde_json::Value) -> Bytes {
         let number = self.number();
         self.unheeded.insert(number);
@@ -249,19 +187,11 @@ impl Multiplexer {
         one_line(BytesMut::from(request.as_bytes()))
     }
 
-    fn unsubscription(&mut self, uri: &str) -> Bytes {
-        self.own_request("resources/unsubscribe", &serde_json::json!({ "uri": uri }))
-    }
-
     /// Takes back the call that was registered last, because its frame could not be queued: the child has not heard
     /// what it was to hear, and the next who wants the same tells it.
     pub(super) fn forget_last(&mut self) {
-        let Some((number, call)) = self.calls.pop_last() else { return };
-        match call.change {
-            Some(Change::Subscribe(uri)) => drop(self.subscriptions.subscribed(&uri, false)),
-            Some(Change::Unsubscribe(uri)) => self.subscriptions.hold(&uri, call.peer),
-            Some(Change::Level(_)) => self.level_over(number, false),
-            None => {}
+        if let Some((number, call)) = self.calls.pop_last() {
+            self.unsay(number, &call);
         }
     }
 
@@ -273,6 +203,23 @@ impl Multiplexer {
             in_flight.latest = Some(Arc::clone(&call.exchange));
         }
         in_flight
+    }
+
+    /// What the tables still hold though nobody is on the child, apart from what the child has not said to be over: tasks, and
+    /// requests whose answers nobody needs.
+    #[cfg(test)]
+    fn left_behind(&self) -> Vec<String> {
+        let tables: [(&dyn std::fmt::Debug, bool); 8] = [
+            (&self.calls, self.calls.is_empty()),
+            (&self.asked, self.asked.is_empty()),
+            (&self.answered_by_task, self.answered_by_task.is_empty()),
+            (&self.peers, self.peers.is_empty()),
+            (&self.subscriptions, self.subscriptions.is_empty()),
+            (&self.tasks, self.tasks.is_empty()),
+            (&self.lingering, self.lingering.is_empty()),
+            (&self.elicitations, self.elicitations.is_empty()),
+        ];
+        tables.into_iter().filter(|(_, is_empty)| !is_empty).map(|(table, _)| format!("{table:?}")).collect()
     }
 
     /// Whether nothing is in flight, either way.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{Params, progress_token, text};
-use super::sharing::{Counted, LEVELS, Level, Waiting};
-use super::{Ask, Call, Change, Multiplexer, PeerId, Told};
+use super::params::{Params, label, progress_token, text};
+use super::sharing::{Counted, LEVELS, Level, URI, Waiting};
+use super::wishes::{Told, Wish};
+use super::{Ask, Call, LABEL, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, one_line, splice};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
@@ -27,8 +28,8 @@ pub(in crate::worker) enum Outgoing {
 
 /// What a request means for the others on the child.
 enum Shared {
-    /// The child has to hear it; with what that changes for all.
-    Forward(Option<Change>),
+    /// The child has to hear it; with what it asks for that lasts.
+    Forward(Option<Wish>),
     Local(Bytes),
     Wait,
 }
@@ -45,15 +46,23 @@ impl Multiplexer {
         let Ok(token) = progress_token(ask.envelope.params) else {
             return Ok(Outgoing::Local(invalid(&original, "params or params._meta has a member twice")));
         };
+        if id.len().max(token.map_or(0, str::len)) > LABEL {
+            let text = format!("the id or the progress token is longer than {LABEL} bytes");
+            return Ok(Outgoing::Local(error_response(Some(&original), Code::InvalidRequest, &text)));
+        }
         let is_full = self.calls.len() + self.subscriptions.waiting().count() >= self.max_in_flight;
-        let mut change = None;
-        if self.is_shared {
-            match self.share(peer, ask, method, &original, is_full)? {
-                Shared::Forward(changed) => change = changed,
+        if Wish::is_made_by(method) && !self.grants(peer) {
+            return Err(Refused::Ended);
+        }
+        let wish = match self.is_shared {
+            true => match self.share(peer, ask, method, &original, is_full)? {
+                Shared::Forward(wish) => wish,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
-            }
-        }
+            },
+            false if Wish::is_made_by(method) => Wish::of(method, &Params::read(ask.envelope.params)),
+            false => None,
+        };
         if is_full {
             return Err(Refused::Busy);
         }
@@ -61,11 +70,12 @@ impl Multiplexer {
         let digits = number.to_string();
         let mut replacements = vec![Splice { old: id, new: &digits }];
         replacements.extend(token.map(|old| Splice { old, new: &digits }));
-        let loudest = self.told.filter(|_| matches!(change, Some(Change::Level(_)))).map(|told| told.level.to_json());
+        let is_shared_level = self.is_shared && matches!(wish, Some(Wish::Level(_)));
+        let loudest = self.told.filter(|_| is_shared_level).map(|told| told.level.to_json());
         let level = loudest.as_deref().and_then(|new| Some((Params::read(ask.envelope.params).level?.get(), new)));
         replacements.extend(level.map(|(old, new)| Splice { old, new }));
         let frame = one_line(splice(ask.message, &mut replacements));
-        self.register(number, peer, ask, original, now, (token, change));
+        self.register(number, peer, ask, original, now, (token, wish));
         Ok(Outgoing::Forward(frame))
     }
 
@@ -76,7 +86,7 @@ impl Multiplexer {
         ask: &Ask<'_>,
         original: RawId,
         now: Instant,
-        (token, change): (Option<&str>, Option<Change>),
+        (token, wish): (Option<&str>, Option<Wish>),
     ) {
         let method = ask.envelope.method.as_deref().unwrap_or_default();
         let is_about_task = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel");
@@ -88,8 +98,8 @@ impl Multiplexer {
             started: now,
             is_initialize: method == "initialize",
             is_own: ask.is_own,
-            change,
-            task: is_about_task.then(|| text(Params::read(ask.envelope.params).task_id)).flatten(),
+            wish,
+            task: is_about_task.then(|| label(Params::read(ask.envelope.params).task_id)).flatten(),
             progress_token: token.and_then(RawId::new),
             is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
             kept: None,
@@ -127,6 +137,9 @@ impl Multiplexer {
         Ok(match method {
             "ping" => Shared::Local(empty_response(id)),
             "resources/subscribe" | "resources/unsubscribe" => match text(params.uri) {
+                Some(uri) if uri.len() > URI => {
+                    Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
+                }
                 Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, is_full),
                 Some(uri) => return self.unsubscribe(peer, id, uri, is_full),
                 None => Shared::Local(invalid(id, "params.uri must be a string")),
@@ -161,7 +174,7 @@ impl Multiplexer {
         Ok(match counted {
             Counted::Forward => {
                 self.subscriptions.ask(&uri, peer);
-                Shared::Forward(Some(Change::Subscribe(uri)))
+                Shared::Forward(Some(Wish::Subscribe(uri)))
             }
             Counted::Wait => {
                 let exchange = Arc::clone(ask.exchange);
@@ -187,7 +200,7 @@ impl Multiplexer {
         }
         let was = self.subscriptions.unsubscribe(&uri, peer);
         Ok(match has_to_hear {
-            true => Shared::Forward(was.then_some(Change::Unsubscribe(uri))),
+            true => Shared::Forward(was.then_some(Wish::Unsubscribe(uri))),
             false => Shared::Local(empty_response(id)),
         })
     }
@@ -196,14 +209,14 @@ impl Multiplexer {
         let loudest = self.loudest(Some(peer)).map_or(level, |others| others.min(level));
         // What is in flight for another may still be refused.
         if self.told.is_some_and(|told| told.is_done && told.level == loudest) {
-            self.grant(peer, level, self.next);
+            self.grant_level(peer, level, self.next);
             return Ok(Shared::Local(empty_response(id)));
         }
         if is_full {
             return Err(Refused::Busy);
         }
         self.told = Some(Told { level: loudest, by: self.next, is_done: false });
-        Ok(Shared::Forward(Some(Change::Level(level))))
+        Ok(Shared::Forward(Some(Wish::Level(level))))
     }
 }
 

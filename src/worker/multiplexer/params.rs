@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::LABEL;
+
 /// Members of `params`, raw.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +58,11 @@ pub(super) fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok()
 }
 
+/// The text of a raw JSON string that names something, if it is not too long to be kept.
+pub(super) fn label(raw: Option<&RawValue>) -> Option<String> {
+    text(raw).filter(|text| text.len() <= LABEL)
+}
+
 /// Whether a text holds a word: spares the parsing of what has nothing to find.
 pub(super) fn mentions(text: &str, word: &str) -> bool {
     memchr::memmem::find(text.as_bytes(), word.as_bytes()).is_some()
@@ -102,7 +109,7 @@ struct Task<'a> {
 pub(super) fn task_state(object: &str) -> Option<TaskState> {
     let task: Task<'_> = members(object).ok()?;
     let is_over = matches!(text(task.status).as_deref(), Some("completed" | "failed" | "cancelled"));
-    Some(TaskState { id: text(task.task_id)?, is_over })
+    Some(TaskState { id: label(task.task_id)?, is_over })
 }
 
 /// The task that a result announces.

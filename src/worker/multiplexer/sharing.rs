@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PeerId;
 use super::uri::is_part_of;
+use super::{LABEL, PeerId};
 use crate::jsonrpc::RawId;
 use crate::stream::Exchange;
 
@@ -15,6 +15,8 @@ const OWNERS: usize = 10_000;
 
 /// URIs that one session may subscribe to.
 const SUBSCRIPTIONS: usize = 1024;
+/// The longest of them, in bytes.
+pub(super) const URI: usize = 8 * 1024;
 
 /// The log levels, quietest last (RFC 5424).
 pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
@@ -56,7 +58,7 @@ struct Asking {
     waiting: Vec<Waiting>,
 }
 
-/// The subscriptions of all sessions, counted by URI. A URI is in one of the two tables at most.
+/// The subscriptions of all sessions, counted by URI.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     held: BTreeMap<String, BTreeSet<PeerId>>,
@@ -115,11 +117,28 @@ impl Subscriptions {
     /// subscribed now though nobody wants it any more.
     pub(super) fn subscribed(&mut self, uri: &str, accepted: bool) -> (Vec<Waiting>, bool) {
         let Some(Asking { wanted, waiting }) = self.asking.remove(uri) else { return (Vec::new(), false) };
-        let is_unwanted = accepted && wanted.is_empty();
+        let is_unwanted = accepted && wanted.is_empty() && !self.is_held(uri);
         if accepted {
             wanted.into_iter().for_each(|peer| self.hold(uri, peer));
         }
         (waiting, is_unwanted)
+    }
+
+    /// Whether anybody is subscribed to a URI.
+    pub(super) fn is_held(&self, uri: &str) -> bool {
+        self.held.contains_key(uri)
+    }
+
+    /// What a session is subscribed to.
+    pub(super) fn of(&self, peer: PeerId) -> BTreeSet<String> {
+        self.held.iter().filter(|(_, peers)| peers.contains(&peer)).map(|(uri, _)| uri.clone()).collect()
+    }
+
+    /// A child that is the session's own has subscribed it. Beyond the bounds that is not remembered.
+    pub(super) fn remember(&mut self, uri: &str, peer: PeerId) {
+        if uri.len() <= URI && self.counts.get(&peer).is_none_or(|count| *count < SUBSCRIPTIONS) {
+            self.hold(uri, peer);
+        }
     }
 
     /// What an unsubscribe would come to.
@@ -164,21 +183,32 @@ impl Subscriptions {
         covering.flat_map(|(_, peers)| peers).copied().collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.asking.is_empty() && self.counts.is_empty()
+    }
+
     /// Takes the first out of those who wait for the answer to a subscribe that is in flight.
     pub(super) fn next_waiting(&mut self, uri: &str) -> Option<Waiting> {
         let waiting = &mut self.asking.get_mut(uri)?.waiting;
         (!waiting.is_empty()).then(|| waiting.remove(0))
     }
 
-    /// Drops everything of a peer: the URIs that nobody is left for, and what the peer waited for itself.
-    pub(super) fn forget(&mut self, peer: PeerId) -> (Vec<String>, Vec<Waiting>) {
-        let (mut unused, mut gone) = (Vec::new(), Vec::new());
+    /// A peer wants no answer any more to what is being asked for: what it waited for itself.
+    pub(super) fn withdraw(&mut self, peer: PeerId) -> Vec<Waiting> {
+        let mut gone = Vec::new();
         for asking in self.asking.values_mut() {
             asking.wanted.remove(&peer);
             gone.extend(asking.waiting.extract_if(.., |waiting| waiting.peer == peer));
         }
+        gone
+    }
+
+    /// Drops everything of a peer: the URIs that nobody is left for, and what the peer waited for itself.
+    pub(super) fn forget(&mut self, peer: PeerId) -> (Vec<String>, Vec<Waiting>) {
+        let (mut unused, gone) = (Vec::new(), self.withdraw(peer));
         self.held.retain(|uri, peers| {
-            if peers.remove(&peer) && peers.is_empty() {
+            if peers.remove(&peer) && peers.is_empty() && !self.asking.contains_key(uri) {
                 unused.push(uri.clone());
             }
             !peers.is_empty()
@@ -198,7 +228,7 @@ pub(super) struct Owners {
 
 impl Owners {
     pub(super) fn insert(&mut self, id: String, owner: PeerId) {
-        if self.owners.contains_key(&id) {
+        if self.owners.contains_key(&id) || id.len() > LABEL {
             return;
         }
         self.owners.insert(id.clone(), owner);
@@ -212,6 +242,11 @@ impl Owners {
 
     pub(super) fn get(&self, id: &str) -> Option<PeerId> {
         self.owners.get(id).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.owners.is_empty() && self.order.is_empty()
     }
 
     pub(super) fn forget(&mut self, peer: PeerId) {

@@ -44,6 +44,11 @@ impl LiveTasks {
         self.tasks.get(&number)
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
     fn find(&self, id: &str) -> Option<u64> {
         self.tasks.iter().find(|(_, task)| task.id == id).map(|(number, _)| *number)
     }

@@ -9,3 +9,4 @@ mod rules;
 mod story;
 mod subscriptions;
 mod tokens;
+mod wishes;

@@ -28,6 +28,8 @@ pub(super) struct Open {
     pub(super) token: Option<&'static str>,
     pub(super) wire: u64,
     pub(super) what: What,
+    /// Whether it has taken a subscription from its session, which is back if the child does not agree.
+    pub(super) has_taken: bool,
     pub(super) deadline: Instant,
 }
 
@@ -42,6 +44,13 @@ pub(super) enum What {
     /// A task, and what is asked about it: `get`, `result` or `cancel`.
     Task(u64, usize),
     Tasks,
+}
+
+impl What {
+    /// Whether it is about something that lasts.
+    pub(super) fn is_wish(self) -> bool {
+        matches!(self, Self::Level(_) | Self::Subscribe(_) | Self::Unsubscribe(_))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +105,8 @@ pub(super) struct Model {
     pub(super) max_in_flight: usize,
     pub(super) open: BTreeMap<u64, Open>,
     pub(super) peers: BTreeMap<PeerId, Has>,
+    /// Those that another child is asked to do the same for.
+    pub(super) handed_over: BTreeSet<PeerId>,
     pub(super) uris: BTreeMap<usize, Subscribed>,
     pub(super) told: Option<Told>,
     /// Requests of the gateway's own that the child has not answered; what is beyond the bound is forgotten.
@@ -133,6 +144,25 @@ impl Model {
         let has = self.peers.get_mut(&peer).unwrap();
         if has.by <= by {
             *has = Has { level: Some(level), by };
+        }
+    }
+
+    /// What a session has of the child.
+    pub(super) fn granted(&self, peer: PeerId) -> (Option<&'static str>, BTreeSet<usize>) {
+        let mut uris: BTreeSet<usize> =
+            self.uris.iter().filter(|(_, uri)| uri.peers.contains(&peer)).map(|(number, _)| *number).collect();
+        for open in self.open.values().filter(|open| open.asker.peer == peer && open.has_taken) {
+            if let What::Unsubscribe(uri) = open.what {
+                uris.insert(uri);
+            }
+        }
+        (self.peers[&peer].level.map(|level| LEVELS[level]), uris)
+    }
+
+    /// A URI that nobody is subscribed to, or about to be, is no more than any other.
+    pub(super) fn tidy(&mut self, uri: usize) {
+        if self.uris.get(&uri).is_some_and(|subscribed| subscribed.peers.is_empty() && subscribed.asking.is_none()) {
+            self.uris.remove(&uri);
         }
     }
 
@@ -196,29 +226,9 @@ impl Model {
 
     /// Takes a session off: what the child should hear of it, and who should get an error.
     pub(super) fn leave(&mut self, peer: PeerId, now: Instant) -> (Vec<String>, Vec<Asker>) {
-        let (mut frames, mut failed) = (Vec::new(), Vec::new());
         self.peers.remove(&peer);
-        for asking in self.uris.values_mut().filter_map(|subscribed| subscribed.asking.as_mut()) {
-            asking.wanted.remove(&peer);
-            let (own, others) = std::mem::take(&mut asking.waiting).into_iter().partition(|asker| asker.peer == peer);
-            asking.waiting = others;
-            failed.extend::<Vec<_>>(own);
-        }
-        let own = |(tag, open): (&u64, &Open)| (open.asker.peer == peer).then_some((open.wire, *tag));
-        let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(own).collect();
-        tags.sort_unstable();
-        for (_, tag) in tags {
-            let Some(open) = self.open.get_mut(&tag) else { continue };
-            if let What::Subscribe(uri) = open.what
-                && let Some(asking) = self.uris.get_mut(&uri).and_then(|subscribed| subscribed.asking.as_mut())
-                && !asking.waiting.is_empty()
-            {
-                open.token = None;
-                failed.push(std::mem::replace(&mut open.asker, asking.waiting.remove(0)));
-                continue;
-            }
-            self.give_up(tag, now, &mut frames, &mut failed);
-        }
+        self.handed_over.remove(&peer);
+        let (mut frames, failed) = self.abandon(peer, |_| true, now);
         self.asked.retain(|_, asked| {
             let gone = asked.peer == peer;
             frames.extend(gone.then(|| format!("refuse {}", asked.id)));
@@ -226,7 +236,7 @@ impl Model {
         });
         self.uris.retain(|uri, subscribed| {
             let was = subscribed.peers.remove(&peer);
-            if was && subscribed.peers.is_empty() {
+            if was && subscribed.peers.is_empty() && subscribed.asking.is_none() {
                 frames.push(format!("unsubscribe {uri}"));
             }
             !subscribed.peers.is_empty() || subscribed.asking.is_some()
@@ -246,6 +256,42 @@ impl Model {
         (frames, failed)
     }
 
+    /// Another child does the same for a session: what this one should hear, and who should get an error.
+    pub(super) fn hand_over(&mut self, peer: PeerId, now: Instant) -> (Vec<String>, Vec<Asker>) {
+        self.handed_over.insert(peer);
+        // To be rid of what it does not have is no wish that another child could grant.
+        let is_wish =
+            |open: &Open| open.what.is_wish() && (open.has_taken || !matches!(open.what, What::Unsubscribe(_)));
+        self.abandon(peer, is_wish, now)
+    }
+
+    /// A session waits for some of its calls no more.
+    fn abandon(&mut self, peer: PeerId, which: fn(&Open) -> bool, now: Instant) -> (Vec<String>, Vec<Asker>) {
+        let (mut frames, mut failed) = (Vec::new(), Vec::new());
+        for asking in self.uris.values_mut().filter_map(|subscribed| subscribed.asking.as_mut()) {
+            asking.wanted.remove(&peer);
+            let (own, others) = std::mem::take(&mut asking.waiting).into_iter().partition(|asker| asker.peer == peer);
+            asking.waiting = others;
+            failed.extend::<Vec<_>>(own);
+        }
+        let own = |(tag, open): (&u64, &Open)| (open.asker.peer == peer && which(open)).then_some((open.wire, *tag));
+        let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(own).collect();
+        tags.sort_unstable();
+        for (_, tag) in tags {
+            let Some(open) = self.open.get_mut(&tag) else { continue };
+            if let What::Subscribe(uri) = open.what
+                && let Some(asking) = self.uris.get_mut(&uri).and_then(|subscribed| subscribed.asking.as_mut())
+                && !asking.waiting.is_empty()
+            {
+                open.token = None;
+                failed.push(std::mem::replace(&mut open.asker, asking.waiting.remove(0)));
+                continue;
+            }
+            self.give_up(tag, now, &mut frames, &mut failed);
+        }
+        (frames, failed)
+    }
+
     /// A call is over without an answer, but the child may go on with it.
     fn give_up(&mut self, tag: u64, now: Instant, frames: &mut Vec<String>, failed: &mut Vec<Asker>) {
         let open = self.open.remove(&tag).unwrap();
@@ -253,8 +299,12 @@ impl Model {
         frames.push(format!("cancel {}", open.wire));
         self.linger(open.wire, open.asker.peer, now);
         if let What::Subscribe(uri) = open.what {
-            frames.push(format!("unsubscribe {uri}"));
-            failed.extend(self.uris.remove(&uri).and_then(|subscribed| subscribed.asking).unwrap().waiting);
+            let subscribed = self.uris.get_mut(&uri).unwrap();
+            failed.extend(subscribed.asking.take().unwrap().waiting);
+            // Whoever is leaving has it no more.
+            subscribed.peers.retain(|peer| self.peers.contains_key(peer));
+            frames.extend(subscribed.peers.is_empty().then(|| format!("unsubscribe {uri}")));
+            self.tidy(uri);
         }
         failed.push(open.asker);
     }
@@ -281,7 +331,13 @@ impl Model {
 
     /// The child is gone: who should get an error, and who need not answer what any more.
     pub(super) fn fail_all(&mut self) -> (Vec<Asker>, Vec<(PeerId, u64)>) {
-        let mut failed: Vec<Asker> = std::mem::take(&mut self.open).into_values().map(|open| open.asker).collect();
+        let mut failed = Vec::new();
+        for open in std::mem::take(&mut self.open).into_values() {
+            if let (What::Unsubscribe(uri), true) = (open.what, open.has_taken) {
+                self.uris.entry(uri).or_default().peers.insert(open.asker.peer);
+            }
+            failed.push(open.asker);
+        }
         let asking = self.uris.values_mut().filter_map(|subscribed| subscribed.asking.take());
         failed.extend(asking.flat_map(|asking| asking.waiting));
         (failed, self.asked.iter().map(|(number, asked)| (asked.peer, *number)).collect())

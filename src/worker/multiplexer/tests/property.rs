@@ -61,6 +61,10 @@ struct Seen {
     crowded: u64,
     /// Requests that were refused because others wait for a subscription.
     full_of_waiting: u64,
+    /// Requests that were refused because another child has taken over.
+    handed_over: u64,
+    /// Subscriptions that the child has not let go of.
+    refused_to_let_go: u64,
 }
 
 struct World {
@@ -127,6 +131,7 @@ impl World {
             // The crowd grows and shrinks, so that a session is alone now and then.
             21..=34 => self.detach(),
             35..=39 if self.dice.roll(20) == 0 => self.many_leave(),
+            35..=39 if self.dice.roll(10) == 0 => self.hand_over(),
             35..=39 if self.dice.roll(50) == 0 => self.begin_and_give_up(),
             40..=369 => self.ask(),
             370..=419 => self.cancel(),
@@ -142,6 +147,17 @@ impl World {
             910..=994 => self.child_notifies(),
             _ => self.expire(),
         }
+        if self.messages.is_multiple_of(16) {
+            self.check_alarm();
+        }
+    }
+
+    /// Who sleeps until the alarm goes off is there when the first thing is out of time.
+    fn check_alarm(&mut self) {
+        let calls = self.model.open.values().map(|open| open.deadline);
+        let earliest = calls.chain(self.model.asked.values().map(|asked| asked.deadline)).min();
+        let alarm = self.multiplexer.alarm().at();
+        assert!(earliest.is_none_or(|earliest| alarm.is_some_and(|at| at <= earliest)), "{alarm:?}, not {earliest:?}");
     }
 
     fn attach(&mut self) {
@@ -158,6 +174,21 @@ impl World {
         let gone = self.multiplexer.detach(peer, self.now);
         let (frames, failed) = self.model.leave(peer, self.now);
         self.check_expired(gone, frames, failed, Vec::new());
+    }
+
+    fn hand_over(&mut self) {
+        let Some(peer) = self.someone() else { return };
+        self.check_granted(peer);
+        let gone = self.multiplexer.hand_over_wishes(peer, self.now);
+        let (frames, failed) = self.model.hand_over(peer, self.now);
+        self.check_expired(gone, frames, failed, Vec::new());
+    }
+
+    /// What another child would be asked for is what this one has agreed to.
+    fn check_granted(&self, peer: PeerId) {
+        let (level, uris) = self.multiplexer.granted(peer);
+        let (expected, numbers) = self.model.granted(peer);
+        assert_eq!((level, uris), (expected, numbers.into_iter().map(uri).collect()));
     }
 
     fn many_leave(&mut self) {
@@ -244,9 +275,14 @@ impl World {
 
     /// The child is gone: calls in flight fail, and the sessions go on with another.
     fn crash(&mut self) {
-        let expired = self.multiplexer.drain();
-        let (failed, withdrawn) = self.model.fail_all();
-        self.check_expired(expired, Vec::new(), failed, withdrawn);
+        for is_drained in [false, true] {
+            self.model.peers.keys().for_each(|peer| self.check_granted(*peer));
+            if !is_drained {
+                let expired = self.multiplexer.drain();
+                let (failed, withdrawn) = self.model.fail_all();
+                self.check_expired(expired, Vec::new(), failed, withdrawn);
+            }
+        }
         let (sessions, max_in_flight) = (self.model.peers.len(), self.model.max_in_flight);
         self.multiplexer = Multiplexer::new(max_in_flight, true);
         self.model = Model::new(max_in_flight);
@@ -255,6 +291,22 @@ impl World {
         self.over.clear();
         (self.last_wire, self.last_asked) = (0, None);
         (0..sessions).for_each(|_| self.attach());
+    }
+
+    /// Everything comes to an end: no call is left open, and when all have left nothing is left of them.
+    fn end(&mut self) {
+        while !self.heard.is_empty() {
+            self.answer();
+        }
+        assert!(self.model.open.is_empty(), "the child has answered all: {:?}", self.model.open);
+        self.expire();
+        while self.someone().is_some() {
+            self.detach();
+        }
+        self.now += 2 * TIMEOUT;
+        let expired = self.multiplexer.expire(self.now);
+        self.check_expired(expired, Vec::new(), Vec::new(), Vec::new());
+        assert_eq!(self.multiplexer.left_behind(), Vec::<String>::new());
     }
 }
 
@@ -275,6 +327,7 @@ fn every_message_goes_where_the_model_says() {
         for _ in 0..20_000.min(messages - done) {
             world.step();
         }
+        world.end();
         done += world.messages;
         seen = seen.and(&world.seen);
         worlds += 1;
@@ -293,6 +346,8 @@ fn every_message_goes_where_the_model_says() {
         ("levels repeated", seen.levels_repeated),
         ("crowded", seen.crowded),
         ("full of waiting", seen.full_of_waiting),
+        ("handed over", seen.handed_over),
+        ("refused to let go", seen.refused_to_let_go),
     ] {
         assert!(count >= messages / 5_000, "{what}: {count}");
     }
@@ -312,6 +367,8 @@ impl Seen {
             levels_repeated: self.levels_repeated + other.levels_repeated,
             crowded: self.crowded + other.crowded,
             full_of_waiting: self.full_of_waiting + other.full_of_waiting,
+            handed_over: self.handed_over + other.handed_over,
+            refused_to_let_go: self.refused_to_let_go + other.refused_to_let_go,
         }
     }
 }

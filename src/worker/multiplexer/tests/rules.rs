@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::super::{Ask, Incoming, Notified, Outgoing};
+use super::super::{Ask, Incoming, Multiplexer, Notified, Outgoing};
 use super::story::{
     A, B, SUBSCRIBE, TIMEOUT, answer, answer_as_client, ask, cancel, exchange, forwarded, frames, heard_by, request,
     say, shared,
@@ -65,6 +65,31 @@ fn roots_are_not_spoken_of_and_pings_are_answered_at_once() {
     let roots = br#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
     assert_eq!(multiplexer.notified_by_client(A, roots, &parse(roots).unwrap()), Notified::Ignore);
     assert!(matches!(ask(&mut multiplexer, A, &request("ping", "{}")), Ok(Outgoing::Local(_))));
+}
+
+#[test]
+fn ids_and_tokens_are_of_bounded_length() {
+    for is_shared in [true, false] {
+        let mut multiplexer = Multiplexer::new(10, is_shared);
+        multiplexer.attach(A);
+        let long = format!("\"{}\"", "x".repeat(1024));
+        let call = |id: &str, token: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x","params":{{"_meta":{{"progressToken":{token}}}}}}}"#)
+        };
+        for message in [call(&long, "1"), call("1", &long)] {
+            let Ok(Outgoing::Local(refused)) = ask(&mut multiplexer, A, &message) else { panic!("it is taken") };
+            assert!(String::from_utf8_lossy(&refused).contains("longer than 1024 bytes"), "{refused:?}");
+        }
+        let (number, _) = forwarded(ask(&mut multiplexer, A, &call("1", "1")));
+        for message in [call(&long, "1"), call("1", &long)] {
+            let Incoming::Reply(refused) = say(&mut multiplexer, &message) else { panic!("it is taken") };
+            assert!(String::from_utf8_lossy(&refused).contains("longer than 1024 bytes"), "{refused:?}");
+        }
+        // A task with such a name is nobody's.
+        let result = format!(r#"{{"task":{{"taskId":"{}","status":"working"}}}}"#, "x".repeat(1025));
+        say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
+        assert!(multiplexer.tasks.is_empty() && multiplexer.live_tasks.is_empty());
+    }
 }
 
 #[test]

@@ -61,7 +61,8 @@ impl World {
 
     fn answer_to(&mut self, heard: &Heard) {
         let (tag, wire) = (heard.tag, heard.wire);
-        let (is_error, is_over) = (self.dice.roll(8) == 0, self.dice.roll(4) == 0);
+        let stubbornness = if matches!(heard.what, What::Unsubscribe(_)) { 2 } else { 8 };
+        let (is_error, is_over) = (self.dice.roll(stubbornness) == 0, self.dice.roll(4) == 0);
         let status = if is_over { "failed" } else { "working" };
         let outcome = match heard.what {
             _ if is_error => format!(
@@ -117,6 +118,10 @@ impl World {
                 }
                 model.told_by(open.wire, !is_error);
             }
+            What::Unsubscribe(uri) if is_error && open.has_taken => {
+                model.uris.entry(uri).or_default().peers.insert(peer);
+                self.seen.refused_to_let_go += 1;
+            }
             What::CreateTask if !is_error => {
                 model.tasks.insert(tag, peer);
                 if !is_over {
@@ -132,13 +137,11 @@ impl World {
                 let subscribed = model.uris.get_mut(&uri).unwrap();
                 let asking = subscribed.asking.take().unwrap();
                 assert_eq!(asking.tag, tag);
-                let unwanted = (!is_error && asking.wanted.is_empty()).then_some(uri);
                 if !is_error {
                     subscribed.peers.extend(asking.wanted);
                 }
-                if subscribed.peers.is_empty() {
-                    model.uris.remove(&uri);
-                }
+                let unwanted = (!is_error && subscribed.peers.is_empty()).then_some(uri);
+                model.tidy(uri);
                 return (asking.waiting, unwanted);
             }
             _ => {}

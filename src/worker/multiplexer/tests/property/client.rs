@@ -14,6 +14,8 @@ use crate::worker::Refused;
 /// What the model says of a request.
 enum Expected {
     Busy,
+    /// Another child does it.
+    Ended,
     Wait,
     /// It is answered with something that begins like this.
     Local(&'static str),
@@ -52,9 +54,11 @@ impl World {
             17 => What::Tasks,
             _ => What::Call,
         };
-        // Who unsubscribes has often just subscribed.
-        let asking = self.model.uris.get(&number).and_then(|subscribed| subscribed.asking.as_ref());
-        let hasty = asking.and_then(|asking| asking.wanted.first().copied()).filter(|_| self.dice.roll(2) == 0);
+        // Who unsubscribes has often just subscribed, or is the last.
+        let subscribed = self.model.uris.get(&number);
+        let asking = subscribed.and_then(|subscribed| subscribed.asking.as_ref()?.wanted.first().copied());
+        let last = subscribed.and_then(|subscribed| subscribed.peers.first().copied());
+        let hasty = asking.or(last).filter(|_| self.dice.roll(2) == 0);
         let peer = hasty.filter(|_| matches!(what, What::Unsubscribe(_))).unwrap_or(peer);
         let id = IDS[self.dice.roll(IDS.len())];
         self.ask_for(peer, id, what);
@@ -88,6 +92,7 @@ impl World {
             (Expected::Busy, Err(Refused::Busy)) => {
                 self.seen.full_of_waiting += u64::from(self.model.open.len() < self.model.max_in_flight);
             }
+            (Expected::Ended, Err(Refused::Ended)) => self.seen.handed_over += 1,
             (Expected::Wait, Ok(Outgoing::Wait)) => {}
             (Expected::Local(text), Ok(Outgoing::Local(answer))) => {
                 let start = format!(r#"{{"jsonrpc":"2.0","id":{id},{text}"#);
@@ -95,9 +100,9 @@ impl World {
                 self.seen.delivered += 1;
             }
             (Expected::Forward, Ok(Outgoing::Forward(frame))) => {
-                self.forwarded(asker, token, tag, what, &frame);
+                self.forwarded(asker, token, tag, (what, held), &frame);
                 if self.dice.roll(100) == 0 {
-                    self.take_back(tag, held);
+                    self.take_back(tag);
                 }
             }
             (_, outgoing) => panic!("{what:?}: {outgoing:?}"),
@@ -110,6 +115,9 @@ impl World {
         let is_full = model.load() >= model.max_in_flight;
         let peer = asker.peer;
         let done = Expected::Local(r#""result":{}"#);
+        if what.is_wish() && model.handed_over.contains(&peer) {
+            return Expected::Ended;
+        }
         match what {
             What::Task(task, _) if model.tasks.get(&task) != Some(&peer) => {
                 return Expected::Local(r#""error":{"code":-32602,"message":"there is no such task""#);
@@ -120,6 +128,7 @@ impl World {
                 };
                 if let Some(asking) = &mut subscribed.asking {
                     self.seen.withdrawn += u64::from(asking.wanted.remove(&peer));
+                    subscribed.peers.remove(&peer);
                     return done;
                 }
                 if subscribed.peers.iter().any(|other| *other != peer) {
@@ -131,18 +140,20 @@ impl World {
                 }
             }
             What::Subscribe(uri) => {
-                if let Some(subscribed) = model.uris.get_mut(&uri).filter(|subscribed| !subscribed.peers.is_empty()) {
+                let subscribed = model.uris.entry(uri).or_default();
+                let is_asking = subscribed.asking.is_some();
+                if subscribed.peers.contains(&peer) || (!is_asking && !subscribed.peers.is_empty()) {
                     subscribed.peers.insert(peer);
                     return done;
                 }
-                if !is_full {
-                    let subscribed = model.uris.entry(uri).or_default();
-                    if let Some(asking) = &mut subscribed.asking {
+                match &mut subscribed.asking {
+                    _ if is_full => model.tidy(uri),
+                    Some(asking) => {
                         asking.wanted.insert(peer);
                         asking.waiting.push(asker.clone());
                         return Expected::Wait;
                     }
-                    subscribed.asking = Some(Asking { tag, wanted: BTreeSet::from([peer]), waiting: Vec::new() });
+                    none => *none = Some(Asking { tag, wanted: BTreeSet::from([peer]), waiting: Vec::new() }),
                 }
             }
             What::Level(level) => {
@@ -163,7 +174,14 @@ impl World {
         if is_full { Expected::Busy } else { Expected::Forward }
     }
 
-    fn forwarded(&mut self, asker: Asker, token: Option<&'static str>, tag: u64, what: What, frame: &Bytes) {
+    fn forwarded(
+        &mut self,
+        asker: Asker,
+        token: Option<&'static str>,
+        tag: u64,
+        (what, has_taken): (What, bool),
+        frame: &Bytes,
+    ) {
         let wire = parse(frame).unwrap().raw_id().unwrap().as_u64().unwrap();
         assert!(wire > self.last_wire, "a number is used twice");
         self.last_wire = wire;
@@ -172,19 +190,22 @@ impl World {
         let expected = request(&digits, token.map(|_| digits.as_str()), tag, what, level) + "\n";
         assert_eq!(frame, &expected);
         self.heard.push(Heard { wire, tag, what });
-        self.model.open.insert(tag, Open { asker, token, wire, what, deadline: self.now + TIMEOUT });
+        self.model.open.insert(tag, Open { asker, token, wire, what, has_taken, deadline: self.now + TIMEOUT });
     }
 
     /// The frame could not be queued: the child does not hear it.
-    fn take_back(&mut self, tag: u64, held: bool) {
+    fn take_back(&mut self, tag: u64) {
         self.seen.taken_back += 1;
         self.multiplexer.forget_last();
         self.heard.pop();
         let open = self.model.open.remove(&tag).unwrap();
         match open.what {
             What::Level(_) => self.model.told_by(open.wire, false),
-            What::Subscribe(uri) => drop(self.model.uris.remove(&uri)),
-            What::Unsubscribe(uri) if held => {
+            What::Subscribe(uri) => {
+                self.model.uris.get_mut(&uri).unwrap().asking = None;
+                self.model.tidy(uri);
+            }
+            What::Unsubscribe(uri) if open.has_taken => {
                 self.model.uris.entry(uri).or_default().peers.insert(open.asker.peer);
             }
             _ => {}
