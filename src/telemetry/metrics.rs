@@ -1,4 +1,4 @@
-//! Prometheus metrics. Label values are server names from the configuration, or words from the closed sets below: a
+//! Prometheus metrics. Label values are server names from the configuration, or words from the closed sets in `words`: a
 //! client cannot make a new one.
 
 use std::sync::Arc;
@@ -12,93 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Where a message went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// Client to server.
-    ToServer,
-    /// Server to client.
-    ToClient,
-}
-
-/// Why a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ExitReason {
-    /// The gateway stopped it, with its session or at shutdown.
-    Stopped,
-    /// It ended by itself with exit code 0.
-    Finished,
-    /// It ended by itself with another code, or by a signal.
-    Crashed,
-    /// It did not answer `initialize` in time, or ended before.
-    StartFailed,
-    /// The gateway ended it: it had nothing to do, and did not answer a `ping`.
-    Wedged,
-    /// The gateway ended it: a call overran `limits.harakiri`.
-    Harakiri,
-    /// It was ended because it used more of the machine than it may.
-    OverLimit,
-}
-
-/// Why a message was not delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DropReason {
-    /// A line on stdout that is no JSON-RPC message.
-    NotJson,
-    /// A line on stdout over the limit.
-    Oversized,
-    /// An answer that nobody waits for (late, cancelled, or with an id that was never asked).
-    UnknownId,
-    /// Progress for a call that is over.
-    LateProgress,
-    /// The client's stream was closed.
-    StreamClosed,
-    /// The client did not read in time.
-    SlowClient,
-    /// No stream was open, and the backlog for one was full.
-    NoStream,
-    /// Nobody can be told whose it is, on a shared child.
-    Unattributable,
-    /// The client answered a request that nobody asked it.
-    UnknownResponse,
-    /// The server took no more: a message of the client that is no request, in a batch whose others were taken.
-    Refused,
-    /// A line of stderr beyond what is logged a second.
-    StderrFlood,
-}
-
-impl ExitReason {
-    /// The word for it, in metrics and in the admin API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stopped => "stopped",
-            Self::Finished => "finished",
-            Self::Crashed => "crashed",
-            Self::StartFailed => "start_failed",
-            Self::Wedged => "wedged",
-            Self::Harakiri => "harakiri",
-            Self::OverLimit => "over_limit",
-        }
-    }
-}
-
-impl DropReason {
-    fn label(self) -> &'static str {
-        match self {
-            Self::NotJson => "not_json",
-            Self::Oversized => "oversized",
-            Self::UnknownId => "unknown_id",
-            Self::LateProgress => "late_progress",
-            Self::StreamClosed => "stream_closed",
-            Self::SlowClient => "slow_client",
-            Self::NoStream => "no_stream",
-            Self::Unattributable => "unattributable",
-            Self::UnknownResponse => "unknown_response",
-            Self::Refused => "refused",
-            Self::StderrFlood => "stderr_flood",
-        }
-    }
-}
+use super::words::{Direction, DropReason, ExitReason};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ServerLabels {
@@ -380,34 +294,9 @@ impl ServerMetrics {
     }
 }
 
-/// The label for a method: its name if the specification knows it, else `other`.
-pub fn method_label(method: &str) -> &'static str {
-    const KNOWN: [&str; 19] = [
-        "tools/call",
-        "tools/list",
-        "initialize",
-        "ping",
-        "resources/read",
-        "resources/list",
-        "resources/templates/list",
-        "resources/subscribe",
-        "resources/unsubscribe",
-        "prompts/get",
-        "prompts/list",
-        "completion/complete",
-        "logging/setLevel",
-        "server/discover",
-        "subscriptions/listen",
-        "tasks/get",
-        "tasks/result",
-        "tasks/list",
-        "tasks/cancel",
-    ];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::words::method_label;
     use super::*;
 
     #[test]

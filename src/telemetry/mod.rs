@@ -2,6 +2,8 @@
 
 mod logs;
 mod metrics;
+mod words;
 
 pub use logs::init as init_logs;
-pub use metrics::{Direction, DropReason, ExitReason, Metrics, ServerMetrics, method_label};
+pub use metrics::{Metrics, ServerMetrics};
+pub use words::{Direction, DropReason, ExitReason, method_label};

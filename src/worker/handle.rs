@@ -18,6 +18,7 @@ use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
+use super::phase::Phase;
 use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
@@ -29,34 +30,6 @@ use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
 /// What a client says when it has the answer to `initialize`.
 pub(super) const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
-
-/// Where a worker is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Its child has not answered `initialize`.
-    Starting,
-    /// Nothing is in flight.
-    Ready,
-    /// Calls are in flight.
-    Busy,
-    /// It takes no more, and is about to end.
-    Draining,
-    /// Its child is gone.
-    Exited,
-}
-
-impl Phase {
-    /// The word for it, in metrics and in the admin API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Busy => "busy",
-            Self::Draining => "draining",
-            Self::Exited => "exited",
-        }
-    }
-}
 
 /// What the handle, the reader and the supervisor share.
 pub(super) struct Shared {

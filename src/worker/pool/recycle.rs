@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::Pool;
-use crate::worker::handle::{Phase, Worker};
+use crate::worker::handle::Worker;
+use crate::worker::phase::Phase;
 use crate::worker::retiring::Due;
 
 /// How often children are looked at.
