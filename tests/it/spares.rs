@@ -105,8 +105,12 @@ async fn spares_that_nobody_would_take_are_replaced() {
     let opened = |metrics: &Metrics, sessions: f64| {
         metrics.sum("sluice_workers", "ready") == 3.0 && spares(metrics) == 3.0 - sessions
     };
+    // Whatever is there already is for everybody, so all of them are taken.
+    let mut sessions = Vec::new();
     for _ in 0..3 {
-        let session = open(&gateway, &plain).await;
+        sessions.push(open(&gateway, &plain).await);
+    }
+    for session in sessions {
         let request = Request::new("DELETE", "/mcp").header("Mcp-Session-Id", &session);
         assert_eq!(gateway.send(request).await.status, 200);
     }

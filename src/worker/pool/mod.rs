@@ -20,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Failure;
@@ -162,14 +162,21 @@ impl Pool {
 
     /// Keeps spares and recycles children, until it is stopped.
     pub(super) async fn maintain(self: Arc<Self>, stop: CancellationToken) {
-        let look = async || {
+        let mut ticks = interval_at(Instant::now() + recycle::TICK, recycle::TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_tick = async || {
             tokio::select! {
-                () = self.changed.notified() => tokio::time::sleep(HEAD_START).await,
-                () = tokio::time::sleep(recycle::TICK) => {}
+                () = self.changed.notified() => {
+                    tokio::time::sleep(HEAD_START).await;
+                    false
+                }
+                _ = ticks.tick() => true,
             }
         };
-        while stop.run_until_cancelled(look()).await.is_some() {
-            self.recycle();
+        while let Some(is_tick) = stop.run_until_cancelled(is_tick()).await {
+            if is_tick {
+                self.recycle().await;
+            }
             if self.slots.queued() > 0 {
                 // What was in use when they began to wait may be no more.
                 self.shelf.lock().make_room();

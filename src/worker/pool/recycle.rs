@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+
 use super::Pool;
 use crate::worker::handle::Worker;
 use crate::worker::phase::Phase;
@@ -14,12 +16,13 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 
 impl Pool {
     /// Retires what is over its limits, or shared and unused.
-    pub(super) fn recycle(&self) {
-        let workers = self.shelf.lock().workers.clone();
+    pub(super) async fn recycle(&self) {
         let memory = match self.server.pool.max_rss {
-            Some(_) => crate::process::memory_of_groups(),
+            // It reads about every process of the machine: not on a thread that serves others.
+            Some(_) => spawn_blocking(crate::process::memory_of_groups).await.unwrap_or_default(),
             None => HashMap::new(),
         };
+        let workers = self.shelf.lock().workers.clone();
         for worker in workers.iter().filter(|worker| worker.takes_calls()) {
             if let Some(due) = self.due(worker, &memory) {
                 worker.retire(due);
