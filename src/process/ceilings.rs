@@ -6,7 +6,7 @@ mod lookout;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -38,12 +38,19 @@ struct Shared {
 
 struct Ceiling {
     limits: Resources,
-    /// Children at once.
-    places: Option<(usize, Arc<Semaphore>)>,
+    places: Option<Places>,
     /// Whether they have a cgroup together.
     has_cgroup: bool,
     /// Those of the limits that it does not keep.
     watched: Bounds,
+}
+
+/// For how many children at once there is room.
+struct Places {
+    most: usize,
+    free: Arc<Semaphore>,
+    /// How many wait for one.
+    waiting: AtomicUsize,
 }
 
 /// A child that counts.
@@ -86,7 +93,8 @@ impl Ceilings {
             let has_cgroup = guardian.limits_tenant(name);
             let kept = if has_cgroup { guardian.controllers() } else { Controllers::default() };
             let watched = Bounds::left(&limits, kept);
-            let places = tenant.max_children.map(|most| (most, Arc::new(Semaphore::new(most))));
+            let of = |most| Places { most, free: Arc::new(Semaphore::new(most)), waiting: AtomicUsize::new(0) };
+            let places = tenant.max_children.map(of);
             (name.clone(), Ceiling { limits, places, has_cgroup, watched })
         };
         let tenants = tenants.into_iter().map(ceiling).collect();
@@ -100,13 +108,21 @@ impl Ceilings {
     /// # Errors
     /// There is none in time.
     pub async fn place(&self, tenant: &TenantId, patience: Duration) -> Result<Place, Full> {
-        let Some((most, places)) = self.0.tenants.get(tenant).and_then(|ceiling| ceiling.places.as_ref()) else {
-            return Ok(Place(None));
-        };
-        match timeout(patience, Arc::clone(places).acquire_owned()).await {
+        let Some(places) = self.places(tenant) else { return Ok(Place(None)) };
+        let _waits = Waits::begin(&places.waiting);
+        match timeout(patience, Arc::clone(&places.free).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place(Some(permit))),
-            _ => Err(Full { tenant: tenant.clone(), most: *most }),
+            _ => Err(Full { tenant: tenant.clone(), most: places.most }),
         }
+    }
+
+    /// Whether somebody waits for a place of this tenant's.
+    pub fn is_waited_for(&self, tenant: &TenantId) -> bool {
+        self.places(tenant).is_some_and(|places| places.waiting.load(Ordering::Relaxed) > 0)
+    }
+
+    fn places(&self, tenant: &TenantId) -> Option<&Places> {
+        self.0.tenants.get(tenant)?.places.as_ref()
     }
 
     /// Whether a child that was started for nobody can become this tenant's. It cannot where a cgroup keeps what the
@@ -143,6 +159,22 @@ impl Ceilings {
             exceeded,
             id,
         }
+    }
+}
+
+/// Someone who waits for a place; counted until it is dropped.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -190,7 +190,6 @@ impl Session {
             peer,
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
-        let lease = Arc::new(lease);
         if is_replay {
             if protocol_version(&answer).is_none() {
                 return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));

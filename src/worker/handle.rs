@@ -258,6 +258,11 @@ impl Worker {
         id
     }
 
+    /// What the child says is for another from now on.
+    pub(super) fn readdress(&self, peer: PeerId, to: Weak<dyn Peer>) {
+        self.0.peers.lock().entry(peer).and_modify(|peer| *peer = to);
+    }
+
     /// Puts `initialize` to a child that has not heard one.
     pub(super) async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         lease.ask(message, self.0.server.limits.start_timeout).await

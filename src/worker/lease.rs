@@ -42,6 +42,11 @@ impl Lease {
         self.peer
     }
 
+    /// The child is another session's: the one that this was for has never had an answer of it.
+    pub(super) fn hand_to(&self, peer: Weak<dyn Peer>) {
+        self.worker.readdress(self.peer, peer);
+    }
+
     /// The room that the child has left, or will, to the one that takes its place; `None` where that is not this session's
     /// business.
     pub fn room(&self) -> Option<Arc<Room>> {

@@ -80,6 +80,19 @@ impl Opening {
     }
 }
 
+impl Opening {
+    /// Whether another client says the same: whatever a child has been told by one, it could have been told by the other.
+    /// What a request carries beside its words (`_meta`) is of that request only.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let words = |opening: &Self| {
+            let mut params = params(&opening.message);
+            params.as_object_mut().into_iter().for_each(|params| drop(params.remove("_meta")));
+            params
+        };
+        self.message == other.message || (self.fingerprint == other.fingerprint && words(self) == words(other))
+    }
+}
+
 /// The capabilities that a child is told of.
 fn capabilities(params: &Value, is_shared: bool) -> Value {
     let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();

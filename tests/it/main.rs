@@ -8,6 +8,7 @@ mod batch;
 mod binary;
 mod child_limits;
 mod client;
+mod cold;
 mod crash;
 mod crash_loop;
 mod delivery;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::Room;
 use super::demand::Demand;
+use super::own::Starts;
 use super::pools::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
@@ -59,6 +60,8 @@ pub(super) struct Shelf {
     pub(super) workers: Vec<Worker>,
     /// The last that have ended, the latest first.
     pub(super) exited: VecDeque<WorkerStatus>,
+    /// Children that a session is to have to itself.
+    pub(super) starts: Starts,
     /// Spares on their way.
     pub(super) starting_spares: usize,
     /// What clients ask for: what spares are opened for.
@@ -168,10 +171,17 @@ impl Shelf {
         Some(self.spares.remove(place).worker)
     }
 
-    /// Stops something that nobody uses, so that a place becomes free: a spare, or a shared child without a session.
-    pub(super) fn make_room(&mut self) {
+    /// Stops something that nobody uses, so that a place becomes free: a spare, a start that nobody waits for, or a shared
+    /// child without a session. Nothing, while as many are on their way out as are `wanted`.
+    pub(super) fn make_room(&mut self, wanted: usize) {
+        if self.workers.iter().filter(|worker| !worker.is_alive()).count() >= wanted {
+            return;
+        }
         if let Some(spare) = self.spares.pop() {
             spare.worker.stop();
+            return;
+        }
+        if self.starts.give_up_last() {
             return;
         }
         let unused = self.members.iter().position(|member| {
@@ -190,6 +200,7 @@ impl Shelf {
     /// Stops every child.
     pub(super) fn stop_all(&mut self) {
         self.spares.clear();
+        self.starts.clear();
         self.members.clear();
         self.workers.iter().for_each(Worker::stop);
     }

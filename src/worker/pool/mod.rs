@@ -1,10 +1,12 @@
 //! The children of one server: who gets which, how many there are, and which wait in advance.
 //!
 //! Invariants: never more than `max_children`, spares and starting ones included; a child that has been leased never
-//! moves to another session, principal or tenant than its isolation allows; a spare has been nobody's.
+//! moves to another session, principal or tenant than its isolation allows; a spare has been nobody's. (A session that has
+//! never had an answer of its child has not had it: the next of the same client may.)
 
 mod demand;
 mod member;
+mod own;
 mod pools;
 mod recycle;
 mod room;
@@ -61,7 +63,7 @@ pub struct Applicant {
 /// A child for a session.
 pub struct Granted {
     /// What to send with.
-    pub lease: Lease,
+    pub lease: Arc<Lease>,
     /// The answer to `initialize`, under whatever id. It may be an error: then the child is of no use.
     pub answer: Bytes,
 }
@@ -131,23 +133,6 @@ impl Pool {
         result
     }
 
-    async fn lease_own(&self, applicant: &Applicant) -> Result<Granted, Failure> {
-        let opening = Opening::of_client(&applicant.initialize);
-        let order = Order {
-            tenant: applicant.principal.tenant().clone(),
-            session: Arc::clone(&applicant.session),
-            is_replay: applicant.is_replay,
-            before: applicant.before.clone(),
-        };
-        let worker = self.obtain(&order, &opening.fingerprint).await?;
-        let lease = Lease::new(worker.clone(), applicant.peer.clone(), true);
-        let answer = match worker.opened() {
-            Some(answer) => answer.clone(),
-            None => self.open(&worker, &lease, &opening.message).await?,
-        };
-        Ok(Granted { lease, answer })
-    }
-
     /// Puts `initialize` to a child that has not heard one.
     async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         let answer = worker.open(lease, message).await?;
@@ -179,7 +164,7 @@ impl Pool {
             }
             if self.slots.queued() > 0 {
                 // What was in use when they began to wait may be no more.
-                self.shelf.lock().make_room();
+                self.shelf.lock().make_room(self.slots.queued());
             }
             self.replenish();
         }

@@ -70,7 +70,7 @@ impl WorkerStatus {
             state: worker.phase().as_str(),
             pid: worker.pid(),
             tenant: shared.origin.tenant().map(|tenant| tenant.to_string()),
-            sessions: worker.sessions(),
+            sessions: shared.peers().len(),
             in_flight: worker.load(),
             calls: worker.calls(),
             age_seconds: worker.age().as_secs(),

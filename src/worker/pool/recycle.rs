@@ -15,13 +15,15 @@ use crate::worker::retiring::Due;
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// Retires what is over its limits, or shared and unused.
+    /// Retires what is over its limits, or shared and unused; ends starts that nobody comes back for.
     pub(super) async fn recycle(&self) {
         let memory = match self.server.pool.max_rss {
             // It reads about every process of the machine: not on a thread that serves others.
             Some(_) => spawn_blocking(crate::process::memory_of_groups).await.unwrap_or_default(),
             None => HashMap::new(),
         };
+        let (patience, ceilings) = (self.server.pool.idle_timeout, &self.surroundings.ceilings);
+        self.shelf.lock().starts.tidy(patience, |tenant| ceilings.is_waited_for(tenant));
         let workers = self.shelf.lock().workers.clone();
         for worker in workers.iter().filter(|worker| worker.takes_calls()) {
             if let Some(due) = self.due(worker, &memory) {

@@ -29,7 +29,7 @@ impl Pool {
             let lease = {
                 // In one go, for who counts: it is on its way until it is there.
                 let _shelf = self.shelf.lock();
-                let lease = Lease::new(opened.clone(), applicant.peer.clone(), false);
+                let lease = Arc::new(Lease::new(opened.clone(), applicant.peer.clone(), false));
                 drop(assigned);
                 lease
             };

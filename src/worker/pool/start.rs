@@ -87,7 +87,7 @@ impl Pool {
     /// session waits its turn.
     async fn wait_for_slot(&self, order: &Order) -> Result<Slot, Failure> {
         let before = Instant::now();
-        self.shelf.lock().make_room();
+        self.shelf.lock().make_room(self.slots.queued() + 1);
         let whose = Some(order.tenant.clone());
         let slot = tokio::select! {
             slot = self.slots.take(&whose, self.patience(order)) => slot,

@@ -38,14 +38,19 @@ impl Caller {
         Connection::open(self.address).await
     }
 
-    /// Sends a request; the answer's body is still to be read.
-    pub(crate) async fn open(&self, mut request: Request) -> Response {
+    /// Sends a request; the whole answer is still to come.
+    pub(crate) async fn ask(&self, mut request: Request) -> Connection {
         if let Some(key) = &self.key {
             request = request.default_header("Authorization", &format!("Bearer {key}"));
         }
         let mut connection = self.connect().await;
         connection.write(&request.bytes(self.address)).await;
-        connection.response().await
+        connection
+    }
+
+    /// Sends a request; the answer's body is still to be read.
+    pub(crate) async fn open(&self, request: Request) -> Response {
+        self.ask(request).await.response().await
     }
 
     /// Sends a request, and reads the whole answer.
