@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub(super) kill: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) exit: OnceLock<ExitReason>,
+    /// Whether sessions were on it when it ended.
+    pub(super) was_in_use: OnceLock<bool>,
     /// Why the child went, known before any call fails of it.
     pub(super) failure: OnceLock<Failure>,
     pub(super) pid: OnceLock<u32>,
@@ -97,6 +99,7 @@ impl Shared {
             kill: spec.kill,
             ended: CancellationToken::new(),
             exit: OnceLock::new(),
+            was_in_use: OnceLock::new(),
             failure: OnceLock::new(),
             pid: OnceLock::new(),
             pulse: Mutex::new(Pulse::new(Instant::now())),
@@ -180,16 +183,6 @@ impl Shared {
         }
         let gone = self.expire(|multiplexer| multiplexer.detach(peer, Instant::now()));
         self.give_up(gone, |_| Failure::stopped(&self.server.name));
-    }
-
-    pub(super) fn count_noise(&self, bytes: usize) {
-        let lines = self.noise.fetch_add(1, Ordering::Relaxed) + 1;
-        self.metrics.dropped(DropReason::NotJson);
-        // One line for each power of two: a chatty server does not fill the log.
-        if lines.is_power_of_two() {
-            let (server, (tenant, session)) = (&self.origin.server, self.origin.names());
-            tracing::warn!(%tenant, %server, %session, bytes, lines, "a line on stdout is no JSON-RPC message, and was left out (servers must log to stderr)");
-        }
     }
 
     /// Gives something up, and tells the child before anybody else can tell it something: what it hears is in the order
@@ -287,6 +280,11 @@ impl Worker {
     /// Sessions on the child.
     pub fn sessions(&self) -> usize {
         self.0.peers.lock().len()
+    }
+
+    /// Whether sessions are on it, or were when it ended: from then on they leave.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.0.was_in_use.get().copied().unwrap_or_else(|| self.sessions() > 0)
     }
 
     /// Calls in flight.

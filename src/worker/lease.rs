@@ -50,7 +50,7 @@ impl Lease {
     /// The room that the child has left, or will, to the one that takes its place; `None` where that is not this session's
     /// business.
     pub fn room(&self) -> Option<Arc<Room>> {
-        self.room.clone().filter(|_| self.worker.is_retired())
+        self.room.clone().filter(|_| !self.worker.takes_calls())
     }
 
     /// The worker.

@@ -2,6 +2,7 @@
 //! own, this task waits for it, and so does the child; after a time-out the client is cut. A shared child waits for nobody.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -71,11 +72,22 @@ async fn receive_batch(shared: &Arc<Shared>, line: &Bytes) {
             let message = line.slice_ref(message.as_bytes());
             match parse(&message) {
                 Ok(envelope) => dispatch(shared, &message, &envelope).await,
-                Err(_) => shared.count_noise(message.len()),
+                Err(_) => count_noise(shared, message.len()),
             }
         }
     } else {
-        shared.count_noise(line.len());
+        count_noise(shared, line.len());
+    }
+}
+
+/// Counts a line that is no message.
+fn count_noise(shared: &Shared, bytes: usize) {
+    let lines = shared.noise.fetch_add(1, Ordering::Relaxed) + 1;
+    shared.metrics.dropped(DropReason::NotJson);
+    // One line for each power of two: a chatty server does not fill the log.
+    if lines.is_power_of_two() {
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        tracing::warn!(%tenant, %server, %session, bytes, lines, "a line on stdout is no JSON-RPC message, and was left out (servers must log to stderr)");
     }
 }
 

@@ -327,6 +327,7 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
     }
     shared.give_up(left, |_| failure.clone());
     let _ = shared.exit.set(reason);
+    let _ = shared.was_in_use.set(!shared.peers().is_empty());
     shared.ended.cancel();
     shared.peers().iter().for_each(|peer| peer.exited());
 }

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{eventually, fixture_path};
+use sluice::config::Isolation;
+
+use crate::harness::{Gateway, eventually, fixture_path, in_time, key};
 use crate::proc;
-use crate::scene::{BOTH, Client, Scene, fixture, program, switchable};
+use crate::scene::{BOTH, Client, Scene, Wire, fixture, program, switchable};
 
 fn assert_exited(answer: &Value) {
     let error = &answer["error"];
@@ -238,4 +240,42 @@ async fn initialize_is_never_put_to_a_live_child_twice() {
         client.close().await;
     }
     scene.finish().await;
+}
+
+#[tokio::test]
+async fn who_has_been_served_does_not_queue_again_because_of_a_crash() {
+    for (isolation, of_tenant) in [
+        (Isolation::Session, false),
+        (Isolation::Session, true),
+        (Isolation::Principal, false),
+        (Isolation::Principal, true),
+        (Isolation::Tenant, false),
+    ] {
+        let mut server = fixture(&["echo"]);
+        server.isolation = isolation;
+        server.pool.max_children = if of_tenant { 100 } else { 1 };
+        server.pool.idle_timeout = Duration::from_millis(100);
+        let mut keys = Vec::new();
+        let gateway = Gateway::start_with([server], |config| {
+            keys = vec![key(config, "acme", "ann"), key(config, if of_tenant { "acme" } else { "else" }, "bob")];
+            config.tenants.values_mut().for_each(|tenant| tenant.max_children = of_tenant.then_some(1));
+        })
+        .await;
+        let client = Client::open(&gateway.with_key(&keys[0]), Wire::Streamable).await;
+        let waiting = Client::connect(&gateway.with_key(&keys[1]), Wire::Streamable).await;
+        let waits = waiting.start_initialize();
+        gateway.until("another waits", |metrics| metrics.sessions() == 2.0).await;
+        for _ in 0..3 {
+            client.text("echo", json!({"text": "on"})).await;
+            let before = client.pid().await;
+            assert_exited(&client.call("crash", json!({"code": 9})).await);
+            assert_ne!(client.pid().await, before, "{isolation:?}");
+        }
+        assert!(!waits.is_finished(), "{isolation:?}");
+        client.close().await;
+        let answer = in_time("its turn", waits).await.unwrap();
+        assert!(answer["result"].is_object(), "{answer}");
+        waiting.close().await;
+        gateway.finish().await;
+    }
 }

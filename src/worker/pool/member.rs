@@ -148,10 +148,10 @@ impl Shelf {
         self.members.retain(|other| !Arc::ptr_eq(other, member));
     }
 
-    /// The rooms of those that are being replaced, for those that take their places.
-    pub(super) fn rooms_of_retired(&self, scope: &Scope, fingerprint: &Fingerprint) -> Vec<Arc<Room>> {
+    /// The rooms of those that are being replaced, or have just ended, for those that take their places.
+    pub(super) fn rooms_left(&self, scope: &Scope, fingerprint: &Fingerprint) -> Vec<Arc<Room>> {
         let fitting = self.members.iter().filter(|member| member.fits(scope, fingerprint));
-        fitting.filter_map(|member| member.worker().filter(Worker::is_retired)?.room()).collect()
+        fitting.filter_map(|member| member.worker().filter(|worker| !worker.takes_calls())?.room()).collect()
     }
 
     /// A child has ended.
@@ -160,6 +160,10 @@ impl Shelf {
         self.exited.truncate(EXITED);
         self.workers.retain(|other| !other.is(worker));
         self.spares.retain(|spare| !spare.worker.is(worker));
+    }
+
+    /// Nobody takes the room any more of a child that has ended, and that sessions have shared.
+    pub(super) fn dismiss(&mut self, worker: &Worker) {
         self.members.retain(|member| !member.is(worker));
     }
 

@@ -1,5 +1,5 @@
-//! The room that a child takes up under the ceilings of its pool and of its tenant. The room of a child that is replaced is
-//! for its successor: whoever holds it keeps it from the queue.
+//! The room that a child takes up under the ceilings of its pool and of its tenant. The room of a child that is replaced, or that
+//! has served and crashed, is for its successor: whoever holds it keeps it from the queue.
 
 use std::sync::Arc;
 

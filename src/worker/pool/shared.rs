@@ -51,7 +51,7 @@ impl Pool {
             if let Some(assigned) = shelf.least_busy(scope, &opening.fingerprint, self.replicas()) {
                 return assigned;
             }
-            let before = shelf.rooms_of_retired(scope, &opening.fingerprint);
+            let before = shelf.rooms_left(scope, &opening.fingerprint);
             (shelf.add(scope.clone(), opening.clone(), tenant.clone()), before)
         };
         let order = Order { tenant: tenant.clone(), session: "-".into(), is_replay, before };
@@ -59,11 +59,11 @@ impl Pool {
         assigned
     }
 
-    /// A child takes no more calls. If sessions are on it, another is started at once, one for all of them.
+    /// A child takes no more calls, or has ended. If sessions are on it, another is started at once, one for all of them.
     pub(super) fn succeed(&self, worker: &Worker) {
         let member = self.shelf.lock().member_of(worker);
         if let Some(member) = member
-            && worker.sessions() > 0
+            && worker.is_in_use()
             && !self.surroundings.draining.is_cancelled()
         {
             drop(self.member(&member.scope, &member.opening, &member.tenant, true));

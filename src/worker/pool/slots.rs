@@ -1,5 +1,5 @@
-//! Places for children, of which there are so many, and the queue for them: fair between tenants, bounded, and with an end
-//! to the waiting. Such are those under a pool's ceiling, and the turns in which children are started.
+//! Places for children, of which there are so many, and the queue for them: fair between tenants, bounded for each, and with
+//! an end to the waiting. Such are those under a pool's ceiling, and the turns in which children are started.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::config::TenantId;
 
-/// How many may wait for a place.
-const QUEUE: usize = 4096;
+/// How many of one tenant may wait for a place: what one has queued is no other's trouble.
+const QUEUE: usize = 1024;
 
 /// For whom a child is: a tenant, or none.
 pub(super) type Whose = Option<TenantId>;
@@ -52,7 +52,7 @@ impl Slots {
         Some(Slot(Some(self.clone())))
     }
 
-    /// Waits for a place; `None` when it takes too long, or too many wait already.
+    /// Waits for a place; `None` when it takes too long, or too many of the tenant wait already.
     pub(super) async fn take(&self, tenant: &Whose, patience: Duration) -> Option<Slot> {
         let granted = {
             let mut state = self.state.lock();
@@ -60,11 +60,12 @@ impl Slots {
                 state.taken += 1;
                 return Some(Slot(Some(self.clone())));
             }
-            if state.queued >= QUEUE {
+            let queue = state.waiting.entry(tenant.clone()).or_default();
+            if queue.len() >= QUEUE {
                 return None;
             }
             let (grant, granted) = oneshot::channel();
-            state.waiting.entry(tenant.clone()).or_default().push_back(grant);
+            queue.push_back(grant);
             if !state.turns.contains(tenant) {
                 state.turns.push_back(tenant.clone());
             }
@@ -197,21 +198,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_so_many_wait_and_the_next_is_told_at_once() {
+    async fn only_so_many_of_a_tenant_wait_and_the_next_is_told_at_once() {
         let slots = Slots::new(1);
         let first = slots.try_take().unwrap();
-        let waiting: Vec<_> = (0..QUEUE)
-            .map(|number| {
-                let slots = slots.clone();
-                tokio::spawn(async move { slots.take(&tenant(&format!("t{}", number % 7)), LONG).await.is_some() })
-            })
-            .collect();
+        let wait = |name: &'static str| {
+            let slots = slots.clone();
+            tokio::spawn(async move { slots.take(&tenant(name), LONG).await.is_some() })
+        };
+        let mut waiting: Vec<_> = (0..QUEUE).map(|_| wait("many")).collect();
         while slots.queued() < QUEUE {
             tokio::task::yield_now().await;
         }
         let now = tokio::time::Instant::now();
-        assert!(slots.take(&tenant("late"), LONG).await.is_none());
+        assert!(slots.take(&tenant("many"), LONG).await.is_none());
         assert_eq!(now.elapsed(), Duration::ZERO);
+        waiting.push(wait("another"));
+        while slots.queued() <= QUEUE {
+            tokio::task::yield_now().await;
+        }
         drop(first);
         for waits in waiting {
             assert!(waits.await.unwrap());

@@ -11,6 +11,7 @@ use super::trial::Trial;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
 use crate::process::{Origin, Place};
+use crate::telemetry::ExitReason;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::opening::Fingerprint;
@@ -182,7 +183,13 @@ impl Pool {
             true => self.breaker.crashed(&whose, attempt, self.answered_for(&whose), Instant::now()),
             false => self.breaker.abandoned(&whose, attempt),
         }
-        match worker.is_retired() {
+        // Its sessions have been served, and get another at once: in its room, and not behind those who have had none yet.
+        let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
+        if is_missed {
+            self.succeed(&worker);
+        }
+        self.shelf.lock().dismiss(&worker);
+        match worker.is_retired() || is_missed {
             true => room.vacate(),
             false => room.clear(),
         }
