@@ -35,7 +35,8 @@ impl Pool {
     fn due(&self, worker: &Worker, memory: &HashMap<u32, usize>) -> Option<Due> {
         let pool = &self.server.pool;
         let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;
-        if pool.max_age.is_some_and(|max| has_started && worker.age() >= max) {
+        let is_old = |max| worker.age() >= its_age(max, worker.pid().unwrap_or_default());
+        if has_started && pool.max_age.is_some_and(is_old) {
             return Some(Due::MaxAge);
         }
         if pool.max_rss.is_some_and(|max| worker.pid().and_then(|pid| memory.get(&pid)).is_some_and(|rss| *rss >= max))
@@ -45,5 +46,24 @@ impl Pool {
         let unused =
             !self.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= pool.idle_timeout);
         (unused && self.shelf.lock().member_of(worker).is_some()).then_some(Due::IdleTimeout)
+    }
+}
+
+/// At what age a child is old: up to a tenth before `max_age`, as its process id says, which is another for each. Children
+/// that were started together would all go together otherwise, and their successors for ever.
+fn its_age(max_age: Duration, pid: u32) -> Duration {
+    max_age - max_age / 640 * (pid % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_that_were_started_together_do_not_become_old_together() {
+        let max = Duration::from_secs(6400);
+        let ages: std::collections::BTreeSet<_> = (1000..1064).map(|pid| its_age(max, pid)).collect();
+        assert_eq!(ages.len(), 64);
+        assert_eq!((ages.first().copied(), ages.last().copied()), (Some(max - Duration::from_secs(630)), Some(max)));
     }
 }
