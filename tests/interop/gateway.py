@@ -101,6 +101,9 @@ class Gateway:
         }
         for user in {None, OTHER_USER}:
             servers |= self.launched(user)
+        for transport in ["sse", "mcp"]:
+            words, environment = servers["npx"]
+            servers[f"npx-{transport}"] = (words, {**environment, "HOME": self.make_home(transport)})
         lines = [
             'default_server = "everything"',
             f'[http]\nlisten = "127.0.0.1:{self.port}"',
@@ -121,10 +124,14 @@ class Gateway:
                 lines += [f"[servers.{server}.sandbox]", *sandbox]
         return "\n".join(lines) + "\n"
 
+    def make_home(self, name):
+        home = pathlib.Path(self.homes.name, name)
+        home.mkdir()
+        return home
+
     def launched(self, user):
         """Servers as npx and uvx start them, for a user with a home of his own and with nothing in it."""
-        home = pathlib.Path(self.homes.name, user or "home")
-        home.mkdir()
+        home = self.make_home(user or "home")
         settings = {name: os.environ[name] for name in PACKAGE_SETTINGS if name in os.environ}
         environment = {"HOME": home, "PATH": os.environ["PATH"], **settings}
         sandbox = []

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import subprocess
+from datetime import timedelta
 
 import pytest
 from gateway import OTHER_USER
@@ -135,6 +136,28 @@ def test_npx(gateway, user):
         for transport in ["mcp", "sse"]:
             async with session(gateway, f"npx{user}", transport) as opened:
                 assert await call(opened, "echo", message="hello") == "Echo: hello"
+
+    within_time(work())
+
+
+@both
+def test_a_cold_npx_goes_on_though_its_client_gives_up(gateway, transport):
+    connect = sse_client if transport == "sse" else streamablehttp_client
+    server = f"npx-{transport}"
+    went_on = gateway.log.read_text().count("the start goes on")
+
+    async def work():
+        async with connect(gateway.url(f"{server}/{transport}"), headers={"X-API-Key": gateway.key}) as streams:
+            async with ClientSession(streams[0], streams[1], read_timeout_seconds=timedelta(seconds=0.5)) as opened:
+                with pytest.raises(McpError, match="Timed out"):
+                    await opened.initialize()
+        while gateway.log.read_text().count("the start goes on") == went_on:
+            await asyncio.sleep(0.02)
+        begun = set(gateway.children())
+        async with session(gateway, server, transport) as opened:
+            assert await call(opened, "echo", message="hello") == "Echo: hello"
+            launchers = {child for child in gateway.children() if "npm exec" in child}
+            assert launchers and launchers <= begun, (launchers, begun)
 
     within_time(work())
 
