@@ -40,10 +40,10 @@ impl Slot {
         }
     }
 
-    /// Whether something is in flight, or a child is on its way.
-    pub(super) fn is_busy(&self) -> bool {
+    /// Whether something is in flight, as `is_idle` says it, or a child is on its way.
+    pub(super) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
         match self {
-            Self::Live(lease) => lease.is_alive() && !lease.is_idle(),
+            Self::Live(lease) => lease.is_alive() && !is_idle(lease),
             Self::Starting(_) => true,
             Self::Empty => false,
         }
@@ -168,7 +168,7 @@ impl Session {
     /// Waits until calls are in flight on few enough children that have been replaced.
     async fn until_few_before(&self) -> Result<(), Failure> {
         let few = async {
-            while self.state.lock().before.busy() > MOST {
+            while self.state.lock().before.busy(Lease::is_idle) > MOST {
                 self.let_go.notified().await;
             }
         };

@@ -36,8 +36,8 @@ impl Predecessors {
         self.0.extract_if(.., |lease| lease.is_over()).collect()
     }
 
-    /// On how many of them something of the session is in flight.
-    pub(super) fn busy(&self) -> usize {
-        self.0.iter().filter(|lease| lease.is_alive() && !lease.is_idle()).count()
+    /// On how many of them something of the session is in flight, as `is_idle` says it.
+    pub(super) fn busy(&self, is_idle: fn(&Lease) -> bool) -> usize {
+        self.0.iter().filter(|lease| lease.is_alive() && !is_idle(lease)).count()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::child::Slot;
 use super::session::{Received, Session};
@@ -50,11 +51,19 @@ impl Session {
     /// What is about something in flight goes to the child that it is in flight on, which may be one that is being
     /// replaced, or one that is still being told what it has to know. `None` if there is none of those, or it is about
     /// nothing in flight.
-    pub(super) fn receive_follow_up(&self, message: &Bytes, envelope: &Envelope<'_>) -> Option<Received> {
+    pub(super) fn receive_follow_up(
+        &self,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Option<Received> {
+        if envelope.kind == Kind::Request {
+            return self.receive_about_task(message, envelope, exchange);
+        }
         let holds: Vec<_> = {
             let state = self.state.lock();
             let told = if matches!(state.slot, Slot::Starting(_)) { state.told.upgrade() } else { None };
-            if envelope.kind == Kind::Request || (state.before.is_empty() && told.is_none()) {
+            if state.before.is_empty() && told.is_none() {
                 return None;
             }
             // Clients that use one id for everything mean the latest call.
@@ -63,6 +72,32 @@ impl Session {
         };
         let taken = holds.iter().find_map(|lease| lease.follow_up(message, envelope))?;
         Some(if taken == Err(Refused::Busy) { Received::Refused(Refused::Busy) } else { Received::Accepted })
+    }
+
+    /// What is asked about a task goes to the child that the task is on, though that takes no new calls.
+    fn receive_about_task(
+        &self,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Option<Received> {
+        if !envelope.method.as_deref().is_some_and(|method| method.starts_with("tasks/")) {
+            return None;
+        }
+        let retired: Vec<_> = {
+            let mut state = self.state.lock();
+            state.last_used = Some(Instant::now());
+            let latest = state.slot.live().filter(|lease| lease.worker().is_retired());
+            latest.into_iter().chain(state.before.latest_first().cloned()).collect()
+        };
+        // A server may count its tasks, each child from the same number: the latest is meant.
+        let lease = retired.iter().find(|lease| lease.takes_about_task(envelope))?;
+        match self.send(lease, message, envelope, exchange) {
+            Ok(()) => Some(Received::Accepted),
+            Err(Refused::Busy) => Some(Received::Refused(Refused::Busy)),
+            // It was over just then: another child may know of it.
+            Err(Refused::Ended | Refused::Retired) => None,
+        }
     }
 
     /// There is no child (yet, or any more): the message waits for one, off the caller's path.

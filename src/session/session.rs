@@ -41,17 +41,17 @@ pub(super) struct State {
     pub(super) in_vain: usize,
     /// When to try again, after an `initialize` that a limit stood in the way of.
     pub(super) retry_after: Option<Duration>,
-    last_used: Option<Instant>,
+    pub(super) last_used: Option<Instant>,
     /// Whether the client's `initialize` has not been answered yet.
     is_opening: bool,
 }
 
 impl State {
-    /// Whether something is in flight or waits, or a child is on its way.
-    fn is_busy(&self) -> bool {
+    /// Whether something is in flight or waits, or a child is on its way; of a child, `is_idle` says it.
+    fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
         // A child that nobody has asked for is no use of the session: that would keep it for ever.
         let is_nobodys = self.is_reviving && matches!(self.slot, Slot::Starting(_));
-        (self.slot.is_busy() && !is_nobodys) || self.before.busy() > 0 || self.waiting.is_being_sent()
+        (self.slot.is_busy(is_idle) && !is_nobodys) || self.before.busy(is_idle) > 0 || self.waiting.is_being_sent()
     }
 }
 
@@ -166,7 +166,7 @@ impl Session {
         if envelope.kind == Kind::Request && method == "initialize" {
             return self.receive_initialize(message, envelope, exchange);
         }
-        if let Some(received) = self.receive_follow_up(&message, envelope) {
+        if let Some(received) = self.receive_follow_up(&message, envelope, exchange) {
             return received;
         }
         let live = {
@@ -263,7 +263,7 @@ impl Session {
     /// For how long nobody has used it: no stream is open, nothing is in flight. `None` while it is in use.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         let mut state = self.state.lock();
-        if state.is_busy() || state.streams.current().is_some() {
+        if state.is_busy(Lease::is_idle) || state.streams.current().is_some() {
             state.last_used = Some(Instant::now());
             return None;
         }
@@ -291,9 +291,10 @@ impl Session {
         drop(holds);
     }
 
-    /// Whether calls are in flight.
+    /// Whether calls are in flight, or tasks go on. A result that waits to be fetched is none of that: in a drain nobody can
+    /// fetch it any more.
     pub(super) fn is_busy(&self) -> bool {
-        self.state.lock().is_busy()
+        self.state.lock().is_busy(Lease::is_done)
     }
 }
 

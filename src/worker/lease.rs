@@ -63,11 +63,15 @@ impl Lease {
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
-        if shared.is_retired() {
+        let is_retired = shared.is_retired();
+        if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
         let is_heard = self.put(&mut multiplexer, ask, kept)?;
-        if is_heard && shared.server.pool.max_requests.is_some_and(|most| multiplexer.count() >= most as u64) {
+        if is_heard
+            && !is_retired
+            && shared.server.pool.max_requests.is_some_and(|most| multiplexer.count() >= most as u64)
+        {
             shared.retire(&multiplexer, Due::MaxRequests);
         }
         Ok(())
@@ -217,9 +221,19 @@ impl Lease {
         self.worker.shared().detach(self.peer);
     }
 
-    /// Whether nothing of this session is in flight, either way.
+    /// Whether nothing of this session is in flight, either way, nor a task of it left that it may come back for.
     pub fn is_idle(&self) -> bool {
         self.worker.shared().multiplexer.lock().is_idle_for(self.peer)
+    }
+
+    /// Whether the child has nothing to do for this session; but there may be results of tasks that it has not fetched.
+    pub fn is_done(&self) -> bool {
+        self.worker.shared().multiplexer.lock().is_done_for(self.peer)
+    }
+
+    /// Whether a request is about a task of this session on this child, which takes it though it takes no new calls.
+    pub fn takes_about_task(&self, envelope: &Envelope<'_>) -> bool {
+        self.is_alive() && self.worker.shared().multiplexer.lock().is_about_task_here(self.peer, envelope)
     }
 
     /// Whether messages can still be sent.

@@ -205,9 +205,9 @@ async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
 fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     let server = &shared.server.name;
     let expired = shared.expire(|multiplexer| multiplexer.expire(now));
-    let (oldest, overrun) = {
+    let (oldest, works, overrun) = {
         let multiplexer = shared.multiplexer.lock();
-        (multiplexer.oldest(), multiplexer.has_overrun(now))
+        (multiplexer.oldest(), multiplexer.works_on_task(), multiplexer.has_overrun(now))
     };
     let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
@@ -216,7 +216,8 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     });
     for call in &expired.calls {
         tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
-        if oldest.is_none_or(|oldest| oldest > call.started) {
+        // A task may well keep it from everything else.
+        if !works && oldest.is_none_or(|oldest| oldest > call.started) {
             shared.pulse.lock().overdue(call.started);
         }
     }

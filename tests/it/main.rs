@@ -50,6 +50,7 @@ mod stdio_demo;
 mod stop;
 mod streamable;
 mod talk;
+mod tasks;
 mod tenant_limits;
 mod tool_timeouts;
 mod ugly;

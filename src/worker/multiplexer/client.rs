@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::params::{Params, created_task};
+use super::params::{Params, TaskStatus, created_task};
 use super::{Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, RawId, Splice, one_line, splice};
 use crate::telemetry::DropReason;
@@ -51,7 +51,7 @@ impl Multiplexer {
     /// The client's answer to a request of the server is on its way to the child.
     pub(in crate::worker) fn answered_by_client(&mut self, number: u64, envelope: &Envelope<'_>) {
         let Some(Asked { peer, progress_token: Some(token), .. }) = self.asked.remove(&number) else { return };
-        if envelope.result.and_then(created_task).is_some_and(|task| !task.is_over) {
+        if envelope.result.and_then(created_task).is_some_and(|task| task.status == TaskStatus::Working) {
             self.answered_by_task.insert(number, (peer, token));
             if self.answered_by_task.len() > self.max_in_flight {
                 self.answered_by_task.pop_first();

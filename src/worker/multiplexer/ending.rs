@@ -123,8 +123,9 @@ impl Multiplexer {
         for number in late {
             self.give_up(number, "timed out", now, &mut expired);
         }
+        let tasks = self.live_tasks.expire(now);
         let calls = self.calls.values().map(|call| self.due(call));
-        let next = calls.chain(self.asked.values().map(|asked| asked.deadline)).min();
+        let next = calls.chain(self.asked.values().map(|asked| asked.deadline)).chain(tasks).min();
         self.alarm.set(next);
         expired
     }

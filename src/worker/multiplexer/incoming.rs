@@ -82,7 +82,7 @@ impl Multiplexer {
         if envelope.is_error && self.is_shared {
             asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
         }
-        if self.is_shared || call.progress_token.is_some() || call.task.is_some() {
+        if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
             self.note_tasks(number, &call, envelope, now);
         }
         let message = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
@@ -97,12 +97,12 @@ impl Multiplexer {
         if self.unheeded.remove(&number) {
             self.level_over(number, !envelope.is_error);
             if let Some(state) = envelope.result.and_then(task_state) {
-                self.task_heard_of(&state.id, state.is_over, now);
+                self.task_heard_of(&state.id, state.status, now);
             }
             return Incoming::Ignore;
         }
         // A task goes on though its call was answered, even if that is answered twice.
-        if self.live_tasks.get(number).is_none() {
+        if self.live_tasks.working(number).is_none() {
             self.lingering.remove(number);
         }
         Incoming::Drop(DropReason::UnknownId)
@@ -219,7 +219,7 @@ impl Multiplexer {
                 };
                 let status = to(Unsolicited::Notification, owner.into_iter().collect());
                 if let Some(state) = state {
-                    self.task_heard_of(&state.id, state.is_over, now);
+                    self.task_heard_of(&state.id, state.status, now);
                 }
                 status
             }
@@ -267,7 +267,8 @@ impl Multiplexer {
     /// Progress for a call that is over: it may have made a task, whose progress goes on.
     fn progress_of_task(&mut self, message: &Bytes, old: &str, number: u64, now: Instant) -> Incoming {
         self.lingering.renew(number, now);
-        let Some(task) = self.live_tasks.get(number) else { return Incoming::Drop(DropReason::LateProgress) };
+        self.keep_task(number, now);
+        let Some(task) = self.live_tasks.working(number) else { return Incoming::Drop(DropReason::LateProgress) };
         // Who waits for its result knows that it goes on.
         let waits = |call: &&mut Call| call.task.as_ref() == Some(&task.id);
         self.calls.values_mut().filter(waits).for_each(|call| call.deadline = now + call.timeout);

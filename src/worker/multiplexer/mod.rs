@@ -64,6 +64,8 @@ pub(super) struct Call {
     wish: Option<Wish>,
     /// The task that it asks about.
     task: Option<String>,
+    /// Whether it may be answered with a task.
+    may_make_task: bool,
     progress_token: Option<RawId>,
     /// Whether it asks for the first page of a list.
     pub(super) is_first_page: bool,
@@ -222,16 +224,22 @@ impl Multiplexer {
         tables.into_iter().filter(|(_, is_empty)| !is_empty).map(|(table, _)| format!("{table:?}")).collect()
     }
 
-    /// Whether nothing is in flight, either way.
+    /// Whether nothing is in flight, either way, and no task is left that its session may come back for.
     pub(super) fn is_idle(&self) -> bool {
-        self.calls.is_empty() && self.asked.is_empty()
+        self.calls.is_empty() && self.asked.is_empty() && self.live_tasks.awaited().next().is_none()
     }
 
-    /// Whether nothing of this session is in flight, either way.
+    /// Whether nothing of this session is in flight, either way, nor a task of it left.
     pub(super) fn is_idle_for(&self, peer: PeerId) -> bool {
+        self.is_done_for(peer) && self.live_tasks.awaited().all(|task| task.peer != peer)
+    }
+
+    /// Whether the child has nothing to do for this session, though there may be results of tasks to be fetched.
+    pub(super) fn is_done_for(&self, peer: PeerId) -> bool {
         self.calls.values().all(|call| call.peer != peer)
             && self.asked.values().all(|asked| asked.peer != peer)
             && self.subscriptions.waiting().all(|waiting| waiting.peer != peer)
+            && self.live_tasks.awaited().all(|task| task.peer != peer || task.is_over)
     }
 
     /// Calls in flight.

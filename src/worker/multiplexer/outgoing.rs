@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{Params, label, progress_token, text};
+use super::params::{Params, mentions, progress_token, task_asked_about, text};
 use super::sharing::{Counted, LEVELS, Level, URI, Waiting};
 use super::wishes::{Told, Wish};
 use super::{Ask, Call, LABEL, Multiplexer, PeerId};
@@ -89,7 +89,10 @@ impl Multiplexer {
         (token, wish): (Option<&str>, Option<Wish>),
     ) {
         let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let is_about_task = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel");
+        let task = task_asked_about(method, ask.envelope.params);
+        if let Some(number) = task.as_deref().and_then(|task| self.live_tasks.find(task)) {
+            self.keep_task(number, now);
+        }
         let call = Call {
             peer,
             original,
@@ -99,7 +102,8 @@ impl Multiplexer {
             is_initialize: method == "initialize",
             is_own: ask.is_own,
             wish,
-            task: is_about_task.then(|| label(Params::read(ask.envelope.params).task_id)).flatten(),
+            task,
+            may_make_task: ask.envelope.params.is_some_and(|params| mentions(params, "\"task\"")),
             progress_token: token.and_then(RawId::new),
             is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
             kept: None,

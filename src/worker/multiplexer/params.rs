@@ -87,8 +87,24 @@ pub(super) fn related_task(params: Option<&str>) -> Option<String> {
 /// What is said of a task.
 pub(super) struct TaskState {
     pub(super) id: String,
-    /// Whether its status is one that it keeps.
-    pub(super) is_over: bool,
+    pub(super) status: TaskStatus,
+}
+
+/// What can still become of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TaskStatus {
+    /// It goes on.
+    Working,
+    /// It is over, and its result can be fetched.
+    Ended,
+    /// Nothing: it was cancelled, or its result has been fetched.
+    Gone,
+}
+
+/// The task that a request is about, if it is of a method that is about one.
+pub(super) fn task_asked_about(method: &str, params: Option<&str>) -> Option<String> {
+    let is_about_one = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update");
+    is_about_one.then(|| label(Params::read(params).task_id)).flatten()
 }
 
 #[derive(Deserialize, Default)]
@@ -108,8 +124,12 @@ struct Task<'a> {
 /// `tasks/cancel`.
 pub(super) fn task_state(object: &str) -> Option<TaskState> {
     let task: Task<'_> = members(object).ok()?;
-    let is_over = matches!(text(task.status).as_deref(), Some("completed" | "failed" | "cancelled"));
-    Some(TaskState { id: label(task.task_id)?, is_over })
+    let status = match text(task.status).as_deref() {
+        Some("completed" | "failed") => TaskStatus::Ended,
+        Some("cancelled") => TaskStatus::Gone,
+        _ => TaskStatus::Working,
+    };
+    Some(TaskState { id: label(task.task_id)?, status })
 }
 
 /// The task that a result announces.

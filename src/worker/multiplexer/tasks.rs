@@ -1,4 +1,5 @@
-//! Tasks (2025-11-25, "Tasks"): whose they are, and the progress tokens that live as long as they do.
+//! Tasks (2025-11-25, "Tasks"): whose they are, the progress tokens that live as long as they do, and for how long a child is
+//! needed for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,22 +7,34 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{TaskState, created_task, listed_tasks, task_state};
+use super::params::{TaskState, TaskStatus, created_task, listed_tasks, task_asked_about, task_state};
 use super::{Call, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, splice};
 
-/// A task that is not known to be over.
+/// A task that its session may come back for, or that is not known to be over.
 #[derive(Debug)]
 pub(super) struct LiveTask {
     pub(super) peer: PeerId,
     pub(super) id: String,
     /// What its progress is called by its client, if that is there and wants to know.
     pub(super) token: Option<RawId>,
-    pub(super) timeout: Duration,
+    /// Whether only its result is left, which has not been fetched.
+    pub(super) is_over: bool,
+    /// Whether its session has left.
+    is_orphan: bool,
+    /// Until when its session is believed to come back for it, unless one of the two speaks of it again.
+    until: Option<Instant>,
+    timeout: Duration,
 }
 
-/// Tasks that are not known to be over, by the number of the call that made each. Bounded: of the oldest no progress is
-/// passed on any more.
+impl LiveTask {
+    fn renew(&mut self, now: Instant) {
+        self.until = (!self.is_orphan).then(|| now + self.timeout);
+    }
+}
+
+/// Tasks, by the number of the call that made each. Bounded: the oldest is forgotten, of those that are over if there are any.
+/// No progress of it is passed on any more, and the child does not stay for it.
 #[derive(Debug)]
 pub(super) struct LiveTasks {
     tasks: BTreeMap<u64, LiveTask>,
@@ -36,12 +49,21 @@ impl LiveTasks {
     fn insert(&mut self, number: u64, task: LiveTask) {
         self.tasks.insert(number, task);
         if self.tasks.len() > self.capacity {
-            self.tasks.pop_first();
+            let oldest = self.tasks.iter().find(|(_, task)| task.is_over).or(self.tasks.first_key_value());
+            if let Some(oldest) = oldest.map(|(number, _)| *number) {
+                self.tasks.remove(&oldest);
+            }
         }
     }
 
-    pub(super) fn get(&self, number: u64) -> Option<&LiveTask> {
-        self.tasks.get(&number)
+    /// The task that a call has made, if it is not known to be over.
+    pub(super) fn working(&self, number: u64) -> Option<&LiveTask> {
+        self.tasks.get(&number).filter(|task| !task.is_over)
+    }
+
+    /// Those that their sessions may come back for.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &LiveTask> {
+        self.tasks.values().filter(|task| task.until.is_some())
     }
 
     #[cfg(test)]
@@ -49,15 +71,37 @@ impl LiveTasks {
         self.tasks.is_empty()
     }
 
-    fn find(&self, id: &str) -> Option<u64> {
+    pub(super) fn find(&self, id: &str) -> Option<u64> {
         self.tasks.iter().find(|(_, task)| task.id == id).map(|(number, _)| *number)
+    }
+
+    /// The child has spoken of a task: that, if it goes on.
+    fn heard_of(&mut self, number: u64, status: TaskStatus) -> Option<&LiveTask> {
+        let task = self.tasks.get_mut(&number)?;
+        task.is_over |= status != TaskStatus::Working;
+        if status == TaskStatus::Gone || (task.is_over && task.is_orphan) {
+            self.tasks.remove(&number);
+            return None;
+        }
+        self.working(number)
+    }
+
+    /// Nobody is believed to come back for what has not been spoken of for too long. When the next is due.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
+        self.tasks.retain(|_, task| {
+            task.until = task.until.filter(|until| *until > now);
+            // One that goes on may still be heard of.
+            task.until.is_some() || !task.is_over
+        });
+        self.awaited().filter_map(|task| task.until).min()
     }
 
     /// A session has left its tasks behind, which stay until they are over: nobody hears of their progress. Which they are.
     pub(super) fn orphan(&mut self, peer: PeerId) -> Vec<String> {
+        self.tasks.retain(|_, task| task.peer != peer || !task.is_over);
         let left = self.tasks.values_mut().filter(|task| task.peer == peer);
         left.map(|task| {
-            task.token = None;
+            (task.token, task.until, task.is_orphan) = (None, None, true);
             task.id.clone()
         })
         .collect()
@@ -69,30 +113,57 @@ impl Multiplexer {
     pub(super) fn note_tasks(&mut self, number: u64, call: &Call, envelope: &Envelope<'_>, now: Instant) {
         if let Some(task) = &call.task {
             // The result of a task is there when it is over, and not before.
-            let state = envelope.result.and_then(task_state).filter(|state| state.id == *task);
-            let is_over = call.method == "tasks/result" || state.is_some_and(|state| state.is_over);
-            self.task_heard_of(task, is_over, now);
+            let status = match envelope.result.and_then(task_state).filter(|state| state.id == *task) {
+                _ if call.method == "tasks/result" => TaskStatus::Gone,
+                Some(state) => state.status,
+                None => TaskStatus::Working,
+            };
+            self.task_heard_of(task, status, now);
         }
-        if let Some(TaskState { id, is_over }) = envelope.result.and_then(created_task) {
+        if let Some(TaskState { id, status }) = envelope.result.and_then(created_task) {
             self.tasks.insert(id.clone(), call.peer);
             // A server that names the task of another does not make it this session's.
-            if !is_over && self.tasks.get(&id) == Some(call.peer) {
+            if status != TaskStatus::Gone && self.tasks.get(&id) == Some(call.peer) {
                 let (peer, token, timeout) = (call.peer, call.progress_token.clone(), call.timeout);
-                self.live_tasks.insert(number, LiveTask { peer, id, token, timeout });
-                self.linger(number, peer, now, timeout);
+                let is_over = status == TaskStatus::Ended;
+                let until = Some(now + timeout);
+                self.live_tasks.insert(number, LiveTask { peer, id, token, is_over, is_orphan: false, until, timeout });
+                self.alarm.no_later_than(now + timeout);
+                if !is_over {
+                    self.linger(number, peer, now, timeout);
+                }
             }
         }
     }
 
     /// The child has spoken of a task: it is over, or goes on.
-    pub(super) fn task_heard_of(&mut self, id: &str, is_over: bool, now: Instant) {
+    pub(super) fn task_heard_of(&mut self, id: &str, status: TaskStatus, now: Instant) {
         let Some(number) = self.live_tasks.find(id) else { return };
-        if is_over {
-            self.live_tasks.tasks.remove(&number);
-            self.lingering.remove(number);
-        } else if let Some(task) = self.live_tasks.get(number) {
-            self.linger(number, task.peer, now, task.timeout);
+        match self.live_tasks.heard_of(number, status).map(|task| (task.peer, task.timeout)) {
+            Some((peer, timeout)) => self.linger(number, peer, now, timeout),
+            None => self.lingering.remove(number),
         }
+        self.keep_task(number, now);
+    }
+
+    /// The child or its session has spoken of the task that the call with this number has made: the child stays for it.
+    pub(super) fn keep_task(&mut self, number: u64, now: Instant) {
+        let Some(task) = self.live_tasks.tasks.get_mut(&number) else { return };
+        task.renew(now);
+        task.until.into_iter().for_each(|until| self.alarm.no_later_than(until));
+    }
+
+    /// Whether the child works on a task that somebody waits for.
+    pub(in crate::worker) fn works_on_task(&self) -> bool {
+        self.live_tasks.awaited().any(|task| !task.is_over)
+    }
+
+    /// Whether a request is about a task of a session that is on the child for that, or for something else: then a child that
+    /// takes no new calls takes it all the same.
+    pub(in crate::worker) fn is_about_task_here(&self, peer: PeerId, envelope: &Envelope<'_>) -> bool {
+        let task = task_asked_about(envelope.method.as_deref().unwrap_or_default(), envelope.params);
+        // Who has nothing in flight may be about to be let go.
+        task.is_some_and(|task| self.tasks.get(&task) == Some(peer)) && !self.is_idle_for(peer)
     }
 
     /// The answer to `tasks/list`, without the tasks of others.

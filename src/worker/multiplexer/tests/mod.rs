@@ -8,5 +8,6 @@ mod property;
 mod rules;
 mod story;
 mod subscriptions;
+mod tasks;
 mod tokens;
 mod wishes;

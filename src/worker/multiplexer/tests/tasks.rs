@@ -1,0 +1,227 @@
+//! For how long a child is needed for a task.
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant};
+
+use super::super::{Ask, Incoming, Multiplexer, Outgoing, PeerId};
+use super::story::{A, B, TIMEOUT, exchange, forwarded, request};
+use crate::jsonrpc::parse;
+
+const AUGMENTED: &str = r#"{"name":"t","task":{"ttl":60000}}"#;
+const NAMED: &str = r#"{"taskId":"t"}"#;
+
+/// A child with a session A, and B where it is shared, at a time of the test's own.
+struct Child {
+    multiplexer: Multiplexer,
+    now: Instant,
+}
+
+impl Child {
+    fn new(is_shared: bool) -> Self {
+        let mut multiplexer = Multiplexer::new(10, is_shared);
+        multiplexer.attach(A);
+        if is_shared {
+            multiplexer.attach(B);
+        }
+        Self { multiplexer, now: Instant::now() }
+    }
+
+    /// The same, where A has a call that has become a task, with the number of that call.
+    fn with_task(is_shared: bool, status: &str) -> (Self, u64) {
+        let mut child = Self::new(is_shared);
+        let number = child.task("t", AUGMENTED, status);
+        (child, number)
+    }
+
+    fn task(&mut self, id: &str, params: &str, status: &str) -> u64 {
+        let number = self.ask(A, "tools/call", params);
+        self.answer(number, &format!(r#"{{"task":{{"taskId":"{id}","status":"{status}"}}}}"#));
+        number
+    }
+
+    fn ask(&mut self, peer: PeerId, method: &str, params: &str) -> u64 {
+        forwarded(self.try_ask(peer, method, params)).0
+    }
+
+    fn try_ask(&mut self, peer: PeerId, method: &str, params: &str) -> Result<Outgoing, crate::worker::Refused> {
+        let message = request(method, params);
+        let envelope = parse(message.as_bytes()).unwrap();
+        let (message, exchange) = (message.as_bytes(), exchange());
+        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
+        self.multiplexer.ask(peer, &ask, self.now)
+    }
+
+    fn say(&mut self, message: &str) -> Incoming {
+        let message = Bytes::copy_from_slice(message.as_bytes());
+        self.multiplexer.receive(message.clone(), &parse(&message).unwrap(), self.now, TIMEOUT)
+    }
+
+    fn answer(&mut self, number: u64, result: &str) {
+        let answer = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
+        assert!(matches!(answer, Incoming::Answer(_)), "{answer:?}");
+    }
+
+    fn notify_status(&mut self, status: &str) {
+        self.say(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/tasks/status","params":{{"taskId":"t","status":"{status}"}}}}"#
+        ));
+    }
+
+    /// Whether the child is needed, for A and for nobody else.
+    fn is_needed(&self) -> bool {
+        let is_idle = self.multiplexer.is_idle();
+        assert_eq!(is_idle, self.multiplexer.is_idle_for(A));
+        assert!(self.multiplexer.is_idle_for(B));
+        !is_idle
+    }
+
+    fn is_about_task(&self, peer: PeerId, method: &str, params: &str) -> bool {
+        let message = request(method, params);
+        self.multiplexer.is_about_task_here(peer, &parse(message.as_bytes()).unwrap())
+    }
+}
+
+#[test]
+fn a_child_stays_for_a_task_until_its_result_is_fetched() {
+    for (is_shared, end) in [(true, "completed"), (false, "completed"), (false, "failed")] {
+        let (mut child, _) = Child::with_task(is_shared, "working");
+        child.multiplexer.leave_when_idle(A);
+        for status in ["working", "input_required", end] {
+            child.notify_status(status);
+            assert!(child.is_needed(), "{status}");
+            assert_eq!(child.multiplexer.ready_to_leave(), []);
+            let is_done = status == end;
+            assert_eq!(child.multiplexer.is_done_for(A), is_done, "{status}");
+            assert_eq!(child.multiplexer.works_on_task(), !is_done, "{status}");
+        }
+        let asked = child.ask(A, "tasks/result", NAMED);
+        child.answer(asked, r#"{"content":[]}"#);
+        assert!(!child.is_needed());
+        assert_eq!(child.multiplexer.ready_to_leave(), [A]);
+        // It may be long over when its call is answered.
+        let (child, _) = Child::with_task(is_shared, end);
+        assert!(child.is_needed(), "the result is there to be fetched");
+    }
+}
+
+#[test]
+fn a_child_does_not_stay_for_a_task_that_is_cancelled_or_whose_session_leaves() {
+    for is_shared in [true, false] {
+        let (mut child, _) = Child::with_task(is_shared, "working");
+        let asked = child.ask(A, "tasks/cancel", NAMED);
+        assert!(child.is_needed());
+        child.answer(asked, r#"{"taskId":"t","status":"cancelled"}"#);
+        assert!(!child.is_needed());
+        for status in ["working", "completed"] {
+            let (mut child, _) = Child::with_task(is_shared, status);
+            child.multiplexer.detach(A, child.now);
+            assert!(!child.is_needed(), "{status}");
+            child.notify_status("working");
+            assert!(!child.is_needed(), "{status}, and heard of");
+        }
+    }
+}
+
+#[test]
+fn a_task_that_nobody_speaks_of_keeps_its_child_for_the_patience_of_its_call_to_the_instant() {
+    for (is_shared, status) in [(true, "working"), (false, "working"), (true, "completed"), (false, "completed")] {
+        let (mut child, _) = Child::with_task(is_shared, status);
+        let end = child.now + TIMEOUT;
+        child.multiplexer.expire(end - Duration::from_nanos(1));
+        assert!(child.is_needed(), "{status}");
+        assert_eq!(child.multiplexer.alarm().at(), Some(end), "{status}");
+        child.multiplexer.expire(end);
+        assert!(!child.is_needed(), "{status}");
+        assert_eq!(child.multiplexer.alarm().at(), None, "nobody looks again");
+    }
+}
+
+#[test]
+fn whoever_speaks_of_a_task_starts_that_time_anew() {
+    type Sign = fn(&mut Child, u64);
+    let signs: [(&str, Sign); 6] = [
+        ("status", |child, _| child.notify_status("working")),
+        ("its end", |child, _| child.notify_status("completed")),
+        ("progress", |child, number| {
+            child.say(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{number}}}}}"#
+            ));
+        }),
+        ("a question", |child, _| assert!(child.ask(A, "tasks/get", NAMED) > 0)),
+        ("an answer", |child, _| {
+            let now = child.now;
+            child.now -= TIMEOUT / 4;
+            let asked = child.ask(A, "tasks/get", NAMED);
+            child.now = now;
+            child.answer(asked, r#"{"taskId":"t","status":"working"}"#);
+        }),
+        ("what was asked for in vain", |child, _| {
+            let asked = child.ask(A, "tasks/get", NAMED);
+            child.say(&format!(r#"{{"jsonrpc":"2.0","id":{asked},"error":{{"code":-32603,"message":""}}}}"#));
+        }),
+    ];
+    for is_shared in [true, false] {
+        for (what, sign) in signs {
+            let (mut child, number) = Child::with_task(is_shared, "working");
+            child.now += TIMEOUT / 2;
+            sign(&mut child, number);
+            let end = child.now + TIMEOUT;
+            child.multiplexer.expire(end - Duration::from_nanos(1));
+            assert!(child.is_needed(), "{what}");
+            child.multiplexer.expire(end);
+            assert!(!child.is_needed(), "{what}");
+        }
+        // One that was given up is there all the same.
+        let (mut child, _) = Child::with_task(is_shared, "working");
+        child.multiplexer.expire(child.now + TIMEOUT);
+        child.notify_status("working");
+        assert!(child.is_needed());
+        child.multiplexer.expire(child.now + TIMEOUT);
+        assert!(!child.is_needed());
+    }
+}
+
+#[test]
+fn what_was_not_asked_for_is_no_task_of_a_child_that_is_one_sessions_own() {
+    for (is_shared, params, is_needed) in [(false, "{}", false), (false, AUGMENTED, true), (true, "{}", true)] {
+        let mut child = Child::new(is_shared);
+        child.task("t", params, "working");
+        assert_eq!(child.is_needed(), is_needed, "{is_shared} {params}");
+    }
+}
+
+#[test]
+fn only_so_many_tasks_are_remembered_and_those_first_that_go_on() {
+    let mut child = Child::new(false);
+    let working = child.task("goes on", AUGMENTED, "working");
+    for number in 0..20 {
+        child.task(&format!("over {number}"), AUGMENTED, "completed");
+    }
+    assert_eq!(child.multiplexer.live_tasks.awaited().count(), 10);
+    assert!(child.multiplexer.live_tasks.working(working).is_some());
+    for number in 0..20 {
+        child.task(&format!("another {number}"), AUGMENTED, "working");
+    }
+    assert_eq!(child.multiplexer.live_tasks.awaited().count(), 10);
+    assert!(child.multiplexer.live_tasks.working(working).is_none());
+}
+
+#[test]
+fn what_names_a_task_of_the_session_is_about_one_while_the_child_is_there_for_the_session() {
+    for is_shared in [true, false] {
+        let (mut child, _) = Child::with_task(is_shared, "working");
+        for method in ["tasks/get", "tasks/result", "tasks/cancel"] {
+            assert!(child.is_about_task(A, method, NAMED), "{method}");
+            assert!(!child.is_about_task(B, method, NAMED), "{method}: it is not B's");
+            assert!(!child.is_about_task(A, method, r#"{"taskId":"another"}"#), "{method}");
+        }
+        for method in ["tasks/list", "tools/call"] {
+            assert!(!child.is_about_task(A, method, NAMED), "{method}");
+        }
+        let asked = child.ask(A, "tasks/result", NAMED);
+        child.answer(asked, "{}");
+        assert!(!child.is_about_task(A, "tasks/get", NAMED), "it may be off the child at any moment");
+        child.ask(A, "tools/call", "{}");
+        assert!(child.is_about_task(A, "tasks/get", NAMED));
+    }
+}
