@@ -299,9 +299,9 @@ pub struct ChildLimits {
     pub term_grace: Duration,
     /// Longest line on stdout, in bytes.
     pub max_line: usize,
-    /// Calls in flight on one child.
+    /// Calls in flight on one child. One of the sessions that share it may have as many as are left for the others.
     pub max_in_flight: usize,
-    /// Bytes waiting for stdin.
+    /// Bytes waiting for stdin; those of one session as with the calls.
     pub stdin_queue: usize,
     /// Lines of stderr kept for error messages.
     pub stderr_tail: usize,

@@ -71,7 +71,10 @@ impl Session {
             latest.into_iter().chain(state.before.latest_first().cloned()).collect()
         };
         let taken = holds.iter().find_map(|lease| lease.follow_up(message, envelope))?;
-        Some(if taken == Err(Refused::Busy) { Received::Refused(Refused::Busy) } else { Received::Accepted })
+        Some(match taken {
+            Err(refused) if refused.is_busy() => Received::Refused(refused),
+            Ok(()) | Err(_) => Received::Accepted,
+        })
     }
 
     /// What is asked about a task goes to the child that the task is on, though that takes no new calls.
@@ -94,7 +97,7 @@ impl Session {
         let lease = retired.iter().find(|lease| lease.takes_about_task(envelope))?;
         match self.send(lease, message, envelope, exchange) {
             Ok(()) => Some(Received::Accepted),
-            Err(Refused::Busy) => Some(Received::Refused(Refused::Busy)),
+            Err(refused @ (Refused::Busy | Refused::Share)) => Some(Received::Refused(refused)),
             // It was over just then: another child may know of it.
             Err(Refused::Ended | Refused::Retired) => None,
         }

@@ -185,7 +185,7 @@ impl Session {
         };
         match live.map(|lease| self.send(&lease, &message, envelope, exchange)) {
             Some(Ok(())) => Received::Accepted,
-            Some(Err(Refused::Busy)) => Received::Refused(Refused::Busy),
+            Some(Err(refused @ (Refused::Busy | Refused::Share))) => Received::Refused(refused),
             // It is on its way out, or there is none: the message waits for another.
             Some(Err(Refused::Ended | Refused::Retired)) | None => self.receive_later(message, envelope.kind, exchange),
         }

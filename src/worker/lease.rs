@@ -11,6 +11,7 @@ use super::handle::Worker;
 use super::multiplexer::{Ask, Multiplexer, Notified, Outgoing, PeerId};
 use super::peer::Peer;
 use super::pool::Room;
+use super::queue::Queued;
 use super::resend::Kept;
 use super::retiring::Due;
 use crate::jsonrpc::{Envelope, Kind, one_line, parse};
@@ -28,6 +29,8 @@ pub struct Lease {
     exclusive: bool,
     /// The room of a child that is this session's alone: it is for the child that takes its place.
     room: Option<Arc<Room>>,
+    /// What of it waits for the stdin of a child that others use as well.
+    queued: Option<Queued>,
 }
 
 impl Lease {
@@ -35,7 +38,8 @@ impl Lease {
     pub(super) fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
         let peer = worker.attach(peer);
         let room = if exclusive { worker.room() } else { None };
-        Self { worker, peer, exclusive, room }
+        let queued = (!worker.shared().is_exclusive()).then(Queued::default);
+        Self { worker, peer, exclusive, room, queued }
     }
 
     pub(super) fn peer(&self) -> PeerId {
@@ -87,7 +91,8 @@ impl Lease {
         match outgoing {
             Outgoing::Forward(frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
-                shared.stdin.push(frame).inspect_err(|_| multiplexer.forget_last())?;
+                let queued = self.queued.as_ref().filter(|_| !ask.is_own);
+                shared.stdin.push_of(queued, frame).inspect_err(|_| multiplexer.forget_last())?;
                 kept.into_iter().for_each(|kept| multiplexer.keep_for_last(kept));
                 return Ok(true);
             }
@@ -154,7 +159,7 @@ impl Lease {
                 let (number, frame) = multiplexer.cancellation(self.peer, message, envelope)?;
                 match self.push(frame) {
                     // The call goes on, and the client may cancel it again.
-                    Err(Refused::Busy) => Err(Refused::Busy),
+                    Err(refused) if refused.is_busy() => Err(refused),
                     // A child that has ended need not hear it.
                     Ok(()) | Err(_) => {
                         multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
@@ -179,7 +184,7 @@ impl Lease {
     fn push(&self, frame: Bytes) -> Result<(), Refused> {
         let shared = self.worker.shared();
         shared.metrics.carried(Direction::ToServer, frame.len());
-        shared.stdin.push(frame)
+        shared.stdin.push_of(self.queued.as_ref(), frame)
     }
 
     /// Puts a request of the gateway's own, and waits for its answer.

@@ -1,8 +1,10 @@
-//! Frames on their way to a child's stdin: bounded in bytes, and many of them written with one system call.
+//! Frames on their way to a child's stdin: bounded in bytes, for each session that shares the child as well, and many of them
+//! written with one system call.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf as _, Bytes};
 use parking_lot::Mutex;
@@ -16,9 +18,37 @@ use super::error::Refused;
 /// Frames written in one system call.
 const BATCH: usize = 64;
 
+/// The bytes of one session that wait in the queue of a child that sessions share; cheap to clone. They change under the lock
+/// of the queue only.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Queued(Arc<AtomicUsize>);
+
+impl Queued {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug)]
+struct Frame {
+    bytes: Bytes,
+    /// Whose it is, where that is counted.
+    of: Option<Queued>,
+}
+
+impl Frame {
+    /// It is in the queue no more.
+    fn leave(self) -> Bytes {
+        if let Some(of) = &self.of {
+            of.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        }
+        self.bytes
+    }
+}
+
 #[derive(Debug)]
 struct State {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
 }
@@ -39,8 +69,14 @@ impl StdinQueue {
         Self { state: Arc::new(Mutex::new(state)), ready: Arc::default(), limit, gauge }
     }
 
-    /// Queues a frame, newline included.
+    /// Queues a frame of the gateway's own, newline included.
     pub(super) fn push(&self, frame: Bytes) -> Result<(), Refused> {
+        self.push_of(None, frame)
+    }
+
+    /// Queues a frame, newline included. Where it is `of` a session that shares the child, that may have as many bytes waiting
+    /// as are left for the others; one frame always, if there is room for it.
+    pub(super) fn push_of(&self, of: Option<&Queued>, frame: Bytes) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(Refused::Ended);
@@ -48,9 +84,16 @@ impl StdinQueue {
         if !state.frames.is_empty() && state.bytes + frame.len() > self.limit {
             return Err(Refused::Busy);
         }
+        if let Some(of) = of {
+            let own = of.bytes();
+            if own > 0 && own + frame.len() > self.limit.saturating_sub(state.bytes) {
+                return Err(Refused::Share);
+            }
+            of.0.store(own + frame.len(), Ordering::Relaxed);
+        }
         state.bytes += frame.len();
         self.gauge.inc_by(i64::try_from(frame.len()).unwrap_or(i64::MAX));
-        state.frames.push_back(frame);
+        state.frames.push_back(Frame { bytes: frame, of: of.cloned() });
         drop(state);
         self.ready.notify_one();
         Ok(())
@@ -61,7 +104,7 @@ impl StdinQueue {
         let mut state = self.state.lock();
         state.closed = true;
         if at_once {
-            state.frames.clear();
+            state.frames.drain(..).for_each(|frame| drop(frame.leave()));
             self.gauge.dec_by(i64::try_from(state.bytes).unwrap_or(i64::MAX));
             state.bytes = 0;
         }
@@ -105,7 +148,7 @@ impl StdinQueue {
             return !state.closed;
         }
         let count = state.frames.len().min(BATCH);
-        batch.extend(state.frames.drain(..count));
+        batch.extend(state.frames.drain(..count).map(Frame::leave));
         let bytes: usize = batch.iter().map(Bytes::len).sum();
         state.bytes -= bytes;
         self.gauge.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -131,4 +174,57 @@ async fn write_all(stdin: &mut pipe::Sender, batch: &mut VecDeque<Bytes>) -> io:
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn frame(bytes: usize) -> Bytes {
+        Bytes::from(vec![b'x'; bytes])
+    }
+
+    #[test]
+    fn one_session_has_as_much_waiting_as_is_left_for_others() {
+        let queue = StdinQueue::new(100, Gauge::default());
+        let (greedy, other, third) = (Queued::default(), Queued::default(), Queued::default());
+        let take = |of: &Queued| std::iter::from_fn(|| queue.push_of(Some(of), frame(1)).ok()).count();
+        assert_eq!(take(&greedy), 50, "half, where it is alone");
+        assert_eq!(queue.push_of(Some(&greedy), frame(1)), Err(Refused::Share));
+        assert_eq!(take(&other), 25);
+        assert_eq!(
+            queue.push_of(Some(&third), frame(20)),
+            Ok(()),
+            "one that has nothing waiting gets all the room that is left"
+        );
+        assert_eq!(queue.push_of(Some(&third), frame(1)), Err(Refused::Share));
+        assert_eq!(
+            queue.push_of(Some(&Queued::default()), frame(6)),
+            Err(Refused::Busy),
+            "there is no room for so much"
+        );
+        assert_eq!(queue.push(frame(5)), Ok(()), "the gateway's own is bound by the whole alone");
+        assert_eq!((greedy.bytes(), other.bytes(), third.bytes()), (50, 25, 20));
+        let mut batch = VecDeque::new();
+        while !queue.state.lock().frames.is_empty() {
+            batch.clear();
+            assert!(queue.take(&mut batch));
+        }
+        assert_eq!((greedy.bytes(), other.bytes(), third.bytes()), (0, 0, 0));
+        assert_eq!(
+            queue.push_of(Some(&greedy), frame(101)),
+            Ok(()),
+            "one frame may be larger where nothing else waits"
+        );
+        queue.close(true);
+        assert_eq!((greedy.bytes(), queue.gauge.get()), (0, 0));
+    }
+
+    #[test]
+    fn who_has_a_child_of_its_own_may_fill_the_queue() {
+        let queue = StdinQueue::new(100, Gauge::default());
+        (0..100).for_each(|_| queue.push_of(None, frame(1)).unwrap());
+        assert_eq!(queue.push_of(None, frame(1)), Err(Refused::Busy));
+    }
 }

@@ -178,3 +178,62 @@ async fn progress_of_a_client_reaches_the_child_from_who_was_asked_and_under_the
         gateway.finish().await;
     }
 }
+
+#[tokio::test]
+async fn who_floods_the_server_with_calls_has_its_share_and_everybody_else_is_answered() {
+    let mut server = shared();
+    server.limits.max_in_flight = 8;
+    // A stream begins with it, where no answer comes before.
+    let gateway = Gateway::start_with([server], |config| config.http.keep_alive = Duration::from_millis(10)).await;
+    let mut flooder = gateway.streamable().await;
+    let mut others = [gateway.streamable().await, gateway.streamable().await];
+    let mut hung = Vec::new();
+    for round in 0..20 {
+        let response = flooder.open(call(round, "hang", json!({}))).await;
+        if response.status == 503 {
+            let refused = response.reply().await;
+            refused.assert_error(503, -32003, "this session has its share of a server that others use as well");
+            assert_eq!(refused.header("retry-after"), Some("1"));
+        } else {
+            assert_eq!(response.status, 200, "{response:?}");
+            hung.push((round, response));
+        }
+        for other in &mut others {
+            let text = format!("round {round}");
+            assert_eq!(other.call("echo", json!({"text": text})).await, text);
+        }
+    }
+    assert_eq!(hung.len(), 4, "half of what the child takes, as nobody else has anything in flight");
+    let cancelled = json!({"requestId": hung[0].0});
+    flooder.notify(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled})).await;
+    assert_eq!(flooder.call("echo", json!({"text": "again"})).await, "again");
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn who_fills_the_queue_to_the_server_leaves_room_in_it() {
+    let mut server = shared();
+    server.args = vec!["no-read".to_owned()];
+    server.limits.stdin_queue = 256 * 1024;
+    server.limits.stdin_grace = Duration::from_millis(100);
+    let gateway = Gateway::start(server).await;
+    let flooder = gateway.sse().await;
+    let text = "x".repeat(16 * 1024);
+    let mut taken = 0;
+    let refused = loop {
+        let reply = flooder.send(call(taken, "echo", json!({"text": text}))).await;
+        if reply.status != 202 {
+            break reply;
+        }
+        taken += 1;
+        assert!(taken < 100, "it is never refused");
+    };
+    refused.assert_error(503, -32003, "this session has its share of a server that others use as well");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    for _ in 0..3 {
+        let other = gateway.sse().await;
+        let reply = other.send(call(1, "echo", json!({"text": text}))).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+    }
+    gateway.kill().await;
+}

@@ -101,7 +101,7 @@ impl Multiplexer {
 
     /// A call is over, as its client has cancelled it.
     pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
-        let call = self.calls.remove(&number)?;
+        let call = self.take_call(number)?;
         self.level_over(number, false);
         self.linger(number, call.peer, now, call.timeout);
         Some(call)
@@ -109,6 +109,7 @@ impl Multiplexer {
 
     /// Removes what has run out of time.
     pub(in crate::worker) fn expire(&mut self, now: Instant) -> Expired {
+        debug_assert!(self.is_counted(), "what is in flight is counted wrongly");
         let mut expired = Expired::default();
         self.lingering.expire(now);
         // Before the calls, on whose streams the clients may have been asked.
@@ -152,6 +153,7 @@ impl Multiplexer {
         let withdrawn = asked.iter().map(|(number, asked)| self.withdrawn(*number, asked.peer, "the server has ended"));
         let mut all = Expired { withdrawn: withdrawn.collect(), ..Expired::default() };
         for (number, call) in std::mem::take(&mut self.calls) {
+            self.end(call.peer);
             all.waiting.extend(self.unsay(number, &call));
             all.calls.push(call);
         }
@@ -165,12 +167,14 @@ impl Multiplexer {
         let Some(Waiting { peer, id, exchange, .. }) = self.subscriptions.next_waiting(uri) else { return false };
         let (wish, task) = (call.wish.take(), call.task.take());
         let heir = Call { peer, original: id, exchange, wish, task, progress_token: None, kept: None, ..*call };
-        gone.calls.push(std::mem::replace(call, heir));
+        let call = std::mem::replace(call, heir);
+        self.end(call.peer);
+        gone.calls.push(call);
         true
     }
 
     pub(super) fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
-        let Some(call) = self.calls.remove(&number) else { return };
+        let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
             self.linger(number, call.peer, now, call.timeout);

@@ -68,7 +68,7 @@ impl Multiplexer {
         else {
             return Incoming::Drop(DropReason::UnknownId);
         };
-        let Some(call) = self.calls.remove(&number) else {
+        let Some(call) = self.take_call(number) else {
             return self.late_answer(number, envelope, now);
         };
         self.answered += u64::from(!call.is_own);

@@ -11,6 +11,7 @@ mod lingering;
 mod outgoing;
 mod params;
 mod retiring;
+mod shares;
 mod sharing;
 mod tasks;
 #[cfg(test)]
@@ -193,6 +194,7 @@ impl Multiplexer {
     /// what it was to hear, and the next who wants the same tells it.
     pub(super) fn forget_last(&mut self) {
         if let Some((number, call)) = self.calls.pop_last() {
+            self.end(call.peer);
             self.unsay(number, &call);
         }
     }

@@ -50,12 +50,12 @@ impl Multiplexer {
             let text = format!("the id or the progress token is longer than {LABEL} bytes");
             return Ok(Outgoing::Local(error_response(Some(&original), Code::InvalidRequest, &text)));
         }
-        let is_full = self.calls.len() + self.subscriptions.waiting().count() >= self.max_in_flight;
+        let refusal = self.refusal(peer, ask.is_own);
         if Wish::is_made_by(method) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
         let wish = match self.is_shared {
-            true => match self.share(peer, ask, method, &original, is_full)? {
+            true => match self.share(peer, ask, method, &original, refusal)? {
                 Shared::Forward(wish) => wish,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
@@ -63,9 +63,7 @@ impl Multiplexer {
             false if Wish::is_made_by(method) => Wish::of(method, &Params::read(ask.envelope.params)),
             false => None,
         };
-        if is_full {
-            return Err(Refused::Busy);
-        }
+        refusal.map_or(Ok(()), Err)?;
         let number = self.number();
         let digits = number.to_string();
         let mut replacements = vec![Splice { old: id, new: &digits }];
@@ -112,6 +110,7 @@ impl Multiplexer {
         };
         self.alarm.no_later_than(self.due(&call));
         self.calls.insert(number, call);
+        self.begin(peer);
     }
 
     /// Keeps what is needed to send the call again that was registered last.
@@ -127,15 +126,15 @@ impl Multiplexer {
         (self.next - 1, frame)
     }
 
-    /// What a request means for the others on the child. Nothing is changed where it is refused because the child
-    /// `is_full`.
+    /// What a request means for the others on the child. Nothing is changed where it has no room on the child,
+    /// because of the `refusal`.
     fn share(
         &mut self,
         peer: PeerId,
         ask: &Ask<'_>,
         method: &str,
         id: &RawId,
-        is_full: bool,
+        refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
         let params = Params::read(ask.envelope.params);
         Ok(match method {
@@ -144,12 +143,12 @@ impl Multiplexer {
                 Some(uri) if uri.len() > URI => {
                     Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
                 }
-                Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, is_full),
-                Some(uri) => return self.unsubscribe(peer, id, uri, is_full),
+                Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, refusal),
+                Some(uri) => return self.unsubscribe(peer, id, uri, refusal),
                 None => Shared::Local(invalid(id, "params.uri must be a string")),
             },
             "logging/setLevel" => match text(params.level).as_deref().and_then(Level::parse) {
-                Some(level) => return self.set_level(peer, id, level, is_full),
+                Some(level) => return self.set_level(peer, id, level, refusal),
                 None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },
             "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
@@ -169,11 +168,11 @@ impl Multiplexer {
         ask: &Ask<'_>,
         id: &RawId,
         uri: String,
-        is_full: bool,
+        refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
         let counted = self.subscriptions.would_subscribe(&uri, peer);
-        if is_full && matches!(counted, Counted::Forward | Counted::Wait) {
-            return Err(Refused::Busy);
+        if let Some(refused) = refusal.filter(|_| matches!(counted, Counted::Forward | Counted::Wait)) {
+            return Err(refused);
         }
         Ok(match counted {
             Counted::Forward => {
@@ -184,6 +183,7 @@ impl Multiplexer {
                 let exchange = Arc::clone(ask.exchange);
                 let waiting = Waiting { peer, id: id.clone(), exchange, timeout: ask.timeout };
                 self.subscriptions.wait(&uri, waiting);
+                self.begin(peer);
                 Shared::Wait
             }
             Counted::Local => {
@@ -197,10 +197,16 @@ impl Multiplexer {
         })
     }
 
-    fn unsubscribe(&mut self, peer: PeerId, id: &RawId, uri: String, is_full: bool) -> Result<Shared, Refused> {
+    fn unsubscribe(
+        &mut self,
+        peer: PeerId,
+        id: &RawId,
+        uri: String,
+        refusal: Option<Refused>,
+    ) -> Result<Shared, Refused> {
         let has_to_hear = self.subscriptions.would_unsubscribe(&uri, peer) == Counted::Forward;
-        if is_full && has_to_hear {
-            return Err(Refused::Busy);
+        if let Some(refused) = refusal.filter(|_| has_to_hear) {
+            return Err(refused);
         }
         let was = self.subscriptions.unsubscribe(&uri, peer);
         Ok(match has_to_hear {
@@ -209,16 +215,20 @@ impl Multiplexer {
         })
     }
 
-    fn set_level(&mut self, peer: PeerId, id: &RawId, level: Level, is_full: bool) -> Result<Shared, Refused> {
+    fn set_level(
+        &mut self,
+        peer: PeerId,
+        id: &RawId,
+        level: Level,
+        refusal: Option<Refused>,
+    ) -> Result<Shared, Refused> {
         let loudest = self.loudest(Some(peer)).map_or(level, |others| others.min(level));
         // What is in flight for another may still be refused.
         if self.told.is_some_and(|told| told.is_done && told.level == loudest) {
             self.grant_level(peer, level, self.next);
             return Ok(Shared::Local(empty_response(id)));
         }
-        if is_full {
-            return Err(Refused::Busy);
-        }
+        refusal.map_or(Ok(()), Err)?;
         self.told = Some(Told { level: loudest, by: self.next, is_done: false });
         Ok(Shared::Forward(Some(Wish::Level(level))))
     }

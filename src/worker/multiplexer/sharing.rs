@@ -65,6 +65,8 @@ pub(super) struct Subscriptions {
     asking: BTreeMap<String, Asking>,
     /// URIs that each session holds.
     counts: HashMap<PeerId, usize>,
+    /// How many wait for an answer, besides those who asked.
+    waits: usize,
 }
 
 /// What to do with a subscribe or unsubscribe.
@@ -106,6 +108,12 @@ impl Subscriptions {
         let asking = self.asking.entry(uri.to_owned()).or_default();
         asking.wanted.insert(waiting.peer);
         asking.waiting.push(waiting);
+        self.waits += 1;
+    }
+
+    /// How many wait for an answer to what another has asked.
+    pub(super) fn waits(&self) -> usize {
+        self.waits
     }
 
     /// Who waits for an answer to what another has asked.
@@ -117,6 +125,7 @@ impl Subscriptions {
     /// subscribed now though nobody wants it any more.
     pub(super) fn subscribed(&mut self, uri: &str, accepted: bool) -> (Vec<Waiting>, bool) {
         let Some(Asking { wanted, waiting }) = self.asking.remove(uri) else { return (Vec::new(), false) };
+        self.waits -= waiting.len();
         let is_unwanted = accepted && wanted.is_empty() && !self.is_held(uri);
         if accepted {
             wanted.into_iter().for_each(|peer| self.hold(uri, peer));
@@ -185,13 +194,15 @@ impl Subscriptions {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.asking.is_empty() && self.counts.is_empty()
+        self.held.is_empty() && self.asking.is_empty() && self.counts.is_empty() && self.waits == 0
     }
 
     /// Takes the first out of those who wait for the answer to a subscribe that is in flight.
     pub(super) fn next_waiting(&mut self, uri: &str) -> Option<Waiting> {
         let waiting = &mut self.asking.get_mut(uri)?.waiting;
-        (!waiting.is_empty()).then(|| waiting.remove(0))
+        let next = (!waiting.is_empty()).then(|| waiting.remove(0))?;
+        self.waits -= 1;
+        Some(next)
     }
 
     /// A peer wants no answer any more to what is being asked for: what it waited for itself.
@@ -201,6 +212,7 @@ impl Subscriptions {
             asking.wanted.remove(&peer);
             gone.extend(asking.waiting.extract_if(.., |waiting| waiting.peer == peer));
         }
+        self.waits -= gone.len();
         gone
     }
 

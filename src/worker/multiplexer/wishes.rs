@@ -32,6 +32,8 @@ pub(super) struct Peering {
     pub(super) is_leaving: bool,
     /// Another child is asked for all that it has: it gets no more of this one.
     is_handed_over: bool,
+    /// Answers that it waits for.
+    pub(super) in_flight: usize,
 }
 
 /// The level that a shared child was told last.
@@ -80,7 +82,7 @@ impl Multiplexer {
                 self.level_over(number, accepted);
             }
             Wish::Subscribe(uri) if self.is_shared => {
-                let (waiting, is_unwanted) = self.subscriptions.subscribed(uri, accepted);
+                let (waiting, is_unwanted) = self.subscribed(uri, accepted);
                 return (waiting, is_unwanted.then(|| self.unsubscription(uri)));
             }
             Wish::Subscribe(uri) if accepted => self.subscriptions.remember(uri, peer),
@@ -96,7 +98,7 @@ impl Multiplexer {
     pub(super) fn unsettle(&mut self, number: u64, call: &Call, expired: &mut Expired) {
         self.level_over(number, false);
         if let Some(Wish::Subscribe(uri)) = call.wish.as_ref().filter(|_| self.is_shared) {
-            expired.waiting.extend(self.subscriptions.subscribed(uri, false).0);
+            expired.waiting.extend(self.subscribed(uri, false).0);
             if !self.subscriptions.is_held(uri) {
                 // The child may have subscribed before it heard of the end.
                 let frame = self.unsubscription(uri);
@@ -109,7 +111,7 @@ impl Multiplexer {
     pub(super) fn unsay(&mut self, number: u64, call: &Call) -> Vec<Waiting> {
         self.level_over(number, false);
         match &call.wish {
-            Some(Wish::Subscribe(uri)) => return self.subscriptions.subscribed(uri, false).0,
+            Some(Wish::Subscribe(uri)) => return self.subscribed(uri, false).0,
             Some(Wish::Unsubscribe(uri)) if self.is_shared => self.subscriptions.hold(uri, call.peer),
             Some(Wish::Unsubscribe(_) | Wish::Level(_)) | None => {}
         }
@@ -148,6 +150,7 @@ impl Multiplexer {
         let Some(peering) = self.peers.get_mut(&peer) else { return gone };
         peering.is_handed_over = true;
         gone.waiting = self.subscriptions.withdraw(peer);
+        gone.waiting.iter().for_each(|waiting| self.end(waiting.peer));
         let wishes = self.calls.iter().filter(|(_, call)| call.peer == peer && call.wish.is_some());
         for number in wishes.map(|(number, _)| *number).collect::<Vec<_>>() {
             if !self.bequeath(number, &mut gone) {

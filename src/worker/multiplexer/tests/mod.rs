@@ -6,6 +6,7 @@ mod deadlines;
 mod model;
 mod property;
 mod rules;
+mod shares;
 mod story;
 mod subscriptions;
 mod tasks;

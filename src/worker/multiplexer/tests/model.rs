@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::PeerId;
 use crate::stream::Exchange;
+use crate::worker::Refused;
 
 pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -191,9 +192,31 @@ impl Model {
     }
 
     /// Calls that are in flight or wait for others'.
-    pub(super) fn load(&self) -> usize {
+    fn load(&self) -> usize {
         let waiting = |subscribed: &Subscribed| subscribed.asking.as_ref().map_or(0, |asking| asking.waiting.len());
         self.open.len() + self.uris.values().map(waiting).sum::<usize>()
+    }
+
+    /// Those of one session.
+    fn load_of(&self, peer: PeerId) -> usize {
+        let waiting = self.uris.values().filter_map(|subscribed| subscribed.asking.as_ref());
+        let askers = waiting.flat_map(|asking| &asking.waiting).chain(self.open.values().map(|open| &open.asker));
+        askers.filter(|asker| asker.peer == peer).count()
+    }
+
+    /// Whether the child would take another call of a session if nobody waited for a subscription.
+    pub(super) fn is_full_of_waiting(&self, peer: PeerId) -> bool {
+        let own = self.open.values().filter(|open| open.asker.peer == peer).count();
+        self.open.len() + own < self.max_in_flight
+    }
+
+    /// Why the child takes no more calls of a session, if it does not.
+    pub(super) fn refusal(&self, peer: PeerId) -> Option<Refused> {
+        let left = self.max_in_flight.saturating_sub(self.load());
+        match self.load_of(peer) {
+            _ if left == 0 => Some(Refused::Busy),
+            own => (own >= left).then_some(Refused::Share),
+        }
     }
 
     pub(super) fn linger(&mut self, wire: u64, peer: PeerId, now: Instant) {

@@ -61,6 +61,8 @@ struct Seen {
     crowded: u64,
     /// Requests that were refused because others wait for a subscription.
     full_of_waiting: u64,
+    /// Requests that were refused because their sessions had their share.
+    had_their_share: u64,
     /// Requests that were refused because another child has taken over.
     handed_over: u64,
     /// Subscriptions that the child has not let go of.
@@ -346,6 +348,7 @@ fn every_message_goes_where_the_model_says() {
         ("levels repeated", seen.levels_repeated),
         ("crowded", seen.crowded),
         ("full of waiting", seen.full_of_waiting),
+        ("had their share", seen.had_their_share),
         ("handed over", seen.handed_over),
         ("refused to let go", seen.refused_to_let_go),
     ] {
@@ -367,6 +370,7 @@ impl Seen {
             levels_repeated: self.levels_repeated + other.levels_repeated,
             crowded: self.crowded + other.crowded,
             full_of_waiting: self.full_of_waiting + other.full_of_waiting,
+            had_their_share: self.had_their_share + other.had_their_share,
             handed_over: self.handed_over + other.handed_over,
             refused_to_let_go: self.refused_to_let_go + other.refused_to_let_go,
         }

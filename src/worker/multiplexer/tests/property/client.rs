@@ -13,7 +13,7 @@ use crate::worker::Refused;
 
 /// What the model says of a request.
 enum Expected {
-    Busy,
+    Refused(Refused),
     /// Another child does it.
     Ended,
     Wait,
@@ -89,8 +89,9 @@ impl World {
         let held = |uri| self.model.uris.get(&uri).is_some_and(|subscribed| subscribed.peers.contains(&peer));
         let held = matches!(what, What::Unsubscribe(uri) if held(uri));
         match (self.expected(&asker, what, tag), outgoing) {
-            (Expected::Busy, Err(Refused::Busy)) => {
-                self.seen.full_of_waiting += u64::from(self.model.open.len() < self.model.max_in_flight);
+            (Expected::Refused(expected), Err(refused)) if expected == refused => {
+                self.seen.full_of_waiting += u64::from(self.model.is_full_of_waiting(peer));
+                self.seen.had_their_share += u64::from(refused == Refused::Share);
             }
             (Expected::Ended, Err(Refused::Ended)) => self.seen.handed_over += 1,
             (Expected::Wait, Ok(Outgoing::Wait)) => {}
@@ -112,8 +113,9 @@ impl World {
     /// What a request means to the model.
     fn expected(&mut self, asker: &Asker, what: What, tag: u64) -> Expected {
         let model = &mut self.model;
-        let is_full = model.load() >= model.max_in_flight;
         let peer = asker.peer;
+        let refusal = model.refusal(peer);
+        let forwarded = || refusal.map_or(Expected::Forward, Expected::Refused);
         let done = Expected::Local(r#""result":{}"#);
         if what.is_wish() && model.handed_over.contains(&peer) {
             return Expected::Ended;
@@ -124,7 +126,7 @@ impl World {
             }
             What::Unsubscribe(uri) => {
                 let Some(subscribed) = model.uris.get_mut(&uri) else {
-                    return if is_full { Expected::Busy } else { Expected::Forward };
+                    return forwarded();
                 };
                 if let Some(asking) = &mut subscribed.asking {
                     self.seen.withdrawn += u64::from(asking.wanted.remove(&peer));
@@ -135,7 +137,7 @@ impl World {
                     subscribed.peers.remove(&peer);
                     return done;
                 }
-                if !is_full {
+                if refusal.is_none() {
                     model.uris.remove(&uri);
                 }
             }
@@ -147,7 +149,7 @@ impl World {
                     return done;
                 }
                 match &mut subscribed.asking {
-                    _ if is_full => model.tidy(uri),
+                    _ if refusal.is_some() => model.tidy(uri),
                     Some(asking) => {
                         asking.wanted.insert(peer);
                         asking.waiting.push(asker.clone());
@@ -164,14 +166,14 @@ impl World {
                     self.seen.levels_shared += 1;
                     return done;
                 }
-                if !is_full {
+                if refusal.is_none() {
                     self.seen.levels_repeated += u64::from(model.told.is_none_or(|told| told.level == loudest));
                     model.told = Some(Told { level: loudest, by, is_done: false });
                 }
             }
             What::Call | What::CreateTask | What::Task(..) | What::Tasks => {}
         }
-        if is_full { Expected::Busy } else { Expected::Forward }
+        forwarded()
     }
 
     fn forwarded(
