@@ -69,6 +69,7 @@ impl Default for ChildLimits {
             // A cold `npx` or `uvx` downloads the server first.
             start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(10 * 60),
+            cancel_grace: None,
             harakiri: None,
             ping_interval: Some(Duration::from_secs(60)),
             // Long enough for a child that has been swapped out, on a machine that is busy with others.

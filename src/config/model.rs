@@ -287,6 +287,9 @@ pub struct ChildLimits {
     pub start_timeout: Duration,
     /// From a call to its answer; progress starts it anew.
     pub call_timeout: Duration,
+    /// How long a shared child is believed to go on with a call that it was told is cancelled, without a sign of life. `None`: as
+    /// long as the call might have taken.
+    pub cancel_grace: Option<Duration>,
     /// A child whose call takes longer than this is ended, progress or not.
     pub harakiri: Option<Duration>,
     /// A child that has said nothing for this long, with nothing in flight, is asked whether it is still there.

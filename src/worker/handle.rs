@@ -85,7 +85,11 @@ impl Shared {
         let limits = &spec.server.limits;
         let is_shared = spec.server.isolation != Isolation::Session;
         Self {
-            multiplexer: Mutex::new(Multiplexer::new(limits.max_in_flight, is_shared).with_harakiri(limits.harakiri)),
+            multiplexer: Mutex::new(
+                Multiplexer::new(limits.max_in_flight, is_shared)
+                    .with_harakiri(limits.harakiri)
+                    .with_cancel_grace(limits.cancel_grace),
+            ),
             alarm: Notify::new(),
             stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
             stderr: StderrTail::new(limits.stderr_tail),

@@ -1,7 +1,7 @@
 //! Sessions that share a child, and what one of them does that the others must not feel: it does not read, it leaves with
 //! work behind it, it wants another log level, it says what it was not asked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server};
@@ -146,6 +146,38 @@ async fn what_the_child_asks_for_one_who_has_left_or_given_up_is_put_to_nobody_e
         drop(one);
         gateway.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_call_that_a_neighbour_has_cancelled_stands_in_the_way_for_the_grace_and_not_for_ever() {
+    let grace = Duration::from_secs(1);
+    let mut server = shared();
+    server.limits.cancel_grace = Some(grace);
+    let gateway = Gateway::start(server).await;
+    let (mut one, mut two) = (gateway.sse().await, gateway.sse().await);
+    // Its call is never answered, as with a server that stops at a cancellation.
+    two.post(call(1, "hang", json!({}))).await;
+    let before = Instant::now();
+    two.post(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}})).await;
+    let mut turn = 0;
+    let asked = loop {
+        turn += 1;
+        one.post(call(turn, "elicit", json!({"message": "who?"}))).await;
+        let message = in_time("a question, or that it was refused", one.message()).await;
+        if message["method"] == "elicitation/create" {
+            break message;
+        }
+        let text = message["result"]["content"][0]["text"].as_str().unwrap();
+        assert!(text.contains("cannot tell which client"), "{message}");
+        assert!(before.elapsed() < crate::harness::PATIENCE, "it is never asked");
+    };
+    assert!(before.elapsed() >= grace, "asked after {:?}", before.elapsed());
+    one.post(json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "decline"}})).await;
+    let answer = in_time("the answer", one.message()).await;
+    assert_eq!((&answer["id"], answer.pointer("/result/isError")), (&json!(turn), Some(&json!(false))), "{answer}");
+    two.call("pid", json!({})).await;
+    assert!(two.unsolicited.is_empty(), "{:?}", two.unsolicited);
+    gateway.finish().await;
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ fn types_bounds_and_names() {
             "bounds",
             "[auth]\nanonymous='a'\n[tenants.a]\nmax_sessions=0\n[servers.s]\ncommand='sh'\nargs=['a',1]\n[http]\n\
              max_batch=0\nmax_connections=-1\nheader_timeout='0s'\nbody_timeout='2h'\nstream_bytes=-5\nmax_depth=1.5\n\
-             [limits]\nstdin_grace='0s'\nstart_timeout='2h'\n",
+             [limits]\nstdin_grace='0s'\nstart_timeout='2h'\ncancel_grace='0s'\n",
             &[
                 ("4 tenants.a.max_sessions", "use 1 to 1000000"),
                 ("7 servers.s.args[1]", "a number where a text belongs"),
@@ -153,6 +153,7 @@ fn types_bounds_and_names() {
                 ("13 http.stream_bytes", "negative"),
                 ("14 http.max_depth", "not a whole number"),
                 ("17 limits.start_timeout", "2h is out of bounds; use 1ms to 1h"),
+                ("18 limits.cancel_grace", "0s is out of bounds; use 1ms to 24h"),
             ],
         ),
         (

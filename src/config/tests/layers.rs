@@ -134,6 +134,15 @@ const KEYED: &str = "[[auth.keys]]\nprefix='A'\nsha256='000000000000000000000000
                      tenant='a'\n[tenants.a]\n[servers.s]\ncommand='sh'\n";
 
 #[test]
+fn what_a_cancelled_call_may_still_cause_is_as_its_server_says_or_all() {
+    let grace = |limits: &str| valid(&format!("{LEAST}{limits}")).servers["s"].limits.cancel_grace;
+    assert_eq!(grace(""), None);
+    assert_eq!(grace("[limits]\ncancel_grace = '5s'\n"), Some(Duration::from_secs(5)));
+    let both = "[servers.s.limits]\ncancel_grace = '1500ms'\n[limits]\ncancel_grace = '5s'\n";
+    assert_eq!(grace(both), Some(Duration::from_millis(1500)));
+}
+
+#[test]
 fn a_tool_has_what_is_said_of_it_and_the_rest_from_its_server() {
     let config = valid(&format!(
         "{LEAST}[servers.s.limits]\ncall_timeout = '5s'\nping_interval = 'off'\n[servers.s.restart]\nresend = 'read_only'\n\

@@ -103,7 +103,7 @@ impl Multiplexer {
     pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
         let call = self.take_call(number)?;
         self.level_over(number, false);
-        self.linger(number, call.peer, now, call.timeout);
+        self.linger(number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         Some(call)
     }
 
@@ -177,7 +177,7 @@ impl Multiplexer {
         let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
-            self.linger(number, call.peer, now, call.timeout);
+            self.linger(number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         }
         self.unsettle(number, &call, expired);
         expired.calls.push(call);

@@ -17,7 +17,7 @@ struct Work {
 }
 
 /// Work that nobody waits for, by the number of the call that began it. It counts until the child says that it is over,
-/// or has not been heard of for as long as a call may take. Bounded in number: while more than that would count, nobody
+/// or has not been heard of for as long as a call may take, or as `limits.cancel_grace` says of one that was cancelled. Bounded in number: while more than that would count, nobody
 /// can tell whom anything is for.
 #[derive(Debug)]
 pub(super) struct Lingering {

@@ -117,6 +117,8 @@ pub(super) struct Multiplexer {
     max_in_flight: usize,
     /// How long a call may take before the child has to go for it.
     harakiri: Option<Duration>,
+    /// How long the child is believed to go on with a call that it was told is cancelled.
+    cancel_grace: Option<Duration>,
     alarm: Alarm,
     total: u64,
     answered: u64,
@@ -143,6 +145,7 @@ impl Multiplexer {
             lists: Lists::default(),
             max_in_flight,
             harakiri: None,
+            cancel_grace: None,
             alarm: Alarm::default(),
             total: 0,
             answered: 0,
@@ -152,6 +155,11 @@ impl Multiplexer {
     /// A call may take so long, whatever its own time is, before the child has to go for it.
     pub(super) fn with_harakiri(self, harakiri: Option<Duration>) -> Self {
         Self { harakiri, ..self }
+    }
+
+    /// A call that the child was told is cancelled counts for so long among what it may work for, and not for its own time.
+    pub(super) fn with_cancel_grace(self, cancel_grace: Option<Duration>) -> Self {
+        Self { cancel_grace, ..self }
     }
 
     /// When something may be out of time that is in flight.

@@ -51,6 +51,43 @@ fn a_call_that_timed_out_may_still_have_caused_it_for_as_long_again() {
 }
 
 #[test]
+fn a_call_that_was_given_up_counts_for_as_long_as_the_grace_says_and_longer_while_it_goes_on() {
+    type GiveUp = fn(&mut Multiplexer, Instant);
+    let ways: [(&str, GiveUp); 3] = [
+        ("cancelled", |multiplexer, now| assert!(cancel(multiplexer, A, now))),
+        ("timed out", |multiplexer, now| assert_eq!(multiplexer.expire(now).calls.len(), 1)),
+        ("left behind", |multiplexer, now| assert_eq!(multiplexer.detach(A, now).calls.len(), 1)),
+    ];
+    for grace in [TIMEOUT / 10, TIMEOUT * 10] {
+        for (what, give_up) in ways {
+            let mut multiplexer = shared(10).with_cancel_grace(Some(grace));
+            call(&mut multiplexer, A);
+            let given_up = Instant::now() + TIMEOUT;
+            give_up(&mut multiplexer, given_up);
+            call(&mut multiplexer, B);
+            let hears = |multiplexer: &mut Multiplexer, message: &'static str, now| {
+                let message = bytes::Bytes::from_static(message.as_bytes());
+                heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), now, TIMEOUT))
+            };
+            let nearly = given_up + grace - Duration::from_nanos(1);
+            assert_eq!(hears(&mut multiplexer, SAMPLE, nearly), [], "{what}");
+            let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
+            assert_eq!(hears(&mut multiplexer, progress, nearly), []);
+            assert_eq!(hears(&mut multiplexer, SAMPLE, given_up + grace), [], "{what}: it goes on");
+            assert_eq!(hears(&mut multiplexer, SAMPLE, nearly + grace), [B], "{what}");
+        }
+    }
+    // A task goes on though its call was answered.
+    let mut multiplexer = shared(10).with_cancel_grace(Some(TIMEOUT / 1000));
+    let number = call(&mut multiplexer, A);
+    let result = r#"{"task":{"taskId":"t","status":"working"}}"#;
+    say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
+    multiplexer.expire(Instant::now() + TIMEOUT / 2);
+    call(&mut multiplexer, B);
+    assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), []);
+}
+
+#[test]
 fn a_session_that_has_left_may_still_have_caused_it() {
     let mut multiplexer = shared(10);
     let of_a = call(&mut multiplexer, A);
