@@ -133,7 +133,7 @@ impl Multiplexer {
                 &format!("its id or progress token is longer than {LABEL} bytes"),
             ));
         }
-        if self.asked.len() >= self.max_in_flight {
+        if !self.may_be_asked(peer) {
             return Incoming::Reply(refusal(&original, "the client has too many requests to answer"));
         }
         if let Some(id) = text(Params::read(envelope.params).elicitation_id) {

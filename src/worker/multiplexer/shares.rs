@@ -16,6 +16,14 @@ impl Multiplexer {
         (self.is_shared && !is_own && own >= self.max_in_flight - total).then_some(Refused::Share)
     }
 
+    /// Whether the child may ask a session one thing more: as much may wait for its client as is left for others.
+    pub(super) fn may_be_asked(&self, peer: PeerId) -> bool {
+        let left = self.max_in_flight.saturating_sub(self.asked.len());
+        // One cannot have more than there are: mostly there is nothing to count.
+        let has_room = |own: usize| !self.is_shared || own < left;
+        left > 0 && (has_room(self.asked.len()) || has_room(self.asked.values().filter(|a| a.peer == peer).count()))
+    }
+
     /// A session waits for one answer more.
     pub(super) fn begin(&mut self, peer: PeerId) {
         self.peers.entry(peer).and_modify(|peering| peering.in_flight += 1);

@@ -219,6 +219,12 @@ impl Model {
         }
     }
 
+    /// Whether the child may ask a session one thing more.
+    pub(super) fn may_be_asked(&self, peer: PeerId) -> bool {
+        let own = self.asked.values().filter(|asked| asked.peer == peer).count();
+        own + self.asked.len() < self.max_in_flight
+    }
+
     pub(super) fn linger(&mut self, wire: u64, peer: PeerId, now: Instant) {
         self.lingering.insert(wire, (peer, now + TIMEOUT));
         if self.lingering.len() > self.max_in_flight {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::{Ask, Multiplexer, Outgoing, PeerId};
+use super::super::{Ask, Incoming, Multiplexer, Outgoing, PeerId};
 use super::story::{A, B, SUBSCRIBE, TIMEOUT, answer, ask, cancel, exchange, forwarded, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::worker::Refused;
@@ -120,4 +120,22 @@ fn who_waits_for_the_subscription_of_another_counts() {
     assert_eq!(take_all(&mut multiplexer, B).0.len(), 3);
     let calls = multiplexer.drain().calls;
     assert!(calls.iter().all(|call| Arc::strong_count(&call.exchange) == 1) && multiplexer.is_counted());
+}
+
+#[test]
+fn a_client_that_does_not_answer_leaves_room_for_the_requests_to_others() {
+    let asked = |multiplexer: &mut Multiplexer, peer: PeerId| {
+        let (call, _) = forwarded(ask(multiplexer, peer, &request("tools/call", "{}")));
+        let question = r#"{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{}}"#;
+        let count = (0..100).take_while(|_| matches!(say(multiplexer, question), Incoming::Unsolicited(..))).count();
+        say(multiplexer, &answer(call));
+        count
+    };
+    let mut multiplexer = shared(12);
+    assert_eq!(asked(&mut multiplexer, A), 6, "half, where it is alone");
+    assert_eq!(asked(&mut multiplexer, B), 3);
+    assert_eq!(asked(&mut multiplexer, A), 0);
+    let mut own = Multiplexer::new(12, false);
+    own.attach(A);
+    assert_eq!(asked(&mut own, A), 12, "nobody else needs room");
 }

@@ -95,7 +95,7 @@ impl World {
             None => self.causer(),
         };
         let incoming = self.say(&text(&id, token));
-        match owner.filter(|_| self.model.asked.len() < self.model.max_in_flight) {
+        match owner.filter(|peer| self.model.may_be_asked(*peer)) {
             Some(peer) => {
                 let Incoming::Unsolicited(Unsolicited::Request, message, Some(number), peers) = incoming else {
                     panic!("{incoming:?}")
