@@ -254,7 +254,6 @@ async fn who_has_been_served_does_not_queue_again_because_of_a_crash() {
         let mut server = fixture(&["echo"]);
         server.isolation = isolation;
         server.pool.max_children = if of_tenant { 100 } else { 1 };
-        server.pool.idle_timeout = Duration::from_millis(100);
         let mut keys = Vec::new();
         let gateway = Gateway::start_with([server], |config| {
             keys = vec![key(config, "acme", "ann"), key(config, if of_tenant { "acme" } else { "else" }, "bob")];

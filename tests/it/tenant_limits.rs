@@ -118,6 +118,28 @@ async fn a_tenant_has_no_more_children_than_it_may() {
     }
 }
 
+#[tokio::test]
+async fn a_shared_child_without_a_session_makes_room_for_another_of_its_tenant() {
+    for isolation in [Isolation::Principal, Isolation::Tenant] {
+        let mut one = fixture("echo");
+        one.isolation = isolation;
+        one.pool.idle_timeout = Duration::from_secs(3600);
+        let servers = [named("one", one.clone()), named("two", one)];
+        let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
+        let (mut other, mut first) = (eve.server("one").streamable().await, ann.server("one").streamable().await);
+        let (of_eve, used) = (pid(&mut other).await, pid(&mut first).await);
+        ann.server("two").streamable().await.delete().await;
+        other.delete().await;
+        // Of the two that the tenant may have, one is used, and one is not.
+        // Nobody shares the latter with a client that asks for something else.
+        let mut third = Streamable::initialize(&bob.server("two"), "2025-03-26").await;
+        assert_eq!(third.call("echo", json!({"text": "free"})).await, "free");
+        assert_eq!(pid(&mut first).await, used, "what is used stays");
+        assert_eq!(pid(&mut eve.server("one").streamable().await).await, of_eve, "what is another's stays");
+        gateway.finish().await;
+    }
+}
+
 /// The soft and the hard limit of a process, in the words of /proc.
 fn limits_of(pid: u32, name: &str) -> [String; 2] {
     let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();

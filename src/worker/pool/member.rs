@@ -185,15 +185,34 @@ impl Shelf {
             spare.worker.stop();
             return;
         }
-        if self.starts.give_up_last() {
-            return;
+        self.give_up_unused(|_| true);
+    }
+
+    /// The same for tenants that wait for a place of theirs: of each at most one is on its way out.
+    pub(super) fn make_places(&mut self, is_waited_for: impl Fn(&TenantId) -> bool) {
+        let mut has_more = true;
+        while has_more {
+            let leaving = self.workers.iter().filter(|worker| !worker.is_alive());
+            let leaving: Vec<_> = leaving.filter_map(|worker| worker.shared().origin.tenant()).collect();
+            has_more = self.give_up_unused(|holder| {
+                holder.is_some_and(|tenant| is_waited_for(tenant) && !leaving.contains(tenant))
+            });
+        }
+    }
+
+    /// Stops a start that nobody waits for, or a shared child without a session, of whoever it counts for. Says whether there
+    /// was one.
+    fn give_up_unused(&mut self, of: impl Fn(Option<&TenantId>) -> bool) -> bool {
+        if self.starts.give_up_last(|tenant| of(Some(tenant))) {
+            return true;
         }
         let unused = self.members.iter().position(|member| {
-            member.worker().is_some_and(|worker| worker.sessions() == 0 && worker.is_idle() && worker.takes_calls())
+            let holder = Some(&member.tenant).filter(|_| member.scope != Scope::Everybody);
+            let is_unused = |worker: Worker| worker.sessions() == 0 && worker.is_idle() && worker.takes_calls();
+            of(holder) && member.assigned.load(Ordering::Relaxed) == 0 && member.worker().is_some_and(is_unused)
         });
-        if let Some(worker) = unused.map(|place| self.members.remove(place)).and_then(|member| member.worker()) {
-            worker.stop();
-        }
+        let unused = unused.map(|place| self.members.remove(place)).and_then(|member| member.worker());
+        unused.inspect(Worker::stop).is_some()
     }
 
     /// What a child that sessions share is to the pool.

@@ -75,9 +75,10 @@ impl Starts {
         self.0.iter().filter(|start| start.is_left() && start.principal == *principal).count()
     }
 
-    /// Ends the one that its client has left last, to make room. Says whether there was one.
-    pub(super) fn give_up_last(&mut self) -> bool {
-        let last = self.0.iter().filter(|start| start.is_left()).max_by_key(|start| *start.left.lock()).cloned();
+    /// Ends the one that its client has left last, of those that count for one `of` these. Says whether there was one.
+    pub(super) fn give_up_last(&mut self, of: impl Fn(&TenantId) -> bool) -> bool {
+        let left = self.0.iter().filter(|start| start.is_left() && of(start.principal.tenant()));
+        let last = left.max_by_key(|start| *start.left.lock()).cloned();
         last.inspect(|start| self.give_up(start)).is_some()
     }
 
@@ -87,11 +88,10 @@ impl Starts {
         self.remove(start);
     }
 
-    /// Ends those that are over, and those that are left and in the way of others of their tenant.
-    pub(super) fn tidy(&mut self, patience: Duration, is_in_the_way: impl Fn(&TenantId) -> bool) {
+    /// Ends those that are over.
+    pub(super) fn tidy(&mut self, patience: Duration) {
         let now = Instant::now();
-        let in_the_way = |start: &Start| start.is_left() && is_in_the_way(start.principal.tenant());
-        let ending = self.0.extract_if(.., |start| start.is_over(patience, now) || in_the_way(start));
+        let ending = self.0.extract_if(.., |start| start.is_over(patience, now));
         ending.for_each(|start| start.lease.worker().stop());
     }
 

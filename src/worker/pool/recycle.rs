@@ -15,7 +15,8 @@ use crate::worker::retiring::Due;
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// Retires what is over its limits, or shared and unused; ends starts that nobody comes back for.
+    /// Retires what is over its limits, or shared and unused; ends starts that nobody comes back for, and what nobody uses where
+    /// its tenant waits for the place.
     pub(super) async fn recycle(&self) {
         let memory = match self.server.pool.max_rss {
             // It reads about every process of the machine: not on a thread that serves others.
@@ -23,8 +24,12 @@ impl Pool {
             None => HashMap::new(),
         };
         let (patience, ceilings) = (self.server.pool.idle_timeout, &self.surroundings.ceilings);
-        self.shelf.lock().starts.tidy(patience, |tenant| ceilings.is_waited_for(tenant));
-        let workers = self.shelf.lock().workers.clone();
+        let workers = {
+            let mut shelf = self.shelf.lock();
+            shelf.starts.tidy(patience);
+            shelf.make_places(|tenant| ceilings.is_waited_for(tenant));
+            shelf.workers.clone()
+        };
         for worker in workers.iter().filter(|worker| worker.takes_calls()) {
             if let Some(due) = self.due(worker, &memory) {
                 worker.retire(due);
