@@ -164,9 +164,10 @@ impl Multiplexer {
     pub(super) fn bequeath(&mut self, number: u64, gone: &mut Expired) -> bool {
         let Some(call) = self.calls.get_mut(&number) else { return false };
         let Some(Wish::Subscribe(uri)) = &call.wish else { return false };
-        let Some(Waiting { peer, id, exchange, .. }) = self.subscriptions.next_waiting(uri) else { return false };
+        let next = self.subscriptions.next_waiting(uri);
+        let Some(Waiting { peer, id, exchange, is_own, .. }) = next else { return false };
         let (wish, task) = (call.wish.take(), call.task.take());
-        let heir = Call { peer, original: id, exchange, wish, task, progress_token: None, kept: None, ..*call };
+        let heir = Call { peer, original: id, exchange, is_own, wish, task, progress_token: None, kept: None, ..*call };
         let call = std::mem::replace(call, heir);
         self.end(call.peer);
         gone.calls.push(call);

@@ -181,7 +181,7 @@ impl Multiplexer {
             }
             Counted::Wait => {
                 let exchange = Arc::clone(ask.exchange);
-                let waiting = Waiting { peer, id: id.clone(), exchange, timeout: ask.timeout };
+                let waiting = Waiting { peer, id: id.clone(), exchange, timeout: ask.timeout, is_own: ask.is_own };
                 self.subscriptions.wait(&uri, waiting);
                 self.begin(peer);
                 Shared::Wait

@@ -47,6 +47,8 @@ pub(in crate::worker) struct Waiting {
     pub(in crate::worker) exchange: Arc<Exchange>,
     /// The time until the answer.
     pub(in crate::worker) timeout: Duration,
+    /// Whether it is the gateway that waits, and no client.
+    pub(super) is_own: bool,
 }
 
 /// A URI while the first `resources/subscribe` for it is in flight.

@@ -2,8 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::super::{Incoming, Multiplexer, Outgoing};
-use super::story::{A, B, SUBSCRIBE, answer, ask, cancel, forwarded, frames, heard_by, request, say, shared};
+use super::super::{Ask, Incoming, Multiplexer, Outgoing};
+use super::story::{
+    A, B, SUBSCRIBE, TIMEOUT, answer, ask, cancel, exchange, forwarded, frames, heard_by, request, say, shared,
+};
+use crate::jsonrpc::parse;
 use crate::worker::Refused;
 
 const UPDATED: &str = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"file:///a"}}"#;
@@ -111,6 +114,21 @@ fn who_is_not_handed_over_keeps_what_it_waits_for() {
     assert!(matches!(ask(&mut other, A, &uri), Ok(Outgoing::Wait)));
     let gone = other.hand_over_wishes(A, Instant::now());
     assert_eq!((gone.calls.len(), gone.waiting.len()), (0, 1));
+}
+
+#[test]
+fn what_the_child_says_meanwhile_is_for_a_client_that_goes_on_waiting_and_not_for_the_gateway() {
+    for own in [A, B] {
+        let (mut multiplexer, subscribe) = (shared(10), request("resources/subscribe", SUBSCRIBE));
+        for peer in [A, B] {
+            let (envelope, exchange) = (parse(subscribe.as_bytes()).unwrap(), exchange());
+            let (message, is_own) = (subscribe.as_bytes(), peer == own);
+            let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own };
+            assert!(matches!(multiplexer.ask(peer, &ask, Instant::now()), Ok(Outgoing::Forward(_) | Outgoing::Wait)));
+        }
+        multiplexer.detach(A, Instant::now());
+        assert_eq!(multiplexer.in_flight(B).count, usize::from(own == A));
+    }
 }
 
 #[test]
