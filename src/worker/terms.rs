@@ -11,7 +11,7 @@ use super::error::{Failure, Refused};
 use super::handle::INITIALIZED;
 use super::lease::Lease;
 use super::lists::Lists;
-use super::multiplexer::{Expired, Multiplexer};
+use super::multiplexer::{Expired, Multiplexer, PeerId};
 use crate::jsonrpc::parse;
 
 /// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
@@ -35,6 +35,12 @@ pub struct Terms {
 }
 
 impl Terms {
+    /// What a session has of a child so far.
+    pub(super) fn of(multiplexer: &Multiplexer, peer: PeerId, initialized: bool) -> Self {
+        let (level, subscriptions) = multiplexer.granted(peer);
+        Self { initialized, level, subscriptions, lists: multiplexer.lists() }
+    }
+
     /// Whether the client waits to hear of resources.
     pub fn has_subscriptions(&self) -> bool {
         !self.subscriptions.is_empty()
@@ -48,7 +54,7 @@ impl Terms {
     }
 
     /// What another child has to be asked, in this order: its method, and the request.
-    fn requests(&self) -> impl Iterator<Item = (&'static str, Bytes)> {
+    pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, Bytes)> {
         let request = |method: &'static str, params: Value| {
             let text = json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }).to_string();
             (method, Bytes::from(text))
@@ -66,9 +72,7 @@ impl Lease {
     }
 
     fn read_terms(&self, multiplexer: &Multiplexer) -> Terms {
-        let (level, subscriptions) = multiplexer.granted(self.peer());
-        let initialized = self.worker().is_initialized();
-        Terms { initialized, level, subscriptions, lists: multiplexer.lists() }
+        Terms::of(multiplexer, self.peer(), self.worker().is_initialized())
     }
 
     /// What the session has of the child, for another child: this one grants nothing more from now on, so that nothing is

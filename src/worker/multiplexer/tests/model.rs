@@ -20,6 +20,8 @@ pub(super) struct Asker {
     pub(super) peer: PeerId,
     pub(super) id: &'static str,
     pub(super) exchange: Arc<Exchange>,
+    /// Whether it is the gateway, for a session that another child was asked the same for.
+    pub(super) is_own: bool,
 }
 
 /// A call that the child has heard and that is not over.
@@ -108,6 +110,10 @@ pub(super) struct Model {
     pub(super) peers: BTreeMap<PeerId, Has>,
     /// Those that another child is asked to do the same for.
     pub(super) handed_over: BTreeSet<PeerId>,
+    /// Those that have another child, and are there for what is in flight only.
+    pub(super) leaving: BTreeSet<PeerId>,
+    /// Calls of clients that the child has answered.
+    pub(super) answered: u64,
     pub(super) uris: BTreeMap<usize, Subscribed>,
     pub(super) told: Option<Told>,
     /// Requests of the gateway's own that the child has not answered; what is beyond the bound is forgotten.
@@ -211,11 +217,11 @@ impl Model {
     }
 
     /// Why the child takes no more calls of a session, if it does not.
-    pub(super) fn refusal(&self, peer: PeerId) -> Option<Refused> {
+    pub(super) fn refusal(&self, peer: PeerId, is_own: bool) -> Option<Refused> {
         let left = self.max_in_flight.saturating_sub(self.load());
         match self.load_of(peer) {
             _ if left == 0 => Some(Refused::Busy),
-            own => (own >= left).then_some(Refused::Share),
+            own => (!is_own && own >= left).then_some(Refused::Share),
         }
     }
 
@@ -248,7 +254,7 @@ impl Model {
 
     /// The latest call of a session with this id that may be cancelled.
     pub(super) fn cancellable(&self, peer: PeerId, id: &str) -> Option<u64> {
-        let fits = |open: &Open| open.asker.peer == peer && open.asker.id == id;
+        let fits = |open: &Open| open.asker.peer == peer && open.asker.id == id && !open.asker.is_own;
         let found = self.open.iter().filter(|(_, open)| fits(open)).max_by_key(|(_, open)| open.wire);
         found.filter(|(_, open)| !matches!(open.what, What::Subscribe(_))).map(|(tag, _)| *tag)
     }
@@ -257,6 +263,7 @@ impl Model {
     pub(super) fn leave(&mut self, peer: PeerId, now: Instant) -> (Vec<String>, Vec<Asker>) {
         self.peers.remove(&peer);
         self.handed_over.remove(&peer);
+        self.leaving.remove(&peer);
         let (mut frames, failed) = self.abandon(peer, |_| true, now);
         self.asked.retain(|_, asked| {
             let gone = asked.peer == peer;
@@ -362,6 +369,7 @@ impl Model {
     pub(super) fn fail_all(&mut self) -> (Vec<Asker>, Vec<(PeerId, u64)>) {
         let mut failed = Vec::new();
         for open in std::mem::take(&mut self.open).into_values() {
+            self.told_by(open.wire, false);
             if let (What::Unsubscribe(uri), true) = (open.what, open.has_taken) {
                 self.uris.entry(uri).or_default().peers.insert(open.asker.peer);
             }
@@ -369,6 +377,46 @@ impl Model {
         }
         let asking = self.uris.values_mut().filter_map(|subscribed| subscribed.asking.take());
         failed.extend(asking.flat_map(|asking| asking.waiting));
-        (failed, self.asked.iter().map(|(number, asked)| (asked.peer, *number)).collect())
+        let asked = std::mem::take(&mut self.asked);
+        (failed, asked.into_iter().map(|(number, asked)| (asked.peer, number)).collect())
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &Asker> {
+        self.uris.values().filter_map(|subscribed| subscribed.asking.as_ref()).flat_map(|asking| &asking.waiting)
+    }
+
+    /// Whether somebody still waits for the answer to what was asked with this exchange.
+    pub(super) fn is_pending(&self, exchange: &Arc<Exchange>) -> bool {
+        let askers = self.open.values().map(|open| &open.asker).chain(self.waiting());
+        askers.into_iter().any(|asker| Arc::ptr_eq(&asker.exchange, exchange))
+    }
+
+    /// Whether a session waits for something that lasts.
+    pub(super) fn is_wishing(&self, peer: PeerId) -> bool {
+        let asks = |open: &Open| match open.what {
+            What::Unsubscribe(_) => open.has_taken,
+            what => what.is_wish(),
+        };
+        self.open.values().any(|open| open.asker.peer == peer && asks(open))
+            || self.waiting().any(|asker| asker.peer == peer)
+    }
+
+    /// Calls that the client of a session waits for, and the child has heard.
+    pub(super) fn in_flight(&self, peer: PeerId) -> usize {
+        self.open.values().filter(|open| open.asker.peer == peer && !open.asker.is_own).count()
+    }
+
+    /// Whether nothing is in flight, either way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.asked.is_empty()
+    }
+
+    /// Who is leaving, and has nothing in flight any more.
+    pub(super) fn ready_to_leave(&self) -> Vec<PeerId> {
+        let has_call = |peer| self.open.values().any(|open| open.asker.peer == peer);
+        let is_asked = |peer| self.asked.values().any(|asked| asked.peer == peer);
+        let waits = |peer| self.waiting().any(|asker| asker.peer == peer);
+        let is_ready = |peer: &PeerId| !has_call(*peer) && !is_asked(*peer) && !waits(*peer);
+        self.leaving.iter().copied().filter(is_ready).collect()
     }
 }

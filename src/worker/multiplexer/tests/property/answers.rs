@@ -90,6 +90,7 @@ impl World {
             return;
         };
         let Incoming::Answer(answer) = incoming else { panic!("an answer is lost: {incoming:?}") };
+        self.model.answered += u64::from(!open.asker.is_own);
         let (call, waiting) = (&answer.call, &answer.waiting);
         assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange), "{call:?}, not {open:?}");
         if heard.what == What::Tasks && !is_error {

@@ -144,7 +144,9 @@ impl World {
     }
 
     pub(super) fn child_notifies(&mut self) {
-        let all = || self.model.peers.keys().copied().collect::<Vec<_>>();
+        // Who has another child hears from that one what is new.
+        let is_staying = |peer: &super::PeerId| !self.model.leaving.contains(peer);
+        let all = || self.model.peers.keys().copied().filter(is_staying).collect::<Vec<_>>();
         let tag = self.next_tag.saturating_sub(self.dice.roll(300) as u64);
         let of_task = self.model.tasks.get(&tag).copied();
         let related = self.dice.roll(3) == 0;
@@ -157,7 +159,7 @@ impl World {
                 let number = self.dice.roll(6);
                 let (rest, is_part) = PARTS[self.dice.roll(PARTS.len())];
                 let subscribed = self.model.uris.get(&number).filter(|_| is_part);
-                let peers = subscribed.map(|subscribed| subscribed.peers.iter().copied().collect());
+                let peers = subscribed.map(|subscribed| subscribed.peers.iter().copied().filter(is_staying).collect());
                 ("resources/updated", format!(r#""uri":"{}{rest}""#, uri(number)), peers.unwrap_or_default())
             }
             2 => {

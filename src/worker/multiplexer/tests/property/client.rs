@@ -1,6 +1,7 @@
 //! What clients ask, cancel and answer.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -9,6 +10,7 @@ use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, Told, What};
 use super::super::story::exchange;
 use super::{Heard, IDS, World, same, uri};
 use crate::jsonrpc::parse;
+use crate::stream::Exchange;
 use crate::worker::Refused;
 
 /// What the model says of a request.
@@ -40,6 +42,22 @@ fn request(id: &str, token: Option<&str>, tag: u64, what: What, level: &str) -> 
     format!(r#"{{"jsonrpc":"2.0", "id": {id} ,"method":"{method}","params":{{{member},"tag":{tag}{meta}}}}}"#)
 }
 
+/// A request of the gateway, for what another child has granted.
+pub(super) fn replayed(id: &str, what: What, level: &str) -> String {
+    let params = match what {
+        What::Level(_) => format!(r#""level":"{level}""#),
+        What::Subscribe(number) => format!(r#""uri":"{}""#, uri(number)),
+        other => panic!("{other:?} does not last"),
+    };
+    let method = replay_id(what).trim_matches('"');
+    format!(r#"{{"id":{id},"jsonrpc":"2.0","method":"{method}","params":{{{params}}}}}"#)
+}
+
+/// The id of such a request.
+pub(super) fn replay_id(what: What) -> &'static str {
+    if matches!(what, What::Level(_)) { "\"logging/setLevel\"" } else { "\"resources/subscribe\"" }
+}
+
 impl World {
     pub(super) fn ask(&mut self) {
         let Some(peer) = self.someone() else { return };
@@ -61,39 +79,61 @@ impl World {
         let hasty = asking.or(last).filter(|_| self.dice.roll(2) == 0);
         let peer = hasty.filter(|_| matches!(what, What::Unsubscribe(_))).unwrap_or(peer);
         let id = IDS[self.dice.roll(IDS.len())];
-        self.ask_for(peer, id, what);
+        // What a client asks meanwhile waits in its session.
+        if !self.coming.contains(&peer) {
+            self.ask_for(peer, id, what);
+        }
     }
 
     fn ask_for(&mut self, peer: PeerId, id: &'static str, what: What) {
         // Most SDKs take the id for the token.
         let token = [Some(id), Some(id), None, Some("\"t\"")][self.dice.roll(4)];
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        let asker = Asker { peer, id, exchange: exchange() };
+        let asker = Asker { peer, id, exchange: exchange(), is_own: false };
         let level = if let What::Level(level) = what { LEVELS[level] } else { "" };
-        let message = request(id, token, tag, what, level);
-        let ask = |world: &mut Self, message: &str| {
-            let envelope = parse(message.as_bytes()).unwrap();
-            let (message, exchange) = (message.as_bytes(), &asker.exchange);
-            let ask = Ask { message, envelope: &envelope, exchange, timeout: TIMEOUT, is_own: false };
-            world.multiplexer.ask(peer, &ask, world.now)
-        };
+        let message = request(id, token, self.next_tag, what, level);
         if token.is_some() && self.dice.roll(50) == 0 {
             // With a second token, whichever of the two the child would take.
             let twice = message.replace(r#""_meta":{"#, r#""_meta":{"progressToken":1,"#);
-            let outgoing = ask(self, &twice);
+            let outgoing = self.put(&asker, &twice);
             assert!(matches!(&outgoing, Ok(Outgoing::Local(answer)) if contains(answer, "-32602")), "{outgoing:?}");
             return;
         }
-        let outgoing = ask(self, &message);
+        self.ask_with(asker, token, what, &message);
+    }
+
+    /// The gateway asks for what another child has granted a session: the exchange that it waits with, unless it has to ask
+    /// again.
+    pub(super) fn ask_again(&mut self, peer: PeerId, what: What, message: &[u8]) -> Option<Arc<Exchange>> {
+        let asker = Asker { peer, id: replay_id(what), exchange: exchange(), is_own: true };
+        let exchange = Arc::clone(&asker.exchange);
+        let is_taken = self.ask_with(asker, None, what, std::str::from_utf8(message).unwrap());
+        is_taken.then_some(exchange)
+    }
+
+    fn put(&mut self, asker: &Asker, message: &str) -> Result<Outgoing, Refused> {
+        let envelope = parse(message.as_bytes()).unwrap();
+        let (message, exchange, is_own) = (message.as_bytes(), &asker.exchange, asker.is_own);
+        let ask = Ask { message, envelope: &envelope, exchange, timeout: TIMEOUT, is_own };
+        self.multiplexer.ask(asker.peer, &ask, self.now)
+    }
+
+    /// Puts a request to the child, as the model says. Whether it was taken.
+    fn ask_with(&mut self, asker: Asker, token: Option<&'static str>, what: What, message: &str) -> bool {
+        let (tag, peer, id) = (self.next_tag, asker.peer, asker.id);
+        self.next_tag += 1;
+        let outgoing = self.put(&asker, message);
         let held = |uri| self.model.uris.get(&uri).is_some_and(|subscribed| subscribed.peers.contains(&peer));
         let held = matches!(what, What::Unsubscribe(uri) if held(uri));
         match (self.expected(&asker, what, tag), outgoing) {
             (Expected::Refused(expected), Err(refused)) if expected == refused => {
                 self.seen.full_of_waiting += u64::from(self.model.is_full_of_waiting(peer));
                 self.seen.had_their_share += u64::from(refused == Refused::Share);
+                return false;
             }
-            (Expected::Ended, Err(Refused::Ended)) => self.seen.handed_over += 1,
+            (Expected::Ended, Err(Refused::Ended)) => {
+                self.seen.handed_over += 1;
+                return false;
+            }
             (Expected::Wait, Ok(Outgoing::Wait)) => {}
             (Expected::Local(text), Ok(Outgoing::Local(answer))) => {
                 let start = format!(r#"{{"jsonrpc":"2.0","id":{id},{text}"#);
@@ -104,17 +144,19 @@ impl World {
                 self.forwarded(asker, token, tag, (what, held), &frame);
                 if self.dice.roll(100) == 0 {
                     self.take_back(tag);
+                    return false;
                 }
             }
             (_, outgoing) => panic!("{what:?}: {outgoing:?}"),
         }
+        true
     }
 
     /// What a request means to the model.
     fn expected(&mut self, asker: &Asker, what: What, tag: u64) -> Expected {
         let model = &mut self.model;
         let peer = asker.peer;
-        let refusal = model.refusal(peer);
+        let refusal = model.refusal(peer, asker.is_own);
         let forwarded = || refusal.map_or(Expected::Forward, Expected::Refused);
         let done = Expected::Local(r#""result":{}"#);
         if what.is_wish() && model.handed_over.contains(&peer) {
@@ -189,8 +231,11 @@ impl World {
         self.last_wire = wire;
         let level = self.model.told.map_or("", |told| LEVELS[told.level]);
         let digits = wire.to_string();
-        let expected = request(&digits, token.map(|_| digits.as_str()), tag, what, level) + "\n";
-        assert_eq!(frame, &expected);
+        let expected = match asker.is_own {
+            true => replayed(&digits, what, level),
+            false => request(&digits, token.map(|_| digits.as_str()), tag, what, level),
+        };
+        assert_eq!(frame, &(expected + "\n"));
         self.heard.push(Heard { wire, tag, what });
         self.model.open.insert(tag, Open { asker, token, wire, what, has_taken, deadline: self.now + TIMEOUT });
     }
@@ -216,13 +261,17 @@ impl World {
 
     pub(super) fn cancel(&mut self) {
         let Some(peer) = self.someone() else { return };
-        let id = IDS[self.dice.roll(IDS.len())];
+        // What the gateway has asked for a session is not the client's to cancel.
+        let id = match self.dice.roll(20) {
+            0 => replay_id([What::Level(0), What::Subscribe(0)][self.dice.roll(2)]),
+            _ => IDS[self.dice.roll(IDS.len())],
+        };
         self.cancel_for(peer, id);
     }
 
     /// Somebody begins more than is remembered, and gives it all up.
     pub(super) fn begin_and_give_up(&mut self) {
-        let Some(peer) = self.someone() else { return };
+        let Some(peer) = self.someone().filter(|peer| !self.coming.contains(peer)) else { return };
         for _ in 0..self.model.max_in_flight + 20 {
             self.ask_for(peer, "4", What::Call);
             self.cancel_for(peer, "4");
@@ -261,6 +310,7 @@ impl World {
     fn asked(&mut self, numbers: Vec<u64>, owner: impl Fn(&Self, u64) -> Option<PeerId>) -> Option<(u64, PeerId)> {
         let peer = self.someone()?;
         let number = match self.dice.roll(5) {
+            0 if !self.stale.is_empty() && self.dice.roll(2) == 0 => self.stale[self.dice.roll(self.stale.len())],
             0 => self.last_asked.unwrap_or(7).saturating_sub(self.dice.roll(200) as u64),
             _ if numbers.is_empty() => return None,
             _ => numbers[self.dice.roll(numbers.len())],
