@@ -65,9 +65,10 @@ deny: ## The dependency rules of deny.toml
 image: ## Build the image `sluice`
 	scripts/image.sh sluice
 
-soak: build-tests ## The long sizes of two tests: 10,000 sessions ended in ugly ways, 20 million messages on shared children
+soak: build-tests ## The long sizes of three tests: 10,000 sessions ended in ugly ways, 20 million messages and 500,000 calls on shared children
 	SLUICE_CHURN=10000 $(CARGO) nextest run --locked --no-capture -E 'test(guardian::churn::)'
 	SLUICE_MUX_MESSAGES=20000000 $(CARGO) nextest run --locked --no-capture -E 'test(multiplexer::tests::property::)'
+	SLUICE_MUX_CALLS=500000 $(CARGO) nextest run --locked --no-capture -E 'test(every_call_is_answered)'
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh

@@ -234,6 +234,22 @@ impl Charge {
 }
 
 #[cfg(test)]
+impl Charge {
+    /// That of a child which is no process.
+    pub(crate) fn of_no_process(guardian: &Guardian, origin: &Origin) -> Self {
+        Self {
+            ceilings: Ceilings::new([], guardian, Counter::default()),
+            limiter: guardian.limiter_of_nothing(),
+            started_for: None,
+            limits: ProcessLimits::default(),
+            origin: origin.clone(),
+            exceeded: watch::channel(None).1,
+            id: 0,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::lookout::tests::{ceilings, tenant};

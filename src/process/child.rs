@@ -67,7 +67,7 @@ impl Exit {
     }
 
     /// By SIGKILL.
-    pub(super) fn killed() -> Self {
+    pub(crate) fn killed() -> Self {
         Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
     }
 

@@ -3,6 +3,8 @@
 
 mod alarm;
 mod asking;
+#[cfg(test)]
+mod dice;
 mod error;
 mod handle;
 mod hints;

@@ -28,6 +28,9 @@ use crate::process::{
 };
 use crate::telemetry::{ExitReason, ServerMetrics};
 
+#[cfg(test)]
+mod tests;
+
 /// How long the pipes of a dead child may still be drained: somebody outside its group may hold them open.
 const DRAIN: Duration = Duration::from_secs(1);
 

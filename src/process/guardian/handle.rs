@@ -349,6 +349,18 @@ impl Ward {
     }
 }
 
+#[cfg(test)]
+impl Guardian {
+    /// One that nobody keeps running: it starts nothing.
+    pub(crate) fn of_nobody() -> Self {
+        Self::new(true, None, Folders::new(None))
+    }
+
+    pub(in crate::process) fn limiter_of_nothing(&self) -> Limiter {
+        Limiter { guardian: self.clone(), id: 0 }
+    }
+}
+
 /// Sets the limits of each process of a child that runs already.
 #[derive(Debug)]
 pub(in crate::process) struct Limiter {

@@ -220,7 +220,7 @@ impl Multiplexer {
     /// What the tables still hold though nobody is on the child, apart from what the child has not said to be over: tasks, and
     /// requests whose answers nobody needs.
     #[cfg(test)]
-    fn left_behind(&self) -> Vec<String> {
+    pub(super) fn left_behind(&self) -> Vec<String> {
         let tables: [(&dyn std::fmt::Debug, bool); 8] = [
             (&self.calls, self.calls.is_empty()),
             (&self.asked, self.asked.is_empty()),

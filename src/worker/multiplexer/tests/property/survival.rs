@@ -9,9 +9,10 @@ use bytes::Bytes;
 use super::super::super::PeerId;
 use super::super::model::{LEVELS, TIMEOUT, What};
 use super::client::{replay_id, replayed};
-use super::{Dice, SESSIONS, Seen, World};
+use super::{SESSIONS, Seen, World};
 use crate::stream::Exchange;
 use crate::worker::Terms;
+use crate::worker::dice::Dice;
 
 /// Children that finish what is in flight, beside the one that takes calls.
 const RETIRED: usize = 3;
@@ -54,9 +55,9 @@ struct Coming {
 
 impl Gateway {
     pub(super) fn new(seed: u64, max_in_flight: usize, is_lazy: bool) -> Self {
-        let child = World::new(seed.rotate_left(32) | 1, max_in_flight, is_lazy);
+        let child = World::new(seed.rotate_left(32), max_in_flight, is_lazy);
         let (sessions, moving, seen) = (BTreeSet::new(), BTreeMap::new(), Seen::default());
-        let (dice, retired) = (Dice(seed), Vec::new());
+        let (dice, retired) = (Dice::new(seed), Vec::new());
         Self { dice, child, retired, sessions, moving, next_session: 0, children: 0, is_lazy, seen }
     }
 
@@ -122,7 +123,7 @@ impl Gateway {
     fn succeed(&mut self) -> World {
         self.children += 1;
         let World { model, stale, .. } = &self.child;
-        let mut next = World::new(self.dice.next() | 1, model.max_in_flight, self.is_lazy);
+        let mut next = World::new(self.dice.next(), model.max_in_flight, self.is_lazy);
         next.number = self.children;
         next.stale = stale.iter().copied().chain(model.asked.keys().copied()).collect();
         let old = std::mem::replace(&mut self.child, next);
