@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::handle::Shared;
 use super::hints::learn;
-use super::lease::lost;
+use super::lease::{self, lost};
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Envelope, Frame, Framer, Kind, parse, split_batch, under_id};
@@ -148,8 +148,28 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout
 
 async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
     let push = || exchange.answer(message.clone());
-    if !deliver(shared, exchange.outbox(), message.len(), Importance::Awaited, push).await {
+    let mut in_hand = InHand { shared, exchange, message: Some(message.clone()) };
+    let is_delivered = deliver(shared, exchange.outbox(), message.len(), Importance::Awaited, push).await;
+    in_hand.message = None;
+    if !is_delivered {
         exchange.settle();
+    }
+}
+
+/// An answer that waits for room on its stream. Its call is in no table any more: a reader that is ended meanwhile, as its
+/// child is gone, leaves it in the room for what the gateway says itself.
+struct InHand<'a> {
+    shared: &'a Shared,
+    exchange: &'a Exchange,
+    message: Option<Bytes>,
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.message
+            .take()
+            .into_iter()
+            .for_each(|message| lease::deliver(&self.shared.metrics, self.exchange, message));
     }
 }
 

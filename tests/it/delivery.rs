@@ -6,7 +6,9 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server, Tool};
 
-use crate::harness::{Caller, Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, text_of};
+use crate::harness::{
+    Caller, Gateway, Metrics, Request, Sse, Streamable, eventually, fixture, hello, in_time, text_of,
+};
 use crate::limits::{deaf, read_until};
 use crate::proc;
 use crate::scene::switchable;
@@ -349,4 +351,40 @@ async fn what_comes_right_behind_an_initialize_that_fails_fails_with_it() {
         assert!(error["data"]["type"] == why || error["message"] == "send initialize first", "{mode}: {answers:?}");
         gateway.finish().await;
     }
+}
+
+#[tokio::test]
+async fn each_call_is_answered_though_the_child_ends_while_an_answer_waits_for_room() {
+    let gateway = narrow(fixture("echo")).await;
+    let mut client = gateway.sse().await;
+    let pid = client.call("pid", json!({})).await;
+    let (mut awaited, text) = (std::collections::BTreeSet::new(), "x".repeat(16 * 1024));
+    // Until the stream is full, and calls stay in flight.
+    loop {
+        for _ in 0..10 {
+            let id = 1000 + awaited.len() as u64;
+            client.post(call(id, "echo", json!({"text": text}))).await;
+            awaited.insert(id);
+        }
+        let mut looks = 0;
+        let is_stuck = eventually("all are answered, or nothing moves", async || {
+            let answered = gateway.metrics().await.sum("sluice_request_seconds_count", "method=\"tools/call\"");
+            looks += 1;
+            let are_all = answered > awaited.len() as f64;
+            (are_all || looks > 20).then_some(!are_all)
+        })
+        .await;
+        if is_stuck {
+            break;
+        }
+    }
+    proc::signal(pid.parse().unwrap(), Signal::KILL);
+    gateway.until("it has ended", |m| m.sum("sluice_children_exits_total", "crashed") == 1.0).await;
+    let all = async {
+        while !awaited.is_empty() {
+            awaited.remove(&client.message().await["id"].as_u64().unwrap());
+        }
+    };
+    in_time("each has an answer", all).await;
+    gateway.finish().await;
 }
