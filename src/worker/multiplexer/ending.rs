@@ -68,7 +68,7 @@ impl Multiplexer {
         for task in self.live_tasks.orphan(peer) {
             // Nobody can ask for its result any more. Whose child goes with the session need not be told.
             if self.is_shared {
-                gone.frames.push(self.own_request("tasks/cancel", &serde_json::json!({ "taskId": task })));
+                gone.frames.push(self.cancellation_of_task(&task));
             }
         }
         self.tasks.forget(peer);

@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::params::{Params, asked_elicitations, mentions, progress_token, related_task, task_state, text};
+use super::params::{
+    Params, TaskStatus, asked_elicitations, created_task, mentions, progress_token, related_task, task_state, text,
+};
 use super::sharing::{Level, Waiting};
 use super::{Asked, Call, LABEL, Multiplexer, PeerId, Withdrawn, refusal};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice};
@@ -102,10 +104,15 @@ impl Multiplexer {
             return Incoming::Ignore;
         }
         // A task goes on though its call was answered, even if that is answered twice.
-        if self.live_tasks.working(number).is_none() {
-            self.lingering.remove(number);
+        if self.live_tasks.working(number).is_some() {
+            return Incoming::Drop(DropReason::UnknownId);
         }
-        Incoming::Drop(DropReason::UnknownId)
+        let made = envelope.result.and_then(created_task).filter(|task| task.status == TaskStatus::Working);
+        let Some(task) = made else {
+            self.lingering.remove(number);
+            return Incoming::Drop(DropReason::UnknownId);
+        };
+        self.abandon_task(number, task.id, now).map_or(Incoming::Drop(DropReason::UnknownId), Incoming::Reply)
     }
 
     fn request(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant, timeout: Duration) -> Incoming {

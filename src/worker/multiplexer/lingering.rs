@@ -48,6 +48,11 @@ impl Lingering {
         }
     }
 
+    /// Whom the child still works for with this, and how long it is believed to.
+    pub(super) fn of(&self, number: u64) -> Option<(PeerId, Duration)> {
+        self.works.get(&number).map(|work| (work.peer, work.patience))
+    }
+
     /// It is over.
     pub(super) fn remove(&mut self, number: u64) {
         self.works.remove(&number);

@@ -136,6 +136,25 @@ impl Multiplexer {
         }
     }
 
+    /// A call that was given up has become a task, which nobody knows of and will ask for: the child still works for whoever
+    /// made the call, and is told to stop.
+    pub(super) fn abandon_task(&mut self, number: u64, id: String, now: Instant) -> Option<Bytes> {
+        let (peer, timeout) = self.lingering.of(number)?;
+        let is_new = self.tasks.get(&id).is_none() && self.live_tasks.find(&id).is_none();
+        if is_new {
+            let task =
+                LiveTask { peer, id: id.clone(), token: None, is_over: false, is_orphan: true, until: None, timeout };
+            self.live_tasks.insert(number, task);
+        }
+        self.linger(number, peer, now, timeout);
+        is_new.then(|| self.cancellation_of_task(&id))
+    }
+
+    /// What the child hears of a task that nobody can ask for any more.
+    pub(super) fn cancellation_of_task(&mut self, id: &str) -> Bytes {
+        self.own_request("tasks/cancel", &serde_json::json!({ "taskId": id }))
+    }
+
     /// The child has spoken of a task: it is over, or goes on.
     pub(super) fn task_heard_of(&mut self, id: &str, status: TaskStatus, now: Instant) {
         let Some(number) = self.live_tasks.find(id) else { return };

@@ -182,6 +182,40 @@ fn whoever_speaks_of_a_task_starts_that_time_anew() {
 }
 
 #[test]
+fn a_call_that_becomes_a_task_when_it_was_given_up_counts_until_the_child_has_cancelled_it() {
+    type End = fn(&mut Child);
+    let ends: [End; 2] = [
+        |child| drop(child.multiplexer.detach(A, child.now)),
+        |child| drop(child.multiplexer.expire(child.now + TIMEOUT)),
+    ];
+    for end in ends {
+        let mut child = Child::new(true);
+        let number = child.ask(A, "tools/call", AUGMENTED);
+        end(&mut child);
+        let made =
+            format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"task":{{"taskId":"t","status":"working"}}}}}}"#);
+        let Incoming::Reply(frame) = child.say(&made) else { panic!("nobody can ask for it") };
+        let cancel = parse(&frame).unwrap();
+        assert_eq!((cancel.method.as_deref(), cancel.params), (Some("tasks/cancel"), Some(NAMED)));
+        let asked = cancel.raw_id().unwrap().as_u64().unwrap();
+        assert!(!child.is_needed());
+        child.ask(B, "tools/call", "{}");
+        let sample = r#"{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage","params":{}}"#;
+        assert!(matches!(child.say(sample), Incoming::Reply(_)), "it may be for the task");
+        child.say(&format!(r#"{{"jsonrpc":"2.0","id":{asked},"result":{{"taskId":"t","status":"cancelled"}}}}"#));
+        assert!(matches!(child.say(sample), Incoming::Unsolicited(_, _, Some(_), peers) if peers == [B]));
+        assert!(matches!(child.say(&made), Incoming::Drop(_)), "it has been answered");
+    }
+    // A server that names the task of another has not made one.
+    let (mut child, _) = Child::with_task(true, "working");
+    let number = child.ask(B, "tools/call", AUGMENTED);
+    child.multiplexer.detach(B, child.now);
+    let named = format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"task":{{"taskId":"t","status":"working"}}}}}}"#);
+    assert!(matches!(child.say(&named), Incoming::Drop(_)));
+    assert!(child.is_about_task(A, "tasks/get", NAMED), "it is A's as before");
+}
+
+#[test]
 fn what_was_not_asked_for_is_no_task_of_a_child_that_is_one_sessions_own() {
     for (is_shared, params, is_needed) in [(false, "{}", false), (false, AUGMENTED, true), (true, "{}", true)] {
         let mut child = Child::new(is_shared);

@@ -83,11 +83,8 @@ impl World {
         let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,{outcome}}}"#);
         let incoming = self.say(&text(&wire.to_string()));
         let Some(open) = self.model.open.remove(&tag) else {
-            assert!(matches!(incoming, Incoming::Drop(_)), "late, but {incoming:?}");
-            if !self.model.live.contains_key(&wire) {
-                self.model.lingering.remove(&wire);
-            }
-            return;
+            let makes_task = heard.what == What::CreateTask && !is_error && !is_over;
+            return self.late(tag, wire, makes_task, incoming);
         };
         let Incoming::Answer(answer) = incoming else { panic!("an answer is lost: {incoming:?}") };
         self.model.answered += u64::from(!open.asker.is_own);
@@ -104,6 +101,33 @@ impl World {
         assert_eq!(waited.len(), waiting.len());
         assert!(waited.iter().zip(waiting).all(|(a, w)| same(a, w.peer, w.id.as_str(), &w.exchange)));
         self.seen.delivered += 1 + waiting.len() as u64;
+    }
+
+    /// What nobody waits for is nobody's. Where it announces a task, the child goes on for who has asked for it, and is told
+    /// to stop.
+    fn late(&mut self, tag: u64, wire: u64, makes_task: bool, incoming: Incoming) {
+        let model = &mut self.model;
+        let is_known = model.tasks.contains_key(&tag) || model.live.values().any(|live| live.task == tag);
+        let works_for = model.lingering.get(&wire).map(|(peer, _)| *peer);
+        if model.live.contains_key(&wire) || !makes_task || works_for.is_none() {
+            assert!(matches!(incoming, Incoming::Drop(_)), "late, but {incoming:?}");
+            if !model.live.contains_key(&wire) {
+                model.lingering.remove(&wire);
+            }
+            return;
+        }
+        let peer = works_for.unwrap();
+        if is_known {
+            assert!(matches!(incoming, Incoming::Drop(_)), "late, but {incoming:?}");
+        } else {
+            model.live.insert(wire, Live { task: tag, peer, token: None });
+            if model.live.len() > model.max_in_flight {
+                model.live.pop_first();
+            }
+            let Incoming::Reply(frame) = incoming else { panic!("it goes on: {incoming:?}") };
+            assert_eq!(self.hear(&frame), format!("end task {tag}"));
+        }
+        self.model.linger(wire, peer, self.now);
     }
 
     /// What an answer changes; who else gets it, and what nobody wants any more.
