@@ -255,9 +255,10 @@ impl Worker {
         id
     }
 
-    /// What the child says is for another from now on.
+    /// What the child says is for another from now on, or for nobody. What it has asked nobody else can answer.
     pub(super) fn readdress(&self, peer: PeerId, to: Weak<dyn Peer>) {
         self.0.peers.lock().entry(peer).and_modify(|peer| *peer = to);
+        self.0.expire(|multiplexer| multiplexer.refuse_asked(peer));
     }
 
     /// Puts `initialize` to a child that has not heard one.

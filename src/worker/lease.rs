@@ -46,7 +46,7 @@ impl Lease {
         self.peer
     }
 
-    /// The child is another session's: the one that this was for has never had an answer of it.
+    /// The child is another session's, or nobody's: the one that this was for has never had an answer of it.
     pub(super) fn hand_to(&self, peer: Weak<dyn Peer>) {
         self.worker.readdress(self.peer, peer);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluice::config::Server;
 
-use crate::harness::{Caller, Gateway, Request, Sse, Streamable, fixture_path, hello, key, named};
+use crate::harness::{Caller, Gateway, Request, Sse, Streamable, eventually, fixture_path, hello, key, named};
 
 /// A server that does not read before there is a file `warm` in the folder.
 fn cold(folder: &Path) -> Server {
@@ -131,6 +131,28 @@ async fn a_start_that_was_left_makes_room_for_who_is_there() {
         gateway.until("the other is gone", |m| m.children() == 1.0).await;
         gateway.finish().await;
     }
+}
+
+#[tokio::test]
+async fn what_a_start_has_asked_its_client_is_refused_when_that_hangs_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        r#"echo '{"jsonrpc":"2.0","id":"q","method":"roots/list"}'; while read line; do echo "$line" >> heard; done"#;
+    let mut server = Server::new("cold".parse().unwrap(), "/bin/sh", vec!["-c".to_owned(), script.to_owned()]);
+    server.cwd = Some(folder.path().to_owned());
+    server.sandbox.write.push(folder.path().to_owned());
+    let gateway = Gateway::start(server).await;
+    let connection = gateway.ask(initialize(&gateway, &hello("2025-06-18"))).await;
+    gateway.until("it has asked", |m| m.sum("sluice_messages_total", "to_client") == 1.0).await;
+    drop(connection);
+    let error = eventually("it hears that nobody answers", async || {
+        let heard = std::fs::read_to_string(folder.path().join("heard")).unwrap_or_default();
+        let messages = heard.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        messages.into_iter().find(|message| message["id"] == "q")
+    })
+    .await;
+    assert!(error["error"].is_object(), "{error}");
+    gateway.finish().await;
 }
 
 #[tokio::test]

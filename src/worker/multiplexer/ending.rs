@@ -53,10 +53,7 @@ impl Multiplexer {
                 self.give_up(number, "the session has ended", now, &mut gone);
             }
         }
-        let asked: Vec<u64> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(n, _)| *n).collect();
-        for asked in asked.into_iter().filter_map(|number| self.asked.remove(&number)) {
-            gone.frames.push(refusal(&asked.original, "the client has gone"));
-        }
+        gone.frames.extend(self.refuse_asked(peer).frames);
         for uri in unused.into_iter().filter(|_| self.is_shared).collect::<Vec<_>>() {
             gone.frames.push(self.unsubscription(&uri));
         }
@@ -75,6 +72,14 @@ impl Multiplexer {
         self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
         self.elicitations.forget(peer);
         gone
+    }
+
+    /// Whoever was asked is not there any more: nobody else answers it.
+    pub(in crate::worker) fn refuse_asked(&mut self, peer: PeerId) -> Expired {
+        let asked: Vec<u64> = self.asked.iter().filter(|(_, a)| a.peer == peer).map(|(n, _)| *n).collect();
+        let asked = asked.into_iter().filter_map(|number| self.asked.remove(&number));
+        let frames = asked.map(|asked| refusal(&asked.original, "the client has gone")).collect();
+        Expired { frames, ..Expired::default() }
     }
 
     /// The client cancels: the number of the call, and the frame for the child. `None` if no such call of this session is

@@ -3,7 +3,7 @@
 //!
 //! Invariant: such a child has heard the words of one client of one principal, and is for that principal and these words only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::config::TenantId;
 use crate::worker::error::Failure;
 use crate::worker::lease::Lease;
 use crate::worker::opening::{Opening, protocol_version};
+use crate::worker::peer::{Nobody, Peer};
 
 /// Starts of one principal that go on by themselves.
 const MOST: usize = 8;
@@ -132,6 +133,8 @@ impl Drop for Awaited<'_> {
         if !self.may_come_back || is_draining || shelf.starts.left_by(principal) >= MOST {
             return shelf.starts.give_up(&self.start);
         }
+        let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
+        self.start.lease.hand_to(nobody);
         worker.adopt(principal.tenant(), "-");
         *self.start.left.lock() = Some(Instant::now());
         tracing::info!(server = %self.pool.server.name, tenant = %principal.tenant(), pid = worker.pid(), "a client hung up before its server was there: the start goes on");
