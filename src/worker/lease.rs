@@ -71,12 +71,11 @@ impl Lease {
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
-        let is_heard = self.put(&mut multiplexer, ask, kept)?;
-        if is_heard
-            && !is_retired
-            && shared.server.pool.max_requests.is_some_and(|most| multiplexer.count() >= most as u64)
-        {
-            shared.retire(&multiplexer, Due::MaxRequests);
+        if self.put(&mut multiplexer, ask, kept)? {
+            let calls = multiplexer.count();
+            if !is_retired && shared.server.pool.max_requests.is_some_and(|most| calls >= most as u64) {
+                shared.retire(&multiplexer, Due::MaxRequests);
+            }
         }
         Ok(())
     }

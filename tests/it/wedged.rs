@@ -111,6 +111,9 @@ async fn who_does_not_know_ping_is_left_alone() {
         let of_clock = workers.as_array().unwrap().iter().find(|worker| worker["server"] == "clock").unwrap();
         assert_eq!((&of_clock["calls"], &of_clock["state"]), (&json!(0), &json!("ready")), "a ping is no call");
         assert_ne!(clock.call("pings", json!({})).await, "0");
+        let workers = gateway.admin().send(Request::get("/workers")).await.json();
+        let of_clock = workers.as_array().unwrap().iter().find(|worker| worker["server"] == "clock").unwrap();
+        assert_eq!(of_clock["calls"], 1, "and a call is one");
         gateway.finish().await;
     }
 }
