@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice::config::{Config, Isolation, PoolMode, Resources, Server, Tenant};
+use sluice::config::{Config, Isolation, PoolMode, Resources, Restart, Server, Tenant};
 
 use crate::harness::{Caller, Gateway, Request, Streamable, eventually, fixture, fixture_path, hello, key, named};
 
@@ -189,5 +189,26 @@ async fn a_spare_that_becomes_a_tenants_gets_its_limits() {
     gateway.until("there is a spare", |metrics| metrics.sum("sluice_spare_children", "") > 0.0).await;
     let other = pid(&mut eve.streamable().await).await;
     assert_eq!(limits_of(other, "Max open files"), ["300", "300"]);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn who_waited_for_a_place_of_the_tenant_while_a_server_kept_crashing_does_not_start_it_again() {
+    let (pause, hour) = (Duration::from_millis(1), Duration::from_secs(3600));
+    let mut server = fixture("exit 3");
+    let usual = server.restart;
+    server.restart =
+        Restart { backoff_min: pause, backoff_max: pause, max_crashes: 3, open: hour, window: hour, ..usual };
+    let (gateway, [ann, ..]) = gateway([named("one", server)], |tenant| tenant.max_children = Some(1)).await;
+    let ann = ann.server("one");
+    let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello("2025-11-25")});
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        waiting.push(ann.ask(Request::post(&ann.path("/mcp"), &hello)).await);
+    }
+    for connection in waiting {
+        assert!(connection.response().await.reply().await.json()["error"].is_object());
+    }
+    assert_eq!(gateway.metrics().await.sum("sluice_children_spawned_total", ""), 3.0);
     gateway.finish().await;
 }

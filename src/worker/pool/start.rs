@@ -37,8 +37,9 @@ impl Pool {
     /// A child for the tenant, under its ceiling; where everybody shares it, for nobody.
     pub(super) async fn obtain(&self, order: &Order, fingerprint: &Fingerprint) -> Result<Worker, Failure> {
         let is_owned = self.server.isolation != Isolation::Shared;
-        let trial = self.admitted(is_owned.then(|| order.tenant.clone())).await?;
+        let mut trial = self.admitted(is_owned.then(|| order.tenant.clone())).await?;
         let place = if is_owned { Some(self.place(order).await?) } else { None };
+        trial.renew()?;
         let takes_spares = !is_owned || self.surroundings.ceilings.takes_spares(&order.tenant);
         let spare = takes_spares.then(|| self.shelf.lock().take_spare(fingerprint)).flatten();
         let (worker, trial) = match spare {
