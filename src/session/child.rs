@@ -198,7 +198,10 @@ impl Session {
             self.state.lock().told = Arc::downgrade(&lease);
             // As with any start: a child that answers slowly gets so much time for all of it.
             let end = Instant::now() + self.server.limits.start_timeout;
-            lease.replay(&terms, end).await?;
+            let replayed = lease.replay(&terms, end).await;
+            // Others have had the calls that it takes, and nothing kept it: another child may do.
+            let is_retired = lease.worker().is_retired();
+            replayed.map_err(|failure| if is_retired { Failure::refused(Refused::Ended) } else { failure })?;
             self.tell_changed(lease.changed_lists(&terms, end).await);
             tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
         }

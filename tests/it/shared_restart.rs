@@ -1,9 +1,11 @@
 //! What sessions hear of a child that takes the place of another: whether its lists differ, and that once.
 
-use serde_json::json;
-use sluice::config::{Isolation, Server};
+use std::time::Duration;
 
-use crate::harness::{Gateway, Response, Streamable, fixture};
+use serde_json::json;
+use sluice::config::{Isolation, Server, Tool};
+
+use crate::harness::{Gateway, Request, Response, Streamable, eventually, fixture};
 use crate::scene::switchable;
 
 /// Sessions with an open stream, each of which knows the lists and subscribes to a note.
@@ -81,4 +83,40 @@ async fn lists_that_are_the_same_or_refused_are_not_said_to_differ() {
         }
         gateway.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_child_that_retires_while_it_is_told_what_a_session_has_is_not_that_session_s_last() {
+    let (mut server, mode) = switchable(&["never-subscribe"]);
+    server.isolation = Isolation::Shared;
+    server.pool.max_requests = Some(3);
+    server.limits.call_timeout = Duration::from_millis(1500);
+    server.tools.insert("pid".to_owned(), Tool { timeout: Some(Duration::from_secs(60)), resend: None });
+    let gateway = Gateway::start(server).await;
+    let (mut one, mut other) = (gateway.streamable().await, gateway.streamable().await);
+    one.request("logging/setLevel", json!({"level": "info"})).await;
+    // What is asked for last has time to be answered: meanwhile the session is on the next child, which is told later.
+    let subscribe =
+        json!({"jsonrpc": "2.0", "id": "s", "method": "resources/subscribe", "params": {"uri": "fixture://note"}});
+    let ask = one.with_headers(Request::post(&gateway.path("/mcp"), subscribe));
+    let _asked = gateway.ask(ask).await;
+    let workers = async || gateway.admin().send(Request::get("/workers")).await.json();
+    eventually("it is in flight", async || (workers().await[0]["in_flight"] == 1).then_some(())).await;
+    mode.set(&["echo"]);
+    let first: u64 = other.call("pid", json!({})).await.parse().unwrap();
+    let retire_the_next = async {
+        let is_on_it = |worker: &serde_json::Value| worker["sessions"] == 1 && worker["pid"] != first;
+        eventually("the session is on the next", async || {
+            workers().await.as_array().unwrap().iter().any(is_on_it).then_some(())
+        })
+        .await;
+        let second = other.call("pid", json!({})).await;
+        other.call("pid", json!({})).await;
+        assert_eq!(other.call("pid", json!({})).await, second);
+        second
+    };
+    let (third, second) = tokio::join!(one.call("pid", json!({})), retire_the_next);
+    assert!(![first.to_string(), second].contains(&third), "{third}");
+    assert_eq!(one.call("levels", json!({})).await, r#"["info"]"#);
+    gateway.finish().await;
 }
