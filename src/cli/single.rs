@@ -1,14 +1,16 @@
 //! One server without a configuration file, as `demo` and `run` serve it: the key, and what is printed about it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
 
 use super::gateway::{Addresses, reachable};
 use super::terminal;
 use crate::auth::NewKey;
-use crate::config::{ApiKey, Config, Environment, Server, TenantId};
+use crate::config::{ApiKey, Config, Environment, SELF, Server, TenantId};
 
 /// The variable with the API key, for the gateway and for its clients.
 pub(super) const KEY: &str = "SLUICE_KEY";
@@ -73,9 +75,25 @@ pub(super) fn announce_key(access: &Access) {
     terminal::line(&format!("API key {}", shown(access).0));
 }
 
-/// Prints where the gateway listens, and what to paste into a client.
+/// What a shell in this folder, and a client anywhere, call this program: by its name where the `PATH` has that; else as it
+/// was called here, and by its whole path.
+fn program() -> (String, String) {
+    let path = Environment::of_process().get("PATH").unwrap_or_default().to_owned();
+    let called = std::env::args_os().next().map(|called| called.to_string_lossy().into_owned());
+    let called = called.filter(|called| called.contains('/') && !called.contains(char::is_whitespace));
+    let is_found = path.split(':').any(|folder| Path::new(folder).join(SELF).is_file());
+    match (called, std::env::current_exe()) {
+        (Some(called), Ok(whole)) if !is_found => (called, whole.to_string_lossy().into_owned()),
+        _ => (SELF.to_owned(), SELF.to_owned()),
+    }
+}
+
+/// Prints where the gateway listens, and what to paste into a client. In the `example`, `{sluice}`, `{base}` and `{key}` stand
+/// for this program, the URL and the argument with the key.
 pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
     let base = format!("http://{}", reachable(addresses.public));
+    let (sluice, whole) = program();
+    let whole = Value::from(whole);
     let (key, header) = shown(access);
     let key_argument = header.as_ref().map(|key| format!(" --key {key}")).unwrap_or_default();
     let bearer = match access {
@@ -92,15 +110,15 @@ pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
   API key          {key}
 
 Try it from another terminal:
-  sluice tools {base}/mcp{key_argument}
+  {sluice} tools {base}/mcp{key_argument}
   {example}
 
 Paste into a client that speaks HTTP (Cursor, …):
   {{\"mcpServers\": {{\"sluice\": {{\"url\": \"{base}/mcp\", \"headers\": {{\"Authorization\": \"Bearer {bearer}\"}}}}}}}}
 
 Or into one that speaks stdio only (Claude Desktop, …):
-  {{\"mcpServers\": {{\"sluice\": {{\"command\": \"sluice\", \"args\": [\"connect\", \"{base}/mcp\"], \"env\": {{\"SLUICE_KEY\": \"{bearer}\"}}}}}}}}
+  {{\"mcpServers\": {{\"sluice\": {{\"command\": {whole}, \"args\": [\"connect\", \"{base}/mcp\"], \"env\": {{\"SLUICE_KEY\": \"{bearer}\"}}}}}}}}
 ",
-        example = example.replace("{base}", &base).replace("{key}", &key_argument),
+        example = example.replace("{sluice}", &sluice).replace("{base}", &base).replace("{key}", &key_argument),
     ));
 }
