@@ -50,7 +50,9 @@ impl Source {
     /// Reads the file. The error is the exit code; what is wrong is on stderr already.
     pub(super) fn load(&self) -> Result<Loaded, ExitCode> {
         if self.sandbox.is_given() && !self.is_mcp_servers() {
-            say("--sandbox and what goes with it are for --mcp-servers; a configuration file has the key sandbox");
+            say(
+                "sluice: --sandbox and what goes with it are for --mcp-servers; a configuration file has the key sandbox",
+            );
             return Err(ExitCode::from(EX_USAGE));
         }
         let environment = Environment::of_process();

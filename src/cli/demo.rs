@@ -13,7 +13,7 @@ use crate::config::{SELF, Server};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = gateway::address)]
     listen: SocketAddr,
     /// The folder that the built-in server may use; a temporary one for each session otherwise
     #[arg(long, value_name = "DIR")]

@@ -21,6 +21,11 @@ pub(super) struct Addresses {
     pub(super) admin: Option<SocketAddr>,
 }
 
+/// Reads an address to listen on.
+pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "not an IP address and a port; write one, such as 127.0.0.1:8081".to_owned())
+}
+
 /// Runs a gateway until a signal. `announce` is called once it listens.
 pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
     init_logs(&config.log);

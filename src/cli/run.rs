@@ -13,7 +13,7 @@ use crate::config::{Environment, Isolation, Server};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where to listen
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = gateway::address)]
     listen: SocketAddr,
     /// Who shares a child: session (nobody), principal, tenant or shared (everybody)
     #[arg(long, value_name = "MODE", default_value = "session", value_parser = isolation)]
@@ -47,6 +47,12 @@ fn isolation(text: &str) -> Result<Isolation, String> {
 /// Runs the command.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let server = server(&args, &Environment::of_process())?;
+    if server.program().is_none() && server.file().is_some_and(|file| file.exists()) {
+        bail!(
+            "the command \"{}\" is not an executable file; make it one (chmod +x), or give the program that runs it first",
+            server.command
+        );
+    }
     if server.program().is_none() {
         bail!(
             "the command \"{}\" was not found; give the full path of the program, or install it first",
@@ -118,6 +124,7 @@ mod tests {
         assert!(!wrong(&["--env", "hunter2", "--", "x"]).contains("hunter2"));
         assert!(wrong(&["--pass-env", "NOPE", "--", "x"]).contains("NOPE: the variable is not set"));
         assert!(wrong(&["--isolation", "all", "--", "x"]).contains("use session, principal, tenant or shared"));
+        assert!(wrong(&["--listen", "8081", "--", "x"]).contains("an IP address and a port; write one"));
         assert!(wrong(&[]).contains("<COMMAND>"));
     }
 }

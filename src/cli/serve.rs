@@ -14,7 +14,7 @@ pub(super) struct Args {
     #[command(flatten)]
     source: Source,
     /// Where to listen, in place of what the file says
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = gateway::address)]
     listen: Option<SocketAddr>,
 }
 

@@ -1,5 +1,6 @@
 //! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: how many children a server has, and what follows a crash.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::model::{Isolation, Pool, PoolMode, Restart};
@@ -65,12 +66,21 @@ pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
     pool
 }
 
+/// Says that one value is more than another allows. The default of one may be what the other contradicts: then it is about
+/// the other.
+fn too_much(s: &Section<'_>, (key, value): (&str, &dyn Display), (most_key, most): (&str, &dyn Display)) {
+    let by_default = if s.has(most_key) { "" } else { " by default" };
+    let (key, text) = match s.has(key) {
+        true => (key, format!("{value} is more than {most_key} ({most}{by_default}); lower it, or raise {most_key}")),
+        false => (most_key, format!("{most} is less than {key} ({value} by default); raise it, or lower {key}")),
+    };
+    s.problem(key, text);
+}
+
 fn contradictions(s: &Section<'_>, pool: &Pool, isolation: Isolation) {
-    // The default of one key may be what another contradicts: then it is about the other.
     let not_over = |key: &str, value: usize, most_key: &str, most: usize| {
         if value > most {
-            let text = format!("{value} is more than {most_key} ({most}); lower it, or raise {most_key}");
-            s.problem(if s.has(key) { key } else { most_key }, text);
+            too_much(s, (key, &value), (most_key, &most));
         }
     };
     match pool.mode {
@@ -117,11 +127,8 @@ pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
         resend: s.choice("resend", default.resend, &RESENDS),
     };
     if restart.backoff_min > restart.backoff_max && s.reading.problems() == before {
-        let text = format!(
-            "{:?} is more than backoff_max ({:?}); lower it, or raise backoff_max",
-            restart.backoff_min, restart.backoff_max
-        );
-        s.problem(if s.has("backoff_min") { "backoff_min" } else { "backoff_max" }, text);
+        let (min, max) = (format!("{:?}", restart.backoff_min), format!("{:?}", restart.backoff_max));
+        too_much(s, ("backoff_min", &min), ("backoff_max", &max));
     }
     section.finish();
     restart

@@ -81,6 +81,10 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
 }
 
 fn not_found(server: &Server, section: &Section<'_>) -> String {
+    if server.file().is_some_and(|file| file.exists()) {
+        let hint = "make it one (chmod +x), or give the program that runs it as command";
+        return format!("\"{}\" is not an executable file; {hint}", server.command);
+    }
     let there = section.reading.environment.get("PATH").and_then(|path| server.program_in(path));
     let hint = match there {
         Some(path) => format!("it is {}: write that, or pass_env = [\"PATH\"]", path.display()),

@@ -318,6 +318,14 @@ fn pools_that_contradict_themselves() {
         ),
         ("mode='dynamic'\nmax_children=2\nmin_spare=3", "9 servers.s.pool.min_spare: 3 is more than max_children (2)"),
         (
+            "mode='dynamic'\nmin_spare=5",
+            "8 servers.s.pool.min_spare: 5 is more than max_spare (3 by default); lower it, or raise max_spare",
+        ),
+        (
+            "mode='dynamic'\nmax_spare=0",
+            "8 servers.s.pool.max_spare: 0 is less than min_spare (1 by default); raise it, or lower min_spare",
+        ),
+        (
             "mode='static'",
             "7 servers.s.pool.mode: starts as many as max_children at once, which is 1000 by default; set max_children",
         ),

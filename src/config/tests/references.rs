@@ -50,6 +50,16 @@ fn a_command_that_is_not_found_and_a_secret_in_the_file_are_warnings() {
 }
 
 #[test]
+fn a_command_that_cannot_be_executed_is_a_warning_that_says_so() {
+    let files = Files::new();
+    files.write("server.py", "print()\n");
+    let text = "[auth]\nanonymous='a'\n[tenants.a]\n[servers.s]\ncommand='./server.py'\n";
+    let loaded = files.load(text, &Environment::default()).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert!(loaded.warnings[0].text.contains("is not an executable file"), "{}", loaded.warnings[0]);
+}
+
+#[test]
 fn relative_paths_start_from_the_folder_of_the_file() {
     let files = Files::new();
     let program = files.write("server.sh", "#!/bin/sh\n");
