@@ -20,6 +20,8 @@ use super::{auth, http, sandbox, servers, suggest, tenants};
 const MILLION: usize = 1_000_000;
 /// The file systems of `/proc` and `/sys`: who is root may write there, but make nothing.
 const OF_THE_KERNEL: [rustix::fs::FsWord; 2] = [rustix::fs::PROC_SUPER_MAGIC, 0x6265_6572];
+/// The levels of a log filter.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
 
@@ -82,6 +84,15 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
     config
 }
 
+/// A word of a filter that may have been meant for a level, where there is none.
+fn lonely_word(filter: &str) -> Option<&str> {
+    let words = || filter.split(',').map(str::trim).filter(|word| !word.is_empty());
+    let is_level =
+        |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word)) || word.parse::<u8>().is_ok();
+    let is_part = |word: &&str| word.starts_with("sluice") || word.contains(['=', '[', ':']);
+    words().find(|word| !is_part(word)).filter(|_| !words().any(is_level))
+}
+
 fn log(mut section: Section<'_>) -> Log {
     let default = Log::default();
     let filter = section.string("filter").unwrap_or(default.filter);
@@ -90,6 +101,11 @@ fn log(mut section: Section<'_>) -> Log {
             "filter",
             format!("not a log filter: {error}; write one, such as \"info\" or \"info,sluice=debug\""),
         );
+    }
+    if let Some(word) = lonely_word(&filter) {
+        let levels = LEVELS.join(", ");
+        let text = format!("{word:?} is no level, so only a part of that name is logged; write one of {levels}");
+        section.warning("filter", text);
     }
     let format = section.choice("format", default.format, &FORMATS);
     section.finish();

@@ -130,6 +130,22 @@ fn what_is_doubtful_is_a_warning() {
     assert_eq!(warnings, ["8 http.allowed_hosts", "11 admin.listen"]);
 }
 
+#[test]
+fn a_log_filter_without_a_level_is_a_warning_where_that_may_be_a_mistake() {
+    for (filter, warnings) in [
+        ("loud", 1),
+        ("wran,sluice=debug", 1),
+        ("info", 0),
+        ("WARN,hyper", 0),
+        ("sluice::worker", 0),
+        ("hyper=debug", 0),
+        ("", 0),
+    ] {
+        let loaded = load(&format!("{KEYED}[log]\nfilter={filter:?}\n")).unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "{filter}: {:?}", loaded.warnings);
+    }
+}
+
 const KEYED: &str = "[[auth.keys]]\nprefix='A'\nsha256='0000000000000000000000000000000000000000000000000000000000000000'\n\
                      tenant='a'\n[tenants.a]\n[servers.s]\ncommand='sh'\n";
 
