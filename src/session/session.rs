@@ -253,6 +253,8 @@ impl Session {
                     state.streams.close();
                 }
             }
+            // The child may have ended before this was known to be a session that misses it.
+            this.see_to_child();
             if let Some(turn) = turn {
                 this.send_waiting(turn).await;
             }

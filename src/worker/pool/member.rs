@@ -96,7 +96,8 @@ impl Drop for Assigned {
 }
 
 impl Member {
-    fn worker(&self) -> Option<Worker> {
+    /// Its child, once that is there.
+    pub(super) fn worker(&self) -> Option<Worker> {
         self.outcome.borrow().as_ref().and_then(|outcome| outcome.as_ref().ok().cloned())
     }
 

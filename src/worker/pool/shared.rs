@@ -82,6 +82,10 @@ impl Pool {
                 this.shelf.lock().remove(&member);
             }
             member.outcome.send_replace(Some(outcome));
+            // Who saw it end before it was known to be this one's has not found it on the shelf.
+            if member.worker().is_some_and(|worker| worker.has_ended()) {
+                this.shelf.lock().remove(&member);
+            }
         });
     }
 
