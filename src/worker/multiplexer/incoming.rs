@@ -85,7 +85,7 @@ impl Multiplexer {
             asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
         }
         if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
-            self.note_tasks(number, &call, envelope, now);
+            self.note_tasks(number, &call, message, envelope, now);
         }
         let message = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
             true => self.only_own_tasks(message, envelope, &call),

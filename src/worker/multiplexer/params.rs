@@ -132,6 +132,12 @@ pub(super) fn task_state(object: &str) -> Option<TaskState> {
     Some(TaskState { id: label(task.task_id)?, status })
 }
 
+/// Whether an error in answer to `tasks/get` says that there is no such task (2025-11-25, "Tasks", "Error Handling").
+pub(super) fn knows_no_task(message: &[u8]) -> bool {
+    let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
+    message.pointer("/error/code").and_then(serde_json::Value::as_i64) == Some(-32602)
+}
+
 /// The task that a result announces.
 pub(super) fn created_task(result: &str) -> Option<TaskState> {
     let result = Some(result).filter(|text| mentions(text, "taskId"))?;

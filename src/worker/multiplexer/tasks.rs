@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{TaskState, TaskStatus, created_task, listed_tasks, task_asked_about, task_state};
+use super::params::{TaskState, TaskStatus, created_task, knows_no_task, listed_tasks, task_asked_about, task_state};
 use super::{Call, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, splice};
 
@@ -110,11 +110,20 @@ impl LiveTasks {
 
 impl Multiplexer {
     /// Takes note of what an answer says about tasks.
-    pub(super) fn note_tasks(&mut self, number: u64, call: &Call, envelope: &Envelope<'_>, now: Instant) {
+    pub(super) fn note_tasks(
+        &mut self,
+        number: u64,
+        call: &Call,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        now: Instant,
+    ) {
         if let Some(task) = &call.task {
-            // The result of a task is there when it is over, and not before.
             let status = match envelope.result.and_then(task_state).filter(|state| state.id == *task) {
+                // The result of a task is there when it is over, and not before.
                 _ if call.method == "tasks/result" => TaskStatus::Gone,
+                // Asked again and again, it would keep the child for ever.
+                None if call.method == "tasks/get" && envelope.is_error && knows_no_task(message) => TaskStatus::Gone,
                 Some(state) => state.status,
                 None => TaskStatus::Working,
             };

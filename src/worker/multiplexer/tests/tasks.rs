@@ -123,6 +123,19 @@ fn a_child_does_not_stay_for_a_task_that_is_cancelled_or_whose_session_leaves() 
 }
 
 #[test]
+fn a_child_does_not_stay_for_a_task_that_it_does_not_know_any_more() {
+    for is_shared in [true, false] {
+        for (method, knows) in [("tasks/get", false), ("tasks/cancel", true)] {
+            let (mut child, _) = Child::with_task(is_shared, "completed");
+            let asked = child.ask(A, method, NAMED);
+            child.say(&format!(r#"{{"jsonrpc":"2.0","id":{asked},"error":{{"code":-32602,"message":"no"}}}}"#));
+            // What is over cannot be cancelled, and its result is there all the same.
+            assert_eq!(child.is_needed(), knows, "{method}");
+        }
+    }
+}
+
+#[test]
 fn a_task_that_nobody_speaks_of_keeps_its_child_for_the_patience_of_its_call_to_the_instant() {
     for (is_shared, status) in [(true, "working"), (false, "working"), (true, "completed"), (false, "completed")] {
         let (mut child, _) = Child::with_task(is_shared, status);
