@@ -10,7 +10,7 @@ use super::{LABEL, PeerId};
 use crate::jsonrpc::RawId;
 use crate::stream::Exchange;
 
-/// Owners that are remembered for each kind of thing; the oldest is forgotten, and then belongs to nobody.
+/// Things whose owners are remembered, of each kind.
 const OWNERS: usize = 10_000;
 
 /// URIs that one session may subscribe to.
@@ -233,11 +233,12 @@ impl Subscriptions {
 }
 
 /// Whose something is, by its id. It stays whose it was first: an id that is named again is no way to another's things.
-/// Bounded: the oldest entry goes first.
+/// Bounded: the oldest of whoever has most is forgotten, and then is nobody's.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     owners: HashMap<String, PeerId>,
     order: VecDeque<String>,
+    counts: HashMap<PeerId, usize>,
 }
 
 impl Owners {
@@ -247,10 +248,18 @@ impl Owners {
         }
         self.owners.insert(id.clone(), owner);
         self.order.push_back(id);
-        if self.order.len() > OWNERS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.owners.remove(&oldest);
+        *self.counts.entry(owner).or_default() += 1;
+        if self.order.len() > OWNERS {
+            self.forget_one();
+        }
+    }
+
+    fn forget_one(&mut self) {
+        let most = self.counts.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
+        let place = self.order.iter().position(|id| self.get(id) == most);
+        if let Some(id) = place.and_then(|place| self.order.remove(place)) {
+            self.owners.remove(&id);
+            most.and_then(|most| self.counts.get_mut(&most)).into_iter().for_each(|count| *count -= 1);
         }
     }
 
@@ -260,11 +269,32 @@ impl Owners {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.owners.is_empty() && self.order.is_empty()
+        self.owners.is_empty() && self.order.is_empty() && self.counts.is_empty()
     }
 
     pub(super) fn forget(&mut self, peer: PeerId) {
+        if self.counts.remove(&peer).is_none() {
+            return;
+        }
         self.owners.retain(|_, owner| *owner != peer);
         self.order.retain(|id| self.owners.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_too_many_things_makes_nobody_else_forget_his() {
+        let (mut owners, greedy, other) = (Owners::default(), PeerId(1), PeerId(2));
+        owners.insert("other".to_owned(), other);
+        (0..2 * OWNERS).for_each(|number| owners.insert(number.to_string(), greedy));
+        assert_eq!((owners.get("other"), owners.owners.len()), (Some(other), OWNERS));
+        let kept = |number: usize| owners.get(&number.to_string()).is_some();
+        assert!(!kept(OWNERS) && kept(OWNERS + 1) && kept(2 * OWNERS - 1), "of his own the latest are kept");
+        owners.forget(greedy);
+        owners.forget(other);
+        assert!(owners.is_empty());
     }
 }
