@@ -13,10 +13,13 @@ use crate::jsonrpc::parse;
 pub(super) const MAX_LINE: usize = 2000;
 
 /// What it is to do.
+#[derive(Default)]
 pub(super) struct Script {
     /// So many frames, after which it ends in the middle of one of its own.
     pub(super) crashes_after: Option<usize>,
     pub(super) grants_all: bool,
+    /// It says nothing that it need not say.
+    pub(super) is_silent: bool,
 }
 
 /// What it has heard.
@@ -78,7 +81,7 @@ pub(super) async fn run(dice: Dice, script: Script, stdin: pipe::Receiver, mut s
             return child.heard;
         }
         for _ in 0..child.dice.roll(12) {
-            if child.output.len() < 4 * MAX_LINE {
+            if child.output.len() < 4 * MAX_LINE && !child.script.is_silent {
                 child.speak();
             }
         }
@@ -156,7 +159,7 @@ impl Child {
                     )),
                 }
             }
-            ("resources/unsubscribe", Some(id)) => self.say(&answer(id, 0)),
+            ("resources/unsubscribe" | "ping", Some(id)) => self.say(&answer(id, 0)),
             ("tools/call", Some(id)) if params["mute"] == Value::Bool(true) => self.over.push((id, nonce.unwrap())),
             ("tools/call", Some(id)) => self.open.push((id, nonce.unwrap())),
             other => panic!("{other:?} was not to be said"),

@@ -127,7 +127,8 @@ impl Running {
 
 /// One child, its sessions, and the child that most of them go on with.
 async fn round(dice: &mut Dice, fate: Fate) -> Tally {
-    let script = Script { crashes_after: (fate == Fate::Crashes).then(|| 50 + dice.roll(400)), grants_all: false };
+    let crashes_after = (fate == Fate::Crashes).then(|| 50 + dice.roll(400));
+    let script = Script { crashes_after, ..Script::default() };
     let running = start(dice.another(), script, SHORT);
     running.open().await;
     let count = [1, 2, 8, 24][dice.roll(4)];
@@ -153,7 +154,7 @@ async fn round(dice: &mut Dice, fate: Fate) -> Tally {
     for task in tasks {
         tally.add(&task.await.unwrap());
     }
-    let successor = start(dice.another(), Script { crashes_after: None, grants_all: true }, FOR_EVER);
+    let successor = start(dice.another(), Script { grants_all: true, ..Script::default() }, FOR_EVER);
     successor.open().await;
     for session in &sessions {
         session.move_on(&successor.worker).await;
@@ -176,6 +177,20 @@ async fn round(dice: &mut Dice, fate: Fate) -> Tally {
     tally.granted += granted.len() as u64;
     assert_eq!(uris, granted, "what was granted is asked for again, once, and nothing else");
     tally
+}
+
+/// Nothing else has anybody look.
+#[tokio::test]
+async fn a_call_on_a_child_that_says_nothing_runs_out_of_time() {
+    let running = start(Dice::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
+    running.open().await;
+    let nobody: std::sync::Weak<session::Listener> = std::sync::Weak::new();
+    let lease = Lease::new(running.worker.clone(), nobody, false);
+    let call = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"nonce":1}}"#;
+    let answer = timeout(FOR_EVER, lease.ask(call, SHORT)).await.unwrap().unwrap();
+    assert!(memchr::memmem::find(&answer, b"call_timeout").is_some(), "{answer:?}");
+    lease.leave();
+    running.end().await;
 }
 
 #[test]
