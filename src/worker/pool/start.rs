@@ -103,7 +103,8 @@ impl Pool {
         let (queue_timeout, limits) = (self.server.pool.queue_timeout, &self.server.limits);
         match order.before.is_empty() {
             true => queue_timeout,
-            false => queue_timeout.max(limits.stdin_grace + limits.term_grace),
+            // One that does not read its stdin is waited for twice (`stop` in the supervisor).
+            false => queue_timeout.max(2 * limits.stdin_grace + limits.term_grace),
         }
     }
 
