@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
+use crate::telemetry::as_gauge;
 use crate::worker::WorkerStatus;
 
 /// `/healthz`: the process is alive.
@@ -71,8 +72,4 @@ fn listed(workers: &[WorkerStatus]) -> Reply {
         Ok(body) => json(StatusCode::OK, body.into()),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the children could not be listed: {error}")),
     }
-}
-
-fn as_gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -188,6 +188,11 @@ impl Default for Metrics {
     }
 }
 
+/// A count as gauges have it.
+pub fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 impl Metrics {
     /// The metrics of one server.
     pub fn server(self: &Arc<Self>, name: &str) -> ServerMetrics {
@@ -223,22 +228,22 @@ impl Metrics {
     /// How many children of a server are in a state.
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
         let labels = StateLabels { server: server.into(), state };
-        self.workers.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.workers.get_or_create(&labels).set(as_gauge(count));
     }
 
     /// How many circuits of a server are open, and of how many the next attempt decides.
     pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
         for (state, count) in [("open", open), ("half_open", half_open)] {
             let labels = StateLabels { server: server.into(), state };
-            self.circuits.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.circuits.get_or_create(&labels).set(as_gauge(count));
         }
     }
 
     /// How many sessions wait for a child of a server, and how many children for a session.
     pub fn pool(&self, server: &str, queued: usize, spares: usize) {
         let labels = ServerLabels { server: server.into() };
-        self.pool_queue.get_or_create(&labels).set(i64::try_from(queued).unwrap_or(i64::MAX));
-        self.spares.get_or_create(&labels).set(i64::try_from(spares).unwrap_or(i64::MAX));
+        self.pool_queue.get_or_create(&labels).set(as_gauge(queued));
+        self.spares.get_or_create(&labels).set(as_gauge(spares));
     }
 
     /// The OpenMetrics text of all metrics.

@@ -5,5 +5,5 @@ mod metrics;
 mod words;
 
 pub use logs::init as init_logs;
-pub use metrics::{Metrics, ServerMetrics};
+pub use metrics::{Metrics, ServerMetrics, as_gauge};
 pub use words::{Direction, DropReason, ExitReason, method_label};

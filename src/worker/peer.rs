@@ -1,6 +1,6 @@
 //! Who a worker talks to besides the exchanges: the session that takes what the server says unasked.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::resend::Orphan;
 use crate::stream::{Exchange, Item, Outbox};
@@ -61,6 +61,12 @@ pub trait Peer: Send + Sync {
 /// The peer of a child that is nobody's yet.
 #[derive(Debug)]
 pub(super) enum Nobody {}
+
+impl Nobody {
+    pub(super) fn peer() -> Weak<dyn Peer> {
+        Weak::<Self>::new()
+    }
+}
 
 impl Peer for Nobody {
     fn route(&self, _: &Item, _: Unsolicited, _: &InFlight) -> Route {

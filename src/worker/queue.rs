@@ -14,6 +14,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::error::Refused;
+use crate::telemetry::as_gauge;
 
 /// Frames written in one system call.
 const BATCH: usize = 64;
@@ -92,7 +93,7 @@ impl StdinQueue {
             of.0.store(own + frame.len(), Ordering::Relaxed);
         }
         state.bytes += frame.len();
-        self.gauge.inc_by(i64::try_from(frame.len()).unwrap_or(i64::MAX));
+        self.gauge.inc_by(as_gauge(frame.len()));
         state.frames.push_back(Frame { bytes: frame, of: of.cloned() });
         drop(state);
         self.ready.notify_one();
@@ -105,7 +106,7 @@ impl StdinQueue {
         state.closed = true;
         if at_once {
             state.frames.drain(..).for_each(|frame| drop(frame.leave()));
-            self.gauge.dec_by(i64::try_from(state.bytes).unwrap_or(i64::MAX));
+            self.gauge.dec_by(as_gauge(state.bytes));
             state.bytes = 0;
         }
         drop(state);
@@ -151,7 +152,7 @@ impl StdinQueue {
         batch.extend(state.frames.drain(..count).map(Frame::leave));
         let bytes: usize = batch.iter().map(Bytes::len).sum();
         state.bytes -= bytes;
-        self.gauge.dec_by(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.gauge.dec_by(as_gauge(bytes));
         true
     }
 }

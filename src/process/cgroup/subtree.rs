@@ -260,6 +260,7 @@ fn clear(path: &Path) -> io::Result<()> {
             let text = format!("{}: what is in there does not end", path.display());
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
+        // On a thread that may block: nobody is told when the last process in there is gone for good.
         std::thread::sleep(LOOK);
         kill(path);
     }

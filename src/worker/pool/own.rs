@@ -3,7 +3,7 @@
 //!
 //! Invariant: such a child has heard the words of one client of one principal, and is for that principal and these words only.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::worker::error::Failure;
 use crate::worker::lease::Lease;
-use crate::worker::opening::{Opening, protocol_version};
-use crate::worker::peer::{Nobody, Peer};
+use crate::worker::opening::Opening;
+use crate::worker::peer::Nobody;
 
 /// Starts of one principal that go on by themselves.
 const MOST: usize = 8;
@@ -41,12 +41,12 @@ impl Start {
     /// Whether it is of no use to anybody, or has been ready for nobody for longer than it may.
     fn is_over(&self, patience: Duration, now: Instant) -> bool {
         let Some(left) = *self.left.lock() else { return false };
-        let is_opened = match &*self.outcome.borrow() {
-            Some(Ok(answer)) => protocol_version(answer).is_some(),
-            Some(Err(_)) => return true,
-            None => return false,
-        };
-        !is_opened || !self.lease.worker().takes_calls() || now.duration_since(left) >= patience
+        let worker = self.lease.worker();
+        match &*self.outcome.borrow() {
+            Some(Ok(_)) => worker.opened().is_none() || !worker.takes_calls() || now.duration_since(left) >= patience,
+            Some(Err(_)) => true,
+            None => false,
+        }
     }
 }
 
@@ -133,8 +133,7 @@ impl Drop for Awaited<'_> {
         if !self.may_come_back || is_draining || shelf.starts.left_by(principal) >= MOST {
             return shelf.starts.give_up(&self.start);
         }
-        let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
-        self.start.lease.hand_to(nobody);
+        self.start.lease.hand_to(Nobody::peer());
         worker.adopt(principal.tenant(), "-");
         *self.start.left.lock() = Some(Instant::now());
         tracing::info!(server = %self.pool.server.name, tenant = %principal.tenant(), pid = worker.pid(), "a client hung up before its server was there: the start goes on");

@@ -1,6 +1,6 @@
 //! Children that several sessions share: who gets which, and which takes the place of one that is replaced.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::member::{Assigned, Member, Scope};
 use super::{Applicant, Granted, Order, Pool};
@@ -9,7 +9,7 @@ use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
-use crate::worker::peer::{Nobody, Peer};
+use crate::worker::peer::Nobody;
 
 impl Pool {
     pub(super) async fn lease_shared(&self, applicant: &Applicant) -> Result<Granted, Failure> {
@@ -93,8 +93,7 @@ impl Pool {
         let worker = self.obtain(order, &opening.fingerprint).await?;
         if worker.opened().is_none() {
             // A session that is nobody's: it opens the child, and is gone.
-            let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
-            let lease = Lease::new(worker.clone(), nobody, false);
+            let lease = Lease::new(worker.clone(), Nobody::peer(), false);
             let answer = self.open(&worker, &lease, &opening.message).await?;
             if worker.opened().is_none() {
                 worker.stop();

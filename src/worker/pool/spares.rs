@@ -1,7 +1,7 @@
 //! Children that are started before anybody asks. A spare has been nobody's: it holds no tenant's secret, and is told nothing
 //! that is a client's own.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,7 +15,7 @@ use crate::process::Origin;
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
-use crate::worker::peer::{Nobody, Peer};
+use crate::worker::peer::Nobody;
 use crate::worker::restart::{Admission, Attempt};
 
 /// Until it is spoken to, nobody can tell when a child is up. It counts as one that is being started for this long.
@@ -106,8 +106,7 @@ impl Pool {
         // Where it is not known what the first client will ask for, the child waits unopened.
         let wanted = self.shelf.lock().demand.latest().cloned();
         let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { worker, fingerprint: None }) };
-        let nobody: Weak<dyn Peer> = Weak::<Nobody>::new();
-        let lease = Lease::new(worker.clone(), nobody, false);
+        let lease = Lease::new(worker.clone(), Nobody::peer(), false);
         let answer = self.open(&worker, &lease, &message).await;
         if worker.opened().is_none() {
             tracing::warn!(server = %self.server.name, started = answer.is_ok(), "a spare child did not open");
