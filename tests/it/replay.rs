@@ -8,7 +8,7 @@ use sluice::config::{Isolation, Server};
 
 use crate::binary::Binary;
 use crate::harness::eventually;
-use crate::scene::{BOTH, Client, Scene, Wire, fixture, switchable};
+use crate::scene::{BOTH, Client, Mode, Scene, Wire, fixture, switchable};
 
 const NOTE: &str = "fixture://note";
 
@@ -28,6 +28,14 @@ async fn subscriptions(client: &Client) -> Value {
 
 fn code(answer: &Value) -> &Value {
     &answer["error"]["code"]
+}
+
+/// A client of a server that does nothing out of the ordinary yet.
+async fn begin(server: &Server, mode: &Mode, wire: Wire) -> (Scene, Client) {
+    mode.set(&["echo"]);
+    let scene = Scene::of(server.clone()).await;
+    let client = scene.open(wire).await;
+    (scene, client)
 }
 
 #[tokio::test]
@@ -93,9 +101,7 @@ async fn the_handshake_is_replayed_in_order_and_nothing_overtakes_it() {
     let (server, mode) = switchable(&["echo"]);
     for server in each_way(&server) {
         for wire in BOTH {
-            mode.set(&["echo"]);
-            let scene = Scene::of(server.clone()).await;
-            let client = scene.open(wire).await;
+            let (scene, client) = begin(&server, &mode, wire).await;
             for uri in ["fixture://c", "fixture://a", "fixture://b"] {
                 client.request("resources/subscribe", json!({"uri": uri})).await;
             }
@@ -190,9 +196,7 @@ async fn a_child_that_ends_in_the_middle_of_it_is_followed_by_one_that_hears_all
     let (server, mode) = switchable(&["echo"]);
     for server in each_way(&server) {
         for wire in BOTH {
-            mode.set(&["echo"]);
-            let scene = Scene::of(server.clone()).await;
-            let client = scene.open(wire).await;
+            let (scene, client) = begin(&server, &mode, wire).await;
             client.request("resources/subscribe", json!({"uri": NOTE})).await;
             client.request("logging/setLevel", json!({"level": "error"})).await;
             mode.set(&["exit-after-initialize", "4"]);
@@ -305,9 +309,7 @@ async fn what_a_child_does_not_get_to_in_time_is_counted_as_refused() {
     let (mut server, mode) = switchable(&["echo"]);
     server.limits.start_timeout = Duration::from_secs(1);
     for server in each_way(&server) {
-        mode.set(&["echo"]);
-        let scene = Scene::of(server).await;
-        let client = scene.open(Wire::Sse).await;
+        let (scene, client) = begin(&server, &mode, Wire::Sse).await;
         for uri in [NOTE, "fixture://more", "fixture://most"] {
             client.request("resources/subscribe", json!({"uri": uri})).await;
         }

@@ -1,6 +1,8 @@
 //! What should be known of a child that sessions share, written down in the simplest way: the property test holds the
 //! multiplexer to it. A call is known by its tag, which travels in its params and which the multiplexer does not know.
 
+mod room;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -195,40 +197,6 @@ impl Model {
     /// The one who is here, if there is nobody else, and nobody who has left can have caused something.
     pub(super) fn only(&self) -> Option<PeerId> {
         self.alone().filter(|alone| self.causer() == Some(*alone))
-    }
-
-    /// Calls that are in flight or wait for others'.
-    fn load(&self) -> usize {
-        let waiting = |subscribed: &Subscribed| subscribed.asking.as_ref().map_or(0, |asking| asking.waiting.len());
-        self.open.len() + self.uris.values().map(waiting).sum::<usize>()
-    }
-
-    /// Those of one session.
-    fn load_of(&self, peer: PeerId) -> usize {
-        let waiting = self.uris.values().filter_map(|subscribed| subscribed.asking.as_ref());
-        let askers = waiting.flat_map(|asking| &asking.waiting).chain(self.open.values().map(|open| &open.asker));
-        askers.filter(|asker| asker.peer == peer).count()
-    }
-
-    /// Whether the child would take another call of a session if nobody waited for a subscription.
-    pub(super) fn is_full_of_waiting(&self, peer: PeerId) -> bool {
-        let own = self.open.values().filter(|open| open.asker.peer == peer).count();
-        self.open.len() + own < self.max_in_flight
-    }
-
-    /// Why the child takes no more calls of a session, if it does not.
-    pub(super) fn refusal(&self, peer: PeerId, is_own: bool) -> Option<Refused> {
-        let left = self.max_in_flight.saturating_sub(self.load());
-        match self.load_of(peer) {
-            _ if left == 0 => Some(Refused::Busy),
-            own => (!is_own && own >= left).then_some(Refused::Share),
-        }
-    }
-
-    /// Whether the child may ask a session one thing more.
-    pub(super) fn may_be_asked(&self, peer: PeerId) -> bool {
-        let own = self.asked.values().filter(|asked| asked.peer == peer).count();
-        own + self.asked.len() < self.max_in_flight
     }
 
     pub(super) fn linger(&mut self, wire: u64, peer: PeerId, now: Instant) {
