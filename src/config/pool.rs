@@ -56,8 +56,8 @@ pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
         idle_timeout: s.duration("idle_timeout", default.idle_timeout, MS..=DAY),
         queue_timeout: s.duration("queue_timeout", default.queue_timeout, Duration::ZERO..=DAY),
         max_requests: s.optional_count("max_requests", 1..=usize::MAX),
-        max_age: s.has("max_age").then(|| s.duration("max_age", DAY, MS..=DAY * 365)),
-        max_rss: s.has("max_rss").then(|| s.bytes("max_rss", usize::MAX, 1 << 20..=usize::MAX)),
+        max_age: s.optional_duration("max_age", MS..=DAY * 365),
+        max_rss: s.optional_bytes("max_rss", 1 << 20..=usize::MAX),
     };
     if section.reading.problems() == before {
         contradictions(&section, &pool, isolation);

@@ -168,19 +168,14 @@ fn looks_secret(name: &str) -> bool {
         .any(|word| name.contains(word))
 }
 
-/// A duration that may not be set at all.
-fn optional(section: &mut Section<'_>, key: &'static str, default: Option<Duration>) -> Option<Duration> {
-    if section.has(key) { Some(section.duration(key, DAY, MS..=DAY)) } else { default }
-}
-
 /// Reads `[limits]` or `[servers.NAME.limits]`; what is not there is as in `default`.
 pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> ChildLimits {
     let s = &mut section;
     let limits = ChildLimits {
         start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
         call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
-        cancel_grace: optional(s, "cancel_grace", default.cancel_grace),
-        harakiri: optional(s, "harakiri", default.harakiri),
+        cancel_grace: s.optional_duration("cancel_grace", MS..=DAY).or(default.cancel_grace),
+        harakiri: s.optional_duration("harakiri", MS..=DAY).or(default.harakiri),
         ping_interval: s.duration_or_off("ping_interval", default.ping_interval, MS..=DAY),
         ping_timeout: s.duration("ping_timeout", default.ping_timeout, MS..=TEN_MINUTES),
         stdin_grace: s.duration("stdin_grace", default.stdin_grace, Duration::ZERO..=TEN_MINUTES),

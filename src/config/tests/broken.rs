@@ -159,7 +159,8 @@ fn types_bounds_and_names() {
         (
             "names",
             "[auth]\nanonymous='a'\n[tenants.a]\n[tenants.'b c']\n[servers.'-x']\ncommand='sh'\n[servers.s]\n\
-             command='sh'\nargz=[]\nenv={'A=B'='1'}\npass_env=['']\nisolation='none'\n",
+             command='sh'\nargz=[]\nenv={'A=B'='1'}\npass_env=['']\nisolation='none'\n[servers.s.pool]\n\
+             max_rsss='1GiB'\n[servers.s.limits]\nharakirri='1h'\n",
             &[
                 ("4 tenants.\"b c\"", "is not a name"),
                 ("5 servers.-x", "is not a name"),
@@ -167,6 +168,8 @@ fn types_bounds_and_names() {
                 ("10 servers.s.env.\"A=B\"", "not the name of a variable"),
                 ("11 servers.s.pass_env[0]", "not the name of a variable"),
                 ("12 servers.s.isolation", "none of \"session\", \"principal\", \"tenant\", \"shared\""),
+                ("14 servers.s.pool.max_rsss", "(did you mean \"max_rss\"?)"),
+                ("16 servers.s.limits.harakirri", "(did you mean \"harakiri\"?)"),
             ],
         ),
         (
