@@ -11,7 +11,8 @@ use crate::scene::{BOTH, Client, Scene, Wire, fixture, program};
 
 /// The log lines that are a child's.
 fn of_children(log: &[String]) -> Vec<Value> {
-    let parsed = log.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let parse = |line: &String| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+    let parsed = log.iter().map(parse);
     parsed.filter(|line| line["target"] == "sluice::child").collect()
 }
 
