@@ -1,11 +1,11 @@
 //! Who calls, and which server: credential to principal to server, on every request.
 
+use http::StatusCode;
 use http::request::Parts;
-use http::{HeaderValue, StatusCode};
 
 use super::app::App;
 use super::metadata::metadata_url;
-use super::problem::{Reply, no_server, problem};
+use super::problem::Refusal;
 use crate::auth::{AuthError, Principal};
 use crate::tenant::Admission;
 
@@ -23,27 +23,30 @@ pub fn named_server(path: &str) -> Option<&str> {
     path.strip_prefix("/servers/")?.split('/').next()
 }
 
-/// Authenticates a request and finds its server, or makes the error response.
-pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Reply> {
+/// Authenticates a request and finds its server, or refuses the request.
+pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
     let principal = match app.auth.authenticate(&parts.headers, parts.uri.query()).await {
         Ok(principal) => principal,
         Err(error) => return Err(unauthenticated(app, parts, &error)),
     };
-    let admission = app.directory.admit(&principal, named_server(parts.uri.path())).map_err(|r| no_server(&r))?;
+    let admission = app
+        .directory
+        .admit(&principal, named_server(parts.uri.path()))
+        .map_err(|refusal| Refusal::no_server(&refusal))?;
     Ok(Caller { principal, admission })
 }
 
-fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Reply {
+fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Refusal {
     app.metrics.auth_failure(error.reason());
     tracing::info!(reason = error.reason(), path = parts.uri.path(), "request refused");
-    let mut reply = problem(error.status(), &error.to_string());
+    let mut refusal = Refusal::problem(error.status(), &error.to_string());
     let metadata = metadata_url(app, parts);
     let scope = app.jwt.as_ref().map(|jwt| jwt.required_scopes.join(" ")).filter(|scope| !scope.is_empty());
     if let Some(challenge) = error.www_authenticate(metadata.as_deref(), scope.as_deref()) {
-        reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+        refusal = refusal.with(http::header::WWW_AUTHENTICATE, challenge);
     }
     if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        reply.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from_static("5"));
+        refusal = refusal.retry_after(5);
     }
-    reply
+    refusal
 }

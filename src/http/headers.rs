@@ -3,8 +3,8 @@
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::problem::{Reply, problem, rpc_error};
-use crate::jsonrpc::Code;
+use super::problem::Refusal;
+use crate::jsonrpc::RawId;
 
 /// `Mcp-Session-Id` (2025-03-26 to 2025-11-25).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -31,42 +31,78 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
 }
 
 /// A POST must accept both forms of an answer (Streamable HTTP, "Sending Messages to the Server").
-pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Reply> {
+pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
         return Ok(());
     }
-    Err(problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
+    Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
 }
 
 /// A GET must accept a stream of events. Without an `Accept`, anything is accepted (RFC 9110 section 12.5.1).
-pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Reply> {
+pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
         return Ok(());
     }
-    Err(problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))
+    Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))
 }
 
 /// The body must be JSON.
-pub fn check_is_json(headers: &HeaderMap) -> Result<(), Reply> {
+pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
+    Err(Refusal::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
 }
 
-/// The protocol version of the request must be one that is carried here, if it is given.
-pub fn check_version(headers: &HeaderMap) -> Result<Option<&str>, Reply> {
-    let Some(value) = headers.get(PROTOCOL_VERSION) else { return Ok(None) };
-    match value.to_str().ok().map(str::trim) {
-        Some(MODERN) => Err(super::message::modern_refused(None, Code::UnsupportedVersion, MODERN)),
-        Some(version) if VERSIONS.contains(&version) => Ok(Some(version)),
-        _ => {
-            let text =
-                format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
-            Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text))
+/// What `MCP-Protocol-Version` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version<'a> {
+    /// Nothing: it is not there.
+    None,
+    /// One that is carried here.
+    Carried(&'a str),
+    /// The stateless revision.
+    Modern,
+    /// No version that is known.
+    Unknown,
+}
+
+impl<'a> Version<'a> {
+    /// Reads the header.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let Some(value) = headers.get(PROTOCOL_VERSION) else { return Self::None };
+        match value.to_str().ok().map(str::trim) {
+            Some(MODERN) => Self::Modern,
+            Some(version) if VERSIONS.contains(&version) => Self::Carried(version),
+            _ => Self::Unknown,
         }
+    }
+
+    /// The version, if it is given and carried here.
+    pub fn carried(self) -> Option<&'a str> {
+        match self {
+            Self::Carried(version) => Some(version),
+            Self::None | Self::Modern | Self::Unknown => None,
+        }
+    }
+
+    /// The refusal of a request with a version that is not carried here. `id` is that of its only request.
+    pub fn refusal(self, id: Option<&RawId>) -> Refusal {
+        if self == Self::Modern {
+            return Refusal::modern(MODERN);
+        }
+        let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
+        Refusal::header(id, &text)
+    }
+}
+
+/// The protocol version of a request without a body must be one that is carried here, if it is given.
+pub fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
+    match Version::of(headers) {
+        Version::None | Version::Carried(_) => Ok(()),
+        version @ (Version::Modern | Version::Unknown) => Err(version.refusal(None)),
     }
 }
 
@@ -96,13 +132,17 @@ mod tests {
         HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
     }
 
+    fn status(checked: Result<(), Refusal>) -> StatusCode {
+        checked.unwrap_err().reply().status()
+    }
+
     #[test]
     fn accept_needs_both_forms() {
         for good in ["application/json, text/event-stream", "*/*", "Text/Event-Stream;q=0.9 , application/*"] {
             assert!(check_accepts_both(&with(ACCEPT, good)).is_ok(), "{good}");
         }
         for bad in ["application/json", "text/event-stream", "text/html", ""] {
-            assert_eq!(check_accepts_both(&with(ACCEPT, bad)).unwrap_err().status(), 406, "{bad}");
+            assert_eq!(status(check_accepts_both(&with(ACCEPT, bad))), 406, "{bad}");
         }
         assert!(check_accepts_both(&HeaderMap::new()).is_err());
         assert!(check_accepts_events(&HeaderMap::new()).is_ok());
@@ -112,9 +152,9 @@ mod tests {
     #[test]
     fn content_type_and_version() {
         assert!(check_is_json(&with(CONTENT_TYPE, "Application/JSON; charset=utf-8")).is_ok());
-        assert_eq!(check_is_json(&with(CONTENT_TYPE, "text/plain")).unwrap_err().status(), 415);
-        assert_eq!(check_version(&with(PROTOCOL_VERSION, "2025-06-18")).unwrap(), Some("2025-06-18"));
-        assert_eq!(check_version(&with(PROTOCOL_VERSION, "1999-01-01")).unwrap_err().status(), 400);
-        assert_eq!(check_version(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(status(check_is_json(&with(CONTENT_TYPE, "text/plain"))), 415);
+        assert_eq!(Version::of(&with(PROTOCOL_VERSION, "2025-06-18")).carried(), Some("2025-06-18"));
+        assert_eq!(status(check_version(&with(PROTOCOL_VERSION, "1999-01-01"))), 400);
+        assert_eq!(Version::of(&HeaderMap::new()), Version::None);
     }
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
-use serde_json::json;
 
-use super::headers::{MODERN, VERSIONS, WITH_BATCHES};
-use super::problem::{Reply, json as json_reply, refused, rpc_error};
+use super::headers::{MODERN, Version, WITH_BATCHES};
+use super::problem::{Refusal, RequestError};
 use crate::config::Http;
-use crate::jsonrpc::{Code, Envelope, Kind, ParseError, RawId, depth, error_response_with_data, parse, split_batch};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, depth, parse, split_batch};
 use crate::session::{Received, Session};
 use crate::stream::Exchange;
 
@@ -22,62 +20,123 @@ pub struct Messages {
     pub is_batch: bool,
 }
 
+/// One message of a body, as it was read.
+#[derive(Debug)]
+pub struct Posted<'a> {
+    /// Its envelope.
+    pub envelope: Envelope<'a>,
+    /// The error that it has before any session is asked: it is a request of a revision that is not carried here.
+    pub error: Option<RequestError>,
+}
+
 /// Cuts a body into messages, each of them valid JSON-RPC.
-pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Reply> {
+pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Refusal> {
+    let refused = |text: &str| Err(Refusal::form(None, Code::InvalidRequest, text));
     let deepest = depth(body);
     if deepest > http.max_depth {
-        let text = format!("the message is nested {deepest} deep; the limit is {} (http.max_depth)", http.max_depth);
-        return Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text));
+        return refused(&format!(
+            "the message is nested {deepest} deep; the limit is {} (http.max_depth)",
+            http.max_depth
+        ));
     }
     let Some(batch) = split_batch(body) else {
         return Ok(Messages { messages: vec![body.clone()], is_batch: false });
     };
-    let batch = batch.map_err(|error| invalid(&error))?;
+    let batch = batch.map_err(|error| Refusal::unreadable(&error))?;
     if batch.is_empty() {
-        return Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, "the batch is empty"));
+        return refused("the batch is empty");
     }
     if batch.len() > http.max_batch {
-        let text = format!("the batch has {} messages; the limit is {} (http.max_batch)", batch.len(), http.max_batch);
-        return Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, &text));
+        return refused(&format!(
+            "the batch has {} messages; the limit is {} (http.max_batch)",
+            batch.len(),
+            http.max_batch
+        ));
     }
     Ok(Messages { messages: batch.into_iter().map(|text| body.slice_ref(text.as_bytes())).collect(), is_batch: true })
 }
 
-/// Gives the messages of one body to the session. What the server does not take of a batch is refused by itself: the others
-/// are on their way, and must not come again.
+impl Messages {
+    /// Reads the envelopes. `version` is what the header says.
+    ///
+    /// # Errors
+    /// A message that is none, or a header that names no version that is carried here.
+    pub fn envelopes(&self, version: Version<'_>) -> Result<Vec<Posted<'_>>, Refusal> {
+        let mut posted = self.messages.iter().map(posted).collect::<Result<Vec<_>, _>>()?;
+        let only = match posted.as_mut_slice() {
+            [only] if !self.is_batch => Some(only),
+            _ => None,
+        };
+        let id = only.as_ref().and_then(|only| only.request_id());
+        match (version, only, id) {
+            (Version::None | Version::Carried(_), ..) => {}
+            // It has its error by what it says itself, or else by what the header says.
+            (Version::Modern, Some(only), Some(id)) => {
+                only.error.get_or_insert_with(|| RequestError::modern(&id, false, MODERN));
+            }
+            (Version::Modern, ..) => return Err(Refusal::modern(MODERN)),
+            (Version::Unknown, _, id) => return Err(version.refusal(id.as_ref())),
+        }
+        Ok(posted)
+    }
+}
+
+impl Posted<'_> {
+    /// The id, where it is a request.
+    pub fn request_id(&self) -> Option<RawId> {
+        self.envelope.raw_id().filter(|_| self.envelope.kind == Kind::Request)
+    }
+
+    /// Whether it is a request of that method.
+    pub fn is_request(&self, method: &str) -> bool {
+        self.envelope.kind == Kind::Request && self.envelope.method.as_deref() == Some(method)
+    }
+}
+
+/// Gives the messages of one body to the session. A request that is not taken has its error among the answers, and costs the
+/// others nothing: they are on their way, and must not come again. What has no answer and is not taken is counted; of a single
+/// message, the reason comes back.
 pub fn give(
     session: &Session,
     messages: &Messages,
-    envelopes: &[Envelope<'_>],
+    posted: Vec<Posted<'_>>,
     exchange: &Arc<Exchange>,
-) -> Result<(), Reply> {
-    for (message, envelope) in messages.messages.iter().zip(envelopes) {
-        match session.receive(message.clone(), envelope, exchange) {
-            Received::Accepted => {}
-            Received::Refused(reason) if messages.is_batch => session.refuse(envelope, reason, exchange),
-            Received::Refused(reason) => return Err(refused(envelope.raw_id().as_ref(), reason)),
+) -> Option<Refusal> {
+    let mut refusal = None;
+    for (message, posted) in messages.messages.iter().zip(posted) {
+        if let Some(error) = posted.error {
+            session.answer(exchange, error.response());
+        } else if messages.is_batch
+            && posted.is_request("initialize")
+            && let Some(id) = posted.request_id()
+        {
+            // 2025-03-26, "Lifecycle".
+            session.answer(exchange, RequestError::invalid(&id, "initialize must not be in a batch").response());
+        } else if let Received::Refused(reason) = session.receive(message.clone(), &posted.envelope, exchange) {
+            session.refuse(&posted.envelope, reason, exchange);
+            if !messages.is_batch && posted.envelope.kind != Kind::Request {
+                refusal = Some(Refusal::busy(reason));
+            }
         }
     }
-    Ok(())
+    refusal
 }
 
 /// Reads the envelope of a message, or makes the error response.
-pub fn envelope(message: &Bytes) -> Result<Envelope<'_>, Reply> {
-    let envelope = parse(message).map_err(|error| invalid(&error))?;
+fn posted(message: &Bytes) -> Result<Posted<'_>, Refusal> {
+    let envelope = parse(message).map_err(|error| Refusal::unreadable(&error))?;
+    let mut posted = Posted { envelope, error: None };
     // A client that speaks the stateless revision says so in every request: it is told to fall back (2026-07-28,
     // "Versioning").
-    if envelope.kind == Kind::Request
-        && let Some(params) = envelope.params
+    if posted.envelope.kind == Kind::Request
+        && let Some(params) = posted.envelope.params
         && memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol/protocolVersion").is_some()
         && let Some(version) = modern_version(params)
+        && let Some(id) = posted.request_id()
     {
-        // The probe itself is an unknown method here, as it is to any server of the older revisions: rmcp takes an
-        // unsupported version as the word of a server that is modern, and gives up.
-        let probe = envelope.method.as_deref() == Some("server/discover");
-        let code = if probe { Code::MethodNotFound } else { Code::UnsupportedVersion };
-        return Err(modern_refused(envelope.raw_id().as_ref(), code, &version));
+        posted.error = Some(RequestError::modern(&id, posted.is_request("server/discover"), &version));
     }
-    Ok(envelope)
+    Ok(posted)
 }
 
 fn modern_version(params: &str) -> Option<String> {
@@ -86,30 +145,11 @@ fn modern_version(params: &str) -> Option<String> {
     Some(version.as_str().unwrap_or(MODERN).chars().take(32).collect())
 }
 
-/// The answer to a client of a revision that is not carried here: which ones are.
-pub fn modern_refused(id: Option<&RawId>, code: Code, requested: &str) -> Reply {
-    let data = json!({ "supported": VERSIONS, "requested": requested });
-    let text = "unsupported protocol version: this endpoint speaks the revisions with initialize";
-    json_reply(StatusCode::BAD_REQUEST, error_response_with_data(id, code, text, &data))
-}
-
-fn invalid(error: &ParseError) -> Reply {
-    match error {
-        ParseError::NotJson(_) => rpc_error(StatusCode::BAD_REQUEST, None, Code::Parse, &error.to_string()),
-        ParseError::Invalid { id, .. } => {
-            rpc_error(StatusCode::BAD_REQUEST, id.as_ref(), Code::InvalidRequest, &error.to_string())
-        }
-    }
-}
-
-/// Batches are for the one revision that has them (2025-03-26, "Batching"), and never hold `initialize`.
-pub fn check_batch(version: Option<&str>, envelopes: &[Envelope<'_>]) -> Result<(), Reply> {
-    let refuse = |text: &str| Err(rpc_error(StatusCode::BAD_REQUEST, None, Code::InvalidRequest, text));
+/// Batches are for the one revision that has them (2025-03-26, "Batching").
+pub fn check_batch(version: Option<&str>) -> Result<(), Refusal> {
     if version.is_some_and(|version| version != WITH_BATCHES) {
-        return refuse("batches are for protocol version 2025-03-26: send one message at a time");
-    }
-    if envelopes.iter().any(|envelope| envelope.method.as_deref() == Some("initialize")) {
-        return refuse("initialize must not be in a batch");
+        let text = "batches are for protocol version 2025-03-26: send one message at a time";
+        return Err(Refusal::form(None, Code::InvalidRequest, text));
     }
     Ok(())
 }

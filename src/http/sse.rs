@@ -10,9 +10,9 @@ use http::{Method, Request, Response, StatusCode};
 use super::app::App;
 use super::body;
 use super::caller::{caller, named_server};
-use super::headers::{check_accepts_events, check_is_json, check_version, event_stream};
-use super::message::{check_batch, envelope, give, read as read_messages};
-use super::problem::{Reply, method_not_allowed, no_session, problem, rejected};
+use super::headers::{Version, check_accepts_events, check_is_json, event_stream};
+use super::message::{check_batch, give, read as read_messages};
+use super::problem::{Refusal, Reply, method_not_allowed};
 use super::streamable::COME_BACK;
 use crate::session::{Registry, Session, Transport};
 use crate::stream::{EventStream, endpoint_event};
@@ -24,17 +24,17 @@ pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply 
         // Clients that try Streamable HTTP first learn from this status what is spoken here.
         return method_not_allowed("GET");
     }
-    open_stream(&app, &parts).await.unwrap_or_else(|error| error)
+    open_stream(&app, &parts).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Reply> {
+async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_accepts_events(&parts.headers)?;
     let admission = &caller.admission;
     let session = app
         .sessions
         .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Sse)
-        .map_err(|error| rejected(None, &error))?;
+        .map_err(|rejected| Refusal::no_room(&rejected))?;
     let base = named_server(parts.uri.path()).map(|name| format!("/servers/{name}")).unwrap_or_default();
     let uri = format!("{}{base}/messages?sessionId={}", app.prefix(), session.id().as_str());
     let inbox = session.open_stream();
@@ -64,27 +64,29 @@ pub async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Reply 
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
-    take(&app, &parts, body).await.unwrap_or_else(|error| error)
+    take(&app, &parts, body).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Reply> {
+async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {
         let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";
-        return Err(problem(StatusCode::BAD_REQUEST, text));
+        return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
     let server = &caller.admission.server.name;
-    let session = app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| no_session(None))?;
-    let version = check_version(&parts.headers)?;
+    let session =
+        app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
     let body = body::read(body, &app.http).await?;
     let messages = read_messages(&body, &app.http)?;
-    let envelopes = messages.messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
+    let version = Version::of(&parts.headers);
+    let posted = messages.envelopes(version)?;
     if messages.is_batch {
-        check_batch(session.version().as_deref().or(version), &envelopes)?;
+        check_batch(session.version().as_deref().or(version.carried()))?;
     }
-    let stream = session.stream().ok_or_else(|| no_session(None))?;
-    give(&session, &messages, &envelopes, &stream)?;
+    let stream = session.stream().ok_or_else(|| Refusal::no_session(None))?;
+    // No revision has a status for what is not taken: it would end the whole session of most clients.
+    let _ = give(&session, &messages, posted, &stream);
     let mut reply = Response::new(Body::from("Accepted"));
     *reply.status_mut() = StatusCode::ACCEPTED;
     Ok(reply)

@@ -12,66 +12,68 @@ use super::answer::respond;
 use super::app::App;
 use super::caller::{Caller, caller};
 use super::headers::{
-    SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream, session_id,
+    SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream,
+    session_id,
 };
-use super::message::{Messages, check_batch, envelope, give, read as read_messages};
-use super::problem::{Reply, limit_reached, method_not_allowed, no_session, rejected, rpc_error};
+use super::message::{Messages, Posted, check_batch, give, read as read_messages};
+use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
 use super::{body, headers};
-use crate::jsonrpc::{Code, Envelope, Kind, RawId};
+use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Registry, Session, Transport};
 use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
 pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// What comes to an end is known this much later at most.
-const A_MOMENT: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// The one path of the transport.
 pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, body) = request.into_parts();
     let done = match parts.method {
         Method::POST => post(&app, &parts, body).await,
-        Method::GET => get(&app, &parts).await,
-        Method::DELETE => delete(&app, &parts).await,
+        Method::GET => get(&app, &parts).await.map_err(Denied::from),
+        Method::DELETE => delete(&app, &parts).await.map_err(Denied::from),
         _ => Ok(method_not_allowed("GET, POST, DELETE")),
     };
-    done.unwrap_or_else(|error| error)
+    done.unwrap_or_else(Denied::reply)
 }
 
-async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Reply> {
+async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied> {
     let caller = caller(app, parts).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &app.http).await?;
     let messages = read_messages(&body, &app.http)?;
-    let is_batch = messages.is_batch;
-    let envelopes = messages.messages.iter().map(envelope).collect::<Result<Vec<_>, _>>()?;
-    let version = check_version(&parts.headers)?;
-    match envelopes.as_slice() {
-        [only] if !is_batch && only.method.as_deref() == Some("initialize") && only.kind == Kind::Request => {
-            initialize(app, parts, &caller, &body, only).await
-        }
-        envelopes => {
-            let id = envelopes.first().and_then(Envelope::raw_id);
-            let session = find(app, parts, &caller, id.as_ref())?;
-            if is_batch {
-                check_batch(session.version().as_deref().or(version), envelopes)?;
+    let version = Version::of(&parts.headers);
+    let mut posted = messages.envelopes(version)?;
+    let id = match posted.as_mut_slice() {
+        [only] if !messages.is_batch => {
+            if let Some(error) = only.error.take() {
+                return Err(error.into());
             }
-            converse(app, &session, &messages, envelopes).await
+            let id = only.request_id();
+            if let (true, Some(id)) = (only.is_request("initialize"), &id) {
+                return initialize(app, parts, &caller, &body, &only.envelope, id).await;
+            }
+            id
         }
+        _ => None,
+    };
+    let session = find(app, parts, &caller, id.as_ref())?;
+    if messages.is_batch {
+        check_batch(session.version().as_deref().or(version.carried()))?;
     }
+    Ok(converse(app, &session, &messages, posted).await?)
 }
 
 /// The session that the request names: 400 without a name, 404 if there is none for this caller.
-fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result<Arc<Session>, Reply> {
+fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result<Arc<Session>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
-        return Err(rpc_error(StatusCode::BAD_REQUEST, id, Code::InvalidRequest, text));
+        return Err(Refusal::header(id, text));
     };
     app.sessions
         .find(name, &caller.principal, &caller.admission.server.name, Transport::Streamable)
-        .ok_or_else(|| no_session(id))
+        .ok_or_else(|| Refusal::no_session(id))
 }
 
 fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
@@ -86,27 +88,22 @@ async fn initialize(
     caller: &Caller,
     body: &Bytes,
     envelope: &Envelope<'_>,
-) -> Result<Reply, Reply> {
-    let id = envelope.raw_id();
+    id: &RawId,
+) -> Result<Reply, Denied> {
     if session_id(&parts.headers).is_some() {
-        find(app, parts, caller, id.as_ref())?;
+        find(app, parts, caller, Some(id))?;
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
-        return Err(rpc_error(StatusCode::BAD_REQUEST, id.as_ref(), Code::InvalidRequest, text));
+        return Err(Refusal::header(Some(id), text).into());
     }
     let admission = &caller.admission;
     let session = app
         .sessions
         .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Streamable)
-        .map_err(|error| rejected(id.as_ref(), &error))?;
+        .map_err(|rejected| RequestError::no_room(id, &rejected))?;
     let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
     let (exchange, inbox) = exchange(app, 1);
     session.receive(body.clone(), envelope, &exchange);
-    // While the session waits its turn for a child, the response may still come to a 503.
-    let patience = app.http.keep_alive.max(session.server().pool.queue_timeout + A_MOMENT);
-    let mut reply = respond(inbox, (1, false), patience, &app.http, Box::new(opening)).await;
-    if let Some(after) = session.retry_after() {
-        limit_reached(&mut reply, after);
-    }
+    let mut reply = respond(inbox, (1, false), app.http.keep_alive, &app.http, Box::new(opening)).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || session.version().is_some())
         && let Ok(value) = HeaderValue::from_str(session.id().as_str())
@@ -135,11 +132,13 @@ async fn converse(
     app: &App,
     session: &Arc<Session>,
     messages: &Messages,
-    envelopes: &[Envelope<'_>],
-) -> Result<Reply, Reply> {
-    let requests = envelopes.iter().filter(|envelope| envelope.kind == Kind::Request).count();
+    posted: Vec<Posted<'_>>,
+) -> Result<Reply, Refusal> {
+    let requests = posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count();
     let (exchange, inbox) = exchange(app, requests);
-    give(session, messages, envelopes, &exchange)?;
+    if let Some(refusal) = give(session, messages, posted, &exchange) {
+        return Err(refusal);
+    }
     if requests == 0 {
         let mut reply = Response::new(Body::empty());
         *reply.status_mut() = StatusCode::ACCEPTED;
@@ -150,7 +149,7 @@ async fn converse(
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.
-async fn get(app: &App, parts: &Parts) -> Result<Reply, Reply> {
+async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers)?;
@@ -163,7 +162,7 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Reply> {
     Ok(reply)
 }
 
-async fn delete(app: &App, parts: &Parts) -> Result<Reply, Reply> {
+async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_version(&parts.headers)?;
     let session = find(app, parts, &caller, None)?;

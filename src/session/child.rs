@@ -78,7 +78,6 @@ impl Session {
             }
             Err(failure) => {
                 state.handshake = Handshake::None;
-                state.retry_after = failure.retry_after();
                 state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
                 (failure.response(id), None)
             }

@@ -42,6 +42,25 @@ pub enum Rejected {
     NoRandomness,
 }
 
+impl Rejected {
+    /// The `type` that callers are told.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) => "sessions_full",
+            Self::Draining => "draining",
+            Self::NoRandomness => "no_randomness",
+        }
+    }
+
+    /// In how many seconds it may be better.
+    pub fn retry_after(&self) -> u64 {
+        match self {
+            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::NoRandomness => 10,
+            Self::Draining => 5,
+        }
+    }
+}
+
 /// What the registry needs of the configuration, and of what runs.
 #[derive(Debug, Clone)]
 pub struct Settings {

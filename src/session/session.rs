@@ -39,8 +39,6 @@ pub(super) struct State {
     pub(super) is_reviving: bool,
     /// Children in a row that were of no use, or did not start, the one in the slot left out.
     pub(super) in_vain: usize,
-    /// When to try again, after an `initialize` that a limit stood in the way of.
-    pub(super) retry_after: Option<Duration>,
     pub(super) last_used: Option<Instant>,
     /// Whether the client's `initialize` has not been answered yet.
     is_opening: bool,
@@ -138,11 +136,6 @@ impl Session {
         }
     }
 
-    /// When to try again, after an `initialize` that a limit stood in the way of.
-    pub fn retry_after(&self) -> Option<Duration> {
-        self.state.lock().retry_after
-    }
-
     /// Opens the session's stream, in the place of an earlier one.
     pub fn open_stream(&self) -> Inbox {
         let (outbox, inbox) = Outbox::new(self.surroundings.stream_limits);
@@ -191,20 +184,20 @@ impl Session {
         }
     }
 
-    /// Refuses one message of several that the server does not take for now: a request has an answer, anything else is
-    /// dropped and counted.
+    /// Refuses a message that the server does not take for now: a request has an answer, anything else is dropped and
+    /// counted.
     pub fn refuse(&self, envelope: &Envelope<'_>, reason: Refused, exchange: &Exchange) {
         match envelope.raw_id().filter(|_| envelope.kind == Kind::Request) {
             Some(id) => self.answer(exchange, Failure::refused(reason).response(&id)),
             None => {
                 self.surroundings.metrics.dropped(DropReason::Refused);
-                tracing::warn!(server = %self.server.name, session = %self.id.public(), %reason, "a message in a batch was not taken");
+                tracing::debug!(server = %self.server.name, session = %self.id.public(), %reason, "a message was not taken");
             }
         }
     }
 
     /// Answers with something of the gateway's own.
-    pub(super) fn answer(&self, exchange: &Exchange, message: Bytes) {
+    pub fn answer(&self, exchange: &Exchange, message: Bytes) {
         deliver(&self.surroundings.metrics, exchange, message);
     }
 

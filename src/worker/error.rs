@@ -193,11 +193,12 @@ impl Failure {
 
     /// A limit of the gateway.
     pub fn refused(refused: Refused) -> Self {
-        let (code, kind) = match refused {
-            Refused::Busy | Refused::Share | Refused::Retired => (Code::Overloaded, BUSY),
-            Refused::Ended => (Code::ServerUnavailable, "server_exited"),
-        };
-        Self { retryable: true, ..Self::new(code, kind, refused.to_string()) }
+        match refused {
+            Refused::Busy | Refused::Share | Refused::Retired => Self::full(BUSY, refused.to_string()),
+            Refused::Ended => {
+                Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", refused.to_string()) }
+            }
+        }
     }
 
     fn full(kind: &'static str, message: String) -> Self {

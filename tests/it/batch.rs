@@ -141,7 +141,6 @@ async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
     for (batch, says) in [
         (json!([]), "the batch is empty"),
         (four, "the batch has 4 messages; the limit is 3 (http.max_batch)"),
-        (json!([echo(1, ""), initialize]), "initialize must not be in a batch"),
         (json!([echo(1, ""), 7]), "not a JSON-RPC object"),
         (json!([echo(1, ""), [echo(2, "")]]), "not a JSON-RPC object"),
         (json!([echo(1, ""), {"id": 2, "method": "ping"}]), "no \"jsonrpc\": \"2.0\""),
@@ -150,6 +149,10 @@ async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
         assert!(error["id"] == Value::Null || error["id"] == 2, "{error}");
     }
     client.send("[1,").await.assert_error(400, -32700, "not JSON");
+    let answers = client.send(json!([echo(1, "goes on"), initialize])).await.json();
+    let refused = answers.as_array().unwrap().iter().find(|answer| answer["id"] == 0).unwrap();
+    assert_eq!(refused["error"]["message"], "initialize must not be in a batch");
+    assert_eq!(answers.as_array().unwrap().len(), 2, "{answers}");
     // Without a session there is nothing that a batch could belong to.
     gateway.send(Request::post("/mcp", json!([initialize]))).await.assert_error(400, -32600, "Mcp-Session-Id");
     assert_eq!(client.call("notifications_received", json!({})).await, r#"["notifications/initialized"]"#);
@@ -194,39 +197,43 @@ async fn the_version_header_is_not_needed_but_must_be_known() {
 #[tokio::test]
 async fn a_client_of_the_stateless_revision_is_told_to_fall_back() {
     let gateway = Gateway::start(fixture("echo")).await;
-    let sse = gateway.sse().await;
+    let mut sse = gateway.sse().await;
     let ask = |method: &str, meta: Value| json!({"jsonrpc": "2.0", "id": "probe", "method": method, "params": {"_meta": meta}});
     let discover = |meta: Value| ask("server/discover", meta);
     let modern = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
     let supported = json!(["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]);
+    let later = json!({"io.modelcontextprotocol/protocolVersion": "2031-01-01"});
     // The probe is an unknown method, as it is to a server that never heard of it: rmcp falls back on that only.
-    for (request, code, id, requested) in [
-        (Request::post("/mcp", discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
-        (Request::post(&sse.endpoint, discover(modern.clone())), -32601, json!("probe"), "2026-07-28"),
-        (Request::post("/mcp", ask("tools/list", modern.clone())), -32022, json!("probe"), "2026-07-28"),
-        (
-            Request::post("/mcp", discover(modern)).header("MCP-Protocol-Version", "2026-07-28"),
-            -32601,
-            json!("probe"),
-            "2026-07-28",
-        ),
-        (
-            Request::post("/mcp", discover(json!({}))).header("MCP-Protocol-Version", "2026-07-28"),
-            -32022,
-            Value::Null,
-            "2026-07-28",
-        ),
-        (
-            Request::post("/mcp", discover(json!({"io.modelcontextprotocol/protocolVersion": "2031-01-01"}))),
-            -32601,
-            json!("probe"),
-            "2031-01-01",
-        ),
+    for (body, header, status, code, requested) in [
+        (discover(modern.clone()), None, 404, -32601, "2026-07-28"),
+        (ask("tools/list", modern.clone()), None, 400, -32022, "2026-07-28"),
+        (discover(modern.clone()), Some("2026-07-28"), 404, -32601, "2026-07-28"),
+        // The header alone says it: the error has the id all the same.
+        (discover(json!({})), Some("2026-07-28"), 400, -32022, "2026-07-28"),
+        (ask("initialize", json!({})), Some("2026-07-28"), 400, -32022, "2026-07-28"),
+        (discover(later), None, 404, -32601, "2031-01-01"),
     ] {
-        let error = gateway.send(request).await.assert_error(400, code, "unsupported protocol version");
-        assert_eq!(error["id"], id);
+        let with = |request: Request| match header {
+            Some(version) => request.header("MCP-Protocol-Version", version),
+            None => request,
+        };
+        let error = gateway.send(with(Request::post("/mcp", &body))).await;
+        let error = error.assert_error(status, code, "unsupported protocol version");
+        assert_eq!(error["id"], "probe");
         assert_eq!(error["error"]["data"], json!({"supported": supported, "requested": requested}));
+        // On HTTP+SSE no answer has a status of its own.
+        let reply = gateway.send(with(Request::post(&sse.endpoint, &body))).await;
+        assert_eq!((reply.status, reply.text.as_str()), (202, "Accepted"), "{body}");
+        assert_eq!(sse.message().await, error, "the same error comes on the stream");
     }
+    for body in [json!({"jsonrpc": "2.0", "method": "x"}), json!([discover(modern)])] {
+        for path in ["/mcp", &sse.endpoint] {
+            let request = Request::post(path, &body).header("MCP-Protocol-Version", "2026-07-28");
+            let error = gateway.send(request).await.assert_error(400, -32022, "unsupported protocol version");
+            assert_eq!(error["id"], Value::Null, "there is no one request that it could be of");
+        }
+    }
+    assert_eq!(sse.call("echo", json!({"text": "goes on"})).await, "goes on");
     assert_eq!(gateway.metrics().await.children(), 1.0, "no child is started for a probe");
     gateway.finish().await;
 }

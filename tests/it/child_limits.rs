@@ -89,10 +89,10 @@ async fn too_many_calls_in_flight_are_told_to_come_back() {
         let client = scene.open(wire).await;
         let hanging: Vec<_> = (0..2).map(|_| client.start_call("hang", json!({}))).collect();
         scene.until("both are in flight", |m| m.to_server() == 4).await;
-        let reply = client.post(r#"{"jsonrpc":"2.0","id":"third","method":"ping"}"#).await;
-        let body = reply.assert_error(503, -32003, "too many calls are waiting");
-        assert_eq!(body["id"], "third");
-        assert_eq!(reply.header("retry-after"), Some("1"));
+        let third = client.exchange_raw(r#"{"jsonrpc":"2.0","id":"third","method":"ping"}"#, r#""third""#).await;
+        let error = serde_json::from_str::<Value>(&third).unwrap()["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains("too many calls are waiting"), "{error}");
+        assert_eq!(error["data"], json!({"type": "overloaded", "retryable": true, "retryAfter": 1}));
         // Another session has its own child, and its own limit.
         let other = scene.open(wire).await;
         assert_eq!(other.text("echo", json!({"text": "free"})).await, "free");
@@ -122,16 +122,15 @@ async fn bytes_that_a_child_does_not_read_are_bounded() {
             (calls.iter().filter(|call| call.is_finished()).count() >= 7).then_some(())
         })
         .await;
-        let more = json!({"jsonrpc": "2.0", "id": 1, "method": "x/y", "params": {"text": big}}).to_string();
         // Until the writer has taken its one, one more may have room.
         let refused = eventually("one more is refused", async || {
             // One that has room is not answered: the child does not read it.
-            let reply = tokio::time::timeout(Duration::from_millis(300), client.post(&more)).await;
-            reply.ok().filter(|reply| reply.status == 503)
+            let more = client.request("x/y", json!({"text": big}));
+            tokio::time::timeout(Duration::from_millis(300), more).await.ok()
         });
-        let reply = refused.await;
-        reply.assert_error(503, -32003, "the server is busy");
-        assert_eq!(reply.header("retry-after"), Some("1"));
+        let error = refused.await["error"].clone();
+        assert!(error["message"].as_str().unwrap().contains("the server is busy"), "{error}");
+        assert_eq!(error["data"], json!({"type": "overloaded", "retryable": true, "retryAfter": 1}));
         close_with_calls(client, calls).await;
         scene.finish().await;
     }

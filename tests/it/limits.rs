@@ -14,10 +14,17 @@ fn initialize() -> Request {
     Request::post("/mcp", message)
 }
 
+/// The request `initialize` has an error; a stream, for which there is no request, has a status.
 fn assert_over_limit(reply: &Reply, says: &str) {
+    let error = reply.assert_error(200, -32003, says);
+    assert_eq!((&error["id"], reply.header("mcp-session-id")), (&json!("new"), None), "{error}");
+    let data = json!({"type": "sessions_full", "retryable": true, "retryAfter": 10});
+    assert_eq!(error["error"]["data"], data, "{error}");
+}
+
+fn assert_no_stream(reply: &Reply, says: &str) {
     let error = reply.assert_error(429, -32003, says);
-    assert_eq!(reply.header("retry-after"), Some("10"));
-    assert!([json!("new"), Value::Null].contains(&error["id"]), "{error}");
+    assert_eq!((reply.header("retry-after"), &error["id"]), (Some("10"), &Value::Null));
 }
 
 /// Opens sessions up to a limit that `set` sets to two; returns once the third is refused, then let in.
@@ -32,7 +39,7 @@ async fn third_session_waits(set: impl Fn(&mut Config), says: &str, is_ready: bo
     let (mine, same) = (gateway.with_key(&mine), gateway.with_key(&same));
     let (first, mut second) = (mine.streamable().await, same.sse().await);
     assert_over_limit(&mine.send(initialize()).await, says);
-    assert_over_limit(&same.send(Request::get("/sse")).await, says);
+    assert_no_stream(&same.send(Request::get("/sse")).await, says);
     let ready = gateway.send(Request::get("/readyz")).await;
     if is_ready {
         assert_eq!((ready.status, ready.text.as_str()), (200, "ready\n"));
@@ -211,36 +218,32 @@ async fn a_server_that_does_not_read_fills_its_queue_and_then_callers_are_told()
         config.drain_timeout = Duration::from_millis(100);
     })
     .await;
-    let (client, sse) = (gateway.streamable().await, gateway.sse().await);
+    let (client, mut sse) = (gateway.streamable().await, gateway.sse().await);
     let params = json!({"name": "echo", "arguments": {"text": "x".repeat(32 * 1024)}});
     let call = json!({"jsonrpc": "2.0", "id": "full", "method": "tools/call", "params": params});
     let mut waiting = Vec::new();
     let refused = loop {
         let response = client.open(&call).await;
-        if response.status != 200 {
+        if !response.is_stream() {
             break response.reply().await;
         }
         waiting.push(response);
         assert!(waiting.len() < 40, "the queue takes no end");
     };
     assert!(waiting.len() >= 8, "256 KiB are more than {} calls", waiting.len());
-    let error = refused.assert_error(503, -32003, "the server is busy");
-    assert_eq!((refused.header("retry-after"), &error["id"]), (Some("1"), &json!("full")));
+    let error = refused.assert_error(200, -32003, "the server is busy");
+    let data = json!({"type": "overloaded", "retryable": true, "retryAfter": 1});
+    assert_eq!((&error["id"], &error["error"]["data"]), (&json!("full"), &data));
+    // What has no id has no error of its own: the status is all that the specification has for it.
     let notification = json!({"jsonrpc": "2.0", "method": "x", "params": {"text": "x".repeat(32 * 1024)}});
     client.send(notification).await.assert_error(503, -32003, "the server is busy");
 
     // Another session has another child, whose queue is empty; it is told likewise once that is full.
-    let mut accepted = 0;
-    let refused = loop {
-        let reply = sse.send(&call).await;
-        if reply.status != 202 {
-            break reply;
-        }
-        accepted += 1;
-    };
-    assert!(accepted >= 8, "{accepted}");
-    refused.assert_error(503, -32003, "the server is busy");
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    for _ in 0..40 {
+        sse.post(&call).await;
+    }
+    let error = sse.message().await;
+    assert_eq!((&error["id"], &error["error"]["data"]), (&json!("full"), &data), "{error}");
     gateway.finish().await;
 }
 
@@ -257,8 +260,8 @@ async fn calls_in_flight_are_limited() {
     let hang = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "hang"}});
     let hung = [client.open(&hang).await, client.open(&hang).await];
     let refused = client.send(&hang).await;
-    refused.assert_error(503, -32003, "too many calls are waiting for it; try again in a moment");
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let error = refused.assert_error(200, -32003, "too many calls are waiting for it; try again in a moment");
+    assert_eq!((&error["id"], &error["error"]["data"]["retryAfter"]), (&json!(1), &json!(1)));
     bystander.unharmed().await;
     for _ in hung {
         let params = json!({"requestId": 1});

@@ -172,8 +172,9 @@ async fn a_gateway_that_drains_is_not_ready_and_takes_nothing_new() {
 
     begun.write(rest).await;
     let late = begun.response().await.reply().await;
-    let error = late.assert_error(503, -32003, "the gateway is stopping; try again in a moment");
-    assert_eq!((late.header("retry-after"), &error["id"]), (Some("5"), &json!("late")));
+    let error = late.assert_error(200, -32003, "the gateway is stopping; try again in a moment");
+    let data = json!({"type": "draining", "retryable": true, "retryAfter": 5});
+    assert_eq!((&error["error"]["data"], &error["id"]), (&data, &json!("late")));
     assert_eq!(client.message().await["method"], "notifications/progress", "the call in flight goes on");
     gateway.kill().await;
 }

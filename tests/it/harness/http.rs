@@ -264,6 +264,15 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {:?}", self.text))
     }
 
+    /// The one message of the body, which is JSON or a stream of events.
+    pub(crate) fn message(&self) -> Value {
+        if self.header("content-type") != Some("text/event-stream") {
+            return self.json();
+        }
+        let data = self.text.lines().find_map(|line| line.strip_prefix("data: "));
+        serde_json::from_str(data.unwrap_or_else(|| panic!("no message in {self:?}"))).unwrap()
+    }
+
     /// Asserts an RFC 9457 problem of that status, whose detail holds `says`.
     pub(crate) fn assert_problem(&self, status: u16, says: &str) {
         assert_eq!(self.status, status, "{self:?}");
