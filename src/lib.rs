@@ -3,7 +3,7 @@
 //! The path of a message, and the modules in that order: [`http`] accepts the connection and checks the request,
 //! [`auth`] makes its credential a principal, [`tenant`] finds the server, [`session`] the conversation, [`worker`] the
 //! child, and [`process`] runs it. The way back is the same, and ends in [`stream`]. [`jsonrpc`], [`config`] and
-//! [`telemetry`] serve all of them; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
+//! [`telemetry`] serve all of them, as does [`text`]; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
 //! outside of that path.
 #![forbid(unsafe_code)]
 
@@ -20,4 +20,5 @@ pub mod shutdown;
 pub mod stream;
 pub mod telemetry;
 pub mod tenant;
+pub mod text;
 pub mod worker;

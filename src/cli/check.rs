@@ -1,12 +1,11 @@
 //! `sluice check`: says everything that is wrong with a configuration, or what it amounts to. It starts nothing.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::sandbox::SandboxArgs;
-use super::terminal;
+use super::terminal::{self, say};
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
 use crate::process::sandbox::{Kernel, Openness, openness};
 use crate::process::{Enforcement, cgroup, enforcement, may_call_the_gateway, run_as_root, tenant_enforcement};
@@ -127,11 +126,6 @@ fn enforced(config: &Config) -> ExitCode {
         }
     }
     code
-}
-
-/// Writes to stderr. There is nobody to tell when that fails.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// What the configuration amounts to, a line each. Arguments and environments are left out: they may hold secrets.

@@ -1,28 +1,33 @@
 //! Output for people and pipes: a reader that went away is no error, and text from elsewhere cannot take over a terminal.
 
-use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
-/// Writes a line to stdout. A closed pipe is ignored: whoever read it has what he wanted.
+use crate::text::visible_lines;
+
+/// Writes a line to stdout. A closed pipe is ignored: whoever read it has what he wanted. What would mislead its reader is
+/// made visible: values of a configuration may be in it.
 pub(super) fn line(text: &str) {
+    put(&visible_lines(text));
+}
+
+fn put(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
 }
 
-/// Writes a line that somebody else wrote to stdout: as it is to a pipe, without control characters to a terminal.
+/// Writes a line that somebody else wrote to stdout: as it is to a pipe, made visible to a terminal.
 pub(super) fn foreign_line(text: &str) {
-    if std::io::stdout().is_terminal() { line(&tame(text)) } else { line(text) }
+    if std::io::stdout().is_terminal() { line(text) } else { put(text) }
 }
 
-/// Writes a line to stderr, with the name of the program. Control characters in it are made visible.
+/// Writes a line to stderr, with the name of the program. What would mislead its reader is made visible.
 pub(super) fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "sluice: {}", tame(text));
+    say(&format!("sluice: {text}"));
 }
 
-/// Replaces what a terminal would act on (C0 and C1 control characters, except tabs and line feeds).
-fn tame(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| c.is_control() && c != '\t' && c != '\n';
-    if text.contains(acts) { text.replace(acts, "\u{fffd}").into() } else { text.into() }
+/// As [`note`], without the name. There is nobody to tell when that fails.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", visible_lines(text));
 }
 
 /// A line on stderr that is written over and over while something goes on.
@@ -39,7 +44,7 @@ impl ProgressLine {
 
     /// Shows `text` in place of what was there.
     pub(super) fn show(&mut self, text: &str) {
-        let text: String = tame(text).chars().filter(|c| *c != '\n').take(100).collect();
+        let text: String = crate::text::visible(text).chars().take(100).collect();
         let mut out = std::io::stderr().lock();
         // Progress is a courtesy: a terminal that went away does not end the call.
         let _ = write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush());
@@ -52,16 +57,5 @@ impl ProgressLine {
             let mut out = std::io::stderr().lock();
             let _ = write!(out, "\r\x1b[2K").and_then(|()| out.flush());
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::tame;
-
-    #[test]
-    fn a_terminal_is_not_taken_over() {
-        assert_eq!(tame("a\x1b[2Jb\u{9b}c\r\n\td"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}\n\td");
-        assert_eq!(tame("plain ✓"), "plain ✓");
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Duration, Instant};
 use crate::config::{ServerName, TenantId};
 use crate::jsonrpc::{Frame, Framer};
 use crate::telemetry::{DropReason, ServerMetrics};
+use crate::text::is_misleading;
 
 /// Longest line that is logged, in bytes.
 const MAX_LINE: usize = 8 * 1024;
@@ -150,9 +151,9 @@ fn log_thinned(origin: &Origin, lines: u64) {
     }
 }
 
-/// Without control characters: a child writes neither to an operator's terminal nor to a client's.
+/// Without what misleads a reader (control characters, changes of direction): a child writes neither to an operator's terminal nor to a client's.
 fn clean(line: &str) -> String {
-    line.chars().filter(|c| !c.is_control() || *c == '\t').collect()
+    line.chars().filter(|c| !is_misleading(*c) || *c == '\t').collect()
 }
 
 fn log(origin: &Origin, line: &str) {

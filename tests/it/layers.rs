@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The data path. A layer may import from those after it.
 const PATH: [&str; 7] = ["http", "auth", "tenant", "session", "bridge", "worker", "process"];
 /// Serve all layers.
-const COMMON: [&str; 4] = ["jsonrpc", "stream", "config", "telemetry"];
+const COMMON: [&str; 5] = ["jsonrpc", "stream", "config", "telemetry", "text"];
 /// Who calls: the one word that the layers after `auth` need of it.
 const PRINCIPAL: &str = "auth::Principal";
 /// Most lines of a file, its tests not counted.
@@ -18,8 +18,9 @@ fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
     BTreeMap::from([
         ("jsonrpc", vec![]),
         ("stream", vec!["jsonrpc"]),
-        ("config", vec![]),
-        ("telemetry", vec!["config"]),
+        ("text", vec![]),
+        ("config", vec!["text"]),
+        ("telemetry", vec!["config", "text"]),
         ("shutdown", vec![]),
         ("demo", vec![]),
         ("gateway", everything.clone()),

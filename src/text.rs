@@ -1,0 +1,157 @@
+//! Text that somebody else wrote, made safe to show. A terminal, a log viewer or an editor acts on some characters, or
+//! shows the rest in another order because of them; these are written as escapes. This is the one list of them.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Whether a reader may be misled by a character: control characters (C0, DEL, C1, so every ANSI sequence), characters
+/// that change the direction of text, line and paragraph separators, and invisible ones that carry a message.
+pub fn is_misleading(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{061c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// A text on one line: every misleading character, line breaks and tabs included, is an escape such as `\u{202e}`.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escape(text, is_misleading, |c, out| out.extend(c.escape_default()))
+}
+
+/// As [`visible`], but for a text of several lines: line feeds and tabs stay.
+pub fn visible_lines(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| is_misleading(c) && c != '\n' && c != '\t';
+    escape(text, acts, |c, out| out.extend(c.escape_default()))
+}
+
+/// As [`visible`], for what stands inside of a JSON string: escapes as JSON has them, so that it stays the same string.
+pub fn visible_json(text: &str) -> Cow<'_, str> {
+    escape(text, is_misleading, |c, out| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+/// As [`visible`], but colours (`ESC [ digits m`) stay: for a line that a formatter of our own has coloured.
+pub fn visible_coloured(text: &str) -> Cow<'_, str> {
+    if !text.contains('\u{1b}') {
+        return visible(text);
+    }
+    let mut parts = text.split('\u{1b}');
+    let mut out = visible(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let colour = part.strip_prefix('[').and_then(|rest| {
+            let (digits, rest) = rest.split_once('m')?;
+            (digits.len() <= 16 && digits.bytes().all(|b| b.is_ascii_digit() || b == b';')).then_some((digits, rest))
+        });
+        match colour {
+            Some((digits, rest)) => {
+                let _ = write!(out, "\u{1b}[{digits}m{}", visible(rest));
+            }
+            None => {
+                let _ = write!(out, "\\u{{1b}}{}", visible(part));
+            }
+        }
+    }
+    out.into()
+}
+
+/// A value of somebody else in a message: in quotes, on one line, and cut after `most` characters.
+pub fn quoted(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("\"{}…\"", visible(text.get(..end).unwrap_or_default())),
+        None => format!("\"{}\"", visible(text)),
+    }
+}
+
+fn escape(text: &str, acts: impl Fn(char) -> bool, put: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    // Nearly all text is of these alone, and they can be told by the byte.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || !text.contains(&acts) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) { put(c, &mut out) } else { out.push(c) }
+    }
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind that a reader may be misled by.
+    const ALL: [char; 14] = [
+        '\0',
+        '\r',
+        '\u{1b}',
+        '\u{7f}',
+        '\u{9b}',
+        '\u{61c}',
+        '\u{200e}',
+        '\u{200f}',
+        '\u{2028}',
+        '\u{2029}',
+        '\u{202e}',
+        '\u{2066}',
+        '\u{feff}',
+        '\u{e0041}',
+    ];
+
+    #[test]
+    fn every_misleading_character_becomes_an_escape() {
+        for c in ALL {
+            let text = format!("a{c}b");
+            for shown in [visible(&text), visible_lines(&text), visible_json(&text), visible_coloured(&text)] {
+                assert!(!shown.contains(is_misleading), "{shown:?}");
+                assert!(shown.starts_with("a\\") && shown.ends_with('b'), "{shown:?}");
+            }
+            assert!(!quoted(&text, 80).contains(is_misleading));
+        }
+        assert_eq!(visible("a\u{202e}\n"), "a\\u{202e}\\n");
+        assert_eq!(visible_lines("a\u{202e}\n\tb"), "a\\u{202e}\n\tb");
+    }
+
+    #[test]
+    fn text_of_people_stays_as_it_is() {
+        for text in ["plain", "ÄÖÜ ✓ 日本語 עברית", "👩\u{200d}💻"] {
+            assert_eq!(visible(text), text);
+            assert_eq!(visible_json(text), text);
+        }
+    }
+
+    #[test]
+    fn json_stays_the_same_string() {
+        for c in ALL {
+            let text = format!("a{c}b");
+            let json = serde_json::to_string(&text).unwrap_or_default();
+            let shown = visible_json(&json);
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap_or_default(), text, "{shown}");
+        }
+    }
+
+    #[test]
+    fn colours_stay_and_other_sequences_do_not() {
+        assert_eq!(visible_coloured("\u{1b}[2m12:00\u{1b}[0m x"), "\u{1b}[2m12:00\u{1b}[0m x");
+        assert_eq!(visible_coloured("\u{1b}[2Jx"), "\\u{1b}[2Jx");
+        assert_eq!(visible_coloured("\u{1b}]0;title\u{7}"), "\\u{1b}]0;title\\u{7}");
+        assert_eq!(visible_coloured("\u{1b}[1\u{202e}m"), "\\u{1b}[1\\u{202e}m");
+    }
+
+    #[test]
+    fn a_quoted_value_is_cut() {
+        assert_eq!(quoted("abc", 3), "\"abc\"");
+        assert_eq!(quoted("abcd", 3), "\"abc…\"");
+        assert_eq!(quoted("日本語", 2), "\"日本…\"");
+    }
+}
