@@ -1,7 +1,6 @@
 //! Arguments become a command; an error becomes a message and an exit code.
 #![forbid(unsafe_code)]
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -10,7 +9,7 @@ fn main() -> ExitCode {
     match sluice::cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "sluice: {error:#}");
+            sluice::cli::complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -31,7 +31,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let server = Server::new("demo".parse()?, SELF, arguments);
     let (config, access) = single::configure(server, args.listen, false)?;
-    gateway::run(config, |addresses| {
+    gateway::run(config, &[], gateway::by_hand(), move |addresses| {
         single::announce(addresses, &access, "{sluice} call {base}/sse add a=2 b=5{key}");
     })
 }

@@ -2,16 +2,21 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::config::Config;
+use crate::config::{Config, Problem};
 use crate::gateway::{Gateway, Host};
 use crate::process::cgroup::Subtree;
 use crate::process::sandbox::{Kernel, conceal, openness};
 use crate::process::{self, Enforcement};
-use crate::shutdown::{Shutdown, Signals};
-use crate::telemetry::init_logs;
+use crate::shutdown::{Hangup, Shutdown, Signals};
+use crate::telemetry::{finish_logs, init_logs, log_panics};
+
+/// How long the last log lines may take to be written, and work that cannot be interrupted to end: beyond it, the process
+/// ends all the same.
+const AT_THE_END: Duration = Duration::from_secs(1);
 
 /// Where a running gateway listens.
 pub(super) struct Addresses {
@@ -26,24 +31,55 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an IP address and a port; write one, such as 127.0.0.1:8081".to_owned())
 }
 
-/// Runs a gateway until a signal. `announce` is called once it listens.
-pub(super) fn run(config: Config, announce: impl FnOnce(&Addresses)) -> anyhow::Result<ExitCode> {
-    init_logs(&config.log);
+/// Runs a gateway until a signal. `warnings` are about its configuration; `announce` is called once it listens, on a thread of
+/// its own, since nobody may be reading stdout.
+pub(super) fn run(
+    config: Config,
+    warnings: &[Problem],
+    hangup: Hangup,
+    announce: impl FnOnce(&Addresses) + Send + 'static,
+) -> anyhow::Result<ExitCode> {
+    init_logs(&config.log).context("there is no thread for the log")?;
+    log_panics();
+    let done = serve(config, warnings, hangup, announce);
+    finish_logs(AT_THE_END);
+    done
+}
+
+fn serve(
+    config: Config,
+    warnings: &[Problem],
+    hangup: Hangup,
+    announce: impl FnOnce(&Addresses) + Send + 'static,
+) -> anyhow::Result<ExitCode> {
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     conceal().context("the gateway's memory cannot be made its own")?;
     let cgroups = prepare(&config);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let shutdown = Shutdown::default();
-        let signals = Signals::new().context("signals cannot be caught")?;
+        let signals = Signals::new(hangup).context("signals cannot be caught")?;
         let host = Host::alone().with_cgroups(cgroups);
         let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
         let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
         tokio::spawn(signals.watch(shutdown));
-        announce(&addresses);
+        let announcing = std::thread::Builder::new().name("announce".to_owned());
+        announcing.spawn(move || announce(&addresses)).context("there is no thread to announce the addresses")?;
         gateway.run().await;
         Ok(ExitCode::SUCCESS)
-    })
+    });
+    // Work on a blocking thread, such as a look at a file system that does not answer, does not keep the process.
+    runtime.shutdown_timeout(AT_THE_END);
+    done
+}
+
+/// What SIGHUP means to a command that is run by hand: on a terminal, that the terminal is gone.
+pub(super) fn by_hand() -> Hangup {
+    use std::io::IsTerminal as _;
+    let is_on_terminal =
+        std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+    if is_on_terminal { Hangup::Drain } else { Hangup::GoOn }
 }
 
 /// Clears up after a gateway that was killed, and says for each server what holds for it on this machine. Returns where

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::telemetry::say_panics;
 
 /// Arguments. The gateway is at the other end of stdin.
 #[derive(Debug, clap::Args)]
@@ -14,6 +17,23 @@ pub(super) struct Args {
 
 /// Runs the guardian until the gateway is gone.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    say_panics();
+    ignore_signals().context("signals cannot be blocked")?;
     crate::process::guardian(args.cgroups).context("the guardian is started by the gateway, not by hand")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The guardian ends when the gateway does, and only then. A signal to all processes of that name, or of a service, is for
+/// the gateway: it still needs the guardian, for its drain. Whoever means the guardian sends SIGKILL. The children do not
+/// inherit this: a program is started with no signal blocked.
+fn ignore_signals() -> nix::Result<()> {
+    use Signal::{
+        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+        SIGXCPU, SIGXFSZ,
+    };
+    SigSet::from_iter([
+        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
+        SIGXCPU, SIGXFSZ,
+    ])
+    .thread_block()
 }

@@ -2,6 +2,7 @@
 //! needs the runtime starts it itself, so that the short ones stay quick.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +67,15 @@ enum Command {
     /// Become the server that is ordered on stdin
     #[command(hide = true)]
     Stage(stage::Args),
+}
+
+/// How long a command that failed waits for its message to be taken.
+const COMPLAINT: Duration = Duration::from_secs(2);
+
+/// Says on stderr why a command failed. Nobody may be reading: then the process ends all the same.
+pub fn complain(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    crate::telemetry::say(format!("sluice: {}\n", crate::text::visible_lines(&text)), COMPLAINT);
 }
 
 impl Cli {

@@ -60,7 +60,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         );
     }
     let (config, access) = single::configure(server, args.listen, args.no_auth)?;
-    gateway::run(config, |addresses| {
+    gateway::run(config, &[], gateway::by_hand(), move |addresses| {
         single::announce(addresses, &access, "{sluice} call {base}/sse TOOL name=value{key}")
     })
 }

@@ -7,6 +7,7 @@ use super::check::Source;
 use super::gateway::{self, Addresses, reachable};
 use super::{single, terminal};
 use crate::config::Loaded;
+use crate::shutdown::Hangup;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -24,9 +25,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
-    for warning in &warnings {
-        terminal::note(&format!("warning: {warning}"));
-    }
     if let Some(listen) = args.listen {
         if config.auth.anonymous.is_some() && !listen.ip().is_loopback() {
             anyhow::bail!(
@@ -37,12 +35,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     if args.source.is_mcp_servers() {
         let access = single::admit(&mut config, false)?;
-        return gateway::run(config, |addresses| {
+        return gateway::run(config, &warnings, Hangup::GoOn, move |addresses| {
             single::announce_key(&access);
             announce(addresses);
         });
     }
-    gateway::run(config, announce)
+    gateway::run(config, &warnings, Hangup::GoOn, announce)
 }
 
 fn announce(addresses: &Addresses) {

@@ -14,5 +14,6 @@ pub(super) struct Args {
 
 /// Becomes the server. Returns only where that failed.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    crate::telemetry::say_panics();
     Ok(crate::process::stage(args.parent, args.cgroup.as_deref()))
 }

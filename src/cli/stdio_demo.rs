@@ -22,7 +22,8 @@ pub(super) struct Args {
 
 /// Runs the command, until stdin closes or a signal comes.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    // A stderr that takes nothing ends no server: the formatter would panic about it.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).init();
     let workspace = match &args.workspace {
         Some(folder) => Workspace::open(folder)?,
         None => Workspace::private()?,

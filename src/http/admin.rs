@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
-use crate::telemetry::as_gauge;
+use crate::telemetry::{Cause, as_gauge};
 use crate::worker::WorkerStatus;
 
 /// `/healthz`: the process is alive.
@@ -43,7 +43,10 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
             app.metrics.processes_owned.set(as_gauge(census.owned));
             app.metrics.processes_found.set(as_gauge(census.found));
         }
-        Err(error) => tracing::error!(%error, "processes cannot be counted"),
+        Err(error) if Cause::new("processes cannot be counted", "admin").is_news(1) => {
+            tracing::error!(%error, "processes cannot be counted")
+        }
+        Err(_) => {}
     }
     app.pools.measure(&app.metrics);
     match app.metrics.render() {

@@ -7,6 +7,7 @@ use super::app::App;
 use super::metadata::metadata_url;
 use super::problem::Refusal;
 use crate::auth::{AuthError, Principal};
+use crate::telemetry::Cause;
 use crate::tenant::Admission;
 
 /// An authenticated request to a server.
@@ -38,7 +39,10 @@ pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
 
 fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Refusal {
     app.metrics.auth_failure(error.reason());
-    tracing::info!(reason = error.reason(), path = parts.uri.path(), "request refused");
+    // Whoever has no credential does not write the log. The path is a word of the peer's own: it is left out.
+    if Cause::new("a request was refused", error.reason()).is_news(1) {
+        tracing::info!(reason = error.reason(), "a request was refused");
+    }
     let mut refusal = Refusal::problem(error.status(), &error.to_string());
     let metadata = metadata_url(app, parts);
     let scope = app.jwt.as_ref().map(|jwt| jwt.required_scopes.join(" ")).filter(|scope| !scope.is_empty());

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::stall::NoStall;
 use crate::config::Http;
 use crate::shutdown::Shutdown;
+use crate::telemetry::Cause;
 
 /// A pause after an accept that failed: the usual cause is a lack of file descriptors, which a loop would not mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -77,7 +78,9 @@ impl Listener {
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if Cause::new("a connection could not be accepted", "listener").is_news(1) {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }

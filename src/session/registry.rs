@@ -16,8 +16,11 @@ use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions, TenantId};
 use crate::stream::Limits;
-use crate::telemetry::{Metrics, ServerMetrics};
+use crate::telemetry::{Cause, Metrics, ServerMetrics};
 use crate::worker::Pools;
+
+/// Sessions of a server whose begin, or end, is logged in a period.
+const SESSIONS_LOGGED: u32 = 100;
 
 /// How often idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -122,7 +125,9 @@ impl Registry {
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));
-        tracing::info!(tenant = %principal.tenant(), server = %server.name, session = %session.id().public(), ?transport, "session opened");
+        if Cause::new("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
+            tracing::info!(tenant = %principal.tenant(), server = %server.name, session = %session.id().public(), ?transport, "session opened");
+        }
         Ok(session)
     }
 
@@ -190,7 +195,9 @@ impl Registry {
         if let Some(metrics) = self.servers.get(&session.server().name) {
             metrics.sessions.dec();
         }
-        tracing::info!(tenant = %session.principal().tenant(), server = %session.server().name, session = %session.id().public(), why, "session ended");
+        if Cause::new("session ended", session.server().name.to_string()).is_news(SESSIONS_LOGGED) {
+            tracing::info!(tenant = %session.principal().tenant(), server = %session.server().name, session = %session.id().public(), why, "session ended");
+        }
     }
 
     /// How many sessions are open.

@@ -16,6 +16,7 @@ use super::waiting::{Parked, Turn};
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, Kind, parse};
 use crate::stream::Exchange;
+use crate::telemetry::Cause;
 use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
 
 /// The largest call that is kept to be sent again, in bytes: as many may be kept as are in flight.
@@ -231,7 +232,9 @@ impl Session {
         match again {
             None => self.send(lease, message, &envelope, exchange),
             Some((tool, _)) => {
-                tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
+                if Cause::new("a call is sent again after a crash", self.server.name.to_string()).is_news(20) {
+                    tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
+                }
                 let timeout = self.server.call_timeout(Some(tool));
                 lease.call_again(&Ask { message, envelope: &envelope, exchange, timeout, is_own: false })
             }

@@ -132,6 +132,11 @@ impl Default for Metrics {
                 metric
             }};
         }
+        registry.register(
+            "log_lines_lost",
+            "Log lines that stderr did not take, of this process",
+            super::logs::dropped(),
+        );
         let histogram: Family<CallLabels, Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.5, 14)));
         Self {

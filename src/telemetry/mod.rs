@@ -2,8 +2,12 @@
 
 mod logs;
 mod metrics;
+mod outlet;
+mod repeated;
 mod words;
 
-pub use logs::init as init_logs;
+pub use logs::{CHILD, finish as finish_logs, init as init_logs, log_panics, say_panics};
 pub use metrics::{Metrics, ServerMetrics, as_gauge};
+pub use outlet::say;
+pub use repeated::Cause;
 pub use words::{Direction, DropReason, ExitReason, method_label};

@@ -18,7 +18,7 @@ use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Envelope, Frame, Framer, Kind, parse, split_batch, under_id};
 use crate::stream::{Exchange, Item, Outbox, PushError, Question};
-use crate::telemetry::{Direction, DropReason};
+use crate::telemetry::{Cause, Direction, DropReason};
 
 /// Room that is made for each read, in bytes.
 const READ: usize = 64 * 1024;
@@ -53,7 +53,9 @@ async fn receive(shared: &Arc<Shared>, frame: Frame) {
         Frame::Line(line) => without_carriage_returns(line),
         Frame::Oversized(bytes) => {
             let limit = shared.server.limits.max_line;
-            tracing::warn!(server = %shared.server.name, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
+            if Cause::new("a line on stdout is over limits.max_line", shared.server.name.to_string()).is_news(5) {
+                tracing::warn!(server = %shared.server.name, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
+            }
             shared.metrics.dropped(DropReason::Oversized);
             return;
         }
@@ -225,7 +227,9 @@ async fn deliver(
         shared.metrics.dropped(DropReason::SlowClient);
         if shared.is_exclusive() || importance == Importance::Awaited {
             outbox.cut();
-            tracing::warn!(server = %shared.server.name, session = %shared.origin.names().1, "a client does not read its stream, and was cut");
+            if Cause::new("a client does not read its stream", shared.server.name.to_string()).is_news(20) {
+                tracing::warn!(server = %shared.server.name, session = %shared.origin.names().1, "a client does not read its stream, and was cut");
+            }
         }
         return false;
     }

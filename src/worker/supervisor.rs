@@ -26,7 +26,10 @@ use crate::process::sandbox::Reach;
 use crate::process::{
     Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
-use crate::telemetry::{ExitReason, ServerMetrics};
+use crate::telemetry::{Cause, ExitReason, ServerMetrics};
+
+/// Children of a server whose start, or end, is logged in a period.
+const CHILDREN_LOGGED: u32 = 100;
 
 #[cfg(test)]
 mod tests;
@@ -74,7 +77,9 @@ pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     shared.metrics.children.inc();
     let _ = shared.pid.set(child.pid());
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
+    if Cause::new("child started", server.to_string()).is_news(CHILDREN_LOGGED) {
+        tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
+    }
     tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
     Ok(Worker::new(shared))
 }
@@ -218,7 +223,9 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
         shared.failure.get_or_init(|| failure).clone()
     });
     for call in &expired.calls {
-        tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
+        if Cause::new("a call ran out of time", server.to_string()).is_news(20) {
+            tracing::warn!(%server, session = %shared.origin.names().1, method = call.method, "a call ran out of time");
+        }
         // A task may well keep it from everything else.
         if !works && oldest.is_none_or(|oldest| oldest > call.started) {
             shared.pulse.lock().overdue(call.started);
@@ -316,9 +323,14 @@ fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked
         ExitReason::Crashed | ExitReason::StartFailed => {
             let what = if started { "child crashed" } else { "child did not start" };
             let hint = SandboxHint::of(&shared.server, Some(exit), &shared.stderr.lines()).map(|hint| hint.text);
-            tracing::warn!(%tenant, %server, %session, pid, status = %exit, hint, "{what}");
+            if Cause::new(what, server.to_string()).is_news(CHILDREN_LOGGED) {
+                tracing::warn!(%tenant, %server, %session, pid, status = %exit, hint, "{what}");
+            }
         }
-        _ => tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended"),
+        _ if Cause::new("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
+            tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended")
+        }
+        _ => {}
     }
     let failure = failure.unwrap_or_else(|| {
         let noise = shared.noise.load(Ordering::Relaxed);

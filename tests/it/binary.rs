@@ -34,20 +34,32 @@ pub(crate) struct Binary {
 impl Binary {
     /// Serves the fixture in some modes, by name, with what `more` adds to the configuration.
     pub(crate) async fn start(servers: &[(&str, Vec<&str>)], more: &str) -> Self {
+        Self::start_as(Command::new(env!("CARGO_BIN_EXE_sluice")), Stdio::piped(), servers, more).await
+    }
+
+    /// As `start`, by another command and with another stderr. The log is collected from a pipe only.
+    pub(crate) async fn start_as(
+        mut command: Command,
+        stderr: Stdio,
+        servers: &[(&str, Vec<&str>)],
+        more: &str,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sluice.toml");
         std::fs::write(&path, configuration(servers) + more).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let mut process = command
             .args(["serve", "--config"])
             .arg(&path)
             .env(CANARY.0, CANARY.1)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let log = Arc::<Mutex<Vec<String>>>::default();
-        collect(process.stderr.take().unwrap(), Arc::clone(&log));
+        if let Some(stderr) = process.stderr.take() {
+            collect(stderr, Arc::clone(&log));
+        }
         let said = Arc::<Mutex<Vec<String>>>::default();
         collect(process.stdout.take().unwrap(), Arc::clone(&said));
         let find = |start: &str| -> Option<SocketAddr> {
@@ -63,6 +75,11 @@ impl Binary {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// The process, to be waited for.
+    pub(crate) fn process_mut(&mut self) -> &mut Child {
+        &mut self.process
     }
 
     pub(crate) async fn metrics(&self) -> Metrics {

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "tests that measure print what they measured")]
 
 mod access;
+mod attack;
 mod batch;
 mod binary;
 mod child_limits;

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
 use crate::harness::{Caller, Gateway, Request, Sse, eventually, fixture, fixture_path, hello, in_time};
+use crate::proc;
 
 /// A running `sluice run` with the fixture behind it.
 struct Program {
@@ -116,6 +117,46 @@ async fn a_second_signal_hurries_it() {
     program.signal(Signal::TERM);
     assert_eq!(program.ended().await.code(), Some(0));
     assert!(before.elapsed() < Duration::from_secs(10), "the drain may take 20 s; this took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_signal_that_means_nothing_here_ends_nothing() {
+    let program = Program::start().await;
+    let mut client = program.caller.sse().await;
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::PIPE, Signal::PROF, Signal::IO] {
+        program.signal(signal);
+        let answer = client.call("echo", json!({"text": "still here"})).await;
+        assert_eq!(answer, "still here", "{signal:?}");
+    }
+    program.signal(Signal::TERM);
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn quit_stops_at_once_and_leaves_nothing() {
+    let program = Program::start().await;
+    let mut client = program.caller.sse().await;
+    call_in_flight(&mut client, 10_000).await;
+    let before = Instant::now();
+    program.signal(Signal::QUIT);
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert!(before.elapsed() < Duration::from_secs(10), "a drain may take 20 s; this took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_signal_to_all_processes_of_that_name_does_not_end_the_guardian() {
+    let program = Program::start().await;
+    let mut client = program.caller.sse().await;
+    let gateway = program.process.id().expect("it runs");
+    let guardian = || proc::descendants(gateway).into_iter().find(|pid| proc::arguments(*pid).contains("guardian"));
+    let before = guardian().expect("there is one");
+    for signal in [Signal::HUP, Signal::USR1, Signal::INT, Signal::QUIT, Signal::TERM] {
+        proc::signal(before, signal);
+        assert_eq!(client.call("echo", json!({"text": "still here"})).await, "still here", "{signal:?}");
+    }
+    assert_eq!(guardian(), Some(before));
+    program.signal(Signal::TERM);
+    assert_eq!(program.ended().await.code(), Some(0));
 }
 
 /// Runs the binary to its end: exit code and stderr.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Applicant, Granted, Order, Pool};
 use crate::auth::Principal;
 use crate::config::TenantId;
+use crate::telemetry::Cause;
 use crate::worker::error::Failure;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
@@ -136,6 +137,9 @@ impl Drop for Awaited<'_> {
         self.start.lease.hand_to(Nobody::peer());
         worker.adopt(principal.tenant(), "-");
         *self.start.left.lock() = Some(Instant::now());
+        if !Cause::new("a client hung up before its server was there", self.pool.server.name.to_string()).is_news(20) {
+            return;
+        }
         tracing::info!(server = %self.pool.server.name, tenant = %principal.tenant(), pid = worker.pid(), "a client hung up before its server was there: the start goes on");
     }
 }

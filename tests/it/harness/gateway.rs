@@ -62,7 +62,7 @@ impl Gateway {
             server.env.insert("FIXTURE_PIDS".to_owned(), pids.path().to_string_lossy().into_owned().into());
         }
         if std::env::var_os("SLUICE_TEST_LOG").is_some() {
-            sluice::telemetry::init_logs(&config.log);
+            sluice::telemetry::init_logs(&config.log).unwrap();
         }
         let shutdown = Shutdown::default();
         let (ready, addresses) = oneshot::channel();

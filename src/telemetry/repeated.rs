@@ -1,0 +1,134 @@
+//! Lines that somebody else can cause, as often as he likes: the first of a period are logged, and of the others how many
+//! they were, when the period is over. So nobody writes the log by sending requests.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How long a period is.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Most causes that are told apart at a time; beyond them, all others are one.
+const CAUSES: usize = 1024;
+
+/// What somebody else can cause: what happened, and the word for why, or for whom. Both out of closed sets: nothing
+/// that a peer has chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cause {
+    what: &'static str,
+    about: Cow<'static, str>,
+}
+
+/// What a period has seen.
+#[derive(Debug)]
+struct Seen {
+    begin: Instant,
+    logged: u32,
+    left_out: u64,
+}
+
+#[derive(Debug, Default)]
+struct Causes(HashMap<Cause, Seen>);
+
+static CAUSED: LazyLock<Mutex<Causes>> = LazyLock::new(Mutex::default);
+
+impl Cause {
+    /// `what` happened, for the reason or to the server `about`.
+    pub fn new(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
+        Self { what, about: about.into() }
+    }
+
+    /// Whether to log a line: `most` a period are. What is not logged is counted, and told when the period is over.
+    #[must_use]
+    pub fn is_news(self, most: u32) -> bool {
+        CAUSED.lock().take(self, most, Instant::now())
+    }
+}
+
+impl Causes {
+    fn take(&mut self, cause: Cause, most: u32, now: Instant) -> bool {
+        let cause = match self.0.len() < CAUSES || self.0.contains_key(&cause) {
+            true => cause,
+            false => Cause::new("many things", "various"),
+        };
+        let seen = self.0.entry(cause).or_insert(Seen { begin: now, logged: 0, left_out: 0 });
+        if seen.logged < most {
+            seen.logged += 1;
+            return true;
+        }
+        seen.left_out += 1;
+        false
+    }
+
+    /// Ends the periods that are over: a cause with lines left out begins another. Returns these causes, how many lines were
+    /// left out, and in how many seconds.
+    fn turn(&mut self, now: Instant) -> Vec<(Cause, u64, u64)> {
+        let mut told = Vec::new();
+        self.0.retain(|cause, seen| {
+            let passed = now.duration_since(seen.begin);
+            if passed < PERIOD {
+                return true;
+            }
+            if seen.left_out > 0 {
+                told.push((cause.clone(), seen.left_out, passed.as_secs()));
+            }
+            // The line about the others was the first of the new period.
+            let goes_on = seen.left_out > 0;
+            *seen = Seen { begin: now, logged: 1, left_out: 0 };
+            goes_on
+        });
+        told
+    }
+
+    /// When the next period is over.
+    fn next(&self, now: Instant) -> Option<Duration> {
+        let ends = self.0.values().map(|seen| seen.begin + PERIOD);
+        ends.min().map(|end| end.saturating_duration_since(now).max(Duration::from_millis(10)))
+    }
+}
+
+/// Logs what was left out in periods that are over. Returns how long it takes until the next one is.
+pub(super) fn tell() -> Option<Duration> {
+    let now = Instant::now();
+    let (told, next) = {
+        let mut causes = CAUSED.lock();
+        (causes.turn(now), causes.next(now))
+    };
+    for (Cause { what, about }, times, seconds) in told {
+        tracing::warn!(%about, times, seconds, "again, and not logged each time: {what}");
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_are_news_and_the_others_are_counted_by_cause() {
+        let (mut causes, start) = (Causes::default(), Instant::now());
+        let take = |causes: &mut Causes, about: &'static str| causes.take(Cause::new("refused", about), 2, start);
+        let news: Vec<bool> = (0..5).map(|_| take(&mut causes, "missing")).collect();
+        assert_eq!(news, [true, true, false, false, false]);
+        assert!(take(&mut causes, "expired"), "another reason is another cause");
+        assert_eq!(causes.turn(start + PERIOD / 2), []);
+        assert_eq!(causes.turn(start + PERIOD), [(Cause::new("refused", "missing"), 3, 10)]);
+        assert_eq!(causes.0.len(), 1, "the reason of which nothing was left out is forgotten");
+        assert_eq!(causes.turn(start + PERIOD * 2), [], "nothing more was left out");
+        assert_eq!(causes.0.len(), 0);
+        assert_eq!(causes.next(start), None);
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        for number in 0..CAUSES * 2 {
+            causes.take(Cause::new("refused", number.to_string()), 1, now);
+        }
+        assert_eq!(causes.0.len(), CAUSES + 1);
+        let told = causes.turn(now + PERIOD);
+        assert_eq!(told, [(Cause::new("many things", "various"), CAUSES as u64 - 1, 10)]);
+    }
+}
