@@ -15,7 +15,7 @@ use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::{Config, RUNNING};
 use crate::http::{App, Limits, Listener, admin_router, router};
 use crate::process::cgroup::Subtree;
-use crate::process::{Ceilings, Folders, Keeper, Neighbours, Record, RecordError};
+use crate::process::{Ceilings, Folders, Keeper, Neighbours, Record, RecordError, RemovalMetrics};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -128,13 +128,14 @@ impl Gateway {
             Some(directory) => Some(Record::take_over(directory).await?),
             None => None,
         };
-        let folders = Folders::new(config.state_dir.as_deref());
+        let metrics = Arc::new(Metrics::default());
+        let (waiting, failures) = (metrics.folders_waiting.clone(), metrics.folder_failures.clone());
+        let folders = Folders::counted(config.state_dir.as_deref(), RemovalMetrics { waiting, failures });
         folders.sweep();
         let (keeper, guardian) = Keeper::start(program.clone(), neighbours, cgroups, folders)
             .map_err(|error| StartError::Guardian { program, error })?;
         let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();
-        let metrics = Arc::new(Metrics::default());
         let stop_children = CancellationToken::new();
         let ceilings = Ceilings::new(&config.tenants, &guardian, metrics.watch_failures.clone());
         tasks.spawn(ceilings.clone().watch(stop_children.clone()));

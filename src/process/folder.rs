@@ -1,21 +1,36 @@
 //! Private temporary folders that go with their children. They are in one folder of the gateway's own, which others may pass
-//! through, but not look into. Invariants: a private folder is removed when nobody holds it any more; and if the gateway
-//! was killed before, by its guardian, or the next gateway on this machine.
+//! through, but not look into. Invariants: a private folder is removed when nobody holds it any more, by a thread of its own
+//! (`remover`); and if the gateway was killed before, by its guardian, or the next gateway on this machine (`sweep`). What a
+//! child does to the folders around its own is put right before the next start.
 
-use std::fs::{DirBuilder, File, Permissions};
+mod removal;
+mod remover;
+mod sweep;
+
+use std::ffi::CString;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 
+use super::held::Held;
 use crate::config::Account;
+use removal::open;
+pub use remover::RemovalMetrics;
+use remover::{Doomed, Keeps, Remover};
+use sweep::{Sweep, lock_now};
 
 /// What the names of the gateways' folders begin with.
 const PREFIX: &str = "sluice-tmp-";
+/// The mode of a gateway's folder.
+const MODE: u32 = 0o711;
+/// How long the end of a gateway waits for folders to be removed. What is left then is swept at the next start.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Where private folders are to be: below the state directory, where there is one, or the system's temporary folder. A
 /// server that may write to `/tmp` has no business with those of others; so `/tmp` is the second choice. The users of
@@ -31,32 +46,46 @@ pub(super) fn place(state_dir: Option<&Path>) -> PathBuf {
 pub struct Folders {
     place: PathBuf,
     top: Mutex<Option<Arc<Top>>>,
+    remover: Remover,
 }
 
-/// The gateway's folder. Dropping it removes it.
+/// The gateway's folder. Dropping it has it removed.
 #[derive(Debug)]
 struct Top {
     path: PathBuf,
+    name: CString,
     /// Locked for as long as the gateway lives: what nobody locks has been left behind.
-    lock: File,
+    folder: Arc<File>,
+    held: Held,
+    /// The folder that it is in.
+    place: Arc<File>,
+    /// That one, and those around it, as far as a child could change their modes.
+    around: Vec<Held>,
+    remover: Remover,
 }
 
-/// A folder that only its owner can enter. Dropping it removes it.
+/// A folder that only its owner can enter. Dropping it has it removed, and does not wait for that.
 #[derive(Debug)]
 pub struct PrivateFolder {
     path: PathBuf,
-    _top: Arc<Top>,
+    name: CString,
+    top: Arc<Top>,
 }
 
 impl Folders {
     /// Of a gateway with this state directory. Nothing is made before it is needed.
     pub fn new(state_dir: Option<&Path>) -> Self {
-        Self { place: place(state_dir), top: Mutex::default() }
+        Self::counted(state_dir, RemovalMetrics::default())
     }
 
-    /// Removes what gateways that were killed have left there.
+    /// The same, with removals counted.
+    pub fn counted(state_dir: Option<&Path>, metrics: RemovalMetrics) -> Self {
+        Self { place: place(state_dir), top: Mutex::default(), remover: Remover::new(metrics) }
+    }
+
+    /// Has what gateways that were killed have left there removed, and does not wait for that.
     pub fn sweep(&self) {
-        sweep(&self.place);
+        self.remover.sweep(Sweep::of(&self.place));
     }
 
     /// Where they are to be.
@@ -64,46 +93,84 @@ impl Folders {
         &self.place
     }
 
-    /// Makes one, for an account or for the gateway's own user.
+    /// Makes one, for an account or for the gateway's own user. Whatever children have done to the folders around it is put
+    /// right before.
     ///
     /// # Errors
     /// It could not be made.
     pub(super) fn make(&self, owner: Option<&Account>) -> io::Result<PrivateFolder> {
-        let top = {
-            let mut top = self.top.lock();
-            match top.as_ref().filter(|top| top.path.is_dir()) {
-                Some(top) => Arc::clone(top),
-                None => Arc::clone(top.insert(Arc::new(Top::make(&self.place)?))),
-            }
-        };
-        let path = top.path.join(random_name()?);
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let folder = PrivateFolder { path, _top: top };
+        let top = self.top()?;
+        let name = random_name()?;
+        let (path, name) = (top.path.join(&name), CString::new(name)?);
+        rustix::fs::mkdirat(&*top.folder, &name, Mode::RWXU)?;
+        let folder = PrivateFolder { path, name, top };
         if let Some(owner) = owner {
             let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
-            rustix::fs::fchown(open(&folder.path)?, Some(uid), Some(gid))?;
+            rustix::fs::fchown(open(&*folder.top.folder, &folder.name)?, Some(uid), Some(gid))?;
         }
         Ok(folder)
+    }
+
+    fn top(&self) -> io::Result<Arc<Top>> {
+        let mut top = self.top.lock();
+        if let Some(top) = top.as_ref().filter(|top| top.put_right()) {
+            return Ok(Arc::clone(top));
+        }
+        // It was removed, or moved.
+        let new = Arc::new(Top::make(&self.place, self.remover.clone())?);
+        *top = Some(Arc::clone(&new));
+        Ok(new)
+    }
+
+    /// The end: waits a while until everything is removed. What is not then, the next gateway removes.
+    pub(super) fn close(&self) {
+        let top = self.top.lock().take();
+        drop(top);
+        if !self.remover.finish(LAST) {
+            tracing::info!(
+                "private folders are left in {}: the next start of a gateway removes them",
+                self.place.display()
+            );
+        }
+    }
+}
+
+impl Drop for Folders {
+    fn drop(&mut self) {
+        self.top.lock().take();
+        self.remover.close();
     }
 }
 
 impl Top {
-    fn make(place: &Path) -> io::Result<Self> {
+    fn make(place: &Path, remover: Remover) -> io::Result<Self> {
+        // A child's path must not depend on where the gateway is.
+        let place = std::path::absolute(place)?;
+        let around = Held::chain(&place);
+        around.iter().rev().try_for_each(Held::put_right)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = Arc::new(File::from(rustix::fs::open(&place, flags, Mode::empty())?));
         loop {
-            // A child's path must not depend on where the gateway is.
-            let path = std::path::absolute(place)?.join(format!("{PREFIX}{}", random_name()?));
-            DirBuilder::new().mode(0o700).create(&path)?;
+            let name = format!("{PREFIX}{}", random_name()?);
+            let (path, name) = (place.join(&name), CString::new(name)?);
+            rustix::fs::mkdirat(&*folder, &name, Mode::RWXU)?;
             // Until it is locked, a sweep may take it for left behind.
-            let lock = match open(&path) {
+            let lock = match open(&*folder, &name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
             if lock_now(&lock)? && path.exists() {
-                let top = Self { path, lock };
-                top.lock.set_permissions(Permissions::from_mode(0o711))?;
-                return Ok(top);
+                lock.set_permissions(Permissions::from_mode(MODE))?;
+                let held = Held::open(&*folder, &name, MODE)?;
+                return Ok(Self { path, name, folder: Arc::new(lock), held, place: folder, around, remover });
             }
         }
+    }
+
+    /// Puts right what children have done to it, and to those around it. `false` if it is not there any more.
+    fn put_right(&self) -> bool {
+        let around = self.around.iter().rev().chain([&self.held]);
+        around.map(Held::put_right).all(|done| done.is_ok()) && self.held.is_at(&self.path)
     }
 }
 
@@ -116,19 +183,23 @@ impl PrivateFolder {
 
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
-        remove_or_say(&self.path);
+        self.top.remover.remove(Doomed {
+            parent: Arc::clone(&self.top.folder),
+            name: std::mem::take(&mut self.name),
+            path: std::mem::take(&mut self.path),
+            keeps: Keeps::Top(Arc::clone(&self.top)),
+        });
     }
 }
 
 impl Drop for Top {
     fn drop(&mut self) {
-        remove_or_say(&self.path);
-    }
-}
-
-fn remove_or_say(path: &Path) {
-    if let Err(error) = remove(path) {
-        tracing::warn!(folder = %path.display(), %error, "a private folder could not be removed");
+        self.remover.remove(Doomed {
+            parent: Arc::clone(&self.place),
+            name: std::mem::take(&mut self.name),
+            path: std::mem::take(&mut self.path),
+            keeps: Keeps::Lock(Arc::clone(&self.folder)),
+        });
     }
 }
 
@@ -138,80 +209,16 @@ fn random_name() -> io::Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Removes what gateways that were killed have left in a place. Says how many there were.
+/// Removes what gateways that were killed have left in a place, on this thread. Says how many there were.
 pub(super) fn sweep(place: &Path) -> usize {
-    let own = rustix::process::geteuid();
-    let Ok(entries) = std::fs::read_dir(place) else { return 0 };
-    let mut removed = 0;
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
-        }
-        let path = entry.path();
-        let Ok(lock) = open(&path) else { continue };
-        let is_ours = own.is_root() || lock.metadata().is_ok_and(|found| found.uid() == own.as_raw());
-        if is_ours && lock_now(&lock).is_ok_and(|is_locked| is_locked) && remove(&path).is_ok() {
-            removed += 1;
-        }
-    }
-    removed
-}
-
-/// Never follows a link that somebody put in its place.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
-}
-
-/// `false` if somebody else has locked it.
-fn lock_now(folder: &File) -> io::Result<bool> {
-    match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unlock(&File::from(rustix::fs::openat(CWD, path, PATH_ONLY, Mode::empty())?))?;
-            std::fs::remove_dir_all(path)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-/// A folder, as itself, whatever rights there are to it. A link is none.
-const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Gives back the rights that a child took from its own folders. No path is looked up twice: should something of the child
-/// still run, a link that it swaps in leads nowhere.
-fn unlock(folder: &File) -> io::Result<()> {
-    // The descriptor is of the path only: that is changed by way of /proc, which leads to the folder itself.
-    std::fs::set_permissions(format!("/proc/self/fd/{}", folder.as_raw_fd()), Permissions::from_mode(0o700))?;
-    let list = rustix::fs::openat(folder, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    for entry in Dir::read_from(&list)? {
-        let entry = entry?;
-        let is_itself = [c".", c".."].contains(&entry.file_name());
-        if is_itself || ![FileType::Directory, FileType::Unknown].contains(&entry.file_type()) {
-            continue;
-        }
-        match rustix::fs::openat(folder, entry.file_name(), PATH_ONLY, Mode::empty()) {
-            Ok(below) => unlock(&File::from(below))?,
-            // It is another thing by now, or gone.
-            Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP | rustix::io::Errno::NOENT) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    Sweep::of(place).run()
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
     use std::os::unix::fs::symlink;
+    use std::time::Instant;
 
     use super::*;
 
@@ -219,10 +226,28 @@ mod tests {
         path.metadata().unwrap().permissions().mode() & 0o777
     }
 
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn eventually(what: &str, is_so: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_so() {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it did not happen: {what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A place that all may pass through.
+    fn a_place() -> tempfile::TempDir {
+        let place = tempfile::tempdir().unwrap();
+        set_mode(place.path(), 0o755);
+        place
+    }
+
     #[test]
     fn it_is_private_and_goes_with_its_holder() {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+        let place = a_place();
         let folders = Folders::new(Some(place.path()));
         let folder = folders.make(None).unwrap();
         let path = folder.path().to_owned();
@@ -230,41 +255,80 @@ mod tests {
         assert_eq!((mode(&path), mode(top), top.parent()), (0o700, 0o711, Some(place.path())));
         std::fs::create_dir(path.join("locked")).unwrap();
         std::fs::write(path.join("locked/file"), "x").unwrap();
-        std::fs::set_permissions(path.join("locked"), Permissions::from_mode(0o0)).unwrap();
+        set_mode(&path.join("locked"), 0);
         let other = folders.make(None).unwrap();
         assert_eq!(other.path().parent(), Some(top));
         drop(folder);
-        assert!(!path.exists() && other.path().exists());
+        eventually("it is removed", || !path.exists());
+        assert!(other.path().exists());
         drop(folders);
         assert!(other.path().exists(), "its holder is still there");
         drop(other);
-        assert!(!top.exists());
+        eventually("the folder around it is removed", || !top.exists());
     }
 
     #[test]
-    fn rights_are_given_back_to_folders_only() {
-        let place = tempfile::tempdir().unwrap();
-        let (folder, outside) = (place.path().join("folder"), place.path().join("outside"));
-        std::fs::create_dir_all(folder.join("a/b")).unwrap();
-        std::fs::create_dir(&outside).unwrap();
-        symlink(&outside, folder.join("link")).unwrap();
-        for path in [&outside, &folder.join("a/b"), &folder.join("a")] {
-            std::fs::set_permissions(path, Permissions::from_mode(0o500)).unwrap();
+    fn what_a_child_does_to_the_folders_around_its_own_is_put_right_before_the_next_start() {
+        let outer = a_place();
+        let place = outer.path().join("state");
+        std::fs::create_dir(&place).unwrap();
+        set_mode(&place, 0o711);
+        let folders = Folders::new(Some(&place));
+        let first = folders.make(None).unwrap();
+        let top = first.path().parent().unwrap().to_owned();
+        for path in [&top, &place, &outer.path().to_owned()] {
+            set_mode(path, 0);
         }
-        unlock(&File::from(rustix::fs::openat(CWD, &folder, PATH_ONLY, Mode::empty()).unwrap())).unwrap();
-        assert_eq!([&folder, &folder.join("a/b"), &outside].map(|path| mode(path)), [0o700, 0o700, 0o500]);
-        assert!(rustix::fs::openat(CWD, folder.join("link"), PATH_ONLY, Mode::empty()).is_err());
+        let second = folders.make(None).unwrap();
+        assert_eq!([&top, &place, &outer.path().to_owned()].map(|path| mode(path)), [0o711, 0o711, 0o755]);
+        assert_eq!(second.path().parent(), Some(&*top));
+        // One that is moved away or removed is replaced.
+        std::fs::rename(&top, place.join("moved")).unwrap();
+        let third = folders.make(None).unwrap();
+        assert!(third.path().is_dir() && third.path().parent() != Some(&*top));
+        drop((first, second));
+        eventually("what was moved is removed all the same", || {
+            !place.join("moved").exists() || { std::fs::read_dir(place.join("moved")).unwrap().count() == 0 }
+        });
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_removed_is_counted_and_tried_again() {
+        let place = a_place();
+        let metrics = RemovalMetrics::default();
+        let folders = Folders::counted(Some(place.path()), metrics.clone());
+        let folder = folders.make(None).unwrap();
+        let path = folder.path().to_owned();
+        std::fs::create_dir(path.join("mounted")).unwrap();
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let done = |program: &str, words: &[&str]| {
+            std::process::Command::new(program).args(words).arg(path.join("mounted")).status().unwrap().success()
+        };
+        assert!(done("mount", &["-t", "tmpfs", "none"]));
+        std::fs::write(path.join("mounted/file"), "x").unwrap();
+        std::fs::write(path.join("file"), "x").unwrap();
+        drop(folder);
+        eventually("it is counted", || metrics.failures.get() > 0);
+        assert_eq!((path.join("mounted/file").exists(), path.join("file").exists()), (true, false));
+        // Others are removed meanwhile.
+        let other = folders.make(None).unwrap().path().to_owned();
+        eventually("another is removed", || !other.exists());
+        assert_eq!(metrics.waiting.get(), 1);
+        assert!(done("umount", &[]));
+        eventually("it is removed", || !path.exists() && metrics.waiting.get() == 0);
     }
 
     #[test]
     fn a_sweep_takes_what_nobody_holds_and_a_gateway_that_starts_meanwhile_makes_another() {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
+        let place = a_place();
         let folders = Folders::new(Some(place.path()));
         let held = folders.make(None).unwrap();
         let left = place.path().join(format!("{PREFIX}left"));
         let other = place.path().join("other");
         std::fs::create_dir_all(left.join("a")).unwrap();
+        set_mode(&left, 0);
         std::fs::create_dir(&other).unwrap();
         symlink(&other, place.path().join(format!("{PREFIX}link"))).unwrap();
         assert_eq!(sweep(place.path()), 1);

@@ -97,6 +97,10 @@ pub struct Metrics {
     pub processes_found: Gauge,
     /// Looks at what children use that saw nothing.
     pub watch_failures: Counter,
+    /// Private folders of children that wait to be removed, those that could not be among them.
+    pub folders_waiting: Gauge,
+    /// Attempts to remove one that did not remove all.
+    pub folder_failures: Counter,
 }
 
 /// The metrics of one server, looked up once and then free of locks.
@@ -183,6 +187,16 @@ impl Default for Metrics {
             connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
             processes_owned: register!(Gauge::default(), "processes_owned", "Children and everything below them"),
             watch_failures: register!(Counter::default(), "watch_failures", "Looks at children that saw nothing"),
+            folders_waiting: register!(
+                Gauge::default(),
+                "folders_waiting",
+                "Private folders that wait to be removed, or could not be"
+            ),
+            folder_failures: register!(
+                Counter::default(),
+                "folder_failures",
+                "Attempts to remove a private folder that did not remove all"
+            ),
             processes_found: register!(
                 Gauge::default(),
                 "processes_found",

@@ -111,9 +111,11 @@ impl Keeper {
             sweep().await;
         }
         guardian.close();
-        if guardian.cgroups().is_some() {
-            let _ = tokio::task::spawn_blocking(move || guardian.cgroups().map(Subtree::remove)).await;
-        }
+        let clear = move || {
+            guardian.cgroups().inspect(|cgroups| cgroups.remove());
+            guardian.folders().close();
+        };
+        let _ = tokio::task::spawn_blocking(clear).await;
     }
 
     async fn serve(&self) -> io::Error {

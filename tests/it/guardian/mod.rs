@@ -4,7 +4,7 @@ mod cgroup;
 mod churn;
 mod launch;
 mod limits;
-mod program;
+pub(crate) mod program;
 mod silent;
 mod upgrade;
 

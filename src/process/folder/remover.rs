@@ -1,0 +1,250 @@
+//! Removes private folders, on a thread of its own: neither the end of a child nor the next start waits for that, nor any
+//! thread that serves. Invariants: each folder has the thread for a moment at a time, so that a large one keeps no other
+//! waiting; and a folder that cannot be removed is counted, logged once, and tried again, less and less often.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::removal::{Outcome, remove};
+use super::sweep::Sweep;
+
+/// How long a folder has the thread, when others wait.
+const SLICE: Duration = Duration::from_millis(250);
+/// How often in a row a folder may have it before it is one that cannot be removed: something fills it again.
+const SLICES: u32 = 400;
+/// Folders that wait at most. Those beyond are left for the end of the gateway, which removes all.
+const MAX_WAITING: usize = 4096;
+/// Time until a folder that could not be removed is tried again, doubled each time.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest such time.
+const LAST_RETRY: Duration = Duration::from_secs(600);
+
+/// What is counted of removals.
+#[derive(Debug, Clone, Default)]
+pub struct RemovalMetrics {
+    /// Folders that wait to be removed, those that could not be among them.
+    pub waiting: Gauge,
+    /// Attempts that did not remove all.
+    pub failures: Counter,
+}
+
+/// A folder to remove.
+#[derive(Debug)]
+pub(super) struct Doomed {
+    /// The folder that it is in.
+    pub(super) parent: Arc<File>,
+    /// Its name in there.
+    pub(super) name: CString,
+    /// Its path, for messages.
+    pub(super) path: PathBuf,
+    /// What has to be kept until it is removed.
+    #[expect(dead_code, reason = "held, and dropped")]
+    pub(super) keeps: Keeps,
+}
+
+/// What a removal holds until it is done.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, and dropped")]
+pub(super) enum Keeps {
+    /// The folder around it.
+    Top(Arc<super::Top>),
+    /// Its own lock: nobody else removes it meanwhile.
+    Lock(Arc<File>),
+}
+
+#[derive(Debug)]
+enum Work {
+    Folder(Doomed),
+    Sweep(Sweep),
+}
+
+#[derive(Debug)]
+struct Job {
+    work: Work,
+    /// Times in a row that it had the thread without an end.
+    slices: u32,
+    /// Attempts that failed.
+    failures: u32,
+    /// When to try again.
+    due: Instant,
+}
+
+/// A handle; cheap to clone. The thread starts with the first folder, and ends when [`Remover::close`] was called and
+/// nothing waits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Remover(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    metrics: RemovalMetrics,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    /// Those that could not be removed.
+    later: Vec<Job>,
+    is_busy: bool,
+    has_thread: bool,
+    is_closed: bool,
+}
+
+impl Remover {
+    pub(super) fn new(metrics: RemovalMetrics) -> Self {
+        Self(Arc::new(Shared { metrics, ..Shared::default() }))
+    }
+
+    /// Has a folder removed, soon. Does not wait.
+    pub(super) fn remove(&self, folder: Doomed) {
+        self.push(Work::Folder(folder));
+    }
+
+    /// Has a place swept.
+    pub(super) fn sweep(&self, sweep: Sweep) {
+        self.push(Work::Sweep(sweep));
+    }
+
+    fn push(&self, work: Work) {
+        let mut state = self.0.state.lock();
+        if state.waiting.len() + state.later.len() >= MAX_WAITING {
+            // Not under the lock: the end of the last folder of a gateway's is that of the folder around it.
+            drop(state);
+            self.0.metrics.failures.inc();
+            return;
+        }
+        state.waiting.push_back(Job { work, slices: 0, failures: 0, due: Instant::now() });
+        self.0.metrics.waiting.inc();
+        if !state.has_thread {
+            let shared = Arc::clone(&self.0);
+            let thread = std::thread::Builder::new().name("sluice-remover".to_owned());
+            // Where there can be no thread now, the next folder tries again, and the last resort is the sweep.
+            state.has_thread = thread.spawn(move || shared.run()).is_ok();
+        }
+        drop(state);
+        self.0.changed.notify_all();
+    }
+
+    /// Ends the thread once nothing waits. What could not be removed is left.
+    pub(super) fn close(&self) {
+        self.0.state.lock().is_closed = true;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until nothing waits, for a while. `false` if something still does, or could not be removed.
+    pub(super) fn finish(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        let mut state = self.0.state.lock();
+        while state.is_busy || !state.waiting.is_empty() {
+            if self.0.changed.wait_until(&mut state, deadline).timed_out() {
+                return false;
+            }
+        }
+        state.later.is_empty()
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while let Some(job) = self.next() {
+            let outcome = job.work.step(Instant::now() + SLICE);
+            self.put_back(job, outcome);
+        }
+    }
+
+    /// The next job, when there is one; `None` when there will be none.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        loop {
+            let now = Instant::now();
+            while let Some(at) = state.later.iter().position(|job| job.due <= now) {
+                let job = state.later.swap_remove(at);
+                state.waiting.push_back(job);
+            }
+            if let Some(job) = state.waiting.pop_front() {
+                state.is_busy = true;
+                return Some(job);
+            }
+            if state.is_closed {
+                state.has_thread = false;
+                let left = std::mem::take(&mut state.later);
+                drop(state);
+                drop(left);
+                return None;
+            }
+            match state.later.iter().map(|job| job.due).min() {
+                Some(due) => drop(self.changed.wait_until(&mut state, due)),
+                None => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    fn put_back(&self, mut job: Job, outcome: Outcome) {
+        let failure = match outcome {
+            Outcome::Done => {
+                // Dropped before anybody hears that nothing waits, and outside of the lock: what it holds may be pushed in
+                // its turn.
+                drop(job);
+                self.metrics.waiting.dec();
+                self.state.lock().is_busy = false;
+                self.changed.notify_all();
+                return;
+            }
+            Outcome::Unfinished if job.slices < SLICES => {
+                job.slices += 1;
+                None
+            }
+            Outcome::Unfinished => Some(std::io::Error::other("something fills it again and again")),
+            Outcome::Failed(error) => Some(error),
+        };
+        let is_over = failure.is_some();
+        if let Some(error) = failure {
+            self.metrics.failures.inc();
+            if job.failures == 0 {
+                let folder = job.work.path();
+                tracing::warn!(
+                    %error,
+                    "the private folder {} cannot be removed; the gateway tries again, less and less often: see what is in it",
+                    folder.display()
+                );
+            }
+            job.due = Instant::now() + (FIRST_RETRY * (1 << job.failures.min(10))).min(LAST_RETRY);
+            job.failures = job.failures.saturating_add(1);
+            job.slices = 0;
+        }
+        let mut state = self.state.lock();
+        state.is_busy = false;
+        if is_over {
+            state.later.push(job)
+        } else {
+            state.waiting.push_back(job)
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl Work {
+    fn step(&self, deadline: Instant) -> Outcome {
+        match self {
+            Self::Folder(folder) => remove(&folder.parent, &folder.name, deadline),
+            Self::Sweep(sweep) => sweep.step(deadline),
+        }
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Folder(folder) => &folder.path,
+            Self::Sweep(sweep) => sweep.place(),
+        }
+    }
+}

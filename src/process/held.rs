@@ -1,0 +1,108 @@
+//! Folders that the gateway depends on, each held by a descriptor. A server of the gateway's user may change the mode of
+//! whatever belongs to that user. Invariant: such a change is put right before the folder is used again, in the folder itself
+//! and not in what is at its path by then.
+
+use std::ffi::CStr;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+/// The descriptor is of the path only: it takes no rights to get, and the folder can be changed by way of /proc.
+const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A folder with the mode that it is to have.
+#[derive(Debug)]
+pub(super) struct Held {
+    folder: OwnedFd,
+    mode: u32,
+}
+
+impl Held {
+    /// Holds the folder `name` in `parent`.
+    pub(super) fn open(parent: impl AsFd, name: &CStr, mode: u32) -> io::Result<Self> {
+        Ok(Self { folder: rustix::fs::openat(parent, name, PATH_ONLY, Mode::empty())?, mode })
+    }
+
+    /// Holds a folder with the mode that it has.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        let folder = rustix::fs::openat(CWD, path, PATH_ONLY, Mode::empty())?;
+        let mode = rustix::fs::fstat(&folder)?.st_mode & 0o7777;
+        Ok(Self { folder, mode })
+    }
+
+    /// Holds a folder, and those around it, that belong to the gateway's user, and so to its servers: the innermost first.
+    pub(super) fn chain(path: &Path) -> Vec<Self> {
+        let own = rustix::process::geteuid().as_raw();
+        let held = path.ancestors().filter_map(|path| Self::at(path).ok());
+        held.filter(|held| rustix::fs::fstat(&held.folder).is_ok_and(|found| found.st_uid == own)).collect()
+    }
+
+    /// Gives the folder back the rights that it had, where it has lost any. What was added is the operator's business.
+    ///
+    /// # Errors
+    /// It is not this user's any more.
+    pub(super) fn put_right(&self) -> io::Result<()> {
+        let found = rustix::fs::fstat(&self.folder)?.st_mode & 0o7777;
+        // Those that the gateway needs, and those that children need to get through.
+        let needed = self.mode & 0o711;
+        if found & needed == needed {
+            return Ok(());
+        }
+        std::fs::set_permissions(
+            format!("/proc/self/fd/{}", self.folder.as_raw_fd()),
+            Permissions::from_mode(self.mode),
+        )
+    }
+
+    /// Whether it is what is at a path.
+    pub(super) fn is_at(&self, path: &Path) -> bool {
+        let (Ok(own), Ok(there)) = (rustix::fs::fstat(&self.folder), path.symlink_metadata()) else { return false };
+        (own.st_dev, own.st_ino) == (there.dev(), there.ino())
+    }
+}
+
+impl AsFd for Held {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
+}
+
+/// A descriptor of the same folder, to work in.
+impl TryFrom<&Held> for File {
+    type Error = io::Error;
+
+    fn try_from(held: &Held) -> io::Result<Self> {
+        Ok(held.folder.try_clone()?.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn rights_that_were_taken_come_back_to_the_folder_itself() {
+        let place = tempfile::tempdir().unwrap();
+        let (path, moved) = (place.path().join("a"), place.path().join("b"));
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o711)).unwrap();
+        let held = Held::at(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o0)).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        held.put_right().unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
+        assert_eq!((mode(&moved), mode(&path)), (0o711, 0o700));
+        assert!(held.is_at(&moved) && !held.is_at(&path));
+        // What an operator has added stays.
+        std::fs::set_permissions(&moved, Permissions::from_mode(0o755)).unwrap();
+        held.put_right().unwrap();
+        assert_eq!(mode(&moved), 0o755);
+    }
+}
