@@ -112,7 +112,7 @@ pub fn give(
         {
             // 2025-03-26, "Lifecycle".
             session.answer(exchange, RequestError::invalid(&id, "initialize must not be in a batch").response());
-        } else if let Received::Refused(reason) = session.receive(message.clone(), &posted.envelope, exchange) {
+        } else if let Received::Refused(reason) = session.receive(message, &posted.envelope, exchange) {
             session.refuse(&posted.envelope, reason, exchange);
             if !messages.is_batch && posted.envelope.kind != Kind::Request {
                 refusal = Some(Refusal::busy(reason));

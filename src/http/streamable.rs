@@ -102,7 +102,7 @@ async fn initialize(
         .map_err(|rejected| RequestError::no_room(id, &rejected))?;
     let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
     let (exchange, inbox) = exchange(app, 1);
-    session.receive(body.clone(), envelope, &exchange);
+    session.receive(body, envelope, &exchange);
     let mut reply = respond(inbox, (1, false), app.http.keep_alive, &app.http, Box::new(opening)).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || session.version().is_some())

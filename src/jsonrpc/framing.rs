@@ -1,31 +1,90 @@
 //! Cuts a byte stream into lines (stdio transport), whatever its chunks. A line over the limit is skipped and reported,
 //! and the stream goes on; a multi-byte character is never split, because only whole lines leave here.
+//!
+//! Invariant: a line that leaves here keeps no more memory from being freed than four times its own length, whatever was
+//! read together with it.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
+
+use super::envelope::Kind;
+use super::id::RawId;
+use super::skim::Skimmer;
+
+/// Shorter lines are always copied out of the buffer that they were read into.
+const SHORT: usize = 16 * 1024;
+/// A buffer that has grown beyond this is given back as soon as it holds little.
+const LARGE: usize = 256 * 1024;
+/// Skipping is so much cheaper than reading: a byte of an oversized line counts so much less as waste.
+const SKIPPED: usize = 64;
 
 /// What comes out of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A line without its end (LF or CRLF), never empty.
     Line(Bytes),
-    /// A line of this many bytes was longer than allowed and has been skipped.
-    Oversized(usize),
+    /// A line was longer than allowed and has been skipped.
+    Oversized(Oversized),
+}
+
+/// A line that was longer than allowed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Oversized {
+    /// Its length in bytes.
+    pub bytes: usize,
+    /// The ids of the requests and responses that were in it.
+    pub messages: Vec<(Kind, RawId)>,
 }
 
 /// Finds the lines in what has been read so far.
 #[derive(Debug)]
 pub struct Framer {
-    /// Where to read into.
-    pub buffer: BytesMut,
-    max_line: usize,
+    buffer: BytesMut,
+    /// Where in the buffer the first line begins that has not left.
+    start: usize,
+    /// Up to where in the buffer there is no end of that line.
     searched: usize,
-    skipped: Option<usize>,
+    max_line: usize,
+    skipped: Option<Skipped>,
+    waste: usize,
+}
+
+#[derive(Debug, Default)]
+struct Skipped {
+    bytes: usize,
+    skimmer: Skimmer,
+}
+
+impl Skipped {
+    fn skip(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        self.skimmer.feed(bytes);
+    }
+
+    fn finish(self) -> Frame {
+        Frame::Oversized(Oversized { bytes: self.bytes, messages: self.skimmer.finish() })
+    }
 }
 
 impl Framer {
     /// A framer for lines of at most `max_line` bytes.
     pub fn new(max_line: usize) -> Self {
-        Self { buffer: BytesMut::new(), max_line, searched: 0, skipped: None }
+        Self { buffer: BytesMut::new(), start: 0, searched: 0, max_line, skipped: None, waste: 0 }
+    }
+
+    /// Where to read into: there is room for `least` bytes. All that comes is to be put behind what is there.
+    pub fn room(&mut self, least: usize) -> &mut BytesMut {
+        if self.start > 0 {
+            let left = self.buffer.len().saturating_sub(self.start);
+            self.buffer.copy_within(self.start.., 0);
+            self.buffer.truncate(left);
+            self.searched = self.searched.saturating_sub(self.start);
+            self.start = 0;
+        }
+        if self.buffer.capacity() > LARGE && self.buffer.len() < SHORT {
+            self.buffer = BytesMut::from(&*self.buffer);
+        }
+        self.buffer.reserve(least);
+        &mut self.buffer
     }
 
     /// The next line in the buffer; `None` when more bytes are needed.
@@ -37,50 +96,79 @@ impl Framer {
                 self.skip_if_oversized();
                 return None;
             };
-            let end = self.searched + offset;
-            self.searched = 0;
-            let mut line = self.buffer.split_to(end + 1);
-            line.truncate(end);
-            if line.last() == Some(&b'\r') {
-                line.truncate(end - 1);
-            }
-            if let Some(skipped) = self.skipped.take() {
-                return Some(Frame::Oversized(skipped + end));
-            }
-            if line.len() > self.max_line {
-                return Some(Frame::Oversized(line.len()));
-            }
-            if !line.iter().all(u8::is_ascii_whitespace) {
-                return Some(Frame::Line(line.freeze()));
+            let next = self.searched + offset + 1;
+            self.searched = next;
+            if let Some(frame) = self.take(next - 1, next) {
+                return Some(frame);
             }
         }
     }
 
     /// What is left when the stream has ended: a last line without its end.
     pub fn finish(&mut self) -> Option<Frame> {
-        let line = self.buffer.split();
-        self.searched = 0;
-        match self.skipped.take() {
-            Some(skipped) => Some(Frame::Oversized(skipped + line.len())),
-            None if line.iter().all(u8::is_ascii_whitespace) => None,
-            None => Some(Frame::Line(line.freeze())),
+        let end = self.buffer.len();
+        self.take(end, end)
+    }
+
+    /// How much has been read since this was asked last that no frame was made of, or next to none: blank lines, and lines
+    /// that are skipped. In bytes, or what costs as much.
+    pub fn take_waste(&mut self) -> usize {
+        std::mem::take(&mut self.waste)
+    }
+
+    /// Takes out the line up to `end`; the one behind it begins at `next`. `None` if it is blank.
+    fn take(&mut self, end: usize, next: usize) -> Option<Frame> {
+        let line = self.buffer.get(self.start..end).unwrap_or_default();
+        if let Some(mut skipped) = self.skipped.take() {
+            skipped.skip(line);
+            self.waste += line.len() / SKIPPED;
+            self.start = next;
+            return Some(skipped.finish());
         }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let len = line.len();
+        if len > self.max_line {
+            let mut skipped = Skipped::default();
+            skipped.skip(line);
+            self.waste += len / SKIPPED;
+            self.start = next;
+            return Some(skipped.finish());
+        }
+        if line.iter().all(u8::is_ascii_whitespace) {
+            self.waste += next - self.start;
+            self.start = next;
+            return None;
+        }
+        if len < SHORT || len < self.buffer.capacity() / 4 {
+            let line = Bytes::copy_from_slice(line);
+            self.start = next;
+            return Some(Frame::Line(line));
+        }
+        // The line takes the buffer with it, and what is behind it moves on.
+        let rest = BytesMut::from(self.buffer.get(next..).unwrap_or_default());
+        let mut line = std::mem::replace(&mut self.buffer, rest);
+        line.truncate(self.start + len);
+        line.advance(self.start);
+        (self.start, self.searched) = (0, 0);
+        Some(Frame::Line(line.freeze()))
     }
 
     /// Lets go of what an endless line has brought so far, so that memory stays bounded.
     fn skip_if_oversized(&mut self) {
+        let line = self.buffer.get(self.start..).unwrap_or_default();
         // A carriage return may still be cut off, hence the one byte more.
-        if self.skipped.is_some() || self.buffer.len() > self.max_line + 1 {
-            *self.skipped.get_or_insert(0) += self.buffer.len();
+        if self.skipped.is_some() || line.len() > self.max_line + 1 {
+            self.skipped.get_or_insert_default().skip(line);
+            self.waste += line.len() / SKIPPED;
             self.buffer.clear();
-            self.searched = 0;
+            (self.start, self.searched) = (0, 0);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::indexing_slicing, reason = "tests")]
+    #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
     use super::*;
     use proptest::prelude::*;
 
@@ -88,29 +176,80 @@ mod tests {
         let mut framer = Framer::new(max_line);
         let mut out = Vec::new();
         for chunk in chunks {
-            framer.buffer.extend_from_slice(chunk);
+            framer.room(0).extend_from_slice(chunk);
             while let Some(frame) = framer.next_frame() {
                 out.push(frame);
             }
-            assert!(framer.buffer.len() <= max_line + 1);
+            assert!(framer.buffer.len() - framer.start <= max_line + 1);
         }
         out.extend(framer.finish());
         out
+    }
+
+    fn oversized(bytes: usize) -> Frame {
+        Frame::Oversized(Oversized { bytes, messages: Vec::new() })
     }
 
     #[test]
     fn oversized_lines_are_skipped_and_the_stream_goes_on() {
         let long = [b'x'; 100];
         let got = frames(&[&long[..50], &long[50..], b"\r\nok\r\n\n \r\n", b"last"], 10);
-        assert_eq!(got, [Frame::Oversized(101), Frame::Line("ok".into()), Frame::Line("last".into())]);
+        assert_eq!(got, [oversized(101), Frame::Line("ok".into()), Frame::Line("last".into())]);
     }
 
     #[test]
     fn a_line_of_just_the_limit_passes() {
         assert_eq!(
             frames(&[b"0123456789\r", b"\n01234567890\n"], 10),
-            [Frame::Line("0123456789".into()), Frame::Oversized(11)]
+            [Frame::Line("0123456789".into()), oversized(11)]
         );
+    }
+
+    #[test]
+    fn an_oversized_line_says_whose_it_is_in_whatever_pieces_it_comes() {
+        let text = format!("{{\"jsonrpc\":\"2.0\",\"result\":\"{}\",\"id\":7}}\nnext\n", "x".repeat(50));
+        for size in [1, 3, 20, 200] {
+            let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
+            let messages = vec![(Kind::Response, RawId::from(7))];
+            let expected =
+                [Frame::Oversized(Oversized { bytes: text.len() - 6, messages }), Frame::Line("next".into())];
+            assert_eq!(frames(&chunks, 20), expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_line_keeps_little_more_than_itself_and_the_buffer_shrinks_again() {
+        for len in [1, 100, SHORT - 1, SHORT, 3 * SHORT, LARGE, 20 * LARGE] {
+            let mut framer = Framer::new(1 << 30);
+            let line = vec![b'x'; len];
+            let mut lines = Vec::new();
+            for _ in 0..3 {
+                framer.room(64 * 1024).extend_from_slice(&[b"a\n", line.as_slice(), b"\nb\n"].concat());
+                lines.extend(std::iter::from_fn(|| framer.next_frame()));
+            }
+            framer.room(64 * 1024);
+            assert!(framer.buffer.capacity() <= LARGE, "{len}: {}", framer.buffer.capacity());
+            for frame in lines {
+                let Frame::Line(line) = frame else { unreachable!("{frame:?}") };
+                let len = line.len();
+                // Whoever owns an allocation alone can have all of it back.
+                let mut owned = line.try_into_mut().expect("the line shares its allocation");
+                owned.clear();
+                assert!(
+                    !owned.try_reclaim(4 * len.max(SHORT) + 1),
+                    "a line of {len} bytes keeps more than 4 times as much"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn blank_and_skipped_bytes_are_counted_as_waste() {
+        let mut framer = Framer::new(1000);
+        framer.room(0).extend_from_slice(&[&[b'\n'; 100][..], b"  \r\nline\n", &[b'x'; 6400], b"\n"].concat());
+        while framer.next_frame().is_some() {}
+        assert_eq!(framer.take_waste(), 104 + 100);
+        assert_eq!(framer.take_waste(), 0);
     }
 
     proptest! {

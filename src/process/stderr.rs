@@ -16,6 +16,8 @@ use crate::text::is_misleading;
 
 /// Longest line that is logged, in bytes.
 const MAX_LINE: usize = 8 * 1024;
+/// Room that is made for each read, in bytes.
+const READ: usize = 16 * 1024;
 /// Longest line that is kept for error messages, in characters.
 const MAX_TAIL_LINE: usize = 512;
 /// Lines, and bytes, that are logged in a second.
@@ -123,11 +125,11 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
     let mut framer = Framer::new(MAX_LINE);
     let (mut second, mut thinned) = (Second::new(), 0_u64);
     loop {
-        let ended = matches!(stderr.read_buf(&mut framer.buffer).await, Ok(0) | Err(_));
+        let ended = matches!(stderr.read_buf(framer.room(READ)).await, Ok(0) | Err(_));
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             let line = match &frame {
                 Frame::Line(line) => clean(&String::from_utf8_lossy(line)),
-                Frame::Oversized(bytes) => format!("(a line of {bytes} bytes, left out)"),
+                Frame::Oversized(line) => format!("(a line of {} bytes, left out)", line.bytes),
             };
             tail.push(&line);
             if !second.admits(line.len()) {

@@ -61,27 +61,27 @@ impl Session {
         mut turn: Option<Turn>,
     ) -> (Bytes, Option<Turn>) {
         let outcome = self.started(starting).await;
+        // Read before the lock is taken: that takes as long as the answer is large.
+        let outcome = outcome.map(|(_, answer)| (protocol_version(&answer), answer));
+        let (response, failure) = match &outcome {
+            Ok((Some(_), answer)) => (under_id(answer, id), None),
+            Ok((None, answer)) => (under_id(answer, id), Some(Failure::refused_by_server(&self.server.name, answer))),
+            Err(failure) => (failure.response(id), Some(failure.clone())),
+        };
         let mut state = self.state.lock();
-        match outcome {
-            Ok((_, answer)) => {
-                state.handshake = match protocol_version(&answer) {
-                    Some(version) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
-                    // The server refused: the client may try again, with another child.
-                    None => Handshake::None,
-                };
-                if matches!(state.handshake, Handshake::None) {
-                    state.slot = Slot::Empty;
-                    let failure = Failure::refused_by_server(&self.server.name, &answer);
-                    state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
-                }
-                (under_id(&answer, id), turn)
+        state.handshake = match outcome {
+            Ok((Some(version), _)) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
+            // The server refused: the client may try again, with another child.
+            Ok((None, _)) => {
+                state.slot = Slot::Empty;
+                Handshake::None
             }
-            Err(failure) => {
-                state.handshake = Handshake::None;
-                state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
-                (failure.response(id), None)
-            }
+            Err(_) => Handshake::None,
+        };
+        if let Some(failure) = failure {
+            state.waiting.end(turn.take()).iter().for_each(|parked| self.fail(parked, failure.clone()));
         }
+        (response, turn)
     }
 
     /// The hold on a child that takes calls; gets another if there is none. Whoever asks at the same time waits for the

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::child::Slot;
 use super::session::{Received, Session};
-use super::waiting::{Parked, Turn};
+use super::waiting::{ID, Parked, Turn};
 use crate::config::Resend;
-use crate::jsonrpc::{Envelope, Kind, parse};
+use crate::jsonrpc::{Code, Envelope, Kind, error_response, parse};
 use crate::stream::Exchange;
 use crate::telemetry::Cause;
 use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
@@ -30,7 +30,7 @@ impl Session {
     pub(super) fn send(
         &self,
         lease: &Lease,
-        message: &Bytes,
+        message: &[u8],
         envelope: &Envelope<'_>,
         exchange: &Arc<Exchange>,
     ) -> Result<(), Refused> {
@@ -42,7 +42,6 @@ impl Session {
                 let timeout = self.server.call_timeout(tool.as_deref());
                 let ask = Ask { message, envelope, exchange, timeout, is_own: false };
                 let kept = tool.filter(|tool| message.len() <= KEPT && self.server.resend(tool) != Resend::Never);
-                // A copy: the message may be a small part of a large body.
                 let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
                 lease.call(&ask, kept)
             }
@@ -54,7 +53,7 @@ impl Session {
     /// nothing in flight.
     pub(super) fn receive_follow_up(
         &self,
-        message: &Bytes,
+        message: &[u8],
         envelope: &Envelope<'_>,
         exchange: &Arc<Exchange>,
     ) -> Option<Received> {
@@ -81,7 +80,7 @@ impl Session {
     /// What is asked about a task goes to the child that the task is on, though that takes no new calls.
     fn receive_about_task(
         &self,
-        message: &Bytes,
+        message: &[u8],
         envelope: &Envelope<'_>,
         exchange: &Arc<Exchange>,
     ) -> Option<Received> {
@@ -105,13 +104,21 @@ impl Session {
     }
 
     /// There is no child (yet, or any more): the message waits for one, off the caller's path.
-    pub(super) fn receive_later(&self, message: Bytes, kind: Kind, exchange: &Arc<Exchange>) -> Received {
-        if kind == Kind::Response {
+    pub(super) fn receive_later(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+        let (id, timeout) = match envelope.kind {
             // To a child that is gone.
+            Kind::Response => return Received::Accepted,
+            Kind::Notification => (None, None),
+            Kind::Request => (envelope.raw_id(), Some(self.timeout(envelope))),
+        };
+        if let Some(id) = id.as_ref().filter(|id| id.as_str().len() > ID) {
+            let text = format!("the id is longer than {ID} bytes");
+            self.answer(exchange, error_response(Some(id), Code::InvalidRequest, &text));
             return Received::Accepted;
         }
-        let timeout = (kind == Kind::Request).then(|| self.timeout(&message));
-        let taken = self.state.lock().waiting.push(message, exchange, timeout, &self.server.limits);
+        // Not under the lock: that takes as long as the message is large.
+        let message = Bytes::copy_from_slice(message);
+        let taken = self.state.lock().waiting.push(message, id, exchange, timeout, &self.server.limits);
         self.begin_sending();
         if taken { Received::Accepted } else { Received::Refused(Refused::Busy) }
     }
@@ -128,11 +135,8 @@ impl Session {
     }
 
     /// How long a call may wait for its answer, and as long before that for a child.
-    fn timeout(&self, message: &[u8]) -> Duration {
-        let tool = parse(message).ok().filter(|_| self.server.minds_tools()).and_then(|envelope| {
-            let tool = tool(&envelope)?;
-            Some(tool.into_owned())
-        });
+    fn timeout(&self, envelope: &Envelope<'_>) -> Duration {
+        let tool = if self.server.minds_tools() { tool(envelope) } else { None };
         self.server.call_timeout(tool.as_deref())
     }
 
@@ -149,7 +153,7 @@ impl Session {
     pub(super) async fn send_waiting(&self, mut turn: Turn) {
         let mut was_tried = false;
         loop {
-            let Some((again, _)) = self.state.lock().waiting.first(turn) else { return };
+            let Some((again, ..)) = self.state.lock().waiting.first(turn) else { return };
             turn = again;
             match self.meanwhile(self.lease()).await {
                 Ok(lease) => {
@@ -170,11 +174,11 @@ impl Session {
     /// Sends what waits, until nothing does, or the child takes no more: then it is still the caller's turn.
     async fn send_all(&self, lease: &Lease, mut turn: Turn) -> Option<Turn> {
         loop {
-            let (again, first) = self.state.lock().waiting.first(turn)?;
+            let (again, place, tool) = self.state.lock().waiting.first(turn)?;
             turn = again;
-            let may_be_sent = self.may_be_sent(lease, &first).await;
+            let may_be_sent = self.may_be_sent(lease, tool.as_deref()).await;
             // Its client may have cancelled it meanwhile.
-            let Some(mut parked) = self.state.lock().waiting.take(first.number) else { continue };
+            let Some(mut parked) = self.state.lock().waiting.take(place) else { continue };
             let sent = if may_be_sent { self.send_parked(lease, &parked) } else { Err(Refused::Busy) };
             match sent {
                 Ok(()) => {}
@@ -198,9 +202,9 @@ impl Session {
         }
     }
 
-    /// Whether this child may get a call that another has crashed over.
-    async fn may_be_sent(&self, lease: &Lease, parked: &Parked) -> bool {
-        let Some((tool, _)) = &parked.again else { return true };
+    /// Whether this child may get a call of this tool that another has crashed over; anything else it may.
+    async fn may_be_sent(&self, lease: &Lease, tool: Option<&str>) -> bool {
+        let Some(tool) = tool else { return true };
         tokio::select! {
             takes = self.meanwhile(lease.takes_again(self.server.resend(tool), tool)) => takes,
             () = self.ended.cancelled() => false,

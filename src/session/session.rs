@@ -18,7 +18,7 @@ use super::handshake::{Handshake, INITIALIZE};
 use super::id::SessionId;
 use super::predecessors::Predecessors;
 use super::streams::{Streams, Transport};
-use super::waiting::Waiting;
+use super::waiting::{Cancels, Waiting};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, empty_response, error_response};
@@ -153,19 +153,27 @@ impl Session {
         self.state.lock().streams.current().cloned()
     }
 
-    /// Takes one message of the client. Answers, errors among them, go to `exchange`.
-    pub fn receive(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+    /// Takes one message of the client. Answers, errors among them, go to `exchange`. The message is only lent: what is kept
+    /// of it is a copy, and never a small part of a large body.
+    pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let method = envelope.method.as_deref().unwrap_or_default();
         if envelope.kind == Kind::Request && method == "initialize" {
             return self.receive_initialize(message, envelope, exchange);
         }
-        if let Some(received) = self.receive_follow_up(&message, envelope, exchange) {
+        if let Some(received) = self.receive_follow_up(message, envelope, exchange) {
             return received;
+        }
+        let cancels = Cancels::read(envelope);
+        if cancels == Cancels::Nothing {
+            return Received::Accepted;
         }
         let live = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());
-            if let Some(cancelled) = state.waiting.cancel(envelope) {
+            if let Cancels::Request(id) = &cancels
+                && let Some(cancelled) = state.waiting.cancel(id)
+            {
+                drop(state);
                 cancelled.exchange.settle();
                 return Received::Accepted;
             }
@@ -176,11 +184,11 @@ impl Session {
             // Nothing overtakes what waits, but for answers, which are for a child that is there.
             state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.waiting.is_being_sent())
         };
-        match live.map(|lease| self.send(&lease, &message, envelope, exchange)) {
+        match live.map(|lease| self.send(&lease, message, envelope, exchange)) {
             Some(Ok(())) => Received::Accepted,
             Some(Err(refused @ (Refused::Busy | Refused::Share))) => Received::Refused(refused),
             // It is on its way out, or there is none: the message waits for another.
-            Some(Err(Refused::Ended | Refused::Retired)) | None => self.receive_later(message, envelope.kind, exchange),
+            Some(Err(Refused::Ended | Refused::Retired)) | None => self.receive_later(message, envelope, exchange),
         }
     }
 
@@ -213,13 +221,14 @@ impl Session {
         Received::Accepted
     }
 
-    fn receive_initialize(&self, message: Bytes, envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+    fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
         if message.len() > INITIALIZE {
             let text = format!("initialize is larger than {INITIALIZE} bytes");
             self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, &text));
             return Received::Accepted;
         }
+        let message = Bytes::copy_from_slice(message);
         let (starting, turn) = {
             let mut state = self.state.lock();
             state.last_used = Some(Instant::now());

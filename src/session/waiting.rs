@@ -1,6 +1,9 @@
 //! What waits for a child that is starting: in order, and counted, so that a client cannot fill the memory meanwhile.
+//!
+//! Invariant: what waits was read when it came, and never again under a lock. To find or to take one message costs nothing
+//! that grows with the bytes that wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,16 +11,28 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::config::ChildLimits;
-use crate::jsonrpc::{Envelope, Kind, RawId, parse};
+use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::stream::Exchange;
 use crate::worker::{Failure, Orphan};
+
+/// The longest id of a request that waits, in bytes. A child would not get it either.
+pub(super) const ID: usize = 1024;
+
+/// Where a message waits: those that a child has crashed over come first, and else the order is that of their coming.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    is_first_time: bool,
+    number: u64,
+}
 
 /// A message that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Parked {
     /// Which one it is.
-    pub(super) number: u64,
+    pub(super) place: Place,
     pub(super) message: Bytes,
+    /// The id of a request.
+    id: Option<RawId>,
     pub(super) exchange: Arc<Exchange>,
     /// Since when children that take no more calls have refused it.
     pub(super) refused_since: Option<Instant>,
@@ -33,7 +48,9 @@ pub(super) struct Parked {
 /// The messages that wait. The limits are those of the child: calls in flight, and bytes for its stdin.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    queue: VecDeque<Parked>,
+    queue: BTreeMap<Place, Parked>,
+    /// Where the requests with an id wait.
+    by_id: HashMap<RawId, BTreeSet<Place>>,
     bytes: usize,
     next: u64,
     /// Whether somebody is sending what waits. Until they are done, nothing overtakes it.
@@ -51,12 +68,13 @@ impl Parked {
         self.refused_since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    fn id(&self) -> Option<RawId> {
-        parse(&self.message).ok().filter(|envelope| envelope.kind == Kind::Request)?.raw_id()
+    /// The error response for it, if it is a request.
+    pub(super) fn response(&self, failure: Failure) -> Option<Bytes> {
+        Some(self.failure(failure).response(self.id.as_ref()?))
     }
 
     /// What it fails with, where `failure` is why nothing became of it.
-    pub(super) fn failure(&self, failure: Failure) -> Failure {
+    fn failure(&self, failure: Failure) -> Failure {
         self.again.as_ref().map_or(failure, |(_, own)| own.clone())
     }
 }
@@ -81,10 +99,11 @@ impl Waiting {
         begins.then_some(Turn(()))
     }
 
-    /// Takes one more message, if there is room (one may be larger when nothing else waits).
+    /// Takes one more message, with the `id` of a request, if there is room (one may be larger when nothing else waits).
     pub(super) fn push(
         &mut self,
         message: Bytes,
+        id: Option<RawId>,
         exchange: &Arc<Exchange>,
         timeout: Option<Duration>,
         limits: &ChildLimits,
@@ -92,31 +111,27 @@ impl Waiting {
         if !self.has_room(message.len(), limits) {
             return false;
         }
-        // A copy: the message may be a small part of a large body.
-        let parked = self.park(Bytes::copy_from_slice(&message), Arc::clone(exchange), timeout, None);
-        self.queue.push_back(parked);
+        self.park(message, id, Arc::clone(exchange), timeout, None);
         true
     }
 
-    /// Takes calls that a child has crashed over, before all others; returns those that there is no room for. Each may wait
-    /// as long as its tool may take.
+    /// Takes calls that a child has crashed over, before all that no child has had; returns those that there is no room for.
+    /// Each may wait as long as its tool may take.
     pub(super) fn push_again(
         &mut self,
         calls: Vec<Orphan>,
         timeout: impl Fn(&str) -> Duration,
         limits: &ChildLimits,
     ) -> Vec<Orphan> {
-        let (mut refused, mut place) = (Vec::new(), 0);
+        let mut refused = Vec::new();
         for call in calls {
             if !self.has_room(call.kept.message.len(), limits) {
                 refused.push(call);
                 continue;
             }
-            let Orphan { kept, exchange, failure, .. } = call;
+            let Orphan { kept, id, exchange, failure } = call;
             let timeout = Some(timeout(&kept.tool));
-            let parked = self.park(kept.message, exchange, timeout, Some((kept.tool, failure)));
-            self.queue.insert(place, parked);
-            place += 1;
+            self.park(kept.message, Some(id), exchange, timeout, Some((kept.tool, failure)));
         }
         refused
     }
@@ -128,53 +143,70 @@ impl Waiting {
     fn park(
         &mut self,
         message: Bytes,
+        id: Option<RawId>,
         exchange: Arc<Exchange>,
         timeout: Option<Duration>,
         again: Option<(Arc<str>, Failure)>,
-    ) -> Parked {
-        self.bytes += message.len();
+    ) {
         self.next += 1;
+        let place = Place { is_first_time: again.is_none(), number: self.next };
         let since = Instant::now();
-        Parked { number: self.next, message, exchange, timeout, since, refused_since: None, was_tried: false, again }
+        self.put_back(Parked {
+            place,
+            message,
+            id,
+            exchange,
+            timeout,
+            since,
+            refused_since: None,
+            was_tried: false,
+            again,
+        });
     }
 
-    /// The first one, which stays. When there is none, the turn is over.
-    pub(super) fn first(&mut self, turn: Turn) -> Option<(Turn, Parked)> {
-        let first = self.queue.front().cloned();
+    /// The first one, which stays; and its tool, where a child has crashed over it. When there is none, the turn is over.
+    pub(super) fn first(&mut self, turn: Turn) -> Option<(Turn, Place, Option<Arc<str>>)> {
+        let first = self.queue.first_key_value();
         self.is_being_sent = first.is_some();
-        first.map(|first| (turn, first))
+        first.map(|(place, parked)| (turn, *place, parked.again.as_ref().map(|(tool, _)| Arc::clone(tool))))
     }
 
     /// Takes one out, unless it has been cancelled.
-    pub(super) fn take(&mut self, number: u64) -> Option<Parked> {
-        let place = self.queue.iter().position(|parked| parked.number == number)?;
-        let parked = self.queue.remove(place)?;
+    pub(super) fn take(&mut self, place: Place) -> Option<Parked> {
+        let parked = self.queue.remove(&place)?;
         self.bytes -= parked.message.len();
+        if let Some(id) = &parked.id
+            && let Some(places) = self.by_id.get_mut(id)
+        {
+            places.remove(&place);
+            if places.is_empty() {
+                self.by_id.remove(id);
+            }
+        }
         Some(parked)
     }
 
-    /// Takes back one that no child took after all. What a child has crashed over meanwhile came before it.
+    /// Takes back one that no child took after all: into its place.
     pub(super) fn put_back(&mut self, parked: Parked) {
         self.bytes += parked.message.len();
-        let is_before = |other: &Parked| parked.again.is_none() && other.again.is_some();
-        let place = self.queue.iter().take_while(|other| is_before(other)).count();
-        self.queue.insert(place, parked);
+        if let Some(id) = &parked.id {
+            self.by_id.entry(id.clone()).or_default().insert(parked.place);
+        }
+        self.queue.insert(parked.place, parked);
     }
 
     /// Takes out the call that the client cancels: the latest, for clients that use one id for everything.
-    pub(super) fn cancel(&mut self, cancelled: &Envelope<'_>) -> Option<Parked> {
-        let id = cancelled_id(cancelled)?;
-        let number = self.queue.iter().rev().find(|parked| parked.id().as_ref() == Some(&id))?.number;
-        self.take(number)
+    pub(super) fn cancel(&mut self, id: &RawId) -> Option<Parked> {
+        let place = *self.by_id.get(id)?.last()?;
+        self.take(place)
     }
 
     /// Takes out the calls that have waited as long as they may.
-    pub(super) fn take_overdue(&mut self) -> VecDeque<Parked> {
+    pub(super) fn take_overdue(&mut self) -> Vec<Parked> {
         let is_overdue = |parked: &Parked| parked.timeout.is_some_and(|timeout| parked.since.elapsed() >= timeout);
-        let (overdue, queue): (VecDeque<_>, VecDeque<_>) = self.queue.drain(..).partition(is_overdue);
-        self.queue = queue;
-        self.bytes -= overdue.iter().map(|parked| parked.message.len()).sum::<usize>();
-        overdue
+        let overdue: Vec<Place> =
+            self.queue.values().filter(|parked| is_overdue(parked)).map(|parked| parked.place).collect();
+        overdue.into_iter().filter_map(|place| self.take(place)).collect()
     }
 
     /// The turn is over, and with it everything that waits.
@@ -186,28 +218,37 @@ impl Waiting {
     /// Takes all out.
     pub(super) fn take_all(&mut self) -> Vec<Parked> {
         self.bytes = 0;
-        self.queue.drain(..).collect()
+        self.by_id.clear();
+        std::mem::take(&mut self.queue).into_values().collect()
     }
 }
 
-impl Parked {
-    /// The error response for it, if it is a request.
-    pub(super) fn response(&self, failure: Failure) -> Option<Bytes> {
-        Some(self.failure(failure).response(&self.id()?))
-    }
+/// What a message of the client cancels.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cancels {
+    /// It is no `notifications/cancelled`.
+    No,
+    /// A request with this id.
+    Request(RawId),
+    /// No request can have such an id.
+    Nothing,
 }
 
-/// The request that a `notifications/cancelled` is about.
-fn cancelled_id(envelope: &Envelope<'_>) -> Option<RawId> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Cancelled<'a> {
-        #[serde(borrow)]
-        request_id: &'a serde_json::value::RawValue,
+impl Cancels {
+    pub(super) fn read(envelope: &Envelope<'_>) -> Self {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Cancelled<'a> {
+            #[serde(borrow)]
+            request_id: &'a serde_json::value::RawValue,
+        }
+        if envelope.kind != Kind::Notification || envelope.method.as_deref() != Some("notifications/cancelled") {
+            return Self::No;
+        }
+        let params = envelope.params.and_then(|params| serde_json::from_str::<Cancelled<'_>>(params).ok());
+        let id = params.map(|params| params.request_id.get()).filter(|id| id.len() <= ID);
+        id.and_then(RawId::new).map_or(Self::Nothing, Self::Request)
     }
-    let cancelled = envelope.method.as_deref() == Some("notifications/cancelled");
-    let params: Cancelled<'_> = serde_json::from_str(envelope.params.filter(|_| cancelled)?).ok()?;
-    RawId::new(params.request_id.get())
 }
 
 #[cfg(test)]
@@ -215,6 +256,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::config::ServerName;
+    use crate::jsonrpc::parse;
     use crate::stream::{Limits, Outbox};
     use crate::worker::Kept;
 
@@ -229,6 +271,10 @@ mod tests {
         format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#).into()
     }
 
+    fn id(id: u64) -> Option<RawId> {
+        Some(RawId::from(id))
+    }
+
     fn orphan(id: u64) -> Orphan {
         let name: ServerName = "s".parse().unwrap();
         Orphan {
@@ -240,29 +286,31 @@ mod tests {
     }
 
     fn order(waiting: &mut Waiting) -> Vec<String> {
-        waiting.take_all().iter().map(|parked| parked.id().unwrap().as_str().to_owned()).collect()
+        waiting.take_all().iter().map(|parked| parked.id.as_ref().unwrap().as_str().to_owned()).collect()
     }
 
     #[test]
     fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
         let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
-        for id in [3, 4] {
-            assert!(waiting.push(message(id), &exchange(), None, &limits));
+        for number in [3, 4] {
+            assert!(waiting.push(message(number), id(number), &exchange(), None, &limits));
         }
         let turn = waiting.begin().unwrap();
         assert!(waiting.begin().is_none(), "one sends, not two");
         assert!(waiting.push_again(vec![orphan(1), orphan(2)], |_| SECOND, &limits).is_empty());
-        let (turn, first) = waiting.first(turn).unwrap();
-        assert!(waiting.take(first.number).is_some() && waiting.take(first.number).is_none());
+        let (turn, place, tool) = waiting.first(turn).unwrap();
+        assert_eq!(tool.as_deref(), Some("t"));
+        let first = waiting.take(place).unwrap();
+        assert!(waiting.take(place).is_none());
         assert!(waiting.is_being_sent(), "though it is out, nothing overtakes it");
         waiting.put_back(first);
-        let cancelled: Bytes =
-            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#.into();
-        assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_some());
-        assert!(waiting.cancel(&parse(&cancelled).unwrap()).is_none());
+        let cancelled = br#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":3}}"#;
+        let Cancels::Request(cancelled) = Cancels::read(&parse(cancelled).unwrap()) else { unreachable!() };
+        assert!(waiting.cancel(&cancelled).is_some());
+        assert!(waiting.cancel(&cancelled).is_none());
         assert_eq!(order(&mut waiting), ["1", "2", "4"]);
         assert!(waiting.first(turn).is_none() && !waiting.is_being_sent());
-        assert!(waiting.push(message(5), &exchange(), None, &limits));
+        assert!(waiting.push(message(5), id(5), &exchange(), None, &limits));
         let turn = waiting.begin();
         assert!(turn.is_some(), "another sends: the first has no turn to look again with");
         assert!(waiting.hold().is_none(), "it has not sent yet");
@@ -274,35 +322,59 @@ mod tests {
     #[test]
     fn what_no_child_took_stays_behind_what_a_child_crashed_over_meanwhile() {
         let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
-        for id in [3, 4] {
-            waiting.push(message(id), &exchange(), None, &limits);
+        for number in [3, 4] {
+            waiting.push(message(number), id(number), &exchange(), None, &limits);
         }
         let turn = waiting.begin().unwrap();
-        let (turn, first) = waiting.first(turn).unwrap();
-        let first = waiting.take(first.number).unwrap();
+        let (turn, place, _) = waiting.first(turn).unwrap();
+        let first = waiting.take(place).unwrap();
         // The child that was to take it had two others in flight.
         assert!(waiting.push_again(vec![orphan(1), orphan(2)], |_| Duration::MAX, &limits).is_empty());
         waiting.put_back(first);
-        let (_, again) = waiting.first(turn).unwrap();
-        let again = waiting.take(again.number).unwrap();
+        let (_, place, _) = waiting.first(turn).unwrap();
+        let again = waiting.take(place).unwrap();
         waiting.put_back(again);
         assert_eq!(order(&mut waiting), ["1", "2", "3", "4"]);
     }
 
     #[test]
-    fn a_small_message_keeps_no_large_body() {
-        let body = Bytes::from(vec![b' '; 1000]);
-        let mut waiting = Waiting::default();
-        assert!(waiting.push(body.slice(..10), &exchange(), None, &ChildLimits::default()));
-        assert!(body.is_unique());
+    fn to_cancel_costs_nothing_that_grows_with_what_waits() {
+        let (mut waiting, limits) =
+            (Waiting::default(), ChildLimits { stdin_queue: 1 << 30, ..ChildLimits::default() });
+        let large = Bytes::from(vec![b' '; 16 << 20]);
+        for number in 0..limits.max_in_flight as u64 {
+            assert!(waiting.push(large.slice(..1 << 20), id(number), &exchange(), None, &limits));
+        }
+        let begin = std::time::Instant::now();
+        for number in 0..100_000 {
+            assert!(waiting.cancel(&RawId::from(1_000_000 + number)).is_none());
+        }
+        // To look through one GiB for each of them would take hours.
+        assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+        for number in (0..limits.max_in_flight as u64).rev() {
+            assert!(waiting.cancel(&RawId::from(number)).is_some());
+        }
+        assert!(waiting.by_id.is_empty() && waiting.bytes == 0);
+    }
+
+    #[test]
+    fn of_calls_with_one_id_the_latest_is_cancelled() {
+        let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
+        for bytes in ["a", "b", "c"] {
+            waiting.push(bytes.into(), id(1), &exchange(), None, &limits);
+        }
+        for expected in ["c", "b", "a"] {
+            assert_eq!(waiting.cancel(&RawId::from(1)).unwrap().message, expected);
+        }
+        assert!(waiting.cancel(&RawId::from(1)).is_none());
     }
 
     #[test]
     fn as_much_waits_as_would_fit_into_a_child() {
         let limits = ChildLimits { max_in_flight: 2, stdin_queue: 100, ..ChildLimits::default() };
         let mut waiting = Waiting::default();
-        assert!(waiting.push(Bytes::from(vec![b'x'; 200]), &exchange(), None, &limits), "one may be larger");
-        assert!(!waiting.push(message(1), &exchange(), None, &limits));
+        assert!(waiting.push(Bytes::from(vec![b'x'; 200]), id(9), &exchange(), None, &limits), "one may be larger");
+        assert!(!waiting.push(message(1), id(1), &exchange(), None, &limits));
         assert_eq!(waiting.push_again(vec![orphan(1)], |_| SECOND, &limits).len(), 1);
         waiting.take_all();
         assert_eq!(waiting.push_again(vec![orphan(1), orphan(2), orphan(3)], |_| SECOND, &limits).len(), 1);
@@ -312,15 +384,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_waits_as_long_as_it_may_and_what_is_no_call_as_long_as_it_takes() {
         let (mut waiting, limits) = (Waiting::default(), ChildLimits::default());
-        for (id, timeout) in [(1, Some(2 * SECOND)), (2, None), (3, Some(SECOND))] {
-            assert!(waiting.push(message(id), &exchange(), timeout, &limits));
+        for (number, timeout) in [(1, Some(2 * SECOND)), (2, None), (3, Some(SECOND))] {
+            assert!(waiting.push(message(number), id(number), &exchange(), timeout, &limits));
         }
         tokio::time::advance(SECOND / 2).await;
         assert!(waiting.take_overdue().is_empty());
         for expected in ["3", "1"] {
             tokio::time::advance(SECOND).await;
             let overdue = waiting.take_overdue();
-            assert_eq!(overdue.front().unwrap().id().unwrap().as_str(), expected);
+            assert_eq!(overdue.first().unwrap().id.as_ref().unwrap().as_str(), expected);
         }
         assert_eq!((waiting.bytes, order(&mut waiting)), (message(2).len(), vec!["2".to_owned()]));
     }

@@ -108,6 +108,16 @@ impl Failure {
         Self::new(Code::Timeout, "call_timeout", text)
     }
 
+    /// What the child has said does not fit into `limits.max_line`.
+    pub fn oversized(server: &Server, bytes: usize) -> Self {
+        let (name, limit) = (&server.name, server.limits.max_line);
+        let text = format!(
+            "the message of the server \"{name}\" is {bytes} bytes long, and was left out: limits.max_line is {limit} bytes; \
+             ask for less at once, or raise the limit"
+        );
+        Self::new(Code::ServerUnavailable, "message_too_large", text)
+    }
+
     /// A call waited for a child as long as it may wait for an answer: no child has had it.
     pub fn waited(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!(

@@ -11,12 +11,13 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
+use super::error::Failure;
 use super::handle::Shared;
 use super::hints::learn;
 use super::lease::{self, lost};
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
-use crate::jsonrpc::{Envelope, Frame, Framer, Kind, parse, split_batch, under_id};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, Oversized, one_line, parse, split_batch, under_id};
 use crate::stream::{Exchange, Item, Outbox, PushError, Question};
 use crate::telemetry::{Cause, Direction, DropReason};
 
@@ -27,11 +28,10 @@ const READ: usize = 64 * 1024;
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
     let mut framer = Framer::new(shared.server.limits.max_line);
     loop {
-        framer.buffer.reserve(READ);
         shared.pulse.lock().listen(Instant::now());
         // All that it has said is delivered: that may have been the last.
         shared.something_is_over();
-        let ended = match stdout.read_buf(&mut framer.buffer).await {
+        let ended = match stdout.read_buf(framer.room(READ)).await {
             Ok(read) => read == 0,
             Err(error) => {
                 tracing::warn!(server = %shared.server.name, %error, "stdout of a child could not be read");
@@ -51,14 +51,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
 async fn receive(shared: &Arc<Shared>, frame: Frame) {
     let line = match frame {
         Frame::Line(line) => without_carriage_returns(line),
-        Frame::Oversized(bytes) => {
-            let limit = shared.server.limits.max_line;
-            if Cause::new("a line on stdout is over limits.max_line", shared.server.name.to_string()).is_news(5) {
-                tracing::warn!(server = %shared.server.name, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
-            }
-            shared.metrics.dropped(DropReason::Oversized);
-            return;
-        }
+        Frame::Oversized(line) => return receive_oversized(shared, line).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
     match parse(&line) {
@@ -67,11 +60,37 @@ async fn receive(shared: &Arc<Shared>, frame: Frame) {
     }
 }
 
+/// A line over the limit is left out. Whoever waits for it is told: an error takes the place of an answer, and the child is
+/// refused a request.
+async fn receive_oversized(shared: &Arc<Shared>, line: Oversized) {
+    let Oversized { bytes, messages } = line;
+    shared.metrics.dropped(DropReason::Oversized);
+    if Cause::new("a line on stdout is over limits.max_line", shared.server.name.to_string()).is_news(5) {
+        let limit = shared.server.limits.max_line;
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        tracing::warn!(%tenant, %server, %session, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
+    }
+    let failure = Failure::oversized(&shared.server, bytes);
+    for (kind, id) in messages {
+        let error = failure.response(&id);
+        match kind {
+            Kind::Response => {
+                if let Ok(envelope) = parse(&error) {
+                    dispatch(shared, &error, &envelope).await;
+                }
+            }
+            Kind::Request => shared.send(one_line(BytesMut::from(error))),
+            Kind::Notification => {}
+        }
+    }
+}
+
 /// Servers of 2025-03-26 may write arrays: each message goes its own way. Anything else is not for a client.
 async fn receive_batch(shared: &Arc<Shared>, line: &Bytes) {
     if let Some(Ok(messages)) = split_batch(line) {
         for message in messages {
-            let message = line.slice_ref(message.as_bytes());
+            // A copy: what is kept of a small message must not keep the whole line.
+            let message = Bytes::copy_from_slice(message.as_bytes());
             match parse(&message) {
                 Ok(envelope) => dispatch(shared, &message, &envelope).await,
                 Err(_) => count_noise(shared, message.len()),

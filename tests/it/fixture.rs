@@ -89,6 +89,7 @@ fn every_mode_that_answers_echoes_and_ends_with_its_input() {
         &["garbage"],
         &["split-utf8"],
         &["crlf"],
+        &["id-last"],
         &["long-line", "100000"],
         &["flood", "1000"],
         &["stderr-flood", "1000"],

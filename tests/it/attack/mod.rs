@@ -3,3 +3,8 @@
 
 mod folders;
 mod log;
+mod neighbour;
+mod oversized;
+mod parked;
+
+pub(crate) use neighbour::Neighbour;

@@ -29,10 +29,12 @@ use super::message::{Message, id_key};
 use super::remote::MAX_MESSAGE;
 use super::transport::{CLOSE_TIMEOUT, Incoming, Sent, Transport};
 use crate::cli::terminal;
-use crate::jsonrpc::{Code, Frame, Framer, Kind, ParseError, RawId, error_response};
+use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response};
 
 /// How many requests are in flight. While there are as many, stdin is not read.
 const IN_FLIGHT: usize = 256;
+/// Room that is made for each read, in bytes.
+const READ: usize = 64 * 1024;
 /// How long `initialize` may take: nothing else is sent before its answer.
 const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a notification, or an answer of the client, may take to be accepted.
@@ -111,7 +113,7 @@ impl Relay {
             while let Some(frame) = framer.next_frame() {
                 self.take(frame).await;
             }
-            if stdin.read_buf(&mut framer.buffer).await? == 0 {
+            if stdin.read_buf(framer.room(READ)).await? == 0 {
                 break;
             }
         }
@@ -124,9 +126,10 @@ impl Relay {
     async fn take(self: &Arc<Self>, frame: Frame) {
         let line = match frame {
             Frame::Line(line) => line,
-            Frame::Oversized(length) => {
+            Frame::Oversized(line) => {
+                let length = line.bytes;
                 let reason = format!("a line of {length} bytes on stdin is longer than {MAX_MESSAGE}; it was left out");
-                return self.complain(None, Code::InvalidRequest, &reason).await;
+                return self.complain_of(line, &reason).await;
             }
         };
         for message in Message::parse_all(&line) {
@@ -139,6 +142,18 @@ impl Relay {
                     self.complain(id.as_ref(), Code::InvalidRequest, reason).await;
                 }
             }
+        }
+    }
+
+    /// Answers the requests in a line that was too long; where none is known, it says so to nobody in particular.
+    async fn complain_of(&self, line: Oversized, reason: &str) {
+        let is_request = |(kind, id): (Kind, RawId)| (kind == Kind::Request).then_some(id);
+        let requests: Vec<RawId> = line.messages.into_iter().filter_map(is_request).collect();
+        for id in &requests {
+            self.complain(Some(id), Code::InvalidRequest, reason).await;
+        }
+        if requests.is_empty() {
+            self.complain(None, Code::InvalidRequest, reason).await;
         }
     }
 
