@@ -116,11 +116,9 @@ impl Gateway {
     pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
         let auth = Authenticator::new(&config.auth)?;
         let limits = Limits::from(&config.http);
-        let public = bind(config.http.listen, "http.listen", limits).await?;
+        let public = bind(config.http.listen, "http.listen", limits)?;
         let admin = match config.admin {
-            Some(address) => {
-                Some(bind(address, "admin.listen", Limits { connections: ADMIN_CONNECTIONS, ..limits }).await?)
-            }
+            Some(address) => Some(bind(address, "admin.listen", Limits { connections: ADMIN_CONNECTIONS, ..limits })?),
             None => None,
         };
         let Host { program, neighbours, cgroups } = host;
@@ -220,8 +218,8 @@ impl Gateway {
     }
 }
 
-async fn bind(address: SocketAddr, key: &'static str, limits: Limits) -> Result<Listener, StartError> {
-    Listener::bind(address, limits).await.map_err(|error| StartError::Bind { address, key, error })
+fn bind(address: SocketAddr, key: &'static str, limits: Limits) -> Result<Listener, StartError> {
+    Listener::bind(address, limits).map_err(|(address, error)| StartError::Bind { address, key, error })
 }
 
 /// Nothing new is accepted any more. Calls in flight may finish; then sessions and their children are stopped.

@@ -8,7 +8,9 @@ use super::sandbox::SandboxArgs;
 use super::terminal::{self, say};
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
 use crate::process::sandbox::{Kernel, Openness, openness};
-use crate::process::{Enforcement, cgroup, enforcement, may_call_the_gateway, run_as_root, tenant_enforcement};
+use crate::process::{
+    Enforcement, cgroup, enforcement, may_call_the_gateway, ports_within_reach, run_as_root, tenant_enforcement,
+};
 
 /// The exit code for wrong arguments, as clap has it.
 const EX_USAGE: u8 = 2;
@@ -118,6 +120,9 @@ fn enforced(config: &Config) -> ExitCode {
     }
     if let Some(whom) = may_call_the_gateway(config) {
         say(&format!("auth.anonymous: warning: {whom}"));
+    }
+    for port in ports_within_reach(config) {
+        say(&format!("warning: {port}"));
     }
     for (name, tenant) in &config.tenants {
         if let Some(Enforcement { limits, lacking, .. }) = tenant_enforcement(tenant, cgroups.keeps) {

@@ -116,6 +116,9 @@ fn prepare(config: &Config) -> Option<Subtree> {
     if let Some(who) = process::run_as_root(config) {
         tracing::warn!("servers run {who}");
     }
+    for port in process::ports_within_reach(config) {
+        tracing::warn!("{port}");
+    }
     for (name, tenant) in &config.tenants {
         let Some(Enforcement { limits, lacking, .. }) = process::tenant_enforcement(tenant, cgroups.keeps) else {
             continue;

@@ -21,7 +21,8 @@ pub(super) struct SandboxArgs {
     /// Whether a server may use the network: on or off [default: on in standard, off in strict]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     network: Option<bool>,
-    /// What else a server may do: namespaces, debug, io_uring, shared_memory, unix_sockets; can be given more than once
+    /// What else a server may do: namespaces, debug, io_uring, shared_memory, unix_sockets, listen; can be given more
+    /// than once
     #[arg(long, value_name = "WHAT", value_parser = allowance)]
     allow: Vec<Allowance>,
 }
@@ -77,6 +78,10 @@ impl SandboxArgs {
             !server.sandbox.opens_network_unseen(),
             "--allow io_uring makes sockets that nobody sees: leave it out, or use --network on"
         );
+        ensure!(
+            !server.sandbox.listens_without_network(),
+            "--allow listen opens nothing with the network off: leave it out, or use --network on"
+        );
         server.is_by_arguments = true;
         Ok(())
     }
@@ -111,12 +116,15 @@ mod tests {
     fn mistakes_say_what_to_do() {
         let wrong = |line: &[&str]| sandbox(line).unwrap_err().to_string();
         assert!(wrong(&["--sandbox", "loose"]).contains("use none, standard or strict"));
-        assert!(wrong(&["--allow", "all"]).contains("use namespaces, debug, io_uring, shared_memory, unix_sockets"));
+        assert!(
+            wrong(&["--allow", "all"]).contains("use namespaces, debug, io_uring, shared_memory, unix_sockets, listen")
+        );
         assert!(wrong(&["--network", "no"]).contains("use on or off"));
         assert!(wrong(&["--read", "/nonexistent"]).contains("the path /nonexistent cannot be used"));
         assert!(wrong(&["--write", "/"]).contains("is everything"));
         assert!(wrong(&["--sandbox", "strict", "--allow", "io_uring"]).contains("--network on"));
         assert!(sandbox(&["--sandbox", "strict", "--allow", "io_uring", "--network", "on"]).is_ok());
+        assert!(wrong(&["--network", "off", "--allow", "listen"]).contains("--network on"));
         assert!(wrong(&["--sandbox", "none", "--read", "/usr"]).contains("leave --read"));
     }
 }

@@ -35,6 +35,11 @@ impl Sandbox {
     pub fn opens_network_unseen(&self) -> bool {
         self.allow.contains(&Allowance::IoUring) && !self.has_network()
     }
+
+    /// Whether it allows to listen with the network off, which opens nothing.
+    pub fn listens_without_network(&self) -> bool {
+        self.allow.contains(&Allowance::Listen) && !self.has_network()
+    }
 }
 
 /// How much a child is kept from.
@@ -77,11 +82,14 @@ pub enum Allowance {
     SharedMemory,
     /// Sockets in the file system: those of a container engine, a database, the session's bus.
     UnixSockets,
+    /// Listening on TCP ports of its choice; otherwise the kernel chooses.
+    Listen,
 }
 
 impl Allowance {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Namespaces, Self::Debug, Self::IoUring, Self::SharedMemory, Self::UnixSockets];
+    pub const ALL: [Self; 6] =
+        [Self::Namespaces, Self::Debug, Self::IoUring, Self::SharedMemory, Self::UnixSockets, Self::Listen];
 
     /// The word for it in a configuration.
     pub const fn as_str(self) -> &'static str {
@@ -91,6 +99,7 @@ impl Allowance {
             Self::IoUring => "io_uring",
             Self::SharedMemory => "shared_memory",
             Self::UnixSockets => "unix_sockets",
+            Self::Listen => "listen",
         }
     }
 }
@@ -104,6 +113,10 @@ const MODES: [(&str, SandboxMode); 3] = [
 /// What to say where that is so.
 const UNSEEN: &str = "allows \"io_uring\", by which a server makes sockets that nobody sees, with the network off; remove \
                       it from allow, or set network = true";
+
+/// The same where it may listen on a network that is off.
+const UNHEARD: &str = "allows \"listen\" with the network off, where nobody can connect; remove it from allow, or set \
+                       network = true";
 
 /// Reads `sandbox` and `require_sandbox` of a table; what is not there is as in `default`.
 pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
@@ -128,6 +141,9 @@ pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
     sandbox.required = required.unwrap_or(default.required);
     if sandbox.opens_network_unseen() && parent.has("sandbox") {
         parent.problem("sandbox", UNSEEN);
+    }
+    if sandbox.listens_without_network() && parent.has("sandbox") {
+        parent.problem("sandbox", UNHEARD);
     }
     sandbox
 }

@@ -10,10 +10,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use super::bind::{Bound, bind};
 use super::stall::NoStall;
 use crate::config::Http;
 use crate::shutdown::Shutdown;
@@ -43,10 +44,10 @@ impl From<&Http> for Limits {
     }
 }
 
-/// A bound listener.
+/// A bound listener: on both addresses of the loopback where it is on one of them.
 #[derive(Debug)]
 pub struct Listener {
-    listener: TcpListener,
+    bound: Bound,
     address: SocketAddr,
     limits: Limits,
 }
@@ -55,14 +56,14 @@ impl Listener {
     /// Binds the address.
     ///
     /// # Errors
-    /// When it is in use, not of this machine, or not allowed.
-    pub async fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address, limits })
+    /// When it is in use, not of this machine, or not allowed: it, or the one beside it.
+    pub fn bind(address: SocketAddr, limits: Limits) -> Result<Self, (SocketAddr, io::Error)> {
+        let bound = bind(address)?;
+        let address = bound.address().map_err(|error| (address, error))?;
+        Ok(Self { bound, address, limits })
     }
 
-    /// The address that it listens on.
+    /// The address that it listens on: the one that was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -73,7 +74,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 () = shutdown.drain.cancelled() => return,
-                accepted = accept(&self.listener, &permits) => accepted,
+                accepted = accept(&self.bound, &permits) => accepted,
             };
             let (stream, permit) = match accepted {
                 Ok(accepted) => accepted,
@@ -97,12 +98,9 @@ impl Listener {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(bound: &Bound, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let stream = bound.accept().await?;
     Ok((stream, permit))
 }
 

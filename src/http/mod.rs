@@ -4,6 +4,7 @@
 mod admin;
 mod answer;
 mod app;
+mod bind;
 mod body;
 mod caller;
 mod guard;

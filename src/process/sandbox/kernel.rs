@@ -7,6 +7,8 @@ use super::seccomp::Denials;
 /// The first version of Landlock in which all that a sandbox promises is enforced: signals and abstract sockets stay
 /// inside (Linux 6.12).
 const ENOUGH: u8 = 6;
+/// The first version of Landlock that decides over the ports of TCP (Linux 6.7).
+const KNOWS_PORTS: u8 = 4;
 
 /// The parts of a sandbox that depend on the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +51,12 @@ impl Kernel {
                 "Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server".to_owned(),
             );
         } else if self.landlock < ENOUGH {
-            let truncate = if self.landlock < 3 { "a file that may only be read can be emptied, and " } else { "" };
+            let truncate = if self.landlock < 3 { "a file that may only be read can be emptied, " } else { "" };
+            let listen =
+                if self.landlock < KNOWS_PORTS { "any port that is free can be listened on, and " } else { "" };
+            let version = self.landlock;
             parts
-                .push(format!("Landlock {ENOUGH} (it has {}): {truncate}signals reach other processes", self.landlock));
+                .push(format!("Landlock {ENOUGH} (it has {version}): {truncate}{listen}signals reach other processes"));
         }
         if !self.seccomp {
             parts.push("seccomp: no system call is refused".to_owned());
@@ -77,7 +82,8 @@ mod tests {
         assert!(lacking(6, true).is_empty() && lacking(7, true).is_empty());
         assert!(lacking(0, true)[0].starts_with("Landlock (Linux 5.13"));
         assert!(lacking(5, true)[0].contains("signals"));
-        assert!(!lacking(5, true)[0].contains("emptied"));
+        assert!(!lacking(5, true)[0].contains("emptied") && !lacking(5, true)[0].contains("port"));
+        assert!(lacking(3, true)[0].contains("any port") && !lacking(4, true)[0].contains("any port"));
         assert!(lacking(2, true)[0].contains("emptied"));
         assert!(lacking(7, false)[0].starts_with("seccomp"));
     }

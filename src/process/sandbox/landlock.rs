@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, Ruleset, RulesetAttr as _,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, Ruleset, RulesetAttr as _,
     RulesetCreated, RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope,
 };
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -27,8 +27,10 @@ pub struct Enclosure {
     pub needed: Vec<PathBuf>,
     /// Devices without a state, to read and write.
     pub devices: Vec<PathBuf>,
-    /// Whether it may bind and connect TCP sockets.
+    /// Whether it may connect TCP sockets, and listen on a port that the kernel chooses.
     pub network: bool,
+    /// Whether it may listen on any port that is free, where it has the network.
+    pub listen: bool,
     /// Whether it may connect to sockets anywhere in the file system: otherwise to those that it can change only, as of
     /// Landlock 9.
     pub sockets: bool,
@@ -82,10 +84,16 @@ fn ruleset(enclosure: &Enclosure) -> Result<RulesetCreated, RulesetError> {
     let read = AccessFs::from_read(ABI::V1);
     let device = AccessFs::ReadFile | AccessFs::WriteFile;
     let mut ruleset = Ruleset::default().handle_access(handled)?.scope(Scope::from_all(ABI::V6))?;
-    if !enclosure.network {
-        ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V10))?;
+    match (enclosure.network, enclosure.listen) {
+        (false, _) => ruleset = ruleset.handle_access(AccessNet::from_all(ABI::V10))?,
+        (true, false) => ruleset = ruleset.handle_access(AccessNet::BindTcp)?,
+        (true, true) => {}
     }
     let mut created = ruleset.create()?;
+    if enclosure.network && !enclosure.listen {
+        // The kernel chooses one that nobody listens on. Browsers and the like need it towards their own helpers.
+        created = created.add_rule(NetPort::new(0, AccessNet::BindTcp))?;
+    }
     for (paths, access) in [(&enclosure.read, read), (&enclosure.write, write), (&enclosure.devices, device)] {
         for path in paths {
             created = allow(created, path, access)?;

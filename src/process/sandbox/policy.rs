@@ -35,7 +35,7 @@ pub struct Confinement {
     pub required: bool,
     /// What can be reached.
     pub enclosure: Enclosure,
-    /// Whether sockets can be made that have a name in the file system.
+    /// Where sockets that have a name in the file system can be made, and connected to.
     pub local: Local,
     /// What may be done all the same.
     pub allow: Vec<Allowance>,
@@ -113,7 +113,9 @@ impl Policy {
             SandboxMode::Strict if !network => Local::Nowhere,
             _ => Local::Inside,
         };
-        let mut enclosure = Enclosure { read, write, needed, devices, network, sockets: local == Local::Anywhere };
+        let listen = sandbox.allow.contains(&Allowance::Listen);
+        let sockets = local == Local::Anywhere;
+        let mut enclosure = Enclosure { read, write, needed, devices, network, listen, sockets };
         enclosure.tidy();
         let confinement = Confinement {
             required: sandbox.required,

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use super::landlock::{Enclosure, enclose};
-use super::seccomp::{Denials, Sockets, any_but_zero};
+use super::seccomp::{Denials, Sockets};
 use super::{DEVICES, PROGRAMS, SandboxError, drop_capabilities};
 use crate::process::limits::ProcessLimits;
 
@@ -44,8 +44,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
         write: vec![folder.to_owned()],
         needed: vec![folder.to_owned()],
         devices: paths(DEVICES),
-        network: false,
-        sockets: false,
+        ..Enclosure::default()
     };
     enclosure.follow_links();
     let landlock = enclose(&enclosure)?;
@@ -64,8 +63,7 @@ fn denials(landlock: u8, root: bool) -> Result<Denials, SandboxError> {
         denials.always(&[libc::SYS_truncate]);
     }
     if landlock < 6 {
-        let others = any_but_zero(0).map_err(|error| SandboxError::refused("seccomp")(&error))?;
-        denials.always(SIGNALS).when(libc::SYS_kill, vec![others]);
+        denials.always(SIGNALS).only_own_group().map_err(|error| SandboxError::refused("seccomp")(&error))?;
     }
     Ok(denials)
 }

@@ -2,6 +2,7 @@
 //! names the test beside the promise.
 
 mod folders;
+mod listen;
 mod log;
 mod neighbour;
 mod oversized;

@@ -7,7 +7,7 @@ mod holes;
 mod limits;
 mod shell;
 mod sockets;
-mod stage;
+pub(crate) mod stage;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -21,17 +21,17 @@ use crate::harness::eventually;
 use crate::proc;
 
 /// What this machine enforces.
-fn kernel() -> Kernel {
+pub(crate) fn kernel() -> Kernel {
     Kernel::probe()
 }
 
 /// A folder that every user can enter, with the server's own folder in it and one of another tenant.
-struct Scene {
-    folder: tempfile::TempDir,
+pub(crate) struct Scene {
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o755)).tempdir().unwrap();
         for name in ["own", "other"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
@@ -43,7 +43,7 @@ impl Scene {
         Self { folder }
     }
 
-    fn server(&self, mode: SandboxMode, text: &str) -> Server {
+    pub(crate) fn server(&self, mode: SandboxMode, text: &str) -> Server {
         let mut server = script(text, &self.folder.path().join("own"));
         server.sandbox.mode = mode;
         server.env.insert("OTHER".to_owned(), "unset".into());
@@ -54,13 +54,18 @@ impl Scene {
 
     /// Runs each probe in the three modes; in the sandboxed ones it must fail, in the other it must succeed.
     #[track_caller]
-    fn refused(&self, user: As, probes: &[(&str, &str)]) {
+    pub(crate) fn refused(&self, user: As, probes: &[(&str, &str)]) {
         self.refused_unless_impossible(user, probes, |_| false);
     }
 
     /// The same, where some of them may be impossible to everybody here, in a container for one, and fail always.
     #[track_caller]
-    fn refused_unless_impossible(&self, user: As, probes: &[(&str, &str)], is_impossible: impl Fn(&str) -> bool) {
+    pub(crate) fn refused_unless_impossible(
+        &self,
+        user: As,
+        probes: &[(&str, &str)],
+        is_impossible: impl Fn(&str) -> bool,
+    ) {
         let text: String = probes.iter().map(|(name, probe)| asked(name, probe)).collect();
         for mode in SandboxMode::ALL {
             let succeeds = |probe: &str| mode == SandboxMode::None && !is_impossible(probe);
@@ -72,7 +77,7 @@ impl Scene {
     }
 
     /// Whether a script fails for this user without Sluice.
-    fn is_impossible(&self, user: As, script: &str) -> bool {
+    pub(crate) fn is_impossible(&self, user: As, script: &str) -> bool {
         let mut command = user.command("sh");
         command.current_dir(self.folder.path().join("own")).args(["-c", script]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -81,7 +86,7 @@ impl Scene {
 }
 
 /// The part of a script that says whether a probe succeeds.
-fn asked(name: &str, probe: &str) -> String {
+pub(crate) fn asked(name: &str, probe: &str) -> String {
     format!("if ( {probe} ) >/dev/null 2>&1; then echo '{name}: yes'; else echo '{name}: no'; fi\n")
 }
 

@@ -1,0 +1,181 @@
+//! Binds a port in both families of addresses. Invariant: where clients may look for the gateway under a name such as
+//! `localhost`, no other program can hold its port under the address of the other family, and be given their keys.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: i32 = 1024;
+/// How often another port is tried where the kernel chooses one that is taken in the other family.
+const TRIES: usize = 64;
+
+/// A port with all that holds it.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// Accepts connections on the address that was asked for.
+    asked: TcpListener,
+    /// Accepts them on the loopback of the other family.
+    beside: Option<TcpListener>,
+    /// Keeps the port of the other family from all others, and serves nobody.
+    _kept: Option<OwnedFd>,
+}
+
+impl Bound {
+    /// The address that was asked for, with its port.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.asked.local_addr()
+    }
+
+    /// The next connection; of two that are there, either.
+    pub(super) async fn accept(&self) -> io::Result<TcpStream> {
+        let beside = async {
+            match &self.beside {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = tokio::select! {
+            accepted = self.asked.accept() => accepted,
+            accepted = beside => accepted,
+        };
+        Ok(accepted?.0)
+    }
+}
+
+/// What is done with the port in the other family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Other {
+    /// It is served as well: both are this machine's loopback.
+    Served(IpAddr),
+    /// It is kept free: who configured all addresses of IPv4 has not asked for those of IPv6.
+    Kept(IpAddr),
+    /// Nothing: one socket is for both, or the address is one that no name of this machine stands for.
+    Left,
+}
+
+fn other(address: IpAddr) -> Other {
+    match address {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Other::Served(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Other::Served(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Other::Kept(Ipv6Addr::UNSPECIFIED.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => Other::Left,
+    }
+}
+
+/// Binds an address, and its port in the other family where there is one.
+///
+/// # Errors
+/// The address that could not be bound, with what the system said.
+pub(super) fn bind(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        match bind_once(address) {
+            Err((_, error)) if error.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            result => return result,
+        }
+    }
+}
+
+fn bind_once(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
+    let failed = |address| move |error| (address, error);
+    let listener = socket(address, true).and_then(listen).map_err(failed(address))?;
+    let port = listener.local_addr().map_err(failed(address))?.port();
+    let mut bound = Bound { asked: listener, beside: None, _kept: None };
+    let (other, is_served) = match other(address.ip()) {
+        Other::Served(other) => (SocketAddr::new(other, port), true),
+        Other::Kept(other) => (SocketAddr::new(other, port), false),
+        Other::Left => return Ok(bound),
+    };
+    match socket(other, is_served) {
+        Ok(socket) if is_served => bound.beside = Some(listen(socket).map_err(failed(other))?),
+        Ok(socket) => bound._kept = Some(socket),
+        // A machine without this family, or a container without its loopback: then nobody else has it either.
+        Err(error) if is_missing(&error) => {}
+        Err(error) => return Err((other, error)),
+    }
+    Ok(bound)
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL, Errno::PROTONOSUPPORT];
+    error.raw_os_error().is_some_and(|code| missing.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// A bound socket. One that is to be served may take a port that connections of an earlier gateway linger on; one that only
+/// keeps it must not share it with anybody.
+fn socket(address: SocketAddr, is_served: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, is_served)?;
+    if address.is_ipv6() {
+        // All addresses are those of both families, whatever the machine's default is; other sockets are of one.
+        sockopt::set_ipv6_v6only(&socket, !(is_served && address.ip().is_unspecified()))?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn listen(socket: OwnedFd) -> io::Result<TcpListener> {
+    rustix::net::listen(&socket, BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// Whether anybody else can have this address.
+    fn is_free(address: SocketAddr) -> bool {
+        std::net::TcpListener::bind(address).is_ok()
+    }
+
+    fn bound(address: &str) -> (Bound, u16) {
+        let bound = bind(address.parse().unwrap()).unwrap();
+        let port = bound.address().unwrap().port();
+        (bound, port)
+    }
+
+    #[tokio::test]
+    async fn a_port_on_loopback_is_served_in_both_families() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (bound, port) = bound(address);
+            for address in ["127.0.0.1", "::1"] {
+                let connected = std::net::TcpStream::connect((address, port)).unwrap();
+                let accepted = bound.accept().await.unwrap();
+                assert_eq!(accepted.peer_addr().unwrap(), connected.local_addr().unwrap());
+            }
+            for address in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+                assert!(!is_free(SocketAddr::new(address.parse().unwrap(), port)), "{address}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_on_all_addresses_is_nobody_elses_in_either_family() {
+        for (address, serves_both) in [("0.0.0.0:0", false), ("[::]:0", true)] {
+            let (_bound, port) = bound(address);
+            for address in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+                assert!(!is_free(SocketAddr::new(address.parse().unwrap(), port)), "{address}");
+            }
+            let connected = std::net::TcpStream::connect(("::1", port));
+            assert_eq!(connected.is_ok(), serves_both, "{address}");
+            assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok(), "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_somebody_has_in_the_other_family_is_an_error_that_names_it() {
+        let other = std::net::TcpListener::bind("[::1]:0").unwrap();
+        let address = other.local_addr().unwrap();
+        let (failed, error) = bind(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())).unwrap_err();
+        assert_eq!((failed, error.kind()), (address, io::ErrorKind::AddrInUse));
+    }
+}

@@ -1,0 +1,213 @@
+//! Takes system calls away, by seccomp. Invariant: what is refused fails as on a kernel without it, so that a program
+//! goes on another way; only a call of a foreign architecture ends the program.
+//!
+//! `calls` lists the system calls that no server needs. The other files decide over calls by their arguments: `sockets`
+//! over sockets, `metadata` over the properties of files, `others` over what concerns other processes.
+
+mod calls;
+mod metadata;
+mod others;
+mod sockets;
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, sock_filter,
+};
+
+use super::SandboxError;
+use crate::config::Allowance;
+
+pub use sockets::Sockets;
+
+/// What a program is told in the place of the call. Where two apply, the kernel gives the later one of this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Answer {
+    /// It is not permitted.
+    Refused,
+    /// The kernel does not have this call. Programs are prepared for that, and make an older one.
+    Unknown,
+    /// The kernel does not have this protocol.
+    NoProtocol,
+}
+
+impl Answer {
+    const fn errno(self) -> libc::c_int {
+        match self {
+            Self::Refused => libc::EPERM,
+            Self::Unknown => libc::ENOSYS,
+            Self::NoProtocol => libc::EPROTONOSUPPORT,
+        }
+    }
+}
+
+/// When a call gets its answer.
+#[derive(Debug, Clone)]
+enum When {
+    Always,
+    Any(Vec<SeccompRule>),
+}
+
+/// What an argument of a call is compared with, of 32 bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Is {
+    /// It is this.
+    Equal(u64),
+    /// It is not this.
+    Not(u64),
+    /// These bits are set.
+    With(u64),
+    /// Of the bits of the first, those of the second are set.
+    Masked(u64, u64),
+}
+
+/// Matches a call of which all these arguments, each with its number, are like that.
+///
+/// # Errors
+/// There is no such argument.
+pub(super) fn rule(arguments: &[(u8, Is)]) -> Result<SeccompRule, BackendError> {
+    let condition = |(argument, is): &(u8, Is)| {
+        let (op, value) = match *is {
+            Is::Equal(value) => (SeccompCmpOp::Eq, value),
+            Is::Not(value) => (SeccompCmpOp::Ne, value),
+            Is::With(bits) => (SeccompCmpOp::MaskedEq(bits), bits),
+            Is::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
+        };
+        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, op, value)
+    };
+    SeccompRule::new(arguments.iter().map(condition).collect::<Result<_, _>>()?)
+}
+
+/// A number of the C library as a filter sees it.
+const fn number(value: libc::c_int) -> u64 {
+    value.cast_unsigned() as u64
+}
+
+/// System calls that are refused: each always, or under conditions.
+#[derive(Debug, Clone, Default)]
+pub struct Denials {
+    answers: BTreeMap<Answer, BTreeMap<i64, When>>,
+}
+
+impl Denials {
+    /// What a server has no business with, except for what is allowed.
+    ///
+    /// # Errors
+    /// A filter cannot be expressed.
+    pub fn of_server(allow: &[Allowance], sockets: Sockets) -> Result<Self, SandboxError> {
+        let mut denials = Self::default();
+        denials.always(calls::ADMINISTRATION).always(calls::ONLY_HERE);
+        if !allow.contains(&Allowance::Debug) {
+            denials.always(calls::DEBUG);
+        }
+        if !allow.contains(&Allowance::SharedMemory) {
+            denials.always(calls::SHARED);
+        }
+        if !allow.contains(&Allowance::IoUring) {
+            denials.unknown(calls::IO_URING);
+        }
+        denials
+            .refuse_others()
+            .and_then(|()| denials.refuse_namespaces(allow))
+            .and_then(|()| denials.refuse_sockets(sockets))
+            .and_then(|()| denials.refuse_privileged_modes())
+            .map_err(|error| SandboxError::refused("seccomp")(&error))?;
+        Ok(denials)
+    }
+
+    fn refuse_namespaces(&mut self, allow: &[Allowance]) -> Result<(), BackendError> {
+        if allow.contains(&Allowance::Namespaces) {
+            return Ok(());
+        }
+        for flag in calls::NAMESPACES {
+            for call in [libc::SYS_clone, libc::SYS_unshare] {
+                self.when(Answer::Refused, call, rule(&[(0, Is::With(number(flag)))])?);
+            }
+        }
+        // Its flags are in memory, where a filter cannot look. The C library falls back to clone.
+        self.unknown(&[libc::SYS_clone3]);
+        Ok(())
+    }
+
+    /// Refuses these calls whatever their arguments are.
+    pub fn always(&mut self, calls: &[i64]) -> &mut Self {
+        self.answer_always(Answer::Refused, calls)
+    }
+
+    /// Answers these calls as if the kernel did not have them.
+    pub(super) fn unknown(&mut self, calls: &[i64]) -> &mut Self {
+        self.answer_always(Answer::Unknown, calls)
+    }
+
+    fn answer_always(&mut self, answer: Answer, calls: &[i64]) -> &mut Self {
+        let answers = self.answers.entry(answer).or_default();
+        answers.extend(calls.iter().map(|call| (*call, When::Always)));
+        self
+    }
+
+    /// Answers a call so where this matches, or what was given for it before.
+    pub(super) fn when(&mut self, answer: Answer, call: i64, rule: SeccompRule) -> &mut Self {
+        let when = self.answers.entry(answer).or_default().entry(call).or_insert_with(|| When::Any(Vec::new()));
+        if let When::Any(rules) = when {
+            rules.push(rule);
+        }
+        self
+    }
+
+    /// Takes them from the calling thread, which must have no-new-privileges, and all that it starts.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn apply(&self) -> Result<(), SandboxError> {
+        let failed = SandboxError::refused("seccomp");
+        for program in self.programs().map_err(|error| failed(&error))? {
+            seccompiler::apply_filter(&program).map_err(|error| failed(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The filters, in the order in which they are put in force: a filter has one answer for all that it refuses. A filter
+    /// for nothing is among them where there is no other, so that [`apply`](Self::apply) says whether the kernel has any.
+    fn programs(&self) -> Result<Vec<BpfProgram>, BackendError> {
+        let mut answers = self.answers.clone();
+        answers.entry(Answer::Refused).or_default();
+        let programs = answers.into_iter().map(|(answer, calls)| program(calls, answer.errno()));
+        second_form().into_iter().map(Ok).chain(programs).collect()
+    }
+
+    /// The instructions that they come to.
+    pub fn instructions(&self) -> usize {
+        self.programs().map_or(0, |programs| programs.iter().map(Vec::len).sum())
+    }
+}
+
+fn program(calls: BTreeMap<i64, When>, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
+    let rules = calls.into_iter().map(|(call, when)| match when {
+        // For the compiler no rule means: in any case.
+        When::Always => (call, Vec::new()),
+        When::Any(rules) => (call, rules),
+    });
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    SeccompFilter::new(rules.collect(), SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?.try_into()
+}
+
+/// Takes away the second form that all system calls have on x86-64, x32, some of them under numbers of their own: it reaches
+/// the kernel under the same architecture, and no program here is built for it.
+#[cfg(target_arch = "x86_64")]
+fn second_form() -> Option<BpfProgram> {
+    /// The bit that marks it. With it, a number is larger than any without.
+    const X32: u32 = 0x4000_0000;
+    let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
+    Some(vec![
+        // The number of the call, which is what the description of a call begins with.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()).into()),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Allow.into()),
+    ])
+}
+#[cfg(not(target_arch = "x86_64"))]
+fn second_form() -> Option<BpfProgram> {
+    None
+}
