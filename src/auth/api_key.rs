@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
-use super::Principal;
+use super::{Issuer, Principal};
 use crate::config::{ApiKey, KEY_START, TenantId};
 
 /// A key as it was just made: the only moment at which it can be shown.
@@ -63,7 +63,7 @@ impl ApiKeys {
     pub(super) fn new(entries: &[ApiKey]) -> Self {
         let mut by_prefix: HashMap<String, Vec<Stored>> = HashMap::new();
         for entry in entries {
-            let principal = Principal::new(entry.tenant.clone(), "key", &entry.subject, entry.scopes.clone());
+            let principal = Principal::new(entry.tenant.clone(), Issuer::Key, &entry.subject, entry.scopes.clone());
             let stored = Stored { sha256: entry.sha256, principal: Some(principal) };
             by_prefix.entry(entry.prefix.clone()).or_default().push(stored);
         }

@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use reqwest::{Client, StatusCode, Url, redirect};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -17,13 +18,16 @@ use super::{AuthError, AuthSetupError};
 
 /// How often a file is looked at, at most.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a look may take: the file system may not answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// After a fetch that went well, an unknown `kid` leads to no other for so long.
 const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 /// After a fetch that failed, no other is tried for so long.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// A fetched set that is older than this is fetched anew, and used meanwhile.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// A fetched set that is older than this is used no more, so that a withdrawn key ends even if fetches fail.
+/// A set that was found to be the newest so long ago is used no more, so that a withdrawn key ends even if fetches, or looks at
+/// a file, fail.
 const MAX_STALE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,75 +40,110 @@ pub(super) struct JwksFile {
 }
 
 struct FileWatch {
+    /// Before this, no look.
     next: Instant,
-    stamp: Option<Stamp>,
+    /// When the look began that goes on.
+    looking: Option<Instant>,
+    /// When the keys in use were last found to be those of the file.
+    good: Instant,
+    /// The SHA-256 of what was found last. Neither the size nor a time tells that a file has not changed.
+    found: Option<[u8; 32]>,
+    /// Whether that was of no use.
+    broken: bool,
 }
-
-/// What tells that a file has changed.
-type Stamp = (SystemTime, u64);
 
 impl JwksFile {
     /// Reads the file, which must hold a usable key.
-    pub(super) fn open(path: &Path) -> Result<Self, AuthSetupError> {
-        let stamp = stamp(path);
-        let keys = read_set(path)?;
+    pub(super) fn open(path: &Path) -> Result<Arc<Self>, AuthSetupError> {
+        let bytes = read_bounded(path)?;
+        let keys = parse(path, &bytes)?;
         if keys.is_empty() {
             let problem = "no usable key: RSA (2048 bits or more), P-256, P-384 and Ed25519 keys for signatures are";
             return Err(AuthSetupError::Key { path: path.to_owned(), problem: problem.to_owned() });
         }
-        let watch = Mutex::new(FileWatch { next: Instant::now() + FILE_INTERVAL, stamp });
-        Ok(Self { path: path.to_owned(), current: ArcSwap::from_pointee(keys), watch })
+        let now = Instant::now();
+        let found = Some(Sha256::digest(&bytes).into());
+        let watch = FileWatch { next: now + FILE_INTERVAL, looking: None, good: now, found, broken: false };
+        Ok(Arc::new(Self { path: path.to_owned(), current: ArcSwap::from_pointee(keys), watch: Mutex::new(watch) }))
     }
 
-    /// The keys as the file has them, a second late at most.
-    pub(super) async fn get(&self) -> Arc<KeySet> {
-        if let Some(known) = self.due() {
-            self.reload(known).await;
+    /// The keys as the file has them, a second late at most. Another thread reads it.
+    ///
+    /// # Errors
+    /// [`AuthError::KeysUnavailable`]: the file cannot be read, or used, for so long that a withdrawn key might be among the
+    /// ones that were there.
+    pub(super) async fn get(self: &Arc<Self>) -> Result<Arc<KeySet>, AuthError> {
+        if self.is_due() {
+            let file = Arc::clone(self);
+            let look = tokio::task::spawn_blocking(move || Look(&file).read());
+            // The look goes on: its result is for those who come later.
+            if tokio::time::timeout(LOOK_TIMEOUT, look).await.is_err() {
+                return Err(AuthError::KeysUnavailable);
+            }
         }
-        self.current.load_full()
+        let watch = self.watch.lock();
+        let hangs = watch.looking.is_some_and(|since| since.elapsed() >= LOOK_TIMEOUT);
+        if hangs || watch.good.elapsed() >= MAX_STALE {
+            return Err(AuthError::KeysUnavailable);
+        }
+        drop(watch);
+        Ok(self.current.load_full())
     }
 
-    /// What is known of the file, if it is this caller's turn to look at it.
-    fn due(&self) -> Option<Option<Stamp>> {
+    /// Whether it is this caller's turn to look at the file. One looks at a time.
+    fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.watch.lock();
-        (now >= watch.next).then(|| {
-            watch.next = now + FILE_INTERVAL;
-            watch.stamp
-        })
+        let is_due = now >= watch.next && watch.looking.is_none();
+        if is_due {
+            (watch.next, watch.looking) = (now + FILE_INTERVAL, Some(now));
+        }
+        is_due
     }
+}
 
-    async fn reload(&self, known: Option<Stamp>) {
-        let path = self.path.clone();
-        let read = move || {
-            let found = stamp(&path);
-            (found != known).then(|| (found, read_set(&path)))
-        };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(None) => {}
-            Ok(Some((found, set))) => {
-                // Kept for a broken file too: it is complained about once, until it changes again.
-                self.watch.lock().stamp = found;
-                match set {
-                    Ok(keys) => {
-                        tracing::info!(path = %self.path.display(), "read the JWK set again");
-                        self.current.store(Arc::new(keys));
-                    }
-                    Err(error) => tracing::warn!(%error, "the JWK set changed and cannot be used; the old one stays"),
-                }
+/// A look at the file. Its end, by whatever path, lets the next one begin.
+struct Look<'a>(&'a JwksFile);
+
+impl Look<'_> {
+    fn read(self) {
+        let JwksFile { path, current, watch } = self.0;
+        let bytes = read_bounded(path);
+        let text = bytes.as_ref().map_or_else(|error| error.to_string().into_bytes(), Clone::clone);
+        let found: [u8; 32] = Sha256::digest(&text).into();
+        let is_known = watch.lock().found.replace(found) == Some(found);
+        if is_known {
+            // The same as before: good if it was.
+            let mut watch = watch.lock();
+            if bytes.is_ok() && !watch.broken {
+                watch.good = Instant::now();
             }
-            Err(error) => tracing::warn!(%error, "the JWK set could not be looked at"),
+            return;
+        }
+        match bytes.and_then(|bytes| parse(path, &bytes)) {
+            Ok(keys) => {
+                tracing::info!(path = %path.display(), "read the JWK set again");
+                current.store(Arc::new(keys));
+                let mut watch = watch.lock();
+                (watch.good, watch.broken) = (Instant::now(), false);
+            }
+            Err(error) => {
+                watch.lock().broken = true;
+                // Once, until it changes again.
+                tracing::warn!(%error, "the JWK set changed and cannot be used; the old one stays for an hour");
+            }
         }
     }
 }
 
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.0.watch.lock().looking = None;
+    }
 }
 
-fn read_set(path: &Path) -> Result<KeySet, AuthSetupError> {
-    KeySet::jwks(&read_bounded(path)?).map_err(|problem| AuthSetupError::Key { path: path.to_owned(), problem })
+fn parse(path: &Path, bytes: &[u8]) -> Result<KeySet, AuthSetupError> {
+    KeySet::jwks(bytes).map_err(|problem| AuthSetupError::Key { path: path.to_owned(), problem })
 }
 
 /// A JWK set behind a URL.
@@ -137,7 +176,8 @@ impl JwksUrl {
         let loopback = is_loopback(&url);
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(refuse(
-                "keys come over https, or over http from loopback: anything else could be tampered with",
+                "keys come over https, or over http from a loopback address (127.0.0.1, [::1]; not from a name, which may \
+                 lead elsewhere): anything else could be tampered with",
             ));
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -263,10 +303,11 @@ fn describe(error: reqwest::Error) -> String {
     text
 }
 
+/// Whether a URL has a loopback address, and no name: a name has as many addresses as somebody gives it.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::jwks::{JwksFile, JwksUrl};
 use super::keys::{KeySet, Selection, min_secret};
 use super::verdicts::Verdicts;
-use super::{AuthError, AuthSetupError, Invalid, Principal};
+use super::{AuthError, AuthSetupError, Invalid, Issuer, Principal, Proven};
 use crate::config::{Jwt, JwtKey};
 
 /// Longest token, in bytes.
@@ -36,7 +36,7 @@ pub(super) struct JwtVerifier {
 
 enum Source {
     Fixed(Arc<KeySet>),
-    File(JwksFile),
+    File(Arc<JwksFile>),
     Url(Arc<JwksUrl>),
 }
 
@@ -70,15 +70,15 @@ impl JwtVerifier {
         Ok(Self { rules: config.clone(), validations, source, verdicts: Verdicts::default() })
     }
 
-    /// The principal that a token stands for.
-    pub(super) async fn verify(&self, token: &str) -> Result<Principal, AuthError> {
+    /// Whom a token stands for, and until when.
+    pub(super) async fn verify(&self, token: &str) -> Result<Proven, AuthError> {
         if token.len() > MAX_TOKEN {
             return Err(Invalid::TooLong.into());
         }
         let hash = Verdicts::hash(token);
         let now = get_current_timestamp();
-        if let Some(principal) = self.verdicts.get(&hash, now) {
-            return Ok(principal);
+        if let Some(proven) = self.verdicts.get(&hash, now) {
+            return Ok(proven);
         }
         let header = read_header(token)?;
         let (algorithm, validation) = self.accepted(&header)?;
@@ -94,10 +94,13 @@ impl JwtVerifier {
         if self.rules.required_scopes.iter().any(missing) {
             return Err(AuthError::InsufficientScope { required: self.rules.required_scopes.clone() });
         }
+        let exp = claims.get("exp");
+        // It has been checked, and may have a fraction: the cast keeps within bounds.
+        let ends = exp.and_then(Value::as_f64).map_or(now, |exp| exp.ceil() as u64);
+        let proven = Proven::until(principal, ends.saturating_add(self.rules.leeway.as_secs()));
         // An `exp` with a fraction is good, and simply not remembered.
-        let expires = claims.get("exp").and_then(Value::as_u64).unwrap_or(now);
-        self.verdicts.put(hash, principal.clone(), now, expires);
-        Ok(principal)
+        self.verdicts.put(hash, proven.clone(), now, exp.and_then(Value::as_u64).unwrap_or(now));
+        Ok(proven)
     }
 
     /// The checks of the header that need no key.
@@ -121,7 +124,7 @@ impl JwtVerifier {
     async fn keys(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<KeySet>, AuthError> {
         match &self.source {
             Source::Fixed(keys) => Ok(Arc::clone(keys)),
-            Source::File(file) => Ok(file.get().await),
+            Source::File(file) => file.get().await,
             Source::Url(url) => url.get(|keys| !matches!(keys.select(kid, algorithm), Selection::Unknown)).await,
         }
     }
@@ -129,14 +132,15 @@ impl JwtVerifier {
     fn principal(&self, claims: &Claims) -> Result<Principal, Invalid> {
         let unusable = |claim: &str| Invalid::Claim(claim.to_owned());
         let issuer = claims.get("iss").and_then(Value::as_str).ok_or_else(|| unusable("iss"))?;
-        let tenant = find(claims, &self.rules.tenant_claim).and_then(Value::as_str);
+        let find = |path: &str| find(claims, path).map_err(|Ambiguous| unusable(path));
+        let tenant = find(&self.rules.tenant_claim)?.and_then(Value::as_str);
         let tenant = tenant.and_then(|name| name.parse().ok()).ok_or_else(|| unusable(&self.rules.tenant_claim))?;
-        let subject = find(claims, &self.rules.subject_claim).and_then(Value::as_str);
+        let subject = find(&self.rules.subject_claim)?.and_then(Value::as_str);
         let subject = subject
             .filter(|subject| (1..=MAX_SUBJECT).contains(&subject.len()) && !subject.contains(char::is_control))
             .ok_or_else(|| unusable(&self.rules.subject_claim))?;
-        let scopes = scopes(find(claims, &self.rules.scope_claim)).ok_or_else(|| unusable(&self.rules.scope_claim))?;
-        Ok(Principal::new(tenant, issuer, subject, scopes))
+        let scopes = scopes(find(&self.rules.scope_claim)?).ok_or_else(|| unusable(&self.rules.scope_claim))?;
+        Ok(Principal::new(tenant, Issuer::Token(issuer.to_owned()), subject, scopes))
     }
 }
 
@@ -192,13 +196,31 @@ fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<
     Err(Invalid::Signature)
 }
 
-/// The claim at a dotted path. A claim of that whole name goes first, as names may be URLs.
-fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
-    if let Some(value) = claims.get(path) {
-        return Some(value);
+/// A dotted path leads to different claims in one token.
+#[derive(Debug)]
+struct Ambiguous;
+
+/// The claim at a dotted path. Each dot may lead into an object, or be a part of a name (names may be URLs). A token in which
+/// it leads to different values says nothing: whoever can add claims of one form must not overrule the other.
+fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Ambiguous> {
+    let mut found = Vec::new();
+    readings(claims, path, &mut found);
+    match found.split_first() {
+        None => Ok(None),
+        Some((first, others)) if others.iter().all(|other| other == first) => Ok(Some(first)),
+        Some(_) => Err(Ambiguous),
     }
-    let (name, rest) = path.split_once('.')?;
-    find(claims.get(name)?.as_object()?, rest)
+}
+
+/// All that a dotted path may mean. There are no more than the token has objects on the way.
+fn readings<'a>(claims: &'a Claims, path: &str, found: &mut Vec<&'a Value>) {
+    found.extend(claims.get(path));
+    for (at, _) in path.match_indices('.') {
+        let (name, rest) = (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default());
+        if let Some(Value::Object(inner)) = claims.get(name) {
+            readings(inner, rest, found);
+        }
+    }
 }
 
 /// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings; none if it is not there.

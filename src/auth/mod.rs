@@ -8,6 +8,7 @@ mod jwt;
 mod keys;
 mod metadata;
 mod principal;
+mod proven;
 mod verdicts;
 
 use http::header::AUTHORIZATION;
@@ -18,7 +19,8 @@ pub(crate) use api_key::hex;
 pub use error::{AuthError, AuthSetupError, Invalid};
 pub(crate) use keys::min_secret;
 pub use metadata::{ProtectedResource, WELL_KNOWN};
-pub use principal::Principal;
+pub use principal::{Issuer, Principal};
+pub use proven::Proven;
 
 use crate::config::{Auth, KEY_START};
 use api_key::ApiKeys;
@@ -65,7 +67,7 @@ impl Authenticator {
     pub fn new(config: &Auth) -> Result<Self, AuthSetupError> {
         install_crypto();
         let anonymous =
-            |tenant: &crate::config::TenantId| Principal::new(tenant.clone(), "anonymous", "anonymous", vec![]);
+            |tenant: &crate::config::TenantId| Principal::new(tenant.clone(), Issuer::Anonymous, "anonymous", vec![]);
         Ok(Self {
             anonymous: config.anonymous.as_ref().map(anonymous),
             keys: ApiKeys::new(&config.keys),
@@ -73,41 +75,41 @@ impl Authenticator {
         })
     }
 
-    /// The principal behind a request. It waits only where the keys for JWTs must be fetched first (10 s at most).
+    /// Who makes a request, and until when the credential holds. It waits only where the keys for JWTs must be fetched first (10 s at most).
     ///
     /// Where neither keys nor JWTs are configured, everybody is `anonymous` and a credential in a header is ignored;
     /// where they are, a credential that was sent must hold.
     ///
     /// # Errors
     /// See [`AuthError`]; the default is [`AuthError::Missing`].
-    pub async fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Principal, AuthError> {
+    pub async fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Proven, AuthError> {
         refuse_credentials_in(query)?;
         if let Some(anonymous) = &self.anonymous
             && self.keys.is_empty()
             && self.jwt.is_none()
         {
-            return Ok(anonymous.clone());
+            return Ok(Proven::for_good(anonymous.clone()));
         }
         match (credential(headers)?, &self.anonymous) {
-            (None, Some(anonymous)) => Ok(anonymous.clone()),
+            (None, Some(anonymous)) => Ok(Proven::for_good(anonymous.clone())),
             (None, None) => Err(AuthError::Missing),
             (Some(Credential::ApiKey(key)), _) => self.key(key),
             (Some(Credential::Bearer(token)), _) => self.bearer(token).await,
         }
     }
 
-    fn key(&self, key: &[u8]) -> Result<Principal, AuthError> {
-        Ok(self.keys.find(key).cloned().ok_or(Invalid::UnknownKey)?)
+    fn key(&self, key: &[u8]) -> Result<Proven, AuthError> {
+        Ok(self.keys.find(key).cloned().map(Proven::for_good).ok_or(Invalid::UnknownKey)?)
     }
 
-    async fn bearer(&self, token: &[u8]) -> Result<Principal, AuthError> {
+    async fn bearer(&self, token: &[u8]) -> Result<Proven, AuthError> {
         let Some(jwt) = &self.jwt else { return self.key(token) };
         if token.starts_with(KEY_START.as_bytes()) {
             return self.key(token);
         }
         // A key that somebody chose may look like anything, a JWT included.
         match self.keys.find_chosen(token) {
-            Some(principal) => Ok(principal.clone()),
+            Some(principal) => Ok(Proven::for_good(principal.clone())),
             None => jwt.verify(std::str::from_utf8(token).map_err(|_| Invalid::NotAToken)?).await,
         }
     }

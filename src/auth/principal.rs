@@ -8,18 +8,29 @@ use crate::config::TenantId;
 #[derive(Debug, Clone)]
 pub struct Principal(Arc<Fields>);
 
+/// Where a subject comes from: it keeps those of different origins apart. A JWT cannot name itself one of the others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Issuer {
+    /// An API key.
+    Key,
+    /// Nobody: whoever calls without a credential.
+    Anonymous,
+    /// A JWT with this `iss`.
+    Token(String),
+}
+
 #[derive(Debug)]
 struct Fields {
     tenant: TenantId,
-    issuer: String,
+    issuer: Issuer,
     subject: String,
     scopes: Vec<String>,
 }
 
 impl Principal {
-    /// A principal. `issuer` keeps subjects of different origins apart: `key`, `anonymous`, or a JWT's `iss`.
-    pub fn new(tenant: TenantId, issuer: &str, subject: &str, scopes: Vec<String>) -> Self {
-        Self(Arc::new(Fields { tenant, issuer: issuer.to_owned(), subject: subject.to_owned(), scopes }))
+    /// A principal.
+    pub fn new(tenant: TenantId, issuer: Issuer, subject: &str, scopes: Vec<String>) -> Self {
+        Self(Arc::new(Fields { tenant, issuer, subject: subject.to_owned(), scopes }))
     }
 
     /// The tenant that it acts for.
@@ -28,7 +39,7 @@ impl Principal {
     }
 
     /// Where the subject comes from.
-    pub fn issuer(&self) -> &str {
+    pub fn issuer(&self) -> &Issuer {
         &self.0.issuer
     }
 

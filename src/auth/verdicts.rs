@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
-use super::Principal;
+use super::Proven;
 
 /// Longest time for which a verdict holds, in seconds: so long may a withdrawn key still let in whom it let in before.
 const MAX_AGE: u64 = 60;
@@ -21,7 +21,7 @@ pub(super) type TokenHash = [u8; 32];
 pub(super) struct Verdicts(Mutex<HashMap<TokenHash, Verdict>>);
 
 struct Verdict {
-    principal: Principal,
+    proven: Proven,
     /// Seconds since the epoch.
     until: u64,
 }
@@ -31,13 +31,13 @@ impl Verdicts {
         Sha256::digest(token.as_bytes()).into()
     }
 
-    /// The principal of a token that was good before and still is at `now`, in seconds since the epoch.
-    pub(super) fn get(&self, token: &TokenHash, now: u64) -> Option<Principal> {
-        self.0.lock().get(token).filter(|verdict| now < verdict.until).map(|verdict| verdict.principal.clone())
+    /// Who has shown a token that was good before and still is at `now`, in seconds since the epoch.
+    pub(super) fn get(&self, token: &TokenHash, now: u64) -> Option<Proven> {
+        self.0.lock().get(token).filter(|verdict| now < verdict.until).map(|verdict| verdict.proven.clone())
     }
 
     /// Keeps a verdict until `expires` (seconds since the epoch), or for a minute if that is sooner.
-    pub(super) fn put(&self, token: TokenHash, principal: Principal, now: u64, expires: u64) {
+    pub(super) fn put(&self, token: TokenHash, proven: Proven, now: u64, expires: u64) {
         let mut verdicts = self.0.lock();
         if verdicts.len() >= CAPACITY {
             verdicts.retain(|_, verdict| now < verdict.until);
@@ -45,7 +45,7 @@ impl Verdicts {
                 verdicts.clear();
             }
         }
-        verdicts.insert(token, Verdict { principal, until: expires.min(now.saturating_add(MAX_AGE)) });
+        verdicts.insert(token, Verdict { proven, until: expires.min(now.saturating_add(MAX_AGE)) });
     }
 }
 
@@ -53,9 +53,10 @@ impl Verdicts {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::auth::Principal;
 
-    fn somebody() -> Principal {
-        Principal::new("acme".parse().unwrap(), "iss", "sub", vec![])
+    fn somebody() -> Proven {
+        Proven::for_good(Principal::new("acme".parse().unwrap(), crate::auth::Issuer::Key, "sub", vec![]))
     }
 
     #[test]

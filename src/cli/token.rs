@@ -157,7 +157,10 @@ mod tests {
         let jwt = Jwt::new(key, algorithm, "sluice-dev", "sluice");
         let authenticator = Authenticator::new(&Auth { anonymous: None, keys: vec![], jwt: Some(jwt) }).unwrap();
         let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
-        authenticator.authenticate(&HeaderMap::from_iter([(AUTHORIZATION, value)]), None).await
+        authenticator
+            .authenticate(&HeaderMap::from_iter([(AUTHORIZATION, value)]), None)
+            .await
+            .map(|proven| proven.principal)
     }
 
     fn secret_file(content: &str) -> tempfile::NamedTempFile {

@@ -96,10 +96,14 @@ pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
 
 /// Whether a URL can be trusted on its way: https, or http that does not leave this machine.
 pub(super) fn is_protected(uri: &http::Uri) -> bool {
+    let is_name_of_loopback = uri.host().is_some_and(|host| host.eq_ignore_ascii_case("localhost"));
+    uri.scheme_str() == Some("https") || is_name_of_loopback || is_loopback_address(uri)
+}
+
+/// Whether the host of a URL is a loopback address, and no name.
+pub(super) fn is_loopback_address(uri: &http::Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    uri.scheme_str() == Some("https")
-        || host.eq_ignore_ascii_case("localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// A list whose entries are each checked and brought into one form.

@@ -9,7 +9,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
-use super::http::{is_protected, web_url};
+use super::http::{is_loopback_address, is_protected, web_url};
 use super::model::{Jwt, JwtKey};
 use super::reference::{Resolved, read_file, read_secret};
 use super::section::Section;
@@ -124,7 +124,14 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
         "secret_file" => read_secret(&file).map(JwtKey::Secret),
         "pem_file" => check_pem(file, algorithms).map(JwtKey::Pem),
         "jwks_file" => check_jwks(file).map(JwtKey::JwksFile),
-        _ => check_url(text).map(JwtKey::JwksUrl),
+        _ => check_url(text).map(|url| {
+            if !url.starts_with("https:") {
+                let text =
+                    "plain http: whatever program listens there decides who is let in; better use https, or jwks_file";
+                section.warning(source, text);
+            }
+            JwtKey::JwksUrl(url)
+        }),
     };
     let key = key.map_err(|text| section.problem(source, text)).ok()?;
     match &key {
@@ -204,8 +211,10 @@ fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
 
 fn check_url(text: &str) -> Result<String, String> {
     let uri = web_url(text).map_err(|why| format!("{why}; write the https URL of a JWK set"))?;
-    if is_protected(&uri) {
+    let is_https = uri.scheme_str() == Some("https");
+    if is_https || is_loopback_address(&uri) {
         return Ok(text.to_owned());
     }
-    Err("http would let anyone on the way replace the keys; use https (http is for loopback)".to_owned())
+    let why = "http would let anyone on the way replace the keys; use https";
+    Err(format!("{why} (http is for a loopback address, such as 127.0.0.1; a name may lead elsewhere)"))
 }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use http::request::Parts;
+use tokio::time::Instant;
 
 use super::app::App;
 use super::metadata::metadata_url;
@@ -14,6 +15,8 @@ use crate::tenant::Admission;
 pub struct Caller {
     /// Who calls.
     pub principal: Principal,
+    /// When the credential holds no more, if it has an end.
+    pub until: Option<Instant>,
     /// Which server, and how much of it.
     pub admission: Admission,
 }
@@ -26,15 +29,15 @@ pub fn named_server(path: &str) -> Option<&str> {
 
 /// Authenticates a request and finds its server, or refuses the request.
 pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
-    let principal = match app.auth.authenticate(&parts.headers, parts.uri.query()).await {
-        Ok(principal) => principal,
+    let proven = match app.auth.authenticate(&parts.headers, parts.uri.query()).await {
+        Ok(proven) => proven,
         Err(error) => return Err(unauthenticated(app, parts, &error)),
     };
     let admission = app
         .directory
-        .admit(&principal, named_server(parts.uri.path()))
+        .admit(&proven.principal, named_server(parts.uri.path()))
         .map_err(|refusal| Refusal::no_server(&refusal))?;
-    Ok(Caller { principal, admission })
+    Ok(Caller { until: proven.ends(), principal: proven.principal, admission })
 }
 
 fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Refusal {

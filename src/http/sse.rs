@@ -37,10 +37,13 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
         .map_err(|rejected| Refusal::no_room(&rejected))?;
     let base = named_server(parts.uri.path()).map(|name| format!("/servers/{name}")).unwrap_or_default();
     let uri = format!("{}{base}/messages?sessionId={}", app.prefix(), session.id().as_str());
+    session.expiry().extend(caller.until);
+    let expiry = session.expiry().clone();
     let inbox = session.open_stream();
     let guard = StreamGuard { sessions: Arc::clone(&app.sessions), session };
     let body = EventStream::new(Some(endpoint_event(&uri)), inbox, app.http.keep_alive, Box::new(guard))
-        .retry_at_end(COME_BACK);
+        .retry_at_end(COME_BACK)
+        .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));
     event_stream(reply.headers_mut());
     Ok(reply)
@@ -54,7 +57,8 @@ struct StreamGuard {
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.sessions.end(&self.session, "stream closed");
+        let has_expired = self.session.expiry().is_over();
+        self.sessions.end(&self.session, if has_expired { "the credential has expired" } else { "stream closed" });
     }
 }
 
@@ -77,6 +81,7 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
     let server = &caller.admission.server.name;
     let session =
         app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
+    session.expiry().extend(caller.until);
     let body = body::read(body, &app.http).await?;
     let messages = read_messages(&body, &app.http)?;
     let version = Version::of(&parts.headers);

@@ -21,6 +21,7 @@ use super::{body, headers};
 use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Registry, Session, Transport};
 use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
+use crate::telemetry::Cause;
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
 pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
@@ -71,9 +72,12 @@ fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
         return Err(Refusal::header(id, text));
     };
-    app.sessions
+    let session = app
+        .sessions
         .find(name, &caller.principal, &caller.admission.server.name, Transport::Streamable)
-        .ok_or_else(|| Refusal::no_session(id))
+        .ok_or_else(|| Refusal::no_session(id))?;
+    session.expiry().extend(caller.until);
+    Ok(session)
 }
 
 fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
@@ -154,12 +158,27 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers)?;
     let session = find(app, parts, &caller, None)?;
-    let inbox = session.open_stream();
-    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, app.http.keep_alive, Box::new(session))
-        .retry_at_end(COME_BACK);
+    let (inbox, expiry) = (session.open_stream(), session.expiry().clone());
+    let guard = Box::new(StreamGuard(session));
+    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, app.http.keep_alive, guard)
+        .retry_at_end(COME_BACK)
+        .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));
     event_stream(reply.headers_mut());
     Ok(reply)
+}
+
+/// Dropped with the GET stream: says so where its end was the credential's.
+struct StreamGuard(Arc<Session>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        let server = &self.0.server().name;
+        if self.0.expiry().is_over() && Cause::new("a stream ended with its credential", server.to_string()).is_news(20)
+        {
+            tracing::info!(%server, session = %self.0.id().public(), "a stream ended: the credential has expired");
+        }
+    }
 }
 
 async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {

@@ -22,7 +22,7 @@ use super::waiting::{Cancels, Waiting};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, empty_response, error_response};
-use crate::stream::{Exchange, Inbox, Item, Limits, Outbox};
+use crate::stream::{Exchange, Expiry, Inbox, Item, Limits, Outbox};
 use crate::telemetry::{DropReason, ServerMetrics};
 use crate::worker::{Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
@@ -83,6 +83,7 @@ pub struct Session {
     /// Notified when it is off a child that was replaced.
     pub(super) let_go: Notify,
     pub(super) this: Weak<Self>,
+    expiry: Expiry,
 }
 
 impl Session {
@@ -104,6 +105,7 @@ impl Session {
             state,
             ended,
             let_go: Notify::new(),
+            expiry: Expiry::default(),
             this: this.clone(),
         })
     }
@@ -116,6 +118,11 @@ impl Session {
     /// Whose it is.
     pub fn principal(&self) -> &Principal {
         &self.principal
+    }
+
+    /// Until when the newest credential holds that its principal has shown for it: its streams end then.
+    pub fn expiry(&self) -> &Expiry {
+        &self.expiry
     }
 
     /// The server that it talks to.

@@ -11,6 +11,7 @@ use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
 use super::event::{KEEP_ALIVE, encode_message, retry_field};
+use super::expiry::Expiry;
 use super::outbox::{Inbox, Item};
 
 /// Events are gathered into one frame up to about this size.
@@ -25,6 +26,8 @@ pub struct EventStream {
     last_sent: Instant,
     ended: bool,
     on_end: Option<Duration>,
+    /// When the stream ends though its outbox does not, and what wakes it then.
+    expiry: Option<(Expiry, Pin<Box<Sleep>>)>,
     /// Dropped with the body: releases what the stream holds (a permit, a session).
     _guard: Box<dyn Send + Sync>,
 }
@@ -33,7 +36,23 @@ impl EventStream {
     /// A stream that starts with `first` (ready-made events) and goes on with what comes in `inbox`.
     pub fn new(first: Option<Bytes>, inbox: Inbox, keep_alive: Duration, guard: Box<dyn Send + Sync>) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
-        Self { first, inbox, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, _guard: guard }
+        Self {
+            first,
+            inbox,
+            keep_alive,
+            idle,
+            last_sent: Instant::now(),
+            ended: false,
+            on_end: None,
+            expiry: None,
+            _guard: guard,
+        }
+    }
+
+    /// Ends the stream when the credential of its reader does.
+    pub fn ends_with(mut self, expiry: &Expiry) -> Self {
+        self.expiry = expiry.at().map(|at| (expiry.clone(), Box::pin(tokio::time::sleep_until(at))));
+        self
     }
 
     /// When the stream ends, tells the client to come back after this time.
@@ -50,6 +69,22 @@ impl EventStream {
             self.idle.as_mut().reset(due.max(Instant::now() + Duration::from_millis(1)));
             if due <= Instant::now() {
                 return Poll::Ready(());
+            }
+        }
+    }
+
+    /// Ready when the credential of the reader holds no more. Another may have been shown meanwhile: then that one counts.
+    fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some((expiry, wake)) = &mut self.expiry else { return Poll::Pending };
+        loop {
+            std::task::ready!(wake.as_mut().poll(context));
+            match expiry.at() {
+                Some(at) if at > Instant::now() => wake.as_mut().reset(at),
+                Some(_) => return Poll::Ready(()),
+                None => {
+                    self.expiry = None;
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -80,6 +115,9 @@ impl Body for EventStream {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let this = &mut *self;
+        if !this.ended && this.poll_expired(context).is_ready() {
+            this.ended = true;
+        }
         let data = if let Some(first) = this.first.take() {
             first
         } else if this.ended {
@@ -132,6 +170,37 @@ mod tests {
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         assert_eq!(before.elapsed().as_secs(), 30);
+        outbox.finish();
+        assert_eq!(text(&mut body).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_with_the_credential_that_was_shown_last() {
+        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
+        let (expiry, start) = (Expiry::default(), Instant::now());
+        let after = |seconds| Some(start + Duration::from_secs(seconds));
+        expiry.extend(after(60));
+        let mut body = EventStream::new(None, inbox, Duration::from_secs(1000), Box::new(()))
+            .retry_at_end(Duration::from_secs(2))
+            .ends_with(&expiry);
+        // One that ends sooner changes nothing, one that ends later does.
+        expiry.extend(after(30));
+        expiry.extend(after(90));
+        assert_eq!(text(&mut body).await.as_deref(), Some("retry: 2000\n\n"));
+        assert_eq!(start.elapsed().as_secs(), 90);
+        assert!(expiry.is_over());
+        assert!(outbox.push(Item::notice("late".into())).is_ok(), "the stream is still held");
+        assert_eq!(text(&mut body).await, None, "and says nothing more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn goes_on_where_the_credential_has_no_end() {
+        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
+        let expiry = Expiry::default();
+        expiry.extend(Some(Instant::now() + Duration::from_secs(1)));
+        let mut body = EventStream::new(None, inbox, Duration::from_secs(15), Box::new(())).ends_with(&expiry);
+        expiry.extend(None);
+        assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         outbox.finish();
         assert_eq!(text(&mut body).await, None);
     }

@@ -3,9 +3,11 @@
 mod body;
 mod event;
 mod exchange;
+mod expiry;
 mod outbox;
 
 pub use body::EventStream;
 pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
 pub use exchange::Exchange;
+pub use expiry::Expiry;
 pub use outbox::{Asker, Inbox, Item, Limits, Outbox, PushError, Question};

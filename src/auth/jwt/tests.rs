@@ -67,7 +67,7 @@ fn with_header(header: &Value, claims: &Value) -> String {
 }
 
 async fn verify(rules: &Jwt, token: &str) -> Result<Principal, AuthError> {
-    JwtVerifier::new(rules).unwrap().verify(token).await
+    JwtVerifier::new(rules).unwrap().verify(token).await.map(|proven| proven.principal)
 }
 
 /// The reason why a token is refused, after checking that neither it nor the secret is in what is said about it.
@@ -108,7 +108,7 @@ async fn every_algorithm_makes_the_round() {
         let token = encode(&header, &claims(), &key).unwrap();
         let principal = verify(&rules, &token).await.unwrap();
         assert_eq!((principal.tenant().as_str(), principal.subject()), ("acme", "alice"), "{algorithm:?}");
-        assert_eq!(principal.issuer(), "https://id.example");
+        assert_eq!(principal.issuer(), &Issuer::Token("https://id.example".into()));
         assert_eq!(principal.scopes(), ["mcp:read", "mcp:call"]);
         // One changed character in the middle of the signature.
         let at = token.rfind('.').unwrap() + 10;
@@ -312,12 +312,12 @@ async fn a_token_does_not_bring_its_own_key() {
 async fn a_remembered_token_gives_the_same_principal_and_vouches_for_no_other() {
     let verifier = JwtVerifier::new(&secret_rules()).unwrap();
     let token = hs256(&claims());
-    let first = verifier.verify(&token).await.unwrap();
+    let first = verifier.verify(&token).await.unwrap().principal;
     assert!(verifier.verdicts.get(&Verdicts::hash(&token), get_current_timestamp()).is_some());
-    assert_eq!(verifier.verify(&token).await.unwrap(), first);
+    assert_eq!(verifier.verify(&token).await.unwrap().principal, first);
     let forged = format!("{}AAAA", &token[..token.len() - 4]);
     assert_eq!(verifier.verify(&forged).await.unwrap_err().reason(), "signature");
-    let bob = verifier.verify(&hs256(&with("sub", json!("bob")))).await.unwrap();
+    let bob = verifier.verify(&hs256(&with("sub", json!("bob")))).await.unwrap().principal;
     assert_ne!(bob, first);
 }
 
@@ -327,4 +327,60 @@ async fn debug_shows_no_secret() {
     assert!(verifier.verify(&hs256(&claims())).await.is_ok());
     let shown = format!("{verifier:?} {:?}", secret_rules());
     assert!(!shown.contains(SECRET), "{shown}");
+}
+
+#[tokio::test]
+async fn a_claim_that_can_be_read_in_two_ways_is_refused_unless_both_are_the_same() {
+    let rules = |claim: &str| Jwt { tenant_claim: claim.into(), ..secret_rules() };
+    let tenant = async |claim: &str, more: Value| {
+        let mut claims = without("tenant");
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        verify(&rules(claim), &hs256(&claims)).await.map(|who| who.tenant().to_string()).map_err(|error| error.reason())
+    };
+    let ok = |name: &str| Ok(name.to_owned());
+    assert_eq!(tenant("org.name", json!({"org": {"name": "acme"}})).await, ok("acme"));
+    assert_eq!(tenant("org.name", json!({"org.name": "acme"})).await, ok("acme"));
+    assert_eq!(tenant("org.name", json!({"org.name": "acme", "org": {"name": "acme"}})).await, ok("acme"));
+    assert_eq!(tenant("a.b.c", json!({"a.b": {"c": "acme"}})).await, ok("acme"));
+    assert_eq!(tenant("a.b.c", json!({"a": {"b.c": "acme"}})).await, ok("acme"));
+    for more in [
+        json!({"org.name": "umbrella", "org": {"name": "acme"}}),
+        json!({"org.name": null, "org": {"name": "acme"}}),
+        json!({"org.name": ["acme"], "org": {"name": "acme"}}),
+    ] {
+        assert_eq!(tenant("org.name", more).await, Err("claim"));
+    }
+    let deep = json!({"a": {"b": {"c": "acme"}, "b.c": "umbrella"}});
+    assert_eq!(tenant("a.b.c", deep).await, Err("claim"));
+    assert_eq!(tenant("a.b.c", json!({"a.b": {"c": "umbrella"}, "a": {"b": {"c": "acme"}}})).await, Err("claim"));
+}
+
+#[tokio::test]
+async fn no_token_is_the_holder_of_a_key_or_nobody_whatever_it_names_as_its_issuer() {
+    for (name, issuer) in [("key", Issuer::Key), ("anonymous", Issuer::Anonymous)] {
+        let rules = Jwt { issuers: vec![name.into()], ..secret_rules() };
+        let claims = json!({"iss": name, "aud": "sluice", "sub": "alice", "tenant": "acme",
+            "exp": get_current_timestamp() + 300});
+        let principal = verify(&rules, &hs256(&claims)).await.unwrap();
+        let other = Principal::new("acme".parse().unwrap(), issuer, "alice", vec![]);
+        assert_ne!(principal, other, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_holds_until_its_expiry_and_the_leeway() {
+    let rules = Jwt { leeway: Duration::from_secs(30), ..secret_rules() };
+    let verifier = JwtVerifier::new(&rules).unwrap();
+    let in_seconds = |exp: Value| async { hs256(&with("exp", exp)) };
+    let now = get_current_timestamp();
+    for (exp, least) in [(json!(now + 60), 88), (json!(now as f64 + 60.5), 89), (json!(now - 10), 18)] {
+        let token = in_seconds(exp).await;
+        // The second time from memory.
+        for _ in 0..2 {
+            let left = verifier.verify(&token).await.unwrap().ends().unwrap() - tokio::time::Instant::now();
+            assert!((least..=least + 3).contains(&left.as_secs()), "{left:?}");
+        }
+    }
+    let token = in_seconds(json!(1e18)).await;
+    assert!(verifier.verify(&token).await.unwrap().ends().is_none_or(|end| end > tokio::time::Instant::now()));
 }
