@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthSetupError, Authenticator};
 use crate::config::{Config, RUNNING};
-use crate::http::{App, Limits, Listener, admin_router, router};
+use crate::http::{App, Guard, Limits, Listener, admin_router, router};
 use crate::process::cgroup::Subtree;
 use crate::process::{Ceilings, Folders, Keeper, Neighbours, Record, RecordError, RemovalMetrics};
 use crate::session::{Registry, Settings};
@@ -154,7 +154,12 @@ impl Gateway {
         };
         let sessions = Registry::new(settings, config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
         let app = App {
-            is_loopback: public.address().ip().is_loopback(),
+            guard: Guard::new(&config.http, public.address().ip().is_loopback()),
+            // Without an admin listener there is nothing to guard.
+            admin_guard: Guard::new(
+                &config.http,
+                admin.as_ref().is_none_or(|admin| admin.address().ip().is_loopback()),
+            ),
             auth,
             directory: Directory::new(&config),
             sessions: Arc::new(sessions),

@@ -70,6 +70,10 @@ impl Client {
             let get = format!("GET {path} HTTP/1.1\r\n{headers}Accept: text/event-stream\r\n\r\n");
             let (endpoint, opened) = open_stream(address, &get).await?;
             target = endpoint.strip_prefix(&format!("http://{host}")).unwrap_or(&endpoint).to_owned();
+            if !target.starts_with('/') {
+                // Relative to the path of the stream.
+                target = format!("{}{target}", path.strip_suffix("sse").unwrap_or_default());
+            }
             stream = Some(opened);
         }
         let post = format!(

@@ -1,9 +1,10 @@
 //! Reads `[http]` and `[admin]`: the two listeners. Host names and origins come out in the form that a request's
-//! headers are compared with: lower case, no trailing slash.
+//! headers are compared with (`authority`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::authority::{Host, Origin};
 use super::defaults::ADMIN;
 use super::model::Http;
 use super::section::Section;
@@ -75,6 +76,10 @@ fn public_url(section: &mut Section<'_>) -> Option<String> {
         section.problem("public_url", "has a query; write it without");
         return None;
     }
+    if let Err(why) = Origin::of_url(&text) {
+        section.problem("public_url", format!("{why}; write the host as clients send it"));
+        return None;
+    }
     Some(text.trim_end_matches('/').to_owned())
 }
 
@@ -122,18 +127,21 @@ fn words(section: &mut Section<'_>, key: &str, check: fn(&str) -> Result<String,
 fn host(text: &str) -> Result<String, &'static str> {
     const WRONG: &str =
         "not a host name; write it without scheme, port and path, such as \"mcp.example.com\", or \"*\" for any";
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-    if text == "*" || bare.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.bytes().all(is_name)) {
-        return Ok(text.to_ascii_lowercase());
+    if text == "*" {
+        return Ok(text.to_owned());
     }
-    Err(WRONG)
+    // An address stands in brackets in the header, but hardly anybody writes it so here.
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        return Ok(Host::Address(address.to_canonical()).to_string());
+    }
+    Host::parse(text).map(|host| host.to_string()).map_err(|_| WRONG)
 }
 
 fn origin(text: &str) -> Result<String, &'static str> {
     const WRONG: &str = "not an origin; write scheme and host, and a port that is not the usual one, such as \
                          \"https://app.example.com\", or \"*\" for any";
-    let (scheme, host) = text.split_once("://").unwrap_or_default();
-    let is_origin = !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
-    if text == "*" || is_origin { Ok(text.to_ascii_lowercase()) } else { Err(WRONG) }
+    if text == "*" {
+        return Ok(text.to_owned());
+    }
+    Origin::parse(text).map(|origin| origin.to_string()).map_err(|_| WRONG)
 }

@@ -7,6 +7,7 @@
 mod accounts;
 mod api_key;
 mod auth;
+mod authority;
 mod defaults;
 mod environment;
 mod http;
@@ -35,6 +36,7 @@ mod tests;
 
 pub use accounts::{Account, home_of, homes};
 pub use api_key::KEY_START;
+pub use authority::{Authority, Host, InvalidAuthority, Origin};
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;
 pub use load::Loaded;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::guard::Guard;
 use crate::auth::Authenticator;
 use crate::config::{Http, Jwt};
 use crate::process::Guardian;
@@ -15,8 +16,10 @@ use crate::worker::Pools;
 pub struct App {
     /// The public listener's settings.
     pub http: Http,
-    /// Whether it listens on loopback only: then only loopback names are believed in `Host`.
-    pub is_loopback: bool,
+    /// Which hosts and origins the public listener serves.
+    pub guard: Guard,
+    /// Which hosts and origins the admin listener serves.
+    pub admin_guard: Guard,
     /// Credentials to principals.
     pub auth: Authenticator,
     /// Principals to servers.

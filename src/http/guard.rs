@@ -1,74 +1,157 @@
-//! Refuses what a web page of somebody else may send: foreign `Host` (DNS rebinding) and foreign `Origin` get 403.
-//! Clients that are no browsers send no `Origin`, and pass.
+//! Refuses what a web page of somebody else may send: a foreign `Host` (DNS rebinding) and a foreign `Origin` get 403, a request
+//! that names no host, or two, gets 400. Clients that are no browsers send no `Origin`, and pass.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, HOST, ORIGIN, VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HOST, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
-use super::app::App;
 use super::problem::{Reply, problem};
+use crate::config::{Authority, Host, Http, Origin};
 
-const LOOPBACK: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+/// The headers that a page may send.
+const ALLOWED_HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id, \
+                               mcp-method, mcp-name, x-api-key";
+/// What the names of headers for parameters of tools begin with (2026-07-28, "Streamable HTTP").
+const PARAMETER: &str = "mcp-param-";
+/// The most such headers that a page may send, and the most bytes of the name of one.
+const MOST_PARAMETERS: usize = 32;
+const LONGEST_PARAMETER: usize = 128;
 
-/// Checks `Host` and `Origin` (Streamable HTTP, "Security Warning").
-pub fn check(app: &App, parts: &Parts) -> Result<(), Reply> {
-    let host = host_of(parts);
-    let named =
-        |list: &[String], name: &str| list.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(name));
-    // On other addresses any name may be the right one, unless the configuration says which are.
-    let must_match = app.is_loopback || !app.http.allowed_hosts.is_empty();
-    if must_match && !is_loopback_name(host) && !named(&app.http.allowed_hosts, host) {
+/// Which hosts and origins a listener serves.
+#[derive(Debug)]
+pub struct Guard {
+    /// Whether only a host that is listed, or is this machine, is served.
+    is_strict: bool,
+    is_loopback: bool,
+    any_host: bool,
+    hosts: Vec<Host<'static>>,
+    any_origin: bool,
+    origins: Vec<Origin>,
+}
+
+impl Guard {
+    /// The guard of a listener, which is on loopback or not.
+    pub fn new(http: &Http, is_loopback: bool) -> Self {
+        let listed = |list: &[String], one: &str| list.iter().any(|entry| entry == one);
+        let parsed = |entry: &String| Host::parse(entry).ok().map(Host::into_owned);
+        let mut hosts: Vec<_> = http.allowed_hosts.iter().filter_map(parsed).collect();
+        let mut origins: Vec<_> = http.allowed_origins.iter().filter_map(|entry| Origin::parse(entry).ok()).collect();
+        if let Some(own) = http.public_url.as_deref().and_then(|url| Origin::of_url(url).ok()) {
+            hosts.push(own.host().clone());
+            origins.push(own);
+        }
+        Self {
+            // On other addresses any name may be the right one, unless the configuration says which are.
+            is_strict: is_loopback || !http.allowed_hosts.is_empty(),
+            is_loopback,
+            any_host: listed(&http.allowed_hosts, "*"),
+            hosts,
+            any_origin: listed(&http.allowed_origins, "*"),
+            origins,
+        }
+    }
+
+    /// Checks the authority and the `Origin` (Streamable HTTP, "Security Warning").
+    pub fn check(&self, parts: &Parts) -> Result<(), Reply> {
+        let authority = authority(parts)?;
+        let host = authority.as_ref().map(|authority| &authority.host);
+        if self.is_strict && !self.any_host && !host.is_some_and(|host| host.is_loopback() || self.hosts.contains(host))
+        {
+            let text =
+                "the Host header names a host that is not served here; if it should be, add it to http.allowed_hosts";
+            return Err(problem(StatusCode::FORBIDDEN, text));
+        }
+        let mut values = parts.headers.get_all(ORIGIN).iter();
+        let Some(value) = values.next() else { return Ok(()) };
+        let is_one = values.next().is_none();
+        if is_one && (self.any_origin || self.takes_origin(value, authority.as_ref())) {
+            return Ok(());
+        }
         let text =
-            "the Host header names a host that is not served here; if it should be, add it to http.allowed_hosts";
-        return Err(problem(StatusCode::FORBIDDEN, text));
+            "the Origin header names a site that may not call this gateway; if it may, add it to http.allowed_origins";
+        Err(problem(StatusCode::FORBIDDEN, text))
     }
-    let Some(origin) = origin(&parts.headers) else { return Ok(()) };
-    let origin_host = origin.split_once("://").map_or(origin, |(_, rest)| without_port(rest));
-    let is_own = parts.headers.get(HOST).and_then(|value| value.to_str().ok()).is_some_and(|host| {
-        origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
-    });
-    if is_own || (app.is_loopback && is_loopback_name(origin_host)) || named(&app.http.allowed_origins, origin) {
-        return Ok(());
-    }
-    let text =
-        "the Origin header names a site that may not call this gateway; if it may, add it to http.allowed_origins";
-    Err(problem(StatusCode::FORBIDDEN, text))
-}
 
-fn origin(headers: &HeaderMap) -> Option<&str> {
-    headers.get(ORIGIN).map(|value| value.to_str().unwrap_or("(not text)"))
-}
-
-fn host_of(parts: &Parts) -> &str {
-    // HTTP/2 has it in the URI.
-    let host = parts.headers.get(HOST).and_then(|value| value.to_str().ok());
-    without_port(host.or_else(|| parts.uri.authority().map(|a| a.as_str())).unwrap_or_default())
-}
-
-fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
+    fn takes_origin(&self, value: &HeaderValue, authority: Option<&Authority<'_>>) -> bool {
+        let Some(origin) = value.to_str().ok().and_then(|text| Origin::parse(text).ok()) else { return false };
+        authority.is_some_and(|own| origin.is_of(own))
+            || (self.is_loopback && origin.host().is_loopback())
+            || self.origins.contains(&origin)
     }
 }
 
-fn is_loopback_name(host: &str) -> bool {
-    LOOPBACK.iter().any(|name| name.eq_ignore_ascii_case(host))
+/// The authority that a request is for, whatever it is written in: `Host`, the target in absolute form, or `:authority`.
+/// `None`: the client says that there is none.
+///
+/// # Errors
+/// 400: there is none where there must be, it is no host, or there are several that differ (RFC 9112 section 3.2, RFC 9113
+/// section 8.3.1).
+pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
+    let refused = |text: &str| Err(problem(StatusCode::BAD_REQUEST, text));
+    let scheme = parts.uri.scheme_str().unwrap_or_default();
+    let read = |text| Authority::parse(text).map(|authority| authority.under(scheme));
+    let mut headers = parts.headers.get_all(HOST).iter();
+    let header = headers.next().map(|value| value.to_str().unwrap_or("(not text)"));
+    if headers.next().is_some() {
+        return refused("the request has more than one Host header; send one");
+    }
+    let target = parts.uri.authority().map(http::uri::Authority::as_str);
+    if header.is_none() && (parts.version == Version::HTTP_11 || (target.is_none() && parts.version > Version::HTTP_11))
+    {
+        return refused("the request names no host; send the header Host");
+    }
+    let named = match (target, header) {
+        (None, None | Some("")) => return Ok(None),
+        (None, Some(one)) | (Some(one), None) => read(one),
+        (Some(target), Some(header)) => match (read(target), read(header)) {
+            (Ok(one), Ok(other)) if one != other => {
+                return refused("the Host header and the target of the request name different hosts; send the same");
+            }
+            (Ok(one), Ok(_)) => Ok(one),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        },
+    };
+    match named {
+        Ok(authority) => Ok(Some(authority)),
+        Err(error) => {
+            refused(&format!("the host that the request names cannot be read: {error}; send host or host:port"))
+        }
+    }
 }
 
 /// The answer to a browser that asks before it sends (CORS preflight). The origin has been checked.
-pub fn preflight() -> Reply {
+pub fn preflight(asked: &HeaderMap) -> Reply {
     let mut reply = Response::new(axum::body::Body::empty());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-    let allowed = "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id, x-api-key";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(asked));
     headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.append(VARY, HeaderValue::from_static("access-control-request-headers"));
     reply
+}
+
+/// The headers that a page may send: with credentials there is no wildcard, so those for parameters are named as they were
+/// asked for.
+fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
+    let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
+    let is_token =
+        |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let parameters = asked
+        .flat_map(|value| value.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .filter(|name| name.len() > PARAMETER.len() && name.len() <= LONGEST_PARAMETER)
+        .filter(|name| name.starts_with(PARAMETER) && is_token(name))
+        .take(MOST_PARAMETERS);
+    let mut all = ALLOWED_HEADERS.to_owned();
+    for name in parameters {
+        all.push_str(", ");
+        all.push_str(&name);
+    }
+    HeaderValue::from_str(&all).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
 
 /// Lets the page that asked read the answer. The origin has been checked.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::app::App;
 use super::caller::named_server;
+use super::guard::authority;
 use super::problem::{Reply, json, method_not_allowed, problem};
 use crate::auth::{ProtectedResource, WELL_KNOWN};
 
@@ -17,9 +18,8 @@ fn base_url(app: &App, parts: &Parts) -> Option<String> {
     if let Some(url) = &app.http.public_url {
         return Some(url.trim_end_matches('/').to_owned());
     }
-    let host =
-        parts.uri.authority().map(|a| a.as_str()).or_else(|| parts.headers.get(http::header::HOST)?.to_str().ok())?;
-    Some(format!("http://{host}"))
+    let authority = authority(parts).ok()??;
+    Some(format!("http://{authority}"))
 }
 
 /// The URL of the document for the endpoint that was called; `None` where no authorization server is configured.
@@ -33,8 +33,9 @@ pub fn metadata_url(app: &App, parts: &Parts) -> Option<String> {
     Some(format!("{origin}{WELL_KNOWN}{prefix}{}", endpoint(parts.uri.path())))
 }
 
-/// A session's `messages` path belongs to the resource of its stream.
+/// The resource that a path belongs to: without a slash at its end, and for a session's `messages` its stream.
 fn endpoint(path: &str) -> String {
+    let path = path.trim_end_matches('/');
     path.strip_suffix("/messages").map_or_else(|| path.to_owned(), |base| format!("{base}/sse"))
 }
 
@@ -44,7 +45,7 @@ pub async fn document(State(app): State<Arc<App>>, request: Request<Body>) -> Re
     if parts.method != Method::GET {
         return method_not_allowed("GET");
     }
-    let path = parts.uri.path().strip_prefix(WELL_KNOWN).unwrap_or_default();
+    let path = parts.uri.path().strip_prefix(WELL_KNOWN).unwrap_or_default().trim_end_matches('/');
     let path = path.strip_prefix(app.prefix()).unwrap_or(path);
     let document = app.jwt.as_ref().zip(base_url(&app, &parts)).and_then(|(jwt, base)| {
         let name = named_server(path).unwrap_or("sluice");

@@ -19,5 +19,6 @@ mod stall;
 mod streamable;
 
 pub use app::App;
+pub use guard::Guard;
 pub use listener::{Limits, Listener};
 pub use router::{admin_router, router};

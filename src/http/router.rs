@@ -12,19 +12,27 @@ use http::{Method, Request, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::app::App;
+use super::guard::{allow_origin, preflight};
 use super::problem::{Reply, problem};
-use super::{admin, guard, metadata, sse, streamable};
+use super::{admin, metadata, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
-/// The public listener.
+/// The public listener. The endpoints of servers are served with a slash at their end as well: a client whose URL has one
+/// sends it.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/servers/{name}/mcp", any(streamable::handle))
+        .route("/servers/{name}/mcp/", any(streamable::handle))
         .route("/servers/{name}/sse", any(sse::open))
+        .route("/servers/{name}/sse/", any(sse::open))
         .route("/servers/{name}/messages", any(sse::post))
+        .route("/servers/{name}/messages/", any(sse::post))
         .route("/mcp", any(streamable::handle))
+        .route("/mcp/", any(streamable::handle))
         .route("/sse", any(sse::open))
+        .route("/sse/", any(sse::open))
         .route("/messages", any(sse::post))
+        .route("/messages/", any(sse::post))
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz))
         .route(WELL_KNOWN, any(metadata::document))
@@ -44,27 +52,44 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/workers", get(admin::workers))
         .route("/workers/exited", get(admin::exited_workers))
         .fallback(not_found)
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(Arc::clone(&app), pass_admin))
         .with_state(app)
+}
+
+/// What every request to the admin listener passes. No page may read what is there, so none is let in by CORS.
+async fn pass_admin(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
+    let (parts, body) = request.into_parts();
+    let mut reply = match app.admin_guard.check(&parts) {
+        Err(refusal) => refusal,
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+    };
+    no_sniffing(&mut reply);
+    reply
+}
+
+fn no_sniffing(reply: &mut Reply) {
+    reply.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
 }
 
 /// What every request passes: the guard first, the counters last.
 async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
     let (parts, body) = request.into_parts();
-    let mut reply = match guard::check(&app, &parts) {
+    let mut reply = match app.guard.check(&parts) {
         Err(refusal) => refusal,
         Ok(()) => {
             let origin = parts.headers.get(ORIGIN).cloned();
             let mut reply =
                 if parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-                    guard::preflight()
+                    preflight(&parts.headers)
                 } else {
                     next.run(Request::from_parts(parts, body)).await
                 };
-            guard::allow_origin(origin, &mut reply);
+            allow_origin(origin, &mut reply);
             reply
         }
     };
-    reply.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+    no_sniffing(&mut reply);
     app.metrics.response(reply.status().as_u16());
     reply
 }

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::app::App;
 use super::body;
-use super::caller::{caller, named_server};
+use super::caller::caller;
 use super::headers::{Version, check_accepts_events, check_is_json, event_stream};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
@@ -35,8 +35,10 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
         .sessions
         .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Sse)
         .map_err(|rejected| Refusal::no_room(&rejected))?;
-    let base = named_server(parts.uri.path()).map(|name| format!("/servers/{name}")).unwrap_or_default();
-    let uri = format!("{}{base}/messages?sessionId={}", app.prefix(), session.id().as_str());
+    // Relative to the URL that the client has asked for: a proxy may have taken something away before the path, or the host is
+    // another one than the public URL's.
+    let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
+    let uri = format!("{up}messages?sessionId={}", session.id().as_str());
     session.expiry().extend(caller.until);
     let expiry = session.expiry().clone();
     let inbox = session.open_stream();

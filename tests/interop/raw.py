@@ -22,7 +22,8 @@ class Raw:
             self.streaming = http.client.HTTPConnection(self.host, timeout=TIME_LIMIT)
             self.streaming.request("GET", self.target, headers={**self.headers, "Accept": "text/event-stream"})
             self.events = events(expect(self.streaming.getresponse(), 200))
-            name, self.target = next(self.events)
+            name, endpoint = next(self.events)
+            self.target = urllib.parse.urljoin(self.target, endpoint)
             assert name == "endpoint", name
 
     def initialize(self):

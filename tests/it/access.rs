@@ -34,7 +34,7 @@ fn assert_refused(reply: &Reply, status: u16, says: &str, challenge: &str, crede
     assert!(credential.is_empty() || !format!("{reply:?}").contains(credential), "{reply:?}");
 }
 
-fn with_jwt(config: &mut Config) {
+pub(crate) fn with_jwt(config: &mut Config) {
     config.auth.jwt = Some(Jwt {
         leeway: Duration::ZERO,
         tenant_claim: "org.tenant".to_owned(),

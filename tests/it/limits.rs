@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sluice::config::Config;
 
-use crate::harness::{Caller, Gateway, Metrics, Reply, Request, fixture, hello, key};
+use crate::harness::{Caller, Gateway, Metrics, Reply, Request, fixture, hello, key, resolve};
 
 fn initialize() -> Request {
     let message = json!({"jsonrpc": "2.0", "id": "new", "method": "initialize", "params": hello("2025-11-25")});
@@ -190,7 +190,7 @@ pub(crate) async fn read_until(stream: &mut tokio::net::TcpStream, text: &str) -
 pub(crate) async fn sse_without_reader(caller: &Caller) -> (String, tokio::net::TcpStream) {
     let mut stream = deaf(caller.address, Request::get("/sse")).await;
     let text = read_until(&mut stream, "sessionId=").await;
-    let endpoint = text.split("data: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    let endpoint = resolve("/sse", text.split("data: ").nth(1).unwrap().lines().next().unwrap());
     let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
     assert_eq!(caller.send(Request::post(&endpoint, initialize)).await.status, 202);
     (endpoint, stream)

@@ -44,7 +44,7 @@ async fn what_is_not_served_says_what_is() {
         reply.assert_problem(405, "this path takes GET, POST, DELETE");
         assert_eq!(reply.header("allow"), Some("GET, POST, DELETE"));
     }
-    for path in ["/", "/mcp/", "/servers/fixture", "/servers/a/b/mcp", "/metrics", "/../mcp"] {
+    for path in ["/", "/mcp/x", "/servers/fixture", "/servers/a/b/mcp", "/metrics", "/../mcp"] {
         let reply = gateway.send(Request::post(path, PING)).await;
         reply.assert_problem(404, "use /servers/NAME/mcp or /servers/NAME/sse");
     }

@@ -1,35 +1,103 @@
 //! HTTP+SSE, 2024-11-05: the stream, its endpoint, and the session that ends with it.
 
-use serde_json::json;
+use std::net::SocketAddr;
 
-use crate::harness::{Gateway, Request, Sse, fixture, hello, key, named};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::harness::{Caller, Gateway, Request, Sse, fixture, hello, key, named, resolve};
 
 #[tokio::test]
-async fn the_endpoint_is_the_first_event_and_is_relative() {
-    let gateway = Gateway::start(fixture("echo")).await;
-    for (path, endpoint) in [("/sse", "/messages"), ("/servers/fixture/sse", "/servers/fixture/messages")] {
-        let mut stream = gateway.open(Request::get(path)).await;
-        assert_eq!(stream.status, 200);
-        assert_eq!(stream.header("content-type"), Some("text/event-stream"));
-        assert_eq!(stream.header("cache-control"), Some("no-cache, no-transform"));
-        assert_eq!(stream.header("x-accel-buffering"), Some("no"));
-        let event = stream.event().await.unwrap();
-        let start = format!("event: endpoint\ndata: {endpoint}?sessionId=");
-        let id = event.raw.strip_prefix(&start).and_then(|rest| rest.strip_suffix("\n\n"));
-        let id = id.unwrap_or_else(|| panic!("{event:?}"));
-        assert_eq!(id.len(), 43, "256 bits: {id}");
+async fn the_endpoint_is_the_first_event_and_is_relative_to_the_url_that_was_asked_for() {
+    for public_url in [None, Some("https://mcp.example.com/tools/v1")] {
+        let gateway = Gateway::start_with([fixture("echo")], |config| {
+            config.http.public_url = public_url.map(str::to_owned);
+        })
+        .await;
+        for (path, endpoint, posts_to) in [
+            ("/sse", "messages", "/messages"),
+            ("/sse/", "../messages", "/messages"),
+            ("/sse?x=/y", "messages", "/messages"),
+            ("/servers/fixture/sse", "messages", "/servers/fixture/messages"),
+            ("/servers/fixture/sse/", "../messages", "/servers/fixture/messages"),
+        ] {
+            let mut stream = gateway.open(Request::get(path)).await;
+            assert_eq!(stream.status, 200);
+            assert_eq!(stream.header("content-type"), Some("text/event-stream"));
+            assert_eq!(stream.header("cache-control"), Some("no-cache, no-transform"));
+            assert_eq!(stream.header("x-accel-buffering"), Some("no"));
+            let event = stream.event().await.unwrap();
+            let start = format!("event: endpoint\ndata: {endpoint}?sessionId=");
+            let id = event.raw.strip_prefix(&start).and_then(|rest| rest.strip_suffix("\n\n"));
+            let id = id.unwrap_or_else(|| panic!("{event:?}"));
+            assert_eq!(id.len(), 43, "256 bits: {id}");
+            let target = resolve(path, &event.data.unwrap());
+            assert_eq!(target, format!("{posts_to}?sessionId={id}"));
+            let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+            for target in [target.clone(), target.replace("messages?", "messages/?")] {
+                assert_eq!(gateway.send(Request::post(&target, &ping)).await.status, 202, "{target}");
+                assert_eq!(stream.message().await.unwrap()["result"], json!({}));
+            }
+        }
+        gateway.finish().await;
     }
-    gateway.finish().await;
+}
+
+/// Passes connections on to `to`, and takes `prefix` away from the paths of requests, as a reverse proxy does.
+async fn proxy_that_strips(prefix: &'static str, to: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut gateway = TcpStream::connect(to).await.unwrap();
+                let mut head = vec![0; 4096];
+                let read = client.read(&mut head).await.unwrap();
+                let head = String::from_utf8(head[..read].to_vec()).unwrap();
+                assert!(head.split(' ').nth(1).unwrap().starts_with(prefix), "not for this proxy: {head}");
+                gateway.write_all(head.replacen(prefix, "", 1).as_bytes()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut gateway).await;
+            });
+        }
+    });
+    address
 }
 
 #[tokio::test]
-async fn the_path_of_the_public_url_is_put_before_the_endpoint() {
-    let gateway = Gateway::start_with([fixture("echo")], |config| {
-        config.http.public_url = Some("https://mcp.example.com/tools/v1".to_owned());
-    })
-    .await;
-    let client = Sse::open(&gateway.server("fixture")).await;
-    assert!(client.endpoint.starts_with("/tools/v1/servers/fixture/messages?sessionId="), "{}", client.endpoint);
+async fn a_client_behind_a_proxy_that_strips_a_prefix_finds_its_endpoint() {
+    for public_url in [None, Some("https://mcp.example.com/tools/v1")] {
+        let gateway = Gateway::start_with([fixture("echo")], |config| {
+            config.http.public_url = public_url.map(str::to_owned);
+        })
+        .await;
+        let proxy = Caller::new(proxy_that_strips("/tools/v1", gateway.address).await);
+        for path in ["/tools/v1/sse", "/tools/v1/servers/fixture/sse/"] {
+            let mut stream = proxy.open(Request::get(path)).await;
+            let target = resolve(path, &stream.event().await.unwrap().data.unwrap());
+            let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2024-11-05")});
+            assert_eq!(proxy.send(Request::post(&target, initialize)).await.status, 202, "{target}");
+            assert_eq!(stream.message().await.unwrap()["result"]["serverInfo"]["name"], "fixture");
+        }
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_served_with_a_slash_at_their_end() {
+    let gateway = Gateway::start(fixture("echo")).await;
+    for base in ["", "/servers/fixture"] {
+        let path = format!("{base}/mcp/");
+        let initialize = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": hello("2025-11-25")});
+        let reply = gateway.send(Request::post(&path, initialize)).await;
+        let session = reply.header("mcp-session-id").unwrap();
+        let delete = Request::new("DELETE", &path).header("Mcp-Session-Id", session);
+        assert_eq!((reply.status, gateway.send(delete).await.status), (200, 200));
+    }
+    gateway.send(Request::post("/sse/", "{}")).await.assert_problem(405, "this path takes GET");
+    for path in ["/mcp//", "//mcp", "/servers/fixture//mcp", "/mcp/x"] {
+        gateway.send(Request::post(path, "{}")).await.assert_problem(404, "nothing is served here");
+    }
     gateway.finish().await;
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::harness::{Caller, Reply, Request, Response, eventually, hello, in_time};
+use crate::harness::{Caller, Reply, Request, Response, eventually, hello, in_time, resolve};
 
 /// How a client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +56,10 @@ impl Client {
         let (path, stream) = match wire {
             Wire::Streamable => (caller.path("/mcp"), None),
             Wire::Sse => {
-                let mut stream = caller.open(Request::get(&caller.path("/sse"))).await;
+                let path = caller.path("/sse");
+                let mut stream = caller.open(Request::get(&path)).await;
                 assert_eq!(stream.status, 200, "{stream:?}");
-                (stream.event().await.unwrap().data.unwrap(), Some(stream))
+                (resolve(&path, &stream.event().await.unwrap().data.unwrap()), Some(stream))
             }
         };
         let link = Arc::new(Link {

@@ -200,13 +200,18 @@ fn listeners_and_web_names() {
         (
             "URLs, origins and the log",
             "[auth]\nanonymous='a'\n[tenants.a]\n[servers.s]\ncommand='sh'\n[http]\npublic_url='mcp.example.com'\n\
-             allowed_origins=['https://x.example/', 'app']\nallowed_hosts=['a:80']\n[admin]\nlisten='no'\n\
+             allowed_origins=['https://x.example/', 'app']\nallowed_hosts=['a:80', 'a..b', '[::1]:80', 'u@a', '1.2.3.4/8', '']\n[admin]\nlisten='no'\n\
              [log]\nformat='xml'\nfilter='sluice=loud'\n",
             &[
                 ("7 http.public_url", "not an http or https URL"),
                 ("8 http.allowed_origins[0]", "not an origin"),
                 ("8 http.allowed_origins[1]", "not an origin"),
                 ("9 http.allowed_hosts[0]", "without scheme, port and path"),
+                ("9 http.allowed_hosts[1]", "not a host name"),
+                ("9 http.allowed_hosts[2]", "not a host name"),
+                ("9 http.allowed_hosts[3]", "not a host name"),
+                ("9 http.allowed_hosts[4]", "not a host name"),
+                ("9 http.allowed_hosts[5]", "not a host name"),
                 ("11 admin.listen", "neither \"off\" nor"),
                 ("13 log.format", "none of \"auto\", \"human\", \"json\""),
                 ("14 log.filter", "not a log filter"),

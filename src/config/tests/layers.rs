@@ -38,16 +38,16 @@ fn without_a_file_the_defaults_are_the_same() {
 #[test]
 fn the_file_goes_over_the_defaults() {
     let config = valid(
-        "default_server = 'b'\n[http]\nlisten='127.0.0.1:1'\npublic_url='https://x.example/mcp/'\nallowed_hosts=['X.example']\n\
-         allowed_origins=['https://App.example:8443']\nkeep_alive='1m'\nmax_body=2048\n[admin]\nlisten='off'\n[log]\nformat='json'\n\
+        "default_server = 'b'\n[http]\nlisten='127.0.0.1:1'\npublic_url='https://x.example/mcp/'\nallowed_hosts=['X.example.', '2001:DB8::1', '[::1]']\n\
+         allowed_origins=['https://App.example:8443', 'HTTPS://b.example:443']\nkeep_alive='1m'\nmax_body=2048\n[admin]\nlisten='off'\n[log]\nformat='json'\n\
          [shutdown]\ndrain_timeout='0s'\n[auth]\nanonymous='t'\n[tenants.t]\nservers=['a']\nmax_sessions=3\n\
          [limits]\nterm_grace='7s'\nmax_line='2MiB'\n[servers.a]\ncommand='sh'\nargs=['-c','exit']\n[servers.a.limits]\nmax_line='1MiB'\n\
          [servers.b]\ncommand='sh'\n",
     );
     assert_eq!(config.http.listen, "127.0.0.1:1".parse().unwrap());
     assert_eq!(config.http.public_url.as_deref(), Some("https://x.example/mcp"));
-    assert_eq!(config.http.allowed_hosts, ["x.example"]);
-    assert_eq!(config.http.allowed_origins, ["https://app.example:8443"]);
+    assert_eq!(config.http.allowed_hosts, ["x.example", "[2001:db8::1]", "[::1]"]);
+    assert_eq!(config.http.allowed_origins, ["https://app.example:8443", "https://b.example"]);
     assert_eq!((config.http.keep_alive, config.http.max_body), (Duration::from_secs(60), 2048));
     assert_eq!((config.admin, config.log.format, config.drain_timeout), (None, LogFormat::Json, Duration::ZERO));
     assert_eq!(config.default_server, "b".parse().ok());

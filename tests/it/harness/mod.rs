@@ -29,6 +29,6 @@ pub(crate) use gateway::Gateway;
 pub(crate) use http::{Connection, Reply, Request, Response};
 pub(crate) use metrics::Metrics;
 pub(crate) use servers::{fixture, fixture_path, key, named};
-pub(crate) use sse::{Sse, hello, text_of};
+pub(crate) use sse::{Sse, hello, resolve, text_of};
 pub(crate) use streamable::Streamable;
 pub(crate) use wait::{PATIENCE, eventually, in_time};

@@ -22,11 +22,12 @@ pub(crate) struct Sse {
 impl Sse {
     /// Opens the stream and reads the endpoint, no more.
     pub(crate) async fn open(caller: &Caller) -> Self {
-        let mut stream = caller.open(Request::get(&caller.path("/sse"))).await;
+        let path = caller.path("/sse");
+        let mut stream = caller.open(Request::get(&path)).await;
         assert_eq!(stream.status, 200, "{stream:?}");
         let event = stream.event().await.unwrap();
         assert_eq!(event.event.as_deref(), Some("endpoint"));
-        let endpoint = event.data.unwrap();
+        let endpoint = resolve(&path, &event.data.unwrap());
         Self { caller: caller.clone(), endpoint, stream, unsolicited: VecDeque::new(), next: 0 }
     }
 
@@ -75,6 +76,12 @@ impl Sse {
     pub(crate) async fn call(&mut self, tool: &str, arguments: Value) -> String {
         text_of(&self.request("tools/call", json!({"name": tool, "arguments": arguments})).await)
     }
+}
+
+/// The path and query that a client POSTs to who asked for `path` and was told `endpoint` (the URL standard).
+pub(crate) fn resolve(path: &str, endpoint: &str) -> String {
+    let url = reqwest::Url::parse("http://gateway").unwrap().join(path).unwrap().join(endpoint).unwrap();
+    url.as_str().strip_prefix("http://gateway").unwrap().to_owned()
 }
 
 /// The params of `initialize`.

@@ -1,0 +1,292 @@
+//! The host and port of a request, of an origin or of an entry in the configuration, in one form: names in lower case and
+//! without the dot at the end, addresses as numbers, a port that the scheme implies left out. What is compared is compared in
+//! this form, and nowhere else.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// A host: a name, or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// A DNS name in lower case, without a dot at its end.
+    Name(Cow<'a, str>),
+    /// An address. An IPv4 address within IPv6 is that IPv4 address.
+    Address(IpAddr),
+}
+
+/// A host, and a port if one is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// The host.
+    pub host: Host<'a>,
+    /// The port.
+    pub port: Option<u16>,
+}
+
+/// Where a web page comes from (RFC 6454): scheme, host, and the port unless the scheme implies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    scheme: String,
+    authority: Authority<'static>,
+}
+
+/// Why a text is no host, authority or origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAuthority {
+    /// There is nothing.
+    #[error("there is no host")]
+    Empty,
+    /// `user@host`.
+    #[error("there is a user in it")]
+    User,
+    /// Neither a name nor an address.
+    #[error("the host is neither a DNS name nor an address (IPv6 in brackets)")]
+    Host,
+    /// Not a number up to 65535.
+    #[error("the port is no number up to 65535")]
+    Port,
+    /// No `scheme://` before the host.
+    #[error("there is no scheme, such as https://")]
+    Scheme,
+}
+
+/// The most bytes of a DNS name (RFC 1035 section 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+impl<'a> Host<'a> {
+    /// Reads a host. An IPv6 address stands in brackets.
+    ///
+    /// # Errors
+    /// It is neither a name nor an address.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
+        if let Some(address) = text.strip_prefix('[') {
+            let address = address.strip_suffix(']').ok_or(InvalidAuthority::Host)?;
+            let address: Ipv6Addr = address.parse().map_err(|_| InvalidAuthority::Host)?;
+            return Ok(Self::Address(address.to_canonical()));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        if name.is_empty() {
+            return Err(InvalidAuthority::Empty);
+        }
+        if name.as_bytes().first().is_some_and(u8::is_ascii_digit)
+            && let Ok(address) = name.parse()
+        {
+            return Ok(Self::Address(IpAddr::V4(address)));
+        }
+        let is_label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        };
+        if name.len() > LONGEST_NAME || !name.split('.').all(is_label) {
+            return Err(InvalidAuthority::Host);
+        }
+        Ok(Self::Name(lower(name)))
+    }
+
+    /// Whether it is this machine for whoever names it.
+    pub fn is_loopback(&self) -> bool {
+        match self {
+            Self::Name(name) => name == "localhost",
+            Self::Address(address) => address.is_loopback(),
+        }
+    }
+
+    /// Whether it is an address. No name server has a say in what that means.
+    pub fn is_address(&self) -> bool {
+        matches!(self, Self::Address(_))
+    }
+
+    /// The same, borrowed from nothing.
+    pub fn into_owned(self) -> Host<'static> {
+        match self {
+            Self::Name(name) => Host::Name(Cow::Owned(name.into_owned())),
+            Self::Address(address) => Host::Address(address),
+        }
+    }
+}
+
+impl<'a> Authority<'a> {
+    /// Reads `host` or `host:port`.
+    ///
+    /// # Errors
+    /// It is something else, `user@host` for one.
+    pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
+        if text.contains('@') {
+            return Err(InvalidAuthority::User);
+        }
+        // The colons within brackets belong to the address.
+        let after_host = text.find(']').map_or(0, |bracket| bracket + 1);
+        let colon = text.get(after_host..).and_then(|rest| rest.find(':'));
+        let (host, port) = match colon {
+            Some(at) => text.split_at(after_host + at),
+            None => (text, ""),
+        };
+        let port = match port.strip_prefix(':').unwrap_or_default() {
+            "" => None,
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(digits.parse().map_err(|_| InvalidAuthority::Port)?)
+            }
+            _ => return Err(InvalidAuthority::Port),
+        };
+        Ok(Self { host: Host::parse(host)?, port })
+    }
+
+    /// Without a port that `scheme` implies.
+    #[must_use]
+    pub fn under(self, scheme: &str) -> Self {
+        let implied = match scheme {
+            "http" => Some(80),
+            "https" => Some(443),
+            _ => None,
+        };
+        Self { port: self.port.filter(|port| Some(*port) != implied), ..self }
+    }
+}
+
+impl Origin {
+    /// Reads the value of an `Origin` header: `scheme://host` or `scheme://host:port`. `null` is none.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &str) -> Result<Self, InvalidAuthority> {
+        let (scheme, authority) = text.split_once("://").ok_or(InvalidAuthority::Scheme)?;
+        let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if !scheme.starts_with(|first: char| first.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme) {
+            return Err(InvalidAuthority::Scheme);
+        }
+        let scheme = scheme.to_ascii_lowercase();
+        let Authority { host, port } = Authority::parse(authority)?.under(&scheme);
+        Ok(Self { scheme, authority: Authority { host: host.into_owned(), port } })
+    }
+
+    /// The origin of an absolute URL.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn of_url(url: &str) -> Result<Self, InvalidAuthority> {
+        let (scheme, rest) = url.split_once("://").ok_or(InvalidAuthority::Scheme)?;
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        Self::parse(&format!("{scheme}://{authority}"))
+    }
+
+    /// The host.
+    pub fn host(&self) -> &Host<'static> {
+        &self.authority.host
+    }
+
+    /// Whether a page of this origin was served under `authority`, by http or https.
+    pub fn is_of(&self, authority: &Authority<'_>) -> bool {
+        matches!(self.scheme.as_str(), "http" | "https") && self.authority == authority.clone().under(&self.scheme)
+    }
+}
+
+impl fmt::Display for Host<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Address(IpAddr::V4(address)) => address.fmt(f),
+            Self::Address(IpAddr::V6(address)) => write!(f, "[{address}]"),
+        }
+    }
+}
+
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.host.fmt(f)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
+fn lower(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn an_authority_has_one_form() {
+        for (text, form) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("example.com.:8081", "example.com:8081"),
+            ("example.com:", "example.com"),
+            ("127.0.0.1:0080", "127.0.0.1:80"),
+            ("127.0.0.1.", "127.0.0.1"),
+            ("[2001:DB8:0:0::1]:443", "[2001:db8::1]:443"),
+            ("[::ffff:127.0.0.1]", "127.0.0.1"),
+            ("host_with-both", "host_with-both"),
+            ("1.example", "1.example"),
+        ] {
+            assert_eq!(Authority::parse(text).unwrap().to_string(), form, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        for text in [
+            "",
+            ".",
+            ":80",
+            "a..b",
+            "a.b..",
+            "a b",
+            "a,b",
+            "a/b",
+            "a%41",
+            "a@b",
+            "user:pass@a",
+            "2001:db8::1",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[::1]]",
+            "[fe80::1%25eth0]",
+            "[127.0.0.1]",
+            "a:80:80",
+            "a:-1",
+            "a:+80",
+            "a:65536",
+            "a:x",
+            "\u{fc}.example",
+            "*",
+            "a*",
+            "a\t",
+        ] {
+            assert!(Authority::parse(text).is_err(), "{text:?} is {:?}", Authority::parse(text));
+        }
+        assert!(Authority::parse(&"a".repeat(254)).is_err());
+    }
+
+    #[test]
+    fn an_origin_is_compared_by_its_parts() {
+        for (one, other, are_equal) in [
+            ("https://a.example:443", "HTTPS://A.example.", true),
+            ("http://a.example:80", "http://a.example", true),
+            ("http://a.example:443", "https://a.example", false),
+            ("http://a.example", "https://a.example", false),
+            ("https://a.example:80", "https://a.example", false),
+            ("app://localhost", "app://localhost", true),
+        ] {
+            assert_eq!(Origin::parse(one).unwrap() == Origin::parse(other).unwrap(), are_equal, "{one} {other}");
+        }
+        for text in ["null", "", "a.example", "://a", "https://", "https://a.example/", "https://u@a.example", "1://a"]
+        {
+            assert!(Origin::parse(text).is_err(), "{text}");
+        }
+        let own =
+            |origin: &str, authority: &str| Origin::parse(origin).unwrap().is_of(&Authority::parse(authority).unwrap());
+        assert!(own("https://a.example", "A.example:443") && own("https://a.example:443", "a.example"));
+        assert!(own("http://a.example:8081", "a.example:8081") && own("http://[::1]", "[0::1]:80"));
+        assert!(!own("https://a.example", "a.example:80") && !own("app://a.example", "a.example"));
+        assert_eq!(Origin::of_url("https://A.example:443/x?y").unwrap().to_string(), "https://a.example");
+    }
+}
