@@ -1,20 +1,22 @@
 //! Accepts connections, each under a permit, and serves HTTP/1.1 and HTTP/2 on them until the drain.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::service::TowerToHyperService;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
+use super::linger::{Unread, answer};
 use super::stall::NoStall;
 use crate::config::Http;
 use crate::shutdown::Shutdown;
@@ -36,11 +38,18 @@ pub struct Limits {
     pub headers: Duration,
     /// Time that a write may stall.
     pub stall: Duration,
+    /// Time for the rest of a body whose request was refused.
+    pub linger: Duration,
 }
 
 impl From<&Http> for Limits {
     fn from(http: &Http) -> Self {
-        Self { connections: http.max_connections, headers: http.header_timeout, stall: http.slow_client_timeout }
+        Self {
+            connections: http.max_connections,
+            headers: http.header_timeout,
+            stall: http.slow_client_timeout,
+            linger: http.body_timeout,
+        }
     }
 }
 
@@ -115,7 +124,12 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
     let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
-    let connection = builder.serve_connection(io, TowerToHyperService::new(router));
+    let unread = Unread::default();
+    let service = service_fn(move |request| {
+        let answer = answer(router.clone(), request, unread.clone(), limits.linger);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

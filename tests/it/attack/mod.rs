@@ -3,6 +3,7 @@
 
 mod browser;
 mod credentials;
+mod early;
 mod folders;
 mod listen;
 mod log;

@@ -1,0 +1,149 @@
+//! A request may be answered before its body has come: it is refused by its headers. Many clients write all of the body
+//! before they read, and lose the answer when the connection is closed under them (RFC 9112 section 9.6). So the rest of the body
+//! is read and dropped, within a bound of bytes and of time, whatever has refused the request.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tower::ServiceExt as _;
+
+use super::headers::is_event_stream;
+
+/// The most bytes of a body that are read for nothing.
+const MOST: u64 = 64 << 20;
+/// A rest that is known to be no larger is read without a word; with a larger one, or one of unknown size, the connection ends
+/// after the answer.
+const SMALL: u64 = 64 << 10;
+
+/// Where the rest of a body is left that nobody has read: one for each connection of HTTP/1, which carries one request at a time.
+#[derive(Debug, Clone, Default)]
+pub struct Unread(Arc<Mutex<Option<Incoming>>>);
+
+/// Answers a request by `router`. What nobody has read of its body is read and dropped after the answer, for `time` at most.
+pub async fn answer(router: Router, request: Request<Incoming>, unread: Unread, time: Duration) -> Response<Body> {
+    let version = request.version();
+    // Requests share a connection of HTTP/2.
+    let unread = if version > Version::HTTP_11 { Unread::default() } else { unread };
+    let watched = request.map(|body| {
+        if body.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::new(Watched { body: Some(body), unread: unread.clone() })
+        }
+    });
+    let reply = match router.oneshot(watched).await {
+        Ok(reply) => reply,
+        Err(never) => match never {},
+    };
+    let rest = unread.0.lock().take();
+    match rest {
+        // A stream goes on for long, and is no refusal.
+        Some(rest) if !is_event_stream(&reply) => linger(reply, rest, version, time),
+        _ => reply,
+    }
+}
+
+fn linger(mut reply: Response<Body>, rest: Incoming, version: Version, time: Duration) -> Response<Body> {
+    let is_small = rest.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
+    if version <= Version::HTTP_11 && !is_small {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    reply.map(|body| Body::new(Lingering { body, rest: Some((rest, time)) }))
+}
+
+/// The body of a request, which is left in `unread` when it is dropped before its end.
+struct Watched {
+    body: Option<Incoming>,
+    unread: Unread,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = std::task::ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            *self.unread.0.lock() = Some(body);
+        }
+    }
+}
+
+/// The body of an answer. When it has been handed over, the rest of the request's body is read: not before, as reading says
+/// "100 Continue" to a client that waits for leave to send.
+struct Lingering {
+    body: Body,
+    rest: Option<(Incoming, Duration)>,
+}
+
+impl HttpBody for Lingering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        // It ends with the connection, as the rest does.
+        if let (Some((rest, time)), Ok(runtime)) = (self.rest.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(async move { tokio::time::timeout(time, read_and_drop(rest)).await });
+        }
+    }
+}
+
+async fn read_and_drop(mut rest: Incoming) {
+    let mut left = MOST;
+    while let Some(Ok(frame)) = rest.frame().await {
+        let read = frame.data_ref().map_or(0, Bytes::len) as u64;
+        match left.checked_sub(read) {
+            Some(less) => left = less,
+            None => return,
+        }
+    }
+}
