@@ -270,6 +270,28 @@ async fn a_cancelled_call_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_cancelled_call_is_answered_with_nothing() {
+    let gateway = crate::harness::Gateway::start(crate::harness::fixture("echo")).await;
+    for path in PATHS {
+        let mut connect = Connect::initialized(&format!("http://{}{path}", gateway.address), &[]).await;
+        for id in 1..=20 {
+            connect.call(&id.to_string(), "hang", "{}").await;
+            let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+            connect.send(&cancelled.to_string()).await;
+        }
+        connect.call("\"last\"", "echo", r#"{"text":"goes on"}"#).await;
+        let answer = connect.receive().await;
+        assert_eq!(
+            (&answer["id"], &answer["result"]["content"][0]["text"]),
+            (&json!("last"), &json!("goes on")),
+            "{path}"
+        );
+        assert_eq!(connect.end().await, (vec![], Some(0)), "{path}");
+    }
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_call_that_takes_too_long_is_answered_and_cancelled() {
     let gateway = Gateway::start().await;
     let mut connect = Connect::initialized(&gateway.url("/mcp"), &["--timeout", "500ms"]).await;

@@ -252,14 +252,15 @@ impl Relay {
     /// Sends what has no answer.
     async fn tell(self: &Arc<Self>, message: &Message) {
         let method = message.method.as_deref().unwrap_or("an answer");
+        if method == "notifications/cancelled" {
+            // Before the gateway hears of the end of its waiting, and ends the call without an answer.
+            self.forget(message);
+        }
         let outcome = tokio::time::timeout(TELL_TIMEOUT, self.deliver(message)).await;
         match outcome.unwrap_or(Err(Error::TimedOut(TELL_TIMEOUT))) {
             Ok(()) if method == "notifications/initialized" => self.initialized().await,
             Ok(()) => {}
             Err(error) => terminal::note(&format!("{method} was not passed on: {error}")),
-        }
-        if method == "notifications/cancelled" {
-            self.forget(message);
         }
     }
 
