@@ -24,8 +24,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The guardian ends when the gateway does, and only then. A signal to all processes of that name, or of a service, is for
-/// the gateway: it still needs the guardian, for its drain. Whoever means the guardian sends SIGKILL. The children do not
-/// inherit this: a program is started with no signal blocked.
+/// the gateway: it still needs the guardian, for its drain. Whoever means the guardian sends SIGKILL. A stage
+/// takes this back before it becomes a server.
 fn ignore_signals() -> nix::Result<()> {
     use Signal::{
         SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,

@@ -16,6 +16,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
+use nix::sys::signal::SigSet;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,8 @@ fn become_program(
     if order.policy.identity.is_some() {
         bind(parent).map_err(Fault::at(Step::Bind))?;
     }
+    // The guardian has blocked those that are not meant for it, and who it starts inherits that.
+    SigSet::empty().thread_set_mask().map_err(io::Error::from).map_err(Fault::at(Step::Bind))?;
     socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
     Err(Fault::at(Step::Exec)(command.exec()))
 }
