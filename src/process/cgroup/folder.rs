@@ -100,7 +100,12 @@ pub(in crate::process) fn kill(path: &Path) {
     if write(&path.join("cgroup.kill"), "1").is_ok() {
         return;
     }
-    // Before Linux 5.14 one by one; what is frozen starts nothing meanwhile, and can be killed.
+    // Before Linux 5.14 one by one.
+    below(path).iter().for_each(|folder| kill_one_by_one(folder));
+}
+
+fn kill_one_by_one(path: &Path) {
+    // What is frozen starts nothing meanwhile, and can be killed.
     let processes = processes(path);
     if !processes.is_empty() {
         let _ = write(&path.join("cgroup.freeze"), "1");
@@ -109,18 +114,26 @@ pub(in crate::process) fn kill(path: &Path) {
         // "0" is one of another PID namespace, and no process that could be named here.
         let _ = Pid::from_raw(*pid).map(|pid| rustix::process::kill_process(pid, Signal::KILL));
     }
-    folders(path).iter().for_each(|folder| kill(folder));
 }
 
 /// Removes a cgroup and all below it. `false` if something in one has not ended yet.
 pub(super) fn remove(path: &Path) -> bool {
-    for folder in folders(path) {
-        let _ = remove(&folder);
-    }
-    match fs::remove_dir(path) {
+    let remove = |path: &PathBuf| match fs::remove_dir(path) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    // Mostly there is nothing in it. Otherwise what is innermost goes first, and this one last.
+    remove(&path.to_owned()) || below(path).iter().rev().fold(true, |_, path| remove(path))
+}
+
+/// A cgroup and all below it, each before what is in it. No recursion: a server in no sandbox may have made them.
+pub(super) fn below(path: &Path) -> Vec<PathBuf> {
+    let (mut found, mut next) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(path) = next.pop() {
+        next.extend(folders(&path));
+        found.push(path);
     }
+    found
 }
 
 /// The processes in a cgroup, those below it left out.
@@ -154,6 +167,18 @@ mod tests {
         assert_eq!(events("oom 1\noom_kill 2\n", "oom 0\n"), Some(Whose::Child));
         assert_eq!(events("oom 0\noom_kill 2\n", "oom 1\n"), Some(Whose::Tenant));
         assert_eq!(events("oom 0\noom_kill 2\n", "oom 0\n"), None, "the machine itself ran out");
+    }
+
+    #[test]
+    fn cgroups_in_each_other_are_removed_without_recursion() {
+        let parent = tempfile::tempdir().unwrap();
+        let top = parent.path().join("top");
+        let deep = (0..1500).fold(top.clone(), |path, _| path.join("n"));
+        fs::create_dir_all(&deep).unwrap();
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        let stack = std::thread::Builder::new().stack_size(64 << 10);
+        assert!(stack.spawn(move || remove(&top)).unwrap().join().unwrap());
+        assert_eq!(folders(parent.path()), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::folder::{self, folders, kill, processes, remove, write};
+use super::folder::{self, below, folders, kill, processes, remove, write};
 use super::{Controllers, Limits};
 use crate::config::{Resources, TenantId};
 
@@ -26,6 +26,12 @@ const TENANT: &str = "tenant-";
 /// How long what was left behind may take to be gone.
 const GONE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(10);
+/// How often the folder is made anew because another gateway that starts at the same time has taken it for left behind.
+const ATTEMPTS: usize = 100;
+/// Cgroups in each other below it.
+const MAX_DEPTH: &str = "32";
+/// Cgroups below it in all.
+const MAX_DESCENDANTS: &str = "65536";
 
 /// What cgroups do for children on this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -108,7 +114,7 @@ impl Subtree {
     /// The system refuses.
     pub fn prepare() -> io::Result<Option<Self>> {
         let Some(place) = find(Path::new("/")) else { return Ok(None) };
-        sweep(&place.path)?;
+        sweep(&place.path);
         let divided = place.divide();
         let controllers = if divided.is_ok() { place.controllers } else { Controllers::default() };
         if let Err(error) = divided {
@@ -118,19 +124,33 @@ impl Subtree {
     }
 
     fn make(parent: &Path, controllers: Controllers) -> io::Result<Self> {
+        let mut attempts = 1..=ATTEMPTS;
         loop {
-            let mut random = [0; 8];
-            getrandom::fill(&mut random).map_err(io::Error::other)?;
-            let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-            let path = parent.join(format!("{PREFIX}{name}"));
-            fs::create_dir(&path)?;
-            // Until it is locked, another gateway's sweep may take it for left behind.
-            if let Some(lock) = lock(&path)?.filter(|_| path.exists()) {
-                let subtree = Self { path, controllers, tenants: Mutex::default(), lock };
-                pass_on(&subtree.path, controllers)?;
-                return Ok(subtree);
+            let is_last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+            match Self::try_make(parent, controllers) {
+                Ok(Some(subtree)) => return Ok(subtree),
+                Err(error) if is_last || !is_taken(&error) => return Err(error),
+                Ok(None) if is_last => return Err(io::Error::other("others remove it each time")),
+                // Until it is locked, another gateway's sweep may take it for left behind.
+                Ok(None) | Err(_) => {}
             }
         }
+    }
+
+    /// `None` if another gateway has taken it for left behind.
+    fn try_make(parent: &Path, controllers: Controllers) -> io::Result<Option<Self>> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = parent.join(format!("{PREFIX}{name}"));
+        fs::create_dir(&path)?;
+        let Some(lock) = lock(&path)?.filter(|_| path.exists()) else { return Ok(None) };
+        // Who may write in there makes no more than can be walked through. A kernel may not know how to keep it.
+        let _ = write(&path.join("cgroup.max.depth"), MAX_DEPTH);
+        let _ = write(&path.join("cgroup.max.descendants"), MAX_DESCENDANTS);
+        let subtree = Self { path, controllers, tenants: Mutex::default(), lock };
+        pass_on(&subtree.path, controllers)?;
+        Ok(Some(subtree))
     }
 
     /// Where it is.
@@ -169,12 +189,7 @@ impl Subtree {
 
     /// The processes of each cgroup in it.
     pub(in crate::process) fn groups(&self) -> Vec<BTreeSet<i32>> {
-        let mut groups = Vec::new();
-        let mut paths = vec![self.path.clone()];
-        while let Some(path) = paths.pop() {
-            groups.push(processes(&path));
-            paths.extend(folders(&path));
-        }
+        let mut groups: Vec<_> = below(&self.path).iter().map(|path| processes(path)).collect();
         groups.retain(|group| !group.is_empty());
         groups
     }
@@ -235,19 +250,23 @@ pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
     }
 }
 
-/// Ends what gateways have left in a cgroup that were killed.
-fn sweep(parent: &Path) -> io::Result<()> {
+/// Whether an error says that somebody else has removed a cgroup, or is about to.
+fn is_taken(error: &io::Error) -> bool {
+    [libc::ENOENT, libc::ENODEV, libc::EBUSY, libc::EEXIST].map(Some).contains(&error.raw_os_error())
+}
+
+/// Ends what gateways have left in a cgroup that were killed. What does not end there is no reason for this one to have none.
+fn sweep(parent: &Path) {
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     for path in folders(parent).into_iter().filter(is_ours) {
-        match lock(&path) {
-            Ok(Some(_lock)) => clear(&path)?,
-            // Its gateway lives, or it has gone meanwhile.
-            Ok(None) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        // Without a lock its gateway lives, or it has gone meanwhile.
+        let swept = lock(&path).and_then(|lock| lock.map_or(Ok(()), |_lock| clear(&path)));
+        if let Err(error) = swept
+            && !is_taken(&error)
+        {
+            tracing::warn!(cgroup = %path.display(), %error, "a cgroup that an earlier gateway left could not be removed");
         }
     }
-    Ok(())
 }
 
 /// Kills and removes.
@@ -346,10 +365,25 @@ mod tests {
         let left = parent.path().join(format!("{PREFIX}left"));
         fs::create_dir_all(left.join("tenant-a/7")).unwrap();
         fs::create_dir(&other).unwrap();
-        sweep(parent.path()).unwrap();
+        sweep(parent.path());
         assert!(held.path().exists() && other.exists() && !left.exists());
         assert!(!remove_if_left(held.path()));
         held.remove();
         assert!(!held.path().exists());
+    }
+
+    #[test]
+    fn gateways_that_start_at_once_lose_no_cgroup_to_each_other() {
+        let parent = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let start = || {
+                for _ in 0..200 {
+                    sweep(parent.path());
+                    assert!(Subtree::make(parent.path(), Controllers::default()).unwrap().path().exists());
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        });
     }
 }
