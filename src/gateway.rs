@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{Config, RUNNING};
+use crate::config::Config;
 use crate::http::{App, Guard, Limits, Listener, admin_router, router};
 use crate::process::cgroup::Subtree;
-use crate::process::{Ceilings, Folders, Keeper, Neighbours, Record, RecordError, RemovalMetrics};
+use crate::process::{Ceilings, Folders, Keeper, Neighbours, Program, Record, RecordError, RemovalMetrics};
 use crate::session::{Registry, Settings};
 use crate::shutdown::Shutdown;
 use crate::stream;
@@ -71,8 +71,8 @@ fn hint(error: &io::Error) -> &'static str {
 /// The process that a gateway runs in.
 #[derive(Debug)]
 pub struct Host {
-    /// The path of the binary `sluice`, which is executed again as the guardian.
-    pub program: PathBuf,
+    /// The binary `sluice`, which is executed again as the guardian.
+    pub program: Program,
     /// Who else has children in this process.
     pub neighbours: Neighbours,
     /// Where children get cgroups, if anywhere.
@@ -82,12 +82,12 @@ pub struct Host {
 impl Host {
     /// A process that is this binary, and nothing but a gateway.
     pub fn alone() -> Self {
-        Self { program: RUNNING.into(), neighbours: Neighbours::None, cgroups: None }
+        Self { program: Program::running(), neighbours: Neighbours::None, cgroups: None }
     }
 
     /// Another program with children of its own, such as a test.
     pub fn shared(program: PathBuf) -> Self {
-        Self { program, neighbours: Neighbours::Some, cgroups: None }
+        Self { program: program.into(), neighbours: Neighbours::Some, cgroups: None }
     }
 
     /// With cgroups for the children.
@@ -130,8 +130,9 @@ impl Gateway {
         let (waiting, failures) = (metrics.folders_waiting.clone(), metrics.folder_failures.clone());
         let folders = Folders::counted(config.state_dir.as_deref(), RemovalMetrics { waiting, failures });
         folders.sweep();
-        let (keeper, guardian) = Keeper::start(program.clone(), neighbours, cgroups, folders)
-            .map_err(|error| StartError::Guardian { program, error })?;
+        let path = program.path().to_owned();
+        let (keeper, guardian) = Keeper::start(program, neighbours, cgroups, folders)
+            .map_err(|error| StartError::Guardian { program: path, error })?;
         let keeper = keeper.with_record(record);
         let tasks = TaskTracker::new();
         let stop_children = CancellationToken::new();

@@ -8,6 +8,7 @@ mod error;
 mod folder;
 mod guardian;
 mod held;
+mod image;
 mod launch;
 pub mod limits;
 mod memory;
@@ -24,6 +25,7 @@ pub use enforcement::{Enforcement, enforcement, may_call_the_gateway, run_as_roo
 pub use error::SpawnError;
 pub use folder::{Folders, PrivateFolder, RemovalMetrics};
 pub use guardian::{Census, Guardian, Keeper, Neighbours, Record, RecordError, run as guardian};
+pub use image::Program;
 pub use launch::Launch;
 pub use memory::memory_of_groups;
 pub use ports::ports_within_reach;

@@ -2,7 +2,8 @@
 //! may act on it, because nobody else can reap the process and so free its id.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::{fs, io};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _};
 
 use rustix::process::Pid;
 
@@ -90,15 +91,37 @@ impl Tree {
     }
 }
 
-/// The children of this process, which must have one thread only.
-pub(super) fn own_children() -> io::Result<Vec<Pid>> {
-    let own = rustix::process::getpid();
-    let pid = own.as_raw_pid();
-    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(list) => Ok(list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()),
-        // A kernel may be built without this file.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Tree::read()?.children_of(own).collect()),
-        Err(error) => Err(error),
+/// The list of the children that the main thread of this process has. It is held open, so that it can be read when there is
+/// no descriptor left.
+#[derive(Debug)]
+pub(super) struct Children {
+    /// A kernel may be built without this file.
+    list: Option<File>,
+    text: String,
+}
+
+impl Children {
+    pub(super) fn of_this_process() -> io::Result<Self> {
+        let pid = rustix::process::getpid().as_raw_pid();
+        let list = match File::open(format!("/proc/{pid}/task/{pid}/children")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        Ok(Self { list, text: String::new() })
+    }
+
+    /// Those that there are now.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(super) fn read(&mut self) -> io::Result<Vec<Pid>> {
+        let Some(list) = &mut self.list else {
+            return Ok(Tree::read()?.children_of(rustix::process::getpid()).collect());
+        };
+        self.text.clear();
+        list.rewind()?;
+        list.read_to_string(&mut self.text)?;
+        Ok(self.text.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect())
     }
 }
 

@@ -45,7 +45,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     children: HashMap<u64, Entry>,
-    /// At most four for each child: its launch, its limits, and each signal once; and one beat.
+    /// At most four for each child: its launch, its limits, and each signal once.
     requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
@@ -170,16 +170,6 @@ impl Guardian {
         }
     }
 
-    /// Asks the guardian whether it is there, once until that was sent.
-    pub(super) fn ask_for_a_beat(&self) {
-        let mut table = self.0.table.lock();
-        if !table.requests.contains(&Request::Beat) {
-            table.requests.push_back(Request::Beat);
-            drop(table);
-            self.0.wake.notify_one();
-        }
-    }
-
     /// The next request for the guardian.
     pub(super) async fn next_request(&self) -> Request {
         loop {
@@ -202,7 +192,6 @@ impl Guardian {
                     let _ = entry.socket.take().zip(with).map(|(socket, with)| socket.send(with));
                 }
             }
-            Report::Beat => {}
             Report::Ready { pids } => table.ready = pids.into_iter().flatten().collect(),
             Report::Failed { id, errno } => {
                 if let Some(entry) = table.children.remove(&id) {

@@ -4,23 +4,25 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::beat;
 use super::handle::Guardian;
 use super::link::{Link, Request};
 use super::record::Record;
-use crate::process::Folders;
 use crate::process::cgroup::Subtree;
 use crate::process::tree::Tree;
+use crate::process::{Folders, Program};
 
 /// How long the guardian has to end everything below it. Longer than what it allows itself.
 const LAST: Duration = Duration::from_secs(7);
@@ -49,7 +51,7 @@ pub enum Neighbours {
 /// Owns the guardian. Dropping it ends the guardian, and with it every child, in the background.
 pub struct Keeper {
     guardian: Guardian,
-    program: PathBuf,
+    program: Program,
     neighbours: Neighbours,
     process: Child,
     link: Link,
@@ -57,13 +59,13 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts the guardian: `program` is the path of this binary, `cgroups` where the children's cgroups are, `folders` makes
+    /// Starts the guardian: `program` is this binary, `cgroups` where the children's cgroups are, `folders` makes
     /// their private folders. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
     pub fn start(
-        program: PathBuf,
+        program: impl Into<Program>,
         neighbours: Neighbours,
         cgroups: Option<Subtree>,
         folders: Folders,
@@ -72,7 +74,8 @@ impl Keeper {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         }
         let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups, folders);
-        let (process, link) = start_guardian(&program, &guardian)?;
+        let program = program.into();
+        let (process, link) = start_guardian(program.path(), &guardian)?;
         Ok((Self { guardian: guardian.clone(), program, neighbours, process, link, record: None }, guardian))
     }
 
@@ -119,13 +122,20 @@ impl Keeper {
     }
 
     async fn serve(&self) -> io::Error {
-        if let Some(record) = &self.record {
-            let sent = async { self.link.send(&Request::Record, Some(&record.share()?.into())).await };
-            if let Err(error) = sent.await {
-                return error;
-            }
+        match self.introduce().await {
+            Ok(beats) => carry(&self.link, &beats, &self.guardian).await,
+            Err(error) => error,
         }
-        carry(&self.link, &self.guardian).await
+    }
+
+    /// Gives a new guardian what it works with. Returns the socket on which it is asked whether it is there.
+    async fn introduce(&self) -> io::Result<UnixStream> {
+        let (beats, theirs) = beat::pair()?;
+        self.link.send(&Request::Beats, Some(&theirs)).await?;
+        if let Some(record) = &self.record {
+            self.link.send(&Request::Record, Some(&record.share()?.into())).await?;
+        }
+        UnixStream::from_std(beats)
     }
 
     async fn sweep(&self) {
@@ -138,7 +148,7 @@ impl Keeper {
     async fn start_again(&mut self, stop: &CancellationToken) {
         let mut wait = FIRST_RETRY;
         while !stop.is_cancelled() {
-            match start_guardian(&self.program, &self.guardian) {
+            match start_guardian(self.program.path(), &self.guardian) {
                 Ok((process, link)) => {
                     (self.process, self.link) = (process, link);
                     return;
@@ -169,7 +179,7 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
 }
 
 /// Carries packets, both ways, until the link is gone, or nothing comes from the guardian any more. Returns why.
-async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
+async fn carry(link: &Link, beats: &UnixStream, guardian: &Guardian) -> io::Error {
     let heard = AtomicBool::new(true);
     let requests = async {
         loop {
@@ -192,13 +202,16 @@ async fn carry(link: &Link, guardian: &Guardian) -> io::Error {
     };
     // Beats are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
     let silence = async {
-        let mut beats = interval(BEAT);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = interval(BEAT);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut missed = 0;
         while missed < MISSED {
-            beats.tick().await;
-            missed = if heard.swap(false, Ordering::Relaxed) { 0 } else { missed + 1 };
-            guardian.ask_for_a_beat();
+            ticks.tick().await;
+            let answers = std::iter::from_fn(|| beats.try_read(&mut [0; 64]).ok().filter(|bytes| *bytes > 0)).count();
+            let is_there = heard.swap(false, Ordering::Relaxed) || answers > 0;
+            missed = if is_there { 0 } else { missed + 1 };
+            // With no room for another question there are enough.
+            let _ = beats.try_write(&[0]);
         }
         io::Error::new(io::ErrorKind::TimedOut, format!("it says nothing for {:?}", BEAT * MISSED))
     };

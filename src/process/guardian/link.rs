@@ -4,7 +4,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -13,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::time::sleep;
 
 use crate::process::Signal;
 use crate::process::cgroup::Whose;
@@ -21,7 +24,9 @@ use crate::process::limits::ProcessLimits;
 /// Stages that wait for a child to become.
 pub(super) const READY: usize = 2;
 /// The largest packet, in bytes.
-const MAX_PACKET: usize = 256;
+const MAX_PACKET: usize = 1024;
+/// How soon is tried again what the system had no room for.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// What the gateway asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,12 +35,12 @@ pub(super) enum Request {
     Launch { id: u64, tenant: Option<String> },
     /// Keep the record in the file that comes with this.
     Record,
+    /// Say that you are there on the socket that comes with this, whenever you are asked on it.
+    Beats,
     /// Set limits of each process of a child.
     Limit { id: u64, limits: ProcessLimits },
     /// Send a signal to a child's group.
     Signal { id: u64, signal: Signal },
-    /// Say that you are there.
-    Beat,
 }
 
 impl Request {
@@ -43,7 +48,7 @@ impl Request {
     pub(super) fn id(&self) -> Option<u64> {
         match self {
             Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
-            Self::Record | Self::Beat => None,
+            Self::Record | Self::Beats => None,
         }
     }
 }
@@ -57,8 +62,6 @@ pub(super) enum Report {
     Ready { pids: [Option<i32>; READY] },
     /// The stage could not be started, with the system's error number. Nothing more will be said of this child.
     Failed { id: u64, errno: i32 },
-    /// It is there.
-    Beat,
     /// The leader has ended, its group was killed, it is reaped, and what it left has ended too. The status is as `wait` gives it; `memory` says whose
     /// limit on memory the kernel has ended it for.
     Exited { id: u64, status: i32, memory: Option<Whose> },
@@ -87,13 +90,26 @@ impl Link {
     /// Sends one packet. Cancel-safe: it is sent whole or not at all.
     pub(super) async fn send(&self, packet: &impl Serialize, with: Option<&OwnedFd>) -> io::Result<()> {
         let bytes = serde_json::to_vec(packet)?;
-        self.0.async_io(Interest::WRITABLE, || Ok(send(&self.0, &bytes, with)?)).await
+        if bytes.len() > MAX_PACKET {
+            return Err(io::Error::other(format!("a packet of {} bytes is over {MAX_PACKET}", bytes.len())));
+        }
+        loop {
+            match self.0.async_io(Interest::WRITABLE, || Ok(send(&self.0, &bytes, with)?)).await {
+                Err(error) if is_passing(&error) => sleep(AGAIN).await,
+                sent => return sent,
+            }
+        }
     }
 
     /// Receives one packet; `None` when the other end is closed. Cancel-safe.
     pub(super) async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
         let mut bytes = [0; MAX_PACKET];
-        let received = self.0.async_io(Interest::READABLE, || Ok(receive(&self.0, &mut bytes)?)).await;
+        let received = loop {
+            match self.0.async_io(Interest::READABLE, || Ok(receive(&self.0, &mut bytes)?)).await {
+                Err(error) if is_passing(&error) => sleep(AGAIN).await,
+                received => break received,
+            }
+        };
         let (length, descriptor) = match received {
             Ok((0, _)) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
@@ -101,6 +117,20 @@ impl Link {
         };
         Ok(Some((serde_json::from_slice(bytes.get(..length).unwrap_or_default())?, descriptor)))
     }
+}
+
+/// Whether the system has just no room for something. The end of the link is that of all children; this is no reason for it.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::NOBUFS,
+        // More descriptors are on their way between processes than this user may have: it may be a child that sends them.
+        Errno::TOOMANYREFS,
+        Errno::INTR,
+    ];
+    passing.map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
 }
 
 fn send(socket: impl AsFd, bytes: &[u8], with: Option<&OwnedFd>) -> rustix::io::Result<()> {

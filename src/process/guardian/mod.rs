@@ -1,7 +1,7 @@
 //! The guardian: one small process, this binary executed again as `sluice guardian`, between the gateway and every
 //! child. Invariant: no process below it outlives its owner, by whatever means the owner ends.
 //!
-//! - It forks all children, from its only thread: so their parent-death signal means its death, and no other thread's.
+//! - It forks all children from its main thread: so their parent-death signal means its death, and no other thread's.
 //! - Each child is the subreaper of its own descendants (`stage.rs`), and the guardian of all. So directly below the
 //!   guardian are leaders, and otherwise only what a leader left behind when it died: that is killed at sight. Nobody
 //!   has to find out whose it was.
@@ -12,15 +12,20 @@
 //!   a subreaper too, and the [`Keeper`] there kills it and starts another guardian.
 //! - When both die at once, the next gateway with the same state directory ends what was left ([`Record`]).
 //!
+//! Its main thread reads no more of `/proc` than the list of its own children, and no disk: a thread says that it is there when
+//! the gateway asks (`beat`), another looks at all processes (`survey`). What fails in one look is done in the next.
+//!
 //! Over the socket go small packets only (`link.rs`). What a child is to execute, its secrets with it, goes from the
 //! gateway to the stage directly, and never through the guardian.
 
+mod beat;
 mod handle;
 mod keeper;
 mod link;
 mod nursery;
 mod record;
 mod stages;
+mod survey;
 
 pub use handle::{Census, Guardian};
 pub(super) use handle::{Limiter, Status, Ward};

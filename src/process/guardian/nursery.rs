@@ -1,7 +1,8 @@
-//! The guardian process itself: starts stages, signals groups, reaps, and reports. It has one thread, and must keep it:
-//! a child's parent-death signal follows the thread that forked it.
+//! The guardian process itself: starts stages, signals groups, reaps, and reports. One thread forks all children, and must stay:
+//! a child's parent-death signal follows the thread that forked it. Invariant: what the system refuses for a moment ends no
+//! child; it is done with the next look.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -12,13 +13,14 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::beat::{self, Progress};
 use super::link::{Link, Report, Request};
 use super::record::Record;
 use super::stages::{Stage, Stages};
+use super::survey::Survey;
 use crate::process::Signal;
 use crate::process::cgroup::Cgroup;
-use crate::process::limits::ProcessLimits;
-use crate::process::tree::{Seen, Tree, own_children};
+use crate::process::tree::Children;
 
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
@@ -27,8 +29,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_millis(5);
 /// How long that may take: the end of the child is reported then, whatever is left.
 const STUCK: Duration = Duration::from_secs(2);
-/// How often it is looked whether a child has started more while limits of its processes were set.
-const MAX_LIMIT_LOOKS: usize = 8;
+/// Orphans that one look ends at most: a dead child may leave a hundred thousand, and others have requests meanwhile.
+const MAX_ORPHANS: usize = 1024;
+/// How soon the next look is then.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// How long killed processes may take to be gone, at the end.
 const LAST: Duration = Duration::from_secs(5);
 /// How long the last look waits for a signal before it looks again.
@@ -49,7 +53,7 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     runtime.block_on(async {
         let link = Link::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
         let mut ended = signal(SignalKind::child())?;
-        let mut nursery = Nursery::new(Stages::new(cgroups));
+        let mut nursery = Nursery::new(Stages::new(cgroups))?;
         let served = nursery.serve(&link, &mut ended).await;
         nursery.clear(&mut ended, served.is_ok()).await;
         // Those of a gateway that was killed: one that lives still holds its own.
@@ -75,9 +79,15 @@ struct Nursery {
     ids: HashMap<Pid, u64>,
     leaders: HashMap<u64, Leader>,
     stages: Stages,
-    /// At most two for each child, one of the stages, and one beat; what goes with it.
+    /// At most two for each child, and one of the stages; what goes with it.
     reports: VecDeque<(Report, Option<Arc<OwnedFd>>)>,
-    record: Option<Record>,
+    children: Children,
+    survey: Survey,
+    progress: Arc<Progress>,
+    /// Whether the last look could see nothing.
+    is_blind: bool,
+    /// Whether it left orphans to the next one.
+    has_more: bool,
     /// Children that have ended, and are reported when what they left has ended too.
     ended: Vec<Ended>,
     /// What dead leaders left to this process, and since when.
@@ -99,26 +109,6 @@ struct Leader {
 }
 
 impl Leader {
-    /// Sets limits of the leader and of what is below it. What a process starts after that has them too; so it is done
-    /// when a look finds nothing that an earlier one has not.
-    ///
-    /// Those below are no children of this process. One may end, and another get its id, between the look and the call:
-    /// that takes all ids going round within microseconds, and is the only way to limit what runs already.
-    fn limit(&self, limits: &ProcessLimits) {
-        let mut done = BTreeSet::new();
-        limits.impose(self.pid);
-        for _ in 0..MAX_LIMIT_LOOKS {
-            let Ok(tree) = Tree::read() else { return };
-            let new: Vec<Seen> = tree.below(self.pid).into_iter().filter(|seen| done.insert(*seen)).collect();
-            if new.is_empty() {
-                return;
-            }
-            for seen in new.into_iter().filter(|seen| seen.runs()) {
-                Pid::from_raw(seen.pid).inspect(|pid| limits.impose(*pid));
-            }
-        }
-    }
-
     /// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
     fn send(&self, signal: Signal) {
         // The possible errors are that nothing is left to signal, and that everything in the group has another user.
@@ -131,17 +121,21 @@ impl Leader {
 }
 
 impl Nursery {
-    fn new(stages: Stages) -> Self {
-        Self {
+    fn new(stages: Stages) -> io::Result<Self> {
+        Ok(Self {
             ids: HashMap::new(),
             leaders: HashMap::new(),
             stages,
             reports: VecDeque::new(),
-            record: None,
+            children: Children::of_this_process()?,
+            survey: Survey::start()?,
+            progress: Arc::new(Progress::new()),
+            is_blind: false,
+            has_more: false,
             ended: Vec::new(),
             orphans: HashMap::new(),
             left: Vec::new(),
-        }
+        })
     }
 
     /// Does what the gateway asks until its end of the socket closes.
@@ -155,7 +149,9 @@ impl Nursery {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.progress.goes_on();
             let report = self.reports.front().cloned();
+            let soon = if self.has_more { AT_ONCE } else { SOON };
             tokio::select! {
                 request = link.receive() => match request? {
                     Some((request, with)) => self.obey(request, with),
@@ -171,12 +167,9 @@ impl Nursery {
                     self.stages.replenish();
                     self.report_stages();
                 }
-                _ = ended.recv() => self.look()?,
-                () = sleep(SOON), if !self.ended.is_empty() => self.look()?,
-                _ = looks.tick() => {
-                    self.look()?;
-                    self.keep_record();
-                }
+                _ = ended.recv() => self.look(),
+                () = sleep(soon), if self.has_more || !self.ended.is_empty() => self.look(),
+                _ = looks.tick() => self.look(),
                 () = any(&mut others) => {}
             }
         }
@@ -197,18 +190,17 @@ impl Nursery {
                     self.reports.push_back((Report::Failed { id, errno }, None));
                 }
             },
-            Request::Beat => {
-                if !self.reports.iter().any(|(report, _)| *report == Report::Beat) {
-                    self.reports.push_back((Report::Beat, None));
-                }
+            Request::Beats => {
+                // Without a thread for it the gateway hears nothing, and starts another guardian.
+                let _ = with.map(|socket| beat::answer(socket, Arc::clone(&self.progress)));
             }
             Request::Record => {
-                self.record = with.and_then(|file| Record::new(file.into()).ok());
-                self.keep_record();
+                let record = with.and_then(|file| Record::new(file.into()).ok());
+                record.into_iter().for_each(|record| self.survey.keep(record));
             }
             Request::Limit { id, limits } => {
                 if let Some(leader) = self.leaders.get(&id) {
-                    leader.limit(&limits);
+                    self.survey.limit(leader.pid, limits);
                 }
             }
             Request::Signal { id, signal } => {
@@ -221,7 +213,7 @@ impl Nursery {
     }
 
     /// Ends what dead leaders left behind, and reaps all that is dead.
-    fn look(&mut self) -> io::Result<()> {
+    fn look(&mut self) {
         let dead: Vec<Pid> = self.ids.keys().copied().filter(|leader| is_dead(*leader)).collect();
         for leader in dead.iter().filter_map(|pid| self.leaders.get(self.ids.get(pid)?)) {
             leader.send(Signal::Kill);
@@ -231,14 +223,13 @@ impl Nursery {
             self.report_stages();
         }
         self.left.extend(spoilt.into_iter().filter_map(|stage| stage.cgroup));
-        let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
-        let orphans: Vec<Pid> = own_children()?.into_iter().filter(is_orphan).collect();
-        for orphan in &orphans {
-            let _ = rustix::process::kill_process(*orphan, rustix::process::Signal::KILL);
-            let _ = rustix::process::waitpid(Some(*orphan), WaitOptions::NOHANG);
+        let now = Instant::now();
+        // Where the system has no room for the list of its children, what is to be ended is still there with the next look.
+        let children = self.children.read();
+        self.is_blind = children.is_err();
+        if let Ok(children) = children {
+            self.end_orphans(children, now);
         }
-        let (now, mut before) = (Instant::now(), std::mem::take(&mut self.orphans));
-        self.orphans = orphans.into_iter().map(|pid| (pid, before.remove(&pid).unwrap_or(now))).collect();
         for leader in dead {
             if let Ok(Some((_, status))) = rustix::process::waitpid(Some(leader), WaitOptions::NOHANG)
                 && let Some(id) = self.ids.remove(&leader)
@@ -252,7 +243,20 @@ impl Nursery {
         self.report_ended();
         // A cgroup is busy until its last process is gone: then it is tried again with the next look.
         self.left.retain(|cgroup| !cgroup.remove());
-        Ok(())
+    }
+
+    /// Kills what dead leaders left behind, so much of it as has its turn in one look, and reaps what has ended.
+    fn end_orphans(&mut self, children: Vec<Pid>, now: Instant) {
+        let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
+        let mut orphans: Vec<Pid> = children.into_iter().filter(is_orphan).collect();
+        self.has_more = orphans.len() > MAX_ORPHANS;
+        orphans.truncate(MAX_ORPHANS);
+        for orphan in &orphans {
+            let _ = rustix::process::kill_process(*orphan, rustix::process::Signal::KILL);
+            let _ = rustix::process::waitpid(Some(*orphan), WaitOptions::NOHANG);
+        }
+        let mut before = std::mem::take(&mut self.orphans);
+        self.orphans = orphans.into_iter().map(|pid| (pid, before.remove(&pid).unwrap_or(now))).collect();
     }
 
     /// Reports the end of who has left nothing that runs: with a cgroup that is known exactly. Without one an orphan may be
@@ -260,7 +264,7 @@ impl Nursery {
     /// comes here before it can be reaped, so nothing is overlooked.
     fn report_ended(&mut self) {
         let is_stuck = |since: &Instant| since.elapsed() >= STUCK;
-        let is_quiet = self.orphans.values().all(is_stuck);
+        let is_quiet = !self.is_blind && !self.has_more && self.orphans.values().all(is_stuck);
         for ended in std::mem::take(&mut self.ended) {
             let is_over = ended.cgroup.as_ref().map_or(is_quiet, Cgroup::remove);
             match (is_over, is_stuck(&ended.since)) {
@@ -271,13 +275,6 @@ impl Nursery {
                 }
                 (true, _) => self.reports.push_back((ended.report, None)),
             }
-        }
-    }
-
-    fn keep_record(&mut self) {
-        // A disk that is full must end no child: the record gets old, and the next look tries again.
-        if let Some(record) = &mut self.record {
-            let _ = record.update();
         }
     }
 
@@ -293,15 +290,15 @@ impl Nursery {
         self.leaders.values().for_each(|leader| leader.send(Signal::Kill));
         let deadline = Instant::now() + LAST;
         // What a killed process leaves behind comes here before that process can be reaped: no child, nothing left.
-        while Instant::now() < deadline && (end_children() || (is_alone && !self.stages.clear())) {
+        while Instant::now() < deadline && (end_children(&mut self.children) || (is_alone && !self.stages.clear())) {
             let _ = timeout(LAST_LOOK, ended.recv()).await;
         }
     }
 }
 
 /// Kills all children of this process and reaps the dead. `false` when none was left.
-fn end_children() -> bool {
-    for child in own_children().unwrap_or_default() {
+fn end_children(children: &mut Children) -> bool {
+    for child in children.read().unwrap_or_default() {
         let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
     }
     loop {

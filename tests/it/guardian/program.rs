@@ -55,6 +55,11 @@ impl Program {
 
     /// Starts it where it can make no cgroup, as on most machines.
     pub(crate) fn without_cgroups() -> Self {
+        Self::without_cgroups_as(Setup::default())
+    }
+
+    /// The same, in a way of its own.
+    pub(crate) fn without_cgroups_as(setup: Setup) -> Self {
         // Who is not root is given none as it is.
         let script = "mount -t tmpfs none /sys/fs/cgroup && exec \"$0\" \"$@\"";
         let through = if rustix::process::geteuid().is_root() {
@@ -62,7 +67,7 @@ impl Program {
         } else {
             Vec::new()
         };
-        Self::start_as(Setup { through, ..Setup::default() })
+        Self::start_as(Setup { through, ..setup })
     }
 
     /// The next one on the state directory of this one.
