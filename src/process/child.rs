@@ -27,12 +27,15 @@ use super::folder::PrivateFolder;
 use super::guardian::{Guardian, Limiter, Status, Ward};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
+use super::lookup::hold;
 use super::stage::{self, Fault, Order, Step};
 use super::watch::{Bounds, Excess};
 use crate::config::Resources;
 
 /// How long a child may take to become its program: executing it may wait for a disk.
 const START: Duration = Duration::from_secs(30);
+/// How long it has a turn among those that are started at once.
+const TURN: Duration = Duration::from_secs(5);
 /// The longest answer of a stage, in bytes.
 const MAX_FAULT: u64 = 16 * 1024;
 
@@ -161,7 +164,12 @@ impl Child {
     }
 
     async fn start(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
-        let _turn = guardian.turn().await?;
+        let turn = guardian.turn().await?;
+        // One that waits for a disk, or a file system that does not answer, is not what turns are for.
+        hold(turn, TURN, Self::start_now(guardian, launch)).await.1
+    }
+
+    async fn start_now(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
         let (pipes, theirs) = Pipes::new()?;
         let kept = guardian.controllers();
         // Where a cgroup keeps limits of its tenant, a child has to be in it, whatever limits it has itself.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
@@ -39,6 +40,17 @@ pub enum SpawnError {
         command: String,
         /// What was missing or refused.
         why: String,
+    },
+    /// The file system does not say whether the program is there.
+    #[error(
+        "whether the command \"{command}\" and its working directory are there could not be found out within {patience:?}: a \
+         file system does not answer; see whether the one that they are on, or a folder of its PATH, is mounted over a network"
+    )]
+    NoAnswer {
+        /// As configured.
+        command: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
     /// The system refused.
     #[error("the command \"{command}\" could not be started: {error}")]

@@ -24,7 +24,7 @@ use super::sandbox_hint::SandboxHint;
 use crate::config::{Isolation, Server};
 use crate::process::sandbox::Reach;
 use crate::process::{
-    Ceilings, Child, Excess, Exit, Guardian, Launch, Origin, Pipes, Signal, SpawnError, drain_stderr,
+    Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
 use crate::telemetry::{Cause, ExitReason, ServerMetrics};
 
@@ -45,6 +45,8 @@ pub struct Spec {
     pub server: Arc<Server>,
     /// What is open to all children of that server.
     pub reach: Arc<Reach>,
+    /// Where its program is looked up.
+    pub lookups: Lookups,
     /// Whose it is.
     pub origin: Origin,
     /// What it counts for.
@@ -62,12 +64,9 @@ pub struct Spec {
 /// Spawns a child and its tasks.
 pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
-    // Looking for the program may wait for a disk: not on a thread that serves others.
+    // Looking for the program may wait for a disk, or for ever: not on a thread that serves others.
     let launch = move || Launch::again(&server, guardian.folders(), &reach);
-    let launch = tokio::task::spawn_blocking(launch).await.unwrap_or_else(|error| {
-        let error = std::io::Error::other(error);
-        Err(SpawnError::System { command: spec.server.command.clone(), error })
-    })?;
+    let launch = spec.lookups.run(&spec.server.command, launch).await?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
     let charge = spec.ceilings.charge(&child, &spec.origin);

@@ -33,6 +33,7 @@ use super::peer::Peer;
 use super::restart::Breaker;
 use crate::auth::Principal;
 use crate::config::{Isolation, PoolMode, Server};
+use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
 use member::{Scope, Shelf};
@@ -73,6 +74,8 @@ pub struct Pool {
     server: Arc<Server>,
     /// What is open to its children, all of them.
     reach: Arc<Reach>,
+    /// Those that look its program up.
+    lookups: Lookups,
     surroundings: Surroundings,
     metrics: ServerMetrics,
     shelf: Mutex<Shelf>,
@@ -92,6 +95,7 @@ impl Pool {
             slots: Slots::new(server.pool.max_children),
             breaker: Breaker::new(server.restart),
             reach: Arc::default(),
+            lookups: Lookups::default(),
             shelf: Mutex::default(),
             changed: Notify::new(),
             this: this.clone(),

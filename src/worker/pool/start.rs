@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use super::slots::{Slot, Whose};
 use super::trial::Trial;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
-use crate::process::{Origin, Place};
+use crate::process::{Origin, Place, hold};
 use crate::telemetry::ExitReason;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
@@ -134,6 +134,7 @@ impl Pool {
             guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
             reach: Arc::clone(&self.reach),
+            lookups: self.lookups.clone(),
             origin,
             ceilings: self.surroundings.ceilings.clone(),
             slow_client_timeout: self.surroundings.slow_client_timeout,
@@ -141,7 +142,9 @@ impl Pool {
             tasks: self.surroundings.tasks.clone(),
             kill: self.surroundings.kill.clone(),
         };
-        let worker = match spawn(spec).await {
+        let end_of_turn = Instant::now() + STARTING;
+        let (turn, spawned) = hold(turn, STARTING, spawn(spec)).await;
+        let worker = match spawned {
             Ok(worker) => worker,
             Err(error) => {
                 trial.fails();
@@ -159,19 +162,22 @@ impl Pool {
         }
         if let Some(this) = self.this.upgrade() {
             let watched = worker.clone();
+            let turn = turn.map(|turn| (turn, end_of_turn));
             self.surroundings.tasks.spawn(async move { this.watch(watched, room, turn).await });
         }
         Ok(worker)
     }
 
-    async fn watch(&self, worker: Worker, room: Arc<Room>, turn: Slot) {
+    async fn watch(&self, worker: Worker, room: Arc<Room>, turn: Option<(Slot, Instant)>) {
         // Until the child has answered `initialize`, it counts as one that is being started.
-        tokio::select! {
-            () = worker.settled() => {}
-            _ = worker.ended() => {}
-            () = sleep(STARTING) => {}
+        if let Some((turn, end)) = turn {
+            tokio::select! {
+                () = worker.settled() => {}
+                _ = worker.ended() => {}
+                () = sleep_until(end) => {}
+            }
+            drop(turn);
         }
-        drop(turn);
         tokio::select! {
             biased;
             () = worker.retired() => self.succeed(&worker),

@@ -10,5 +10,6 @@ mod log;
 mod neighbour;
 mod oversized;
 mod parked;
+mod starts;
 
 pub(crate) use neighbour::Neighbour;

@@ -61,6 +61,7 @@ fn start(mut dice: Dice, script: Script, patience: Duration) -> Running {
         guardian,
         server: Arc::new(server),
         reach: Arc::default(),
+        lookups: crate::process::Lookups::default(),
         origin,
         slow_client_timeout: FOR_EVER,
         metrics: metrics.clone(),

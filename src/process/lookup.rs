@@ -1,0 +1,118 @@
+//! Looks programs and folders up, where a file system may not answer. Invariants: a look-up that hangs holds a place of its own
+//! server only; and it has a thread for itself, so that none is missing for anything else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+use super::error::SpawnError;
+
+/// How many look-ups of one server go on at once.
+const AT_ONCE: usize = 4;
+/// How long one may take, the wait for others of the same server included.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The look-ups of one server; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Lookups {
+    places: Arc<Semaphore>,
+    patience: Duration,
+}
+
+impl Default for Lookups {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
+    }
+}
+
+impl Lookups {
+    /// Does `look`, which may wait for a disk. What it finds too late is dropped.
+    ///
+    /// # Errors
+    /// That of `look`, or it takes too long.
+    pub async fn run<T, L>(&self, command: &str, look: L) -> Result<T, SpawnError>
+    where
+        T: Send + 'static,
+        L: FnOnce() -> Result<T, SpawnError> + Send + 'static,
+    {
+        let system = |error: std::io::Error| SpawnError::System { command: command.to_owned(), error };
+        let done = async {
+            let place =
+                Arc::clone(&self.places).acquire_owned().await.map_err(|error| system(std::io::Error::other(error)))?;
+            let (sender, found) = oneshot::channel();
+            let look = move || {
+                let found = look();
+                drop(place);
+                let _ = sender.send(found);
+            };
+            std::thread::Builder::new().name("sluice-lookup".to_owned()).spawn(look).map_err(system)?;
+            found.await.map_err(|_| system(std::io::Error::other("the look-up ended without an answer")))?
+        };
+        let late = |_| SpawnError::NoAnswer { command: command.to_owned(), patience: self.patience };
+        timeout(self.patience, done).await.map_err(late)?
+    }
+}
+
+/// Does `work`, and holds `turn` meanwhile, for `most` at the longest.
+pub async fn hold<T, R>(turn: T, most: Duration, work: impl Future<Output = R>) -> (Option<T>, R) {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return (Some(turn), done),
+        () = tokio::time::sleep(most) => drop(turn),
+    }
+    (None, work.await)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lookup_that_hangs_holds_up_its_own_server_only() {
+        let lookups = || Lookups { patience: Duration::from_millis(200), ..Lookups::default() };
+        let (hung, other) = (lookups(), lookups());
+        let (release, released) = sync_channel::<()>(0);
+        let released = Arc::new(parking_lot::Mutex::new(released));
+        // Far more than there are threads for blocking work.
+        for _ in 0..600 {
+            let released = Arc::clone(&released);
+            let look = move || {
+                let _ = released.lock().recv();
+                Ok(())
+            };
+            let patience = Lookups { patience: Duration::from_millis(1), ..hung.clone() };
+            assert!(matches!(patience.run("hung", look).await, Err(SpawnError::NoAnswer { .. })));
+        }
+        assert_eq!(hung.places.available_permits(), 0);
+        assert!(Arc::strong_count(&released) <= 1 + AT_ONCE, "no thread waits but those that have a place");
+        assert_eq!(other.run("other", || Ok(7)).await.unwrap(), 7);
+        assert_eq!(tokio::task::spawn_blocking(|| 7).await.unwrap(), 7);
+        let error = hung.run("hung", || Ok(())).await.unwrap_err().to_string();
+        assert!(error.contains("\"hung\"") && error.contains("does not answer"), "{error}");
+        // Once the file system is there again, all goes on.
+        drop(release);
+        Lookups { patience: Duration::from_secs(30), ..hung }.run("hung", || Ok(())).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_held_for_a_while_only() {
+        let turns = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&turns).try_acquire_owned().unwrap();
+        let (turn, done) = hold(turn, Duration::from_secs(5), async { 7 }).await;
+        assert_eq!((turns.available_permits(), done), (0, 7));
+        let slow = hold(turn, Duration::from_secs(5), tokio::time::sleep(Duration::from_secs(60)));
+        let other = async {
+            let _turn = turns.acquire().await.unwrap();
+            tokio::time::Instant::now()
+        };
+        let begin = tokio::time::Instant::now();
+        let (_, got) = tokio::join!(slow, other);
+        assert_eq!(got - begin, Duration::from_secs(5));
+    }
+}
