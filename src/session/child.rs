@@ -62,7 +62,10 @@ impl Session {
     ) -> (Bytes, Option<Turn>) {
         let outcome = self.started(starting).await;
         // Read before the lock is taken: that takes as long as the answer is large.
-        let outcome = outcome.map(|(_, answer)| (protocol_version(&answer), answer));
+        let outcome = outcome.map(|(_, answer)| {
+            let done = protocol_version(&answer).map(|version| Done::new(message.clone(), version, &answer));
+            (done, answer)
+        });
         let (response, failure) = match &outcome {
             Ok((Some(_), answer)) => (under_id(answer, id), None),
             Ok((None, answer)) => (under_id(answer, id), Some(Failure::refused_by_server(&self.server.name, answer))),
@@ -70,7 +73,7 @@ impl Session {
         };
         let mut state = self.state.lock();
         state.handshake = match outcome {
-            Ok((Some(version), _)) => Handshake::Done(Box::new(Done::new(message.clone(), version))),
+            Ok((Some(done), _)) => Handshake::Done(Box::new(done)),
             // The server refused: the client may try again, with another child.
             Ok((None, _)) => {
                 state.slot = Slot::Empty;
@@ -100,7 +103,7 @@ impl Session {
                     state.in_vain = in_vain(slot, state.in_vain);
                     // What was agreed on goes with the child, as far as it goes already.
                     if let Slot::Live(lease) = slot {
-                        done.terms.update(lease.terms());
+                        done.terms = lease.terms();
                     }
                     let initialize = done.initialize.clone();
                     if let Slot::Live(lease) = std::mem::take(&mut state.slot) {
@@ -190,21 +193,41 @@ impl Session {
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;
         if is_replay {
-            if protocol_version(&answer).is_none() {
-                return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
-            }
+            let lists = self.check_again(&lease, &answer)?;
             let terms = self.terms().await;
             self.state.lock().told = Arc::downgrade(&lease);
             // As with any start: a child that answers slowly gets so much time for all of it.
             let end = Instant::now() + self.server.limits.start_timeout;
-            let replayed = lease.replay(&terms, end).await;
+            let replay = lease.replay(&terms, end).await;
             // Others have had the calls that it takes, and nothing kept it: another child may do.
             let is_retired = lease.worker().is_retired();
-            replayed.map_err(|failure| if is_retired { Failure::refused(Refused::Ended) } else { failure })?;
-            self.tell_changed(lease.changed_lists(&terms, end).await);
+            let replay =
+                replay.map_err(|failure| if is_retired { Failure::refused(Refused::Ended) } else { failure })?;
+            let ended = self.ended.clone();
+            self.surroundings.tasks.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = ended.cancelled() => {}
+                    () = replay.finish() => {}
+                }
+            });
+            self.tell_changed(lists);
             tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
         }
         Ok((lease, answer))
+    }
+
+    /// Whether a child that takes the place of another may have this session: the client goes on to speak the version that was
+    /// negotiated. The lists that the client was told to hear of when they change.
+    fn check_again(&self, lease: &Lease, answer: &[u8]) -> Result<Vec<&'static str>, Failure> {
+        let Some(version) = protocol_version(answer) else {
+            return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(&self.server.name)));
+        };
+        match &self.state.lock().handshake {
+            Handshake::Done(done) if done.version == version => Ok(done.lists.clone()),
+            Handshake::Done(done) => Err(Failure::other_version(&self.server.name, &done.version, &version)),
+            Handshake::None | Handshake::Initializing => Ok(Vec::new()),
+        }
     }
 
     /// What was agreed on with the child before, for good: it agrees to nothing more, as that would be lost.
@@ -216,19 +239,24 @@ impl Session {
         };
         match &mut self.state.lock().handshake {
             Handshake::Done(done) => {
-                latest.into_iter().for_each(|latest| done.terms.update(latest));
+                latest.into_iter().for_each(|latest| done.terms = latest);
                 done.terms.clone()
             }
             Handshake::None | Handshake::Initializing => Terms::default(),
         }
     }
 
-    /// Tells the client of lists that differ now.
+    /// Tells the client of lists that may differ now. To find out whether they do would take as long as the child takes to
+    /// tell them.
     fn tell_changed(&self, lists: Vec<&'static str>) {
         for list in lists {
             let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
             let item = Item::notice(text.into());
-            if let Route::Stream(outbox) = self.route(&item, Unsolicited::Announcement, &InFlight::default()) {
+            // Once is enough for a client that does not listen.
+            let is_kept = self.state.lock().streams.keeps(&item.message);
+            if !is_kept
+                && let Route::Stream(outbox) = self.route(&item, Unsolicited::Announcement, &InFlight::default())
+            {
                 // A client that does not read misses a hint.
                 let _ = outbox.push(item);
             }
@@ -248,7 +276,7 @@ impl State {
     fn take_over(&mut self) -> Vec<Arc<Lease>> {
         let over = self.before.take_over();
         if let Handshake::Done(done) = &mut self.handshake {
-            over.iter().filter_map(|lease| lease.hand_over_now()).for_each(|latest| done.terms.update(latest));
+            over.iter().filter_map(|lease| lease.hand_over_now()).for_each(|latest| done.terms = latest);
         }
         over
     }

@@ -1,7 +1,10 @@
 //! What the client and its child have agreed on: kept, so that a child that takes its place hears the same.
 
 use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use crate::jsonrpc::parse;
 use crate::worker::Terms;
 
 /// The largest `initialize`, in bytes: it is kept as long as the session.
@@ -26,12 +29,72 @@ pub(super) struct Done {
     pub(super) initialize: Bytes,
     /// What was negotiated.
     pub(super) version: String,
+    /// The lists that the server has said it tells the changes of.
+    pub(super) lists: Vec<&'static str>,
     /// What else was agreed on with the children before the one that is there.
     pub(super) terms: Terms,
 }
 
 impl Done {
-    pub(super) fn new(initialize: Bytes, version: String) -> Self {
-        Self { initialize, version, terms: Terms::default() }
+    /// The client's `initialize` was answered.
+    pub(super) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
+        Self { initialize, version, lists: lists(answer).unwrap_or_default(), terms: Terms::default() }
+    }
+}
+
+/// The lists whose changes an answer to `initialize` declares (`listChanged`).
+fn lists(answer: &[u8]) -> Option<Vec<&'static str>> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        capabilities: Capabilities<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Capabilities<'a> {
+        #[serde(borrow, default)]
+        tools: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        prompts: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        resources: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Capability {
+        list_changed: bool,
+    }
+    let Answer { capabilities } = serde_json::from_str(parse(answer).ok()?.result?).ok()?;
+    let Capabilities { tools, prompts, resources } = capabilities;
+    let is_declared = |raw: &RawValue| serde_json::from_str(raw.get()).is_ok_and(|said: Capability| said.list_changed);
+    let declared = [("tools", tools), ("prompts", prompts), ("resources", resources)];
+    Some(declared.into_iter().filter(|(_, raw)| raw.is_some_and(is_declared)).map(|(list, _)| list).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_are_those_whose_changes_are_declared() {
+        let of = |capabilities: &str| {
+            let text = format!(
+                r#"{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"x","capabilities":{capabilities}}}}}"#
+            );
+            lists(text.as_bytes()).unwrap_or_default()
+        };
+        assert_eq!(
+            of(
+                r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true}}"#
+            ),
+            ["tools", "prompts", "resources"]
+        );
+        assert_eq!(
+            of(r#"{"tools":{"listChanged":false},"prompts":{},"resources":{"listChanged":true}}"#),
+            ["resources"]
+        );
+        assert_eq!(of(r#"{"tools":{"listChanged":"yes"},"prompts":null,"resources":7}"#), [""; 0]);
+        for nothing in ["{}", "null", "7", r#"{"logging":{"listChanged":true}}"#] {
+            assert!(of(nothing).is_empty(), "{nothing}");
+        }
     }
 }

@@ -69,7 +69,7 @@ impl Session {
         let is_missed = match &state.handshake {
             Handshake::Done(done) => {
                 let has_subscriptions = match &state.slot {
-                    Slot::Live(lease) => lease.terms().has_subscriptions(),
+                    Slot::Live(lease) => lease.has_subscriptions(),
                     Slot::Starting(_) | Slot::Empty => done.terms.has_subscriptions(),
                 };
                 in_vain == 0 || has_subscriptions || state.streams.current().is_some()

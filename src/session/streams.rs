@@ -95,6 +95,11 @@ impl Streams {
         Route::Kept
     }
 
+    /// Whether the same message is kept already.
+    pub(super) fn keeps(&self, message: &[u8]) -> bool {
+        self.backlog.iter().any(|item| item.message == message)
+    }
+
     /// A request of the server is over: it is not kept any more. Whether it was.
     pub(super) fn forget(&mut self, number: u64) -> bool {
         let is_it = |item: &Item| item.question.as_ref().is_some_and(|question| question.number == number);

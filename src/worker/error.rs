@@ -102,6 +102,17 @@ impl Failure {
         Self::new(Code::ServerUnavailable, "server_start_failed", text)
     }
 
+    /// The child, started in the place of one that had ended, speaks another version than this session does.
+    pub fn other_version(server: &ServerName, negotiated: &str, now: &str) -> Self {
+        let (negotiated, now): (String, String) =
+            (negotiated.chars().take(64).collect(), now.chars().take(64).collect());
+        let text = format!(
+            "the server \"{server}\" was started again and speaks protocol version {now:?} now, but this session has negotiated \
+             {negotiated:?} with it; open another session"
+        );
+        Self::new(Code::ServerUnavailable, "server_version_changed", text)
+    }
+
     /// A call was not answered in time: that of all calls, or that of its tool, as `key` says.
     pub fn call_timeout(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!("the server \"{server}\" did not answer within {after:?} ({key}); the call was cancelled");

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use super::error::{Failure, Refused};
 use super::hints::Hints;
 use super::lease::{Lease, deliver};
-use super::lists::Lists;
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
@@ -305,11 +304,6 @@ impl Worker {
     /// Whether a call of a tool may be sent again, where `resend` says so; `None` if the tool is not known.
     pub(super) fn may_resend(&self, resend: Resend, tool: &str) -> Option<bool> {
         self.0.hints.lock().allow(resend, tool)
-    }
-
-    /// What its lists were like when they were last asked for.
-    pub(super) fn lists(&self) -> Lists {
-        self.0.multiplexer.lock().lists()
     }
 
     /// Calls that clients have put to it.

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
@@ -14,8 +15,9 @@ use super::pool::Room;
 use super::queue::Queued;
 use super::resend::Kept;
 use super::retiring::Due;
-use crate::jsonrpc::{Envelope, Kind, one_line, parse};
-use crate::stream::{Exchange, Limits, Outbox, PushError};
+use super::terms::Agreed;
+use crate::jsonrpc::{Envelope, Kind, RawId, one_line, parse};
+use crate::stream::{Exchange, Inbox, Limits, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
 /// What opening a child needs to queue its one answer.
@@ -31,6 +33,15 @@ pub struct Lease {
     room: Option<Arc<Room>>,
     /// What of it waits for the stdin of a child that others use as well.
     queued: Option<Queued>,
+    /// What the child is still to grant the session, as the one before it had.
+    owed: Mutex<Agreed>,
+}
+
+/// A request of the gateway's own that has been put to a child.
+#[derive(Debug)]
+pub(super) struct Answering {
+    inbox: Inbox,
+    id: Option<RawId>,
 }
 
 impl Lease {
@@ -39,7 +50,7 @@ impl Lease {
         let peer = worker.attach(peer);
         let room = if exclusive { worker.room() } else { None };
         let queued = (!worker.shared().is_exclusive()).then(Queued::default);
-        Self { worker, peer, exclusive, room, queued }
+        Self { worker, peer, exclusive, room, queued, owed: Mutex::default() }
     }
 
     pub(super) fn peer(&self) -> PeerId {
@@ -71,7 +82,9 @@ impl Lease {
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
-        if self.put(&mut multiplexer, ask, kept)? {
+        let is_heard = self.put(&mut multiplexer, ask, kept)?;
+        self.owed.lock().overrule(ask.envelope);
+        if is_heard {
             let calls = multiplexer.count();
             if !is_retired && shared.server.pool.max_requests.is_some_and(|most| calls >= most as u64) {
                 shared.retire(&multiplexer, Due::MaxRequests);
@@ -191,24 +204,54 @@ impl Lease {
     /// # Errors
     /// The child does not take it, or goes before it answers.
     pub async fn ask(&self, message: &[u8], timeout: std::time::Duration) -> Result<Bytes, Failure> {
-        let (outbox, mut inbox) = Outbox::new(OPENING);
-        let exchange = Arc::new(Exchange::of_request(outbox, 1));
-        let ended = || Failure::refused(Refused::Ended);
-        let envelope = parse(message).map_err(|_| ended())?;
-        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout, is_own: true };
-        let put = self.put(&mut self.worker.shared().multiplexer.lock(), &ask, None);
-        if let Err(refused) = put {
-            return Err(self.failed(refused).await);
+        match self.put_own(Bytes::copy_from_slice(message), timeout, || true) {
+            Ok(Some(answering)) => self.answer_to(answering).await,
+            Ok(None) => Err(Failure::refused(Refused::Ended)),
+            Err(refused) => Err(self.failed(refused).await),
         }
+    }
+
+    /// Puts a request of the gateway's own, if it is still wanted when nothing of the session can come in between; `None` if
+    /// it is not.
+    pub(super) fn put_own(
+        &self,
+        message: Bytes,
+        timeout: std::time::Duration,
+        is_wanted: impl FnOnce() -> bool,
+    ) -> Result<Option<Answering>, Refused> {
+        let (outbox, inbox) = Outbox::new(OPENING);
+        let exchange = Arc::new(Exchange::of_request(outbox, 1));
+        let envelope = parse(&message).map_err(|_| Refused::Ended)?;
+        let id = envelope.raw_id();
+        let ask = Ask { message: &message, envelope: &envelope, exchange: &exchange, timeout, is_own: true };
+        let mut multiplexer = self.worker.shared().multiplexer.lock();
+        if !is_wanted() {
+            return Ok(None);
+        }
+        self.put(&mut multiplexer, &ask, None)?;
+        Ok(Some(Answering { inbox, id }))
+    }
+
+    /// Waits for the answer to a request of the gateway's own.
+    ///
+    /// # Errors
+    /// The child goes before it answers.
+    pub(super) async fn answer_to(&self, mut answering: Answering) -> Result<Bytes, Failure> {
         loop {
-            let item = inbox.next().await.ok_or_else(ended)?;
+            let item = answering.inbox.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
             if item.answer {
                 // What it is answered with when the child has gone is no answer of the child.
-                let failure = self.worker.failure().zip(envelope.raw_id());
+                let failure = self.worker.failure().zip(answering.id.as_ref());
                 let failure = failure.filter(|(failure, id)| failure.response(id) == item.message);
                 return failure.map_or(Ok(item.message), |(failure, _)| Err(failure));
             }
         }
+    }
+
+    /// What the child is still to grant the session, as the one before it had. To be locked after the multiplexer, if both
+    /// are.
+    pub(super) fn owed(&self) -> &Mutex<Agreed> {
+        &self.owed
     }
 
     /// Why the child takes nothing.

@@ -1,18 +1,22 @@
 //! What a session and its child have agreed on, so that a child that takes its place can be brought to the same.
+//!
+//! Invariant: nobody waits for what a child is asked again. It stands before the session's next call on stdin, as far as there
+//! is room; the rest follows as soon as there is, unless the client has said something else of it by then.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Refused};
 use super::handle::INITIALIZED;
-use super::lease::Lease;
-use super::lists::Lists;
+use super::lease::{Answering, Lease};
 use super::multiplexer::{Expired, Multiplexer, PeerId};
-use crate::jsonrpc::parse;
+use crate::jsonrpc::{Envelope, parse};
 
 /// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,48 +24,108 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const MOMENT: Duration = Duration::from_secs(10);
 /// The pause before a child that was too busy is asked once more.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Things that a child is asked again at the same time.
+const AT_ONCE: usize = 64;
 
 /// What a session and its child have agreed on. A child that has refused something has not agreed.
 #[derive(Debug, Clone, Default)]
 pub struct Terms {
     /// Whether the child has heard `notifications/initialized`.
     initialized: bool,
+    granted: Agreed,
+}
+
+/// What a session has of a child, or is to have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Agreed {
     /// The log level.
     level: Option<&'static str>,
     /// The URIs that are subscribed to.
     subscriptions: BTreeSet<String>,
-    /// What its lists were like, as far as they were asked for.
-    pub(super) lists: Lists,
+}
+
+/// One thing that a child is asked again.
+#[derive(Debug)]
+enum Wish {
+    Level(&'static str),
+    Subscription(String),
+}
+
+impl Wish {
+    fn method(&self) -> &'static str {
+        match self {
+            Self::Level(_) => "logging/setLevel",
+            Self::Subscription(_) => "resources/subscribe",
+        }
+    }
+
+    fn request(&self) -> Bytes {
+        let method = self.method();
+        let (name, value) = match self {
+            Self::Level(level) => ("level", *level),
+            Self::Subscription(uri) => ("uri", uri.as_str()),
+        };
+        let value = serde_json::to_string(value).unwrap_or_default();
+        format!(r#"{{"id":"{method}","jsonrpc":"2.0","method":"{method}","params":{{"{name}":{value}}}}}"#).into()
+    }
 }
 
 impl Terms {
     /// What a session has of a child so far.
     pub(super) fn of(multiplexer: &Multiplexer, peer: PeerId, initialized: bool) -> Self {
         let (level, subscriptions) = multiplexer.granted(peer);
-        Self { initialized, level, subscriptions, lists: multiplexer.lists() }
+        Self { initialized, granted: Agreed { level, subscriptions } }
     }
 
     /// Whether the client waits to hear of resources.
     pub fn has_subscriptions(&self) -> bool {
-        !self.subscriptions.is_empty()
+        !self.granted.subscriptions.is_empty()
     }
 
-    /// Takes over those of a later child. What that one has not told of its lists is still known from those before.
-    pub fn update(&mut self, later: Self) {
-        let mut lists = std::mem::take(&mut self.lists);
-        lists.update(&later.lists);
-        *self = Self { lists, ..later };
+    /// What another child has to be asked, in this order.
+    fn wishes(&self) -> impl Iterator<Item = Wish> {
+        let uris = self.granted.subscriptions.iter().cloned().map(Wish::Subscription);
+        self.granted.level.into_iter().map(Wish::Level).chain(uris)
     }
 
-    /// What another child has to be asked, in this order: its method, and the request.
-    pub(super) fn requests(&self) -> impl Iterator<Item = (&'static str, Bytes)> {
-        let request = |method: &'static str, params: Value| {
-            let text = json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }).to_string();
-            (method, Bytes::from(text))
-        };
-        let level = self.level.iter().map(move |level| request("logging/setLevel", json!({ "level": level })));
-        let uris = self.subscriptions.iter();
-        level.chain(uris.map(move |uri| request("resources/subscribe", json!({ "uri": uri }))))
+    /// The requests for it.
+    #[cfg(test)]
+    pub(super) fn requests(&self) -> impl Iterator<Item = Bytes> {
+        self.wishes().map(|wish| wish.request())
+    }
+}
+
+impl Agreed {
+    fn holds(&self, wish: &Wish) -> bool {
+        match wish {
+            Wish::Level(level) => self.level == Some(*level),
+            Wish::Subscription(uri) => self.subscriptions.contains(uri),
+        }
+    }
+
+    fn remove(&mut self, wish: &Wish) {
+        match wish {
+            Wish::Level(_) => self.level = None,
+            Wish::Subscription(uri) => drop(self.subscriptions.remove(uri)),
+        }
+    }
+
+    /// The client has said something of it itself: that holds, and not what it had before.
+    pub(super) fn overrule(&mut self, envelope: &Envelope<'_>) {
+        #[derive(Deserialize)]
+        struct About<'a> {
+            #[serde(borrow)]
+            uri: Cow<'a, str>,
+        }
+        match envelope.method.as_deref() {
+            Some("logging/setLevel") => self.level = None,
+            Some("resources/subscribe" | "resources/unsubscribe") if !self.subscriptions.is_empty() => {
+                if let Some(Ok(about)) = envelope.params.map(serde_json::from_str::<About<'_>>) {
+                    self.subscriptions.remove(&*about.uri);
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -71,15 +135,25 @@ impl Lease {
         self.read_terms(&self.worker().shared().multiplexer.lock())
     }
 
+    /// Whether the client waits to hear of resources.
+    pub fn has_subscriptions(&self) -> bool {
+        !self.owed().lock().subscriptions.is_empty()
+            || self.worker().shared().multiplexer.lock().is_subscribed(self.peer())
+    }
+
     fn read_terms(&self, multiplexer: &Multiplexer) -> Terms {
-        Terms::of(multiplexer, self.peer(), self.worker().is_initialized())
+        let mut terms = Terms::of(multiplexer, self.peer(), self.worker().is_initialized());
+        let owed = self.owed().lock();
+        terms.granted.level = terms.granted.level.or(owed.level);
+        terms.granted.subscriptions.extend(owed.subscriptions.iter().cloned());
+        terms
     }
 
     /// What the session has of the child, for another child: this one grants nothing more from now on, so that nothing is
     /// lost between the two. What it is being asked for has a moment to be answered. `None` if it has been handed over.
     pub async fn hand_over(&self) -> Option<Terms> {
         let end = Instant::now() + MOMENT;
-        let is_wishing = || self.worker().shared().multiplexer.lock().is_wishing(self.peer());
+        let is_wishing = || self.worker().shared().multiplexer.lock().is_client_wishing(self.peer());
         while self.is_alive() && Instant::now() < end && is_wishing() {
             sleep(PAUSE).await;
         }
@@ -102,28 +176,22 @@ impl Lease {
         terms
     }
 
-    /// Brings the child to what the session has agreed on with the one before it, until the `end`. Something that it refuses,
-    /// or does not get to, is left, counted and logged: then the session is not quite what its client thinks.
+    /// Begins to bring the child to what the session has agreed on with the one before it. When this returns, as much of it
+    /// stands in the queue for the child as there is room for: what the session says next comes behind it.
     ///
     /// # Errors
-    /// The child ends, or takes nothing in that time.
-    pub async fn replay(&self, terms: &Terms, end: Instant) -> Result<(), Failure> {
-        let patience = PATIENCE.min(self.worker().shared().server.limits.call_timeout);
+    /// The child ends, or does not even take `notifications/initialized` until the `end`.
+    pub async fn replay(self: &Arc<Self>, terms: &Terms, end: Instant) -> Result<Replay, Failure> {
         if terms.initialized {
             self.say_initialized(end).await?;
         }
-        for (method, request) in terms.requests() {
-            let is_late = Instant::now() >= end;
-            let answer = match is_late {
-                true => None,
-                false => Some(self.insist(&request, patience, end).await?),
-            };
-            let is_granted = answer.as_ref().is_some_and(|answer| parse(answer).is_ok_and(|answer| !answer.is_error));
-            if !is_granted {
-                self.note_refusal(method, answer.as_deref());
-            }
+        *self.owed().lock() = terms.granted.clone();
+        let (wishes, asked) = (terms.wishes().collect(), VecDeque::new());
+        let mut replay = Replay { lease: Arc::clone(self), wishes, asked, end };
+        match replay.ask_more() {
+            Ok(()) => Ok(replay),
+            Err(refused) => Err(self.failed(refused).await),
         }
-        Ok(())
     }
 
     async fn say_initialized(&self, end: Instant) -> Result<(), Failure> {
@@ -136,29 +204,97 @@ impl Lease {
         }
     }
 
-    /// Puts a request of the gateway's own, again and again for as long as the child is too busy for it.
-    ///
-    /// # Errors
-    /// The child ends, or is too busy until the `end`.
-    pub(super) async fn insist(&self, request: &[u8], patience: Duration, end: Instant) -> Result<Bytes, Failure> {
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Failure::refused(Refused::Busy));
+    fn note_refusal(&self, method: &'static str, answer: Option<&[u8]>) {
+        let shared = self.worker().shared();
+        shared.metrics.replay_refusals.inc();
+        let code =
+            answer.and_then(|answer| serde_json::from_slice::<Refusal>(answer).ok()).map(|refusal| refusal.error.code);
+        let (server, tenant) = (&shared.origin.server, shared.origin.names().0);
+        tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: ErrorCode,
+}
+
+#[derive(Deserialize)]
+struct ErrorCode {
+    code: i64,
+}
+
+/// What a child is being asked again for a session.
+pub struct Replay {
+    lease: Arc<Lease>,
+    /// What it has not been asked yet.
+    wishes: VecDeque<Wish>,
+    /// What it has been asked, and not answered as far as is known.
+    asked: VecDeque<(Wish, Answering)>,
+    end: Instant,
+}
+
+impl Replay {
+    /// Asks for the rest, and waits for the answers. What the child refuses, or does not get to until the end, is left,
+    /// counted and logged: then the session is not quite what its client thinks. A child that ends leaves it to the next.
+    pub async fn finish(mut self) {
+        while !self.asked.is_empty() || !self.wishes.is_empty() {
+            let Some((wish, answering)) = self.asked.pop_front() else {
+                if Instant::now() >= self.end {
+                    return std::mem::take(&mut self.wishes).iter().for_each(|wish| self.refused(wish, None));
+                }
+                sleep(PAUSE).await;
+                if self.ask_more().is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Ok(answer) = self.lease.answer_to(answering).await else { return };
+            if parse(&answer).is_ok_and(|answer| !answer.is_error) {
+                self.lease.owed().lock().remove(&wish);
+            } else if self.lease.worker().shared().multiplexer.lock().grants(self.lease.peer()) {
+                self.refused(&wish, Some(&answer));
+            } else {
+                // The next child is asked for it.
+                return;
             }
-            match self.ask(request, patience.min(left)).await {
-                Err(failure) if failure.is_busy() => sleep(PAUSE).await,
-                outcome => return outcome,
+            if self.ask_more().is_err() {
+                return;
             }
         }
     }
 
-    fn note_refusal(&self, method: &'static str, answer: Option<&[u8]>) {
-        let shared = self.worker().shared();
-        shared.metrics.replay_refusals.inc();
-        let answer: Option<Value> = answer.and_then(|answer| serde_json::from_slice(answer).ok());
-        let code = answer.and_then(|answer| answer.pointer("/error/code")?.as_i64());
-        let (server, tenant) = (&shared.origin.server, shared.origin.names().0);
-        tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
+    fn refused(&self, wish: &Wish, answer: Option<&[u8]>) {
+        let was_owed = {
+            let mut owed = self.lease.owed().lock();
+            let was_owed = owed.holds(wish);
+            owed.remove(wish);
+            was_owed
+        };
+        if was_owed {
+            self.lease.note_refusal(wish.method(), answer);
+        }
+    }
+
+    /// Asks for as much as there is room for.
+    fn ask_more(&mut self) -> Result<(), Refused> {
+        let patience = PATIENCE.min(self.lease.worker().shared().server.limits.call_timeout);
+        while self.asked.len() < AT_ONCE
+            && let Some(wish) = self.wishes.front()
+        {
+            let left = self.end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let is_owed = || self.lease.owed().lock().holds(wish);
+            let answering = match self.lease.put_own(wish.request(), patience.min(left), is_owed) {
+                Ok(answering) => answering,
+                Err(refused) if refused.is_busy() => return Ok(()),
+                Err(refused) => return Err(refused),
+            };
+            let wish = self.wishes.pop_front();
+            self.asked.extend(wish.zip(answering));
+        }
+        Ok(())
     }
 }

@@ -40,10 +40,10 @@ async fn until_left_alone(gateway: &Gateway) -> String {
 
 #[tokio::test]
 async fn what_the_gateway_asks_for_itself_is_no_progress() {
-    let scene = Scene::of(fragile(fixture("exit-after-list 7"), 3, HOUR)).await;
+    let scene = Scene::of(fragile(fixture("exit-after-subscribe 7"), 3, HOUR)).await;
     let client = scene.open(Wire::Sse).await;
     // The client has had this; from now on, each child answers the same to the gateway, and crashes.
-    assert!(client.request("tools/list", json!({})).await["result"].is_object());
+    assert!(client.request("resources/subscribe", json!({"uri": "fixture://note"})).await["result"].is_object());
     assert!(until_left_alone(&scene.gateway).await.starts_with("crash loop: subject for acme, next attempt in "));
     assert_eq!(scene.counts().await.spawned(), 3);
     client.close().await;
@@ -152,13 +152,13 @@ async fn a_child_that_all_share_has_one_circuit_that_names_nobody() {
 
 #[tokio::test]
 async fn a_leased_spare_that_crashes_counts_for_who_has_it() {
-    let mut server = fragile(fixture("exit-after-list 7"), 3, HOUR);
+    let mut server = fragile(fixture("exit-after-subscribe 7"), 3, HOUR);
     server.pool.mode = PoolMode::Dynamic;
     (server.pool.min_spare, server.pool.max_spare) = (8, 8);
     let scene = Scene::of(server).await;
     scene.until("spares", |m| m.value("sluice_spare_children") == 8).await;
     let client = scene.open(Wire::Sse).await;
-    assert!(client.request("tools/list", json!({})).await["result"].is_object());
+    assert!(client.request("resources/subscribe", json!({"uri": "fixture://note"})).await["result"].is_object());
     assert!(until_left_alone(&scene.gateway).await.starts_with("crash loop: subject for acme, next attempt in "));
     let answer = client.call("echo", json!({"text": "?"})).await;
     assert_eq!(answer["error"]["data"]["type"], "crash_loop", "there are spares, but not for this: {answer}");

@@ -100,6 +100,8 @@ fn every_mode_that_answers_echoes_and_ends_with_its_input() {
         &["string-ids"],
         &["new-tools"],
         &["no-lists"],
+        &["same-lists"],
+        &["mute", "x/y"],
         &["never-subscribe"],
         &["refuse", "x/y"],
         &["version", "2024-11-05"],
@@ -199,14 +201,14 @@ fn slow_calls_block_nobody_and_report_their_progress() {
 
 #[test]
 fn it_ends_as_it_is_told() {
-    for mode in ["exit", "exit-after-initialize", "exit-after-list"] {
+    for mode in ["exit", "exit-after-initialize", "exit-after-subscribe"] {
         let mut fixture = Fixture::start(&[mode, "7"]);
         if mode != "exit" {
             fixture.initialize();
         }
-        if mode == "exit-after-list" {
-            fixture.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}));
-            assert!(fixture.answer(&json!(1))["result"]["tools"].is_array());
+        if mode == "exit-after-subscribe" {
+            fixture.send(&json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe"}));
+            assert_eq!(fixture.answer(&json!(1))["result"], json!({}));
         }
         assert_eq!(fixture.process.wait().unwrap().code(), Some(7), "{mode}");
     }

@@ -56,7 +56,7 @@ impl Load {
             task.await.expect("a caller has got something else");
         }
         for client in self.clients {
-            assert_eq!(client.unsolicited(), Vec::<Value>::new());
+            assert_eq!(client.unsolicited_but_lists(), Vec::<Value>::new());
             Arc::into_inner(client).expect("no caller is left").close().await;
         }
         (self.answered.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))

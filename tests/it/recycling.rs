@@ -136,7 +136,7 @@ async fn progress_comes_from_a_child_that_takes_no_more_calls() {
         }
         assert_eq!(recyclings(&gateway.metrics().await, "max_requests"), 5.0);
         assert_eq!(text_of(&in_time("the answer", call).await.unwrap()), "20 steps");
-        let said = client.unsolicited();
+        let said = client.unsolicited_but_lists();
         let steps: Vec<_> =
             said.iter().map(|message| (&message["params"]["progressToken"], &message["params"]["progress"])).collect();
         let all: Vec<Value> = (1..=20).map(Value::from).collect();

@@ -215,9 +215,18 @@ async fn a_child_that_ends_in_the_middle_of_it_is_followed_by_one_that_hears_all
 
 /// Answers the next request of the server with these roots.
 async fn tell_roots(client: &Client, roots: &Value) {
-    let asked = client.next_unsolicited().await;
+    let asked = client.next_but_lists().await;
     assert_eq!(asked["method"], "roots/list", "{asked}");
     client.send(&json!({"jsonrpc": "2.0", "id": asked["id"], "result": roots})).await;
+}
+
+/// Waits until the child has heard these roots.
+async fn until_known(client: &Client, roots: &Value) {
+    eventually("it knows the roots", async || {
+        let known: Value = serde_json::from_str(&client.text("first_roots", json!({})).await).unwrap();
+        (known["result"] == *roots).then_some(())
+    })
+    .await;
 }
 
 fn roots(path: &str) -> Value {
@@ -233,12 +242,10 @@ async fn the_next_child_learns_the_roots_though_it_wants_them_before_it_takes_an
         tell_roots(&client, &roots("old")).await;
         client.request("resources/subscribe", json!({"uri": NOTE})).await;
         crash(&client).await;
-        let call = client.start_call("first_roots", json!({}));
         tell_roots(&client, &roots("new")).await;
-        let known: Value = serde_json::from_str(&crate::harness::text_of(&call.await.unwrap())).unwrap();
-        assert_eq!(known["result"], roots("new"), "{wire:?}");
-        assert_eq!(subscriptions(&client).await, json!([NOTE]));
-        assert_eq!(client.unsolicited(), Vec::<Value>::new(), "it was asked once");
+        until_known(&client, &roots("new")).await;
+        until_subscribed(&client, &[NOTE.to_owned()]).await;
+        assert_eq!(client.unsolicited_but_lists(), Vec::<Value>::new(), "it was asked once");
         client.close().await;
         scene.finish().await;
     }
@@ -254,13 +261,11 @@ async fn the_next_child_learns_the_roots_of_a_client_that_was_not_listening() {
     client.hang_up().await;
     crash(&client).await;
     scene.until("another child", |m| m.spawned() == 2).await;
-    let call = client.start_call("first_roots", json!({}));
     scene.until("it has heard of the handshake", |m| m.to_server() >= 8).await;
     client.listen().await;
     tell_roots(&client, &roots("new")).await;
-    let known: Value = serde_json::from_str(&crate::harness::text_of(&call.await.unwrap())).unwrap();
-    assert_eq!(known["result"], roots("new"));
-    assert_eq!(subscriptions(&client).await, json!([NOTE]));
+    until_known(&client, &roots("new")).await;
+    until_subscribed(&client, &[NOTE.to_owned()]).await;
     client.close().await;
     scene.finish().await;
 }
@@ -316,8 +321,114 @@ async fn what_a_child_does_not_get_to_in_time_is_counted_as_refused() {
         mode.set(&["never-subscribe"]);
         crash(&client).await;
         assert_eq!(client.text("echo", json!({"text": "on"})).await, "on");
-        assert_eq!(scene.counts().await.value("sluice_replay_refusals_total"), 3);
+        scene.until("all are given up", |m| m.value("sluice_replay_refusals_total") == 3).await;
         client.close().await;
         scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_a_new_child_is_asked_again_holds_up_the_next_call() {
+    let (mut server, mode) = switchable(&["echo"]);
+    // Less than any of the time-outs in question.
+    let quick = Duration::from_secs(5);
+    server.restart.resend = sluice::config::Resend::ReadOnly;
+    for server in each_way(&server) {
+        for wire in BOTH {
+            for mute in ["resources/subscribe", "logging/setLevel", "tools/list", "prompts/list", "resources/list"] {
+                let (scene, client) = begin(&server, &mode, wire).await;
+                for list in ["tools/list", "prompts/list", "resources/list"] {
+                    client.request(list, json!({})).await;
+                }
+                client.request("resources/subscribe", json!({"uri": NOTE})).await;
+                client.request("logging/setLevel", json!({"level": "error"})).await;
+                mode.set(&["mute", mute]);
+                crash(&client).await;
+                let begin = std::time::Instant::now();
+                assert_eq!(client.text("echo", json!({"text": "on"})).await, "on");
+                assert!(begin.elapsed() < quick, "{mute}, {wire:?}, {:?}: {:?}", server.isolation, begin.elapsed());
+                client.close().await;
+                scene.finish().await;
+            }
+        }
+    }
+}
+
+/// Subscribes to more than a child is asked again at once.
+async fn subscribe_to_many(client: &Client) -> Vec<String> {
+    let uris: Vec<String> = (0..150).map(|number| format!("fixture://{number:03}")).collect();
+    for uri in &uris {
+        assert_eq!(client.request("resources/subscribe", json!({"uri": uri})).await["result"], json!({}));
+    }
+    uris
+}
+
+/// Waits until the child is subscribed to these, and to nothing else.
+async fn until_subscribed(client: &Client, uris: &[String]) {
+    eventually("it has what the session has", async || {
+        let all: Vec<String> = serde_json::from_value(subscriptions(client).await).unwrap();
+        assert!(all.iter().all(|uri| uris.contains(uri)), "too many: {all:?}");
+        (all.len() == uris.len()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_client_says_while_a_child_is_asked_again_holds() {
+    let (server, mode) = switchable(&["echo"]);
+    for server in each_way(&server) {
+        let (scene, client) = begin(&server, &mode, Wire::Streamable).await;
+        let mut uris = subscribe_to_many(&client).await;
+        mode.set(&["slow-reader", "5"]);
+        crash(&client).await;
+        // One that it has been asked for already, and one that it has not.
+        for uri in [uris.remove(149), uris.remove(0)] {
+            assert!(client.request("resources/unsubscribe", json!({"uri": uri})).await["result"].is_object());
+        }
+        until_subscribed(&client, &uris).await;
+        assert_eq!(scene.counts().await.value("sluice_replay_refusals_total"), 0);
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_child_was_still_to_be_asked_when_it_crashed_is_asked_of_the_next() {
+    let (server, mode) = switchable(&["echo"]);
+    for server in each_way(&server) {
+        let (scene, client) = begin(&server, &mode, Wire::Streamable).await;
+        let uris = subscribe_to_many(&client).await;
+        mode.set(&["slow-reader", "5"]);
+        crash(&client).await;
+        crash(&client).await;
+        until_subscribed(&client, &uris).await;
+        client.close().await;
+        scene.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_child_that_speaks_another_version_than_the_one_before_it_is_not_put_to_the_client() {
+    let (server, mode) = switchable(&["version", "2025-06-18"]);
+    for server in each_way(&server) {
+        for wire in BOTH {
+            mode.set(&["version", "2025-06-18"]);
+            let scene = Scene::of(server.clone()).await;
+            let client = scene.open(wire).await;
+            mode.set(&["version", "2024-11-05"]);
+            crash(&client).await;
+            let answer = client.call("echo", json!({"text": "?"})).await;
+            assert_eq!(answer["error"]["data"]["type"], "server_version_changed", "{answer}");
+            let text = answer["error"]["message"].as_str().unwrap();
+            assert!(text.contains("2024-11-05") && text.contains("2025-06-18"), "{text}");
+            mode.set(&["version", "2025-06-18"]);
+            // One that is shared stays for others, who may have negotiated that.
+            if server.isolation == Isolation::Session {
+                let goes_on = async || client.call("pid", json!({})).await["result"].is_object().then_some(());
+                eventually("the session goes on with one that speaks it", goes_on).await;
+            }
+            client.close().await;
+            scene.finish().await;
+        }
     }
 }

@@ -80,7 +80,7 @@ async fn a_call_that_may_be_repeated_is_answered_by_the_next_child() {
                 let answer = trace.call(&client, tool, 1).await;
                 assert_eq!(text_of(&answer), "2", "{isolation:?} {wire:?} {tool}");
                 assert_eq!(trace.runs(), 2);
-                let progress = client.next_unsolicited().await;
+                let progress = client.next_but_lists().await;
                 assert_eq!(
                     (&progress["params"]["progressToken"], &progress["params"]["progress"]),
                     (&json!("é"), &json!(2))
@@ -89,7 +89,7 @@ async fn a_call_that_may_be_repeated_is_answered_by_the_next_child() {
                 client.request("tools/list", json!({})).await;
             }
             assert_ne!(client.pid().await, before);
-            assert_eq!(client.unsolicited(), Vec::<Value>::new());
+            assert_eq!(client.unsolicited_but_lists(), Vec::<Value>::new());
             assert_eq!(client.text("notifications_received", json!({})).await, r#"["notifications/initialized"]"#);
             client.close().await;
             scene.finish().await;

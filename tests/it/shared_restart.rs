@@ -54,15 +54,21 @@ async fn nothing_but_the_note(isolation: Isolation, sessions: &mut [(Streamable,
 }
 
 #[tokio::test]
-async fn each_session_hears_once_that_the_tools_differ() {
+async fn each_session_hears_once_after_a_replacement_that_its_lists_may_differ() {
     for isolation in [Isolation::Shared, Isolation::Session] {
-        let gateway = Gateway::start(isolated(isolation, fixture("new-tools"))).await;
+        let (server, mode) = switchable(&["echo"]);
+        let gateway = Gateway::start(isolated(isolation, server)).await;
         let mut sessions = sessions(&gateway).await;
-        for _ in 0..2 {
+        // What the later children say of themselves, or do not, changes nothing.
+        for next in ["echo", "no-lists", "same-lists", "new-tools"] {
+            mode.set(&[next]);
             crash(&gateway, isolation, &mut sessions).await;
             for (number, (_, stream)) in sessions.iter_mut().enumerate() {
-                let message = stream.message().await.unwrap();
-                assert_eq!(message["method"], "notifications/tools/list_changed", "session {number}, {isolation:?}");
+                for list in ["tools", "prompts", "resources"] {
+                    let message = stream.message().await.unwrap();
+                    let expected = format!("notifications/{list}/list_changed");
+                    assert_eq!(message["method"], expected, "session {number}, {isolation:?}");
+                }
             }
             nothing_but_the_note(isolation, &mut sessions).await;
         }
@@ -71,16 +77,12 @@ async fn each_session_hears_once_that_the_tools_differ() {
 }
 
 #[tokio::test]
-async fn lists_that_are_the_same_or_refused_are_not_said_to_differ() {
+async fn of_lists_whose_changes_a_server_does_not_tell_nothing_is_said() {
     for isolation in [Isolation::Shared, Isolation::Session] {
-        let (server, mode) = switchable(&["echo"]);
-        let gateway = Gateway::start(isolated(isolation, server)).await;
+        let gateway = Gateway::start(isolated(isolation, fixture("same-lists"))).await;
         let mut sessions = sessions(&gateway).await;
-        for next in ["echo", "no-lists"] {
-            mode.set(&[next]);
-            crash(&gateway, isolation, &mut sessions).await;
-            nothing_but_the_note(isolation, &mut sessions).await;
-        }
+        crash(&gateway, isolation, &mut sessions).await;
+        nothing_but_the_note(isolation, &mut sessions).await;
         gateway.finish().await;
     }
 }

@@ -163,6 +163,21 @@ impl Client {
         self.link.unsolicited.lock().iter().cloned().collect()
     }
 
+    /// The same without the notifications that a list may have changed, which come when a child has taken another's place.
+    pub(crate) fn unsolicited_but_lists(&self) -> Vec<Value> {
+        self.unsolicited().into_iter().filter(|message| !is_about_a_list(message)).collect()
+    }
+
+    /// The next message that is no answer, and says nothing of a list.
+    pub(crate) async fn next_but_lists(&self) -> Value {
+        loop {
+            let message = self.next_unsolicited().await;
+            if !is_about_a_list(&message) {
+                return message;
+            }
+        }
+    }
+
     /// The next message that is no answer.
     pub(crate) async fn next_unsolicited(&self) -> Value {
         eventually("the server says something", async || self.link.unsolicited.lock().pop_front()).await
@@ -197,6 +212,10 @@ impl Client {
             let _ = reader.await;
         }
     }
+}
+
+fn is_about_a_list(message: &Value) -> bool {
+    message["method"].as_str().is_some_and(|method| method.ends_with("/list_changed"))
 }
 
 impl Drop for Client {

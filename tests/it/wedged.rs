@@ -39,7 +39,7 @@ async fn a_child_that_answers_no_ping_any_more_is_replaced_and_its_session_goes_
         assert_eq!(client.text("subscriptions", json!({})).await, r#"["fixture://note"]"#);
         let heard = client.text("notifications_received", json!({})).await;
         assert_eq!(heard, r#"["notifications/initialized"]"#, "replayed just once");
-        assert_eq!(client.unsolicited(), Vec::<Value>::new(), "the client knows of no ping");
+        assert_eq!(client.unsolicited_but_lists(), Vec::<Value>::new(), "the client knows of no ping");
         let counts = scene.counts().await;
         assert_eq!((counts.restarts(), counts.exits("crashed")), (1, 0));
         let exited = scene.gateway.admin().send(Request::get("/workers/exited")).await.json();

@@ -74,9 +74,6 @@ impl Multiplexer {
             return self.late_answer(number, envelope, now);
         };
         self.answered += u64::from(!call.is_own);
-        if let Some(result) = envelope.result.filter(|_| call.is_first_page) {
-            self.lists.note(call.method, result);
-        }
         let (waiting, frame) = match &call.wish {
             Some(wish) => self.settle(call.peer, wish, number, !envelope.is_error),
             None => (Vec::new(), None),

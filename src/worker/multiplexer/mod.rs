@@ -37,7 +37,6 @@ use tasks::LiveTasks;
 use wishes::{Peering, Told, Wish};
 
 use super::alarm::Alarm;
-use super::lists::Lists;
 use super::peer::InFlight;
 use super::resend::Kept;
 use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
@@ -113,7 +112,6 @@ pub(super) struct Multiplexer {
     live_tasks: LiveTasks,
     lingering: Lingering,
     elicitations: Owners,
-    lists: Lists,
     max_in_flight: usize,
     /// How long a call may take before the child has to go for it.
     harakiri: Option<Duration>,
@@ -142,7 +140,6 @@ impl Multiplexer {
             live_tasks: LiveTasks::new(max_in_flight),
             lingering: Lingering::new(max_in_flight),
             elicitations: Owners::default(),
-            lists: Lists::default(),
             max_in_flight,
             harakiri: None,
             cancel_grace: None,
@@ -170,11 +167,6 @@ impl Multiplexer {
     /// Calls of clients that the child has answered.
     pub(super) fn answered(&self) -> u64 {
         self.answered
-    }
-
-    /// What its lists were like.
-    pub(super) fn lists(&self) -> Lists {
-        self.lists.clone()
     }
 
     fn number(&mut self) -> u64 {

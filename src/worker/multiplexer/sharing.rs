@@ -145,6 +145,11 @@ impl Subscriptions {
         self.held.iter().filter(|(_, peers)| peers.contains(&peer)).map(|(uri, _)| uri.clone()).collect()
     }
 
+    /// Whether a session is subscribed to anything.
+    pub(super) fn has_any(&self, peer: PeerId) -> bool {
+        self.counts.get(&peer).is_some_and(|count| *count > 0)
+    }
+
     /// A child that is the session's own has subscribed it. Beyond the bounds that is not remembered.
     pub(super) fn remember(&mut self, uri: &str, peer: PeerId) {
         if uri.len() <= URI && self.counts.get(&peer).is_none_or(|count| *count < SUBSCRIPTIONS) {

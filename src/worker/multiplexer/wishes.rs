@@ -124,9 +124,21 @@ impl Multiplexer {
     }
 
     /// Whether a session has asked for something that lasts, and not been answered.
+    #[cfg(test)]
     pub(in crate::worker) fn is_wishing(&self, peer: PeerId) -> bool {
         self.calls.values().any(|call| call.peer == peer && call.wish.is_some())
             || self.subscriptions.waiting().any(|waiting| waiting.peer == peer)
+    }
+
+    /// Whether the client of a session has asked for something that lasts, and not been answered.
+    pub(in crate::worker) fn is_client_wishing(&self, peer: PeerId) -> bool {
+        self.calls.values().any(|call| call.peer == peer && call.wish.is_some() && !call.is_own)
+            || self.subscriptions.waiting().any(|waiting| waiting.peer == peer && !waiting.is_own)
+    }
+
+    /// Whether a session is subscribed to anything.
+    pub(in crate::worker) fn is_subscribed(&self, peer: PeerId) -> bool {
+        self.subscriptions.has_any(peer)
     }
 
     /// What a session has of the child: its level, and what it is subscribed to. What it has asked to be rid of is among

@@ -87,7 +87,7 @@ pub(super) struct Session {
     pub(super) listener: Arc<Listener>,
     pub(super) unasked: Mutex<Inbox>,
     pub(super) has_left: AtomicBool,
-    pub(super) next: Mutex<Option<Lease>>,
+    pub(super) next: Mutex<Option<Arc<Lease>>>,
 }
 
 fn message(text: &str) -> Bytes {
@@ -260,9 +260,9 @@ impl Session {
             return;
         }
         let peer: std::sync::Weak<Listener> = Arc::downgrade(&self.listener);
-        let lease = Lease::new(successor.clone(), peer, false);
+        let lease = Arc::new(Lease::new(successor.clone(), peer, false));
         let terms = self.lease.hand_over().await.unwrap();
-        lease.replay(&terms, Instant::now() + FOR_EVER).await.unwrap();
+        lease.replay(&terms, Instant::now() + FOR_EVER).await.unwrap().finish().await;
         assert!(self.lease.hand_over_now().is_none());
         self.lease.leave_when_idle();
         let text = message(r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"nonce":7}}"#);

@@ -276,7 +276,7 @@ impl Move {
     fn part_with(&mut self, session: PeerId, before: &mut World) {
         if self.before.take_if(|number| *number == before.number).is_some() {
             let (terms, had) = before.hand_over(session);
-            self.terms.update(terms);
+            self.terms = terms;
             self.had = had;
         }
     }
@@ -288,7 +288,7 @@ impl Move {
         let expected = level.into_iter().chain(uris.iter().map(|uri| What::Subscribe(*uri)));
         let text = |what| replayed(replay_id(what), what, self.had.0.unwrap_or_default());
         let expected: Vec<(What, Bytes)> = expected.map(|what| (what, text(what).into())).collect();
-        let asks: Vec<Bytes> = self.terms.requests().map(|(_, request)| request).collect();
+        let asks: Vec<Bytes> = self.terms.requests().collect();
         assert_eq!(asks, expected.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>());
         expected.into()
     }
