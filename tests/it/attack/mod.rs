@@ -10,6 +10,7 @@ mod log;
 mod neighbour;
 mod oversized;
 mod parked;
+mod promises;
 mod starts;
 
 pub(crate) use neighbour::Neighbour;

@@ -1,0 +1,61 @@
+//! docs/SECURITY.md names the tests that hold its promises, and each of these tests is there.
+
+use std::path::Path;
+
+/// The chapters whose every point is a promise.
+const CHAPTERS: [&str; 2] = ["## What holds them apart", "## JWTs"];
+
+fn document() -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SECURITY.md")).unwrap()
+}
+
+/// The names of tests in a text: between backticks, small letters and two colons.
+fn tests(text: &str) -> Vec<&str> {
+    let is_name = |word: &&str| {
+        let is_word =
+            |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase()) && !part.contains([':', ' ', '/', '.']);
+        word.contains("::") && word.split("::").all(is_word)
+    };
+    text.split('`').skip(1).step_by(2).filter(is_name).collect()
+}
+
+/// Whether a test of this name is in the source: `attack::topic::name` in tests/it/attack/topic.rs, `name` of a unit test in
+/// the file of its module below src, or in the tests of that module.
+fn exists(name: &str) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let words: Vec<&str> = name.split("::").filter(|word| *word != "tests").collect();
+    let (function, modules) = words.split_last().unwrap();
+    let folder = modules.join("/");
+    let candidates = ["tests/it", "src"].into_iter().flat_map(|top| {
+        [".rs", "/mod.rs", "/tests.rs", "/tests/mod.rs", "_tests.rs"]
+            .map(|end| root.join(top).join(format!("{folder}{end}")))
+    });
+    let wanted = format!("fn {function}(");
+    candidates.into_iter().any(|file| std::fs::read_to_string(file).is_ok_and(|text| text.contains(&wanted)))
+}
+
+/// The points of a list in a chapter, each with its continuation lines.
+fn points(document: &str, chapter: &str) -> Vec<String> {
+    let start = document.find(chapter).unwrap_or_else(|| panic!("docs/SECURITY.md has no chapter {chapter}"));
+    let body = &document[start + chapter.len()..];
+    let body = &body[..body.find("\n## ").unwrap_or(body.len())];
+    body.split("\n- ").skip(1).map(|point| point.split("\n\n").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn each_test_that_the_document_names_is_there() {
+    let document = document();
+    let named = tests(&document);
+    assert!(named.len() > 20, "it names only {named:?}");
+    let missing: Vec<&str> = named.into_iter().filter(|name| !exists(name)).collect();
+    assert!(missing.is_empty(), "docs/SECURITY.md names tests that are not there: {missing:#?}");
+}
+
+#[test]
+fn each_promise_names_a_test() {
+    let document = document();
+    let all: Vec<String> = CHAPTERS.into_iter().flat_map(|chapter| points(&document, chapter)).collect();
+    assert!(all.len() > 10, "only {} promises were found", all.len());
+    let bare: Vec<&String> = all.iter().filter(|point| tests(point).is_empty()).collect();
+    assert!(bare.is_empty(), "promises of docs/SECURITY.md that name no test: {bare:#?}");
+}
