@@ -21,8 +21,8 @@ pub(super) struct SandboxArgs {
     /// Whether a server may use the network: on or off [default: on in standard, off in strict]
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     network: Option<bool>,
-    /// What else a server may do: namespaces, debug, io_uring, shared_memory, unix_sockets, listen; can be given more
-    /// than once
+    /// What else a server may do: namespaces, debug, io_uring, shared_memory, unix_sockets, listen, metadata; can be
+    /// given more than once
     #[arg(long, value_name = "WHAT", value_parser = allowance)]
     allow: Vec<Allowance>,
 }
@@ -117,7 +117,8 @@ mod tests {
         let wrong = |line: &[&str]| sandbox(line).unwrap_err().to_string();
         assert!(wrong(&["--sandbox", "loose"]).contains("use none, standard or strict"));
         assert!(
-            wrong(&["--allow", "all"]).contains("use namespaces, debug, io_uring, shared_memory, unix_sockets, listen")
+            wrong(&["--allow", "all"])
+                .contains("use namespaces, debug, io_uring, shared_memory, unix_sockets, listen, metadata")
         );
         assert!(wrong(&["--network", "no"]).contains("use on or off"));
         assert!(wrong(&["--read", "/nonexistent"]).contains("the path /nonexistent cannot be used"));

@@ -84,12 +84,21 @@ pub enum Allowance {
     UnixSockets,
     /// Listening on TCP ports of its choice; otherwise the kernel chooses.
     Listen,
+    /// Changing the mode, the owner, the times and the attributes of files by their paths: of all files of its user.
+    Metadata,
 }
 
 impl Allowance {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Namespaces, Self::Debug, Self::IoUring, Self::SharedMemory, Self::UnixSockets, Self::Listen];
+    pub const ALL: [Self; 7] = [
+        Self::Namespaces,
+        Self::Debug,
+        Self::IoUring,
+        Self::SharedMemory,
+        Self::UnixSockets,
+        Self::Listen,
+        Self::Metadata,
+    ];
 
     /// The word for it in a configuration.
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +109,7 @@ impl Allowance {
             Self::SharedMemory => "shared_memory",
             Self::UnixSockets => "unix_sockets",
             Self::Listen => "listen",
+            Self::Metadata => "metadata",
         }
     }
 }

@@ -29,7 +29,7 @@ pub use openness::{Openness, openness, unopened};
 pub use paths::{DEVICES, PROGRAMS};
 pub use policy::{Confinement, Local, Policy, Reach};
 pub use program::enclose_in;
-pub use seccomp::{Denials, Sockets};
+pub use seccomp::{Denials, KnownProgram, Metadata, Sockets};
 
 /// Why a sandbox could not be put in force. The texts name no secret.
 #[derive(Debug, thiserror::Error)]

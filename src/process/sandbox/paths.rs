@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::crowd::Crowd;
+use super::seccomp::KnownProgram;
 use super::yard::{Yard, start_of};
-use crate::config::RUNNING;
+use crate::config::{RUNNING, SELF};
 
 /// Where programs and what they need to run are.
 pub const PROGRAMS: &[&str] = &[
@@ -41,6 +42,7 @@ pub(super) const SYSTEM: &[&str] = &[
     "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/crypto-policies",
+    "/etc/debian_version",
     "/etc/fonts",
     "/etc/gai.conf",
     "/etc/group",
@@ -52,6 +54,7 @@ pub(super) const SYSTEM: &[&str] = &[
     "/etc/ld.so.conf.d",
     "/etc/ld.so.preload",
     "/etc/locale.conf",
+    "/etc/lsb-release",
     "/etc/machine-id",
     "/etc/mime.types",
     "/etc/nsswitch.conf",
@@ -59,6 +62,7 @@ pub(super) const SYSTEM: &[&str] = &[
     "/etc/passwd",
     "/etc/pki",
     "/etc/protocols",
+    "/etc/redhat-release",
     "/etc/resolv.conf",
     "/etc/services",
     "/etc/ssl/certs",
@@ -151,8 +155,15 @@ const CODE_VARIABLES: &[&str] = &[
 ];
 /// Variables whose folders are not meant for the server itself.
 const NOT_FOR_THE_SERVER: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "SHELL"];
-/// Launchers that make their caches below the home folder where there are none yet, and which.
-const LAUNCHERS: &[(&str, &[&str])] = &[("npx", OF_NPM), ("npm", OF_NPM), ("uvx", OF_UV), ("uv", OF_UV)];
+/// Programs that need what others are not given.
+const KNOWN: &[(&str, KnownProgram)] = &[
+    ("npx", KnownProgram::Npm),
+    ("npm", KnownProgram::Npm),
+    ("uvx", KnownProgram::Uv),
+    ("uv", KnownProgram::Uv),
+    (SELF, KnownProgram::Sluice),
+];
+/// The caches that launchers make below the home folder where there are none yet.
 const OF_NPM: &[&str] = &[".npm"];
 const OF_UV: &[&str] = &[".cache/uv", ".local/share/uv/python", ".local/share/uv/tools"];
 /// The settings of a client of a container engine; of no use to who is not started by it.
@@ -187,12 +198,22 @@ pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
+/// Which of the known programs one is, by its name.
+pub(super) fn known_program(program: &str) -> Option<KnownProgram> {
+    let name = Path::new(program).file_name()?;
+    KNOWN.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
+}
+
 /// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
 pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
-    let name = Path::new(program).file_name().unwrap_or_default();
-    let caches = LAUNCHERS.iter().filter(|(launcher, _)| name == *launcher).flat_map(|(_, paths)| *paths);
+    let caches = match known_program(program) {
+        Some(KnownProgram::Npm) => OF_NPM,
+        Some(KnownProgram::Uv) => OF_UV,
+        Some(KnownProgram::Sluice) | None => &[],
+    };
     let (engine, settings) = ENGINE_SETTINGS;
-    ((name == engine).then(|| home.join(settings)), caches.map(|path| home.join(path)).collect())
+    let is_engine = Path::new(program).file_name() == Some(engine.as_ref());
+    (is_engine.then(|| home.join(settings)), caches.iter().map(|path| home.join(path)).collect())
 }
 
 /// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it; and

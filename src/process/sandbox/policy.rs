@@ -12,7 +12,7 @@ use super::crowd::Crowd;
 use super::identity::Identity;
 use super::landlock::Enclosure;
 use super::paths;
-use super::seccomp::{Denials, Sockets};
+use super::seccomp::{Denials, KnownProgram, Metadata, Sockets};
 use super::yard::Yard;
 use crate::config::{self, Allowance, SandboxMode, Server};
 use crate::process::limits::ProcessLimits;
@@ -41,6 +41,8 @@ pub struct Confinement {
     pub allow: Vec<Allowance>,
     /// Whether all else that is named is kept from it: `strict`.
     pub is_strict: bool,
+    /// Which program it is, where that needs what others are not given.
+    pub known: Option<KnownProgram>,
     /// Folders to make as its user where they are not there: a launcher's caches, which the server could not make itself,
     /// as that takes the right to write to the home folder.
     pub caches: Vec<PathBuf>,
@@ -55,8 +57,12 @@ impl Confinement {
             Local::Nowhere => false,
         };
         let mut denials = Denials::of_server(&self.allow, Sockets { network: self.enclosure.network, local })?;
-        if self.is_strict {
-            denials.metadata(rustix::process::geteuid().is_root())?;
+        let metadata = if self.is_strict { Metadata::Refused } else { Metadata::Ignored(self.known) };
+        if !self.allow.contains(&Allowance::Metadata) {
+            denials.metadata(metadata)?;
+        }
+        if self.known != Some(KnownProgram::Sluice) {
+            denials.unseen_modes();
         }
         Ok(denials)
     }
@@ -123,6 +129,7 @@ impl Policy {
             local,
             allow: sandbox.allow.clone(),
             is_strict: sandbox.mode == SandboxMode::Strict,
+            known: paths::known_program(&server.command),
             caches,
         };
         Self { limits, identity, confinement: Some(confinement) }

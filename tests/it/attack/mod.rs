@@ -7,10 +7,12 @@ mod early;
 mod folders;
 mod listen;
 mod log;
+mod metadata;
 mod neighbour;
 mod oversized;
 mod parked;
 mod promises;
+mod scheduling;
 mod starts;
 
 pub(crate) use neighbour::Neighbour;

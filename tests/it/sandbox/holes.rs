@@ -152,6 +152,7 @@ fn refused_calls() -> Vec<(&'static str, String)> {
         ("tracing", call(libc::SYS_ptrace, "0, 0, 0, 0")),
         ("memory of others", call(libc::SYS_process_vm_readv, "$$, 0, 0, 0, 0, 0")),
         ("io_uring", call(libc::SYS_io_uring_setup, "1, $p = \"\\0\" x 120")),
+        ("asynchronous input", call(libc::SYS_io_setup, "1, $p = pack(\"Q\", 0)")),
         ("clone3", format!("perl -e 'syscall({}, 0, 0); exit($! == {})'", libc::SYS_clone3, libc::ENOSYS)),
         ("user namespace", call(libc::SYS_unshare, &libc::CLONE_NEWUSER.to_string())),
         ("limits of others", call(libc::SYS_prlimit64, "getppid, 7, 0, $p = \"\\0\" x 16")),

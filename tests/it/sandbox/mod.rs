@@ -91,10 +91,10 @@ pub(crate) fn asked(name: &str, probe: &str) -> String {
 }
 
 /// A process beside the server, of the same user, with a secret in its environment.
-struct Victim(Child);
+pub(crate) struct Victim(pub(crate) Child);
 
 impl Victim {
-    fn new(user: As) -> Self {
+    pub(crate) fn new(user: As) -> Self {
         let mut command = user.command("sh");
         command.args(["-c", "echo here; read end"]).env("SECRET", "hunter2");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

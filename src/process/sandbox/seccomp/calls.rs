@@ -43,7 +43,22 @@ pub(super) const ADMINISTRATION: &[i64] = &[
     // The descriptors of another process.
     libc::SYS_kcmp,
     libc::SYS_pidfd_getfd,
+    // The memory of another process.
+    libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    // These have no names in the `libc` crate yet; the numbers are the same on every architecture.
+    QUOTACTL_FD,
+    LSM_SET_SELF_ATTR,
+    OPEN_TREE_ATTR,
+    LISTNS,
 ];
+const QUOTACTL_FD: i64 = 443;
+const LSM_SET_SELF_ATTR: i64 = 460;
+const OPEN_TREE_ATTR: i64 = 467;
+const LISTNS: i64 = 470;
+
+/// Input and output of the older asynchronous kind, of which the whole machine has a number: no server's runtime uses it.
+pub(super) const ASYNCHRONOUS: &[i64] = &[libc::SYS_io_setup, libc::SYS_io_submit];
 
 /// The same in the form that only some architectures have.
 #[cfg(target_arch = "x86_64")]

@@ -19,25 +19,32 @@ use seccompiler::{
 use super::SandboxError;
 use crate::config::Allowance;
 
+pub use metadata::{KnownProgram, Metadata};
 pub use sockets::Sockets;
 
 /// What a program is told in the place of the call. Where two apply, the kernel gives the later one of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
+    /// It is done. Nothing is.
+    Done,
     /// It is not permitted.
     Refused,
     /// The kernel does not have this call. Programs are prepared for that, and make an older one.
     Unknown,
     /// The kernel does not have this protocol.
     NoProtocol,
+    /// The file system does not have this operation.
+    Unsupported,
 }
 
 impl Answer {
     const fn errno(self) -> libc::c_int {
         match self {
+            Self::Done => 0,
             Self::Refused => libc::EPERM,
             Self::Unknown => libc::ENOSYS,
             Self::NoProtocol => libc::EPROTONOSUPPORT,
+            Self::Unsupported => libc::EOPNOTSUPP,
         }
     }
 }
@@ -49,9 +56,11 @@ enum When {
     Any(Vec<SeccompRule>),
 }
 
-/// What an argument of a call is compared with, of 32 bits.
+/// What an argument of a call is compared with, of 32 bits where nothing else is said.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Is {
+    /// It points to something. (All 64 bits.)
+    There,
     /// It is this.
     Equal(u64),
     /// It is not this.
@@ -68,13 +77,15 @@ pub(super) enum Is {
 /// There is no such argument.
 pub(super) fn rule(arguments: &[(u8, Is)]) -> Result<SeccompRule, BackendError> {
     let condition = |(argument, is): &(u8, Is)| {
+        let width = if matches!(is, Is::There) { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
         let (op, value) = match *is {
+            Is::There => (SeccompCmpOp::Ne, 0),
             Is::Equal(value) => (SeccompCmpOp::Eq, value),
             Is::Not(value) => (SeccompCmpOp::Ne, value),
             Is::With(bits) => (SeccompCmpOp::MaskedEq(bits), bits),
             Is::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
         };
-        SeccompCondition::new(*argument, SeccompCmpArgLen::Dword, op, value)
+        SeccompCondition::new(*argument, width, op, value)
     };
     SeccompRule::new(arguments.iter().map(condition).collect::<Result<_, _>>()?)
 }
@@ -107,6 +118,7 @@ impl Denials {
         if !allow.contains(&Allowance::IoUring) {
             denials.unknown(calls::IO_URING);
         }
+        denials.unknown(calls::ASYNCHRONOUS);
         denials
             .refuse_others()
             .and_then(|()| denials.refuse_namespaces(allow))
@@ -173,7 +185,7 @@ impl Denials {
         let mut answers = self.answers.clone();
         answers.entry(Answer::Refused).or_default();
         let programs = answers.into_iter().map(|(answer, calls)| program(calls, answer.errno()));
-        second_form().into_iter().map(Ok).chain(programs).collect()
+        [Ok(newer())].into_iter().chain(programs).collect()
     }
 
     /// The instructions that they come to.
@@ -192,22 +204,19 @@ fn program(calls: BTreeMap<i64, When>, errno: libc::c_int) -> Result<BpfProgram,
     SeccompFilter::new(rules.collect(), SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// Takes away the second form that all system calls have on x86-64, x32, some of them under numbers of their own: it reaches
-/// the kernel under the same architecture, and no program here is built for it.
-#[cfg(target_arch = "x86_64")]
-fn second_form() -> Option<BpfProgram> {
-    /// The bit that marks it. With it, a number is larger than any without.
-    const X32: u32 = 0x4000_0000;
+/// The first number that no system call had when the lists here were made (Linux 7.0), on any architecture.
+const FIRST_UNKNOWN: u32 = 472;
+
+/// Takes away all system calls that are newer than the lists here, so that none of them is a way around: programs are
+/// prepared for kernels without them. On x86-64 this takes away x32 too, the second form of all calls, some of them under
+/// numbers of their own: its numbers have a bit that makes them larger than any other.
+fn newer() -> BpfProgram {
     let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
-    Some(vec![
+    vec![
         // The number of the call, which is what the description of a call begins with.
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        step(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, FIRST_UNKNOWN),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()).into()),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Allow.into()),
-    ])
-}
-#[cfg(not(target_arch = "x86_64"))]
-fn second_form() -> Option<BpfProgram> {
-    None
+    ]
 }
