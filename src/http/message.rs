@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::headers::{MODERN, Version, WITH_BATCHES};
 use super::problem::{Refusal, RequestError};
 use crate::config::Http;
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, depth, parse, split_batch};
+use crate::jsonrpc::{BatchError, Code, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
 use crate::session::{Received, Session};
 use crate::stream::Exchange;
 
@@ -32,26 +32,25 @@ pub struct Posted<'a> {
 /// Cuts a body into messages, each of them valid JSON-RPC.
 pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Refusal> {
     let refused = |text: &str| Err(Refusal::form(None, Code::InvalidRequest, text));
-    let deepest = depth(body);
-    if deepest > http.max_depth {
+    if let Some(deepest) = deeper_than(http.max_depth, body) {
         return refused(&format!(
             "the message is nested {deepest} deep; the limit is {} (http.max_depth)",
             http.max_depth
         ));
     }
-    let Some(batch) = split_batch(body) else {
+    let Some(batch) = split_batch(body, http.max_batch) else {
         return Ok(Messages { messages: vec![body.clone()], is_batch: false });
     };
-    let batch = batch.map_err(|error| Refusal::unreadable(&error))?;
+    let batch = match batch {
+        Ok(batch) => batch,
+        Err(BatchError::NotJson(error)) => return Err(Refusal::unreadable(&ParseError::NotJson(error))),
+        Err(BatchError::TooLong) => {
+            let most = http.max_batch;
+            return refused(&format!("the batch has more than {most} messages, which is the limit (http.max_batch)"));
+        }
+    };
     if batch.is_empty() {
         return refused("the batch is empty");
-    }
-    if batch.len() > http.max_batch {
-        return refused(&format!(
-            "the batch has {} messages; the limit is {} (http.max_batch)",
-            batch.len(),
-            http.max_batch
-        ));
     }
     Ok(Messages { messages: batch.into_iter().map(|text| body.slice_ref(text.as_bytes())).collect(), is_batch: true })
 }
@@ -129,20 +128,14 @@ fn posted(message: &Bytes) -> Result<Posted<'_>, Refusal> {
     // A client that speaks the stateless revision says so in every request: it is told to fall back (2026-07-28,
     // "Versioning").
     if posted.envelope.kind == Kind::Request
-        && let Some(params) = posted.envelope.params
-        && memchr::memmem::find(params.as_bytes(), b"io.modelcontextprotocol/protocolVersion").is_some()
-        && let Some(version) = modern_version(params)
+        && let Some(version) = posted.envelope.members.meta.protocol_version
         && let Some(id) = posted.request_id()
     {
+        // One that is no string is no version.
+        let version: String = text(version).as_deref().unwrap_or(MODERN).chars().take(32).collect();
         posted.error = Some(RequestError::modern(&id, posted.is_request("server/discover"), &version));
     }
     Ok(posted)
-}
-
-fn modern_version(params: &str) -> Option<String> {
-    let params: serde_json::Value = serde_json::from_str(params).ok()?;
-    let version = params.get("_meta")?.get("io.modelcontextprotocol/protocolVersion")?;
-    Some(version.as_str().unwrap_or(MODERN).chars().take(32).collect())
 }
 
 /// Batches are for the one revision that has them (2025-03-26, "Batching").

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-
+use super::error::Code;
 use super::id::RawId;
+use super::members::{Fault, Members, is_label};
+use super::method::{self, MethodFault};
+use super::scan::{Malformed, Scanner, member, text, unquoted};
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,18 +30,66 @@ pub struct Envelope<'a> {
     pub id: Option<&'a str>,
     /// The method of a request or notification.
     pub method: Option<Cow<'a, str>>,
+    /// The same as it is written, with its quotes.
+    pub(super) raw_method: Option<&'a str>,
     /// The raw params.
     pub params: Option<&'a str>,
     /// The raw result of a response.
     pub result: Option<&'a str>,
+    /// The raw error of a response.
+    pub error: Option<&'a str>,
     /// Whether a response carries an error.
     pub is_error: bool,
+    /// The members of `params`, or of `result`, that decide where the message goes.
+    pub members: Members<'a>,
 }
 
 impl Envelope<'_> {
     /// The id, owned.
     pub fn raw_id(&self) -> Option<RawId> {
         self.id.and_then(RawId::new)
+    }
+
+    /// The code of the error of a response.
+    pub fn error_code(&self) -> Option<i64> {
+        member(self.error?, "code")?.parse().ok()
+    }
+
+    /// Whether some server may take a client's message for another one than the gateway does: then it is not for servers.
+    pub fn ambiguity(&self) -> Option<Ambiguity> {
+        if self.kind == Kind::Response {
+            return None;
+        }
+        if let Some(fault) = method::fault(self.kind, self.method.as_deref().unwrap_or_default()) {
+            return Some(Ambiguity::Method(fault));
+        }
+        let is_array = self.params.is_some_and(|params| params.starts_with('['));
+        // It would pass as it is, and could be a number of the gateway's.
+        let has_token = self.kind == Kind::Notification && self.members.meta.progress_token.is_some();
+        let misplaced = is_array.then_some(Fault::Array).or(has_token.then_some(Fault::Token));
+        self.members.fault.or(misplaced).map(Ambiguity::Params)
+    }
+}
+
+/// Why a server may take a message for another one than the gateway does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ambiguity {
+    /// Because of its method.
+    #[error("{0}")]
+    Method(MethodFault),
+    /// Because of its params.
+    #[error("params, or params._meta, {0}")]
+    Params(Fault),
+}
+
+impl Ambiguity {
+    /// The code of the error that says so.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Method(MethodFault::Alike(_)) => Code::MethodNotFound,
+            Self::Method(MethodFault::Notification | MethodFault::Request(_)) => Code::InvalidRequest,
+            Self::Params(_) => Code::InvalidParams,
+        }
     }
 }
 
@@ -49,7 +98,7 @@ impl Envelope<'_> {
 pub enum ParseError {
     /// Not JSON, or not UTF-8.
     #[error("the message is not JSON: {0}")]
-    NotJson(serde_json::Error),
+    NotJson(Malformed),
     /// JSON, but not a JSON-RPC 2.0 message. Carries the id, where one could be read.
     #[error("{reason}")]
     Invalid {
@@ -60,89 +109,188 @@ pub enum ParseError {
     },
 }
 
-#[derive(Deserialize)]
+/// The members of an envelope, raw.
+#[derive(Default)]
 struct Fields<'a> {
-    #[serde(borrow, default)]
-    jsonrpc: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    method: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    result: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
+    jsonrpc: Option<&'a str>,
+    id: Option<&'a str>,
+    method: Option<&'a str>,
+    params: Option<&'a str>,
+    result: Option<&'a str>,
+    error: Option<&'a str>,
+    members: Members<'a>,
+    /// Whether a member is there twice.
+    has_twin: bool,
+    /// Whether a name is no text.
+    is_unreadable: bool,
 }
 
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+impl<'a> Fields<'a> {
+    fn read(scanner: &mut Scanner<'a>) -> Result<Self, Malformed> {
+        let mut fields = Self::default();
+        scanner.object(|scanner, key| fields.member(scanner, key))?;
+        scanner.end()?;
+        Ok(fields)
+    }
 
-/// `Option<&RawValue>` alone would take an explicit `null` for an absent field.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
+    fn member(&mut self, scanner: &mut Scanner<'a>, key: &'a str) -> Result<(), Malformed> {
+        let Some(key) = unquoted(key) else {
+            self.is_unreadable = true;
+            return scanner.value().map(drop);
+        };
+        let slot = match &*key {
+            "jsonrpc" => &mut self.jsonrpc,
+            "id" => &mut self.id,
+            "method" => &mut self.method,
+            "params" => &mut self.params,
+            "result" => &mut self.result,
+            "error" => &mut self.error,
+            _ => return scanner.value().map(drop),
+        };
+        self.has_twin |= slot.is_some();
+        let has_members = matches!(&*key, "params" | "result") && scanner.peek() == Some(b'{');
+        *slot = Some(match has_members {
+            false => scanner.value()?,
+            true => {
+                let (members, object) = Members::read(scanner)?;
+                self.members = members;
+                object
+            }
+        });
+        Ok(())
+    }
 }
 
 /// Reads the envelope of one message (JSON-RPC 2.0 sections 4 and 5, with MCP's rule that an id is never null).
 pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
-    let fields: Fields<'_> = serde_json::from_slice(message).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => ParseError::Invalid {
-            reason: "the message is not a JSON-RPC object, or a member has the wrong type",
-            id: None,
-        },
-        _ => ParseError::NotJson(error),
-    })?;
-    // An array would pass as well, its elements taken for the members in their order.
-    if message.trim_ascii_start().first() != Some(&b'{') {
+    let mut scanner = Scanner::of_bytes(message).map_err(ParseError::NotJson)?;
+    if scanner.peek() != Some(b'{') {
+        scanner.value().and_then(|_| scanner.end()).map_err(ParseError::NotJson)?;
         return Err(ParseError::Invalid { reason: "the message is not a JSON-RPC object", id: None });
     }
-    let raw_id = fields.id.map(RawValue::get);
-    let id = raw_id.and_then(RawId::new);
-    let invalid = |reason| Err(ParseError::Invalid { reason, id: id.clone() });
-    if fields.jsonrpc.map(RawValue::get) != Some("\"2.0\"") {
+    let mut fields = Fields::read(&mut scanner).map_err(ParseError::NotJson)?;
+    // These two are explicit where they are null.
+    for optional in [&mut fields.params, &mut fields.error] {
+        optional.take_if(|value| *value == "null");
+    }
+    // With both, the members of which are meant?
+    let has_both = fields.params.is_some() && fields.result.is_some();
+    if fields.has_twin || fields.is_unreadable || has_both {
+        let reason = "the message is not a JSON-RPC object with each member once, under a name that is text";
+        return Err(ParseError::Invalid { reason, id: None });
+    }
+    let method = match fields.method {
+        None | Some("null") => None,
+        Some(raw) if raw.starts_with('"') => {
+            Some(text(raw).ok_or(ParseError::NotJson(Malformed::Surrogate(scanner.at())))?)
+        }
+        Some(_) => {
+            let reason = "the message is not a JSON-RPC object, or a member has the wrong type";
+            return Err(ParseError::Invalid { reason, id: None });
+        }
+    };
+    envelope(&fields, method)
+}
+
+fn envelope<'a>(fields: &Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Envelope<'a>, ParseError> {
+    let Fields { id: raw_id, params, result, error, members, .. } = *fields;
+    let id = raw_id.filter(|id| is_label(id));
+    let invalid = |reason| Err(ParseError::Invalid { reason, id: id.and_then(RawId::new) });
+    if fields.jsonrpc != Some("\"2.0\"") {
         return invalid("the message has no \"jsonrpc\": \"2.0\"");
     }
-    let kind = match (&fields.method, raw_id) {
-        (Some(_), _) if fields.result.is_some() || fields.error.is_some() => {
+    let kind = match (&method, raw_id) {
+        (Some(_), _) if result.is_some() || error.is_some() => {
             return invalid("a message has either a method, or a result or error");
         }
         (Some(_), None) => Kind::Notification,
         (Some(_), Some(_)) if id.is_none() => return invalid("the id must be a string or a number, and not null"),
         (Some(_), Some(_)) => Kind::Request,
-        (None, _) if fields.result.is_some() == fields.error.is_some() => {
+        (None, _) if result.is_some() == error.is_some() => {
             return invalid("the message has no method, and not exactly one of result and error");
         }
         (None, Some(_)) => Kind::Response,
-        (None, None) if fields.error.is_some() => Kind::Response,
+        (None, None) if error.is_some() => Kind::Response,
         (None, None) => return invalid("a result needs the id of its request"),
     };
-    let params = fields.params.map(RawValue::get);
-    if params.is_some_and(|p| !p.starts_with(['{', '['])) {
+    if params.is_some_and(|params| !params.starts_with(['{', '['])) {
         return invalid("params must be an object or an array");
     }
-    Ok(Envelope {
-        kind,
-        id: raw_id.filter(|_| id.is_some()),
-        method: fields.method.map(|text| text.0),
-        params,
-        result: fields.result.map(RawValue::get),
-        is_error: fields.error.is_some(),
-    })
+    let (raw_method, is_error) = (fields.method, error.is_some());
+    Ok(Envelope { kind, id, method, raw_method, params, result, error, is_error, members })
 }
 
-/// Cuts a batch (a JSON array) into its messages; `None` if the bytes are no array.
-pub fn split_batch(message: &[u8]) -> Option<Result<Vec<&str>, ParseError>> {
-    let first = message.iter().find(|byte| !byte.is_ascii_whitespace());
-    if first != Some(&b'[') {
-        return None;
+/// The messages of a batch (a JSON array), each read when it is asked for. After one that is no JSON there is no other.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    scanner: Scanner<'a>,
+    is_begun: bool,
+    is_over: bool,
+}
+
+impl<'a> Batch<'a> {
+    /// `None` if the bytes are no array.
+    pub fn new(bytes: &'a [u8]) -> Option<Result<Self, Malformed>> {
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
+            return None;
+        }
+        Some(Scanner::of_bytes(bytes).map(|scanner| Self { scanner, is_begun: false, is_over: false }))
     }
-    let items: Result<Vec<&RawValue>, _> = serde_json::from_slice(message);
-    Some(items.map(|items| items.into_iter().map(RawValue::get).collect()).map_err(ParseError::NotJson))
 }
 
-/// The deepest nesting of arrays and objects, in one pass and without recursion.
-pub fn depth(message: &[u8]) -> usize {
+impl<'a> Iterator for Batch<'a> {
+    type Item = Result<&'a str, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.is_over {
+            return None;
+        }
+        let message = self.scanner.next_element(!self.is_begun);
+        self.is_begun = true;
+        self.is_over = !matches!(message, Ok(Some(_)));
+        // Behind the last one there is nothing more.
+        message
+            .and_then(|message| if message.is_none() { self.scanner.end().map(|()| None) } else { Ok(message) })
+            .transpose()
+    }
+}
+
+/// Cuts a batch (a JSON array) into its messages, of which there may be `most`; `None` if the bytes are no array.
+pub fn split_batch(bytes: &[u8], most: usize) -> Option<Result<Vec<&str>, BatchError>> {
+    let batch = match Batch::new(bytes)? {
+        Ok(batch) => batch,
+        Err(error) => return Some(Err(error.into())),
+    };
+    let mut messages = Vec::new();
+    for message in batch {
+        match message {
+            Ok(_) if messages.len() == most => return Some(Err(BatchError::TooLong)),
+            Ok(message) => messages.push(message),
+            Err(error) => return Some(Err(error.into())),
+        }
+    }
+    Some(Ok(messages))
+}
+
+/// Why a batch is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Not JSON.
+    #[error("the message is not JSON: {0}")]
+    NotJson(#[from] Malformed),
+    /// More messages than there may be. How many more is not read.
+    #[error("the batch has too many messages")]
+    TooLong,
+}
+
+/// The deepest nesting of arrays and objects, if it is over `most`: in one pass and without recursion.
+pub fn deeper_than(most: usize, message: &[u8]) -> Option<usize> {
+    // What has not so many brackets is not so deep, and that is seen much sooner.
+    memchr::memchr2_iter(b'{', b'[', message).nth(most)?;
+    Some(depth(message)).filter(|depth| *depth > most)
+}
+
+fn depth(message: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0_usize, false, false);
     for &byte in message {
         if in_string {
@@ -224,6 +372,9 @@ mod tests {
     fn deep_json_is_measured_not_recursed() {
         let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
         assert_eq!(depth(deep.as_bytes()), 200_000);
+        assert_eq!(deeper_than(199_999, deep.as_bytes()), Some(200_000));
+        assert_eq!((deeper_than(200_000, deep.as_bytes()), deeper_than(1, b"[[],[],[]]")), (None, Some(2)));
+        assert_eq!(deeper_than(2, b"[[],[],[]]"), None);
         assert_eq!(depth(br#"{"a":"[[[[\"[["}"#), 1);
         let message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"a","params":{{"x":{deep}}}}}"#);
         assert_eq!(parse(message.as_bytes()).unwrap().kind, Kind::Request);
@@ -231,8 +382,10 @@ mod tests {
 
     #[test]
     fn batches_are_cut() {
-        assert!(split_batch(b"{}").is_none());
-        assert_eq!(split_batch(b" [ {\"a\":1} , 2 ]").unwrap().unwrap(), ["{\"a\":1}", "2"]);
-        assert!(split_batch(b"[1,").unwrap().is_err());
+        assert!(split_batch(b"{}", 9).is_none());
+        assert_eq!(split_batch(b" [ {\"a\":1} , 2 ]", 2).unwrap().unwrap(), ["{\"a\":1}", "2"]);
+        assert!(matches!(split_batch(b"[1,", 9).unwrap(), Err(BatchError::NotJson(_))));
+        assert!(matches!(split_batch(b"[1] 2", 9).unwrap(), Err(BatchError::NotJson(_))));
+        assert_eq!(split_batch(b"[1,2,3,4, and so on", 3).unwrap(), Err(BatchError::TooLong));
     }
 }

@@ -2,38 +2,83 @@
 
 use std::fmt;
 
+use super::frame::decimal;
+use super::members::is_label;
+
+/// The longest id that is kept without an allocation of its own.
+const SHORT: usize = 22;
+
 /// The raw JSON text of a request id: a string (with its quotes) or a number.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RawId(Box<str>);
+pub struct RawId(Text);
+
+/// A text has one form only, so that equal ids are equal here.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Text {
+    Short { length: u8, bytes: [u8; SHORT] },
+    Long(Box<str>),
+}
 
 impl RawId {
     /// Takes the raw JSON text of an id; `None` if it is neither a string nor a number (MCP forbids null).
     pub fn new(raw: &str) -> Option<Self> {
-        match raw.as_bytes().first()? {
-            b'"' | b'-' | b'0'..=b'9' => Some(Self(raw.into())),
-            _ => None,
+        is_label(raw).then(|| Self::of(raw))
+    }
+
+    fn of(raw: &str) -> Self {
+        let mut bytes = [0; SHORT];
+        match (bytes.get_mut(..raw.len()), u8::try_from(raw.len())) {
+            (Some(place), Ok(length)) => {
+                place.copy_from_slice(raw.as_bytes());
+                Self(Text::Short { length, bytes })
+            }
+            _ => Self(Text::Long(raw.into())),
         }
     }
 
     /// The raw JSON text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        match &self.0 {
+            // It was made of a text, so that it is one.
+            Text::Short { length, bytes } => {
+                std::str::from_utf8(bytes.get(..usize::from(*length)).unwrap_or_default()).unwrap_or_default()
+            }
+            Text::Long(text) => text,
+        }
     }
 
     /// The id as an unsigned integer, if it is written as one.
     pub fn as_u64(&self) -> Option<u64> {
-        self.0.parse().ok()
+        self.as_str().parse().ok()
     }
 }
 
 impl From<u64> for RawId {
     fn from(number: u64) -> Self {
-        Self(number.to_string().into())
+        Self::of(std::str::from_utf8(decimal(number, &mut [0; 20])).unwrap_or_default())
     }
 }
 
 impl fmt::Debug for RawId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn an_id_is_kept_as_it_is_written_whatever_its_length() {
+        for length in [1, 20, 21, 22, 1024] {
+            let raw = format!("\"{}\"", "é".repeat(length / 2));
+            let id = RawId::new(&raw).unwrap();
+            assert_eq!((id.as_str(), &id), (raw.as_str(), &RawId::new(&raw).unwrap()));
+        }
+        assert_eq!(RawId::from(u64::MAX).as_u64(), Some(u64::MAX));
+        assert_ne!(RawId::new("1"), RawId::new("1.0"));
+        assert_eq!([RawId::new("null"), RawId::new("{}"), RawId::new("")], [const { None }; 3]);
     }
 }

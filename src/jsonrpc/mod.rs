@@ -2,13 +2,21 @@
 
 mod envelope;
 mod error;
+mod frame;
 mod framing;
 mod id;
+mod members;
+mod method;
+mod scan;
 mod skim;
 mod splice;
 
-pub use envelope::{Envelope, Kind, ParseError, depth, parse, split_batch};
+pub use envelope::{Ambiguity, Batch, BatchError, Envelope, Kind, ParseError, deeper_than, parse, split_batch};
 pub use error::{Code, empty_response, error_response, error_response_with_data};
+pub use frame::{decimal, notification_frame, own_request, quoted, request_frame, response_frame};
 pub use framing::{Frame, Framer, Oversized};
 pub use id::RawId;
+pub use members::{Fault, Members, Meta};
+pub use method::MethodFault;
+pub use scan::{Malformed, elements, member, text};
 pub use splice::{Splice, one_line, splice, under_id};

@@ -17,11 +17,17 @@ pub struct Splice<'a> {
 /// Copies `message` with every replacement made, in any order. A replacement that is not a slice of `message`, or
 /// overlaps another, is left out: a wrong id is then an unknown one, never somebody else's.
 pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
-    let base = message.as_ptr() as usize;
-    replacements.sort_unstable_by_key(|r| r.old.as_ptr() as usize);
     let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
     // One byte more for the newline that a frame for a child ends with.
     let mut out = BytesMut::with_capacity(message.len() + grown + 1);
+    put_spliced(&mut out, message, replacements);
+    out
+}
+
+/// Writes `message` behind what is there, with every replacement made. The same rules hold as for [`splice`].
+pub(super) fn put_spliced(out: &mut BytesMut, message: &[u8], replacements: &mut [Splice<'_>]) {
+    let base = message.as_ptr() as usize;
+    replacements.sort_unstable_by_key(|r| r.old.as_ptr() as usize);
     let mut copied = 0_usize;
     for replacement in replacements.iter() {
         let Some(start) = (replacement.old.as_ptr() as usize).checked_sub(base) else { continue };
@@ -35,7 +41,6 @@ pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
         copied = end;
     }
     out.put_slice(message.get(copied..).unwrap_or_default());
-    out
 }
 
 /// The same response under another id.

@@ -35,12 +35,12 @@ impl Session {
         exchange: &Arc<Exchange>,
     ) -> Result<(), Refused> {
         match envelope.kind {
-            Kind::Notification => lease.notify(message, envelope),
-            Kind::Response => lease.answer(message, envelope),
+            Kind::Notification => lease.notify(envelope),
+            Kind::Response => lease.answer(envelope),
             Kind::Request => {
                 let tool = if self.server.minds_tools() { tool(envelope) } else { None };
                 let timeout = self.server.call_timeout(tool.as_deref());
-                let ask = Ask { message, envelope, exchange, timeout, is_own: false };
+                let ask = Ask { envelope, exchange, timeout, is_own: false };
                 let kept = tool.filter(|tool| message.len() <= KEPT && self.server.resend(tool) != Resend::Never);
                 let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
                 lease.call(&ask, kept)
@@ -70,7 +70,7 @@ impl Session {
             let latest = state.slot.live().or(told);
             latest.into_iter().chain(state.before.latest_first().cloned()).collect()
         };
-        let taken = holds.iter().find_map(|lease| lease.follow_up(message, envelope))?;
+        let taken = holds.iter().find_map(|lease| lease.follow_up(envelope))?;
         Some(match taken {
             Err(refused) if refused.is_busy() => Received::Refused(refused),
             Ok(()) | Err(_) => Received::Accepted,
@@ -240,7 +240,7 @@ impl Session {
                     tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
                 }
                 let timeout = self.server.call_timeout(Some(tool));
-                lease.call_again(&Ask { message, envelope: &envelope, exchange, timeout, is_own: false })
+                lease.call_again(&Ask { envelope: &envelope, exchange, timeout, is_own: false })
             }
         }
     }

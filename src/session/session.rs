@@ -230,6 +230,10 @@ impl Session {
 
     fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
         let (Some(id), Some(this)) = (envelope.raw_id(), self.this.upgrade()) else { return Received::Accepted };
+        if let Some(ambiguity) = envelope.ambiguity() {
+            self.answer(exchange, error_response(Some(&id), ambiguity.code(), &ambiguity.to_string()));
+            return Received::Accepted;
+        }
         if message.len() > INITIALIZE {
             let text = format!("initialize is larger than {INITIALIZE} bytes");
             self.answer(exchange, error_response(Some(&id), Code::InvalidRequest, &text));

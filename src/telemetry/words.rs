@@ -51,6 +51,8 @@ pub enum DropReason {
     UnknownResponse,
     /// The server took no more: a message of the client that is no request, in a batch whose others were taken.
     Refused,
+    /// A message of a client that some servers take for another one, and that has no answer.
+    Ambiguous,
     /// A line of stderr beyond what is logged a second.
     StderrFlood,
 }
@@ -83,6 +85,7 @@ impl DropReason {
             Self::Unattributable => "unattributable",
             Self::UnknownResponse => "unknown_response",
             Self::Refused => "refused",
+            Self::Ambiguous => "ambiguous",
             Self::StderrFlood => "stderr_flood",
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use super::queue::Queued;
 use super::resend::Kept;
 use super::retiring::Due;
 use super::terms::Agreed;
-use crate::jsonrpc::{Envelope, Kind, RawId, one_line, parse};
+use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
 use crate::stream::{Exchange, Inbox, Limits, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
@@ -101,11 +101,11 @@ impl Lease {
             shared.alarm.notify_one();
         }
         match outgoing {
-            Outgoing::Forward(frame) => {
+            Outgoing::Forward(number, frame) => {
                 shared.metrics.carried(Direction::ToServer, frame.len());
                 let queued = self.queued.as_ref().filter(|_| !ask.is_own);
-                shared.stdin.push_of(queued, frame).inspect_err(|_| multiplexer.forget_last())?;
-                kept.into_iter().for_each(|kept| multiplexer.keep_for_last(kept));
+                shared.stdin.push_of(queued, frame).inspect_err(|_| multiplexer.forget(number))?;
+                kept.into_iter().for_each(|kept| multiplexer.keep(number, kept));
                 return Ok(true);
             }
             Outgoing::Local(answer) => deliver(&shared.metrics, ask.exchange, answer),
@@ -122,8 +122,8 @@ impl Lease {
     }
 
     /// Sends a notification of the client.
-    pub fn notify(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        if let Some(taken) = self.follow_up(message, envelope) {
+    pub fn notify(&self, envelope: &Envelope<'_>) -> Result<(), Refused> {
+        if let Some(taken) = self.follow_up(envelope) {
             return taken;
         }
         let shared = self.worker.shared();
@@ -131,9 +131,11 @@ impl Lease {
         match method {
             // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
             "notifications/cancelled" => Ok(()),
-            "notifications/initialized" => shared.say_initialized(one_line(BytesMut::from(message))),
+            "notifications/initialized" if envelope.ambiguity().is_none() => {
+                shared.say_initialized(notification_frame(envelope, &mut []))
+            }
             _ => {
-                let notified = shared.multiplexer.lock().notified_by_client(self.peer, message, envelope);
+                let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
                 match notified {
                     Notified::Forward(frame) => return self.push(frame),
                     Notified::Drop(reason) => shared.metrics.dropped(reason),
@@ -145,8 +147,8 @@ impl Lease {
     }
 
     /// Sends the client's answer to a request of the server. An answer to nothing is dropped and counted.
-    pub fn answer(&self, message: &[u8], envelope: &Envelope<'_>) -> Result<(), Refused> {
-        self.follow_up(message, envelope).unwrap_or_else(|| {
+    pub fn answer(&self, envelope: &Envelope<'_>) -> Result<(), Refused> {
+        self.follow_up(envelope).unwrap_or_else(|| {
             self.worker.shared().metrics.dropped(DropReason::UnknownResponse);
             Ok(())
         })
@@ -154,13 +156,13 @@ impl Lease {
 
     /// Sends what is about something in flight on this child: a cancellation, the client's answer to a request of the
     /// server, progress with one. `None` if it is not.
-    pub fn follow_up(&self, message: &[u8], envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
+    pub fn follow_up(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let mut multiplexer = shared.multiplexer.lock();
         let now = Instant::now();
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => {
-                let (number, frame) = multiplexer.answer_of_client(self.peer, message, envelope)?;
+                let (number, frame) = multiplexer.answer_of_client(self.peer, envelope)?;
                 // Where there is no room the child still waits for it, and the client may send it again.
                 self.push(frame).inspect(|()| {
                     multiplexer.answered_by_client(number, envelope);
@@ -168,7 +170,7 @@ impl Lease {
                 })
             }
             (Kind::Notification, Some("notifications/cancelled")) => {
-                let (number, frame) = multiplexer.cancellation(self.peer, message, envelope)?;
+                let (number, frame) = multiplexer.cancellation(self.peer, envelope)?;
                 match self.push(frame) {
                     // The call goes on, and the client may cancel it again.
                     Err(refused) if refused.is_busy() => Err(refused),
@@ -181,7 +183,7 @@ impl Lease {
                 }
             }
             (Kind::Notification, Some("notifications/progress")) => {
-                match multiplexer.notified_by_client(self.peer, message, envelope) {
+                match multiplexer.notified_by_client(self.peer, envelope) {
                     Notified::Forward(frame) => self.push(frame),
                     Notified::Drop(_) | Notified::Ignore => return None,
                 }
@@ -223,7 +225,7 @@ impl Lease {
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
         let envelope = parse(&message).map_err(|_| Refused::Ended)?;
         let id = envelope.raw_id();
-        let ask = Ask { message: &message, envelope: &envelope, exchange: &exchange, timeout, is_own: true };
+        let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: true };
         let mut multiplexer = self.worker.shared().multiplexer.lock();
         if !is_wanted() {
             return Ok(None);

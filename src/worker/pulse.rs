@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::config::ChildLimits;
@@ -87,13 +86,12 @@ impl Pulse {
     }
 
     /// The child has answered something: perhaps the `ping`.
-    pub(super) fn answered(&mut self, message: &[u8], envelope: &Envelope<'_>) {
+    pub(super) fn answered(&mut self, envelope: &Envelope<'_>) {
         if self.asked.as_ref().is_none_or(|(id, _)| envelope.id != Some(id)) {
             return;
         }
         self.asked = None;
-        let code = || serde_json::from_slice::<Value>(message).ok()?.pointer("/error/code")?.as_i64();
-        self.knows = if envelope.is_error && code() == Some(-32601) { Knows::NoPing } else { Knows::Ping };
+        self.knows = if envelope.error_code() == Some(-32601) { Knows::NoPing } else { Knows::Ping };
     }
 
     /// A call that was made at `started` has run out of time, and none that is older is in flight.
@@ -191,7 +189,7 @@ mod tests {
         fn say(&mut self, message: &str) {
             self.pulse.heard(self.now);
             let envelope = parse(message.as_bytes()).unwrap();
-            self.pulse.answered(message.as_bytes(), &envelope);
+            self.pulse.answered(&envelope);
             self.pulse.listen(self.now);
         }
 

@@ -17,7 +17,7 @@ use super::hints::learn;
 use super::lease::{self, lost};
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
-use crate::jsonrpc::{Envelope, Frame, Framer, Kind, Oversized, one_line, parse, split_batch, under_id};
+use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::stream::{Exchange, Item, Outbox, PushError, Question};
 use crate::telemetry::{Cause, Direction, DropReason};
 
@@ -87,17 +87,18 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized) {
 
 /// Servers of 2025-03-26 may write arrays: each message goes its own way. Anything else is not for a client.
 async fn receive_batch(shared: &Arc<Shared>, line: &Bytes) {
-    if let Some(Ok(messages)) = split_batch(line) {
-        for message in messages {
-            // A copy: what is kept of a small message must not keep the whole line.
-            let message = Bytes::copy_from_slice(message.as_bytes());
-            match parse(&message) {
-                Ok(envelope) => dispatch(shared, &message, &envelope).await,
-                Err(_) => count_noise(shared, message.len()),
-            }
+    // All of it has to be JSON, before any of it is passed on.
+    let batch = || Batch::new(line).and_then(Result::ok);
+    if !batch().is_some_and(|mut batch| batch.all(|message| message.is_ok())) {
+        return count_noise(shared, line.len());
+    }
+    for message in batch().into_iter().flatten().map_while(Result::ok) {
+        // A copy: what is kept of a small message must not keep the whole line.
+        let message = Bytes::copy_from_slice(message.as_bytes());
+        match parse(&message) {
+            Ok(envelope) => dispatch(shared, &message, &envelope).await,
+            Err(_) => count_noise(shared, message.len()),
         }
-    } else {
-        count_noise(shared, line.len());
     }
 }
 
@@ -115,7 +116,7 @@ fn count_noise(shared: &Shared, bytes: usize) {
 async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) {
     let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
-        shared.pulse.lock().answered(message, envelope);
+        shared.pulse.lock().answered(envelope);
     }
     let incoming = receive_by(shared, message, envelope, timeout);
     learn(shared, envelope, &incoming);

@@ -140,7 +140,7 @@ async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
     let four = json!([echo(1, ""), echo(2, ""), echo(3, ""), echo(4, "")]);
     for (batch, says) in [
         (json!([]), "the batch is empty"),
-        (four, "the batch has 4 messages; the limit is 3 (http.max_batch)"),
+        (four, "the batch has more than 3 messages, which is the limit (http.max_batch)"),
         (json!([echo(1, ""), 7]), "not a JSON-RPC object"),
         (json!([echo(1, ""), [echo(2, "")]]), "not a JSON-RPC object"),
         (json!([echo(1, ""), {"id": 2, "method": "ping"}]), "no \"jsonrpc\": \"2.0\""),

@@ -147,14 +147,15 @@ async fn a_child_that_closes_stdout_is_replaced() {
 #[tokio::test]
 async fn a_child_that_closes_stdin_is_replaced() {
     for wire in BOTH {
-        let answer = json!({"jsonrpc": "2.0", "id": 1, "result": {
+        let result = json!({
             "protocolVersion": "2025-03-26", "capabilities": {}, "serverInfo": {"name": "deaf", "version": "1"},
-        }});
+        });
+        // Under the number that it reads in the place of ID.
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":ID,"result":{result}}}"#);
         let folder = tempfile::tempdir().unwrap();
         let first = folder.path().join("first");
-        let script =
-            r#"if mkdir "$2" 2>&-; then read line; echo "$0"; read line; exec sleep 311 <&-; fi; exec "$1" echo"#;
-        let arguments = [answer.to_string(), fixture_path().display().to_string(), first.display().to_string()];
+        let script = r#"if mkdir "$2" 2>&-; then read line; id=${line#*\"id\":}; echo "${0%ID*}${id%%,*}${0#*ID}"; read line; exec sleep 311 <&-; fi; exec "$1" echo"#;
+        let arguments = [answer, fixture_path().display().to_string(), first.display().to_string()];
         let mut server = program("sh", &["-c", script, &arguments[0], &arguments[1], &arguments[2]]);
         server.sandbox.write.push(folder.path().to_owned());
         server.limits.stdin_grace = Duration::from_millis(100);

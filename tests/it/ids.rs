@@ -231,7 +231,8 @@ async fn a_cancelled_call_ends_without_an_answer_and_the_child_hears_its_own_id(
 async fn a_cancelled_call_over_sse_has_no_answer() {
     let gateway = Gateway::start(fixture("echo")).await;
     let mut sse = gateway.sse().await;
-    let sleep = json!({"name": "sleep", "arguments": {"ms": 50}});
+    // Much longer than it takes to cancel it, on a machine that is busy.
+    let sleep = json!({"name": "sleep", "arguments": {"ms": 1000}});
     sse.post(json!({"jsonrpc": "2.0", "id": "gone", "method": "tools/call", "params": sleep})).await;
     let cancel = json!({"requestId": "gone"});
     sse.post(json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancel})).await;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{Error, RpcError};
-use crate::jsonrpc::{Kind, ParseError, RawId, parse, split_batch};
+use crate::jsonrpc::{Batch, Kind, ParseError, RawId, parse};
 
 /// A message, either way.
 #[derive(Debug, Clone)]
@@ -31,10 +31,13 @@ impl Message {
 
     /// Reads one message, or each of a batch (2025-03-26 only; on stdio they are single messages).
     pub(super) fn parse_all(text: &Bytes) -> Vec<Result<Self, ParseError>> {
-        match split_batch(text) {
+        let message = |item: Result<&str, _>| {
+            item.map_err(ParseError::NotJson).and_then(|item| Self::parse(text.slice_ref(item.as_bytes())))
+        };
+        match Batch::new(text) {
             None => vec![Self::parse(text.clone())],
-            Some(Err(error)) => vec![Err(error)],
-            Some(Ok(items)) => items.into_iter().map(|item| Self::parse(text.slice_ref(item.as_bytes()))).collect(),
+            Some(Err(error)) => vec![Err(ParseError::NotJson(error))],
+            Some(Ok(items)) => items.map(message).collect(),
         }
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::params::Params;
+use super::numbers::Number;
 use super::sharing::Waiting;
 use super::wishes::Wish;
 use super::{Call, InFlight, Multiplexer, PeerId, refusal};
-use crate::jsonrpc::{Envelope, RawId, Splice, one_line, splice};
+use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame, one_line};
 
 /// What has run out of time, or lost its client.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Multiplexer {
             }
         }
         self.tasks.forget(peer);
-        self.answered_by_task.retain(|_, (owner, _)| *owner != peer);
+        self.answered_by_task.retain(|(_, owner, _)| *owner != peer);
         self.elicitations.forget(peer);
         gone
     }
@@ -85,30 +85,25 @@ impl Multiplexer {
     /// The client cancels: the number of the call, and the frame for the child. `None` if no such call of this session is
     /// in flight: one of the gateway's own, such as `initialize`, is not the client's to cancel. It goes on until
     /// [`Self::cancel`].
-    pub(in crate::worker) fn cancellation(
-        &self,
-        peer: PeerId,
-        message: &[u8],
-        envelope: &Envelope<'_>,
-    ) -> Option<(u64, Bytes)> {
-        let old = Params::read(envelope.params).request_id?.get();
+    pub(in crate::worker) fn cancellation(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
+        let old = envelope.members.request_id.filter(|_| envelope.ambiguity().is_none())?;
         let original = RawId::new(old)?;
         let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_own;
         // Clients that use one id for everything mean the latest call.
-        let number = self.calls.iter().rev().find(|(_, call)| is_it(call)).map(|(number, _)| *number)?;
+        let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
         // Others may wait for this answer: it goes on for them.
-        let is_for_others = |call: &Call| self.is_shared && matches!(call.wish, Some(Wish::Subscribe(_)));
-        if self.calls.get(&number).is_some_and(is_for_others) {
+        if self.is_shared && matches!(latest.wish, Some(Wish::Subscribe(_))) {
             return None;
         }
-        Some((number, one_line(splice(message, &mut [Splice { old, new: &number.to_string() }]))))
+        let number = latest.number.wire;
+        Some((number, notification_frame(envelope, &mut [Splice { old, new: RawId::from(number).as_str() }])))
     }
 
     /// A call is over, as its client has cancelled it.
     pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
         let call = self.take_call(number)?;
         self.level_over(number, false);
-        self.linger(number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
+        self.linger(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         Some(call)
     }
 
@@ -125,8 +120,9 @@ impl Multiplexer {
             expired.frames.push(refusal(&asked.original, &text));
             expired.withdrawn.push(self.withdrawn(number, asked.peer, "timed out"));
         }
-        let late: Vec<u64> = self.calls.iter().filter(|(_, c)| c.deadline <= now).map(|(n, _)| *n).collect();
-        for number in late {
+        let mut late: Vec<Number> = self.calls.values().filter(|c| c.deadline <= now).map(|c| c.number).collect();
+        late.sort_unstable_by_key(|number| number.order);
+        for Number { wire: number, .. } in late {
             self.give_up(number, "timed out", now, &mut expired);
         }
         let tasks = self.live_tasks.expire(now);
@@ -162,6 +158,8 @@ impl Multiplexer {
             all.waiting.extend(self.unsay(number, &call));
             all.calls.push(call);
         }
+        // Another child may get them, in their order.
+        all.calls.sort_by_key(|call| call.number.order);
         all
     }
 
@@ -183,14 +181,14 @@ impl Multiplexer {
         let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
-            self.linger(number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
+            self.linger(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         }
         self.unsettle(number, &call, expired);
         expired.calls.push(call);
     }
 
     /// The child may go on with a call that nobody waits for.
-    pub(super) fn linger(&mut self, number: u64, peer: PeerId, now: Instant, patience: Duration) {
+    pub(super) fn linger(&mut self, number: Number, peer: PeerId, now: Instant, patience: Duration) {
         // Where nobody shares the child, everything is its session's anyway.
         if self.is_shared {
             self.lingering.insert(number, peer, now, patience);

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use super::params::{
-    Params, TaskStatus, asked_elicitations, created_task, mentions, progress_token, related_task, task_state, text,
-};
+use super::numbers::for_asked;
+use super::params::{TaskStatus, created_task, each_elicitation, is_twofold, label, related_task, task_state};
 use super::sharing::{Level, Waiting};
 use super::{Asked, Call, LABEL, Multiplexer, PeerId, Withdrawn, refusal};
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice, text};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 use crate::worker::peer::Unsolicited;
@@ -66,8 +64,8 @@ impl Multiplexer {
     }
 
     fn answer(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
-        let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(RawId::new).and_then(|id| id.as_u64()))
-        else {
+        // Exactly as it was written to the child: a number in another form is another id.
+        let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(|id| id.parse().ok())) else {
             return Incoming::Drop(DropReason::UnknownId);
         };
         let Some(call) = self.take_call(number) else {
@@ -75,14 +73,14 @@ impl Multiplexer {
         };
         self.answered += u64::from(!call.is_own);
         let (waiting, frame) = match &call.wish {
-            Some(wish) => self.settle(call.peer, wish, number, !envelope.is_error),
+            Some(wish) => self.settle(call.peer, wish, call.number, !envelope.is_error),
             None => (Vec::new(), None),
         };
         if envelope.is_error && self.is_shared {
-            asked_elicitations(message).into_iter().for_each(|id| self.elicitations.insert(id, call.peer));
+            each_elicitation(envelope, |id| self.elicitations.insert(id, call.peer));
         }
         if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
-            self.note_tasks(number, &call, message, envelope, now);
+            self.note_tasks(&call, envelope, now);
         }
         let message = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
             true => self.only_own_tasks(message, envelope, &call),
@@ -93,9 +91,9 @@ impl Multiplexer {
 
     /// An answer that nobody waits for.
     fn late_answer(&mut self, number: u64, envelope: &Envelope<'_>, now: Instant) -> Incoming {
-        if self.unheeded.remove(&number) {
+        if self.was_unheeded(number) {
             self.level_over(number, !envelope.is_error);
-            if let Some(state) = envelope.result.and_then(task_state) {
+            if let Some(state) = task_state(&envelope.members) {
                 self.task_heard_of(&state.id, state.status, now);
             }
             return Incoming::Ignore;
@@ -104,7 +102,7 @@ impl Multiplexer {
         if self.live_tasks.working(number).is_some() {
             return Incoming::Drop(DropReason::UnknownId);
         }
-        let made = envelope.result.and_then(created_task).filter(|task| task.status == TaskStatus::Working);
+        let made = created_task(envelope).filter(|task| task.status == TaskStatus::Working);
         let Some(task) = made else {
             self.lingering.remove(number);
             return Incoming::Drop(DropReason::UnknownId);
@@ -130,7 +128,10 @@ impl Multiplexer {
         let Some(peer) = self.asker(envelope, now) else {
             return Incoming::Reply(refusal(&original, "the gateway cannot tell which client this request is for"));
         };
-        let token = progress_token(envelope.params).unwrap_or_default();
+        if let Some(fault) = envelope.members.fault {
+            return Incoming::Reply(refusal(&original, &format!("params, or params._meta, {fault}")));
+        }
+        let token = envelope.members.meta.progress_token;
         if old.len().max(token.map_or(0, str::len)) > LABEL {
             return Incoming::Reply(refusal(
                 &original,
@@ -140,18 +141,19 @@ impl Multiplexer {
         if !self.may_be_asked(peer) {
             return Incoming::Reply(refusal(&original, "the client has too many requests to answer"));
         }
-        if let Some(id) = text(Params::read(envelope.params).elicitation_id) {
-            self.elicitations.insert(id, peer);
+        if let Some(id) = label(envelope.members.elicitation_id) {
+            self.elicitations.insert(&id, peer);
         }
-        let number = self.next_asked;
-        self.next_asked += 1;
+        let is_used =
+            |number| self.asked.contains_key(&number) || self.answered_by_task.iter().any(|it| it.0 == number);
+        let number = for_asked(is_used);
         let progress_token = token.and_then(RawId::new);
         let deadline = now + timeout;
         self.alarm.no_later_than(deadline);
         self.asked.insert(number, Asked { peer, original, progress_token, deadline, timeout });
-        let digits = number.to_string();
-        let mut replacements = vec![Splice { old, new: &digits }];
-        replacements.extend(token.map(|old| Splice { old, new: &digits }));
+        let number_id = RawId::from(number);
+        let mut replacements = vec![Splice { old, new: number_id.as_str() }];
+        replacements.extend(token.map(|old| Splice { old, new: number_id.as_str() }));
         let message = splice(&message, &mut replacements).freeze();
         Incoming::Unsolicited(Unsolicited::Request, message, Some(number), vec![peer])
     }
@@ -159,7 +161,7 @@ impl Multiplexer {
     /// The one session that can have caused a request of the server: the owner of the task that it names, or the only one
     /// that the child may be working for.
     fn asker(&self, envelope: &Envelope<'_>, now: Instant) -> Option<PeerId> {
-        if let Some(task) = related_task(envelope.params) {
+        if let Some(task) = related_task(envelope) {
             let owner = self.tasks.get(&task);
             if self.is_shared || owner.is_some() {
                 return owner;
@@ -182,8 +184,10 @@ impl Multiplexer {
     }
 
     fn notification(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
-        let params = || Params::read(envelope.params);
-        let only = || match related_task(envelope.params).filter(|_| self.is_shared) {
+        let params = &envelope.members;
+        // A shared child's word that can be read in two ways is nobody's.
+        let is_clear = !self.is_shared || !is_twofold(params);
+        let only = || match related_task(envelope).filter(|_| self.is_shared) {
             Some(task) => self.tasks.get(&task),
             None => self.only_peer(None, now),
         };
@@ -201,22 +205,25 @@ impl Multiplexer {
             }
         };
         match envelope.method.as_deref().unwrap_or_default() {
+            _ if !is_clear => Incoming::Drop(DropReason::Unattributable),
             "notifications/progress" => self.progress(&message, envelope, now),
             "notifications/cancelled" => self.cancelled_by_child(&message, envelope),
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => announce(all()),
             "notifications/resources/updated" if self.is_shared => {
-                let peers = text(params().uri).map(|uri| self.subscriptions.subscribers(&uri)).unwrap_or_default();
+                let peers = text(params.uri.unwrap_or_default())
+                    .map(|uri| self.subscriptions.subscribers(&uri))
+                    .unwrap_or_default();
                 announce(peers.into_iter().collect())
             }
             "notifications/resources/updated" => announce(all()),
             "notifications/elicitation/complete" if self.is_shared => {
-                let owner = text(params().elicitation_id).and_then(|id| self.elicitations.get(&id));
+                let owner = label(params.elicitation_id).and_then(|id| self.elicitations.get(&id));
                 to(Unsolicited::Announcement, owner.into_iter().collect())
             }
             "notifications/tasks/status" => {
-                let state = envelope.params.and_then(task_state);
+                let state = task_state(params);
                 let owner = match self.is_shared {
                     true => state.as_ref().and_then(|state| self.tasks.get(&state.id)),
                     false => only(),
@@ -228,7 +235,7 @@ impl Multiplexer {
                 status
             }
             "notifications/message" if self.is_shared => {
-                let level = text(params().level).as_deref().and_then(Level::parse);
+                let level = label(params.level).as_deref().and_then(Level::parse);
                 let wanted = |peer: &PeerId| {
                     let asked_for = self.peers.get(peer).and_then(|peering| peering.level);
                     asked_for.is_none() || level.is_none() || level >= asked_for
@@ -244,7 +251,7 @@ impl Multiplexer {
     }
 
     fn cancelled_by_child(&mut self, message: &Bytes, envelope: &Envelope<'_>) -> Incoming {
-        let old = Params::read(envelope.params).request_id.map(RawValue::get);
+        let old = envelope.members.request_id.filter(|_| !is_twofold(&envelope.members));
         let original = old.and_then(RawId::new);
         let number = self.asked.iter().find(|(_, a)| Some(&a.original) == original.as_ref()).map(|(n, _)| *n);
         let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::UnknownId) };
@@ -255,9 +262,8 @@ impl Multiplexer {
     }
 
     fn progress(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
-        let old = envelope.params.filter(|params| mentions(params, "progressToken"));
-        let old = Params::read(old).progress_token.map(RawValue::get);
-        let number = old.and_then(RawId::new).and_then(|token| token.as_u64());
+        let old = envelope.members.progress_token.filter(|_| !is_twofold(&envelope.members));
+        let number = old.and_then(|token| token.parse().ok());
         let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::LateProgress) };
         let Some(call) = self.calls.get_mut(&number) else {
             return self.progress_of_task(message, old, number, now);

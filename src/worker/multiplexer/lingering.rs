@@ -7,10 +7,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::PeerId;
+use super::numbers::Number;
 
 #[derive(Debug)]
 struct Work {
     peer: PeerId,
+    /// The how-manyth request it was begun by.
+    order: u64,
     until: Instant,
     /// How long it is believed to go on without a sign of life.
     patience: Duration,
@@ -32,10 +35,12 @@ impl Lingering {
         Self { works: BTreeMap::new(), capacity, crowded_until: None }
     }
 
-    pub(super) fn insert(&mut self, number: u64, peer: PeerId, now: Instant, patience: Duration) {
-        self.works.insert(number, Work { peer, until: now + patience, patience });
+    pub(super) fn insert(&mut self, number: Number, peer: PeerId, now: Instant, patience: Duration) {
+        let work = Work { peer, order: number.order, until: now + patience, patience };
+        self.works.insert(number.wire, work);
         if self.works.len() > self.capacity
-            && let Some((_, oldest)) = self.works.pop_first()
+            && let Some(oldest) = self.works.iter().min_by_key(|(_, work)| work.order).map(|(number, _)| *number)
+            && let Some(oldest) = self.works.remove(&oldest)
         {
             self.crowded_until = self.crowded_until.max(Some(oldest.until));
         }
@@ -48,9 +53,14 @@ impl Lingering {
         }
     }
 
-    /// Whom the child still works for with this, and how long it is believed to.
-    pub(super) fn of(&self, number: u64) -> Option<(PeerId, Duration)> {
-        self.works.get(&number).map(|work| (work.peer, work.patience))
+    /// Whether the child may still speak of it.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.works.contains_key(&number)
+    }
+
+    /// Whom the child still works for with this, how long it is believed to, and the whole number.
+    pub(super) fn of(&self, wire: u64) -> Option<(PeerId, Duration, Number)> {
+        self.works.get(&wire).map(|work| (work.peer, work.patience, Number { wire, order: work.order }))
     }
 
     /// It is over.

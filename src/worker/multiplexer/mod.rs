@@ -8,6 +8,7 @@ mod client;
 mod ending;
 mod incoming;
 mod lingering;
+mod numbers;
 mod outgoing;
 mod params;
 mod retiring;
@@ -19,7 +20,7 @@ mod tests;
 mod uri;
 mod wishes;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(super) use client::Notified;
 pub(super) use ending::{Expired, Withdrawn};
 pub(super) use incoming::{Answer, Incoming};
 use lingering::Lingering;
+use numbers::Number;
 pub(super) use outgoing::Outgoing;
 use sharing::{Owners, Subscriptions};
 use tasks::LiveTasks;
@@ -39,7 +41,7 @@ use wishes::{Peering, Told, Wish};
 use super::alarm::Alarm;
 use super::peer::InFlight;
 use super::resend::Kept;
-use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
+use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line, own_request};
 use crate::stream::Exchange;
 
 /// The longest id, progress token or name of a task that is kept, in bytes.
@@ -52,6 +54,8 @@ pub struct PeerId(pub(super) u64);
 /// A call in flight.
 #[derive(Debug)]
 pub(super) struct Call {
+    /// The number that the child knows it by.
+    number: Number,
     pub(super) peer: PeerId,
     pub(super) original: RawId,
     pub(super) exchange: Arc<Exchange>,
@@ -78,9 +82,7 @@ pub(super) struct Call {
 /// A request on its way to the child.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// The whole message.
-    pub message: &'a [u8],
-    /// Its envelope.
+    /// What was read of it.
     pub envelope: &'a Envelope<'a>,
     /// Where the answer goes.
     pub exchange: &'a Arc<Exchange>,
@@ -94,16 +96,17 @@ pub struct Ask<'a> {
 /// The tables of one worker.
 #[derive(Debug)]
 pub(super) struct Multiplexer {
-    next: u64,
-    next_asked: u64,
+    /// How many numbers have been given out.
+    given: u64,
     is_shared: bool,
+    /// In no order: the numbers are random.
     calls: BTreeMap<u64, Call>,
     asked: BTreeMap<u64, Asked>,
     /// Requests of the server that the client has answered with a task, and what the child calls their progress, which
     /// goes on. Bounded by `max_in_flight`.
-    answered_by_task: BTreeMap<u64, (PeerId, RawId)>,
-    /// Requests of the gateway's own whose answers nobody needs. Bounded by `max_in_flight`.
-    unheeded: BTreeSet<u64>,
+    answered_by_task: VecDeque<(u64, PeerId, RawId)>,
+    /// Requests of the gateway's own whose answers nobody needs, the oldest first. Bounded by `max_in_flight`.
+    unheeded: VecDeque<u64>,
     peers: BTreeMap<PeerId, Peering>,
     subscriptions: Subscriptions,
     /// The level that the child was told last, unless it refused it or it is not known what became of it.
@@ -126,13 +129,12 @@ impl Multiplexer {
     /// Empty tables. `is_shared`: sessions of different owners may be on the child at the same time.
     pub(super) fn new(max_in_flight: usize, is_shared: bool) -> Self {
         Self {
-            next: 1,
-            next_asked: first_asked(),
+            given: 0,
             is_shared,
             calls: BTreeMap::new(),
             asked: BTreeMap::new(),
-            answered_by_task: BTreeMap::new(),
-            unheeded: BTreeSet::new(),
+            answered_by_task: VecDeque::new(),
+            unheeded: VecDeque::new(),
             peers: BTreeMap::new(),
             subscriptions: Subscriptions::default(),
             told: None,
@@ -169,10 +171,16 @@ impl Multiplexer {
         self.answered
     }
 
-    fn number(&mut self) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        number
+    /// A number for a request, which the child has for nothing else that it may still speak of.
+    fn number(&mut self) -> Number {
+        self.given += 1;
+        let is_used = |number| {
+            self.calls.contains_key(&number)
+                || self.unheeded.contains(&number)
+                || self.lingering.has(number)
+                || self.live_tasks.has(number)
+        };
+        Number { wire: numbers::for_call(is_used), order: self.given }
     }
 
     /// Puts a session on the child.
@@ -180,33 +188,36 @@ impl Multiplexer {
         self.peers.insert(peer, Peering::default());
     }
 
-    fn own_request(&mut self, method: &str, params: &serde_json::Value) -> Bytes {
+    /// A request of the gateway's own, whose answer nobody needs. `params` is JSON.
+    fn own_request(&mut self, method: &str, params: &str) -> (Number, Bytes) {
         let number = self.number();
-        self.unheeded.insert(number);
+        self.unheeded.push_back(number.wire);
         if self.unheeded.len() > self.max_in_flight {
-            self.unheeded.pop_first();
+            self.unheeded.pop_front();
         }
-        let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
-        one_line(BytesMut::from(request.as_bytes()))
+        (number, own_request(number.wire, method, params))
     }
 
-    /// Takes back the call that was registered last, because its frame could not be queued: the child has not heard
-    /// what it was to hear, and the next who wants the same tells it.
-    pub(super) fn forget_last(&mut self) {
-        if let Some((number, call)) = self.calls.pop_last() {
-            self.end(call.peer);
+    /// Whether the gateway has asked by this number, which is forgotten.
+    fn was_unheeded(&mut self, number: u64) -> bool {
+        let place = self.unheeded.iter().position(|unheeded| *unheeded == number);
+        place.and_then(|place| self.unheeded.remove(place)).is_some()
+    }
+
+    /// Takes back a call, because its frame could not be queued: the child has not heard what it was to hear, and the next
+    /// who wants the same tells it.
+    pub(super) fn forget(&mut self, number: u64) {
+        if let Some(call) = self.take_call(number) {
             self.unsay(number, &call);
         }
     }
 
     /// The calls of a session that something unsolicited may belong to.
     pub(super) fn in_flight(&self, peer: PeerId) -> InFlight {
-        let mut in_flight = InFlight::default();
-        for call in self.calls.values().filter(|call| call.peer == peer && !call.is_own) {
-            in_flight.count += 1;
-            in_flight.latest = Some(Arc::clone(&call.exchange));
-        }
-        in_flight
+        let mut count = 0;
+        let calls = self.calls.values().filter(|call| call.peer == peer && !call.is_own);
+        let latest = calls.inspect(|_| count += 1).max_by_key(|call| call.number.order);
+        InFlight { latest: latest.map(|call| Arc::clone(&call.exchange)), count }
     }
 
     /// What the tables still hold though nobody is on the child, apart from what the child has not said to be over: tasks, and
@@ -251,19 +262,8 @@ impl Multiplexer {
 
     /// When the oldest call in flight was made.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        // They are numbered in the order in which they were made.
-        self.calls.values().find(|call| !call.is_initialize).map(|call| call.started)
+        self.calls.values().filter(|call| !call.is_initialize).map(|call| call.started).min()
     }
-}
-
-/// The number of the first request of a child to a client: by chance, so that what a client still says to a child that is
-/// gone is not taken for something it says to the next.
-fn first_asked() -> u64 {
-    let mut bytes = [0; 4];
-    // Without randomness it is a small number: no harm but to that.
-    let _ = getrandom::fill(&mut bytes);
-    // There are clients that read ids as 32 bits.
-    u64::from(u32::from_ne_bytes(bytes) >> 2)
 }
 
 impl Call {

@@ -1,16 +1,18 @@
 //! What becomes of a client's request: a frame for the child under a number of this worker's own, or an answer from here
 //! where it would disturb the others on the child.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{Params, mentions, progress_token, task_asked_about, text};
+use super::numbers::Number;
+use super::params::{label, task_asked_about};
 use super::sharing::{Counted, LEVELS, Level, URI, Waiting};
-use super::wishes::{Told, Wish};
+use super::wishes::{Told, Wish, level_params};
 use super::{Ask, Call, LABEL, Multiplexer, PeerId};
-use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, one_line, splice};
+use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, own_request, request_frame, text};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
 use crate::worker::resend::Kept;
@@ -18,8 +20,8 @@ use crate::worker::resend::Kept;
 /// What becomes of a request.
 #[derive(Debug)]
 pub(in crate::worker) enum Outgoing {
-    /// The frame for the child; the answer will come.
-    Forward(Bytes),
+    /// The frame for the child, and the number that it knows the call by; the answer will come.
+    Forward(u64, Bytes),
     /// Answered here.
     Local(Bytes),
     /// The answer to another request will be its answer too.
@@ -43,9 +45,10 @@ impl Multiplexer {
             return Err(Refused::Ended);
         }
         let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let Ok(token) = progress_token(ask.envelope.params) else {
-            return Ok(Outgoing::Local(invalid(&original, "params or params._meta has a member twice")));
-        };
+        if let Some(ambiguity) = ask.envelope.ambiguity() {
+            return Ok(Outgoing::Local(error_response(Some(&original), ambiguity.code(), &ambiguity.to_string())));
+        }
+        let token = ask.envelope.members.meta.progress_token;
         if id.len().max(token.map_or(0, str::len)) > LABEL {
             let text = format!("the id or the progress token is longer than {LABEL} bytes");
             return Ok(Outgoing::Local(error_response(Some(&original), Code::InvalidRequest, &text)));
@@ -54,44 +57,49 @@ impl Multiplexer {
         if Wish::is_made_by(method) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
+        let number = self.number();
         let wish = match self.is_shared {
-            true => match self.share(peer, ask, method, &original, refusal)? {
+            true => match self.share(peer, ask, number, &original, refusal)? {
                 Shared::Forward(wish) => wish,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             },
-            false if Wish::is_made_by(method) => Wish::of(method, &Params::read(ask.envelope.params)),
+            false if Wish::is_made_by(method) => Wish::of(method, &ask.envelope.members),
             false => None,
         };
         refusal.map_or(Ok(()), Err)?;
-        let number = self.number();
-        let digits = number.to_string();
-        let mut replacements = vec![Splice { old: id, new: &digits }];
-        replacements.extend(token.map(|old| Splice { old, new: &digits }));
-        let is_shared_level = self.is_shared && matches!(wish, Some(Wish::Level(_)));
-        let loudest = self.told.filter(|_| is_shared_level).map(|told| told.level.to_json());
-        let level = loudest.as_deref().and_then(|new| Some((Params::read(ask.envelope.params).level?.get(), new)));
-        replacements.extend(level.map(|(old, new)| Splice { old, new }));
-        let frame = one_line(splice(ask.message, &mut replacements));
-        self.register(number, peer, ask, original, now, (token, wish));
-        Ok(Outgoing::Forward(frame))
+        let loudest =
+            self.told.filter(|_| self.is_shared && matches!(wish, Some(Wish::Level(_)))).map(|told| told.level);
+        let frame = match loudest {
+            // The child hears of a level, and of nothing else that one of its sessions has written.
+            Some(level) => own_request(number.wire, method, &level_params(level)),
+            None => {
+                let digits = RawId::from(number.wire);
+                let mut replacement = token.map(|old| Splice { old, new: digits.as_str() });
+                request_frame(number.wire, ask.envelope, replacement.as_mut_slice())
+            }
+        };
+        self.register(number, peer, ask, original, now, wish);
+        Ok(Outgoing::Forward(number.wire, frame))
     }
 
     fn register(
         &mut self,
-        number: u64,
+        number: Number,
         peer: PeerId,
         ask: &Ask<'_>,
         original: RawId,
         now: Instant,
-        (token, wish): (Option<&str>, Option<Wish>),
+        wish: Option<Wish>,
     ) {
         let method = ask.envelope.method.as_deref().unwrap_or_default();
-        let task = task_asked_about(method, ask.envelope.params);
+        let members = &ask.envelope.members;
+        let task = task_asked_about(ask.envelope);
         if let Some(number) = task.as_deref().and_then(|task| self.live_tasks.find(task)) {
             self.keep_task(number, now);
         }
         let call = Call {
+            number,
             peer,
             original,
             exchange: Arc::clone(ask.exchange),
@@ -101,29 +109,29 @@ impl Multiplexer {
             is_own: ask.is_own,
             wish,
             task,
-            may_make_task: ask.envelope.params.is_some_and(|params| mentions(params, "\"task\"")),
-            progress_token: token.and_then(RawId::new),
-            is_first_page: ask.envelope.params.is_none_or(|params| !params.contains("cursor")),
+            may_make_task: members.task.is_some(),
+            progress_token: members.meta.progress_token.and_then(RawId::new),
+            is_first_page: members.cursor.is_none(),
             kept: None,
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
         self.alarm.no_later_than(self.due(&call));
-        self.calls.insert(number, call);
+        self.calls.insert(number.wire, call);
         self.begin(peer);
     }
 
-    /// Keeps what is needed to send the call again that was registered last.
-    pub(in crate::worker) fn keep_for_last(&mut self, kept: Kept) {
-        if let Some(mut last) = self.calls.last_entry() {
-            last.get_mut().kept = Some(kept);
+    /// Keeps what is needed to send a call again.
+    pub(in crate::worker) fn keep(&mut self, number: u64, kept: Kept) {
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.kept = Some(kept);
         }
     }
 
     /// A `ping` of the gateway's own: its number, and the frame. It is no call: it neither counts nor keeps anything busy.
     pub(in crate::worker) fn ping(&mut self) -> (u64, Bytes) {
-        let frame = self.own_request("ping", &serde_json::json!({}));
-        (self.next - 1, frame)
+        let (number, frame) = self.own_request("ping", "{}");
+        (number.wire, frame)
     }
 
     /// What a request means for the others on the child. Nothing is changed where it has no room on the child,
@@ -132,27 +140,29 @@ impl Multiplexer {
         &mut self,
         peer: PeerId,
         ask: &Ask<'_>,
-        method: &str,
+        number: Number,
         id: &RawId,
         refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
-        let params = Params::read(ask.envelope.params);
+        let params = &ask.envelope.members;
+        let method = ask.envelope.method.as_deref().unwrap_or_default();
         Ok(match method {
             "ping" => Shared::Local(empty_response(id)),
-            "resources/subscribe" | "resources/unsubscribe" => match text(params.uri) {
+            "resources/subscribe" | "resources/unsubscribe" => match params.uri.and_then(text).map(Cow::into_owned) {
                 Some(uri) if uri.len() > URI => {
                     Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
                 }
+                Some(uri) if is_cut_short(&uri) => Shared::Local(invalid(id, "params.uri must have no NUL in it")),
                 Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, refusal),
                 Some(uri) => return self.unsubscribe(peer, id, uri, refusal),
                 None => Shared::Local(invalid(id, "params.uri must be a string")),
             },
-            "logging/setLevel" => match text(params.level).as_deref().and_then(Level::parse) {
-                Some(level) => return self.set_level(peer, id, level, refusal),
+            "logging/setLevel" => match label(params.level).as_deref().and_then(Level::parse) {
+                Some(level) => return self.set_level(peer, id, (level, number), refusal),
                 None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },
             "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
-                match text(params.task_id).and_then(|task| self.tasks.get(&task)) {
+                match label(params.task_id).and_then(|task| self.tasks.get(&task)) {
                     Some(owner) if owner == peer => Shared::Forward(None),
                     // Whose it is, is nobody else's business: it does not exist.
                     _ => Shared::Local(invalid(id, "there is no such task")),
@@ -219,19 +229,24 @@ impl Multiplexer {
         &mut self,
         peer: PeerId,
         id: &RawId,
-        level: Level,
+        (level, number): (Level, Number),
         refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
         let loudest = self.loudest(Some(peer)).map_or(level, |others| others.min(level));
         // What is in flight for another may still be refused.
         if self.told.is_some_and(|told| told.is_done && told.level == loudest) {
-            self.grant_level(peer, level, self.next);
+            self.grant_level(peer, level, number.order);
             return Ok(Shared::Local(empty_response(id)));
         }
         refusal.map_or(Ok(()), Err)?;
-        self.told = Some(Told { level: loudest, by: self.next, is_done: false });
+        self.told = Some(Told { level: loudest, by: number.wire, is_done: false });
         Ok(Shared::Forward(Some(Wish::Level(level))))
     }
+}
+
+/// Whether a server that ends a text at a NUL, as C does, takes a name for another one.
+fn is_cut_short(name: &str) -> bool {
+    name.contains('\0')
 }
 
 fn invalid(id: &RawId, text: &str) -> Bytes {

@@ -33,10 +33,6 @@ impl Level {
     pub(super) fn as_str(self) -> &'static str {
         LEVELS.get(self.0).copied().unwrap_or("info")
     }
-
-    pub(super) fn to_json(self) -> String {
-        format!("\"{}\"", self.as_str())
-    }
 }
 
 /// Someone who waits for the answer to a request that another has sent already.
@@ -247,12 +243,12 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    pub(super) fn insert(&mut self, id: String, owner: PeerId) {
-        if self.owners.contains_key(&id) || id.len() > LABEL {
+    pub(super) fn insert(&mut self, id: &str, owner: PeerId) {
+        if self.owners.contains_key(id) || id.len() > LABEL {
             return;
         }
-        self.owners.insert(id.clone(), owner);
-        self.order.push_back(id);
+        self.owners.insert(id.to_owned(), owner);
+        self.order.push_back(id.to_owned());
         *self.counts.entry(owner).or_default() += 1;
         if self.order.len() > OWNERS {
             self.forget_one();
@@ -293,8 +289,8 @@ mod tests {
     #[test]
     fn who_has_too_many_things_makes_nobody_else_forget_his() {
         let (mut owners, greedy, other) = (Owners::default(), PeerId(1), PeerId(2));
-        owners.insert("other".to_owned(), other);
-        (0..2 * OWNERS).for_each(|number| owners.insert(number.to_string(), greedy));
+        owners.insert("other", other);
+        (0..2 * OWNERS).for_each(|number| owners.insert(&number.to_string(), greedy));
         assert_eq!((owners.get("other"), owners.owners.len()), (Some(other), OWNERS));
         let kept = |number: usize| owners.get(&number.to_string()).is_some();
         assert!(!kept(OWNERS) && kept(OWNERS + 1) && kept(2 * OWNERS - 1), "of his own the latest are kept");

@@ -7,13 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{TaskState, TaskStatus, created_task, knows_no_task, listed_tasks, task_asked_about, task_state};
+use super::numbers::Number;
+use super::params::{TaskState, TaskStatus, created_task, each_task, knows_no_task, task_asked_about, task_state};
 use super::{Call, Multiplexer, PeerId};
-use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, splice};
+use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, quoted, splice};
 
 /// A task that its session may come back for, or that is not known to be over.
 #[derive(Debug)]
 pub(super) struct LiveTask {
+    /// The number of the call that made it.
+    number: Number,
     pub(super) peer: PeerId,
     pub(super) id: String,
     /// What its progress is called by its client, if that is there and wants to know.
@@ -46,14 +49,19 @@ impl LiveTasks {
         Self { tasks: BTreeMap::new(), capacity }
     }
 
-    fn insert(&mut self, number: u64, task: LiveTask) {
-        self.tasks.insert(number, task);
+    fn insert(&mut self, task: LiveTask) {
+        self.tasks.insert(task.number.wire, task);
         if self.tasks.len() > self.capacity {
-            let oldest = self.tasks.iter().find(|(_, task)| task.is_over).or(self.tasks.first_key_value());
-            if let Some(oldest) = oldest.map(|(number, _)| *number) {
+            let oldest = self.tasks.values().min_by_key(|task| (!task.is_over, task.number.order));
+            if let Some(oldest) = oldest.map(|task| task.number.wire) {
                 self.tasks.remove(&oldest);
             }
         }
+    }
+
+    /// Whether a task was made by the call with this number.
+    pub(super) fn has(&self, number: u64) -> bool {
+        self.tasks.contains_key(&number)
     }
 
     /// The task that a call has made, if it is not known to be over.
@@ -72,7 +80,9 @@ impl LiveTasks {
     }
 
     pub(super) fn find(&self, id: &str) -> Option<u64> {
-        self.tasks.iter().find(|(_, task)| task.id == id).map(|(number, _)| *number)
+        // A child that names two tasks alike means the one that was made first.
+        let found = self.tasks.values().filter(|task| task.id == id).min_by_key(|task| task.number.order);
+        found.map(|task| task.number.wire)
     }
 
     /// The child has spoken of a task: that, if it goes on.
@@ -110,33 +120,27 @@ impl LiveTasks {
 
 impl Multiplexer {
     /// Takes note of what an answer says about tasks.
-    pub(super) fn note_tasks(
-        &mut self,
-        number: u64,
-        call: &Call,
-        message: &[u8],
-        envelope: &Envelope<'_>,
-        now: Instant,
-    ) {
+    pub(super) fn note_tasks(&mut self, call: &Call, envelope: &Envelope<'_>, now: Instant) {
         if let Some(task) = &call.task {
-            let status = match envelope.result.and_then(task_state).filter(|state| state.id == *task) {
+            let status = match task_state(&envelope.members).filter(|state| state.id == *task) {
                 // The result of a task is there when it is over, and not before.
                 _ if call.method == "tasks/result" => TaskStatus::Gone,
                 // Asked again and again, it would keep the child for ever.
-                None if call.method == "tasks/get" && envelope.is_error && knows_no_task(message) => TaskStatus::Gone,
+                None if call.method == "tasks/get" && envelope.is_error && knows_no_task(envelope) => TaskStatus::Gone,
                 Some(state) => state.status,
                 None => TaskStatus::Working,
             };
             self.task_heard_of(task, status, now);
         }
-        if let Some(TaskState { id, status }) = envelope.result.and_then(created_task) {
-            self.tasks.insert(id.clone(), call.peer);
+        if let Some(TaskState { id, status }) = created_task(envelope) {
+            self.tasks.insert(&id, call.peer);
             // A server that names the task of another does not make it this session's.
             if status != TaskStatus::Gone && self.tasks.get(&id) == Some(call.peer) {
                 let (peer, token, timeout) = (call.peer, call.progress_token.clone(), call.timeout);
                 let is_over = status == TaskStatus::Ended;
                 let until = Some(now + timeout);
-                self.live_tasks.insert(number, LiveTask { peer, id, token, is_over, is_orphan: false, until, timeout });
+                let number = call.number;
+                self.live_tasks.insert(LiveTask { number, peer, id, token, is_over, is_orphan: false, until, timeout });
                 self.alarm.no_later_than(now + timeout);
                 if !is_over {
                     self.linger(number, peer, now, timeout);
@@ -148,12 +152,12 @@ impl Multiplexer {
     /// A call that was given up has become a task, which nobody knows of and will ask for: the child still works for whoever
     /// made the call, and is told to stop.
     pub(super) fn abandon_task(&mut self, number: u64, id: String, now: Instant) -> Option<Bytes> {
-        let (peer, timeout) = self.lingering.of(number)?;
+        let (peer, timeout, number) = self.lingering.of(number)?;
         let is_new = self.tasks.get(&id).is_none() && self.live_tasks.find(&id).is_none();
         if is_new {
-            let task =
-                LiveTask { peer, id: id.clone(), token: None, is_over: false, is_orphan: true, until: None, timeout };
-            self.live_tasks.insert(number, task);
+            let (id, token, until) = (id.clone(), None, None);
+            let task = LiveTask { number, peer, id, token, is_over: false, is_orphan: true, until, timeout };
+            self.live_tasks.insert(task);
         }
         self.linger(number, peer, now, timeout);
         is_new.then(|| self.cancellation_of_task(&id))
@@ -161,14 +165,14 @@ impl Multiplexer {
 
     /// What the child hears of a task that nobody can ask for any more.
     pub(super) fn cancellation_of_task(&mut self, id: &str) -> Bytes {
-        self.own_request("tasks/cancel", &serde_json::json!({ "taskId": id }))
+        self.own_request("tasks/cancel", &format!(r#"{{"taskId":{}}}"#, quoted(id))).1
     }
 
     /// The child has spoken of a task: it is over, or goes on.
     pub(super) fn task_heard_of(&mut self, id: &str, status: TaskStatus, now: Instant) {
         let Some(number) = self.live_tasks.find(id) else { return };
-        match self.live_tasks.heard_of(number, status).map(|task| (task.peer, task.timeout)) {
-            Some((peer, timeout)) => self.linger(number, peer, now, timeout),
+        match self.live_tasks.heard_of(number, status).map(|task| (task.number, task.peer, task.timeout)) {
+            Some((number, peer, timeout)) => self.linger(number, peer, now, timeout),
             None => self.lingering.remove(number),
         }
         self.keep_task(number, now);
@@ -189,20 +193,28 @@ impl Multiplexer {
     /// Whether a request is about a task of a session that is on the child for that, or for something else: then a child that
     /// takes no new calls takes it all the same.
     pub(in crate::worker) fn is_about_task_here(&self, peer: PeerId, envelope: &Envelope<'_>) -> bool {
-        let task = task_asked_about(envelope.method.as_deref().unwrap_or_default(), envelope.params);
+        let task = task_asked_about(envelope);
         // Who has nothing in flight may be about to be let go.
         task.is_some_and(|task| self.tasks.get(&task) == Some(peer)) && !self.is_idle_for(peer)
     }
 
     /// The answer to `tasks/list`, without the tasks of others.
     pub(super) fn only_own_tasks(&self, message: &Bytes, envelope: &Envelope<'_>, call: &Call) -> Bytes {
-        let Some((old, result)) = envelope.id.zip(envelope.result) else { return message.clone() };
-        let Ok((list, tasks)) = listed_tasks(result) else {
+        let Some(old) = envelope.id else { return message.clone() };
+        let (mut own, list) = (String::from("["), envelope.members.tasks);
+        let read = list.map(|list| {
+            each_task(list, |id, task| {
+                if id.is_some_and(|id| self.tasks.get(&id) == Some(call.peer)) {
+                    own.push_str(if own.len() > 1 { "," } else { "" });
+                    own.push_str(task);
+                }
+            })
+        });
+        own.push(']');
+        if envelope.members.fault.is_some() || read.is_some_and(|read| read.is_err()) {
             let text = "the list of tasks cannot be read, and may hold those of others";
             return error_response(Some(&call.original), Code::Internal, text);
-        };
-        let own = tasks.into_iter().filter(|(id, _)| id.as_ref().and_then(|id| self.tasks.get(id)) == Some(call.peer));
-        let own = format!("[{}]", own.map(|(_, task)| task).collect::<Vec<_>>().join(","));
+        }
         let mut replacements = vec![Splice { old, new: call.original.as_str() }];
         replacements.extend(list.map(|list| Splice { old: list, new: &own }));
         splice(message, &mut replacements).freeze()

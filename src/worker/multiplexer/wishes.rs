@@ -1,14 +1,17 @@
 //! What sessions want of the child as long as it lives: a log level, subscriptions. Theirs is what the child has agreed to, and
 //! nothing else: that is what a child in its place is asked for again.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{Params, text};
+use super::numbers::Number;
+use super::params::label;
 use super::sharing::{Level, Waiting};
 use super::{Call, Expired, Multiplexer, PeerId};
+use crate::jsonrpc::{Members, quoted, text};
 
 /// What a call asks for that lasts.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(super) enum Wish {
 pub(super) struct Peering {
     /// Its log level, once the child has taken it.
     pub(super) level: Option<Level>,
-    /// The number of the request that was for it: what is older and answered later does not change it.
+    /// The how-manyth request was for it: what is older and answered later does not change it.
     by: u64,
     /// It has another child, and stays for what is in flight on this one only.
     pub(super) is_leaving: bool,
@@ -54,11 +57,12 @@ impl Wish {
 
     /// What a request asks for, on a child that is one session's own: the child judges it, and what cannot be read or is
     /// too much to be kept is not.
-    pub(super) fn of(method: &str, params: &Params<'_>) -> Option<Self> {
+    pub(super) fn of(method: &str, params: &Members<'_>) -> Option<Self> {
+        let uri = || text(params.uri?).map(Cow::into_owned);
         match method {
-            "logging/setLevel" => Level::parse(&text(params.level)?).map(Self::Level),
-            "resources/subscribe" => text(params.uri).map(Self::Subscribe),
-            "resources/unsubscribe" => text(params.uri).map(Self::Unsubscribe),
+            "logging/setLevel" => Level::parse(&label(params.level)?).map(Self::Level),
+            "resources/subscribe" => uri().map(Self::Subscribe),
+            "resources/unsubscribe" => uri().map(Self::Unsubscribe),
             _ => None,
         }
     }
@@ -71,15 +75,15 @@ impl Multiplexer {
         &mut self,
         peer: PeerId,
         wish: &Wish,
-        number: u64,
+        number: Number,
         accepted: bool,
     ) -> (Vec<Waiting>, Option<Bytes>) {
         match wish {
             Wish::Level(level) => {
                 if accepted {
-                    self.grant_level(peer, *level, number);
+                    self.grant_level(peer, *level, number.order);
                 }
-                self.level_over(number, accepted);
+                self.level_over(number.wire, accepted);
             }
             Wish::Subscribe(uri) if self.is_shared => {
                 let (waiting, is_unwanted) = self.subscribed(uri, accepted);
@@ -182,10 +186,10 @@ impl Multiplexer {
         have.chain(wanted).filter(|(peer, _)| Some(*peer) != but).filter_map(|(_, level)| level).min()
     }
 
-    /// The child has taken a level of a session, by the request with this number.
-    pub(super) fn grant_level(&mut self, peer: PeerId, level: Level, number: u64) {
-        if let Some(peering) = self.peers.get_mut(&peer).filter(|peering| peering.by <= number) {
-            (peering.level, peering.by) = (Some(level), number);
+    /// The child has taken a level of a session, by the how-manyth request.
+    pub(super) fn grant_level(&mut self, peer: PeerId, level: Level, by: u64) {
+        if let Some(peering) = self.peers.get_mut(&peer).filter(|peering| peering.by <= by) {
+            (peering.level, peering.by) = (Some(level), by);
         }
     }
 
@@ -203,11 +207,17 @@ impl Multiplexer {
         if self.told.is_some_and(|told| told.level == loudest) {
             return None;
         }
-        self.told = Some(Told { level: loudest, by: self.next, is_done: false });
-        Some(self.own_request("logging/setLevel", &serde_json::json!({ "level": loudest.as_str() })))
+        let (number, frame) = self.own_request("logging/setLevel", &level_params(loudest));
+        self.told = Some(Told { level: loudest, by: number.wire, is_done: false });
+        Some(frame)
     }
 
     pub(super) fn unsubscription(&mut self, uri: &str) -> Bytes {
-        self.own_request("resources/unsubscribe", &serde_json::json!({ "uri": uri }))
+        self.own_request("resources/unsubscribe", &format!(r#"{{"uri":{}}}"#, quoted(uri))).1
     }
+}
+
+/// The params that tell a child of a level.
+pub(super) fn level_params(level: Level) -> String {
+    format!(r#"{{"level":"{}"}}"#, level.as_str())
 }

@@ -5,6 +5,7 @@ mod browser;
 mod credentials;
 mod early;
 mod folders;
+mod impersonation;
 mod listen;
 mod log;
 mod metadata;

@@ -14,6 +14,10 @@ fn call(multiplexer: &mut Multiplexer, peer: PeerId) -> u64 {
     forwarded(ask(multiplexer, peer, &request("tools/call", "{}"))).0
 }
 
+fn progress(number: u64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{number}}}}}"#)
+}
+
 #[test]
 fn a_cancelled_call_may_still_have_caused_it_until_the_child_answers() {
     let mut multiplexer = shared(10);
@@ -30,22 +34,21 @@ fn a_cancelled_call_may_still_have_caused_it_until_the_child_answers() {
 #[test]
 fn a_call_that_timed_out_may_still_have_caused_it_for_as_long_again() {
     let mut multiplexer = shared(10);
-    call(&mut multiplexer, A);
+    let of_a = call(&mut multiplexer, A);
     let late = Instant::now() + TIMEOUT;
     assert_eq!(multiplexer.expire(late).calls.len(), 1);
     let later = late + TIMEOUT / 2;
     multiplexer.expire(later);
-    call(&mut multiplexer, B);
+    let mut of_b = call(&mut multiplexer, B);
     assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), []);
     // What it says of its progress shows that it goes on.
-    let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
-    let message = bytes::Bytes::from_static(progress.as_bytes());
+    let message = bytes::Bytes::from(progress(of_a));
     assert_eq!(heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), later, TIMEOUT)), []);
     for (now, heard) in [(late + TIMEOUT, vec![]), (later + TIMEOUT, vec![B])] {
         // B's own call is over as well by then: it makes another.
         multiplexer.expire(now);
-        let number = call(&mut multiplexer, B);
-        say(&mut multiplexer, &answer(number - 1));
+        say(&mut multiplexer, &answer(of_b));
+        of_b = call(&mut multiplexer, B);
         assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), heard);
     }
 }
@@ -61,18 +64,17 @@ fn a_call_that_was_given_up_counts_for_as_long_as_the_grace_says_and_longer_whil
     for grace in [TIMEOUT / 10, TIMEOUT * 10] {
         for (what, give_up) in ways {
             let mut multiplexer = shared(10).with_cancel_grace(Some(grace));
-            call(&mut multiplexer, A);
+            let of_a = call(&mut multiplexer, A);
             let given_up = Instant::now() + TIMEOUT;
             give_up(&mut multiplexer, given_up);
             call(&mut multiplexer, B);
-            let hears = |multiplexer: &mut Multiplexer, message: &'static str, now| {
-                let message = bytes::Bytes::from_static(message.as_bytes());
+            let hears = |multiplexer: &mut Multiplexer, message: &str, now| {
+                let message = bytes::Bytes::copy_from_slice(message.as_bytes());
                 heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), now, TIMEOUT))
             };
             let nearly = given_up + grace - Duration::from_nanos(1);
             assert_eq!(hears(&mut multiplexer, SAMPLE, nearly), [], "{what}");
-            let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1}}"#;
-            assert_eq!(hears(&mut multiplexer, progress, nearly), []);
+            assert_eq!(hears(&mut multiplexer, &progress(of_a), nearly), []);
             assert_eq!(hears(&mut multiplexer, SAMPLE, given_up + grace), [], "{what}: it goes on");
             assert_eq!(hears(&mut multiplexer, SAMPLE, nearly + grace), [B], "{what}");
         }

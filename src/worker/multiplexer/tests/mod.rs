@@ -5,6 +5,7 @@ mod causes;
 mod deadlines;
 mod model;
 mod property;
+mod readers;
 mod rules;
 mod shares;
 mod story;

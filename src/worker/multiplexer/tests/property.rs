@@ -7,7 +7,7 @@ mod child;
 mod client;
 mod survival;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,9 @@ struct World {
     over: VecDeque<Heard>,
     next_tag: u64,
     next_child_id: u64,
-    last_wire: u64,
+    /// The numbers that the child has heard, in their order. The model knows a request by its place among them.
+    wires: Vec<u64>,
+    places: BTreeMap<u64, u64>,
     last_asked: Option<u64>,
     messages: u64,
     /// Whether the child answers less than it is asked.
@@ -119,7 +121,8 @@ impl World {
             over: VecDeque::new(),
             next_tag: 0,
             next_child_id: 0,
-            last_wire: 0,
+            wires: Vec::new(),
+            places: BTreeMap::new(),
             last_asked: None,
             messages: 0,
             is_lazy,
@@ -206,8 +209,7 @@ impl World {
         let value: Value = serde_json::from_slice(frame).unwrap();
         let params = &value["params"];
         if let Some(number) = value["id"].as_u64().filter(|_| value.get("method").is_some()) {
-            assert!(number > self.last_wire, "a number is used twice");
-            self.last_wire = number;
+            let number = self.heard_number(number);
             self.model.own.insert(number);
             if self.model.own.len() > self.model.max_in_flight {
                 self.model.own.pop_first();
@@ -216,12 +218,16 @@ impl World {
             self.heard_own.push((number, task));
         }
         match value["method"].as_str() {
-            Some("notifications/cancelled") => format!("cancel {}", params["requestId"]),
+            Some("notifications/cancelled") => {
+                let number = params["requestId"].as_u64().unwrap();
+                // Clients know other requests, by other numbers.
+                format!("cancel {}", self.places.get(&number).copied().unwrap_or(number))
+            }
             Some("resources/unsubscribe") => {
                 format!("unsubscribe {}", params["uri"].as_str().unwrap().strip_prefix("file:///").unwrap())
             }
             Some("logging/setLevel") => {
-                self.model.told.as_mut().unwrap().by = self.last_wire;
+                self.model.told.as_mut().unwrap().by = self.wires.len() as u64;
                 format!("level {}", params["level"].as_str().unwrap())
             }
             Some("tasks/cancel") => {
@@ -230,6 +236,20 @@ impl World {
             None if value.get("error").is_some() => format!("refuse {}", value["id"]),
             other => panic!("{other:?} was not to be said"),
         }
+    }
+
+    /// The child hears a number for the first time: the how-manyth it is.
+    fn heard_number(&mut self, wire: u64) -> u64 {
+        assert!((1..100_000_000_000_000).contains(&wire), "{wire}");
+        self.wires.push(wire);
+        let place = self.wires.len() as u64;
+        assert_eq!(self.places.insert(wire, place), None, "a number is used twice");
+        place
+    }
+
+    /// The number that the child has heard as the how-manyth.
+    fn wire(&self, place: u64) -> u64 {
+        self.wires[usize::try_from(place).unwrap() - 1]
     }
 
     fn say(&mut self, message: &str) -> Incoming {

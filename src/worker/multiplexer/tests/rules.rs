@@ -63,7 +63,7 @@ fn a_request_of_the_child_goes_to_the_only_one_who_can_have_caused_it() {
 fn roots_are_not_spoken_of_and_pings_are_answered_at_once() {
     let mut multiplexer = shared(10);
     let roots = br#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
-    assert_eq!(multiplexer.notified_by_client(A, roots, &parse(roots).unwrap()), Notified::Ignore);
+    assert_eq!(multiplexer.notified_by_client(A, &parse(roots).unwrap()), Notified::Ignore);
     assert!(matches!(ask(&mut multiplexer, A, &request("ping", "{}")), Ok(Outgoing::Local(_))));
 }
 
@@ -144,8 +144,7 @@ fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
     let mut multiplexer = shared(10);
     let list = request("tools/list", "{}");
     let (envelope, exchange) = (parse(list.as_bytes()).unwrap(), exchange());
-    let own =
-        Ask { message: list.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: true };
+    let own = Ask { envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: true };
     let (own, _) = forwarded(multiplexer.ask(A, &own, Instant::now()));
     assert_eq!(multiplexer.in_flight(A).count, 0);
     let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
@@ -164,8 +163,9 @@ fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
 fn who_has_another_child_hears_from_the_old_one_of_its_own_calls_only() {
     let mut multiplexer = shared(10);
     for peer in [A, B] {
-        if let Ok(Outgoing::Forward(_)) = ask(&mut multiplexer, peer, &request("resources/subscribe", SUBSCRIBE)) {
-            say(&mut multiplexer, &answer(1));
+        let outgoing = ask(&mut multiplexer, peer, &request("resources/subscribe", SUBSCRIBE));
+        if let Ok(Outgoing::Forward(number, _)) = outgoing {
+            say(&mut multiplexer, &answer(number));
         }
     }
     let (number, _) = forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
@@ -208,7 +208,7 @@ fn a_level_is_the_childs_when_it_says_so_and_not_before() {
     assert!(multiplexer.cancel(number, now).is_some());
     let (number, _) = forwarded(ask(&mut multiplexer, A, &level));
     // Its frame could not be queued.
-    multiplexer.forget_last();
+    multiplexer.forget(number);
     assert_eq!(heard_by(say(&mut multiplexer, log)), [A], "{number} has not been heard");
     let (number, _) = forwarded(ask(&mut multiplexer, A, &level));
     say(&mut multiplexer, &answer(number));

@@ -30,8 +30,7 @@ pub(super) fn exchange() -> Arc<Exchange> {
 pub(super) fn ask(multiplexer: &mut Multiplexer, peer: PeerId, message: &str) -> Result<Outgoing, Refused> {
     let exchange = exchange();
     let envelope = parse(message.as_bytes()).unwrap();
-    let ask =
-        Ask { message: message.as_bytes(), envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
+    let ask = Ask { envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
     multiplexer.ask(peer, &ask, Instant::now())
 }
 
@@ -41,8 +40,9 @@ pub(super) fn request(method: &str, params: &str) -> String {
 
 /// What the child reads; the number that it reads it under.
 pub(super) fn forwarded(outgoing: Result<Outgoing, Refused>) -> (u64, String) {
-    let Ok(Outgoing::Forward(frame)) = outgoing else { panic!("{outgoing:?}") };
+    let Ok(Outgoing::Forward(wire, frame)) = outgoing else { panic!("{outgoing:?}") };
     let number = parse(&frame).unwrap().raw_id().unwrap().as_u64().unwrap();
+    assert_eq!(wire, number);
     (number, String::from_utf8(frame.to_vec()).unwrap())
 }
 
@@ -75,13 +75,13 @@ pub(super) fn heard_by(incoming: Incoming) -> Vec<PeerId> {
 pub(super) fn cancel(multiplexer: &mut Multiplexer, peer: PeerId, now: Instant) -> bool {
     let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"é"}}"#;
     let envelope = parse(cancel.as_bytes()).unwrap();
-    let cancellation = multiplexer.cancellation(peer, cancel.as_bytes(), &envelope);
+    let cancellation = multiplexer.cancellation(peer, &envelope);
     cancellation.is_some_and(|(number, _)| multiplexer.cancel(number, now).is_some())
 }
 
 /// A answers a request of the child.
 pub(super) fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
     let envelope = parse(message.as_bytes()).unwrap();
-    let (number, _) = multiplexer.answer_of_client(A, message.as_bytes(), &envelope).unwrap();
+    let (number, _) = multiplexer.answer_of_client(A, &envelope).unwrap();
     multiplexer.answered_by_client(number, &envelope);
 }

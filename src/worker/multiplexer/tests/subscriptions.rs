@@ -87,8 +87,8 @@ fn who_is_refused_an_unsubscribe_stays_subscribed() {
     let (number, _) = forwarded(ask(&mut multiplexer, A, &request("resources/subscribe", SUBSCRIBE)));
     say(&mut multiplexer, &answer(number));
     let unsubscribe = request("resources/unsubscribe", SUBSCRIBE);
-    forwarded(ask(&mut multiplexer, A, &unsubscribe));
-    multiplexer.forget_last();
+    let (number, _) = forwarded(ask(&mut multiplexer, A, &unsubscribe));
+    multiplexer.forget(number);
     assert_eq!(heard_by(say(&mut multiplexer, UPDATED)), [A], "it could not be queued");
     forwarded(ask(&mut multiplexer, B, &request("tools/call", "{}")));
     assert_eq!(ask(&mut multiplexer, A, &unsubscribe).unwrap_err(), Refused::Busy);

@@ -46,8 +46,8 @@ impl Child {
     fn try_ask(&mut self, peer: PeerId, method: &str, params: &str) -> Result<Outgoing, crate::worker::Refused> {
         let message = request(method, params);
         let envelope = parse(message.as_bytes()).unwrap();
-        let (message, exchange) = (message.as_bytes(), exchange());
-        let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
+        let exchange = exchange();
+        let ask = Ask { envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own: false };
         self.multiplexer.ask(peer, &ask, self.now)
     }
 

@@ -122,9 +122,9 @@ fn what_the_child_says_meanwhile_is_for_a_client_that_goes_on_waiting_and_not_fo
         let (mut multiplexer, subscribe) = (shared(10), request("resources/subscribe", SUBSCRIBE));
         for peer in [A, B] {
             let (envelope, exchange) = (parse(subscribe.as_bytes()).unwrap(), exchange());
-            let (message, is_own) = (subscribe.as_bytes(), peer == own);
-            let ask = Ask { message, envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own };
-            assert!(matches!(multiplexer.ask(peer, &ask, Instant::now()), Ok(Outgoing::Forward(_) | Outgoing::Wait)));
+            let is_own = peer == own;
+            let ask = Ask { envelope: &envelope, exchange: &exchange, timeout: TIMEOUT, is_own };
+            assert!(matches!(multiplexer.ask(peer, &ask, Instant::now()), Ok(Outgoing::Forward(..) | Outgoing::Wait)));
         }
         multiplexer.detach(A, Instant::now());
         assert_eq!(multiplexer.in_flight(B).count, usize::from(own == A));
@@ -200,7 +200,7 @@ fn what_is_remembered_is_bounded() {
         for params in [long.as_str(), r#"{"uri":"file:///more"}"#] {
             let outgoing = ask(&mut multiplexer, A, &request("resources/subscribe", params));
             assert_eq!(matches!(outgoing, Ok(Outgoing::Local(_))), is_shared, "{outgoing:?}");
-            if let Ok(Outgoing::Forward(_)) = outgoing {
+            if let Ok(Outgoing::Forward(..)) = outgoing {
                 let (number, _) = forwarded(outgoing);
                 assert!(matches!(say(&mut multiplexer, &answer(number)), Incoming::Answer(_)));
             }

@@ -1,6 +1,6 @@
 //! A child that reads and writes in bits and pieces, and answers what it likes, when it likes, or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
 use serde_json::Value;
@@ -29,7 +29,7 @@ pub(super) struct Heard {
     pub(super) nonces: Vec<u64>,
     pub(super) subscribed: Vec<String>,
     pub(super) crashed: bool,
-    last_id: u64,
+    ids: BTreeSet<u64>,
     initialized: usize,
 }
 
@@ -129,9 +129,7 @@ impl Child {
         let (id, params) = (value["id"].as_u64(), &value["params"]);
         let Some(method) = value["method"].as_str() else { return self.hear_answer(value) };
         if let Some(id) = id {
-            // They are numbered under the lock that they are queued under.
-            assert!(id > self.heard.last_id, "{id} comes after {}", self.heard.last_id);
-            self.heard.last_id = id;
+            assert!(id < 100_000_000_000_000 && self.heard.ids.insert(id), "{id} is used twice");
             assert_eq!(self.heard.initialized, usize::from(method != "initialize"), "{method}");
         }
         let nonce = params["nonce"].as_u64();
@@ -143,7 +141,7 @@ impl Child {
             ("notifications/initialized", None) => self.heard.initialized += 1,
             ("notifications/cancelled", None) => {
                 let id = params["requestId"].as_u64().unwrap();
-                assert!(id <= self.heard.last_id, "{id} is cancelled before it is asked for");
+                assert!(self.heard.ids.contains(&id), "{id} is cancelled before it is asked for");
                 // It may not care.
                 if self.dice.roll(2) == 0 {
                     self.over.extend(self.open.extract_if(.., |(open, _)| *open == id));

@@ -174,7 +174,7 @@ impl Session {
         };
         let envelope = parse(&text).unwrap();
         let timeout = if is_mute { SHORT } else { FOR_EVER };
-        let ask = Ask { message: &text, envelope: &envelope, exchange: &exchange, timeout, is_own: false };
+        let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: false };
         let mut calls = self.calls.lock();
         if let Err(refused) = self.lease.call(&ask, None) {
             calls.refused.push(nonce);
@@ -191,7 +191,7 @@ impl Session {
         let id = calls.taken[place].id.clone();
         let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
         for _ in 0..=dice.roll(2) {
-            match self.lease.follow_up(text.as_bytes(), &parse(text.as_bytes()).unwrap()) {
+            match self.lease.follow_up(&parse(text.as_bytes()).unwrap()) {
                 Some(Ok(())) => {
                     let call = &mut calls.taken[place];
                     call.is_cancelled |= !call.is_one_of_many();
@@ -245,7 +245,7 @@ impl Session {
             );
             let envelope = parse(text.as_bytes()).unwrap();
             for _ in 0..3 {
-                let is_busy = self.lease.answer(text.as_bytes(), &envelope).is_err_and(Refused::is_busy);
+                let is_busy = self.lease.answer(&envelope).is_err_and(Refused::is_busy);
                 if !is_busy && dice.roll(8) > 0 {
                     break;
                 }

@@ -27,7 +27,7 @@ impl World {
             let heard = self.over[place].clone();
             return self.answer_to(&heard);
         }
-        let id = [self.last_wire + 1_000_000, 0][self.dice.roll(2)];
+        let id = [self.wires.last().copied().unwrap_or_default() + 1, 0][self.dice.roll(2)];
         let quote = ["", "\""][self.dice.roll(2)];
         let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{quote}{id}{quote},"result":{{}}}}"#));
         assert!(matches!(incoming, Incoming::Drop(_)), "{incoming:?}");
@@ -47,7 +47,7 @@ impl World {
             Some(task) => format!(r#""result":{{"taskId":"task-{task}","status":"{status}"}}"#),
             None => r#""result":{}"#.to_owned(),
         };
-        let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{number},{outcome}}}"#));
+        let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{},{outcome}}}"#, self.wire(number)));
         if !self.model.own.remove(&number) {
             assert!(matches!(incoming, Incoming::Drop(_)), "forgotten, but {incoming:?}");
             return;
@@ -81,7 +81,7 @@ impl World {
             _ => format!(r#""result":{{"tag":{tag},"x":1e400}}"#),
         };
         let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,{outcome}}}"#);
-        let incoming = self.say(&text(&wire.to_string()));
+        let incoming = self.say(&text(&self.wire(wire).to_string()));
         let Some(open) = self.model.open.remove(&tag) else {
             let makes_task = heard.what == What::CreateTask && !is_error && !is_over;
             return self.late(tag, wire, makes_task, incoming);

@@ -33,7 +33,7 @@ impl World {
                 r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken": {token} ,"progress":1e400}}}}"#
             )
         };
-        let incoming = self.say(&text(&heard.wire.to_string()));
+        let incoming = self.say(&text(&self.wire(heard.wire).to_string()));
         let (model, now) = (&mut self.model, self.now);
         if let Some(open) = model.open.get_mut(&heard.tag) {
             open.deadline = now + TIMEOUT;
@@ -101,7 +101,8 @@ impl World {
                     panic!("{incoming:?}")
                 };
                 assert_eq!(peers, [peer]);
-                assert!(self.last_asked.replace(number).is_none_or(|last| number > last));
+                assert!(number < 1 << 30 && !self.model.asked.contains_key(&number), "{number} is used twice");
+                self.last_asked = Some(number);
                 let digits = number.to_string();
                 assert_eq!(message, text(&digits, token.map(|_| digits.as_str())));
                 let deadline = self.now + TIMEOUT;

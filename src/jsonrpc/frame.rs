@@ -1,0 +1,121 @@
+//! Makes frames for a child: of what a client sends, only the members that the gateway has understood, each once, under names
+//! that are the gateway's own writing. What else stood in the envelope does not reach the child.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::envelope::Envelope;
+use super::splice::{Splice, one_line, put_spliced};
+
+/// The frame of a client's request, under the gateway's `number`, with replacements in its params.
+pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+    let mut digits = [0; 20];
+    let mut frame = begin(envelope, replacements);
+    frame.put_slice(b",\"id\":");
+    frame.put_slice(decimal(number, &mut digits));
+    put_call(frame, envelope, replacements)
+}
+
+/// The frame of a client's notification, with replacements in its params.
+pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+    let frame = begin(envelope, replacements);
+    put_call(frame, envelope, replacements)
+}
+
+/// The frame of a client's response, under the id that the child gave the request.
+pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
+    let (name, outcome) = match (envelope.result, envelope.error) {
+        (Some(result), _) => ("result", result),
+        (None, error) => ("error", error.unwrap_or("null")),
+    };
+    let mut frame = BytesMut::with_capacity(outcome.len() + id.len() + 48);
+    frame.put_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    frame.put_slice(id.as_bytes());
+    for part in [",\"", name, "\":", outcome, "}"] {
+        frame.put_slice(part.as_bytes());
+    }
+    one_line(frame)
+}
+
+/// The frame of a request of the gateway's own. `params` is JSON.
+pub fn own_request(number: u64, method: &str, params: &str) -> Bytes {
+    let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
+    one_line(BytesMut::from(request.as_bytes()))
+}
+
+fn begin(envelope: &Envelope<'_>, replacements: &[Splice<'_>]) -> BytesMut {
+    let method = envelope.method.as_deref().unwrap_or_default().len();
+    let grown: usize = replacements.iter().map(|replacement| replacement.new.len()).sum();
+    let params = envelope.params.map_or(0, str::len);
+    let mut frame = BytesMut::with_capacity(params + method + grown + 80);
+    frame.put_slice(b"{\"jsonrpc\":\"2.0\"");
+    frame
+}
+
+fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+    frame.put_slice(b",\"method\":");
+    let method = envelope.method.as_deref().unwrap_or_default();
+    // A method without escapes is written as it came. One with some is written with as few as can be, so that it reads the
+    // same to those who compare it as bytes.
+    match envelope.raw_method.filter(|raw| raw.len() == method.len() + 2) {
+        Some(raw) => frame.put_slice(raw.as_bytes()),
+        None => frame.put_slice(quoted(method).as_bytes()),
+    }
+    if let Some(params) = envelope.params {
+        frame.put_slice(b",\"params\":");
+        put_spliced(&mut frame, params.as_bytes(), replacements);
+    }
+    frame.put_u8(b'}');
+    one_line(frame)
+}
+
+/// A text as a JSON string.
+pub fn quoted(text: &str) -> String {
+    // A text has always such a form.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// A number in digits.
+pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        start -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::jsonrpc::parse;
+
+    #[test]
+    fn of_an_envelope_only_its_four_members_reach_a_child() {
+        let text = "{ \"Method\":\"tools/call\",\"ID\":1, \"params\" : {\"a\":\n1e400} ,\"id\": 7 ,\"x\":{},\"method\":\"a\\/b\\u00e9\",\"jsonrpc\":\"2.0\",\"result \":1}";
+        let envelope = parse(text.as_bytes()).unwrap();
+        let frame = request_frame(42, &envelope, &mut []);
+        assert_eq!(frame, "{\"jsonrpc\":\"2.0\",\"id\":42,\"method\":\"a/bé\",\"params\":{\"a\": 1e400}}\n");
+        let text = r#"{"jsonrpc":"2.0","method":"notifications/x","Id":3}"#;
+        let frame = notification_frame(&parse(text.as_bytes()).unwrap(), &mut []);
+        assert_eq!(frame, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/x\"}\n");
+        for (text, expected) in [
+            (r#"{"jsonrpc":"2.0","id":1,"Result":{},"result":null,"method ":1}"#, r#""result":null"#),
+            (r#"{"jsonrpc":"2.0","id":1,"error":{"code":1},"ID":4}"#, r#""error":{"code":1}"#),
+        ] {
+            let frame = response_frame("\"s\"", &parse(text.as_bytes()).unwrap());
+            assert_eq!(frame, format!("{{\"jsonrpc\":\"2.0\",\"id\":\"s\",{expected}}}\n"));
+        }
+    }
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        for number in [0, 7, 10, 99_999_999_999_999, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; 20]), number.to_string().as_bytes());
+        }
+    }
+}

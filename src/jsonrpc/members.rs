@@ -1,0 +1,376 @@
+//! The members of `params` and `result` that decide where a message goes (MCP), found on the way through a message. Everything
+//! else stays the bytes it came in.
+//!
+//! Other readers of JSON do not all agree with this one: some fold the case of names, some know a name in two spellings, some
+//! take the first of two members with one name and some the last. A [`Fault`] says that they would not all read the same.
+
+use super::scan::{Malformed, Scanner, unquoted};
+
+/// Members of `params`, or of `result`, raw. One that is `null` is as good as absent.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Members<'a> {
+    /// `_meta.progressToken`, and `_meta` otherwise.
+    pub meta: Meta<'a>,
+    /// `progressToken`, which a progress notification is about.
+    pub progress_token: Option<&'a str>,
+    /// `requestId`, which a cancellation is about.
+    pub request_id: Option<&'a str>,
+    /// `uri` of a resource.
+    pub uri: Option<&'a str>,
+    /// `level` of logging.
+    pub level: Option<&'a str>,
+    /// `taskId`.
+    pub task_id: Option<&'a str>,
+    /// `elicitationId`.
+    pub elicitation_id: Option<&'a str>,
+    /// `task`: in params, the wish for one; in a result, the one that was made.
+    pub task: Option<&'a str>,
+    /// `tasks`, a list.
+    pub tasks: Option<&'a str>,
+    /// `status` of a task.
+    pub status: Option<&'a str>,
+    /// `name` of a tool.
+    pub name: Option<&'a str>,
+    /// `cursor`: another page than the first is asked for.
+    pub cursor: Option<&'a str>,
+    /// `protocolVersion`.
+    pub protocol_version: Option<&'a str>,
+    /// `capabilities`.
+    pub capabilities: Option<&'a str>,
+    /// The first thing that another reader may take differently.
+    pub fault: Option<Fault>,
+    seen: u32,
+}
+
+/// Members of `_meta`, raw.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Meta<'a> {
+    /// `progressToken`.
+    pub progress_token: Option<&'a str>,
+    /// `io.modelcontextprotocol/related-task`.
+    pub related_task: Option<&'a str>,
+    /// `io.modelcontextprotocol/protocolVersion`.
+    pub protocol_version: Option<&'a str>,
+    seen: u32,
+}
+
+/// Why readers of JSON may not agree on a message. The text goes on behind the name of the message's part, such as `params`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// A member is there twice.
+    #[error("has the member \"{0}\" twice: send it once")]
+    Twice(&'static str),
+    /// A member has a name that some take for another one.
+    #[error(
+        "has a member that some readers take for \"{0}\": write \"{0}\" if that is meant, else choose another name"
+    )]
+    Alike(&'static str),
+    /// A member has a name that is no text, or that some readers end early.
+    #[error("has a member whose name has a NUL or half of a surrogate pair in it: choose another name")]
+    Unreadable,
+    /// A member is not of its type.
+    #[error("has a member \"{0}\" that is {1}")]
+    Type(&'static str, &'static str),
+    /// It is an array.
+    #[error("must be an object")]
+    Array,
+    /// A notification asks for progress.
+    #[error("has a \"progressToken\", which only a request may have")]
+    Token,
+}
+
+const META: &str = "_meta";
+const TOKEN: &str = "progressToken";
+const RELATED: &str = "io.modelcontextprotocol/related-task";
+const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
+/// Names in params that no other may be taken for, and their letters without case.
+const ROUTED: [(&str, &str); 12] = [
+    (META, "meta"),
+    (TOKEN, "progresstoken"),
+    ("requestId", "requestid"),
+    ("uri", "uri"),
+    ("level", "level"),
+    ("taskId", "taskid"),
+    ("elicitationId", "elicitationid"),
+    ("task", "task"),
+    ("name", "name"),
+    ("cursor", "cursor"),
+    ("protocolVersion", "protocolversion"),
+    ("capabilities", "capabilities"),
+];
+/// The same in `_meta`.
+const ROUTED_META: [(&str, &str); 3] = [
+    (TOKEN, "progresstoken"),
+    (RELATED, "iomodelcontextprotocolrelatedtask"),
+    (VERSION, "iomodelcontextprotocolprotocolversion"),
+];
+
+impl<'a> Members<'a> {
+    /// The members of an object that comes as raw JSON; none of any other value.
+    pub fn of(object: &'a str) -> Self {
+        let read = |object| Self::read(&mut Scanner::new(object));
+        Some(object).filter(|object| object.starts_with('{')).and_then(|object| read(object).ok()).unwrap_or_default().0
+    }
+
+    /// Reads an object, which is returned as it is written as well.
+    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<(Self, &'a str), Malformed> {
+        let mut members = Self::default();
+        let object = scanner.object(|scanner, key| members.member(scanner, key))?;
+        Ok((members, object))
+    }
+
+    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str) -> Result<(), Malformed> {
+        // Most members that are not routed are one of these.
+        if matches!(raw, "arguments" | "content" | "structuredContent" | "isError" | "_") {
+            return scanner.value().map(drop);
+        }
+        let Some(key) = unquoted(raw) else {
+            self.blame(Fault::Unreadable);
+            return scanner.value().map(drop);
+        };
+        let (name, slot, bit) = match &*key {
+            META => return self.meta(scanner),
+            TOKEN => (TOKEN, &mut self.progress_token, 1),
+            "requestId" => ("requestId", &mut self.request_id, 2),
+            "uri" => ("uri", &mut self.uri, 3),
+            "level" => ("level", &mut self.level, 4),
+            "taskId" => ("taskId", &mut self.task_id, 5),
+            "elicitationId" => ("elicitationId", &mut self.elicitation_id, 6),
+            "task" => ("task", &mut self.task, 7),
+            "tasks" => ("tasks", &mut self.tasks, 8),
+            "status" => ("status", &mut self.status, 9),
+            "name" => ("name", &mut self.name, 10),
+            "cursor" => ("cursor", &mut self.cursor, 11),
+            "protocolVersion" => ("protocolVersion", &mut self.protocol_version, 12),
+            "capabilities" => ("capabilities", &mut self.capabilities, 13),
+            other => {
+                likeness(other, &ROUTED).into_iter().for_each(|fault| self.blame(fault));
+                return scanner.value().map(drop);
+            }
+        };
+        *slot = Some(scanner.value()?).filter(|value| *value != "null");
+        self.once(name, bit);
+        Ok(())
+    }
+
+    fn meta(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Malformed> {
+        self.once(META, 0);
+        match scanner.peek() {
+            Some(b'{') => {
+                let mut meta = Meta::default();
+                let mut fault = None;
+                scanner.object(|scanner, key| meta.member(scanner, key, &mut fault))?;
+                self.meta = meta;
+                fault.into_iter().for_each(|fault| self.blame(fault));
+            }
+            Some(b'n') => drop(scanner.value()?),
+            _ => {
+                scanner.value()?;
+                self.blame(Fault::Type(META, "no object"));
+            }
+        }
+        Ok(())
+    }
+
+    fn once(&mut self, name: &'static str, bit: u32) {
+        if self.seen & 1 << bit != 0 {
+            self.blame(Fault::Twice(name));
+        }
+        self.seen |= 1 << bit;
+    }
+
+    fn blame(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// The task that a message of the server says it belongs to (2025-11-25, "Tasks"), raw.
+    pub fn related_task(&self) -> Option<&'a str> {
+        let related = Self::of(self.meta.related_task?);
+        related.task_id.filter(|_| related.fault.is_none())
+    }
+}
+
+impl<'a> Meta<'a> {
+    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, fault: &mut Option<Fault>) -> Result<(), Malformed> {
+        let Some(key) = unquoted(raw) else {
+            fault.get_or_insert(Fault::Unreadable);
+            return scanner.value().map(drop);
+        };
+        let (name, slot, bit) = match &*key {
+            TOKEN => (TOKEN, &mut self.progress_token, 0),
+            RELATED => (RELATED, &mut self.related_task, 1),
+            VERSION => (VERSION, &mut self.protocol_version, 2),
+            other => {
+                *fault = fault.or_else(|| likeness(other, &ROUTED_META));
+                return scanner.value().map(drop);
+            }
+        };
+        let value = Some(scanner.value()?).filter(|value| *value != "null");
+        if name == TOKEN && value.is_some_and(|value| !is_label(value)) {
+            fault.get_or_insert(Fault::Type(TOKEN, "neither a string nor a number"));
+        }
+        if self.seen & 1 << bit != 0 {
+            fault.get_or_insert(Fault::Twice(name));
+        }
+        self.seen |= 1 << bit;
+        *slot = value;
+        Ok(())
+    }
+}
+
+/// Whether a raw value may be an id or a progress token.
+pub(super) fn is_label(raw: &str) -> bool {
+    matches!(raw.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
+}
+
+/// Whether some reader takes a name that is none of these for one of them.
+fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
+    if name.contains('\0') {
+        return Some(Fault::Unreadable);
+    }
+    let mut letters = [0; LETTERS];
+    let letters = fold(name, &mut letters)?;
+    routed.iter().find(|(_, folded)| folded.as_bytes() == letters).map(|(routed, _)| Fault::Alike(routed))
+}
+
+/// The most letters of a name that others may be like.
+pub(super) const LETTERS: usize = 40;
+
+/// The ASCII letters and digits of a name, in lower case: two names for which they are the same are one name to a reader that
+/// folds case (Go's encoding/json does), knows names in snake case as well (protobuf's JSON does, and models in Python that
+/// are populated by name), or leaves out what is no letter. `None` if there are other letters, or more of them.
+pub(super) fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
+    let mut count = 0;
+    let mut put = |letter: u8| {
+        *letters.get_mut(count)? = letter;
+        count += 1;
+        Some(())
+    };
+    for character in name.chars() {
+        match character {
+            'a'..='z' | '0'..='9' => put(character as u8)?,
+            'A'..='Z' => put((character as u8).to_ascii_lowercase())?,
+            '\0'..='\x7f' => {}
+            // Both are an i to some reader, in upper or in lower case.
+            '\u{130}' | '\u{131}' => put(b'i')?,
+            // Full-width forms.
+            '\u{ff01}'..='\u{ff5e}' => {
+                let narrow = u8::try_from(u32::from(character) - 0xfee0).ok()?;
+                if narrow.is_ascii_alphanumeric() {
+                    put(narrow.to_ascii_lowercase())?;
+                }
+            }
+            other => {
+                for letter in
+                    other.to_uppercase().flat_map(char::to_lowercase).filter(|letter| letter.is_alphanumeric())
+                {
+                    put(u8::try_from(letter).ok().filter(u8::is_ascii)?)?;
+                }
+            }
+        }
+    }
+    letters.get(..count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(object: &str) -> Option<Fault> {
+        Members::of(object).fault
+    }
+
+    #[test]
+    fn names_that_some_reader_takes_for_a_routed_one_are_found() {
+        for name in [
+            "_Meta",
+            "_META",
+            "meta",
+            "Meta",
+            "_me\\u0054a",
+            "_m\\u00e9ta\\u0000",
+            "_meta\\u0000",
+            "_meta ",
+            "__meta",
+            "ｍeta",
+            "ProgressToken",
+            "progresstoken",
+            "progress_token",
+            "progress-token",
+            "PROGRESSTOKEN",
+            "progre\u{17f}sToken",
+            "progre\u{df}Token",
+            "progre\\u017f\\u017fToken",
+            "progressTo\u{212a}en",
+            "requestid",
+            "request_id",
+            "reque\u{fb06}Id",
+            "RequestID",
+            "task\u{131}d",
+            "TASK\u{130}D",
+            "ta\u{17f}kId",
+            "tas\u{212a}Id",
+            "task_id",
+            "Task",
+            "URI",
+            "Uri",
+            "Level",
+            "LEVEL",
+            "Name",
+            "elicitationID",
+            "Cursor",
+            "protocol_version",
+            "half\\ud800",
+        ] {
+            let object = format!(r#"{{"arguments":{{"Uri":1}},"{name}":{{}}}}"#);
+            assert!(
+                matches!(fault(&object), Some(Fault::Alike(_) | Fault::Unreadable)),
+                "{name}: {:?}",
+                fault(&object)
+            );
+        }
+        for name in
+            ["ProgressToken", "progress\\u0054oken\\u0000", "progress_token", "IO.modelcontextprotocol/related-task"]
+        {
+            let object = format!(r#"{{"_meta":{{"x.y/z":1,"{name}":7}}}}"#);
+            assert!(fault(&object).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn other_names_pass() {
+        let object = r#"{"arguments":{"_Meta":1,"_Meta":2,"uri":1,"uri":2},"metadata":1,"levels":2,"uris":3,"tasking":4,
+            "names":5,"x":{"Level":7},"x":8,"ref":{},"messages":[],"ttl":1,"_meta":{"x/progress":1,"a":{"progressToken":1}}}"#;
+        assert_eq!(fault(object), None);
+        assert_eq!(fault(r#"{"_meta":null,"cursor":null,"task":null}"#), None);
+    }
+
+    #[test]
+    fn members_are_found_however_their_names_are_written() {
+        let object = r#"{"\u005fmeta":{"progress\u0054oken": 77 ,"io.modelcontextprotocol\/related-task":{"taskId":"t"}},
+            "ur\u0069": "a" ,"task":null}"#;
+        let members = Members::of(object);
+        assert_eq!((members.meta.progress_token, members.uri, members.task), (Some("77"), Some("\"a\""), None));
+        assert_eq!((members.related_task(), members.fault), (Some("\"t\""), None));
+    }
+
+    #[test]
+    fn what_is_there_twice_or_of_another_type_is_found() {
+        for (object, expected) in [
+            (r#"{"uri":"a","ur\u0069":"b"}"#, Fault::Twice("uri")),
+            (r#"{"uri":null,"uri":"b"}"#, Fault::Twice("uri")),
+            (r#"{"_meta":{},"\u005fmeta":{}}"#, Fault::Twice("_meta")),
+            (r#"{"_meta":null,"_meta":{}}"#, Fault::Twice("_meta")),
+            (r#"{"_meta":{"progressToken":1,"progressToken":1}}"#, Fault::Twice("progressToken")),
+            (r#"{"_meta":{"progressToken":null,"progressToken":1}}"#, Fault::Twice("progressToken")),
+            (r#"{"_meta":[1]}"#, Fault::Type("_meta", "no object")),
+            (r#"{"_meta":{"progressToken":[1]}}"#, Fault::Type("progressToken", "neither a string nor a number")),
+            (r#"{"_meta":{"progressToken":true}}"#, Fault::Type("progressToken", "neither a string nor a number")),
+        ] {
+            assert_eq!(fault(object), Some(expected), "{object}");
+        }
+        let related = r#"{"_meta":{"io.modelcontextprotocol/related-task":{"taskId":"a","TaskId":"b"}}}"#;
+        assert_eq!(Members::of(related).related_task(), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! Numbers for requests that nobody can guess: whoever could, could name another's call to a child that sessions share. The
+//! order in which they were given out is kept beside, and never leaves the gateway.
+
+use std::cell::RefCell;
+use std::hash::BuildHasher as _;
+
+/// Below this are the numbers that a child knows calls by: exact also for a reader that takes numbers as doubles.
+const CALLS: u64 = 100_000_000_000_000;
+/// Below this are the numbers that a client knows requests of a server by: there are clients that read ids as 32 bits.
+const ASKED: u64 = 1 << 30;
+
+/// The number that a child knows a request by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Number {
+    /// What the child reads.
+    pub(super) wire: u64,
+    /// The how-manyth it is.
+    pub(super) order: u64,
+}
+
+/// A number for a call that is not `used`.
+pub(super) fn for_call(used: impl Fn(u64) -> bool) -> u64 {
+    below(CALLS, used)
+}
+
+/// A number for a request of a server that is not `used`.
+pub(super) fn for_asked(used: impl Fn(u64) -> bool) -> u64 {
+    below(ASKED, used)
+}
+
+fn below(end: u64, used: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        // The remainder is even enough: 2^64 is many times the end. None of the gateway's numbers is 0, which a reader may
+        // take for one that is not there.
+        let number = random() % end;
+        if number > 0 && !used(number) {
+            return number;
+        }
+    }
+}
+
+/// Random bytes of the system, which many numbers are made of.
+struct Pool {
+    bytes: [u8; 256],
+    used: usize,
+}
+
+fn random() -> u64 {
+    thread_local! {
+        static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; 256], used: 256 }) };
+    }
+    POOL.with_borrow_mut(|pool| {
+        if pool.used >= pool.bytes.len() {
+            if getrandom::fill(&mut pool.bytes).is_err() {
+                // Random all the same, but not as good: the keys of the standard library's hashes are of the system as well.
+                return std::hash::RandomState::new().hash_one(pool.used);
+            }
+            pool.used = 0;
+        }
+        let eight = pool.bytes.get(pool.used..pool.used + 8).and_then(|eight| <[u8; 8]>::try_from(eight).ok());
+        pool.used += 8;
+        u64::from_le_bytes(eight.unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_are_of_the_whole_range_and_none_is_given_twice() {
+        let mut calls = HashSet::new();
+        for _ in 0..10_000 {
+            let number = for_call(|number| calls.contains(&number));
+            assert!((1..CALLS).contains(&number) && calls.insert(number));
+        }
+        // Where there were a rule, most of them would lie on one side.
+        let above = |part: u64| calls.iter().filter(|number| **number > CALLS / 4 * part).count();
+        assert!(above(1) > 7000 && above(2) > 4500 && above(3) > 2000 && above(3) < 3000);
+        let even = calls.iter().filter(|number| number.is_multiple_of(2)).count();
+        assert!((4500..5500).contains(&even));
+        assert!(for_asked(|number| number > 1_000_000) <= 1_000_000, "one that is used is not given");
+    }
+}
