@@ -138,6 +138,7 @@ impl Gateway {
         let stop_children = CancellationToken::new();
         let ceilings = Ceilings::new(&config.tenants, &guardian, metrics.watch_failures.clone());
         tasks.spawn(ceilings.clone().watch(stop_children.clone()));
+        tasks.spawn(ceilings.clone().watch_folders(guardian.clone(), stop_children.clone()));
         let surroundings = Surroundings {
             ceilings,
             guardian: guardian.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::model::{
     Auth, ChildLimits, Config, Http, Isolation, Jwt, JwtKey, Log, LogFormat, Pool, Resources, Restart, Server,
-    Sessions, Tenant,
+    Sessions, TempLimits, Tenant,
 };
 use super::names::{ServerName, TenantId};
 use super::sandbox::Sandbox;
@@ -81,7 +81,24 @@ impl Default for ChildLimits {
             stdin_queue: 32 * MIB,
             stderr_tail: 20,
             resources: Resources::default(),
+            temp: TempLimits::default(),
         }
+    }
+}
+
+impl TempLimits {
+    /// Bytes in a temporary folder, where nothing is configured.
+    pub const SIZE: usize = 1 << 30;
+
+    /// The bytes that hold.
+    pub fn bytes(&self) -> usize {
+        self.size.unwrap_or(Self::SIZE)
+    }
+}
+
+impl Default for TempLimits {
+    fn default() -> Self {
+        Self { size: None, files: 250_000 }
     }
 }
 

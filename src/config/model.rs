@@ -310,6 +310,18 @@ pub struct ChildLimits {
     pub stderr_tail: usize,
     /// What it may use of the machine.
     pub resources: Resources,
+    /// What it may put into its temporary folder.
+    pub temp: TempLimits,
+}
+
+/// What a child may put into its temporary folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TempLimits {
+    /// Bytes. Where they are set and the gateway may mount one, a file system in memory keeps them; else they are watched, and
+    /// [`TempLimits::SIZE`] where they are not set.
+    pub size: Option<usize>,
+    /// Files, folders and all else that has a name.
+    pub files: usize,
 }
 
 /// What a child, with all that it starts, may use of the machine. `None` sets no limit.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::defaults::CHILD_PATH;
-use super::model::{ChildLimits, Isolation, Server};
+use super::model::{ChildLimits, Isolation, Server, TempLimits};
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
@@ -185,6 +185,10 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
         stdin_queue: s.bytes("stdin_queue", default.stdin_queue, KIB..=GIB),
         stderr_tail: s.count("stderr_tail", default.stderr_tail, 0..=1_000),
         resources: resources::read(s, &default.resources),
+        temp: TempLimits {
+            size: s.optional_bytes("temp_size", 1 << 20..=1 << 40).or(default.temp.size),
+            files: s.count("temp_files", default.temp.files, 16..=1_000_000_000),
+        },
     };
     section.finish();
     limits

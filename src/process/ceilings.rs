@@ -2,6 +2,7 @@
 //! watched (`lookout`). Invariant: a child counts for the tenant that it runs for at the moment, a spare and one that all
 //! share for none.
 
+mod folders;
 mod lookout;
 
 use std::collections::HashMap;
@@ -34,6 +35,8 @@ struct Shared {
     /// Whether the guardian may set limits of processes whatever user they have.
     limits_any: bool,
     failures: Counter,
+    /// What knows the processes of the machine.
+    guardian: Guardian,
 }
 
 struct Ceiling {
@@ -59,6 +62,8 @@ struct Charged {
     origin: Origin,
     /// Those of its own.
     watched: Bounds,
+    /// Its temporary folder.
+    temp: Option<folders::Watched>,
     excess: watch::Sender<Option<Excess>>,
 }
 
@@ -100,7 +105,8 @@ impl Ceilings {
         let tenants = tenants.into_iter().map(ceiling).collect();
         // It has the same privileges as the gateway. Who is not root runs all children as itself.
         let limits_any = may_raise_limits() || !rustix::process::geteuid().is_root();
-        Self(Arc::new(Shared { tenants, charged: Mutex::default(), last: AtomicU64::new(0), limits_any, failures }))
+        let (charged, last, guardian) = (Mutex::default(), AtomicU64::new(0), guardian.clone());
+        Self(Arc::new(Shared { tenants, charged, last, limits_any, failures, guardian }))
     }
 
     /// A place for one more child of a tenant, as soon as there is one.
@@ -148,7 +154,8 @@ impl Ceilings {
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
         let (id, pid) = (self.0.last.fetch_add(1, Ordering::Relaxed), child.pid().cast_signed());
-        let charged = Charged { pid, origin: origin.clone(), watched: child.watched(), excess };
+        let temp = child.temp().map(|(folder, most)| folders::Watched { folder: Arc::downgrade(folder), most });
+        let charged = Charged { pid, origin: origin.clone(), watched: child.watched(), temp, excess };
         self.0.charged.lock().insert(id, charged);
         Charge {
             ceilings: self.clone(),

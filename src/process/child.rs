@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use super::cgroup::{Limits, Whose};
 use super::error::SpawnError;
-use super::folder::PrivateFolder;
+use super::folder::{Amount, PrivateFolder};
 use super::guardian::{Guardian, Limiter, Status, Ward};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
@@ -139,7 +139,8 @@ pub struct Child {
     resources: Resources,
     process_limits: ProcessLimits,
     /// Goes with the child.
-    _folder: Option<Arc<PrivateFolder>>,
+    folder: Option<Arc<PrivateFolder>>,
+    temp: Amount,
 }
 
 impl Child {
@@ -196,7 +197,9 @@ impl Child {
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
                 let watched = Bounds::left(&launch.resources, kept);
                 let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
-                Ok((Self { ward, pid, watched, resources, process_limits, _folder: launch.folder.clone() }, pipes))
+                let temp = Amount { bytes: launch.temp.bytes() as u64, files: launch.temp.files as u64 };
+                let folder = launch.folder.clone();
+                Ok((Self { ward, pid, watched, resources, process_limits, folder, temp }, pipes))
             }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
@@ -217,6 +220,11 @@ impl Child {
     /// What no cgroup keeps of its limits.
     pub(super) fn watched(&self) -> Bounds {
         self.watched
+    }
+
+    /// Its temporary folder, and what it may put there.
+    pub(super) fn temp(&self) -> Option<(&Arc<PrivateFolder>, Amount)> {
+        Some((self.folder.as_ref()?, self.temp))
     }
 
     /// The limit that the kernel ended it for, where it was that.
@@ -278,6 +286,7 @@ fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>
         cwd: launch.cwd.as_deref().map(Cow::Borrowed),
         policy: Cow::Borrowed(&launch.policy),
         cgroup,
+        mount: launch.mount.as_ref().map(Cow::Borrowed),
     };
     let mut bytes = vec![0; size_of::<u32>()];
     serde_json::to_writer(&mut bytes, &order)?;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::cgroup::Controllers;
 use super::limits::cores_go_to;
 use super::sandbox::Kernel;
-use crate::config::{Config, Resources, Sandbox, SandboxMode, Server, Tenant, show_bytes, show_duration};
+use super::temp::can_mount;
+use crate::config::{Config, Resources, Sandbox, SandboxMode, Server, TempLimits, Tenant, show_bytes, show_duration};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
@@ -104,8 +105,20 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
 
 fn limits(server: &Server, cgroups: Controllers) -> String {
     let mut parts = parts(&server.limits.resources, cgroups);
+    if server.sandbox.mode != SandboxMode::None {
+        parts.push(folder(&server.limits.temp));
+    }
     parts.push("no core files".to_owned());
     parts.join(", ")
+}
+
+fn folder(limits: &TempLimits) -> String {
+    let by = if limits.size.is_some() && can_mount() { "by a tmpfs" } else { "watched" };
+    format!(
+        "{} and {} files in its temporary folder ({by}; in other folders that it may change as much as the disk has)",
+        show_bytes(limits.bytes()),
+        limits.files
+    )
 }
 
 fn parts(limits: &Resources, cgroups: Controllers) -> Vec<String> {
@@ -149,13 +162,18 @@ mod tests {
         let without = enforcement(&server, kernel, Controllers::default());
         assert!(without.sandbox.starts_with("standard, network on, as "), "{without:?}");
         assert!(without.sandbox.contains("Landlock 7"), "{without:?}");
-        assert_eq!(without.limits, "memory 64MiB (watched), 1.5 processors (NOT enforced), no core files");
+        let folder = "1GiB and 250000 files in its temporary folder (watched; in other folders that it may change as much as \
+                      the disk has)";
+        assert_eq!(
+            without.limits,
+            format!("memory 64MiB (watched), 1.5 processors (NOT enforced), {folder}, no core files")
+        );
         assert!(without.lacking[0].starts_with("limits.cpu"), "{without:?}");
         let all = Controllers { memory: true, pids: true, cpu: true };
         let with = enforcement(&server, kernel, all);
         assert_eq!(
             (with.limits.as_str(), with.lacking.len()),
-            ("memory 64MiB (by its cgroup), 1.5 processors (by its cgroup), no core files", 0)
+            (&*format!("memory 64MiB (by its cgroup), 1.5 processors (by its cgroup), {folder}, no core files"), 0)
         );
     }
 

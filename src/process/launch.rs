@@ -8,7 +8,8 @@ use secrecy::SecretString;
 use super::error::SpawnError;
 use super::folder::{Folders, PrivateFolder};
 use super::sandbox::{Policy, Reach};
-use crate::config::{Resources, SandboxMode, Server, TenantId};
+use super::temp::TempMount;
+use crate::config::{Resources, SandboxMode, Server, TempLimits, TenantId};
 
 /// A program with all that it is given. Its environment is this and nothing else.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,10 @@ pub struct Launch {
     pub tenant: Option<TenantId>,
     /// What it may use of the machine.
     pub resources: Resources,
+    /// What it may put into its folder.
+    pub temp: TempLimits,
+    /// What keeps that, where the gateway does not have to watch it.
+    pub mount: Option<TempMount>,
 }
 
 impl Launch {
@@ -60,6 +65,8 @@ impl Launch {
             folder: None,
             tenant: None,
             resources: server.limits.resources.clone(),
+            temp: server.limits.temp.clone(),
+            mount: None,
             program,
         };
         if server.sandbox.mode != SandboxMode::None {
@@ -78,6 +85,7 @@ impl Launch {
         self.env.retain(|(name, _)| name != "TMPDIR");
         self.env.push(("TMPDIR".to_owned(), folder.path().to_string_lossy().into_owned().into()));
         self.cwd.get_or_insert_with(|| folder.path().to_owned());
+        self.mount = TempMount::wanted(folder.path().to_owned(), &self.temp, server.sandbox.account.as_ref());
         self.folder = Some(Arc::new(folder));
         Ok(())
     }

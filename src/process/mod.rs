@@ -17,6 +17,7 @@ mod ports;
 pub mod sandbox;
 mod stage;
 mod stderr;
+mod temp;
 mod tree;
 mod watch;
 

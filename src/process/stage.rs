@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup;
 use super::sandbox::{self, Policy};
+use super::temp::TempMount;
 
 /// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
 pub(super) const MAX_ORDER: usize = 4 * 1024 * 1024;
@@ -48,6 +49,9 @@ pub(super) struct Order<'a> {
     /// of its cgroup then.
     #[serde(default)]
     pub(super) cgroup: Option<cgroup::Limits>,
+    /// The file system in memory that is to be its temporary folder.
+    #[serde(default)]
+    pub(super) mount: Option<Cow<'a, TempMount>>,
 }
 
 /// A step on the way to the program.
@@ -124,6 +128,10 @@ fn become_program(
         entered.and_then(|path| cgroup::limit(path, limits)).map_err(Fault::at(Step::Cgroup))?;
     }
     take(streams).map_err(Fault::at(Step::Streams))?;
+    if let Some(mount) = &order.mount {
+        // Where the system refuses it after all, the folder itself is watched.
+        let _ = mount.enter();
+    }
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;
     }

@@ -4,7 +4,10 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::process::Pid;
 
 /// A process as it was seen.
@@ -18,6 +21,10 @@ pub(super) struct Process {
     pub(super) threads: u64,
     /// When it started, in clock ticks since the machine did.
     pub(super) started: u64,
+    /// Its process group.
+    pub(super) group: i32,
+    /// Pages of memory that it has, those that it shares included.
+    pub(super) pages: u64,
 }
 
 /// A process that cannot be mistaken for another.
@@ -73,6 +80,17 @@ impl Tree {
         })
     }
 
+    /// Resident memory of all process groups, in bytes: the sum over the processes of each, shared pages counted in all.
+    pub(super) fn memory_of_groups(&self) -> HashMap<u32, usize> {
+        let mut groups = HashMap::new();
+        for process in self.0.values() {
+            let bytes = usize::try_from(process.pages).unwrap_or(usize::MAX).saturating_mul(rustix::param::page_size());
+            let group: &mut usize = groups.entry(process.group.cast_unsigned()).or_default();
+            *group = group.saturating_add(bytes);
+        }
+        groups
+    }
+
     /// All that run below `pid`.
     pub(super) fn below(&self, pid: Pid) -> BTreeSet<Seen> {
         let top = pid.as_raw_pid();
@@ -88,6 +106,27 @@ impl Tree {
                 .take(self.0.len())
         };
         self.0.iter().filter(|(_, process)| !process.is_zombie).map(move |(pid, process)| (*pid, ancestors(process)))
+    }
+}
+
+/// The processes of the machine, read once for all who look at them at about the same time.
+#[derive(Debug, Default)]
+pub(super) struct Processes(Mutex<Option<(Instant, Arc<Tree>)>>);
+
+impl Processes {
+    /// Those of now, or of up to `age` ago. Not for a thread that serves.
+    ///
+    /// # Errors
+    /// As [`Tree::read`].
+    pub(super) fn read(&self, age: Duration) -> io::Result<Arc<Tree>> {
+        // Whoever comes meanwhile waits, and has the same.
+        let mut last = self.0.lock();
+        if let Some((_, tree)) = last.as_ref().filter(|(read, _)| read.elapsed() <= age) {
+            return Ok(Arc::clone(tree));
+        }
+        let (begin, tree) = (Instant::now(), Arc::new(Tree::read()?));
+        *last = Some((begin, Arc::clone(&tree)));
+        Ok(tree)
     }
 }
 
@@ -144,10 +183,12 @@ fn parse(stat: &str) -> Option<Process> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
-    // The 20th and the 22nd field in all.
-    let threads = fields.nth(15)?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    // The 20th, the 22nd and the 24th field in all.
+    let threads = fields.nth(14)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
-    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads, started })
+    let pages = fields.nth(1)?.parse().ok()?;
+    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
 }
 
 #[cfg(test)]
@@ -158,7 +199,8 @@ mod tests {
     #[test]
     fn a_name_cannot_pass_for_fields() {
         let rest = "7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 88400 9 9";
-        let process = |parent, is_zombie| Some(Process { parent, is_zombie, threads: 1, started: 88400 });
+        let process =
+            |parent, is_zombie| Some(Process { parent, is_zombie, threads: 1, started: 88400, group: 7, pages: 9 });
         assert_eq!(parse(&format!("7 (a) R 1 (b)) Z 42 {rest}")), process(42, true));
         assert_eq!(parse(&format!("7 (sh) S 1 {rest}")), process(1, false));
         assert_eq!(parse("7 (sh"), None);

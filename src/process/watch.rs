@@ -51,6 +51,8 @@ pub struct Excess {
 enum What {
     Memory,
     Processes,
+    TempSize,
+    TempFiles,
 }
 
 impl Excess {
@@ -64,6 +66,16 @@ impl Excess {
         Self { what: What::Processes, limit, tenant }
     }
 
+    /// More than `limit` bytes in its temporary folder.
+    pub(super) fn temp_size(limit: u64) -> Self {
+        Self { what: What::TempSize, limit, tenant: None }
+    }
+
+    /// More files than `limit` there.
+    pub(super) fn temp_files(limit: u64) -> Self {
+        Self { what: What::TempFiles, limit, tenant: None }
+    }
+
     /// Which limit it is, in a word of a closed set.
     pub fn label(&self) -> &'static str {
         match (self.what, &self.tenant) {
@@ -71,6 +83,8 @@ impl Excess {
             (What::Processes, None) => "processes",
             (What::Memory, Some(_)) => "tenant_memory",
             (What::Processes, Some(_)) => "tenant_processes",
+            (What::TempSize, _) => "temp_size",
+            (What::TempFiles, _) => "temp_files",
         }
     }
 }
@@ -78,11 +92,14 @@ impl Excess {
 /// Goes on from "it used".
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = || show_bytes(usize::try_from(self.limit).unwrap_or(usize::MAX));
         let (what, key) = match self.what {
-            What::Memory => {
-                let limit = show_bytes(usize::try_from(self.limit).unwrap_or(usize::MAX));
-                (format!("more memory than {limit}"), "memory")
-            }
+            What::Memory => (format!("more memory than {}", bytes()), "memory"),
+            What::TempSize => (format!("more than {} in its temporary folder", bytes()), "temp_size"),
+            What::TempFiles => (
+                format!("more than {} files in its temporary folder, or folders too deep for any path", self.limit),
+                "temp_files",
+            ),
             What::Processes => (format!("more processes and threads than {}", self.limit), "processes"),
         };
         match &self.tenant {

@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ceilings;
 use crate::config::TenantId;
-use crate::process::tree::Tree;
 use crate::process::watch::{Bounds, Excess, Usage};
 
 /// How often children are looked at.
 const LOOK: Duration = Duration::from_millis(250);
+/// How old the list of processes may be: others look at it too.
+const FRESH: Duration = Duration::from_millis(100);
 /// How often it is logged that they cannot be.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -58,7 +59,8 @@ impl Ceilings {
             return Ok(());
         }
         let pids: Vec<i32> = children.iter().map(|child| child.pid).collect();
-        let used = Usage::of(&pids, &Tree::read()?)?;
+        let tree = self.0.guardian.processes().read(FRESH)?;
+        let used = Usage::of(&pids, &tree)?;
         for child in children.iter_mut().filter(|child| !child.is_leaving) {
             if let Some(excess) = used.get(&child.pid).and_then(|used| child.bounds.exceeded_by(*used)) {
                 child.is_leaving = true;
@@ -95,7 +97,7 @@ impl Ceilings {
     }
 
     /// Tells the owner of a child to end it.
-    fn end(&self, id: u64, excess: Excess) {
+    pub(super) fn end(&self, id: u64, excess: Excess) {
         if let Some(charged) = self.0.charged.lock().get(&id) {
             charged.excess.send_replace(Some(excess));
         }
@@ -132,7 +134,7 @@ pub(super) mod tests {
     use super::super::{Ceiling, Charged, Shared};
     use super::*;
     use crate::config::Resources;
-    use crate::process::Origin;
+    use crate::process::{Guardian, Origin};
 
     pub(in crate::process::ceilings) fn tenant() -> TenantId {
         "acme".parse().unwrap()
@@ -148,11 +150,12 @@ pub(super) mod tests {
             HashMap::from([(tenant(), Ceiling { limits, places: None, has_cgroup: false, watched: ceiling })]);
         let origin = Origin::new(&tenant(), &"s".parse().unwrap(), "-");
         let charged = (1..).zip(children).map(|(id, (pid, watched))| {
-            (id, Charged { pid, origin: origin.clone(), watched, excess: watch::channel(None).0 })
+            (id, Charged { pid, origin: origin.clone(), watched, temp: None, excess: watch::channel(None).0 })
         });
         let charged = Mutex::new(charged.collect());
         let (last, failures) = (AtomicU64::new(0), Counter::default());
-        Ceilings(Arc::new(Shared { tenants, charged, last, limits_any: true, failures }))
+        let guardian = Guardian::of_nobody();
+        Ceilings(Arc::new(Shared { tenants, charged, last, limits_any: true, failures, guardian }))
     }
 
     #[test]

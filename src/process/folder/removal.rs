@@ -262,7 +262,7 @@ fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<E
 }
 
 /// The folder of this name: no link to one, nor one in which another file system is mounted.
-fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+pub(super) fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let parent = parent.as_fd();
     let inside = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     match rustix::fs::openat2(parent, name, PATH_ONLY, Mode::empty(), inside) {
@@ -283,7 +283,7 @@ fn list(folder: &OwnedFd) -> io::Result<Dir> {
 }
 
 /// Gives the owner back the rights that a child took from its own folder.
-fn grant(folder: &OwnedFd) -> io::Result<()> {
+pub(super) fn grant(folder: &OwnedFd) -> io::Result<()> {
     if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { close(folder) }
 }
 

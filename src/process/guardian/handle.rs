@@ -18,7 +18,7 @@ use super::link::{Report, Request};
 use crate::config::TenantId;
 use crate::process::cgroup::{Controllers, Subtree};
 use crate::process::limits::ProcessLimits;
-use crate::process::tree::Tree;
+use crate::process::tree::{Processes, Tree};
 use crate::process::{Exit, Folders, Signal};
 
 /// Children on their way from request to program at once: each is a process that competes for the same processors.
@@ -40,6 +40,7 @@ struct Shared {
     has_other_children: bool,
     cgroups: Option<Subtree>,
     folders: Folders,
+    processes: Processes,
 }
 
 #[derive(Debug, Default)]
@@ -104,6 +105,7 @@ impl Guardian {
             has_other_children,
             cgroups,
             folders,
+            processes: Processes::default(),
         }))
     }
 
@@ -115,6 +117,11 @@ impl Guardian {
     /// Where the children's cgroups are.
     pub(in crate::process) fn cgroups(&self) -> Option<&Subtree> {
         self.0.cgroups.as_ref()
+    }
+
+    /// The processes of the machine, for those who look at them again and again.
+    pub(in crate::process) fn processes(&self) -> &Processes {
+        &self.0.processes
     }
 
     /// What makes the children's private folders.

@@ -19,8 +19,11 @@ impl Pool {
     /// its tenant waits for the place.
     pub(super) async fn recycle(&self) {
         let memory = match self.server.pool.max_rss {
-            // It reads about every process of the machine: not on a thread that serves others.
-            Some(_) => spawn_blocking(crate::process::memory_of_groups).await.unwrap_or_default(),
+            // It reads about every process of the machine, once for all pools: not on a thread that serves others.
+            Some(_) => {
+                let guardian = self.surroundings.guardian.clone();
+                spawn_blocking(move || crate::process::memory_of_groups(&guardian)).await.unwrap_or_default()
+            }
             None => HashMap::new(),
         };
         let (patience, ceilings) = (self.server.pool.idle_timeout, &self.surroundings.ceilings);

@@ -3,19 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use sluice::config::Server;
 
 use crate::guardian::program::{Program, Session, Setup, eventually, gone, signal};
+use crate::harness::{Gateway, Streamable, fixture};
 
-/// Deeper than any stack or table of descriptors, in names that no path has room for.
-fn deep() -> Value {
-    json!({"depth": 20_000, "length": 255})
-}
-
-/// More than can be removed while somebody waits.
-fn wide() -> Value {
-    json!({"files": 40_000})
+/// Folders in each other, deeper than any stack or table of descriptors, with names that no path has room for. They come into a
+/// child's folder at once: it would be ended before it had made so many.
+fn nest(program: &Program, folder: &Path) {
+    const DEPTH: usize = 20_000;
+    let name = "n".repeat(255);
+    let top = program.folder().join("nest");
+    std::fs::create_dir(&top).unwrap();
+    let mut inner = rustix::fs::open(&top, OFlags::PATH, Mode::empty()).unwrap();
+    for _ in 0..DEPTH {
+        rustix::fs::mkdirat(&inner, &*name, Mode::RWXU).unwrap();
+        inner = rustix::fs::openat(&inner, &*name, OFlags::PATH, Mode::empty()).unwrap();
+    }
+    std::fs::rename(top, folder.join("nest")).unwrap();
 }
 
 /// A gateway with few descriptors.
@@ -23,8 +32,10 @@ fn start() -> Program {
     Program::start_as(Setup { through: vec!["sh", "-c", "ulimit -n 128 && exec \"$0\" \"$@\""], ..Setup::default() })
 }
 
-async fn litter(session: &Session, what: &Value) -> PathBuf {
-    let folder = PathBuf::from(session.call("litter", what.clone()).await);
+/// The folder of a child, with more files in it than can be removed while somebody waits, or none.
+async fn litter(session: &Session, is_wide: bool) -> PathBuf {
+    let files = if is_wide { 40_000 } else { 0 };
+    let folder = PathBuf::from(session.call("litter", json!({"files": files})).await);
     assert!(folder.is_dir());
     folder
 }
@@ -40,9 +51,12 @@ async fn none_waits(program: &Program) {
 async fn nobody_waits_for_the_removal_of_a_folder_however_deep_or_wide() {
     let program = start();
     let other = program.open("echo").await;
-    for what in [deep(), wide()] {
+    for is_wide in [false, true] {
         let hostile = program.open("echo").await;
-        let folder = litter(&hostile, &what).await;
+        let folder = litter(&hostile, is_wide).await;
+        if !is_wide {
+            nest(&program, &folder);
+        }
         hostile.delete().await;
         let mut calls = 0;
         while folder.exists() {
@@ -61,7 +75,8 @@ async fn nobody_waits_for_the_removal_of_a_folder_however_deep_or_wide() {
 #[tokio::test]
 async fn the_folders_of_a_gateway_that_was_killed_go_however_deep() {
     let mut program = start();
-    let folder = litter(&program.open("echo").await, &deep()).await;
+    let folder = litter(&program.open("echo").await, false).await;
+    nest(&program, &folder);
     program.kill_9();
     eventually("its guardian has removed it", || (!around(&folder).exists()).then_some(())).await;
 }
@@ -69,7 +84,7 @@ async fn the_folders_of_a_gateway_that_was_killed_go_however_deep() {
 #[tokio::test]
 async fn a_start_removes_what_was_left_behind_and_does_not_wait_for_it() {
     let mut program = start();
-    let folder = litter(&program.open("echo").await, &wide()).await;
+    let folder = litter(&program.open("echo").await, true).await;
     let guardian = program.guardian().await;
     signal(guardian, Signal::STOP);
     program.kill_9();
@@ -86,11 +101,52 @@ async fn a_start_removes_what_was_left_behind_and_does_not_wait_for_it() {
 async fn the_end_of_a_gateway_does_not_wait_for_large_folders() {
     let program = start();
     let session = program.open("echo").await;
-    let folder = litter(&session, &wide()).await;
+    let folder = litter(&session, true).await;
     let begin = Instant::now();
     program.finish().await;
     assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     drop(folder);
+}
+
+#[tokio::test]
+async fn a_child_that_fills_its_temporary_folder_is_ended() {
+    let mut server = fixture("echo");
+    server.limits.temp.files = 1000;
+    let gateway = Gateway::start(server).await;
+    let mut client = Streamable::initialize(&gateway, "2025-06-18").await;
+    client.call("litter", json!({"files": 900})).await;
+    assert_eq!(client.call("echo", json!({"text": "still here"})).await, "still here");
+    client.call("litter", json!({"depth": 150, "length": 2})).await;
+    let params = json!({"name": "hang", "arguments": {}});
+    let reply = client.send(json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params})).await;
+    assert!(reply.text.contains("more than 1000 files in its temporary folder"), "{}", reply.text);
+    assert!(reply.text.contains("server_over_limit"), "{}", reply.text);
+    gateway.finish().await;
+}
+
+#[tokio::test]
+async fn a_file_system_in_memory_keeps_the_size_where_the_gateway_may_mount_one() {
+    let capabilities = rustix::thread::capabilities(None).unwrap().effective;
+    if !rustix::process::geteuid().is_root() || !capabilities.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+        return;
+    }
+    let is_mounted = |path: &str| std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(path);
+    let fixture_path = crate::harness::fixture_path();
+    // It serves only if its folder has room for one MiB, and not for two.
+    let script = format!(
+        "head -c 1000000 /dev/zero >$TMPDIR/one && ! head -c 1100000 /dev/zero >$TMPDIR/two || exit 3; exec {} echo",
+        fixture_path.display()
+    );
+    let mut server = Server::new("full".parse().unwrap(), "/bin/sh", vec!["-c".to_owned(), script]);
+    server.sandbox.read.push(fixture_path);
+    server.limits.temp.size = Some(2 << 20);
+    let gateway = Gateway::start(server).await;
+    let reply = Streamable::initialize(&gateway, "2025-06-18").await.call("litter", json!({})).await;
+    // Here the mount is not seen, nor what is in it.
+    assert!(Path::new(&reply).is_dir() && !Path::new(&reply).join("one").exists());
+    assert!(!is_mounted(&reply));
+    gateway.finish().await;
+    assert!(!Path::new(&reply).exists());
 }
 
 /// The folder of the gateway that a child's is in.
