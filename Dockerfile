@@ -5,6 +5,8 @@
 #
 # Nothing is downloaded when a container starts, and nothing in it runs as root (config/image/entrypoint.sh).
 
+# The base images, by tag: rebuilding takes their security updates. To pin one to what has been reviewed, give its digest:
+#   docker build --build-arg RUNTIME_IMAGE=debian:bookworm-slim@sha256:… .
 ARG RUST_IMAGE=rust:1-bookworm
 ARG NODE_IMAGE=node:22-bookworm-slim
 ARG RUNTIME_IMAGE=debian:bookworm-slim
@@ -21,12 +23,12 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 
 FROM ${NODE_IMAGE} AS node
 
-# uv comes from its Python package, so that one pinned version is used wherever the image is built.
+# uv comes from its Python package, pinned by hash, so that the same file is used wherever the image is built.
 FROM ${RUNTIME_IMAGE} AS uv
-ARG UV_VERSION=0.13.9
+COPY config/image/uv/requirements.txt /uv.txt
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 python3-pip \
-    && python3 -m pip install --no-cache-dir --no-deps --target /uv "uv==${UV_VERSION}"
+    && python3 -m pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes --target /uv -r /uv.txt
 
 FROM ${RUNTIME_IMAGE} AS gateway
 RUN apt-get update \

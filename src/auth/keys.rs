@@ -1,8 +1,6 @@
 //! The keys that JWTs are checked with. A key is only ever used with the algorithms of its own type, so that a public
 //! key cannot be taken for a shared secret (RFC 8725 section 3.1).
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
@@ -215,19 +213,10 @@ fn pem_key(pem: &[u8]) -> Result<(Kind, DecodingKey), &'static str> {
     }
 }
 
-/// Reads a small file.
+/// Reads a small file, and no FIFO or device.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|source| AuthSetupError::Read { path: path.to_owned(), source })?;
-    if bytes.len() > MAX_BYTES {
-        let problem = format!("larger than {MAX_BYTES} bytes: this is no key file");
-        return Err(AuthSetupError::Key { path: path.to_owned(), problem });
-    }
-    Ok(bytes)
+    crate::config::read_bounded(path, MAX_BYTES)
+        .map_err(|source| AuthSetupError::Read { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

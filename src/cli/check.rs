@@ -1,12 +1,13 @@
 //! `sluice check`: says everything that is wrong with a configuration, or what it amounts to. It starts nothing.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::sandbox::SandboxArgs;
 use super::terminal::{self, say};
-use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, ServerName};
+use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, Server, ServerName, shown_value};
 use crate::process::sandbox::{Kernel, Openness, openness};
 use crate::process::{
     Enforcement, cgroup, enforcement, may_call_the_gateway, ports_within_reach, run_as_root, tenant_enforcement,
@@ -49,16 +50,15 @@ impl Source {
     }
 
     /// Reads the file. The error is the exit code; what is wrong is on stderr already.
-    pub(super) fn load(&self) -> Result<Loaded, ExitCode> {
+    pub(super) fn load(&self, environment: &Environment) -> Result<Loaded, ExitCode> {
         if self.sandbox.is_given() && !self.is_mcp_servers() {
             say(
                 "sluice: --sandbox and what goes with it are for --mcp-servers; a configuration file has the key sandbox",
             );
             return Err(ExitCode::from(EX_USAGE));
         }
-        let environment = Environment::of_process();
         let read = if self.is_mcp_servers() { Config::from_mcp_servers } else { Config::load };
-        let mut loaded = read(self.path(), &environment).map_err(|problems| {
+        let mut loaded = read(self.path(), environment).map_err(|problems| {
             let count = problems.list().len();
             let noun = if count == 1 { "problem" } else { "problems" };
             say(&format!("{problems}\n{count} {noun} in {}", self.path().display()));
@@ -79,7 +79,7 @@ impl Source {
 /// Runs the command: 0 if the configuration is valid, 78 if not.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.source;
-    let Loaded { config, warnings } = match source.load() {
+    let Loaded { config, warnings } = match source.load(&Environment::of_process()) {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
@@ -147,7 +147,7 @@ fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
             Isolation::Shared => "one child for all",
         };
         let default = if config.default_server.as_ref() == Some(&server.name) { ", the default" } else { "" };
-        lines.push(format!("  server       {}: {} ({isolation}{default})", server.name, server.command));
+        lines.push(format!("  server       {}: {} ({isolation}{default})", server.name, command(server)));
     }
     for (name, tenant) in &config.tenants {
         let servers = tenant.servers.as_ref().map_or("all servers".to_owned(), |servers| match servers.as_slice() {
@@ -159,6 +159,11 @@ fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
     let credentials = if elsewhere { "not said in such a file".to_owned() } else { credentials(config) };
     lines.push(format!("  credentials  {credentials}"));
     lines
+}
+
+/// The command of a server; where there is no such program, without what may be a secret.
+fn command(server: &Server) -> Cow<'_, str> {
+    if server.program().is_some() { server.command.as_str().into() } else { shown_value(&server.command) }
 }
 
 fn credentials(config: &Config) -> String {
@@ -211,7 +216,7 @@ mod tests {
         assert_eq!(code(&["--config", CONFIG, "--sandbox", "none"]), usage);
         assert_eq!(code(&["--mcp-servers", SERVERS, "--sandbox", "none", "--read", "/usr"]), usage);
         let source = parse::<Args>(&["--mcp-servers", SERVERS, "--sandbox", "strict"]).unwrap().source;
-        let config = source.load().unwrap().config;
+        let config = source.load(&Environment::of_process()).unwrap().config;
         assert!(config.servers.values().all(|server| server.sandbox.mode == SandboxMode::Strict));
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Args {
     /// The folder that the built-in server may use; a temporary one for each session otherwise
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    key: single::KeyArgs,
 }
 
 /// Runs the command.
@@ -30,8 +32,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         arguments.extend(["--workspace".to_owned(), workspace.to_string_lossy().into_owned()]);
     }
     let server = Server::new("demo".parse()?, SELF, arguments);
-    let (config, access) = single::configure(server, args.listen, false)?;
-    gateway::run(config, &[], gateway::by_hand(), move |addresses| {
+    let (config, access) = single::configure(server, args.listen, false, &args.key)?;
+    let warnings = access.warnings(&config);
+    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| {
         single::announce(addresses, &access, "{sluice} call {base}/sse add a=2 b=5{key}");
     })
 }

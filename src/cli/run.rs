@@ -26,8 +26,10 @@ pub(super) struct Args {
     pass_env: Vec<String>,
     #[command(flatten)]
     sandbox: SandboxArgs,
+    #[command(flatten)]
+    key: single::KeyArgs,
     /// Let anybody on this machine call, without a key
-    #[arg(long)]
+    #[arg(long, conflicts_with = "key_file")]
     no_auth: bool,
     /// The stdio MCP server to wrap, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -59,8 +61,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             server.command
         );
     }
-    let (config, access) = single::configure(server, args.listen, args.no_auth)?;
-    gateway::run(config, &[], gateway::by_hand(), move |addresses| {
+    let (config, access) = single::configure(server, args.listen, args.no_auth, &args.key)?;
+    let warnings = access.warnings(&config);
+    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| {
         single::announce(addresses, &access, "{sluice} call {base}/sse TOOL name=value{key}")
     })
 }

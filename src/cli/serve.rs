@@ -17,11 +17,13 @@ pub(super) struct Args {
     /// Where to listen, in place of what the file says
     #[arg(long, value_name = "ADDRESS", value_parser = gateway::address)]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    key: single::KeyArgs,
 }
 
 /// Runs the command: 78 if the configuration is not valid.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Loaded { mut config, warnings } = match args.source.load() {
+    let Loaded { mut config, mut warnings } = match args.source.load(&args.key.environment()) {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
@@ -34,7 +36,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.http.listen = listen;
     }
     if args.source.is_mcp_servers() {
-        let access = single::admit(&mut config, false)?;
+        let access = single::admit(&mut config, false, &args.key)?;
+        warnings.extend(access.warnings(&config));
         return gateway::run(config, &warnings, Hangup::GoOn, move |addresses| {
             single::announce_key(&access);
             announce(addresses);

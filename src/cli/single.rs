@@ -1,7 +1,7 @@
 //! One server without a configuration file, as `demo` and `run` serve it: the key, and what is printed about it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -10,31 +10,37 @@ use serde_json::Value;
 use super::gateway::{Addresses, reachable};
 use super::terminal;
 use crate::auth::NewKey;
-use crate::config::{ApiKey, Config, Environment, SELF, Server, TenantId};
-
-/// The variable with the API key, for the gateway and for its clients.
-pub(super) const KEY: &str = "SLUICE_KEY";
+use crate::config::{
+    ApiKey, ChosenKey, Config, Environment, KEY, KEY_FILE, Problem, SELF, Server, TenantId, key_warning,
+};
 
 /// Who may call a single server.
 pub(super) enum Access {
-    /// Whoever has this key. `chosen` if it came from [`KEY`]: then it is not printed.
-    Key { key: SecretString, chosen: bool },
+    /// Whoever has this key, which was made for this run.
+    New(SecretString),
+    /// Whoever has the key that was chosen, which is not printed.
+    Chosen(ChosenKey),
     /// Everybody on this machine.
     Anybody,
 }
 
 /// A configuration for one server: the key from the environment, or a new one for this run.
-pub(super) fn configure(server: Server, listen: SocketAddr, no_auth: bool) -> anyhow::Result<(Config, Access)> {
+pub(super) fn configure(
+    server: Server,
+    listen: SocketAddr,
+    no_auth: bool,
+    key: &KeyArgs,
+) -> anyhow::Result<(Config, Access)> {
     let mut config = Config::for_servers([server]);
     config.http.listen = listen;
     // A second gateway on the machine must not fail on the metrics of the first: a single server has none.
     config.admin = None;
-    let access = admit(&mut config, no_auth)?;
+    let access = admit(&mut config, no_auth, key)?;
     Ok((config, access))
 }
 
 /// Lets somebody into a configuration that says nothing of it: the key from the environment, or a new one.
-pub(super) fn admit(config: &mut Config, no_auth: bool) -> anyhow::Result<Access> {
+pub(super) fn admit(config: &mut Config, no_auth: bool, key: &KeyArgs) -> anyhow::Result<Access> {
     let (tenant, listen) = (TenantId::fallback(), config.http.listen);
     if no_auth {
         if !listen.ip().is_loopback() {
@@ -45,27 +51,64 @@ pub(super) fn admit(config: &mut Config, no_auth: bool) -> anyhow::Result<Access
         config.auth.anonymous = Some(tenant);
         return Ok(Access::Anybody);
     }
-    Ok(match Environment::of_process().get(KEY).map(str::trim) {
-        Some("") | None => {
+    Ok(match ChosenKey::of(&key.environment()).map_err(|problem| anyhow::anyhow!("{problem}"))? {
+        None => {
             let new = NewKey::generate(tenant, None, Vec::new()).context("no key could be made")?;
             config.auth.keys.push(new.entry);
-            Access::Key { key: new.wire, chosen: false }
+            Access::New(new.wire)
         }
-        Some(key) => {
-            config.auth.keys.push(ApiKey::from_plain(key, tenant, "env".to_owned(), Vec::new()));
-            Access::Key { chosen: true, key: key.to_owned().into() }
+        Some(chosen) => {
+            let plain = chosen.key.expose_secret();
+            config.auth.keys.push(ApiKey::from_plain(plain, tenant, "env".to_owned(), Vec::new()));
+            Access::Chosen(chosen)
         }
     })
+}
+
+/// Where the key is that was chosen for a gateway.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct KeyArgs {
+    /// A file with the API key that clients send, in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// The gateway's environment, with the file in place of what it says of the key.
+    pub(super) fn environment(&self) -> Environment {
+        let environment = Environment::of_process();
+        match &self.key_file {
+            Some(file) => environment.with(KEY_FILE, &file.to_string_lossy()).with(KEY, ""),
+            None => environment,
+        }
+    }
+}
+
+impl Access {
+    /// What is doubtful about where the key stands.
+    pub(super) fn warnings(&self, config: &Config) -> Vec<Problem> {
+        match self {
+            Self::Chosen(chosen) => key_warning(chosen, config).into_iter().collect(),
+            Self::New(_) | Self::Anybody => Vec::new(),
+        }
+    }
 }
 
 /// The key, as it is printed, and as it is pasted into a client.
 fn shown(access: &Access) -> (String, Option<String>) {
     match access {
         Access::Anybody => ("none: anybody on this machine may call (--no-auth)".to_owned(), None),
-        Access::Key { chosen: true, .. } => (format!("the one in {KEY}"), Some(format!("${KEY}"))),
-        Access::Key { key, chosen: false } => {
+        Access::Chosen(ChosenKey { file: None, .. }) => (format!("the one in {KEY}"), Some(format!("${KEY}"))),
+        Access::Chosen(ChosenKey { file: Some(file), .. }) => {
+            let file = file.display();
+            (format!("the one in {file}"), Some(format!("\"$(cat {file})\"")))
+        }
+        Access::New(key) => {
             let key = key.expose_secret();
-            (format!("{key}   (for this run only; set {KEY} to choose one)"), Some(key.to_owned()))
+            (
+                format!("{key}   (for this run only; write one into a file to choose it, and give --key-file)"),
+                Some(key.to_owned()),
+            )
         }
     }
 }
@@ -97,9 +140,9 @@ pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
     let (key, header) = shown(access);
     let key_argument = header.as_ref().map(|key| format!(" --key {key}")).unwrap_or_default();
     let bearer = match access {
-        Access::Key { chosen: false, .. } => header.unwrap_or_default(),
+        Access::New(_) => header.unwrap_or_default(),
         // Clients take what is pasted as it is: a shell's variable would be sent by its name.
-        Access::Key { chosen: true, .. } => "YOUR_KEY".to_owned(),
+        Access::Chosen(_) => "YOUR_KEY".to_owned(),
         Access::Anybody => "-".to_owned(),
     };
     terminal::line(&format!(

@@ -12,6 +12,9 @@ use super::terminal;
 use crate::auth::{install_crypto, min_secret};
 use crate::config::TenantId;
 
+/// The largest key file, in bytes.
+const MAX_KEY_FILE: usize = 64 << 10;
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -84,16 +87,20 @@ fn claims(args: &Args) -> Map<String, Value> {
     claims
 }
 
+/// A key file. Its name is not repeated: a secret may have been given in its place.
+fn key_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    crate::config::read_bounded(path, MAX_KEY_FILE).context("the key file cannot be read")
+}
+
 fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
     ensure!(min_secret(algorithm) > 0, "{algorithm:?} is not signed with a shared secret: use --pem-file");
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let bytes = key_file(path)?;
     // One line break at the end does not count, as for `secret_file` in the configuration.
     let secret = bytes.strip_suffix(b"\n").map_or(&*bytes, |line| line.strip_suffix(b"\r").unwrap_or(line));
     let least = min_secret(algorithm);
     ensure!(
         secret.len() >= least,
-        "{}: the secret has {} bytes and needs at least {least}: make one with `openssl rand -base64 {least}`",
-        path.display(),
+        "the secret has {} bytes and needs at least {least}: make one with `openssl rand -base64 {least}`",
         secret.len()
     );
     Ok(EncodingKey::from_secret(secret))
@@ -101,14 +108,14 @@ fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKe
 
 fn private_key(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
     use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-    let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let pem = key_file(path)?;
     match algorithm {
         RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => EncodingKey::from_rsa_pem(&pem),
         ES256 | ES384 => EncodingKey::from_ec_pem(&pem),
         EdDSA => EncodingKey::from_ed_pem(&pem),
         _ => bail!("{algorithm:?} is signed with a shared secret: use --secret-file"),
     }
-    .with_context(|| format!("{}: not a private key in PEM (PKCS #8) for {algorithm:?}", path.display()))
+    .with_context(|| format!("the file holds no private key in PEM (PKCS #8) for {algorithm:?}"))
 }
 
 fn algorithm(text: &str) -> Result<Algorithm, String> {
@@ -208,9 +215,9 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let error = |arguments: &[&str]| format!("{:#}", signed(arguments).unwrap_err());
         assert!(error(&["--tenant", "a", "--secret-file", path]).contains("has 5 bytes and needs at least 32"));
-        assert!(error(&["--tenant", "a", "--secret-file", "/absent"]).contains("/absent"));
+        assert!(error(&["--tenant", "a", "--secret-file", "/absent"]).contains("cannot be read"));
         assert!(error(&["--tenant", "a", "--secret-file", path, "--alg", "RS256"]).contains("--pem-file"));
-        assert!(error(&["--tenant", "a", "--pem-file", path, "--alg", "ES256"]).contains("not a private key"));
+        assert!(error(&["--tenant", "a", "--pem-file", path, "--alg", "ES256"]).contains("holds no private key"));
         assert!(error(&["--tenant", "a", "--pem-file", path]).contains("--alg"));
         assert!(error(&["--tenant", "a"]).contains("--secret-file"));
         assert!(error(&["--tenant", "a b", "--secret-file", path]).contains("is not a name"));

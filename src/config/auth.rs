@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use secrecy::ExposeSecret as _;
+
 use super::api_key::is_prefix;
+use super::chosen_key::ChosenKey;
 use super::jwt;
 use super::model::{ApiKey, Auth, Http, Tenant};
 use super::names::TenantId;
 use super::section::Section;
 
-/// The variable with a key beside those of the file.
-const KEY: &str = "SLUICE_KEY";
 /// The variable with the tenant of that key; needed where there are several.
 const KEY_TENANT: &str = "SLUICE_TENANT";
 
@@ -33,7 +34,7 @@ pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<Ten
     let jwt = jwt::read(section.section("jwt"));
     if anonymous.is_none() && keys.is_empty() && jwt.is_none() && section.reading.problems() == before {
         let text = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
-                    set SLUICE_KEY, or set anonymous = \"TENANT\" on a loopback listener";
+                    set SLUICE_KEY_FILE, or set anonymous = \"TENANT\" on a loopback listener";
         section.reading.problem(&section.path, text);
     }
     section.finish();
@@ -43,7 +44,16 @@ pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<Ten
 /// The key in the gateway's own environment, for a container that is given nothing else.
 fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> Option<ApiKey> {
     let environment = section.reading.environment;
-    let plain = environment.get(KEY).map(str::trim).filter(|key| !key.is_empty())?;
+    let chosen = match ChosenKey::of(environment) {
+        Ok(chosen) => chosen?,
+        Err(problem) => {
+            section.reading.findings.borrow_mut().problems.push(problem);
+            return None;
+        }
+    };
+    let variable = chosen.variable();
+    section.reading.own.borrow_mut().extend(chosen.own_file());
+    *section.reading.chosen_key.borrow_mut() = Some(chosen.clone());
     let named = environment.get(KEY_TENANT);
     let tenant = match named {
         Some(name) => tenants.keys().find(|tenant| tenant.as_str() == name),
@@ -52,12 +62,16 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
     if tenant.is_none() {
         // A client's variable in the gateway's shell is no reason not to start.
         let text = match named {
-            Some(name) => format!("the key in {KEY} is not used: {KEY_TENANT} names no tenant of this file ({name:?})"),
-            None => format!("the key in {KEY} is not used: there are several tenants; set {KEY_TENANT} to one of them"),
+            Some(_) => {
+                format!("the key in {variable} is not used: {KEY_TENANT} names no tenant of this file")
+            }
+            None => {
+                format!("the key in {variable} is not used: there are several tenants; set {KEY_TENANT} to one of them")
+            }
         };
         section.reading.warning(&section.path, text);
     }
-    Some(ApiKey::from_plain(plain, tenant?.clone(), "env".to_owned(), Vec::new()))
+    Some(ApiKey::from_plain(chosen.key.expose_secret(), tenant?.clone(), "env".to_owned(), Vec::new()))
 }
 
 fn key(

@@ -9,12 +9,15 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
+use super::files::read_text;
 use super::http::{is_loopback_address, is_protected, web_url};
 use super::model::{Jwt, JwtKey};
-use super::reference::{Resolved, read_file, read_secret};
+use super::reference::{Resolved, read_file, read_secret, unreadable};
 use super::section::Section;
 
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
+/// The largest JWK set, in bytes.
+const MAX_JWKS: usize = 1 << 20;
 const SOURCES: [&str; 5] = ["secret", "secret_file", "pem_file", "jwks_file", "jwks_url"];
 
 /// Reads `[auth.jwt]`; `None` if it is not there, or has no usable key.
@@ -111,8 +114,12 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     let folder = section.reading.source.folder();
     let file = folder.join(text);
     if source.ends_with("_file") {
-        // A JWK set may hold secrets. One of a public key only has nothing to hide, and nobody is to exchange it.
-        section.reading.owns(&section.path.key(source), file.clone(), source != "pem_file");
+        let path = section.path.key(source);
+        match source {
+            "secret_file" => section.reading.keeps_secret(&path, file.clone()),
+            // A JWK set may hold secrets. One of a public key only has nothing to hide, and nobody is to exchange it.
+            _ => section.reading.owns(&path, file.clone(), source != "pem_file"),
+        }
     }
     let key = match source {
         "secret" => section.reading.resolve(&section.path.key(source), text).map(|resolved| {
@@ -177,7 +184,7 @@ fn check_public(section: &Section<'_>, source: &str, algorithms: &[Algorithm]) {
 fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String> {
     let text = read_file(&path)?;
     if text.contains("PRIVATE KEY-----") {
-        return Err(format!("the file {} holds a private key; the gateway needs the public one only", path.display()));
+        return Err("the file holds a private key; the gateway needs the public one only".to_owned());
     }
     for algorithm in algorithms {
         let (fits, family) = match algorithm.family() {
@@ -188,9 +195,8 @@ fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String>
             AlgorithmFamily::Hmac => (true, "HMAC"),
         };
         if !fits {
-            let path = path.display();
             return Err(format!(
-                "the file {path} holds no {family} public key in PEM, which {algorithm:?} needs; correct either"
+                "the file holds no {family} public key in PEM, which {algorithm:?} needs; correct either"
             ));
         }
     }
@@ -198,13 +204,13 @@ fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String>
 }
 
 fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
-    let text = read_file(&path)?;
+    let text = read_text(&path, MAX_JWKS).map_err(|error| unreadable(&error))?;
     match serde_json::from_str::<JwkSet>(&text) {
-        Ok(set) if set.keys.is_empty() => Err(format!("the file {} holds no key; add one", path.display())),
+        Ok(set) if set.keys.is_empty() => Err("the file holds no key; add one".to_owned()),
         Ok(_) => Ok(path),
         Err(error) => {
-            let (path, line) = (path.display(), error.line());
-            Err(format!("the file {path} is not a JWK set (see its line {line}); write {{\"keys\": […]}} (RFC 7517)"))
+            let line = error.line();
+            Err(format!("the file is not a JWK set (see its line {line}); write {{\"keys\": […]}} (RFC 7517)"))
         }
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 
+use super::chosen_key::key_warning;
 use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
 use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions};
 use super::names::ServerName;
 use super::problem::{Problem, Problems};
-use super::sandbox::Sandbox;
+use super::sandbox::{Sandbox, SandboxMode};
 use super::section::{Reading, Section};
 use super::source::{KeyPath, Source};
 use super::{auth, http, sandbox, servers, suggest, tenants};
@@ -187,6 +188,7 @@ pub(super) fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>)
 
 /// The rules that no section can check alone.
 fn whole(reading: &Reading<'_>, config: &Config) {
+    readable_secrets(reading, config);
     if config.servers.is_empty() {
         reading
             .problem(&KeyPath::of(&["servers"]), "there is no server; add one: [servers.NAME] with command and args");
@@ -203,6 +205,33 @@ fn whole(reading: &Reading<'_>, config: &Config) {
         reading.warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
     }
     exposed(reading, config);
+}
+
+/// Secrets in the gateway's environment, where a server without a sandbox could read them: not in the gateway, whose memory is
+/// its own, but in whatever has started it with the same variables.
+fn readable_secrets(reading: &Reading<'_>, config: &Config) {
+    let about_the_key = reading.chosen_key.borrow().as_ref().and_then(|chosen| key_warning(chosen, config));
+    reading.findings.borrow_mut().warnings.extend(about_the_key);
+    for key in reading.from_variables.borrow().iter() {
+        let is_for = |server: &Server| key.to_string().starts_with(&format!("servers.{}.", server.name));
+        if let Some(server) = config.servers.values().find(|server| reads_others(server) && !is_for(server)) {
+            reading.warning(key, in_the_environment(server));
+        }
+    }
+}
+
+/// Whether a server may look into other processes of the gateway's user.
+pub(super) fn reads_others(server: &Server) -> bool {
+    server.sandbox.mode == SandboxMode::None && server.sandbox.account.is_none()
+}
+
+/// What to say of a secret in the environment, where there is a server that may look into other processes.
+pub(super) fn in_the_environment(server: &Server) -> String {
+    format!(
+        "a secret in the environment of whatever has started the gateway, where the server {} may read it (its sandbox is \
+         \"none\"); keep it in a file that is named instead",
+        server.name
+    )
 }
 
 fn exposed(reading: &Reading<'_>, config: &Config) {

@@ -10,12 +10,14 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::environment::Environment;
+use super::files::{MAX_CONFIGURATION, careless, read_text};
 use super::load::Loaded;
 use super::model::{Config, Server};
 use super::names::ServerName;
 use super::own::OwnFile;
 use super::problem::{Findings, Place, Problem, Problems};
 use super::servers::is_variable;
+use super::shown::{guarded, shown_key, shown_name};
 use super::source::line_at;
 
 /// What a server gets of the gateway's environment: as from the clients that the file was written for, the means to
@@ -43,7 +45,7 @@ impl Config {
     /// All problems at once.
     pub fn from_mcp_servers(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
         let whole = |line, text| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
-        let text = std::fs::read_to_string(path)
+        let text = read_text(path, MAX_CONFIGURATION)
             .map_err(|error| whole(None, format!("cannot be read: {error}; give the path of an mcpServers file")))?;
         let text = text.trim_start_matches('\u{feff}');
         let document: Document<'_> = serde_json::from_str(text).map_err(|error| {
@@ -59,6 +61,7 @@ impl Config {
             (None, None) => return Err(whole(Some(1), "there is no \"mcpServers\" in it; add it".to_owned()).into()),
         };
         let mut findings = Findings::default();
+        findings.warnings.extend(careless(path, false).map(|why| whole(None, format!("not safe as it is: {why}"))));
         // Made names keep clear of all given ones, whatever the order.
         let mut names = entries.keys().filter(|name| name.parse::<ServerName>().is_ok()).cloned().collect();
         let mut servers = Vec::new();
@@ -66,7 +69,8 @@ impl Config {
             // The entry is a part of the text: its distance from the start is its place.
             let line = line_at(text, (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
             let key = format!("{group}.{name}");
-            let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings };
+            let texts = texts(raw);
+            let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
             servers.extend(entry.read(name, raw, &mut names));
         }
         if servers.is_empty() && findings.problems.is_empty() {
@@ -85,12 +89,15 @@ struct Entry<'a> {
     key: String,
     environment: &'a Environment,
     findings: &'a mut Findings,
+    /// All texts in it.
+    texts: Vec<String>,
 }
 
 impl Entry<'_> {
     fn at(&self, key: &str, text: impl Into<String>) -> Problem {
-        let key = if key.is_empty() { self.key.clone() } else { format!("{}.{key}", self.key) };
-        Problem { place: Place::File(self.file.clone(), Some(self.line)), key, text: text.into() }
+        let key = if key.is_empty() { self.key.clone() } else { format!("{}.{}", self.key, shown_key(key)) };
+        let text = guarded(text.into(), self.texts.iter().map(String::as_str));
+        Problem { place: Place::File(self.file.clone(), Some(self.line)), key, text }
     }
 
     fn problem(&mut self, key: &str, text: impl Into<String>) {
@@ -256,7 +263,10 @@ impl Entry<'_> {
                     None => {
                         self.problem(
                             key,
-                            format!("the variable {name:?} is not set in the gateway's environment; set it"),
+                            format!(
+                                "the variable {} is not set in the gateway's environment; set it",
+                                shown_name(name)
+                            ),
                         );
                         return None;
                     }
@@ -274,6 +284,23 @@ impl Entry<'_> {
         expanded.push_str(rest);
         Some(expanded)
     }
+}
+
+/// The texts in an entry, whatever it holds.
+fn texts(raw: &RawValue) -> Vec<String> {
+    fn collect(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::String(text) => found.push(text.clone()),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
+            Value::Object(members) => members.values().for_each(|item| collect(item, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::from_str(raw.get()) {
+        collect(&value, &mut found);
+    }
+    found
 }
 
 fn is_identifier(name: &str) -> bool {

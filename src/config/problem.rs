@@ -33,9 +33,9 @@ impl fmt::Display for Problem {
             Place::Variable(name) => write!(f, "{name}: ")?,
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", crate::text::visible(&self.key))?;
         }
-        f.write_str(&self.text)
+        f.write_str(&crate::text::visible(&self.text))
     }
 }
 

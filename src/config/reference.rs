@@ -5,6 +5,8 @@ use std::path::Path;
 use secrecy::SecretString;
 
 use super::environment::Environment;
+use super::files::{MAX_SECRET, read_text};
+use super::shown::shown_name;
 
 /// What a configured value turned out to be.
 pub(super) enum Resolved {
@@ -31,8 +33,9 @@ pub(super) fn resolve(text: &str, environment: &Environment, folder: &Path) -> R
     if let Some(name) = text.strip_prefix("env:") {
         let value = environment.get(name).ok_or_else(|| {
             format!(
-                "the variable {name:?} is not set (in UTF-8) in the gateway's environment; set it, or write \
-                 \"literal:{text}\" if that text was meant"
+                "the variable {} is not set (in UTF-8) in the gateway's environment; set it, or write \"literal:\" before \
+                 the text if that was meant",
+                shown_name(name)
             )
         })?;
         return Ok(Resolved::Referred(value.into()));
@@ -56,14 +59,17 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, String> {
         }
     }
     if text.contains('\0') {
-        return Err(format!("the file {} holds a NUL character; it is not a text", path.display()));
+        return Err("the file that is named here holds a NUL character; it is not a text".to_owned());
     }
     Ok(text.into())
 }
 
 /// The text of a file that the configuration names.
 pub(super) fn read_file(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| {
-        format!("the file {} cannot be read: {error}; correct the path or its permissions", path.display())
-    })
+    read_text(path, MAX_SECRET).map_err(|error| unreadable(&error))
+}
+
+/// What to say of a file that cannot be read. Its name is not repeated: a secret may stand in its place.
+pub(super) fn unreadable(error: &std::io::Error) -> String {
+    format!("the file that is named here cannot be read: {error}; correct the path or its permissions")
 }

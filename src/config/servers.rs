@@ -15,6 +15,7 @@ use super::program::SELF;
 use super::reference::Resolved;
 use super::sandbox::{Sandbox, SandboxMode};
 use super::section::Section;
+use super::shown::shown_name;
 use super::{resources, sandbox, tools};
 
 const MS: Duration = Duration::from_millis(1);
@@ -127,9 +128,13 @@ fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString
             reading.problem(&path, "not the name of a variable; write one, such as \"HOME\"");
         } else if let Some(value) = reading.environment.get(name) {
             environment.insert(name.clone(), value.into());
+            if looks_secret(name) {
+                reading.from_variables.borrow_mut().push(path);
+            }
         } else {
             let text = format!(
-                "the variable {name:?} is not set (in UTF-8) in the gateway's environment: the child goes without"
+                "the variable {} is not set (in UTF-8) in the gateway's environment: the child goes without",
+                shown_name(name)
             );
             reading.warning(&path, text);
         }

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use config::{File, FileFormat, Map, Value};
+use config::{File, FileFormat, Map, Value, ValueKind};
 use toml_edit::{Document, Item, TableLike};
 
 use super::environment::Environment;
+use super::files::{MAX_CONFIGURATION, read_text};
 use super::problem::{Place, Problem};
+use super::shown::{guarded, shown_key};
 use super::suggest;
 
 /// What a variable that overrides a key starts with.
@@ -40,6 +42,15 @@ impl KeyPath {
 
     pub(super) fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
+    }
+
+    /// As it is displayed, without keys that may be a secret.
+    fn shown(&self) -> String {
+        let shown = self.0.iter().map(|step| match step {
+            Step::Key(key) => Step::Key(shown_key(key).into_owned()),
+            Step::Index(index) => Step::Index(*index),
+        });
+        Self(shown.collect()).to_string()
     }
 
     fn step(&self, step: Step) -> Self {
@@ -82,7 +93,7 @@ impl Source {
     /// The one problem that makes all others unreadable: no file, or a file that is not TOML.
     pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Self, Vec<Problem>), Problem> {
         let at = |line, text: String| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
-        let text = std::fs::read_to_string(path)
+        let text = read_text(path, MAX_CONFIGURATION)
             .map_err(|error| at(None, format!("cannot be read: {error}; give the path of a configuration file")))?;
         let document = Document::parse(text.clone()).map_err(|error| {
             let line = error.span().map(|span| line_at(&text, span.start));
@@ -127,7 +138,29 @@ impl Source {
             Some(variable) => Place::Variable(variable.clone()),
             None => Place::File(self.path.clone(), Some(self.line(path))),
         };
-        Problem { place, key, text }
+        let mut values = Vec::new();
+        texts(self.value(path), &mut values);
+        // A name may be said to be none.
+        values.extend(path.0.iter().filter_map(|step| match step {
+            Step::Key(key) => Some(key.as_str()),
+            Step::Index(_) => None,
+        }));
+        Problem { place, key: path.shown(), text: guarded(text, values) }
+    }
+
+    /// The value of a key, as it was merged.
+    fn value(&self, path: &KeyPath) -> Option<&ValueKind> {
+        let mut steps = path.0.iter();
+        let Some(Step::Key(first)) = steps.next() else { return None };
+        let mut value = &self.tree.get(first)?.kind;
+        for step in steps {
+            value = match (step, value) {
+                (Step::Key(key), ValueKind::Table(table)) => &table.get(key)?.kind,
+                (Step::Index(index), ValueKind::Array(items)) => &items.get(*index)?.kind,
+                _ => return None,
+            };
+        }
+        Some(value)
     }
 
     /// The line of a key or, failing that, of the nearest table around it.
@@ -140,6 +173,16 @@ impl Source {
             here = below;
         }
         line_at(self.document.raw(), offset)
+    }
+}
+
+/// The texts in a value.
+fn texts<'a>(value: Option<&'a ValueKind>, found: &mut Vec<&'a str>) {
+    match value {
+        Some(ValueKind::String(text)) => found.push(text),
+        Some(ValueKind::Array(items)) => items.iter().for_each(|item| texts(Some(&item.kind), found)),
+        Some(ValueKind::Table(table)) => table.values().for_each(|item| texts(Some(&item.kind), found)),
+        _ => {}
     }
 }
 

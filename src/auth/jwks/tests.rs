@@ -309,20 +309,20 @@ async fn a_file_is_read_again_when_it_changes() {
     std::fs::write(&path, set(&[("p256", "a")])).unwrap();
     let file = JwksFile::open(&path).unwrap();
     std::fs::write(&path, set(&[("p256-next", "next")])).unwrap();
-    assert!(has("a")(&*file.get().await.unwrap()));
+    assert!(has("a")(&file.get().await.unwrap()));
     later(FILE_INTERVAL).await;
-    assert!(has("next")(&*file.get().await.unwrap()));
+    assert!(has("next")(&file.get().await.unwrap()));
     for broken in ["{\"keys\": ", ""] {
         std::fs::write(&path, broken).unwrap();
         later(FILE_INTERVAL).await;
-        assert!(has("next")(&*file.get().await.unwrap()));
+        assert!(has("next")(&file.get().await.unwrap()));
     }
     std::fs::remove_file(&path).unwrap();
     later(FILE_INTERVAL).await;
-    assert!(has("next")(&*file.get().await.unwrap()));
+    assert!(has("next")(&file.get().await.unwrap()));
     std::fs::write(&path, set(&[("p256", "again")])).unwrap();
     later(FILE_INTERVAL).await;
-    assert!(has("again")(&*file.get().await.unwrap()));
+    assert!(has("again")(&file.get().await.unwrap()));
 }
 
 #[test]
@@ -356,7 +356,7 @@ async fn a_withdrawn_key_is_noticed_though_size_and_times_of_the_file_are_the_sa
     assert_eq!((after.len(), after.modified().unwrap()), (before.len(), before.modified().unwrap()));
     later(FILE_INTERVAL).await;
     let keys = file.get().await.unwrap();
-    assert!(has("b")(&*keys) && !has("a")(&*keys));
+    assert!(has("b")(&keys) && !has("a")(&keys));
 }
 
 #[tokio::test]
@@ -367,10 +367,10 @@ async fn the_keys_of_a_file_that_is_gone_are_believed_for_an_hour() {
     let file = JwksFile::open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     later(FILE_INTERVAL).await;
-    assert!(has("a")(&*file.get().await.unwrap()));
+    assert!(has("a")(&file.get().await.unwrap()));
     later(MAX_STALE).await;
     assert_eq!(file.get().await.err(), Some(AuthError::KeysUnavailable));
     std::fs::write(&path, set(&[("p256", "a")])).unwrap();
     later(FILE_INTERVAL).await;
-    assert!(has("a")(&*file.get().await.unwrap()));
+    assert!(has("a")(&file.get().await.unwrap()));
 }

@@ -1,10 +1,13 @@
 //! What every client command is told about the gateway on its command line: the URL, the credential, other headers.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::key_in;
 
 /// Options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
@@ -12,6 +15,9 @@ pub(in crate::cli) struct Access {
     /// API key or JWT, sent as "Authorization: Bearer KEY"
     #[arg(long, env = "SLUICE_KEY", hide_env_values = true, value_parser = secret)]
     key: Option<SecretString>,
+    /// A file with the API key or JWT; --key, and SLUICE_KEY, go first
+    #[arg(long, env = "SLUICE_KEY_FILE", value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// A header to send with every request (can be given more than once)
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<Header>,
@@ -60,9 +66,20 @@ fn secret(text: &str) -> Result<SecretString, String> {
 
 impl Access {
     /// The headers to send with every request. An `Authorization` given by `--header` wins over the key.
-    pub(super) fn headers(&self) -> HeaderMap {
+    ///
+    /// # Errors
+    /// The file with the key cannot be read, or holds none.
+    pub(super) fn headers(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
-        let key = self.key.as_ref().map(ExposeSecret::expose_secret).filter(|key| !key.is_empty());
+        let given = self.key.clone().filter(|key| !key.expose_secret().is_empty());
+        let key = match (given, &self.key_file) {
+            (Some(key), _) => Some(key),
+            (None, Some(file)) => Some(
+                key_in(file).and_then(|key| secret(key.expose_secret())).map_err(|why| format!("--key-file: {why}"))?,
+            ),
+            (None, None) => None,
+        };
+        let key = key.as_ref().map(ExposeSecret::expose_secret);
         if let Some(mut value) = key.and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok()) {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
@@ -70,7 +87,7 @@ impl Access {
         for Header(name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
-        headers
+        Ok(headers)
     }
 }
 
@@ -105,13 +122,17 @@ mod tests {
 
     #[test]
     fn a_header_wins_over_the_key_and_neither_is_shown() {
-        let mut access = Access { key: Some(secret(" k1 ").unwrap()), headers: vec![] };
-        assert_eq!(access.headers().get(AUTHORIZATION).unwrap(), "Bearer k1");
+        let mut access = Access { key: Some(secret(" k1 ").unwrap()), key_file: None, headers: vec![] };
+        assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Bearer k1");
         access.headers.push("authorization: Basic zzz".parse().unwrap());
-        assert_eq!(access.headers().get(AUTHORIZATION).unwrap(), "Basic zzz");
+        assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Basic zzz");
         let shown = format!("{access:?} {:?}", access.headers());
         assert!(!shown.contains("k1") && !shown.contains("zzz"), "{shown}");
-        assert!(Access { key: Some("".into()), headers: vec![] }.headers().is_empty());
+        let empty = Access { key: Some("".into()), key_file: None, headers: vec![] };
+        assert!(empty.headers().unwrap().is_empty());
+        let absent = Access { key: None, key_file: Some("slk_a_secret-by-mistake".into()), headers: vec![] };
+        let said = absent.headers().unwrap_err();
+        assert!(said.contains("cannot be read") && !said.contains("by-mistake"), "{said}");
     }
 
     #[test]

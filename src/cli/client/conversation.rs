@@ -48,7 +48,7 @@ pub(in crate::cli) async fn converse<T>(
     limit: Duration,
     work: impl AsyncFnOnce(&mut Conversation) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let (transport, incoming) = Transport::new(url, access.headers())?;
+    let (transport, incoming) = Transport::new(url, access.headers().map_err(Error::Arguments)?)?;
     let (replies, progress) = (TaskTracker::new(), ProgressLine::on_terminal());
     let mut conversation = Conversation { transport, incoming, next_id: 1, in_flight: None, replies, progress };
     let session = async {

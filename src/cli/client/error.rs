@@ -100,7 +100,10 @@ impl std::fmt::Display for Refusal {
         let Self { url, status, .. } = self;
         match status.as_u16() {
             401 if self.with_credential => write!(f, "the gateway does not accept this key (401)")?,
-            401 => write!(f, "the gateway wants a key: give --key or set SLUICE_KEY (401)")?,
+            401 => write!(
+                f,
+                "the gateway wants a key: give --key-file or --key, or set SLUICE_KEY_FILE or SLUICE_KEY (401)"
+            )?,
             403 => write!(f, "the gateway does not allow this (403)")?,
             404 => write!(
                 f,

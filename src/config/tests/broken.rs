@@ -165,7 +165,7 @@ fn types_bounds_and_names() {
                 ("4 tenants.\"b c\"", "is not a name"),
                 ("5 servers.-x", "is not a name"),
                 ("9 servers.s.argz", "(did you mean \"args\"?)"),
-                ("10 servers.s.env.\"A=B\"", "not the name of a variable"),
+                ("10 servers.s.env.\"(not shown: it may be a secret)\"", "not the name of a variable"),
                 ("11 servers.s.pass_env[0]", "not the name of a variable"),
                 ("12 servers.s.isolation", "none of \"session\", \"principal\", \"tenant\", \"shared\""),
                 ("14 servers.s.pool.max_rsss", "(did you mean \"max_rss\"?)"),

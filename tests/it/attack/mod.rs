@@ -14,6 +14,7 @@ mod oversized;
 mod parked;
 mod promises;
 mod scheduling;
+mod secrets;
 mod starts;
 
 pub(crate) use neighbour::Neighbour;

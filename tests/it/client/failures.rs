@@ -24,7 +24,7 @@ fn assert_fails(ended: &Ended, code: i32, says: &str) {
 async fn every_status_has_its_exit_code() {
     let problem = r#"{"title":"t","detail":"the reason"}"#;
     for (status, headers, code, says) in [
-        (401, [("x", "y")], 77, "give --key or set SLUICE_KEY (401): the reason"),
+        (401, [("x", "y")], 77, "give --key-file or --key, or set SLUICE_KEY_FILE or SLUICE_KEY (401): the reason"),
         (403, [("x", "y")], 77, "does not allow this (403): the reason"),
         (404, [("x", "y")], 69, "/mcp (404)"),
         (405, [("x", "y")], 70, "does not speak this transport"),

@@ -64,7 +64,7 @@ struct Relay {
 /// # Errors
 /// Where this machine cannot speak HTTP at all. What goes wrong later is answered to the client.
 pub(in crate::cli) async fn relay(url: Url, access: &Access, limit: Duration) -> Result<u8, Error> {
-    let (transport, incoming) = Transport::new(url, access.headers())?;
+    let (transport, incoming) = Transport::new(url, access.headers().map_err(Error::Arguments)?)?;
     let (output, writer) = Output::new(tokio::io::stdout());
     let relay = Arc::new(Relay {
         transport,

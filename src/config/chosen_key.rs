@@ -1,0 +1,134 @@
+//! The API key that an operator has chosen for the whole gateway: in the file that `SLUICE_KEY_FILE` names, or in `SLUICE_KEY`.
+//! The file is better. A variable stands in the environment of whoever started the gateway as well, where a server without a
+//! sandbox can read it.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::environment::Environment;
+use super::files::careless;
+use super::load::{in_the_environment, reads_others};
+use super::model::Config;
+use super::own::OwnFile;
+use super::problem::{Place, Problem};
+use super::reference::read_secret;
+
+/// The variable with the key.
+pub const KEY: &str = "SLUICE_KEY";
+/// The variable with the path of a file that holds the key.
+pub const KEY_FILE: &str = "SLUICE_KEY_FILE";
+/// The shortest key, in characters: what a person makes up, others guess.
+pub const SHORTEST_KEY: usize = 32;
+
+/// A key, and where it stands.
+#[derive(Debug, Clone)]
+pub struct ChosenKey {
+    /// What clients send.
+    pub key: SecretString,
+    /// The file, if it is from one.
+    pub file: Option<PathBuf>,
+}
+
+impl ChosenKey {
+    /// The variable that it came by.
+    pub fn variable(&self) -> &'static str {
+        if self.file.is_some() { KEY_FILE } else { KEY }
+    }
+
+    /// The file, as one that no server should reach.
+    pub(super) fn own_file(&self) -> Option<OwnFile> {
+        let path = self.file.clone()?;
+        Some(OwnFile { key: KEY_FILE.to_owned(), path, is_secret: true })
+    }
+
+    /// The key that the environment gives; `None` if it gives none.
+    ///
+    /// # Errors
+    /// The file cannot be read, the key is too short, or there are two.
+    pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
+        let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
+        let problem = |variable: &str, text: String| Problem {
+            place: Place::Variable(variable.to_owned()),
+            key: String::new(),
+            text,
+        };
+        let chosen = match (given(KEY_FILE), given(KEY)) {
+            (None, None) => return Ok(None),
+            (Some(_), Some(_)) => return Err(problem(KEY_FILE, format!("{KEY} is set too; unset one of them"))),
+            (None, Some(key)) => Self { key: key.into(), file: None },
+            (Some(path), None) => {
+                let key = key_in(Path::new(path)).map_err(|why| problem(KEY_FILE, why))?;
+                Self { key, file: Some(path.into()) }
+            }
+        };
+        let length = chosen.key.expose_secret().chars().count();
+        if length < SHORTEST_KEY {
+            let text = format!(
+                "the key is too short: it has {length} characters and needs at least {SHORTEST_KEY}; make one, such as \
+                 \"slk_local_$(openssl rand -hex 32)\""
+            );
+            return Err(problem(chosen.variable(), text));
+        }
+        Ok(Some(chosen))
+    }
+}
+
+/// What is doubtful about where a chosen key stands, with the servers that there are.
+pub fn key_warning(chosen: &ChosenKey, config: &Config) -> Option<Problem> {
+    let text = match &chosen.file {
+        Some(file) => format!("not safe as it is: {}", careless(file, true)?),
+        None => in_the_environment(config.servers.values().find(|server| reads_others(server))?),
+    };
+    Some(Problem { place: Place::Variable(chosen.variable().to_owned()), key: String::new(), text })
+}
+
+/// The key in a file, without white space around it.
+///
+/// # Errors
+/// The file cannot be read, or is empty.
+pub fn key_in(path: &Path) -> Result<SecretString, String> {
+    let text = read_secret(path)?;
+    match text.expose_secret().trim() {
+        "" => Err("the file that is named here holds no key; write one into it".to_owned()),
+        key => Ok(key.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    const LONG: &str = "slk_local_0123456789abcdef0123456789abcdef";
+
+    fn of(pairs: &[(&str, &str)]) -> Result<Option<ChosenKey>, String> {
+        ChosenKey::of(&pairs.iter().copied().collect()).map_err(|problem| problem.to_string())
+    }
+
+    #[test]
+    fn the_key_comes_from_the_file_or_the_variable_and_not_from_both() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), format!("{LONG}\n")).unwrap();
+        let path = file.path().to_str().unwrap();
+        let key = |pairs: &[(&str, &str)]| of(pairs).unwrap().unwrap().key.expose_secret().to_owned();
+        assert_eq!(key(&[(KEY_FILE, path)]), LONG);
+        assert_eq!(key(&[(KEY, &format!(" {LONG}\n"))]), LONG);
+        assert_eq!(key(&[(KEY_FILE, path), (KEY, "")]), LONG);
+        assert!(of(&[]).unwrap().is_none());
+        assert!(of(&[(KEY_FILE, path), (KEY, LONG)]).unwrap_err().contains("unset one of them"));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said_without_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let empty = of(&[(KEY_FILE, path)]).unwrap_err();
+        assert!(empty.starts_with("SLUICE_KEY_FILE: ") && empty.contains("holds no key"), "{empty}");
+        let absent = of(&[(KEY_FILE, LONG)]).unwrap_err();
+        assert!(absent.contains("cannot be read") && !absent.contains(LONG), "{absent}");
+        let short = of(&[(KEY, "hunter2")]).unwrap_err();
+        assert!(short.contains("7 characters and needs at least 32") && !short.contains("hunter2"), "{short}");
+        assert!(short.contains("openssl rand"), "{short}");
+    }
+}

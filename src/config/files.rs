@@ -1,0 +1,175 @@
+//! Files that a configuration names, read so that none of them can hang or fill the gateway: a regular file of bounded size,
+//! or an error. And who else may change them, or read what is secret in them.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::units::show_bytes;
+
+/// The largest configuration, in bytes.
+pub(super) const MAX_CONFIGURATION: usize = 4 << 20;
+/// The largest file with a secret, in bytes.
+pub(super) const MAX_SECRET: usize = 64 << 10;
+
+/// Reads a regular file of at most `most` bytes. Nothing else is opened: to open a device can do something, and a FIFO or an
+/// endless file would never end.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is larger.
+pub fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    regular(&std::fs::metadata(path)?)?;
+    // What has taken its place since then does not hold up the open, and is found out below.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    regular(&file.metadata()?)?;
+    let mut bytes = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(other(format!("larger than {}, which is the most that is read of such a file", show_bytes(most))));
+    }
+    Ok(bytes)
+}
+
+/// As [`read_bounded`], for a text.
+///
+/// # Errors
+/// As there, or it is not UTF-8.
+pub(super) fn read_text(path: &Path, most: usize) -> io::Result<String> {
+    String::from_utf8(read_bounded(path, most)?).map_err(|_| other("not a text in UTF-8".to_owned()))
+}
+
+fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let what = match kind {
+        _ if kind.is_file() => return Ok(()),
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a FIFO or a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(other(format!("{what}, and no regular file")))
+}
+
+fn other(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
+}
+
+/// What is careless about a file, or a folder, of the gateway's own: others may change it or put another in its place, or read
+/// it where it is secret. `None` if nothing is, or if it is not there.
+pub(super) fn careless(path: &Path, is_secret: bool) -> Option<String> {
+    let path = std::fs::canonicalize(path).ok()?;
+    let metadata = path.metadata().ok()?;
+    // Nobody changes what is mounted read-only, whatever its mode says.
+    let is_fixed =
+        rustix::fs::statvfs(&path).is_ok_and(|mount| mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    if !is_fixed {
+        if let Some(who) = writers(&metadata) {
+            return Some(format!("{who} may change it; take that right away (chmod go-w)"));
+        }
+        for folder in path.ancestors().skip(1) {
+            if let Some(who) = folder.metadata().ok().and_then(|folder| writers(&folder)) {
+                let folder = folder.display();
+                return Some(format!(
+                    "{who} may put another in its place, since {folder} can be written to; take that right away (chmod go-w), \
+                     or keep the file elsewhere"
+                ));
+            }
+        }
+    }
+    let readers = match metadata.mode() {
+        mode if mode & 0o004 != 0 => "anybody on this machine",
+        mode if mode & 0o040 != 0 && !is_own_group(&metadata) => "its group",
+        _ => return None,
+    };
+    (is_secret && metadata.is_file()).then(|| format!("{readers} may read it; take that right away (chmod go-r)"))
+}
+
+/// Who besides the owner may write to a file, or replace what is in a folder.
+fn writers(metadata: &std::fs::Metadata) -> Option<&'static str> {
+    // In a folder with the sticky bit, such as /tmp, only an owner replaces what is there.
+    if metadata.is_dir() && metadata.mode() & 0o1000 != 0 {
+        return None;
+    }
+    match metadata.mode() {
+        mode if mode & 0o002 != 0 => Some("anybody on this machine"),
+        mode if mode & 0o020 != 0 && !is_own_group(metadata) => Some("its group"),
+        _ => None,
+    }
+}
+
+/// Whether the group is the owner's own, as distributions make one for each user: it has the same number.
+fn is_own_group(metadata: &std::fs::Metadata) -> bool {
+    metadata.gid() == metadata.uid()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn only_regular_files_of_bounded_size_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("text"), "text").unwrap();
+        std::fs::write(path("large"), [b' '; 100]).unwrap();
+        std::fs::write(path("bytes"), [0xff]).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, Mode::from(0o600), 0).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        std::os::unix::fs::symlink(path("fifo"), path("link")).unwrap();
+        assert_eq!(read_bounded(&path("text"), 4).unwrap(), b"text");
+        let error = |path: &Path| read_text(path, 50).unwrap_err().to_string();
+        for (name, says) in [
+            ("large", "larger than 50B"),
+            ("bytes", "not a text"),
+            ("fifo", "a FIFO"),
+            ("link", "a FIFO"),
+            ("socket", "a socket"),
+            ("absent", "No such file"),
+        ] {
+            let said = error(&path(name));
+            assert!(said.contains(says), "{name}: {said}");
+        }
+        assert!(error(folder.path()).contains("a folder"));
+        for device in ["/dev/zero", "/dev/null", "/dev/tty"] {
+            assert!(error(Path::new(device)).contains("a device"));
+        }
+        // A regular file without a size, and without an end that is near.
+        assert!(read_bounded(Path::new("/proc/self/maps"), 10).unwrap_err().to_string().contains("larger than"));
+    }
+
+    #[test]
+    fn who_else_may_change_or_read_a_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inner, file) = (folder.path().join("inner"), folder.path().join("inner/file"));
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::write(&file, "x").unwrap();
+        let set = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
+        };
+        set(&inner, 0o755);
+        for (mode, is_secret, says) in [
+            (0o600, true, None),
+            (0o644, false, None),
+            (0o644, true, Some("anybody on this machine may read it")),
+            (0o602, false, Some("anybody on this machine may change it")),
+            (0o666, true, Some("anybody on this machine may change it")),
+        ] {
+            set(&file, mode);
+            let said = careless(&file, is_secret);
+            assert_eq!(said.is_some(), says.is_some(), "{mode:o}: {said:?}");
+            assert!(said.unwrap_or_default().contains(says.unwrap_or_default()), "{mode:o}");
+        }
+        set(&file, 0o600);
+        set(&inner, 0o777);
+        assert!(careless(&file, true).unwrap().contains("may put another in its place"));
+        set(&inner, 0o1777);
+        assert_eq!(careless(&file, true), None, "the sticky bit keeps it");
+        assert_eq!(careless(Path::new("/absent"), true), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! Values of a configuration in messages about it: what may be a secret at the wrong place is not repeated, whatever else is
+//! wrong with it. Every problem passes through [`guarded`].
+
+use std::borrow::Cow;
+
+use crate::text::quoted;
+
+/// Most characters of a value that are repeated.
+const MOST: usize = 256;
+/// So many letters and digits in a row, mixed, are no word.
+const RUN: usize = 12;
+/// How keys and tokens of known kinds begin.
+const BEGINNINGS: [&str; 14] = [
+    "slk_",
+    "sk-",
+    "sk_",
+    "pk_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "AKIA",
+    "eyJ",
+    "npm_",
+    "-----BEGIN",
+];
+const NOT_SHOWN: &str = "(not shown: it may be a secret)";
+
+/// A message about `values`, without those that may be a secret. Long ones are cut.
+pub(super) fn guarded<'a>(text: String, values: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = text;
+    for value in values {
+        // A reference: what it leads to may have been written in the place of the name or the path.
+        let bare = ["env:", "file:", "literal:"].iter().find_map(|start| value.strip_prefix(start)).unwrap_or(value);
+        if bare.len() < 4 || !text.contains(bare) {
+            continue;
+        }
+        if may_be_secret(bare) {
+            text = text.replace(bare, NOT_SHOWN);
+        } else if let Some((end, _)) = bare.char_indices().nth(MOST) {
+            text = text.replace(bare, &format!("{}…", bare.get(..end).unwrap_or_default()));
+        }
+    }
+    text
+}
+
+/// A value that stands for itself, without what may be a secret.
+pub fn shown_value(text: &str) -> Cow<'_, str> {
+    shown_key(text)
+}
+
+/// The key of a table whose keys are free, in which a secret may stand by mistake.
+pub(super) fn shown_key(key: &str) -> Cow<'_, str> {
+    if may_be_secret(key) { NOT_SHOWN.into() } else { key.into() }
+}
+
+/// The name of a variable, in quotes; or, where it can be none, not at all.
+pub(super) fn shown_name(name: &str) -> String {
+    let is_usual =
+        name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.contains(|c: char| c.is_ascii_uppercase());
+    if is_usual && !may_be_secret(name) { quoted(name, MOST) } else { "that is named here".to_owned() }
+}
+
+/// Whether a text looks like a key, a token or a password that a machine has made, or holds one.
+fn may_be_secret(text: &str) -> bool {
+    let begins = |word: &str| BEGINNINGS.iter().any(|known| word.len() > known.len() + 4 && word.starts_with(known));
+    let words =
+        || text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | ',' | ';' | '"' | '\'' | '/' | '@'));
+    // KEY=VALUE, where one name belongs.
+    let is_pair = text.split_once('=').is_some_and(|(name, value)| {
+        !value.is_empty()
+            && !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit())
+    });
+    let is_random = |run: &str| {
+        run.len() >= RUN && run.bytes().any(|b| b.is_ascii_digit()) && run.bytes().any(|b| b.is_ascii_alphabetic())
+    };
+    is_pair
+        || words().any(begins)
+        || text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '='))).any(is_random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        for secret in [
+            "slk_abc_secretsecret",
+            "sk-proj-abcdefgh",
+            "ghp_abcdefghijkl",
+            "npx --token=ghp_abcdefghijkl",
+            "GITHUB_TOKEN=hunter2",
+            "eyJhbGciOi",
+            "3q2+7w0123456789abcdef==",
+            "deadbeef0123deadbeef",
+            "https://user:a1b2c3d4e5f6g7@host/",
+        ] {
+            for value in [secret.to_owned(), format!("env:{secret}"), format!("file:{secret}")] {
+                let text = guarded(format!("the file /etc/sluice/{secret} is absent"), [value.as_str()]);
+                assert!(!text.contains(secret) && text.contains("not shown"), "{text}");
+            }
+            assert!(!shown_key(secret).contains(secret));
+        }
+    }
+
+    #[test]
+    fn words_paths_and_names_are_repeated() {
+        for value in
+            ["localhost:8081", "session", "/usr/local/bin/my-server", "16 MB", "RS256", "acme", "https://id.example/k"]
+        {
+            let text = format!("{value:?} is wrong");
+            assert_eq!(guarded(text.clone(), [value]), text);
+        }
+        assert_eq!(shown_name("GITHUB_TOKEN"), "\"GITHUB_TOKEN\"");
+        for name in ["AKIAIOSFODNN7EXAMPLE", "ghp_abcdefgh", "hunter2"] {
+            assert_eq!(shown_name(name), "that is named here");
+        }
+        assert!(guarded("x".repeat(5000), ["x".repeat(5000).as_str()]).len() < 300);
+    }
+}
