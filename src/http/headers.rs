@@ -80,6 +80,19 @@ impl<'a> Version<'a> {
         }
     }
 
+    /// The same for a request of a session: the version that was negotiated in that is carried there, though it is not known
+    /// here. Servers may choose one that is older than what is carried.
+    pub fn or_negotiated(self, headers: &'a HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Self {
+        if matches!(self, Self::None | Self::Carried(_)) {
+            return self;
+        }
+        let said = headers.get(PROTOCOL_VERSION).and_then(|value| value.to_str().ok()).map(str::trim);
+        match said.zip(negotiated()) {
+            Some((said, negotiated)) if said == negotiated => Self::Carried(said),
+            _ => self,
+        }
+    }
+
     /// The version, if it is given and carried here.
     pub fn carried(self) -> Option<&'a str> {
         match self {
@@ -98,9 +111,10 @@ impl<'a> Version<'a> {
     }
 }
 
-/// The protocol version of a request without a body must be one that is carried here, if it is given.
-pub fn check_version(headers: &HeaderMap) -> Result<(), Refusal> {
-    match Version::of(headers) {
+/// The protocol version of a request without a body must be one that is carried here, or the one that was `negotiated`, if it
+/// is given.
+pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<(), Refusal> {
+    match Version::of(headers).or_negotiated(headers, negotiated) {
         Version::None | Version::Carried(_) => Ok(()),
         version @ (Version::Modern | Version::Unknown) => Err(version.refusal(None)),
     }
@@ -154,7 +168,8 @@ mod tests {
         assert!(check_is_json(&with(CONTENT_TYPE, "Application/JSON; charset=utf-8")).is_ok());
         assert_eq!(status(check_is_json(&with(CONTENT_TYPE, "text/plain"))), 415);
         assert_eq!(Version::of(&with(PROTOCOL_VERSION, "2025-06-18")).carried(), Some("2025-06-18"));
-        assert_eq!(status(check_version(&with(PROTOCOL_VERSION, "1999-01-01"))), 400);
+        assert_eq!(status(check_version(&with(PROTOCOL_VERSION, "1999-01-01"), || Some("2024-10-07".to_owned()))), 400);
+        assert!(check_version(&with(PROTOCOL_VERSION, "2024-10-07"), || Some("2024-10-07".to_owned())).is_ok());
         assert_eq!(Version::of(&HeaderMap::new()), Version::None);
     }
 }

@@ -86,7 +86,7 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
     session.expiry().extend(caller.until);
     let body = body::read(body, &app.http).await?;
     let messages = read_messages(&body, &app.http)?;
-    let version = Version::of(&parts.headers);
+    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || session.version());
     let posted = messages.envelopes(version)?;
     if messages.is_batch {
         check_batch(session.version().as_deref().or(version.carried()))?;

@@ -44,7 +44,7 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &app.http).await?;
     let messages = read_messages(&body, &app.http)?;
-    let version = Version::of(&parts.headers);
+    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
     let mut posted = messages.envelopes(version)?;
     let id = match posted.as_mut_slice() {
         [only] if !messages.is_batch => {
@@ -78,6 +78,12 @@ fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result
         .ok_or_else(|| Refusal::no_session(id))?;
     session.expiry().extend(caller.until);
     Ok(session)
+}
+
+/// The protocol version that was negotiated in the session that the request names.
+fn negotiated(app: &App, parts: &Parts, caller: &Caller) -> Option<String> {
+    let server = &caller.admission.server.name;
+    app.sessions.find(session_id(&parts.headers)?, &caller.principal, server, Transport::Streamable)?.version()
 }
 
 fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
@@ -156,7 +162,7 @@ async fn converse(
 async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_accepts_events(&parts.headers)?;
-    check_version(&parts.headers)?;
+    check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let session = find(app, parts, &caller, None)?;
     let (inbox, expiry) = (session.open_stream(), session.expiry().clone());
     let guard = Box::new(StreamGuard(session));
@@ -183,7 +189,7 @@ impl Drop for StreamGuard {
 
 async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
-    check_version(&parts.headers)?;
+    check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let session = find(app, parts, &caller, None)?;
     app.sessions.end(&session, "deleted by the client");
     Ok(Response::new(Body::empty()))

@@ -1,5 +1,6 @@
 //! Children as processes: started with nothing but what is configured, read line by line, and ended as a whole group.
 
+mod brake;
 mod ceilings;
 pub mod cgroup;
 mod child;
@@ -21,6 +22,7 @@ mod temp;
 mod tree;
 mod watch;
 
+pub use brake::Brake;
 pub use ceilings::{Ceilings, Charge, Full, Place};
 pub use child::{Child, Exit, Pipes, Signal};
 pub use enforcement::{Enforcement, enforcement, may_call_the_gateway, run_as_root, tenant_enforcement};

@@ -9,6 +9,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Duration, Instant};
 
+use super::brake::Brake;
 use crate::config::{ServerName, TenantId};
 use crate::jsonrpc::{Frame, Framer};
 use crate::telemetry::{DropReason, ServerMetrics};
@@ -120,8 +121,14 @@ impl Second {
     }
 }
 
-/// Reads stderr until it ends.
-pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: StderrTail, metrics: ServerMetrics) {
+/// Reads stderr until it ends; no faster than `brake` allows, once more comes than is logged.
+pub async fn drain_stderr(
+    mut stderr: pipe::Receiver,
+    origin: Origin,
+    tail: StderrTail,
+    metrics: ServerMetrics,
+    mut brake: Brake,
+) {
     let mut framer = Framer::new(MAX_LINE);
     let (mut second, mut thinned) = (Second::new(), 0_u64);
     loop {
@@ -135,6 +142,9 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
             if !second.admits(line.len()) {
                 thinned += 1;
                 metrics.dropped(DropReason::StderrFlood);
+                // It is looked at letter by letter.
+                brake.waste_message(4 * line.len());
+                brake.pause().await;
                 continue;
             }
             log_thinned(&origin, std::mem::take(&mut thinned));
@@ -143,6 +153,8 @@ pub async fn drain_stderr(mut stderr: pipe::Receiver, origin: Origin, tail: Stde
         if ended {
             return log_thinned(&origin, thinned);
         }
+        brake.waste(framer.take_waste());
+        brake.pause().await;
     }
 }
 

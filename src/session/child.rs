@@ -15,7 +15,8 @@ use super::waiting::Turn;
 use crate::jsonrpc::{RawId, under_id};
 use crate::stream::Item;
 use crate::worker::{
-    Applicant, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Terms, Unsolicited, protocol_version,
+    Applicant, DropGuard, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Terms, Unsolicited,
+    protocol_version,
 };
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
@@ -136,11 +137,17 @@ impl Session {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
+                let guard = DropGuard::new(|| {
+                    let failed = Err(Failure::internal(&this.server.name));
+                    this.settle(&failed);
+                    outcome.send_replace(Some(failed));
+                });
                 // A session that ends meanwhile does not wait for a child that hangs.
                 let started = tokio::select! {
                     started = this.acquire(initialize, before) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
+                guard.disarm();
                 this.settle(&started);
                 outcome.send_replace(Some(started));
                 // It may have ended before it was this session's, or not have come at all.

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use super::child::Slot;
 use super::handshake::Handshake;
 use super::session::{Session, State};
+use crate::worker::DropGuard;
 
 impl Session {
     /// The child is gone, or one before it.
@@ -37,7 +38,12 @@ impl Session {
             !state.is_reviving && self.next_try(&mut state).is_some()
         };
         if let Some(this) = self.this.upgrade().filter(|_| begins) {
-            self.surroundings.tasks.spawn(async move { this.revive().await });
+            self.surroundings.tasks.spawn(async move {
+                // Another may try, should this one fail.
+                let guard = DropGuard::new(|| this.state.lock().is_reviving = false);
+                this.revive().await;
+                guard.disarm();
+            });
         }
         begins
     }

@@ -17,7 +17,7 @@ use crate::config::Resend;
 use crate::jsonrpc::{Code, Envelope, Kind, error_response, parse};
 use crate::stream::Exchange;
 use crate::telemetry::Cause;
-use crate::worker::{Ask, Failure, Kept, Lease, Orphan, Refused};
+use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Orphan, Refused};
 
 /// The largest call that is kept to be sent again, in bytes: as many may be kept as are in flight.
 const KEPT: usize = 64 * 1024;
@@ -150,7 +150,19 @@ impl Session {
 
     /// Sends what waits, in its order, until nothing waits. What waits for a child that does not start fails with it: one
     /// attempt for all.
-    pub(super) async fn send_waiting(&self, mut turn: Turn) {
+    pub(super) async fn send_waiting(&self, turn: Turn) {
+        let guard = DropGuard::new(|| self.abandon_waiting());
+        self.send_each(turn).await;
+        guard.disarm();
+    }
+
+    /// The task that was to send what waits has failed: so does what waits.
+    pub(super) fn abandon_waiting(&self) {
+        let all = self.state.lock().waiting.abandon();
+        all.iter().for_each(|parked| self.fail(parked, Failure::internal(&self.server.name)));
+    }
+
+    async fn send_each(&self, mut turn: Turn) {
         let mut was_tried = false;
         loop {
             let Some((again, ..)) = self.state.lock().waiting.first(turn) else { return };
@@ -179,7 +191,12 @@ impl Session {
             let may_be_sent = self.may_be_sent(lease, tool.as_deref()).await;
             // Its client may have cancelled it meanwhile.
             let Some(mut parked) = self.state.lock().waiting.take(place) else { continue };
-            let sent = if may_be_sent { self.send_parked(lease, &parked) } else { Err(Refused::Busy) };
+            let sent = {
+                let guard = DropGuard::new(|| self.fail(&parked, Failure::internal(&self.server.name)));
+                let sent = if may_be_sent { self.send_parked(lease, &parked) } else { Err(Refused::Busy) };
+                guard.disarm();
+                sent
+            };
             match sent {
                 Ok(()) => {}
                 Err(Refused::Ended) if !parked.was_tried => {

@@ -21,10 +21,10 @@ use super::streams::{Streams, Transport};
 use super::waiting::{Cancels, Waiting};
 use crate::auth::Principal;
 use crate::config::Server;
-use crate::jsonrpc::{Code, Envelope, Kind, empty_response, error_response};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
 use crate::stream::{Exchange, Expiry, Inbox, Item, Limits, Outbox};
 use crate::telemetry::{DropReason, ServerMetrics};
-use crate::worker::{Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
+use crate::worker::{DropGuard, Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -257,6 +257,7 @@ impl Session {
         };
         let exchange = Arc::clone(exchange);
         self.surroundings.tasks.spawn(async move {
+            let guard = DropGuard::new(|| this.abandon_initialize(&id, &exchange));
             let (response, turn) = this.meanwhile(this.initialize(&message, &id, starting, turn)).await;
             this.answer(&exchange, response);
             {
@@ -266,6 +267,7 @@ impl Session {
                     state.streams.close();
                 }
             }
+            guard.disarm();
             // The child may have ended before this was known to be a session that misses it.
             this.see_to_child();
             if let Some(turn) = turn {
@@ -273,6 +275,19 @@ impl Session {
             }
         });
         Received::Accepted
+    }
+
+    /// The task that was to answer `initialize` has failed.
+    fn abandon_initialize(&self, id: &RawId, exchange: &Exchange) {
+        self.answer(exchange, Failure::internal(&self.server.name).response(id));
+        {
+            let mut state = self.state.lock();
+            state.is_opening = false;
+            if matches!(state.handshake, Handshake::Initializing) {
+                state.handshake = Handshake::None;
+            }
+        }
+        self.abandon_waiting();
     }
 
     /// For how long nobody has used it: no stream is open, nothing is in flight. `None` while it is in use.

@@ -209,6 +209,12 @@ impl Waiting {
         overdue.into_iter().filter_map(|place| self.take(place)).collect()
     }
 
+    /// Whoever had the turn is gone without a word: the turn is over, and everything that waits.
+    pub(super) fn abandon(&mut self) -> Vec<Parked> {
+        self.is_being_sent = false;
+        self.take_all()
+    }
+
     /// The turn is over, and with it everything that waits.
     pub(super) fn end(&mut self, turn: Option<Turn>) -> Vec<Parked> {
         self.is_being_sent &= turn.is_none();

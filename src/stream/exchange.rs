@@ -64,10 +64,29 @@ impl Exchange {
     }
 }
 
+impl Drop for Exchange {
+    /// Nobody is left who could answer: whoever waits is not to wait for ever.
+    fn drop(&mut self) {
+        if self.awaiting.as_ref().is_none_or(|awaiting| awaiting.load(Ordering::Acquire) > 0) {
+            self.outbox.finish();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::stream::Limits;
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_exchange_that_is_gone() {
+        let (outbox, mut inbox) = Outbox::new(Limits { messages: 2, bytes: 1000 });
+        let exchange = Exchange::of_request(outbox, 2);
+        assert_eq!(exchange.answer("1".into()), Ok(()));
+        drop(exchange);
+        assert_eq!(inbox.next().await.map(|item| item.message), Some(Bytes::from("1")));
+        assert!(inbox.next().await.is_none());
+    }
 
     #[tokio::test]
     async fn an_answer_of_the_gateways_own_comes_though_the_stream_is_full_or_the_stream_ends() {

@@ -206,6 +206,14 @@ impl Failure {
         self.retry_after
     }
 
+    /// The gateway itself has failed.
+    pub fn internal(server: &ServerName) -> Self {
+        let text = format!(
+            "the gateway failed in its work for the server \"{server}\": that is a fault of the gateway, and its log says more; try again"
+        );
+        Self { retryable: true, ..Self::new(Code::Internal, "internal_error", text) }
+    }
+
     /// The gateway stopped the worker.
     pub fn stopped(server: &ServerName) -> Self {
         let text = format!("the session with the server \"{server}\" ended while the call was in flight");

@@ -55,6 +55,8 @@ pub(super) struct Shared {
     /// The room that the child takes up, as long as somebody needs to know.
     pub(super) room: OnceLock<Weak<Room>>,
     pub(super) kill: CancellationToken,
+    /// Cancelled when the child is reaped: what is left of what it has said is read without delay.
+    pub(super) gone: CancellationToken,
     pub(super) ended: CancellationToken,
     pub(super) exit: OnceLock<ExitReason>,
     /// Whether sessions were on it when it ended.
@@ -100,6 +102,7 @@ impl Shared {
             over: Notify::new(),
             room: OnceLock::new(),
             kill: spec.kill,
+            gone: CancellationToken::new(),
             ended: CancellationToken::new(),
             exit: OnceLock::new(),
             was_in_use: OnceLock::new(),

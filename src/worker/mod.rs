@@ -6,6 +6,7 @@ mod asking;
 #[cfg(test)]
 mod dice;
 mod error;
+mod guard;
 mod handle;
 mod hints;
 mod lease;
@@ -25,6 +26,7 @@ mod supervisor;
 mod terms;
 
 pub use error::{Failure, Refused};
+pub use guard::DropGuard;
 pub use handle::Worker;
 pub use lease::{Lease, deliver};
 pub use multiplexer::Ask;

@@ -1,5 +1,6 @@
 //! Reads a child's stdout, line by line, and delivers what it says. When a client does not keep up and the child is its
 //! own, this task waits for it, and so does the child; after a time-out the client is cut. A shared child waits for nobody.
+//! A child that says much of which nothing comes is read slowly, and waits for that.
 
 use std::future::Future;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use super::lease::{self, lost};
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
+use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, Question};
 use crate::telemetry::{Cause, Direction, DropReason};
 
@@ -27,6 +29,7 @@ const READ: usize = 64 * 1024;
 /// Reads until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
     let mut framer = Framer::new(shared.server.limits.max_line);
+    let mut brake = Brake::new(shared.gone.clone());
     loop {
         shared.pulse.lock().listen(Instant::now());
         // All that it has said is delivered: that may have been the last.
@@ -40,29 +43,40 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
         };
         shared.pulse.lock().heard(Instant::now());
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
-            receive(&shared, frame).await;
+            receive(&shared, frame, &mut brake).await;
+            brake.pause().await;
         }
         if ended {
             return;
         }
+        brake.waste(framer.take_waste());
+        brake.pause().await;
     }
 }
 
-async fn receive(shared: &Arc<Shared>, frame: Frame) {
+async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
     let line = match frame {
         Frame::Line(line) => without_carriage_returns(line),
-        Frame::Oversized(line) => return receive_oversized(shared, line).await,
+        Frame::Oversized(line) => return receive_oversized(shared, line, brake).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
     match parse(&line) {
-        Ok(envelope) => dispatch(shared, &line, &envelope).await,
-        Err(_) => receive_batch(shared, &line).await,
+        Ok(envelope) => pass(shared, &line, &envelope, brake).await,
+        Err(_) => receive_batch(shared, &line, brake).await,
+    }
+}
+
+/// Takes a message to where it belongs. Where nothing comes of it, that is wasted.
+async fn pass(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>, brake: &mut Brake) {
+    match dispatch(shared, message, envelope).await {
+        true => brake.earn(message.len()),
+        false => brake.waste_message(message.len()),
     }
 }
 
 /// A line over the limit is left out. Whoever waits for it is told: an error takes the place of an answer, and the child is
 /// refused a request.
-async fn receive_oversized(shared: &Arc<Shared>, line: Oversized) {
+async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Brake) {
     let Oversized { bytes, messages } = line;
     shared.metrics.dropped(DropReason::Oversized);
     if Cause::new("a line on stdout is over limits.max_line", shared.server.name.to_string()).is_news(5) {
@@ -70,35 +84,44 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized) {
         let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
         tracing::warn!(%tenant, %server, %session, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
     }
+    brake.waste_message(0);
     let failure = Failure::oversized(&shared.server, bytes);
     for (kind, id) in messages {
         let error = failure.response(&id);
         match kind {
             Kind::Response => {
                 if let Ok(envelope) = parse(&error) {
-                    dispatch(shared, &error, &envelope).await;
+                    pass(shared, &error, &envelope, brake).await;
                 }
             }
-            Kind::Request => shared.send(one_line(BytesMut::from(error))),
+            Kind::Request => {
+                brake.waste_message(error.len());
+                shared.send(one_line(BytesMut::from(error)));
+            }
             Kind::Notification => {}
         }
     }
 }
 
 /// Servers of 2025-03-26 may write arrays: each message goes its own way. Anything else is not for a client.
-async fn receive_batch(shared: &Arc<Shared>, line: &Bytes) {
+async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
     let batch = || Batch::new(line).and_then(Result::ok);
     if !batch().is_some_and(|mut batch| batch.all(|message| message.is_ok())) {
+        brake.waste_message(line.len());
         return count_noise(shared, line.len());
     }
     for message in batch().into_iter().flatten().map_while(Result::ok) {
         // A copy: what is kept of a small message must not keep the whole line.
         let message = Bytes::copy_from_slice(message.as_bytes());
         match parse(&message) {
-            Ok(envelope) => dispatch(shared, &message, &envelope).await,
-            Err(_) => count_noise(shared, message.len()),
+            Ok(envelope) => pass(shared, &message, &envelope, brake).await,
+            Err(_) => {
+                brake.waste_message(message.len());
+                count_noise(shared, message.len());
+            }
         }
+        brake.pause().await;
     }
 }
 
@@ -113,7 +136,8 @@ fn count_noise(shared: &Shared, bytes: usize) {
     }
 }
 
-async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) {
+/// Says whether anything came of the message.
+async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) -> bool {
     let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
         shared.pulse.lock().answered(envelope);
@@ -131,10 +155,11 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
                 answer(shared, &waiting.exchange, under_id(&message, &waiting.id)).await;
             }
             answer(shared, &call.exchange, message).await;
+            true
         }
         Incoming::Inform(exchange, message) => {
             let outbox = exchange.outbox();
-            deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await;
+            deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await
         }
         Incoming::Unsolicited(kind, message, number, peers) => {
             let asker: Weak<Shared> = Arc::downgrade(shared);
@@ -145,11 +170,21 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
                 delivered |= pass_on(shared, peer, kind, &item).await;
             }
             number.filter(|_| !delivered).into_iter().for_each(|number| shared.refuse_undelivered(number));
+            delivered
         }
-        Incoming::Withdrawn(withdrawn) => shared.withdraw(withdrawn),
-        Incoming::Reply(frame) => shared.send(frame),
-        Incoming::Drop(reason) => shared.metrics.dropped(reason),
-        Incoming::Ignore => {}
+        Incoming::Withdrawn(withdrawn) => {
+            shared.withdraw(withdrawn);
+            true
+        }
+        Incoming::Reply(frame) => {
+            shared.send(frame);
+            false
+        }
+        Incoming::Drop(reason) => {
+            shared.metrics.dropped(reason);
+            false
+        }
+        Incoming::Ignore => false,
     }
 }
 

@@ -24,7 +24,7 @@ use super::sandbox_hint::SandboxHint;
 use crate::config::{Isolation, Server};
 use crate::process::sandbox::Reach;
 use crate::process::{
-    Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Pipes, Signal, SpawnError, drain_stderr,
+    Brake, Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Pipes, Signal, SpawnError, drain_stderr,
 };
 use crate::telemetry::{Cause, ExitReason, ServerMetrics};
 
@@ -89,6 +89,12 @@ struct Tasks {
     stderr: JoinHandle<()>,
 }
 
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        [&self.reader, &self.writer, &self.stderr].into_iter().for_each(JoinHandle::abort);
+    }
+}
+
 fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
     let Pipes { stdin, stdout, stderr } = pipes;
     let queue = shared.stdin.clone();
@@ -103,12 +109,60 @@ fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
             shared.origin.clone(),
             shared.stderr.clone(),
             shared.metrics.clone(),
+            Brake::new(shared.gone.clone()),
         )),
+    }
+}
+
+/// What has to happen when a child has ended, or when the task that looks after it does not come to its end: then it happens
+/// when this is dropped.
+struct Ending {
+    shared: Arc<Shared>,
+    pid: u32,
+    /// Whether the end of the child is counted.
+    is_counted: bool,
+}
+
+/// How a child has ended.
+struct End {
+    exit: Exit,
+    /// Why calls fail, where it is not the child's own exit.
+    failure: Option<Failure>,
+    asked_to: bool,
+}
+
+impl Ending {
+    fn new(shared: &Arc<Shared>, pid: u32) -> Self {
+        Self { shared: Arc::clone(shared), pid, is_counted: false }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.shared.ended.is_cancelled() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        tracing::error!(%tenant, %server, %session, pid = self.pid, "the task that looks after a child has failed: the child is ended");
+        shared.stop.cancel();
+        shared.gone.cancel();
+        shared.stdin.close(true);
+        if !self.is_counted {
+            self.count(ExitReason::Stopped);
+        }
+        let failure = shared.failure.get_or_init(|| Failure::internal(server)).clone();
+        let left = shared.expire(Multiplexer::drain);
+        shared.give_up(left, |_| failure.clone());
+        self.tell(ExitReason::Stopped);
     }
 }
 
 /// Runs the child's whole life.
 async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
+    let ending = Ending::new(&shared, child.pid());
+    // They are dropped before that, should this panic: the child is killed, and nobody reads or writes.
+    let child = child;
     let mut tasks = start_tasks(&shared, pipes);
     let failure = run(&shared, &child, &mut tasks).await;
     let asked_to = shared.stop.is_cancelled();
@@ -119,6 +173,7 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
+    shared.gone.cancel();
     let failure = failure.or_else(|| {
         let excess = child.ended_for(exit).or_else(|| shared.charge.ended_for(exit));
         excess.map(|excess| outgrown(&shared, &excess))
@@ -126,10 +181,9 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     for task in [&mut tasks.reader, &mut tasks.stderr] {
         wait_for(task, DRAIN).await;
     }
-    [tasks.reader, tasks.writer, tasks.stderr].iter().for_each(JoinHandle::abort);
+    drop(tasks);
     shared.stdin.close(true);
-    let pid = child.pid();
-    finish(&shared, pid, exit, failure, asked_to);
+    ending.finish(End { exit, failure, asked_to });
 }
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
@@ -144,6 +198,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             }
             None
         }
+        () = panicked(&mut tasks.stderr) => Some(Failure::internal(&shared.server.name)),
         () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(shared) => match never {},
         never = keep_refusing(shared) => match never {},
@@ -159,6 +214,13 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             }
             Some(failure)
         }
+    }
+}
+
+/// Waits until a task panics, if it does: one that comes to its end is no news.
+async fn panicked(task: &mut JoinHandle<()>) {
+    if task.await.is_ok() {
+        std::future::pending().await
     }
 }
 
@@ -302,47 +364,61 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
     let _ = child.exited().await;
 }
 
-/// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
-fn finish(shared: &Shared, pid: u32, exit: Exit, failure: Option<Failure>, asked_to: bool) {
-    let started = shared.is_opened();
-    let of_itself = || match (asked_to, started, exit.is_success()) {
-        (true, ..) => ExitReason::Stopped,
-        (false, false, _) => ExitReason::StartFailed,
-        (false, true, true) => ExitReason::Finished,
-        (false, true, false) => ExitReason::Crashed,
-    };
-    let reason = failure.as_ref().and_then(Failure::exit_reason).unwrap_or_else(of_itself);
-    // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
-    let crashed = started && !asked_to && failure.is_none();
-    shared.charge.end();
-    shared.metrics.children.dec();
-    shared.metrics.exited(reason);
-    let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    match reason {
-        ExitReason::Crashed | ExitReason::StartFailed => {
-            let what = if started { "child crashed" } else { "child did not start" };
-            let hint = SandboxHint::of(&shared.server, Some(exit), &shared.stderr.lines()).map(|hint| hint.text);
-            if Cause::new(what, server.to_string()).is_news(CHILDREN_LOGGED) {
-                tracing::warn!(%tenant, %server, %session, pid, status = %exit, hint, "{what}");
+impl Ending {
+    /// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
+    fn finish(mut self, end: End) {
+        let End { exit, failure, asked_to } = end;
+        let shared = Arc::clone(&self.shared);
+        let started = shared.is_opened();
+        let of_itself = || match (asked_to, started, exit.is_success()) {
+            (true, ..) => ExitReason::Stopped,
+            (false, false, _) => ExitReason::StartFailed,
+            (false, true, true) => ExitReason::Finished,
+            (false, true, false) => ExitReason::Crashed,
+        };
+        let reason = failure.as_ref().and_then(Failure::exit_reason).unwrap_or_else(of_itself);
+        // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
+        let crashed = started && !asked_to && failure.is_none();
+        self.count(reason);
+        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
+        match reason {
+            ExitReason::Crashed | ExitReason::StartFailed => {
+                let what = if started { "child crashed" } else { "child did not start" };
+                let hint = SandboxHint::of(&shared.server, Some(exit), &shared.stderr.lines()).map(|hint| hint.text);
+                if Cause::new(what, server.to_string()).is_news(CHILDREN_LOGGED) {
+                    tracing::warn!(%tenant, %server, %session, pid = self.pid, status = %exit, hint, "{what}");
+                }
             }
+            _ if Cause::new("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
+                tracing::info!(%tenant, %server, %session, pid = self.pid, status = %exit, "child ended");
+            }
+            _ => {}
         }
-        _ if Cause::new("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
-            tracing::info!(%tenant, %server, %session, pid, status = %exit, "child ended")
+        let failure = failure.unwrap_or_else(|| {
+            let noise = shared.noise.load(Ordering::Relaxed);
+            Failure::exited(&shared.server, exit, started, last_words(&shared), noise)
+        });
+        let failure = shared.failure.get_or_init(|| failure);
+        let mut left = shared.expire(Multiplexer::drain);
+        if crashed {
+            rescue(&shared, &mut left, failure);
         }
-        _ => {}
+        shared.give_up(left, |_| failure.clone());
+        self.tell(reason);
     }
-    let failure = failure.unwrap_or_else(|| {
-        let noise = shared.noise.load(Ordering::Relaxed);
-        Failure::exited(&shared.server, exit, started, last_words(shared), noise)
-    });
-    let failure = shared.failure.get_or_init(|| failure);
-    let mut left = shared.expire(Multiplexer::drain);
-    if crashed {
-        rescue(shared, &mut left, failure);
+
+    fn count(&mut self, reason: ExitReason) {
+        self.is_counted = true;
+        self.shared.charge.end();
+        self.shared.metrics.children.dec();
+        self.shared.metrics.exited(reason);
     }
-    shared.give_up(left, |_| failure.clone());
-    let _ = shared.exit.set(reason);
-    let _ = shared.was_in_use.set(!shared.peers().is_empty());
-    shared.ended.cancel();
-    shared.peers().iter().for_each(|peer| peer.exited());
+
+    fn tell(&self, reason: ExitReason) {
+        let shared = &self.shared;
+        let _ = shared.exit.set(reason);
+        let _ = shared.was_in_use.set(!shared.peers().is_empty());
+        shared.ended.cancel();
+        shared.peers().iter().for_each(|peer| peer.exited());
+    }
 }

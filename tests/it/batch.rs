@@ -168,6 +168,37 @@ async fn batches_of_other_revisions_and_misshapen_ones_are_refused() {
 }
 
 #[tokio::test]
+async fn the_version_that_a_server_has_chosen_is_taken_in_its_sessions_and_in_no_other() {
+    for chosen in ["2024-10-07", "2026-07-28", "x"] {
+        let gateway = Gateway::start(fixture(&format!("version {chosen}"))).await;
+        let client = gateway.streamable().await;
+        let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+        let requests = |version: &str| {
+            [
+                client.with_headers(Request::post("/mcp", &ping)).header("MCP-Protocol-Version", version),
+                client.with_headers(Request::new("DELETE", "/mcp")).header("MCP-Protocol-Version", version),
+            ]
+        };
+        for other in ["2024-10-08", "2026-07-28x", ""] {
+            for request in requests(other) {
+                assert_eq!(gateway.send(request).await.status, 400, "{chosen}, not {other:?}");
+            }
+        }
+        let nobodys = Request::post("/mcp", &ping).header("Mcp-Session-Id", "unknown");
+        assert_eq!(gateway.send(nobodys.header("MCP-Protocol-Version", chosen)).await.status, 400, "{chosen}");
+        let sse = gateway.sse().await;
+        let on_sse = Request::post(&sse.endpoint, &ping).header("MCP-Protocol-Version", chosen);
+        assert_eq!(gateway.send(on_sse).await.status, 202, "{chosen}");
+        for request in requests(chosen) {
+            let reply = gateway.send(request).await;
+            assert_eq!(reply.status, 200, "{chosen}: {reply:?}");
+        }
+        drop(sse);
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn the_version_header_is_not_needed_but_must_be_known() {
     let gateway = Gateway::start(fixture("echo")).await;
     let (client, sse) = (gateway.streamable().await, gateway.sse().await);

@@ -85,6 +85,15 @@ pub(crate) fn bytes_written(pid: u32) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
 }
 
+/// The time that processors have worked for a process so far.
+pub(crate) fn processor_time(pid: u32) -> std::time::Duration {
+    let text = std::fs::read_to_string(folder(pid).join("stat")).unwrap();
+    // The name before it is in parentheses, and may contain anything; user and system time are the 14th and 15th field.
+    let fields = text.rsplit(')').next().unwrap().split_ascii_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.map(|field| field.parse::<u64>().unwrap()).sum();
+    std::time::Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+}
+
 /// The arguments of a process; none if it has ended.
 pub(crate) fn arguments(pid: u32) -> String {
     String::from_utf8(std::fs::read(folder(pid).join("cmdline")).unwrap_or_default()).unwrap().replace('\0', " ")

@@ -4,6 +4,7 @@
 mod browser;
 mod credentials;
 mod early;
+mod flood;
 mod folders;
 mod impersonation;
 mod listen;

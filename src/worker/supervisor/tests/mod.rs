@@ -81,6 +81,7 @@ fn start(mut dice: Dice, script: Script, patience: Duration) -> Running {
 
 /// What [`supervise`] does, for a child that ends when it has closed its pipes.
 async fn live(shared: Arc<Shared>, pipes: Pipes) {
+    let ending = Ending::new(&shared, 0);
     let mut tasks = start_tasks(&shared, pipes);
     let failure = tokio::select! {
         () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => None,
@@ -95,9 +96,9 @@ async fn live(shared: Arc<Shared>, pipes: Pipes) {
     for task in [&mut tasks.writer, &mut tasks.reader] {
         wait_for(task, FOR_EVER).await;
     }
-    [tasks.reader, tasks.writer, tasks.stderr].iter().for_each(JoinHandle::abort);
+    drop(tasks);
     shared.stdin.close(true);
-    finish(&shared, 0, Exit::killed(), failure, asked_to);
+    ending.finish(End { exit: Exit::killed(), failure, asked_to });
 }
 
 impl Running {
@@ -192,6 +193,31 @@ async fn a_call_on_a_child_that_says_nothing_runs_out_of_time() {
     assert!(memchr::memmem::find(&answer, b"call_timeout").is_some(), "{answer:?}");
     lease.leave();
     running.end().await;
+}
+
+/// As a panic in it does.
+#[tokio::test]
+async fn a_supervisor_that_is_cut_short_leaves_nobody_waiting() {
+    let running = start(Dice::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
+    running.open().await;
+    let nobody: std::sync::Weak<session::Listener> = std::sync::Weak::new();
+    let lease = Arc::new(Lease::new(running.worker.clone(), nobody, false));
+    let call = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"nonce":1}}"#;
+    let waiting = tokio::spawn({
+        let lease = Arc::clone(&lease);
+        async move { lease.ask(call, FOR_EVER).await }
+    });
+    while running.worker.load() == 0 {
+        tokio::task::yield_now().await;
+    }
+    running.supervisor.abort();
+    assert!(running.supervisor.await.unwrap_err().is_cancelled());
+    let failure = timeout(FOR_EVER, waiting).await.unwrap().unwrap().unwrap_err();
+    assert!(failure.message().contains("the gateway failed"), "{}", failure.message());
+    assert!(running.worker.has_ended() && !running.worker.is_alive());
+    assert!(lease.ask(call, FOR_EVER).await.is_err(), "nothing is taken any more");
+    assert_eq!(running.metrics.stdin_queue.get(), 0);
+    timeout(FOR_EVER, running.child).await.unwrap().unwrap();
 }
 
 #[test]
