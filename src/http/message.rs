@@ -62,19 +62,19 @@ impl Messages {
     /// A message that is none, or a header that names no version that is carried here.
     pub fn envelopes(&self, version: Version<'_>) -> Result<Vec<Posted<'_>>, Refusal> {
         let mut posted = self.messages.iter().map(posted).collect::<Result<Vec<_>, _>>()?;
-        let only = match posted.as_mut_slice() {
-            [only] if !self.is_batch => Some(only),
-            _ => None,
-        };
-        let id = only.as_ref().and_then(|only| only.request_id());
-        match (version, only, id) {
-            (Version::None | Version::Carried(_), ..) => {}
-            // It has its error by what it says itself, or else by what the header says.
-            (Version::Modern, Some(only), Some(id)) => {
-                only.error.get_or_insert_with(|| RequestError::modern(&id, false, MODERN));
+        if matches!(version, Version::Modern | Version::Unknown) {
+            let only = match posted.as_mut_slice() {
+                [only] if !self.is_batch => Some(only),
+                _ => None,
+            };
+            let id = only.as_ref().and_then(|only| only.request_id());
+            match (version, only, id) {
+                // It has its error by what it says itself, or else by what the header says.
+                (Version::Modern, Some(only), Some(id)) => {
+                    only.error.get_or_insert_with(|| RequestError::modern(&id, false, MODERN));
+                }
+                (version, _, id) => return Err(version.refusal(id.as_ref())),
             }
-            (Version::Modern, ..) => return Err(Refusal::modern(MODERN)),
-            (Version::Unknown, _, id) => return Err(version.refusal(id.as_ref())),
         }
         Ok(posted)
     }

@@ -46,36 +46,37 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     let messages = read_messages(&body, &app.http)?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
     let mut posted = messages.envelopes(version)?;
-    let id = match posted.as_mut_slice() {
-        [only] if !messages.is_batch => {
-            if let Some(error) = only.error.take() {
-                return Err(error.into());
-            }
-            let id = only.request_id();
-            if let (true, Some(id)) = (only.is_request("initialize"), &id) {
-                return initialize(app, parts, &caller, &body, &only.envelope, id).await;
-            }
-            id
+    if let ([only], false) = (posted.as_mut_slice(), messages.is_batch) {
+        if let Some(error) = only.error.take() {
+            return Err(error.into());
         }
+        if only.is_request("initialize")
+            && let Some(id) = only.request_id()
+        {
+            return initialize(app, parts, &caller, &body, &only.envelope, &id).await;
+        }
+    }
+    let session = find(app, parts, &caller, || match posted.as_slice() {
+        [only] if !messages.is_batch => only.request_id(),
         _ => None,
-    };
-    let session = find(app, parts, &caller, id.as_ref())?;
+    })?;
     if messages.is_batch {
         check_batch(session.version().as_deref().or(version.carried()))?;
     }
     Ok(converse(app, &session, &messages, posted).await?)
 }
 
-/// The session that the request names: 400 without a name, 404 if there is none for this caller.
-fn find(app: &App, parts: &Parts, caller: &Caller, id: Option<&RawId>) -> Result<Arc<Session>, Refusal> {
+/// The session that the request names: 400 without a name, 404 if there is none for this caller. `id` gives the id of the only
+/// request, for the error.
+fn find(app: &App, parts: &Parts, caller: &Caller, id: impl Fn() -> Option<RawId>) -> Result<Arc<Session>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
-        return Err(Refusal::header(id, text));
+        return Err(Refusal::header(id().as_ref(), text));
     };
     let session = app
         .sessions
         .find(name, &caller.principal, &caller.admission.server.name, Transport::Streamable)
-        .ok_or_else(|| Refusal::no_session(id))?;
+        .ok_or_else(|| Refusal::no_session(id().as_ref()))?;
     session.expiry().extend(caller.until);
     Ok(session)
 }
@@ -101,7 +102,7 @@ async fn initialize(
     id: &RawId,
 ) -> Result<Reply, Denied> {
     if session_id(&parts.headers).is_some() {
-        find(app, parts, caller, Some(id))?;
+        find(app, parts, caller, || Some(id.clone()))?;
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
         return Err(Refusal::header(Some(id), text).into());
     }
@@ -163,7 +164,7 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
-    let session = find(app, parts, &caller, None)?;
+    let session = find(app, parts, &caller, || None)?;
     let (inbox, expiry) = (session.open_stream(), session.expiry().clone());
     let guard = Box::new(StreamGuard(session));
     let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, app.http.keep_alive, guard)
@@ -190,7 +191,7 @@ impl Drop for StreamGuard {
 async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = caller(app, parts).await?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
-    let session = find(app, parts, &caller, None)?;
+    let session = find(app, parts, &caller, || None)?;
     app.sessions.end(&session, "deleted by the client");
     Ok(Response::new(Body::empty()))
 }
