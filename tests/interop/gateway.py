@@ -85,6 +85,7 @@ class Gateway:
         memory = self.make_folder("memory")
         servers = {
             "everything": ([NODE, PACKAGES / "server-everything/dist/index.js", "stdio"], {}),
+            "narrow": ([NODE, PACKAGES / "server-everything/dist/index.js", "stdio"], {}),
             "filesystem": ([NODE, PACKAGES / "server-filesystem/dist/index.js", self.workspace], {}),
             "memory": (
                 [NODE, PACKAGES / "server-memory/dist/index.js"],
@@ -122,6 +123,7 @@ class Gateway:
             lines += [f"{variable} = {json.dumps(str(text))}" for variable, text in environment.items()]
             if sandbox:
                 lines += [f"[servers.{server}.sandbox]", *sandbox]
+        lines += ["[servers.narrow.limits]", "max_in_flight = 4"]
         return "\n".join(lines) + "\n"
 
     def make_home(self, name):
@@ -148,7 +150,7 @@ class Gateway:
 
     def url(self, path):
         """The URL of `sse` or `mcp` (the default server), or of `NAME/sse` or `NAME/mcp`."""
-        return f"http://127.0.0.1:{self.port}/{'servers/' if '/' in path else ''}{path}"
+        return f"http://127.0.0.1:{self.port}/{'servers/' if '/' in path.rstrip('/') else ''}{path}"
 
     def wait_until_ready(self):
         late = time.monotonic() + START_LIMIT

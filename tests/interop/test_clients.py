@@ -32,6 +32,7 @@ CLIENTS = {
     "mcp-2-http": (MCP2, "http", "everything/mcp"),
     "mcp-2-client-legacy": (MCP2, "legacy", "everything/mcp"),
     "mcp-2-client-auto": (MCP2, "auto", "everything/mcp"),
+    "mcp-2-client-auto-sse": (MCP2, "sse-auto", "everything/sse"),
     "fastmcp-sse": (FASTMCP, "sse", "everything/sse"),
     "fastmcp-http": (FASTMCP, "http", "everything/mcp"),
     "ts-sdk-1-sse": (SDK1, "sse", "everything/sse"),
@@ -39,6 +40,12 @@ CLIENTS = {
     "ts-client-2-sse": (CLIENT2, "sse", "everything/sse"),
     "ts-client-2-http-legacy": (CLIENT2, "legacy", "everything/mcp"),
     "ts-client-2-http-auto": (CLIENT2, "auto", "everything/mcp"),
+    "ts-client-2-sse-auto": (CLIENT2, "sse-auto", "everything/sse"),
+    "mcp-1-sse-slash": (MCP1, "sse", "everything/sse/"),
+    "mcp-2-http-slash": (MCP2, "http", "everything/mcp/"),
+    "fastmcp-sse-slash": (FASTMCP, "sse", "everything/sse/"),
+    "ts-sdk-1-sse-slash": (SDK1, "sse", "everything/sse/"),
+    "ts-client-2-http-slash": (CLIENT2, "auto", "everything/mcp/"),
     "mcp-remote-sse": (MCP1, through(*MCP_REMOTE, "sse-only"), "everything/sse"),
     "mcp-remote-http": (MCP1, through(*MCP_REMOTE, "http-only"), "everything/mcp"),
     "sluice-connect-sse": (MCP1, CONNECT, "everything/sse"),
@@ -46,8 +53,15 @@ CLIENTS = {
 }
 
 
-def run(gateway, folder, program, variant, path, key):
-    command = [*map(str, program), gateway.url(path), key, variant]
+# Each calls a server that takes few calls at once.
+OVER_THE_LIMIT = [
+    "mcp-1-sse", "mcp-1-http", "mcp-2-sse", "mcp-2-http", "mcp-2-client-auto", "mcp-2-client-auto-sse", "fastmcp-sse",
+    "fastmcp-http", "ts-sdk-1-sse", "ts-sdk-1-http", "ts-client-2-sse", "ts-client-2-http-auto",
+]
+
+
+def run(gateway, folder, program, variant, path, key, *marker):
+    command = [*map(str, program), gateway.url(path), key, variant, *marker]
     environment = dict(os.environ, MCP_REMOTE_CONFIG_DIR=str(folder))
     return subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT, env=environment)
 
@@ -55,6 +69,13 @@ def run(gateway, folder, program, variant, path, key):
 @pytest.mark.parametrize("name", CLIENTS)
 def test_client(gateway, tmp_path, name):
     done = run(gateway, tmp_path, *CLIENTS[name], gateway.key)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
+
+
+@pytest.mark.parametrize("name", OVER_THE_LIMIT)
+def test_a_session_outlives_calls_over_the_limit(gateway, tmp_path, name):
+    program, variant, path = CLIENTS[name]
+    done = run(gateway, tmp_path, program, variant, path.replace("everything", "narrow"), gateway.key, "limit")
     assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr
 
 

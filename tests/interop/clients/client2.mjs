@@ -1,11 +1,12 @@
-// npm @modelcontextprotocol/client 2.x over HTTP+SSE and Streamable HTTP (variants sse, legacy and auto).
+// npm @modelcontextprotocol/client 2.x over HTTP+SSE and Streamable HTTP (variants sse, sse-auto, legacy and auto).
 import { Client, SSEClientTransport, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 import { main } from './exercise.mjs';
 
 await main(async (url, requestInit, variant) => {
-  const mode = variant === 'auto' ? 'auto' : 'legacy';
+  const mode = variant.endsWith('auto') ? 'auto' : 'legacy';
   const client = new Client({ name: 'interop', version: '1' }, { versionNegotiation: { mode } });
-  const transport = variant === 'sse'
+  const isSse = variant.startsWith('sse');
+  const transport = isSse
     ? new SSEClientTransport(url, { requestInit })
     : new StreamableHTTPClientTransport(url, { requestInit });
   await client.connect(transport);
@@ -13,7 +14,7 @@ await main(async (url, requestInit, variant) => {
     client,
     withOptions: (options) => [options],
     close: async () => {
-      if (variant !== 'sse') await transport.terminateSession();
+      if (!isSse) await transport.terminateSession();
       await client.close();
     },
   };

@@ -51,8 +51,24 @@ async function crowd(client, marker) {
   for (let wave = 0; wave < 5; wave += 1) await echoes(client, `${marker}/${wave}`, CALLS_AT_ONCE);
 }
 
+// Calls more at once than the server takes: some are answered, the others have an error each, and the session goes on.
+async function overTheLimit(client) {
+  const call = { name: 'trigger-long-running-operation', arguments: { duration: 1, steps: 1 } };
+  for (let round = 0; round < 3; round += 1) {
+    const done = await Promise.allSettled(Array.from({ length: 40 }, () => client.callTool(call)));
+    const answered = done.filter(({ status }) => status === 'fulfilled').map(({ value }) => value.content[0].text);
+    const errors = done.filter(({ status }) => status === 'rejected').map(({ reason }) => String(reason));
+    assert.ok(answered.length >= 4 && errors.length >= 20, `${answered.length} answers, ${errors.length} errors: ${errors[0]}`);
+    assert.ok(answered.every((text) => text.startsWith('Long running')), `accepted calls: ${answered}`);
+    assert.ok(errors.every((error) => error.includes('too many calls are waiting')), `errors: ${errors[0]}`);
+    const result = await client.callTool({ name: 'echo', arguments: { message: 'goes on' } });
+    assert.equal(result.content[0].text, 'Echo: goes on', 'the session');
+  }
+}
+
 /**
- * Runs as `CLIENT URL KEY VARIANT [MARKER]`: with a MARKER it is one of a crowd; without, it goes through everything.
+ * Runs as `CLIENT URL KEY VARIANT [MARKER]`: with the MARKER `limit` it calls more than the server takes, with
+ * another it is one of a crowd; without, it goes through everything.
  * `connect(url, init, variant)` gives the SDK's client and its `close()`. `withOptions` hides where the SDK takes them.
  */
 export async function main(connect) {
@@ -60,7 +76,8 @@ export async function main(connect) {
   const late = setTimeout(() => { console.error('timed out'); process.exit(1); }, TIME_LIMIT);
   const { client, withOptions, close } = await connect(new URL(url), { headers: { Authorization: `Bearer ${key}` } }, variant);
   client.withOptions = withOptions;
-  await (marker ? crowd(client, marker) : exercise(client, 'alone'));
+  if (marker === 'limit') await overTheLimit(client);
+  else await (marker ? crowd(client, marker) : exercise(client, 'alone'));
   await close();
   clearTimeout(late);
   console.log('ok');

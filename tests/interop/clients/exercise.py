@@ -64,14 +64,31 @@ async def crowd(call, marker):
         await echoes(call, f"{marker}/{wave}", CALLS_AT_ONCE)
 
 
+async def over_the_limit(call):
+    """Calls more at once than the server takes: some are answered, the others have an error each, and the session goes on."""
+    operation = "trigger-long-running-operation"
+    for _ in range(3):
+        done = await asyncio.gather(*(call(operation, {"duration": 1, "steps": 1}) for _ in range(40)), return_exceptions=True)
+        errors = [str(one) for one in done if isinstance(one, Exception)]
+        answered = [one for one in done if not isinstance(one, Exception)]
+        if len(answered) < 4 or len(errors) < 20:
+            raise Different(f"{len(answered)} answers and {len(errors)} errors: {errors[:2]}")
+        same("accepted calls", {(False, True)}, {(failed, text.startswith("Long running")) for failed, text in answered})
+        same("errors", {True}, {"too many calls are waiting" in error for error in errors})
+        same("the session", (False, "Echo: goes on"), await call("echo", {"message": "goes on"}))
+
+
 def main(client):
     """Runs `client(url, key, variant, work)`, as `CLIENT URL KEY [VARIANT [MARKER]]`.
 
-    With a MARKER it is one of a crowd; without, it goes through everything alone.
+    With the MARKER `limit` it calls more than the server takes; with another it is one of a crowd; without, it goes through
+    everything alone.
     """
     url, key, variant, marker = (sys.argv[1:] + ["", ""])[:4]
 
     async def work(tools, call):
+        if marker == "limit":
+            return await over_the_limit(call)
         await (crowd(call, marker) if marker else exercise(tools, call, "alone"))
 
     asyncio.run(asyncio.wait_for(client(url, key, variant, work), TIME_LIMIT))

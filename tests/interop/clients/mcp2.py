@@ -1,4 +1,4 @@
-"""PyPI mcp 2.x: the transports under a session, and the Client that negotiates (variants legacy and auto)."""
+"""PyPI mcp 2.x: the transports under a session, and the Client that negotiates (variants legacy, auto and sse-auto)."""
 
 import contextlib
 
@@ -16,6 +16,8 @@ async def client(url, key, variant, work):
             streams = await stack.enter_async_context(sse_client(url, headers=headers))
             session = await stack.enter_async_context(ClientSession(*streams[:2]))
             await session.initialize()
+        elif variant == "sse-auto":
+            session = await stack.enter_async_context(Client(sse_client(url, headers=headers)))
         else:
             http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
             transport = streamable_http_client(url, http_client=http)
