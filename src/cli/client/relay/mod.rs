@@ -252,15 +252,19 @@ impl Relay {
     /// Sends what has no answer.
     async fn tell(self: &Arc<Self>, message: &Message) {
         let method = message.method.as_deref().unwrap_or("an answer");
-        if method == "notifications/cancelled" {
-            // Before the gateway hears of the end of its waiting, and ends the call without an answer.
-            self.forget(message);
+        let cancelled = cancelled(message);
+        if let Some(id) = &cancelled {
+            // Before the gateway hears of that, and ends the call without an answer.
+            self.pending.lock().cancel(&id_key(id));
         }
         let outcome = tokio::time::timeout(TELL_TIMEOUT, self.deliver(message)).await;
         match outcome.unwrap_or(Err(Error::TimedOut(TELL_TIMEOUT))) {
             Ok(()) if method == "notifications/initialized" => self.initialized().await,
             Ok(()) => {}
             Err(error) => terminal::note(&format!("{method} was not passed on: {error}")),
+        }
+        if let Some(id) = &cancelled {
+            self.pending.lock().remove(&id_key(id));
         }
     }
 
@@ -273,19 +277,6 @@ impl Relay {
                 self.transport.post(message, None).await
             }
             outcome => outcome,
-        }
-    }
-
-    /// Waits no more for a request that the client has cancelled: it need not be answered.
-    fn forget(&self, cancelled: &Message) {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Cancelled {
-            request_id: Box<RawValue>,
-        }
-        let id = serde_json::from_str::<Cancelled>(&cancelled.params()).ok();
-        if let Some(id) = id.and_then(|cancelled| RawId::new(cancelled.request_id.get())) {
-            self.pending.lock().remove(&id_key(&id));
         }
     }
 
@@ -338,4 +329,18 @@ impl Relay {
         self.listening.lock().take();
         self.transport.close().await;
     }
+}
+
+/// The request that a message cancels, if it does: that need not be answered any more.
+fn cancelled(message: &Message) -> Option<RawId> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Cancelled {
+        request_id: Box<RawValue>,
+    }
+    if message.method.as_deref() != Some("notifications/cancelled") {
+        return None;
+    }
+    let cancelled: Cancelled = serde_json::from_str(&message.params()).ok()?;
+    RawId::new(cancelled.request_id.get())
 }

@@ -25,6 +25,8 @@ struct Entry {
     generation: u64,
     /// Whether the gateway has taken it. Until then it is not lost with a stream: it may be refused, and sent again.
     accepted: bool,
+    /// Whether the client wants no answer any more.
+    cancelled: bool,
     answered: oneshot::Sender<()>,
 }
 
@@ -36,7 +38,7 @@ impl Pending {
             return None;
         }
         let (answered, waiting) = oneshot::channel();
-        self.entries.insert(key, Entry { id: id.clone(), generation, accepted: false, answered });
+        self.entries.insert(key, Entry { id: id.clone(), generation, accepted: false, cancelled: false, answered });
         Some(waiting)
     }
 
@@ -45,9 +47,16 @@ impl Pending {
         self.entries.get_mut(key).map(|entry| entry.generation = generation).is_some()
     }
 
-    /// Takes a request out: who gets it has to answer it.
+    /// Notes that the client wants no answer any more. The request goes on being sent.
+    pub(super) fn cancel(&mut self, key: &str) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.cancelled = true;
+        }
+    }
+
+    /// Takes a request out: who gets it has to answer it. Nobody gets one that was cancelled.
     pub(super) fn remove(&mut self, key: &str) -> Option<oneshot::Sender<()>> {
-        self.entries.remove(key).map(|entry| entry.answered)
+        self.entries.remove(key).filter(|entry| !entry.cancelled).map(|entry| entry.answered)
     }
 
     /// Notes that the gateway has taken a request. `false`: the stream for its answer has been lost meanwhile.
@@ -63,12 +72,12 @@ impl Pending {
     pub(super) fn lose(&mut self, generation: u64) -> Vec<RawId> {
         self.lost = self.lost.max(Some(generation));
         let lost = self.entries.extract_if(|_, entry| entry.accepted && entry.generation <= generation);
-        lost.map(|(_, entry)| entry.id).collect()
+        lost.filter(|(_, entry)| !entry.cancelled).map(|(_, entry)| entry.id).collect()
     }
 
     /// Takes out every request.
     pub(super) fn drain(&mut self) -> Vec<RawId> {
-        self.entries.drain().map(|(_, entry)| entry.id).collect()
+        self.entries.drain().filter(|(_, entry)| !entry.cancelled).map(|(_, entry)| entry.id).collect()
     }
 }
 
@@ -91,6 +100,24 @@ mod tests {
         assert!(text.try_recv().is_ok());
         assert_eq!(pending.drain(), [id("1")]);
         assert!(one.try_recv().is_err() && pending.remove("1").is_none() && !pending.stamp("1", 2));
+    }
+
+    #[test]
+    fn what_was_cancelled_is_answered_by_nobody() {
+        let mut pending = Pending::default();
+        let mut waiting: Vec<_> = ["1", "2", "3"].map(|text| pending.register(&id(text), 1)).into();
+        for key in ["1", "2", "3"] {
+            pending.cancel(key);
+        }
+        assert!(pending.stamp("1", 1) && pending.accept("1"), "it is sent all the same");
+        assert_eq!(pending.lose(1), []);
+        assert!(pending.remove("2").is_none());
+        assert_eq!(pending.drain(), []);
+        assert!(
+            waiting
+                .iter_mut()
+                .all(|waiting| waiting.as_mut().unwrap().try_recv() == Err(oneshot::error::TryRecvError::Closed))
+        );
     }
 
     #[test]
