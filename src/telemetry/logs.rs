@@ -64,9 +64,10 @@ pub fn init(log: &Log) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes no more lines, and waits until those that are there are written, or for `within`.
+/// Says what was left out so far, takes no more lines, and waits until those that are there are written, or for `within`.
 pub fn finish(within: Duration) {
     if let Some(outlet) = OUTLET.get() {
+        repeated::tell_all();
         outlet.finish(within);
     }
 }

@@ -62,13 +62,13 @@ impl Causes {
         false
     }
 
-    /// Ends the periods that are over: a cause with lines left out begins another. Returns these causes, how many lines were
+    /// Ends the periods that are over, or all of them: a cause with lines left out begins another. Returns these causes, how many lines were
     /// left out, and in how many seconds.
-    fn turn(&mut self, now: Instant) -> Vec<(Cause, u64, u64)> {
+    fn turn(&mut self, now: Instant, all: bool) -> Vec<(Cause, u64, u64)> {
         let mut told = Vec::new();
         self.0.retain(|cause, seen| {
             let passed = now.duration_since(seen.begin);
-            if passed < PERIOD {
+            if passed < PERIOD && !all {
                 return true;
             }
             if seen.left_out > 0 {
@@ -89,17 +89,27 @@ impl Causes {
     }
 }
 
+/// Logs what was left out until now: there will be no end of the period.
+pub(super) fn tell_all() {
+    let told = CAUSED.lock().turn(Instant::now(), true);
+    log(told);
+}
+
 /// Logs what was left out in periods that are over. Returns how long it takes until the next one is.
 pub(super) fn tell() -> Option<Duration> {
     let now = Instant::now();
     let (told, next) = {
         let mut causes = CAUSED.lock();
-        (causes.turn(now), causes.next(now))
+        (causes.turn(now, false), causes.next(now))
     };
+    log(told);
+    next
+}
+
+fn log(told: Vec<(Cause, u64, u64)>) {
     for (Cause { what, about }, times, seconds) in told {
         tracing::warn!(%about, times, seconds, "again, and not logged each time: {what}");
     }
-    next
 }
 
 #[cfg(test)]
@@ -113,12 +123,21 @@ mod tests {
         let news: Vec<bool> = (0..5).map(|_| take(&mut causes, "missing")).collect();
         assert_eq!(news, [true, true, false, false, false]);
         assert!(take(&mut causes, "expired"), "another reason is another cause");
-        assert_eq!(causes.turn(start + PERIOD / 2), []);
-        assert_eq!(causes.turn(start + PERIOD), [(Cause::new("refused", "missing"), 3, 10)]);
+        assert_eq!(causes.turn(start + PERIOD / 2, false), []);
+        assert_eq!(causes.turn(start + PERIOD, false), [(Cause::new("refused", "missing"), 3, 10)]);
         assert_eq!(causes.0.len(), 1, "the reason of which nothing was left out is forgotten");
-        assert_eq!(causes.turn(start + PERIOD * 2), [], "nothing more was left out");
+        assert_eq!(causes.turn(start + PERIOD * 2, false), [], "nothing more was left out");
         assert_eq!(causes.0.len(), 0);
         assert_eq!(causes.next(start), None);
+        assert_eq!(
+            (take(&mut causes, "late"), take(&mut causes, "late"), take(&mut causes, "late")),
+            (true, true, false)
+        );
+        assert_eq!(
+            causes.turn(start, true),
+            [(Cause::new("refused", "late"), 1, 0)],
+            "at the end, before the period's"
+        );
     }
 
     #[test]
@@ -128,7 +147,7 @@ mod tests {
             causes.take(Cause::new("refused", number.to_string()), 1, now);
         }
         assert_eq!(causes.0.len(), CAUSES + 1);
-        let told = causes.turn(now + PERIOD);
+        let told = causes.turn(now + PERIOD, false);
         assert_eq!(told, [(Cause::new("many things", "various"), CAUSES as u64 - 1, 10)]);
     }
 }

@@ -183,29 +183,38 @@ async fn requests_without_a_credential_do_not_write_the_log() {
     const REQUESTS: usize = 300;
     let binary = Binary::start(&[("echo", vec!["echo"])], "").await;
     let stranger = binary.caller.with_key("slk_nobody_knows-this-key");
+    let start = Instant::now();
     for _ in 0..REQUESTS {
         assert_eq!(stranger.send(Request::post("/servers/echo/mcp", "{}")).await.status, 401);
     }
-    let told = binary.logged("again, and not logged each time").await;
-    assert_eq!((&told["about"], &told["times"]), (&json!("unknown_key"), &json!(REQUESTS - 1)), "{told}");
+    let periods = start.elapsed().as_secs() / 10 + 1;
     let log = binary.stop().await;
-    let lines = log.iter().filter(|line| line.contains("a request was refused")).count();
-    assert_eq!(lines, 2, "one for the first, and one for the others: {log:?}");
+    let lines: Vec<serde_json::Value> = log
+        .iter()
+        .filter(|line| line.contains("a request was refused"))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    // One for the first, and one for each period with others.
+    assert!(lines.len() as u64 <= 2 + periods, "{lines:?}");
+    let told: u64 = lines.iter().map(|line| line["times"].as_u64().unwrap_or(1)).sum();
+    assert_eq!(told as usize, REQUESTS, "all are told: {lines:?}");
 }
 
 #[tokio::test]
 async fn sessions_without_end_do_not_fill_the_log() {
     let binary = Binary::start(&[("echo", vec!["echo"])], "").await;
     let caller = binary.caller.server("echo");
+    let start = Instant::now();
     for _ in 0..150 {
         let mut connection = caller.ask(Request::get("/servers/echo/sse")).await;
         connection.write(b"").await;
         assert_eq!(connection.response().await.status, 200);
     }
     eventually("all have ended", async || (binary.metrics().await.sessions() == 0.0).then_some(())).await;
+    let periods = start.elapsed().as_secs() as usize / 10 + 1;
     let log = binary.stop().await;
-    let opened = log.iter().filter(|line| line.contains("session opened")).count();
-    assert!((100..=110).contains(&opened), "{opened} lines");
+    let opened = log.iter().filter(|line| line.contains("\"message\":\"session opened\"")).count();
+    assert!((100..=100 * periods).contains(&opened), "{opened} lines in {periods} periods");
 }
 
 #[tokio::test]
