@@ -139,7 +139,9 @@ impl Keeper {
     }
 
     async fn sweep(&self) {
-        self.guardian.cgroups().inspect(|cgroups| cgroups.kill());
+        let guardian = self.guardian.clone();
+        // It may have to go through all of them.
+        let _ = tokio::task::spawn_blocking(move || guardian.cgroups().map(Subtree::kill)).await;
         if self.neighbours == Neighbours::None {
             sweep().await;
         }

@@ -56,6 +56,8 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
         let mut nursery = Nursery::new(Stages::new(cgroups))?;
         let served = nursery.serve(&link, &mut ended).await;
         nursery.clear(&mut ended, served.is_ok()).await;
+        // The next gateway does not wait for the sweep.
+        nursery.survey.end();
         // Those of a gateway that was killed: one that lives still holds its own.
         crate::process::folder::sweep(&std::env::temp_dir());
         served
@@ -249,7 +251,9 @@ impl Nursery {
     fn end_orphans(&mut self, children: Vec<Pid>, now: Instant) {
         let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
         let mut orphans: Vec<Pid> = children.into_iter().filter(is_orphan).collect();
-        self.has_more = orphans.len() > MAX_ORPHANS;
+        // Those that do not end for all that they were killed, in the last look, keep none of the others waiting.
+        orphans.sort_by_key(|pid| self.orphans.contains_key(pid));
+        self.has_more = orphans.iter().filter(|pid| !self.orphans.contains_key(pid)).count() > MAX_ORPHANS;
         orphans.truncate(MAX_ORPHANS);
         for orphan in &orphans {
             let _ = rustix::process::kill_process(*orphan, rustix::process::Signal::KILL);

@@ -33,10 +33,11 @@ struct Tasks {
     record: Option<Record>,
     /// At most one for each child.
     limits: VecDeque<(Pid, ProcessLimits)>,
+    is_over: bool,
 }
 
 impl Survey {
-    /// Starts the thread. It ends with the process.
+    /// Starts the thread.
     ///
     /// # Errors
     /// There can be none.
@@ -50,6 +51,12 @@ impl Survey {
     /// Has a record kept.
     pub(super) fn keep(&self, record: Record) {
         self.0.tasks.lock().record = Some(record);
+        self.0.changed.notify_one();
+    }
+
+    /// Ends the thread, which gives the record to the next gateway.
+    pub(super) fn end(&self) {
+        self.0.tasks.lock().is_over = true;
         self.0.changed.notify_one();
     }
 
@@ -67,8 +74,11 @@ impl Shared {
         loop {
             let (new, limits) = {
                 let mut tasks = self.tasks.lock();
-                while tasks.record.is_none() && tasks.limits.is_empty() && Instant::now() < next {
+                while tasks.record.is_none() && tasks.limits.is_empty() && !tasks.is_over && Instant::now() < next {
                     self.changed.wait_until(&mut tasks, next);
+                }
+                if tasks.is_over {
+                    return;
                 }
                 (tasks.record.take(), std::mem::take(&mut tasks.limits))
             };
