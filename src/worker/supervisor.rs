@@ -123,14 +123,6 @@ struct Ending {
     is_counted: bool,
 }
 
-/// How a child has ended.
-struct End {
-    exit: Exit,
-    /// Why calls fail, where it is not the child's own exit.
-    failure: Option<Failure>,
-    asked_to: bool,
-}
-
 impl Ending {
     fn new(shared: &Arc<Shared>, pid: u32) -> Self {
         Self { shared: Arc::clone(shared), pid, is_counted: false }
@@ -183,7 +175,7 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     }
     drop(tasks);
     shared.stdin.close(true);
-    ending.finish(End { exit, failure, asked_to });
+    ending.finish(exit, failure, asked_to);
 }
 
 /// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
@@ -365,9 +357,9 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 }
 
 impl Ending {
-    /// The child is gone: counts it, fails the calls that were in flight, tells the sessions.
-    fn finish(mut self, end: End) {
-        let End { exit, failure, asked_to } = end;
+    /// The child is gone: counts it, fails the calls that were in flight, tells the sessions. `failure` is why they fail, where
+    /// that is not the child's own exit.
+    fn finish(mut self, exit: Exit, failure: Option<Failure>, asked_to: bool) {
         let shared = Arc::clone(&self.shared);
         let started = shared.is_opened();
         let of_itself = || match (asked_to, started, exit.is_success()) {

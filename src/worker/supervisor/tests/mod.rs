@@ -98,7 +98,7 @@ async fn live(shared: Arc<Shared>, pipes: Pipes) {
     }
     drop(tasks);
     shared.stdin.close(true);
-    ending.finish(End { exit: Exit::killed(), failure, asked_to });
+    ending.finish(Exit::killed(), failure, asked_to);
 }
 
 impl Running {
