@@ -76,10 +76,12 @@ impl Signals {
             let effect = if (number, hangup) == (SIGHUP, Hangup::Drain) { Effect::Drain } else { effect };
             signals.push((signal(SignalKind::from_raw(number))?, name, effect));
         }
-        // Without a name: those that are for programs among themselves.
+        // Without a name: those that are for programs among themselves. Tools such as valgrind keep some to themselves.
         for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
             let effect = Effect::Nothing("it has no meaning here");
-            signals.push((signal(SignalKind::from_raw(number))?, "a real-time signal", effect));
+            if let Ok(signal) = signal(SignalKind::from_raw(number)) {
+                signals.push((signal, "a real-time signal", effect));
+            }
         }
         Ok(Self(signals))
     }
