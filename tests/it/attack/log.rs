@@ -22,7 +22,7 @@ const AT_THE_END: Duration = Duration::from_secs(8);
 const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 
 /// A pipe with no room left: both ends.
-fn full_pipe(flags: PipeFlags) -> (OwnedFd, OwnedFd) {
+pub(super) fn full_pipe(flags: PipeFlags) -> (OwnedFd, OwnedFd) {
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
     while rustix::io::write(&theirs, &[b'x'; 4096]).is_ok() {}
     while rustix::io::write(&theirs, b"x").is_ok() {}

@@ -7,6 +7,7 @@ mod early;
 mod flood;
 mod folders;
 mod impersonation;
+mod in_turn;
 mod listen;
 mod log;
 mod metadata;
