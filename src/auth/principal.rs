@@ -48,6 +48,16 @@ impl Principal {
         &self.0.subject
     }
 
+    /// All by which it is told apart from others: its tenant, the kind of its issuer, the issuer and the subject.
+    pub fn distinction(&self) -> [&str; 4] {
+        let (kind, issuer) = match self.issuer() {
+            Issuer::Key => ("key", ""),
+            Issuer::Anonymous => ("anonymous", ""),
+            Issuer::Token(issuer) => ("token", issuer.as_str()),
+        };
+        [self.tenant().as_str(), kind, issuer, self.subject()]
+    }
+
     /// What it may do.
     pub fn scopes(&self) -> &[String] {
         &self.0.scopes
@@ -69,5 +79,46 @@ impl std::hash::Hash for Principal {
         self.0.tenant.hash(state);
         self.0.issuer.hash(state);
         self.0.subject.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod owners {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::process::Owner;
+
+    fn principal(tenant: &str, issuer: Issuer, subject: &str) -> Owner {
+        Owner::principal(&Principal::new(tenant.parse().unwrap(), issuer, subject, Vec::new()))
+    }
+
+    #[test]
+    fn no_two_owners_have_one_folder_and_every_name_is_one() {
+        let token = |issuer: &str| Issuer::Token(issuer.to_owned());
+        let owners = [
+            principal("acme", Issuer::Key, "alice"),
+            principal("acme", Issuer::Anonymous, "alice"),
+            principal("acme", token(""), "alice"),
+            principal("acme", token("key"), "alice"),
+            principal("acme", token("a"), "lice"),
+            principal("acme", token("al"), "ice"),
+            principal("acme.alice", Issuer::Key, ""),
+            principal("acme", Issuer::Key, "Alice"),
+            principal("acme", Issuer::Key, "../alice"),
+            principal("acme", Issuer::Key, "al/ice"),
+            principal("acme", Issuer::Key, &"alice".repeat(1000)),
+            principal("umbrella", Issuer::Key, "alice"),
+            Owner::tenant(&"acme".parse().unwrap()),
+            Owner::tenant(&"umbrella".parse().unwrap()),
+            Owner::everybody(),
+        ];
+        let names: BTreeSet<_> = owners.iter().map(|owner| owner.name().to_lowercase()).collect();
+        assert_eq!(names.len(), owners.len(), "{names:#?}");
+        for name in names {
+            assert!(!name.starts_with('.') && !name.contains(['/', '\0']) && name.len() < 200, "{name}");
+        }
+        assert_eq!(principal("acme", Issuer::Key, "alice"), principal("acme", Issuer::Key, "alice"));
     }
 }

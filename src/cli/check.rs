@@ -93,7 +93,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(enforced(&config))
 }
 
-/// Says what holds for each server on this machine; 78 if one would not be started for what does not.
+/// Says what holds for each server on this machine; 78 if one would not be started for what does not, or if by what is open to
+/// one, one tenant could become another.
 fn enforced(config: &Config) -> ExitCode {
     let (kernel, cgroups) = (Kernel::probe(), cgroup::support());
     terminal::line(&format!("  cgroups      {cgroups}"));
@@ -102,9 +103,13 @@ fn enforced(config: &Config) -> ExitCode {
         let name = &server.name;
         let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups.keeps);
         terminal::line(&format!("  sandbox      {name}: {sandbox}"));
-        if let Some(Openness { open, warnings }) = openness(server, &config.own) {
+        if let Some(Openness { open, warnings, errors }) = openness(server, &config.own, config.tenants_of(name)) {
             terminal::line(&format!("               {name}: {open}"));
             warnings.iter().for_each(|warning| say(&format!("servers.{name}: warning: {warning}")));
+            errors.iter().for_each(|error| say(&format!("servers.{name}: {error}")));
+            if !errors.is_empty() {
+                code = ExitCode::from(EX_CONFIG);
+            }
         }
         terminal::line(&format!("  limits       {name}: {limits}"));
         for part in lacking {

@@ -98,11 +98,14 @@ fn prepare(config: &Config) -> Option<Subtree> {
     for server in config.servers.values() {
         let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups.keeps);
         let name = &server.name;
-        let openness = openness(server, &config.own);
+        let openness = openness(server, &config.own, config.tenants_of(name));
         let open = openness.as_ref().map(|openness| &openness.open);
         tracing::info!(server = %name, sandbox, open, limits, "server configured");
         for warning in openness.iter().flat_map(|openness| &openness.warnings) {
             tracing::warn!(server = %name, "{warning}");
+        }
+        for error in openness.iter().flat_map(|openness| &openness.errors) {
+            tracing::error!(server = %name, "{error}");
         }
         for part in lacking {
             match is_refused {

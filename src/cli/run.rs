@@ -80,8 +80,9 @@ fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let mut server = Server::new("server".parse()?, command, arguments.to_vec());
     server.isolation = args.isolation;
     args.sandbox.apply(&mut server)?;
-    // Whoever starts it by hand means the files that are here.
+    // Whoever starts it by hand means the files that are here, and is the only one whose they are.
     server.cwd = std::env::current_dir().ok();
+    server.changes_cwd = true;
     if let Some(path) = environment.get("PATH") {
         server.env.insert("PATH".to_owned(), path.into());
     }

@@ -117,6 +117,8 @@ impl Server {
             command: command.into(),
             args,
             cwd: None,
+            changes_cwd: false,
+            workspace: None,
             env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
             isolation: Isolation::Session,
             limits: ChildLimits::default(),

@@ -43,6 +43,14 @@ pub struct Config {
     pub own: Vec<OwnFile>,
 }
 
+impl Config {
+    /// How many tenants may use a server.
+    pub fn tenants_of(&self, server: &ServerName) -> usize {
+        let may = |tenant: &&Tenant| tenant.servers.as_ref().is_none_or(|servers| servers.contains(server));
+        self.tenants.values().filter(may).count()
+    }
+}
+
 /// The public listener and what it accepts.
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -209,6 +217,10 @@ pub struct Server {
     pub args: Vec<String>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
+    /// Whether it may change that in a sandbox: where one user has started one server by hand, in a folder of his own.
+    pub changes_cwd: bool,
+    /// The folder below which each tenant, or each principal, has a working directory that its children may change.
+    pub workspace: Option<PathBuf>,
     /// Its whole environment, references already resolved. Values may be secrets: never print them.
     pub env: BTreeMap<String, SecretString>,
     /// Who may share a child.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::defaults::CHILD_PATH;
-use super::model::{ChildLimits, Isolation, Server, TempLimits};
+use super::model::{ChildLimits, Isolation, PoolMode, Server, TempLimits};
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
@@ -60,7 +60,8 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
     let mut server = Server {
         command: s.nonempty("command").unwrap_or_default(),
         args: s.strings("args"),
-        cwd: cwd(s),
+        cwd: folder(s, "cwd"),
+        workspace: folder(s, "workspace"),
         env: child_environment(s),
         isolation,
         limits: read_limits(s.section("limits"), limits),
@@ -73,6 +74,7 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
     if server.command.contains('/') {
         server.command = s.reading.source.folder().join(&server.command).to_string_lossy().into_owned();
     }
+    workspace(s, &server);
     without_cwd(s, &server);
     if !server.command.is_empty() && server.program().is_none() {
         s.warning("command", not_found(&server, s));
@@ -96,7 +98,7 @@ fn not_found(server: &Server, section: &Section<'_>) -> String {
 
 /// A sandboxed child without a `cwd` does not start where the gateway does: a relative path would lead nowhere.
 fn without_cwd(section: &Section<'_>, server: &Server) {
-    if server.cwd.is_some() || server.sandbox.mode == SandboxMode::None {
+    if server.cwd.is_some() || server.workspace.is_some() || server.sandbox.mode == SandboxMode::None {
         return;
     }
     for (index, arg) in server.args.iter().enumerate() {
@@ -108,13 +110,29 @@ fn without_cwd(section: &Section<'_>, server: &Server) {
     }
 }
 
-fn cwd(section: &mut Section<'_>) -> Option<PathBuf> {
-    let text = section.nonempty("cwd")?;
+fn folder(section: &mut Section<'_>, key: &str) -> Option<PathBuf> {
+    let text = section.nonempty(key)?;
     let path = section.reading.source.folder().join(text);
     if !path.is_dir() {
-        section.problem("cwd", format!("there is no folder {}; make it or correct the path", path.display()));
+        section.problem(key, format!("there is no folder {}; make it or correct the path", path.display()));
     }
     Some(path)
+}
+
+/// What a workspace does not go with; and it is what no other server should reach.
+fn workspace(section: &Section<'_>, server: &Server) {
+    let Some(path) = &server.workspace else { return };
+    section.reading.owns(&section.path.key("workspace"), path.clone(), true);
+    if section.has("cwd") {
+        let text = "is where its children start, and so is cwd; keep one of the two: workspace for what they may change, cwd \
+                    for what they only read";
+        section.problem("workspace", text);
+    }
+    if server.isolation != Isolation::Shared && server.pool.mode != PoolMode::Ondemand {
+        let text = "is of each tenant or principal, and a child that is started in advance is nobody's yet; choose pool.mode = \
+                    \"ondemand\", or remove it";
+        section.problem("workspace", text);
+    }
 }
 
 /// The child's whole environment: `env`, what `pass_env` copies, and a `PATH` if neither gives one.

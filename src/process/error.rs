@@ -30,6 +30,12 @@ pub enum SpawnError {
         "no private temporary folder could be made for it: {0}; see that the gateway can write to its state_dir, or else its TMPDIR (/tmp)"
     )]
     NoFolder(io::Error),
+    /// The working directory of its owner could not be made.
+    #[error(
+        "no working directory could be made for it below its workspace: {0}; see that the gateway can write to the folder that \
+         is configured (workspace)"
+    )]
+    NoWorkspace(io::Error),
     /// Its cgroup could not be made, entered or given its limits.
     #[error("its cgroup cannot keep its limits: {0}; see that the gateway's cgroup is delegated to it")]
     NoCgroup(io::Error),

@@ -9,6 +9,7 @@ use super::error::SpawnError;
 use super::folder::{Folders, PrivateFolder};
 use super::sandbox::{Policy, Reach};
 use super::temp::TempMount;
+use super::workspace::{self, Owner};
 use crate::config::{Resources, SandboxMode, Server, TempLimits, TenantId};
 
 /// A program with all that it is given. Its environment is this and nothing else.
@@ -44,23 +45,27 @@ impl Launch {
     /// # Errors
     /// As [`Launch::again`].
     pub fn of(server: &Server, folders: &Folders) -> Result<Self, SpawnError> {
-        Self::again(server, folders, &Reach::default())
+        Self::again(server, folders, &Reach::default(), &Owner::everybody())
     }
 
-    /// The same where it may have been started before, and what was opened to it then is in `reach`.
+    /// The same where it may have been started before, and what was opened to it then is in `reach`. Where it has working
+    /// directories, this is whose it gets.
     ///
     /// # Errors
-    /// The program or the working directory is not there, or the private folder could not be made.
-    pub fn again(server: &Server, folders: &Folders, reach: &Reach) -> Result<Self, SpawnError> {
+    /// The program or the working directory is not there, or a folder could not be made.
+    pub fn again(server: &Server, folders: &Folders, reach: &Reach, owner: &Owner) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
         }
         let program = server.program().ok_or_else(|| SpawnError::no_program(server))?;
+        let account = server.sandbox.account.as_ref();
+        let workspace = server.workspace.as_ref().map(|base| workspace::prepare(base, owner, account));
+        let workspace = workspace.transpose().map_err(SpawnError::NoWorkspace)?;
         let mut launch = Self {
             command: server.command.clone(),
             args: server.args.clone(),
             env: server.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            cwd: server.cwd.clone(),
+            cwd: workspace.clone().or_else(|| server.cwd.clone()),
             policy: Policy::default(),
             folder: None,
             tenant: None,
@@ -72,8 +77,9 @@ impl Launch {
         if server.sandbox.mode != SandboxMode::None {
             launch.give_folder(server, folders).map_err(SpawnError::NoFolder)?;
         }
-        let folder = launch.folder.as_ref().map(|folder| folder.path());
-        launch.policy = Policy::of(server, &launch.program, server.cwd.as_deref(), folder, reach);
+        let folder = launch.folder.as_ref().map(|folder| folder.path().to_owned());
+        let own: Vec<_> = folder.into_iter().chain(workspace).collect();
+        launch.policy = Policy::of(server, &launch.program, &own, reach);
         Ok(launch)
     }
 

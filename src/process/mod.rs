@@ -21,6 +21,7 @@ mod stderr;
 mod temp;
 mod tree;
 mod watch;
+mod workspace;
 
 pub use brake::Brake;
 pub use ceilings::{Ceilings, Charge, Full, Place};
@@ -37,3 +38,4 @@ pub use ports::ports_within_reach;
 pub use stage::run as stage;
 pub use stderr::{Origin, StderrTail, drain_stderr};
 pub use watch::Excess;
+pub use workspace::Owner;

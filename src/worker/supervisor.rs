@@ -24,7 +24,8 @@ use super::sandbox_hint::SandboxHint;
 use crate::config::{Isolation, Server};
 use crate::process::sandbox::Reach;
 use crate::process::{
-    Brake, Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Pipes, Signal, SpawnError, drain_stderr,
+    Brake, Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Owner, Pipes, Signal, SpawnError,
+    drain_stderr,
 };
 use crate::telemetry::{Cause, ExitReason, ServerMetrics};
 
@@ -49,6 +50,8 @@ pub struct Spec {
     pub lookups: Lookups,
     /// Whose it is.
     pub origin: Origin,
+    /// Whose working directory it gets, where its server has any.
+    pub owner: Owner,
     /// What it counts for.
     pub ceilings: Ceilings,
     /// A client that takes nothing for this long is cut.
@@ -65,7 +68,8 @@ pub struct Spec {
 pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
     // Looking for the program may wait for a disk, or for ever: not on a thread that serves others.
-    let launch = move || Launch::again(&server, guardian.folders(), &reach);
+    let owner = spec.owner.clone();
+    let launch = move || Launch::again(&server, guardian.folders(), &reach, &owner);
     let launch = spec.lookups.run(&spec.server.command, launch).await?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;

@@ -3,9 +3,12 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use secrecy::ExposeSecret as _;
+
 use super::paths::{self, MACHINE, PROGRAMS, SYSTEM};
 use super::policy::{Policy, Reach, crowd_of};
-use crate::config::{Account, OwnFile, SandboxMode, Server};
+use super::yard::Yard;
+use crate::config::{Account, Isolation, OwnFile, SandboxMode, Server};
 use crate::process::folder;
 
 /// What the names of SQLite's databases end with, mostly.
@@ -18,12 +21,15 @@ pub struct Openness {
     pub open: String,
     /// What should be looked at, each with a remedy.
     pub warnings: Vec<String>,
+    /// What must not be so, each with a remedy: one tenant could become another by it.
+    pub errors: Vec<String>,
 }
 
-/// What `server` can reach, and what of `own` is in it. Nothing can be said of one without a sandbox or a program.
-pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
+/// What `server` can reach that so many tenants may use, and what of `own` is in it. Nothing can be said of one without a
+/// sandbox or a program.
+pub fn openness(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Openness> {
     let program = server.program()?;
-    let policy = Policy::of(server, &program, server.cwd.as_deref(), None, &Reach::default());
+    let policy = Policy::of(server, &program, &[], &Reach::default());
     let enclosure = policy.confinement?.enclosure;
     let reads = outermost(&enclosure.read, &enclosure.write);
     let changes = outermost(&enclosure.write, &[]);
@@ -31,7 +37,11 @@ pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
         let paths = paths.iter().map(|path| path.display().to_string());
         [first.to_owned()].into_iter().chain(paths).collect::<Vec<_>>().join(", ")
     };
-    let open = format!("reads {}; changes {}", list("the system", &reads), list("its temporary folder", &changes));
+    let own_folders = match &server.workspace {
+        Some(base) => format!("its temporary folder, that of its {} in {}", owner(server.isolation), base.display()),
+        None => "its temporary folder".to_owned(),
+    };
+    let open = format!("reads {}; changes {}", list("the system", &reads), list(&own_folders, &changes));
     let mut warnings = Vec::new();
     warnings.extend(unopened(server));
     let named = paths::named(&server.args, &server.env);
@@ -54,7 +64,46 @@ pub fn openness(server: &Server, own: &[OwnFile]) -> Option<Openness> {
             ));
         }
     }
-    Some(Openness { open, warnings })
+    let errors = if tenants > 1 { changed_code(server, &program, &enclosure.write) } else { Vec::new() };
+    Some(Openness { open, warnings, errors })
+}
+
+/// Who has a working directory of its own.
+fn owner(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Session | Isolation::Principal => "principal",
+        Isolation::Tenant => "tenant",
+        Isolation::Shared => "sharers",
+    }
+}
+
+/// The folders that a server can change and in which is what it runs, or where it starts: runtimes take code and settings from
+/// there (`node_modules`, `.npmrc`, modules of Python). What one tenant's child leaves there, another's runs. So is a folder
+/// in which the working directories of all are.
+fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<String> {
+    let yard = Yard::default();
+    let cwd = server.cwd.as_deref();
+    let code = [Some(program.to_owned()), yard.resolve(program), paths::script_in(&server.args, cwd, &yard)];
+    let places = [cwd, server.workspace.as_deref()].map(|place| place?.canonicalize().ok());
+    let runs: Vec<_> = code.into_iter().chain(places).flatten().collect();
+    let home = server.env.get("HOME").and_then(|home| Path::new(home.expose_secret()).canonicalize().ok());
+    let key = |folder: &Path| match (server.sandbox.write.iter().any(|listed| folder == listed), &home) {
+        (true, _) => format!("servers.{}.sandbox.write", server.name),
+        (_, Some(home)) if folder.starts_with(home) => format!("its HOME, servers.{0}.env or pass_env", server.name),
+        _ => format!("servers.{0}.args or servers.{0}.env, which name it", server.name),
+    };
+    let folders = write.iter().filter_map(|folder| Some((folder, runs.iter().find(|path| path.starts_with(folder))?)));
+    let say = |(folder, path): (&PathBuf, &PathBuf)| {
+        format!(
+            "can change {}, in which is what it runs for several tenants ({}): one tenant's child could change what another's \
+             runs; take that folder out of {}, and give servers.{}.workspace for what each of them may change",
+            folder.display(),
+            path.display(),
+            key(folder),
+            server.name
+        )
+    };
+    folders.map(say).collect()
 }
 
 /// What belongs to the gateway that no configuration names: its program, and where the private folders of all are.
@@ -151,6 +200,7 @@ mod tests {
         std::fs::write(&script, "").unwrap();
         let mut server = Server::new("s".parse().unwrap(), "sh", vec![script.to_string_lossy().into_owned()]);
         server.cwd = Some(folder.join("work"));
+        server.sandbox.write.push(folder.join("work"));
         server.sandbox.mode = SandboxMode::Standard;
         server
     }
@@ -171,7 +221,7 @@ mod tests {
             own("servers.s.env.TOKEN", &path.join("work/token"), true),
             own("servers.other.env.TOKEN", &path.join("token"), true),
         ];
-        let openness = openness(&server, &files).unwrap();
+        let openness = openness(&server, &files, 1).unwrap();
         let starts = [
             "work/sluice.toml (the configuration)",
             "code/jwt (auth.jwt.secret_file)",
@@ -202,7 +252,7 @@ mod tests {
         server.args = vec![text("code/there.json"), format!("--db={}", text("code/there.db")), text("no/folder")];
         server.env.insert("MEMORY_FILE_PATH".to_owned(), text("code/memory.json").into());
         server.env.insert("IN_THE_WORKSPACE".to_owned(), text("work/memory.json").into());
-        let warnings = openness(&server, &[]).unwrap().warnings;
+        let warnings = openness(&server, &[], 1).unwrap().warnings;
         assert_eq!(warnings.len(), 2, "{warnings:#?}");
         assert!(
             warnings[0].starts_with(&format!("names {}, beside which SQLite", text("code/there.db"))),
@@ -212,8 +262,8 @@ mod tests {
             warnings[1].starts_with(&format!("names {}, which does not exist", text("code/memory.json"))),
             "{warnings:?}"
         );
-        server.sandbox.write = vec![path.join("code")];
-        assert!(openness(&server, &[]).unwrap().warnings.is_empty());
+        server.sandbox.write.push(path.join("code"));
+        assert!(openness(&server, &[], 1).unwrap().warnings.is_empty());
     }
 
     #[test]
@@ -227,7 +277,7 @@ mod tests {
         server.sandbox.account = Some(account);
         for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(openness(&server, &[own("", &file, true)]).unwrap().warnings.len(), warnings, "{mode:o}");
+            assert_eq!(openness(&server, &[own("", &file, true)], 1).unwrap().warnings.len(), warnings, "{mode:o}");
         }
     }
 
@@ -237,11 +287,11 @@ mod tests {
         server.cwd = Some("/srv".into());
         server.sandbox.mode = SandboxMode::Standard;
         assert!(
-            openness(&server, &[]).unwrap().warnings[0].starts_with("starts in /srv, where everybody's things are")
+            openness(&server, &[], 1).unwrap().warnings[0].starts_with("starts in /srv, where everybody's things are")
         );
         server.sandbox.write = vec!["/srv".into()];
-        assert!(openness(&server, &[]).unwrap().warnings.is_empty());
+        assert!(openness(&server, &[], 1).unwrap().warnings.is_empty());
         server.sandbox.mode = SandboxMode::None;
-        assert_eq!(openness(&server, &[]), None);
+        assert_eq!(openness(&server, &[], 1), None);
     }
 }

@@ -96,21 +96,20 @@ struct Opened {
 }
 
 impl Policy {
-    /// The policy of a server that is to run `program` in `cwd` (where it is one of its own), with `tmp` as its private
-    /// folder.
-    pub fn of(server: &Server, program: &Path, cwd: Option<&Path>, tmp: Option<&Path>, reach: &Reach) -> Self {
+    /// The policy of a server that is to run `program`, in which this child has folders of its `own`.
+    pub fn of(server: &Server, program: &Path, own: &[PathBuf], reach: &Reach) -> Self {
         let sandbox = &server.sandbox;
         let limits = ProcessLimits::from(&server.limits.resources);
         let identity = sandbox.account.as_ref().map(Identity::from);
         if sandbox.mode == SandboxMode::None {
             return Self { limits, identity, confinement: None };
         }
-        let Opened { enclosure, caches } = reach.0.get_or_init(|| opened(server, program, cwd)).clone();
+        let Opened { enclosure, caches } = reach.0.get_or_init(|| opened(server, program)).clone();
         let Enclosure { mut read, mut write, mut devices, .. } = enclosure;
         // These had no link in them when the configuration was read.
         read.extend(sandbox.read.iter().cloned());
         write.extend(sandbox.write.iter().cloned());
-        write.extend(tmp.map(|tmp| tmp.canonicalize().unwrap_or_else(|_| tmp.to_owned())));
+        write.extend(own.iter().map(|own| own.canonicalize().unwrap_or_else(|_| own.clone())));
         devices.extend(paths::DEVICES.iter().map(PathBuf::from));
         let needed = sandbox.read.iter().chain(&sandbox.write).cloned().collect();
         let network = sandbox.has_network();
@@ -137,15 +136,18 @@ impl Policy {
 }
 
 /// What a server's mode and what it names open to it.
-fn opened(server: &Server, program: &Path, cwd: Option<&Path>) -> Opened {
-    let crowd = crowd_of(server);
-    let workspace = workspace(cwd, &crowd);
-    let yard = Yard::default().with(workspace.iter().chain(&server.sandbox.write).cloned());
+fn opened(server: &Server, program: &Path) -> Opened {
+    let (crowd, cwd) = (crowd_of(server), server.cwd.as_deref());
+    let place = place(cwd, &crowd);
+    let (changed, read) = if server.changes_cwd { (place, None) } else { (None, place) };
+    let workspaces = server.workspace.as_ref().and_then(|base| base.canonicalize().ok());
+    let yard = Yard::default().with(changed.iter().chain(&workspaces).chain(&server.sandbox.write).cloned());
     let mut opened = match server.sandbox.mode {
         SandboxMode::Strict => strict(server, program, cwd, &crowd, &yard),
         _ => standard(server, program, cwd, &crowd, yard),
     };
-    opened.enclosure.write.extend(workspace);
+    opened.enclosure.read.extend(read);
+    opened.enclosure.write.extend(changed);
     if server.sandbox.allow.contains(&Allowance::SharedMemory) {
         opened.enclosure.write.push("/dev/shm".into());
     }
@@ -229,7 +231,7 @@ fn strict(server: &Server, program: &Path, cwd: Option<&Path>, crowd: &Crowd, ya
 }
 
 /// The working directory, unless everybody's things are in it: such a one has to be listed.
-fn workspace(cwd: Option<&Path>, crowd: &Crowd) -> Option<PathBuf> {
+fn place(cwd: Option<&Path>, crowd: &Crowd) -> Option<PathBuf> {
     let cwd = cwd?.canonicalize().ok()?;
     (!crowd.is_in(&cwd)).then_some(cwd)
 }
@@ -252,9 +254,8 @@ mod tests {
         let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         server.sandbox.account =
             Some(Account { name: "me".to_owned(), uid, gid, groups: Vec::new(), home: Some(known.clone()) });
-        let confinement = |server: &Server| {
-            Policy::of(server, Path::new("/bin/sh"), None, None, &Reach::default()).confinement.unwrap()
-        };
+        let confinement =
+            |server: &Server| Policy::of(server, Path::new("/bin/sh"), &[], &Reach::default()).confinement.unwrap();
         let opened = |server: &Server| confinement(server).enclosure;
         assert!(opened(&server).write.contains(&known.join(".npm")));
         server.env.insert("HOME".to_owned(), own.to_string_lossy().into_owned().into());
@@ -283,8 +284,7 @@ mod tests {
         for command in ["npx", "uvx"] {
             let mut server = Server::new("s".parse().unwrap(), command, Vec::new());
             server.env.insert("HOME".to_owned(), home.to_string_lossy().into_owned().into());
-            let confinement =
-                Policy::of(&server, Path::new("/bin/sh"), None, None, &Reach::default()).confinement.unwrap();
+            let confinement = Policy::of(&server, Path::new("/bin/sh"), &[], &Reach::default()).confinement.unwrap();
             let Enclosure { read, write, .. } = confinement.enclosure;
             for path in credentials.map(|path| home.join(path)) {
                 assert!(!read.iter().chain(&write).any(|open| path.starts_with(open)), "{command} {path:?}");
@@ -302,7 +302,7 @@ mod tests {
         let (cwd, reach) = (root.join("work"), Reach::default());
         let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
         server.cwd = Some(cwd.clone());
-        let policy = |reach: &Reach| Policy::of(&server, Path::new("/bin/sh"), Some(&cwd), None, reach);
+        let policy = |reach: &Reach| Policy::of(&server, Path::new("/bin/sh"), &[], reach);
         let first = policy(&reach);
         // Another server, to which the folder around is open, puts a link in its place.
         std::fs::remove_dir(&cwd).unwrap();

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{Applicant, Granted, Order, Pool};
 use crate::auth::Principal;
 use crate::config::TenantId;
+use crate::process::Owner;
 use crate::telemetry::Cause;
 use crate::worker::error::Failure;
 use crate::worker::lease::Lease;
@@ -157,6 +158,7 @@ impl Pool {
             None => {
                 let order = Order {
                     tenant: applicant.principal.tenant().clone(),
+                    owner: Owner::principal(&applicant.principal),
                     session: Arc::clone(&applicant.session),
                     is_replay: applicant.is_replay,
                     before: applicant.before.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::member::{Assigned, Member, Scope};
 use super::{Applicant, Granted, Order, Pool};
 use crate::config::{Isolation, TenantId};
+use crate::process::Owner;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
@@ -54,7 +55,12 @@ impl Pool {
             let before = shelf.rooms_left(scope, &opening.fingerprint);
             (shelf.add(scope.clone(), opening.clone(), tenant.clone()), before)
         };
-        let order = Order { tenant: tenant.clone(), session: "-".into(), is_replay, before };
+        let owner = match scope {
+            Scope::Principal(principal) => Owner::principal(principal),
+            Scope::Tenant(tenant) => Owner::tenant(tenant),
+            Scope::Session | Scope::Everybody => Owner::everybody(),
+        };
+        let order = Order { tenant: tenant.clone(), owner, session: "-".into(), is_replay, before };
         self.open_member(assigned.member(), order);
         assigned
     }

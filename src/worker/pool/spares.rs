@@ -11,7 +11,7 @@ use super::Pool;
 use super::member::{Shelf, Spare};
 use super::slots::Slot;
 use crate::config::PoolMode;
-use crate::process::Origin;
+use crate::process::{Origin, Owner};
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
@@ -102,7 +102,8 @@ impl Pool {
 
     async fn prepare_spare(&self, slot: Slot, attempt: Attempt) -> Option<Spare> {
         let trial = self.trial(None, attempt);
-        let worker = self.spawn(slot, Origin::unowned(&self.server.name), trial, &None).await.ok()?;
+        let worker =
+            self.spawn(slot, Origin::unowned(&self.server.name), Owner::everybody(), trial, &None).await.ok()?;
         // Where it is not known what the first client will ask for, the child waits unopened.
         let wanted = self.shelf.lock().demand.latest().cloned();
         let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { worker, fingerprint: None }) };

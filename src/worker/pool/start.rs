@@ -10,7 +10,7 @@ use super::slots::{Slot, Whose};
 use super::trial::Trial;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
-use crate::process::{Origin, Place, hold};
+use crate::process::{Origin, Owner, Place, hold};
 use crate::telemetry::ExitReason;
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
@@ -21,6 +21,8 @@ use crate::worker::supervisor::{Spec, spawn};
 /// What a child is wanted for.
 pub(super) struct Order {
     pub(super) tenant: TenantId,
+    /// Whose working directory it gets.
+    pub(super) owner: Owner,
     /// The public part of the session's id; `-` where several share the child.
     pub(super) session: Arc<str>,
     /// Whether it takes the place of one that is gone, or goes.
@@ -82,7 +84,7 @@ impl Pool {
             Isolation::Shared => Origin::unowned(&self.server.name),
             _ => Origin::new(&order.tenant, &self.server.name, &order.session),
         };
-        self.spawn(slot, origin, trial, &Some(order.tenant.clone())).await
+        self.spawn(slot, origin, order.owner.clone(), trial, &Some(order.tenant.clone())).await
     }
 
     /// The ceiling is reached: something that nobody uses makes room, or the child that is being replaced does, or the
@@ -126,6 +128,7 @@ impl Pool {
         &self,
         slot: Slot,
         origin: Origin,
+        owner: Owner,
         mut trial: Trial<'_>,
         by: &Whose,
     ) -> Result<Worker, Failure> {
@@ -136,6 +139,7 @@ impl Pool {
             reach: Arc::clone(&self.reach),
             lookups: self.lookups.clone(),
             origin,
+            owner,
             ceilings: self.surroundings.ceilings.clone(),
             slow_client_timeout: self.surroundings.slow_client_timeout,
             metrics: self.metrics.clone(),

@@ -2,6 +2,7 @@
 //! names the test beside the promise.
 
 mod browser;
+mod code;
 mod credentials;
 mod early;
 mod flood;

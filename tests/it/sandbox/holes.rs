@@ -51,7 +51,7 @@ fn what_a_server_has_written_is_not_believed() {
     std::fs::copy("/bin/true", other.join("interpreter")).unwrap();
     for mode in SANDBOXED {
         let mut server = names("s");
-        server.cwd = Some(own.clone());
+        server.sandbox.write.push(own.clone());
         server.sandbox.mode = mode;
         server.command = own.join("tool").display().to_string();
         std::fs::write(own.join("tool"), format!("#!{}\n", other.join("interpreter").display())).unwrap();
@@ -62,7 +62,7 @@ fn what_a_server_has_written_is_not_believed() {
             enclosure.read.iter().chain(&enclosure.write).any(|path| path.starts_with(&other))
         };
         assert!(!opened(&server), "{mode:?}");
-        server.cwd = None;
+        server.sandbox.write.clear();
         assert!(opened(&server), "{mode:?}: by whom it does not belong to, it is");
     }
 }

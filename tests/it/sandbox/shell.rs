@@ -85,6 +85,7 @@ async fn the_built_in_server_runs_commands_in_every_sandbox() {
         let mut server = Server::new("demo".parse().unwrap(), SLUICE, arguments);
         server.sandbox.mode = mode;
         server.cwd = Some(folder.path().to_owned());
+        server.sandbox.write.push(folder.path().to_owned());
         let gateway = Gateway::start(server).await;
         let client = Client::open(&gateway.with_key("none"), Wire::Streamable).await;
         let script = "echo in > made && cat made; cat /etc/passwd 2>/dev/null || echo out";

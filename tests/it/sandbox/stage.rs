@@ -69,10 +69,11 @@ pub struct Ended {
     pub folder: Option<PathBuf>,
 }
 
-/// A server that is a shell script.
+/// A server that is a shell script, and may change the folder that it starts in.
 pub fn script(text: &str, cwd: &Path) -> Server {
     let mut server = Server::new("s".parse().unwrap(), "/bin/sh", vec!["-c".to_owned(), text.to_owned()]);
     server.cwd = Some(cwd.to_owned());
+    server.sandbox.write.push(cwd.to_owned());
     server
 }
 

@@ -63,6 +63,7 @@ fn start(mut dice: Dice, script: Script, patience: Duration) -> Running {
         reach: Arc::default(),
         lookups: crate::process::Lookups::default(),
         origin,
+        owner: crate::process::Owner::everybody(),
         slow_client_timeout: FOR_EVER,
         metrics: metrics.clone(),
         tasks: TaskTracker::new(),
