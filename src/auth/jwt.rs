@@ -1,5 +1,6 @@
 //! JWTs (RFC 7519) as access tokens: signature, `iss`, `aud`, `exp` and `nbf` are checked after the rules of RFC 8725,
 //! and the configured claims become a principal. Nothing in a token decides how, or with which keys, it is checked.
+#![expect(clippy::disallowed_types, reason = "the claims of a token, which is 16 KiB long at most")]
 
 use std::fmt;
 use std::sync::Arc;

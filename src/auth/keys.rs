@@ -7,8 +7,10 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, 
 use jsonwebtoken::{Algorithm, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::AuthSetupError;
+use crate::jsonrpc::elements;
 
 /// Largest key file or JWK set, in bytes.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
@@ -117,20 +119,25 @@ impl KeySet {
     /// left out, as the RFC wants; the error says why the whole is none.
     pub(super) fn jwks(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Document {
-            keys: Vec<serde_json::Value>,
+        struct Document<'a> {
+            #[serde(borrow)]
+            keys: &'a RawValue,
         }
-        let document: Document = serde_json::from_slice(bytes).map_err(|error| {
+        let document: Document<'_> = serde_json::from_slice(bytes).map_err(|error| {
             format!(
                 "not a JWK set (an object with the array \"keys\"): line {}, column {}",
                 error.line(),
                 error.column()
             )
         })?;
-        if document.keys.len() > MAX_KEYS {
-            return Err(format!("{} keys, and at most {MAX_KEYS} are taken", document.keys.len()));
+        let keys = document.keys.get();
+        if !keys.starts_with('[') {
+            return Err("not a JWK set (an object with the array \"keys\"): \"keys\" is no array".to_owned());
         }
-        let parsed = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        if elements(keys).nth(MAX_KEYS).is_some() {
+            return Err(format!("more than {MAX_KEYS} keys, which is the most that are taken"));
+        }
+        let parsed = elements(keys).filter_map(|key| serde_json::from_str::<Jwk>(key.ok()?).ok());
         Ok(Self { keys: parsed.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect(), only: false })
     }
 
@@ -221,6 +228,7 @@ pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_types, reason = "tests")]
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
     use serde_json::json;
 
@@ -309,7 +317,7 @@ mod tests {
             assert!(error.contains("not a JWK set") && !error.contains("sorry"), "{error}");
         }
         let many = json!({"keys": vec![json!({}); MAX_KEYS + 1]}).to_string();
-        assert!(KeySet::jwks(many.as_bytes()).unwrap_err().contains("101 keys"));
+        assert!(KeySet::jwks(many.as_bytes()).unwrap_err().contains("more than 100 keys"));
         assert!(KeySet::jwks(b"{\"keys\": []}").unwrap().is_empty());
     }
 

@@ -1,5 +1,6 @@
 //! The command line: one file a command. Each has `Args` and `run(Args) -> anyhow::Result<ExitCode>`; a command that
 //! needs the runtime starts it itself, so that the short ones stay quick.
+#![expect(clippy::disallowed_types, reason = "commands of one user, who chose what they read")]
 
 use std::process::ExitCode;
 use std::time::Duration;

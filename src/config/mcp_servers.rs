@@ -1,5 +1,6 @@
 //! Reads the `mcpServers` JSON of desktop clients (and VS Code's `servers`), taken as it is. It says which servers
 //! there are and nothing else: everything else is the default, and nobody may call until the caller adds credentials.
+#![expect(clippy::disallowed_types, reason = "the configuration")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

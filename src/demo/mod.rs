@@ -7,6 +7,7 @@
 //! - [`serve`] runs the conversation: lines in, lines out, calls side by side.
 //! - [`Workspace`] is the folder; every path is resolved by the kernel, beneath one directory descriptor.
 //! - [`Runner`] starts the programs of `run_command` through [`confine`], which restricts itself before it runs them.
+#![expect(clippy::disallowed_types, reason = "a server of one client, whose lines are bounded")]
 
 pub mod confine;
 mod context;

@@ -1,4 +1,5 @@
 //! The errors that the gateway itself answers with, as JSON-RPC error responses.
+#![expect(clippy::disallowed_types, reason = "what the gateway itself says")]
 
 use bytes::Bytes;
 use serde_json::{Value, json};

@@ -234,6 +234,12 @@ fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
     routed.iter().find(|(_, folded)| folded.as_bytes() == letters).map(|(routed, _)| Fault::Alike(routed))
 }
 
+/// Whether two names are one to some reader.
+pub fn is_like(name: &str, other: &str) -> bool {
+    let (mut letters, mut others) = ([0; LETTERS], [0; LETTERS]);
+    fold(name, &mut letters).is_some_and(|letters| fold(other, &mut others) == Some(letters))
+}
+
 /// The most letters of a name that others may be like.
 pub(super) const LETTERS: usize = 40;
 

@@ -1,5 +1,6 @@
 //! JSON-RPC 2.0 as bytes: the envelope is read, the rest is carried. Nothing here knows of HTTP, sessions or children.
 
+mod canonical;
 mod envelope;
 mod error;
 mod frame;
@@ -11,12 +12,13 @@ mod scan;
 mod skim;
 mod splice;
 
+pub use canonical::{canonical, without};
 pub use envelope::{Ambiguity, Batch, BatchError, Envelope, Kind, ParseError, deeper_than, parse, split_batch};
 pub use error::{Code, empty_response, error_response, error_response_with_data};
 pub use frame::{decimal, notification_frame, own_request, quoted, request_frame, response_frame};
 pub use framing::{Frame, Framer, Oversized};
 pub use id::RawId;
-pub use members::{Fault, Members, Meta};
+pub use members::{Fault, Members, Meta, is_like};
 pub use method::MethodFault;
-pub use scan::{Malformed, elements, member, text};
+pub use scan::{Malformed, all_members, elements, member, text};
 pub use splice::{Splice, one_line, splice, under_id};

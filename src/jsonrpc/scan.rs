@@ -334,6 +334,18 @@ pub fn elements(array: &str) -> impl Iterator<Item = Result<&str, Malformed>> {
     })
 }
 
+/// Whether something holds of all members of an object: their names, and their raw values. Of no other value.
+pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
+    let mut all = true;
+    let mut scanner = Scanner::new(object);
+    let read = scanner.object(|scanner, key| {
+        let value = scanner.value()?;
+        all = all && unquoted(key).is_some_and(|name| holds(&name, value));
+        Ok(())
+    });
+    read.is_ok() && all
+}
+
 /// The value of a member of an object, raw. `None` where it is not there, or there twice, or the value is no object.
 pub fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     let (mut found, mut count) = (None, 0);

@@ -1,4 +1,5 @@
 //! What goes wrong with a worker, as the JSON-RPC errors that clients get for it.
+#![expect(clippy::disallowed_types, reason = "what the gateway itself says")]
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::sandbox_hint::SandboxHint;
 use crate::config::{Server, ServerName};
-use crate::jsonrpc::{Code, RawId, error_response_with_data};
+use crate::jsonrpc::{Code, RawId, error_response_with_data, member, parse, text};
 use crate::process::{Excess, Exit, Full, SpawnError};
 use crate::telemetry::ExitReason;
 
@@ -153,8 +154,9 @@ impl Failure {
 
     /// The server answered `initialize` with an error.
     pub fn refused_by_server(server: &ServerName, answer: &[u8]) -> Self {
-        let value: Value = serde_json::from_slice(answer).unwrap_or_default();
-        let why = value.pointer("/error/message").and_then(Value::as_str).unwrap_or("no protocolVersion in its answer");
+        let error = parse(answer).ok().and_then(|envelope| envelope.error);
+        let why = error.and_then(|error| member(error, "message")).and_then(text);
+        let why = why.as_deref().unwrap_or("no protocolVersion in its answer");
         let why: String = why.chars().take(500).collect();
         Self::new(
             Code::ServerUnavailable,

@@ -1,19 +1,17 @@
 //! What a child's tools say of themselves, as far as it matters for sending a call again: learnt from every `tools/list`
 //! answer that passes, forgotten when the child says that its list has changed, and never taken over from another child.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::handle::Shared;
 use super::lease::Lease;
 use super::multiplexer::Incoming;
 use crate::config::Resend;
-use crate::jsonrpc::{Envelope, parse};
+use crate::jsonrpc::{Envelope, elements, member, parse, quoted, text};
 
 /// Tools that are remembered of one child; what is beyond is not known.
 const TOOLS: usize = 4096;
@@ -36,38 +34,18 @@ struct Hint {
 #[derive(Debug, Default)]
 pub(super) struct Hints(HashMap<String, Hint>);
 
-#[derive(Deserialize)]
-struct Page<'a> {
-    #[serde(borrow)]
-    tools: Vec<Listed<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Listed<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    #[serde(borrow, default)]
-    annotations: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Cursor {
-    next_cursor: Option<String>,
-}
-
 impl Hints {
     /// Notes a page of the list; the first one begins a new list.
     fn note(&mut self, result: &str, is_first_page: bool) {
         if is_first_page {
             self.0.clear();
         }
-        let Ok(page) = serde_json::from_str::<Page<'_>>(result) else { return };
-        for tool in page.tools.iter().filter(|tool| tool.name.len() <= NAME) {
-            let said = tool.annotations.and_then(|said| serde_json::from_str::<Hint>(said.get()).ok());
-            if self.0.len() < TOOLS {
-                self.0.insert(tool.name.clone().into_owned(), said.unwrap_or_default());
-            }
+        let tools = member(result, "tools").into_iter().flat_map(elements).map_while(Result::ok);
+        for tool in tools {
+            let name = member(tool, "name").filter(|name| name.len() <= 6 * NAME).and_then(text);
+            let Some(name) = name.filter(|name| name.len() <= NAME && self.0.len() < TOOLS) else { continue };
+            let said = member(tool, "annotations").and_then(|said| serde_json::from_str::<Hint>(said).ok());
+            self.0.insert(name.into_owned(), said.unwrap_or_default());
         }
     }
 
@@ -103,13 +81,13 @@ pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incomin
 pub(super) async fn ask_for_hints(lease: &Lease, resend: Resend, tool: &str) {
     let mut cursor: Option<String> = None;
     for _ in 0..PAGES {
-        let params = cursor.map_or(serde_json::json!({}), |cursor| serde_json::json!({ "cursor": cursor }));
+        let params = cursor.map_or("{}".to_owned(), |cursor| format!(r#"{{"cursor":{}}}"#, quoted(&cursor)));
         let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
         // The answer is noted on its way here.
         let answer = timeout(PATIENCE, lease.ask(request.as_bytes(), PATIENCE)).await;
         let Ok(Ok(answer)) = answer else { return };
         let result = parse(&answer).ok().and_then(|envelope| envelope.result);
-        cursor = result.and_then(|result| serde_json::from_str::<Cursor>(result).ok()?.next_cursor);
+        cursor = result.and_then(|result| Some(text(member(result, "nextCursor")?)?.into_owned()));
         if cursor.is_none() || lease.worker().may_resend(resend, tool).is_some() {
             return;
         }

@@ -1,10 +1,10 @@
 //! How a child is opened: what a client's `initialize` asks for, and whether two of them ask for the same.
 
-use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::borrow::Cow;
 
-use crate::jsonrpc::parse;
+use bytes::Bytes;
+
+use crate::jsonrpc::{all_members, canonical, is_like, parse, quoted, text, without};
 
 /// What a child has been opened for: the protocol version and the client's capabilities. Sessions share a child, or
 /// take a spare one, only where these are the same.
@@ -44,90 +44,96 @@ pub struct Opening {
     pub fingerprint: Fingerprint,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct InitializeResult {
-    protocol_version: String,
+/// How deep the capabilities are nested that a spare is opened for.
+const DEPTH: usize = 8;
+
+/// What a client's `initialize` asks for, raw; `null` where it says nothing.
+struct Asked<'a> {
+    version: &'a str,
+    capabilities: &'a str,
 }
 
 impl Opening {
     /// Reads a client's `initialize`. Where the child will be the client's own, it hears the very words.
     pub fn of_client(message: &Bytes) -> Self {
-        Self { message: message.clone(), fingerprint: Fingerprint::of(&params(message), false) }
+        Self { message: message.clone(), fingerprint: Asked::of(message).fingerprint(false) }
     }
 
     /// The `initialize` of the gateway itself, for a child that several will share: the version and capabilities of this
     /// client, and nothing else that it says.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
-        let theirs = params(message);
-        let params = json!({
-            "protocolVersion": theirs.get("protocolVersion"),
-            "capabilities": capabilities(&theirs, is_shared),
-            "clientInfo": { "name": "sluice", "title": "Sluice gateway", "version": env!("CARGO_PKG_VERSION") },
-        });
-        let message = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }).to_string();
-        Self { message: message.into(), fingerprint: Fingerprint::of(&theirs, is_shared) }
+        let asked = Asked::of(message);
+        let params = format!(
+            r#"{{"protocolVersion":{},"capabilities":{},"clientInfo":{{"name":"sluice","title":"Sluice gateway","version":{}}}}}"#,
+            asked.version,
+            asked.capabilities(is_shared),
+            quoted(env!("CARGO_PKG_VERSION")),
+        );
+        let message = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#);
+        Self { message: message.into(), fingerprint: asked.fingerprint(is_shared) }
     }
 
     /// The same for a child that is started in advance, for whoever comes next and asks for the same. `None` if this client
     /// says more than what is in everybody's mouth: that is not for others to be started with.
     pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
-        let theirs = params(message);
+        let asked = Asked::of(message);
         let is_version =
             |text: &str| text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-        let has_version = theirs.get("protocolVersion").and_then(Value::as_str).is_some_and(is_version);
-        (has_version && is_common(&capabilities(&theirs, is_shared))).then(|| Self::of_gateway(message, is_shared))
+        let has_version = text(asked.version).is_some_and(|version| is_version(&version));
+        (has_version && is_common(&asked.capabilities(is_shared), DEPTH)).then(|| Self::of_gateway(message, is_shared))
     }
-}
 
-impl Opening {
     /// Whether another client says the same: whatever a child has been told by one, it could have been told by the other.
     /// What a request carries beside its words (`_meta`) is of that request only.
     pub fn is_like(&self, other: &Self) -> bool {
         let words = |opening: &Self| {
-            let mut params = params(&opening.message);
-            params.as_object_mut().into_iter().for_each(|params| drop(params.remove("_meta")));
-            params
+            let params = parse(&opening.message).ok().and_then(|envelope| envelope.params);
+            canonical(&without(params.unwrap_or_default(), |name| name == "_meta")).into_owned()
         };
         self.message == other.message || (self.fingerprint == other.fingerprint && words(self) == words(other))
     }
 }
 
-/// The capabilities that a child is told of.
-fn capabilities(params: &Value, is_shared: bool) -> Value {
-    let mut capabilities = params.get("capabilities").cloned().unwrap_or_default();
-    if is_shared && let Some(object) = capabilities.as_object_mut() {
-        NOT_SHARED.iter().for_each(|capability| drop(object.remove(*capability)));
+impl<'a> Asked<'a> {
+    fn of(message: &'a [u8]) -> Self {
+        let members = parse(message).map(|envelope| envelope.members).unwrap_or_default();
+        Self {
+            version: members.protocol_version.unwrap_or("null"),
+            capabilities: members.capabilities.unwrap_or("null"),
+        }
     }
-    capabilities
+
+    /// The capabilities that a child is told of.
+    fn capabilities(&self, is_shared: bool) -> Cow<'a, str> {
+        if is_shared && self.capabilities.starts_with('{') {
+            // A server may know the name in another spelling.
+            let is_left_out = |name: &str| NOT_SHARED.iter().any(|left_out| is_like(name, left_out));
+            return Cow::Owned(without(self.capabilities, is_left_out));
+        }
+        Cow::Borrowed(self.capabilities)
+    }
+
+    fn fingerprint(&self, is_shared: bool) -> Fingerprint {
+        let capabilities = self.capabilities(is_shared);
+        Fingerprint(format!("[{},{}]", canonical(self.version), canonical(&capabilities)))
+    }
 }
 
-/// Whether it is made of words that all clients have.
-fn is_common(value: &Value) -> bool {
-    match value {
-        Value::Bool(_) => true,
-        Value::Object(members) => members.iter().all(|(key, value)| COMMON.contains(&key.as_str()) && is_common(value)),
+/// Whether capabilities are made of words that all clients have.
+fn is_common(raw: &str, depth: usize) -> bool {
+    match (raw, depth.checked_sub(1)) {
+        ("true" | "false", _) => true,
+        (object, Some(depth)) if object.starts_with('{') => {
+            all_members(object, |name, value| COMMON.contains(&name) && is_common(value, depth))
+        }
         _ => false,
     }
 }
 
-impl Fingerprint {
-    fn of(params: &Value, is_shared: bool) -> Self {
-        // serde_json keeps object keys sorted, so equal capabilities have equal texts.
-        Self(json!([params.get("protocolVersion"), capabilities(params, is_shared)]).to_string())
-    }
-}
-
-fn params(message: &[u8]) -> Value {
-    let params =
-        parse(message).ok().and_then(|envelope| envelope.params.and_then(|text| serde_json::from_str(text).ok()));
-    params.unwrap_or_default()
-}
-
 /// The `protocolVersion` in the answer to `initialize`; `None` if it is an error or has none.
 pub fn protocol_version(answer: &[u8]) -> Option<String> {
-    let result: InitializeResult = serde_json::from_str(parse(answer).ok()?.result?).ok()?;
-    Some(result.protocol_version)
+    let envelope = parse(answer).ok().filter(|envelope| envelope.result.is_some())?;
+    text(envelope.members.protocol_version?).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! (`harness`).
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 #![expect(clippy::print_stdout, reason = "tests that measure print what they measured")]
+#![expect(clippy::disallowed_types, reason = "tests")]
 
 mod access;
 mod attack;

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use super::LABEL;
 use crate::jsonrpc::{Envelope, Fault, Malformed, Members, elements, member, text};
 
+/// Elicitations that one error may ask for; beyond it they are nobody's.
+const ELICITATIONS: usize = 64;
+
 /// The text of a raw JSON string that names something, if it is not too long to be kept.
 pub(super) fn label(raw: Option<&str>) -> Option<Cow<'_, str>> {
     // No character of it takes more than six to be written.
@@ -88,7 +91,7 @@ pub(super) fn each_task<'a>(
 pub(super) fn each_elicitation(envelope: &Envelope<'_>, mut take: impl FnMut(&str)) {
     let list = || member(member(envelope.error?, "data")?, "elicitations");
     let Some(list) = Some(()).filter(|()| envelope.error_code() == Some(-32042)).and_then(|()| list()) else { return };
-    for elicitation in elements(list).map_while(Result::ok) {
+    for elicitation in elements(list).map_while(Result::ok).take(ELICITATIONS) {
         label(member(elicitation, "elicitationId")).into_iter().for_each(|id| take(&id));
     }
 }

@@ -1,7 +1,9 @@
 //! The multiplexer, without I/O: a test for each rule, and all of them together against a model.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![expect(clippy::disallowed_types, reason = "tests")]
 
 mod causes;
+mod cost;
 mod deadlines;
 mod model;
 mod property;

@@ -1,0 +1,114 @@
+//! One form for a JSON value, however its author wrote it, so that equal values have equal texts.
+
+use std::borrow::Cow;
+
+use super::frame::quoted;
+use super::scan::{Scanner, elements, text, unquoted};
+
+/// The longest value that is brought into that form, in bytes.
+const LENGTH: usize = 16 * 1024;
+/// The most members and elements of such a value, in all.
+const PARTS: usize = 256;
+/// Its deepest nesting.
+const DEPTH: usize = 32;
+
+/// A value without white space, its members sorted by name. One that is larger than can be wanted stays as it is: two such
+/// values are equal where they are written alike.
+pub fn canonical(raw: &str) -> Cow<'_, str> {
+    let (mut form, mut parts) = (String::new(), PARTS);
+    let written = (raw.len() <= LENGTH).then(|| write(raw, DEPTH, &mut parts, &mut form)).flatten();
+    written.map_or(Cow::Borrowed(raw), |()| Cow::Owned(form))
+}
+
+fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Option<()> {
+    let raw = raw.trim_ascii();
+    let mut take = || {
+        *parts = parts.checked_sub(1)?;
+        Some(())
+    };
+    match raw.as_bytes().first()? {
+        b'{' => {
+            let (depth, mut members) = (depth.checked_sub(1)?, Vec::new());
+            let read = Scanner::new(raw).object(|scanner, key| {
+                let value = scanner.value()?;
+                members.push(take().and_then(|()| Some((unquoted(key)?, value))));
+                // Nothing more is kept of one that has too many.
+                if members.last().is_some_and(Option::is_none) {
+                    members.truncate(1);
+                    members.fill(None);
+                }
+                Ok(())
+            });
+            read.ok()?;
+            let mut members: Vec<(Cow<'_, str>, &str)> = members.into_iter().collect::<Option<_>>()?;
+            members.sort_by(|(a, _), (b, _)| a.cmp(b));
+            form.push('{');
+            for (place, (name, value)) in members.into_iter().enumerate() {
+                form.push_str(if place > 0 { "," } else { "" });
+                form.push_str(&quoted(&name));
+                form.push(':');
+                write(value, depth, parts, form)?;
+            }
+            form.push('}');
+        }
+        b'[' => {
+            let depth = depth.checked_sub(1)?;
+            form.push('[');
+            for (place, element) in elements(raw).enumerate() {
+                *parts = parts.checked_sub(1)?;
+                form.push_str(if place > 0 { "," } else { "" });
+                write(element.ok()?, depth, parts, form)?;
+            }
+            form.push(']');
+        }
+        b'"' => form.push_str(&quoted(&text(raw)?)),
+        _ => form.push_str(raw),
+    }
+    Some(())
+}
+
+/// The members of an object, but for those that `is_left_out` by their names: an object of them, as they are written.
+/// Anything else has none.
+pub fn without(object: &str, is_left_out: impl Fn(&str) -> bool) -> String {
+    let mut kept = String::from("{");
+    let _ = Scanner::new(object).object(|scanner, key| {
+        let value = scanner.value()?;
+        if unquoted(key).is_some_and(|name| !is_left_out(&name)) {
+            let comma = if kept.len() > 1 { "," } else { "" };
+            [comma, "\"", key, "\":", value].into_iter().for_each(|part| kept.push_str(part));
+        }
+        Ok(())
+    });
+    kept.push('}');
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_values_have_one_form() {
+        let form = r#"{"a":[1,true,{"b":"é\n","c":null}],"d":1e400}"#;
+        assert_eq!(canonical("{ \"d\":1e400 , \"\\u0061\": [ 1,true, {\"c\":null,\"b\":\"\\u00e9\\n\"} ] }"), form);
+        assert_eq!(canonical(form), form);
+        assert_ne!(canonical(r#"{"a":1,"a":2}"#), canonical(r#"{"a":2,"a":1}"#));
+    }
+
+    #[test]
+    fn what_is_larger_than_can_be_wanted_stays_as_it_is() {
+        let (deep, wide) = ("[".repeat(40) + &"]".repeat(40), format!("[{}{{}}]", "{}, ".repeat(400)));
+        let long = format!("[ \"{}\"]", "x".repeat(LENGTH));
+        let many = format!("{{{}\"a\": 1}}", "\"\":0, ".repeat(400));
+        for value in [deep, wide, long, many] {
+            assert_eq!(canonical(&value), value);
+        }
+    }
+
+    #[test]
+    fn members_are_left_out_by_their_names_however_these_are_written() {
+        let object = r#"{"a":1,"\u0062":2 , "c":{"b":3}}"#;
+        assert_eq!(without(object, |name| name == "b"), r#"{"a":1,"c":{"b":3}}"#);
+        assert_eq!((without("[1]", |_| false), without("{}", |_| false)), ("{}".to_owned(), "{}".to_owned()));
+    }
+}
