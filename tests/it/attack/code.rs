@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use sluice::config::{Isolation, SandboxMode, Server};
@@ -134,7 +134,9 @@ fn check(folder: &Path, server: &str, tenants: &[&str]) -> (String, i32) {
     let text = format!("admin.listen = \"off\"\n{keys}[servers.s]\n{server}");
     let path = folder.join("sluice.toml");
     std::fs::write(&path, text).unwrap();
-    let said = Command::new(SLUICE).args(["check", "--config"]).arg(&path).output().unwrap();
+    let mut command = Command::new(SLUICE);
+    command.args(["check", "--config"]).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let said = command.spawn().unwrap().wait_with_output().unwrap();
     (String::from_utf8_lossy(&said.stderr).into_owned(), said.status.code().unwrap())
 }
 
