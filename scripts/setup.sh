@@ -93,6 +93,7 @@ for what in "${@:-build}"; do
             test_runner
             have git || apt_install git
             have curl || apt_install curl
+            have go || apt_install golang-go
             python_with_venv
             nodejs
             ;;
