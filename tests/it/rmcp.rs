@@ -20,7 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
-const KEY: &str = "slk_rmcp_a-key-for-one-test";
+const KEY: &str = "slk_rmcp_a-key-for-a-test-of-the-rust-sdk";
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A client that keeps the progress that it is told.

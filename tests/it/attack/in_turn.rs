@@ -1,5 +1,6 @@
 //! One tenant does one attack after another, while nobody reads the gateway's log; and another tenant's calls go on.
 
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -124,27 +125,31 @@ async fn says_too_much(hostile: &Caller) {
     client.close().await;
 }
 
+/// What the hostile tenant does; it ends when it is done.
+type Attack = fn(&Caller) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_that_does_one_attack_after_another_costs_its_neighbour_no_call() {
     let (_unread, stderr) = super::log::full_pipe(rustix::pipe::PipeFlags::empty());
     let servers = [("echo", vec!["echo"]), ("hostile", vec!["echo"]), ("slow", vec!["slow-start", "3000"])];
     let binary = Binary::start_as(Command::new(env!("CARGO_BIN_EXE_sluice")), Stdio::from(stderr), &servers, "").await;
-    let neighbour = Neighbour::watch(binary.caller.with_key(OTHER_KEY).server("echo")).await;
-    let hostile = binary.caller.server("hostile");
-    litters(&hostile).await;
-    sends_members(&hostile).await;
-    cancels(&hostile).await;
-    reschedules(&hostile).await;
-    floods(&hostile).await;
-    crashes(&hostile).await;
-    hoards(&hostile).await;
-    says_too_much(&hostile).await;
-    let took = neighbour.unharmed().await;
-    println!(
-        "{} calls of the neighbour, median {:?}, slowest {:?}",
-        took.len(),
-        took[took.len() / 2],
-        took[took.len() - 1]
-    );
+    let (hostile, neighbour) = (binary.caller.server("hostile"), binary.caller.with_key(OTHER_KEY).server("echo"));
+    let attacks: [(&str, Attack); 8] = [
+        ("litter", |hostile| Box::pin(litters(hostile))),
+        ("members", |hostile| Box::pin(sends_members(hostile))),
+        ("cancellations", |hostile| Box::pin(cancels(hostile))),
+        ("scheduling", |hostile| Box::pin(reschedules(hostile))),
+        ("floods", |hostile| Box::pin(floods(hostile))),
+        ("crashes", |hostile| Box::pin(crashes(hostile))),
+        ("hoards", |hostile| Box::pin(hoards(hostile))),
+        ("a long answer", |hostile| Box::pin(says_too_much(hostile))),
+    ];
+    for (name, attack) in attacks {
+        println!("{name} …");
+        let neighbour = Neighbour::watch(neighbour.clone()).await;
+        attack(&hostile).await;
+        let took = neighbour.unharmed().await;
+        println!("… {} calls, median {:?}, slowest {:?}", took.len(), took[took.len() / 2], took[took.len() - 1]);
+    }
     binary.stop().await;
 }
