@@ -7,11 +7,6 @@
 //! outside of that path.
 #![forbid(unsafe_code)]
 
-/// Tests of what a message costs count the memory that is in use.
-#[cfg(test)]
-#[global_allocator]
-static ALLOCATOR: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
-
 pub mod auth;
 pub mod cli;
 pub mod config;

@@ -70,9 +70,9 @@ impl Visitor<'_> {
     /// An open SSE stream, and the path to POST to.
     async fn sse(&self) -> (TcpStream, String) {
         let (stream, read) = self.until(Request::get("/servers/subject/sse"), "sessionId=").await;
-        let start = read.find("/servers/subject/messages").unwrap();
+        let start = read.find("messages?sessionId=").unwrap();
         let end = read[start..].find('\n').map_or(read.len(), |at| start + at);
-        (stream, read[start..end].to_owned())
+        (stream, format!("/servers/subject/{}", &read[start..end]))
     }
 
     /// The id of a new session on Streamable HTTP.

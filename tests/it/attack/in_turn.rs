@@ -15,9 +15,6 @@ const LARGE: usize = 8 << 20;
 
 /// Makes as many folders, each in the one before; and as many files.
 const LITTER: &str = "chdir $ENV{TMPDIR}; open(F, '>', $_) for 1..20000; for (1..16000) { mkdir 'd'; chdir 'd' }";
-/// Puts every process that may be reached behind all others, and on one processor.
-const RESCHEDULE: &str = "for (glob '/proc/[0-9]*') { my $pid = substr($_, 6); \
-    syscall(144, $pid + 0, 5, pack('i', 0)); syscall(203, $pid + 0, 8, pack('Q', 1)); syscall(141, 0, $pid + 0, 19) }";
 
 fn perl(script: &str) -> Value {
     json!({"script": format!("perl -e '{}'", script.replace('\'', "'\\''"))})
@@ -30,9 +27,17 @@ async fn litters(hostile: &Caller) {
     client.close().await;
 }
 
+/// Puts every process that may be reached behind all others, and on one processor.
 async fn reschedules(hostile: &Caller) {
     let client = Client::open(hostile, Wire::Streamable).await;
-    client.text("shell", perl(RESCHEDULE)).await;
+    let script = format!(
+        "for (glob '/proc/[0-9]*') {{ my $pid = substr($_, 6) + 0; syscall({}, $pid, 5, pack('i', 0)); \
+         syscall({}, $pid, 8, pack('Q', 1)); syscall({}, 0, $pid, 19) }}",
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_setpriority
+    );
+    client.text("shell", perl(&script)).await;
     client.close().await;
 }
 

@@ -5,8 +5,11 @@ use tokio::time::Instant;
 
 use super::super::{Ask, Multiplexer};
 use super::story::{A, B, TIMEOUT, ask, exchange, forwarded, request};
-use crate::ALLOCATOR;
 use crate::jsonrpc::{Kind, deeper_than, parse, split_batch};
+
+/// Counts the memory that all unit tests use.
+#[global_allocator]
+static ALLOCATOR: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
 
 /// What a message may cost beside four times its size.
 const BESIDE: usize = 16 * 1024;
