@@ -122,7 +122,7 @@ impl<'a> Members<'a> {
 
     fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str) -> Result<(), Malformed> {
         // Most members that are not routed are one of these.
-        if matches!(raw, "arguments" | "content" | "structuredContent" | "isError" | "_") {
+        if matches!(raw, "arguments" | "content" | "structuredContent" | "isError") {
             return scanner.value().map(drop);
         }
         let Some(key) = unquoted(raw) else {

@@ -14,8 +14,10 @@ use super::id::RawId;
 const NAME: usize = 64;
 /// The longest id that is read, in bytes as written.
 const ID: usize = 1024;
-/// Bytes of ids that are kept of one batch.
+/// Bytes of ids that are kept of one batch, what each takes up besides its text included.
 const IDS: usize = 64 * 1024;
+/// What an id takes up besides its text, at most: its place in the list, and an allocation.
+const PLACE: usize = 64;
 
 /// Reads the outline of a message, or of a batch, from pieces of any size.
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ pub(super) struct Skimmer {
     text: Option<Vec<u8>>,
     seen: Seen,
     found: Vec<(Kind, RawId)>,
-    /// Bytes of ids in `found`.
+    /// Bytes that `found` takes up.
     kept: usize,
     is_over: bool,
     is_broken: bool,
@@ -208,8 +210,10 @@ impl Skimmer {
             // A notification, or no message: which of two members is meant, nobody can tell.
             _ => return,
         };
-        if let Some(id) = id.filter(|id| self.kept + id.as_str().len() <= IDS) {
-            self.kept += id.as_str().len();
+        let Some(id) = id else { return };
+        let kept = self.kept + id.as_str().len() + PLACE;
+        if kept <= IDS {
+            self.kept = kept;
             self.found.push((kind, id));
         }
     }
@@ -283,9 +287,11 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_batch_without_end_is_bounded() {
-        let id = format!(r#"{{"id":"{}","result":1}}"#, "x".repeat(1000));
-        let batch = format!("[{}]", vec![id; 1000].join(","));
-        assert_eq!(skim(&[batch.as_bytes()]).len(), IDS / 1002);
+        for (length, most) in [(1000, 61), (1, 978)] {
+            let id = format!(r#"{{"id":"{}","result":1}}"#, "x".repeat(length));
+            let batch = format!("[{}]", vec![id; 100_000 / length].join(","));
+            assert_eq!(skim(&[batch.as_bytes()]).len(), most);
+        }
         assert_eq!(skim(&[&vec![b'['; 1 << 20]]), []);
     }
 

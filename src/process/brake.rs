@@ -23,6 +23,7 @@ const STEP: Duration = Duration::from_millis(50);
 pub struct Brake {
     credit: usize,
     debt: usize,
+    /// Up to when it has got what a child may waste a second.
     filled: Instant,
     gone: CancellationToken,
 }
@@ -40,6 +41,11 @@ impl Brake {
 
     /// Nothing came of so many bytes.
     pub fn waste(&mut self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        // First: a full bucket takes no more, so that a child that was quiet for long may not waste twice as much at once.
+        self.pass();
         let left = self.credit.saturating_sub(bytes);
         self.debt = DEBT.min(self.debt + bytes.saturating_sub(self.credit));
         self.credit = left;
@@ -54,10 +60,7 @@ impl Brake {
     pub async fn pause(&mut self) {
         tokio::task::coop::consume_budget().await;
         while self.credit == 0 {
-            let now = Instant::now();
-            let passed = now.saturating_duration_since(self.filled).as_micros();
-            self.filled = now;
-            self.refill(usize::try_from(passed.saturating_mul(RATE as u128) / 1_000_000).unwrap_or(BURST));
+            self.pass();
             if self.credit > 0 {
                 return;
             }
@@ -67,6 +70,14 @@ impl Brake {
                 () = self.gone.cancelled() => return,
             }
         }
+    }
+
+    /// Adds what the time since the last look is worth.
+    fn pass(&mut self) {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.filled).as_nanos();
+        self.filled = now;
+        self.refill(usize::try_from(passed.saturating_mul(RATE as u128) / 1_000_000_000).unwrap_or(BURST + DEBT));
     }
 
     fn refill(&mut self, bytes: usize) {
@@ -93,6 +104,22 @@ mod tests {
         let [first, later @ ..] = messages;
         assert!((8_192..=8_192 + 2_300).contains(&first), "{messages:?}");
         assert!(later.iter().all(|second| (1_800..=2_300).contains(second)), "{messages:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_quiet_for_long_may_waste_no_more_at_once() {
+        for wasted_before in [0, BURST / 2] {
+            let mut brake = Brake::new(CancellationToken::new());
+            brake.waste(wasted_before);
+            tokio::time::advance(Duration::from_secs(60)).await;
+            let (mut messages, begin) = (0_u32, Instant::now());
+            while begin.elapsed() == Duration::ZERO {
+                messages += 1;
+                brake.waste_message(0);
+                brake.pause().await;
+            }
+            assert_eq!(messages, 8_192, "{wasted_before}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -164,9 +164,11 @@ impl Session {
             if started.is_err() && matches!(state.handshake, Handshake::Done(_)) {
                 state.in_vain = state.in_vain.saturating_add(1);
             }
-            // Looked at under the lock: a session that has ended takes no child any more.
+            // Looked at under the lock: a session that has ended takes no child any more, nor one that has given up on its
+            // `initialize`.
+            let takes_it = !self.ended.is_cancelled() && !matches!(state.handshake, Handshake::None);
             state.slot = match started {
-                Ok((lease, _)) if !self.ended.is_cancelled() => Slot::Live(Arc::clone(lease)),
+                Ok((lease, _)) if takes_it => Slot::Live(Arc::clone(lease)),
                 Ok(_) | Err(_) => Slot::Empty,
             };
             state.before.latest_first().filter(|_| started.is_ok()).cloned().collect()

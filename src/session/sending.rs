@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::child::Slot;
 use super::session::{Received, Session};
 use super::waiting::{ID, Parked, Turn};
 use crate::config::Resend;
-use crate::jsonrpc::{Code, Envelope, Kind, error_response, parse};
+use crate::jsonrpc::{Code, Envelope, Kind, error_response, parse, text};
 use crate::stream::Exchange;
 use crate::telemetry::Cause;
 use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Orphan, Refused};
@@ -272,11 +271,5 @@ impl Session {
 
 /// The tool that a request calls.
 fn tool<'a>(envelope: &Envelope<'a>) -> Option<Cow<'a, str>> {
-    #[derive(Deserialize)]
-    struct Called<'a> {
-        #[serde(borrow)]
-        name: Cow<'a, str>,
-    }
-    let params = envelope.params.filter(|_| envelope.method.as_deref() == Some("tools/call"))?;
-    serde_json::from_str::<Called<'a>>(params).ok().map(|called| called.name)
+    text(envelope.members.name.filter(|_| envelope.method.as_deref() == Some("tools/call"))?)
 }

@@ -260,13 +260,7 @@ impl Session {
             let guard = DropGuard::new(|| this.abandon_initialize(&id, &exchange));
             let (response, turn) = this.meanwhile(this.initialize(&message, &id, starting, turn)).await;
             this.answer(&exchange, response);
-            {
-                let mut state = this.state.lock();
-                state.is_opening = false;
-                if this.ended.is_cancelled() {
-                    state.streams.close();
-                }
-            }
+            this.initialize_is_over();
             guard.disarm();
             // The child may have ended before this was known to be a session that misses it.
             this.see_to_child();
@@ -280,14 +274,27 @@ impl Session {
     /// The task that was to answer `initialize` has failed.
     fn abandon_initialize(&self, id: &RawId, exchange: &Exchange) {
         self.answer(exchange, Failure::internal(&self.server.name).response(id));
-        {
+        let child = {
             let mut state = self.state.lock();
-            state.is_opening = false;
-            if matches!(state.handshake, Handshake::Initializing) {
+            let is_open = matches!(state.handshake, Handshake::Initializing);
+            is_open.then(|| {
+                // The client may try again, with another child.
                 state.handshake = Handshake::None;
-            }
-        }
+                std::mem::take(&mut state.slot)
+            })
+        };
+        drop(child);
+        self.initialize_is_over();
         self.abandon_waiting();
+    }
+
+    /// The client's `initialize` has been answered. The streams of a session that has ended were open for that only.
+    fn initialize_is_over(&self) {
+        let mut state = self.state.lock();
+        state.is_opening = false;
+        if self.ended.is_cancelled() {
+            state.streams.close();
+        }
     }
 
     /// For how long nobody has used it: no stream is open, nothing is in flight. `None` while it is in use.

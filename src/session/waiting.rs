@@ -242,17 +242,11 @@ pub(super) enum Cancels {
 
 impl Cancels {
     pub(super) fn read(envelope: &Envelope<'_>) -> Self {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Cancelled<'a> {
-            #[serde(borrow)]
-            request_id: &'a serde_json::value::RawValue,
-        }
         if envelope.kind != Kind::Notification || envelope.method.as_deref() != Some("notifications/cancelled") {
             return Self::No;
         }
-        let params = envelope.params.and_then(|params| serde_json::from_str::<Cancelled<'_>>(params).ok());
-        let id = params.map(|params| params.request_id.get()).filter(|id| id.len() <= ID);
+        // As for a call that is in flight: one that servers read in two ways cancels nothing.
+        let id = envelope.members.request_id.filter(|id| id.len() <= ID && envelope.ambiguity().is_none());
         id.and_then(RawId::new).map_or(Self::Nothing, Self::Request)
     }
 }
@@ -341,6 +335,18 @@ mod tests {
         let again = waiting.take(place).unwrap();
         waiting.put_back(again);
         assert_eq!(order(&mut waiting), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_cancellation_that_can_be_read_in_two_ways_cancels_nothing() {
+        let read = |params: &str| {
+            let message = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}"#);
+            Cancels::read(&parse(message.as_bytes()).unwrap())
+        };
+        assert_eq!(read(r#"{"reason":"x","request\u0049d":3}"#), Cancels::Request(RawId::from(3)));
+        for params in ["[3]", r#"{"requestId":3,"requestId":4}"#, r#"{"requestId":3,"request_id":4}"#, "{}"] {
+            assert_eq!(read(params), Cancels::Nothing, "{params}");
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Br
             }
             Kind::Notification => {}
         }
+        brake.pause().await;
     }
 }
 

@@ -3,7 +3,6 @@
 //! Invariant: nobody waits for what a child is asked again. It stands before the session's next call on stdin, as far as there
 //! is room; the rest follows as soon as there is, unless the client has said something else of it by then.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use super::error::{Failure, Refused};
 use super::handle::INITIALIZED;
 use super::lease::{Answering, Lease};
 use super::multiplexer::{Expired, Multiplexer, PeerId};
-use crate::jsonrpc::{Envelope, parse};
+use crate::jsonrpc::{Envelope, parse, text};
 
 /// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -112,16 +111,11 @@ impl Agreed {
 
     /// The client has said something of it itself: that holds, and not what it had before.
     pub(super) fn overrule(&mut self, envelope: &Envelope<'_>) {
-        #[derive(Deserialize)]
-        struct About<'a> {
-            #[serde(borrow)]
-            uri: Cow<'a, str>,
-        }
         match envelope.method.as_deref() {
             Some("logging/setLevel") => self.level = None,
             Some("resources/subscribe" | "resources/unsubscribe") if !self.subscriptions.is_empty() => {
-                if let Some(Ok(about)) = envelope.params.map(serde_json::from_str::<About<'_>>) {
-                    self.subscriptions.remove(&*about.uri);
+                if let Some(uri) = envelope.members.uri.and_then(text) {
+                    self.subscriptions.remove(&*uri);
                 }
             }
             _ => {}
