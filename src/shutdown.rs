@@ -169,13 +169,15 @@ mod tests {
     #[tokio::test]
     async fn a_signal_without_a_meaning_changes_nothing_and_one_to_quit_is_both() {
         let shutdown = Shutdown::default();
-        let watch =
-            tokio::spawn(Signals::new(Hangup::GoOn).unwrap_or_else(|e| unreachable!("{e}")).watch(shutdown.clone()));
+        let mut signals = Signals::new(Hangup::GoOn).unwrap_or_else(|error| unreachable!("{error}"));
         let me = rustix::process::getpid();
-        for signal in [rustix::process::Signal::HUP, rustix::process::Signal::USR1] {
+        for (signal, name) in [(rustix::process::Signal::HUP, "SIGHUP"), (rustix::process::Signal::USR1, "SIGUSR1")] {
             assert!(rustix::process::kill_process(me, signal).is_ok());
+            let (seen, effect) = signals.next().await;
+            assert!(seen == name && matches!(effect, Effect::Nothing(_)), "{seen}: {effect:?}");
         }
-        assert!(!shutdown.drain.is_cancelled());
+        let watch = tokio::spawn(signals.watch(shutdown.clone()));
+        assert!(rustix::process::kill_process(me, rustix::process::Signal::USR2).is_ok());
         assert!(rustix::process::kill_process(me, rustix::process::Signal::QUIT).is_ok());
         shutdown.kill.cancelled().await;
         assert!(shutdown.drain.is_cancelled());

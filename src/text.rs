@@ -5,19 +5,30 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Whether a reader may be misled by a character: control characters (C0, DEL, C1, so every ANSI sequence), characters
-/// that change the direction of text, line and paragraph separators, and invisible ones that carry a message.
+/// that change the direction of text, line and paragraph separators, and invisible ones: all that Unicode has a display leave
+/// out (`Default_Ignorable_Code_Point`), as two names that look the same are not, and as such characters carry a message. So
+/// the joiners in some emoji and scripts are escapes too.
 pub fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            '\u{061c}'
-                | '\u{200e}'
-                | '\u{200f}'
+            '\u{00ad}'
+                | '\u{034f}'
+                | '\u{061c}'
+                | '\u{115f}'..='\u{1160}'
+                | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}'
                 | '\u{2028}'..='\u{202e}'
-                | '\u{2066}'..='\u{206f}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}'
                 | '\u{feff}'
-                | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
+                | '\u{ffa0}'
+                | '\u{fff0}'..='\u{fffb}'
+                | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
         )
 }
 
@@ -91,7 +102,7 @@ mod tests {
     use super::*;
 
     /// One of each kind that a reader may be misled by.
-    const ALL: [char; 14] = [
+    const ALL: [char; 24] = [
         '\0',
         '\r',
         '\u{1b}',
@@ -106,6 +117,16 @@ mod tests {
         '\u{2066}',
         '\u{feff}',
         '\u{e0041}',
+        '\u{ad}',
+        '\u{180e}',
+        '\u{200b}',
+        '\u{200c}',
+        '\u{200d}',
+        '\u{2060}',
+        '\u{2065}',
+        '\u{3164}',
+        '\u{fe0f}',
+        '\u{e01ef}',
     ];
 
     #[test]
@@ -124,7 +145,7 @@ mod tests {
 
     #[test]
     fn text_of_people_stays_as_it_is() {
-        for text in ["plain", "ÄÖÜ ✓ 日本語 עברית", "👩\u{200d}💻"] {
+        for text in ["plain", "ÄÖÜ ✓ 日本語 עברית", "👩💻"] {
             assert_eq!(visible(text), text);
             assert_eq!(visible_json(text), text);
         }

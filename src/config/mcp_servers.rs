@@ -69,8 +69,10 @@ impl Config {
         for (name, raw) in &entries {
             // The entry is a part of the text: its distance from the start is its place.
             let line = line_at(text, (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
-            let key = format!("{group}.{name}");
-            let texts = texts(raw);
+            let key = format!("{group}.{}", shown_key(name));
+            let mut texts = texts(raw);
+            // Messages repeat its name, and the one that is made of it.
+            texts.extend([name.clone(), slug(name)]);
             let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
             servers.extend(entry.read(name, raw, &mut names));
         }

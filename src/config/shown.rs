@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 
-use crate::text::quoted;
+use crate::text::{quoted, visible};
 
 /// Most characters of a value that are repeated.
 const MOST: usize = 256;
+/// So many characters of a secret are one too: messages cut long values.
+const CUT: usize = 24;
 /// So many letters and digits in a row, mixed, are no word.
 const RUN: usize = 12;
 /// How keys and tokens of known kinds begin.
@@ -34,16 +36,35 @@ pub(super) fn guarded<'a>(text: String, values: impl IntoIterator<Item = &'a str
     for value in values {
         // A reference: what it leads to may have been written in the place of the name or the path.
         let bare = ["env:", "file:", "literal:"].iter().find_map(|start| value.strip_prefix(start)).unwrap_or(value);
-        if bare.len() < 4 || !text.contains(bare) {
+        if bare.len() < 4 {
             continue;
         }
-        if may_be_secret(bare) {
-            text = text.replace(bare, NOT_SHOWN);
-        } else if let Some((end, _)) = bare.char_indices().nth(MOST) {
-            text = text.replace(bare, &format!("{}…", bare.get(..end).unwrap_or_default()));
+        // As a message has it: as it is, in quotes with the escapes of those, or with those of what misleads.
+        let quoted = format!("{bare:?}");
+        let forms = [bare, quoted.get(1..quoted.len() - 1).unwrap_or(bare), &visible(bare)];
+        for form in forms {
+            if may_be_secret(bare) {
+                text = without(&text, form);
+            } else if let Some((end, _)) = form.char_indices().nth(MOST) {
+                text = text.replace(form, &format!("{}…", form.get(..end).unwrap_or_default()));
+            }
         }
     }
     text
+}
+
+/// A text without a secret, and without one that was cut after [`CUT`] characters or more.
+fn without(text: &str, secret: &str) -> String {
+    let beginning = secret.char_indices().nth(CUT).and_then(|(end, _)| secret.get(..end)).unwrap_or(secret);
+    let end_of_it = secret.get(beginning.len()..).unwrap_or_default();
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, after)) = rest.split_once(beginning) {
+        let same = after.chars().zip(end_of_it.chars()).take_while(|(one, other)| one == other);
+        let length = same.map(|(one, _)| one.len_utf8()).sum();
+        out.extend([before, NOT_SHOWN]);
+        rest = after.get(length..).unwrap_or_default();
+    }
+    out + rest
 }
 
 /// A value that stands for itself, without what may be a secret.
@@ -67,7 +88,7 @@ pub(super) fn shown_name(name: &str) -> String {
 fn may_be_secret(text: &str) -> bool {
     let begins = |word: &str| BEGINNINGS.iter().any(|known| word.len() > known.len() + 4 && word.starts_with(known));
     let words =
-        || text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | ',' | ';' | '"' | '\'' | '/' | '@'));
+        || text.split(|c: char| c.is_whitespace() || matches!(c, '=' | ':' | ',' | ';' | '"' | '\'' | '/' | '@' | '.'));
     // KEY=VALUE, where one name belongs.
     let is_pair = text.split_once('=').is_some_and(|(name, value)| {
         !value.is_empty()
@@ -104,6 +125,25 @@ mod tests {
                 assert!(!text.contains(secret) && text.contains("not shown"), "{text}");
             }
             assert!(!shown_key(secret).contains(secret));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_repeated_in_quotes_with_escapes_or_cut() {
+        for secret in ["ghp_abcde\"defgh\\i", "ghp_abc\u{202e}defgh\n", "ghp_table\tdefgh"] {
+            let forms = [secret.to_owned(), format!("{secret:?}"), visible(secret).into_owned()];
+            for form in forms {
+                let text = guarded(format!("{form} is none of \"a\", \"b\""), [secret]);
+                assert!(text.contains("not shown") && !text.contains("defgh") && text.contains("\"b\""), "{text}");
+            }
+        }
+        let long = format!("eyJ{}", "ab\\c1".repeat(60));
+        for cut in [CUT, 80, 256] {
+            let part: String = long.chars().take(cut).collect();
+            for form in [part.clone(), format!("{part:?}")] {
+                let text = guarded(format!("{form} is not a name: use letters"), [long.as_str()]);
+                assert!(!text.contains("ab") && text.ends_with("is not a name: use letters"), "{text}");
+            }
         }
     }
 

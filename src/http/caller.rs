@@ -43,7 +43,7 @@ pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
 fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Refusal {
     app.metrics.auth_failure(error.reason());
     // Whoever has no credential does not write the log. The path is a word of the peer's own: it is left out.
-    if Cause::new("a request was refused", error.reason()).is_news(1) {
+    if Cause::info("a request was refused", error.reason()).is_news(1) {
         tracing::info!(reason = error.reason(), "a request was refused");
     }
     let mut refusal = Refusal::problem(error.status(), &error.to_string());

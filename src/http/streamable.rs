@@ -181,7 +181,8 @@ struct StreamGuard(Arc<Session>);
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         let server = &self.0.server().name;
-        if self.0.expiry().is_over() && Cause::new("a stream ended with its credential", server.to_string()).is_news(20)
+        if self.0.expiry().is_over()
+            && Cause::info("a stream ended with its credential", server.to_string()).is_news(20)
         {
             tracing::info!(%server, session = %self.0.id().public(), "a stream ended: the credential has expired");
         }

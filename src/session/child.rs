@@ -14,6 +14,7 @@ use super::session::{Session, State};
 use super::waiting::Turn;
 use crate::jsonrpc::{RawId, under_id};
 use crate::stream::Item;
+use crate::telemetry::Cause;
 use crate::worker::{
     Applicant, DropGuard, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Terms, Unsolicited,
     protocol_version,
@@ -221,7 +222,9 @@ impl Session {
                 }
             });
             self.tell_changed(lists);
-            tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
+            if Cause::info("another child, handshake replayed", self.server.name.to_string()).is_news(20) {
+                tracing::info!(server = %self.server.name, session = %self.id.public(), "another child, handshake replayed");
+            }
         }
         Ok((lease, answer))
     }

@@ -125,7 +125,7 @@ impl Registry {
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));
-        if Cause::new("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
+        if Cause::info("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
             tracing::info!(tenant = %principal.tenant(), server = %server.name, session = %session.id().public(), ?transport, "session opened");
         }
         Ok(session)
@@ -195,7 +195,7 @@ impl Registry {
         if let Some(metrics) = self.servers.get(&session.server().name) {
             metrics.sessions.dec();
         }
-        if Cause::new("session ended", session.server().name.to_string()).is_news(SESSIONS_LOGGED) {
+        if Cause::info("session ended", session.server().name.to_string()).is_news(SESSIONS_LOGGED) {
             tracing::info!(tenant = %session.principal().tenant(), server = %session.server().name, session = %session.id().public(), why, "session ended");
         }
     }

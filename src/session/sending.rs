@@ -252,7 +252,7 @@ impl Session {
         match again {
             None => self.send(lease, message, &envelope, exchange),
             Some((tool, _)) => {
-                if Cause::new("a call is sent again after a crash", self.server.name.to_string()).is_news(20) {
+                if Cause::info("a call is sent again after a crash", self.server.name.to_string()).is_news(20) {
                     tracing::info!(server = %self.server.name, session = %self.id.public(), "a call is sent again after a crash");
                 }
                 let timeout = self.server.call_timeout(Some(tool));

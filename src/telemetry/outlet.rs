@@ -75,7 +75,8 @@ impl Outlet {
         Ok(Self(shared))
     }
 
-    /// Queues a line, which ends with a line feed, or counts it as lost.
+    /// Queues a line, which ends with a line feed, or counts it as lost: where there is no room, and where the end has come, as
+    /// nobody may be there to write it.
     pub(super) fn push(&self, line: &[u8], share: Share) {
         let part = match share {
             Share::Own => 1,
@@ -84,7 +85,10 @@ impl Outlet {
             Share::Writer => 0,
         };
         let mut state = self.0.state.lock();
-        let fits = state.waiting.len() + line.len() <= BYTES.checked_div(part).unwrap_or(usize::MAX)
+        // What is said of lost lines is from the thread that writes: it is still there.
+        let is_open = !state.is_closing || (share == Share::Writer && !state.has_ended);
+        let fits = is_open
+            && state.waiting.len() + line.len() <= BYTES.checked_div(part).unwrap_or(usize::MAX)
             && state.lines < LINES.checked_div(part).unwrap_or(usize::MAX);
         if fits {
             state.waiting.extend_from_slice(line);
@@ -313,6 +317,20 @@ mod tests {
             assert_eq!(lost.get(), 100);
             assert_eq!(*notes.0.lock(), [0_u64; 0]);
         }
+    }
+
+    #[test]
+    fn a_line_after_the_end_is_counted_and_delays_it_no_further() {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let (outlet, lost, _) = outlet(theirs);
+        push(&outlet, 0, Share::Own);
+        assert!(outlet.finish(LATE));
+        for share in [Share::Own, Share::Others, Share::Writer] {
+            push(&outlet, 1, share);
+        }
+        assert_eq!(lost.get(), 3);
+        drop(outlet);
+        assert_eq!(read(ours).lines().count(), 1);
     }
 
     #[test]

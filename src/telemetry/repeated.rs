@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tracing::Level;
 
 /// How long a period is.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -19,6 +20,7 @@ const CAUSES: usize = 1024;
 pub struct Cause {
     what: &'static str,
     about: Cow<'static, str>,
+    level: Level,
 }
 
 /// What a period has seen.
@@ -35,9 +37,15 @@ struct Causes(HashMap<Cause, Seen>);
 static CAUSED: LazyLock<Mutex<Causes>> = LazyLock::new(Mutex::default);
 
 impl Cause {
-    /// `what` happened, for the reason or to the server `about`.
+    /// `what` happened, for the reason or to the server `about`: for lines at `warn`.
     pub fn new(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
-        Self { what, about: about.into() }
+        Self { what, about: about.into(), level: Level::WARN }
+    }
+
+    /// As [`new`](Self::new), for lines at `info`: what is left out is told at `info` too, so that a filter that leaves out the
+    /// lines leaves out their number.
+    pub fn info(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
+        Self { level: Level::INFO, ..Self::new(what, about) }
     }
 
     /// Whether to log a line: `most` a period are. What is not logged is counted, and told when the period is over.
@@ -51,7 +59,7 @@ impl Causes {
     fn take(&mut self, cause: Cause, most: u32, now: Instant) -> bool {
         let cause = match self.0.len() < CAUSES || self.0.contains_key(&cause) {
             true => cause,
-            false => Cause::new("many things", "various"),
+            false => Cause { level: cause.level, ..Cause::new("many things", "various") },
         };
         let seen = self.0.entry(cause).or_insert(Seen { begin: now, logged: 0, left_out: 0 });
         if seen.logged < most {
@@ -107,8 +115,12 @@ pub(super) fn tell() -> Option<Duration> {
 }
 
 fn log(told: Vec<(Cause, u64, u64)>) {
-    for (Cause { what, about }, times, seconds) in told {
-        tracing::warn!(%about, times, seconds, "again, and not logged each time: {what}");
+    for (Cause { what, about, level }, times, seconds) in told {
+        if level == Level::INFO {
+            tracing::info!(%about, times, seconds, "again, and not logged each time: {what}");
+        } else {
+            tracing::warn!(%about, times, seconds, "again, and not logged each time: {what}");
+        }
     }
 }
 
@@ -145,9 +157,31 @@ mod tests {
         let (mut causes, now) = (Causes::default(), Instant::now());
         for number in 0..CAUSES * 2 {
             causes.take(Cause::new("refused", number.to_string()), 1, now);
+            causes.take(Cause::info("opened", number.to_string()), 1, now);
         }
-        assert_eq!(causes.0.len(), CAUSES + 1);
-        let told = causes.turn(now + PERIOD, false);
-        assert_eq!(told, [(Cause::new("many things", "various"), CAUSES as u64 - 1, 10)]);
+        assert_eq!(causes.0.len(), CAUSES + 2, "the others are one cause for each level");
+        let mut told = causes.turn(now + PERIOD, false);
+        told.sort_by_key(|(cause, ..)| cause.level);
+        let others = CAUSES as u64 + CAUSES as u64 / 2 - 1;
+        let all = [Cause::new("many things", "various"), Cause::info("many things", "various")];
+        assert_eq!(told, all.map(|cause| (cause, others, 10)));
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_at_the_level_of_its_lines() {
+        /// The levels of all events.
+        #[derive(Clone, Default)]
+        struct Levels(std::sync::Arc<Mutex<Vec<Level>>>);
+        impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Levels {
+            fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+                self.0.lock().push(*event.metadata().level());
+            }
+        }
+        use tracing_subscriber::layer::SubscriberExt as _;
+        let levels = Levels::default();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(levels.clone()), || {
+            log(vec![(Cause::new("refused", "x"), 1, 10), (Cause::info("opened", "x"), 1, 10)]);
+        });
+        assert_eq!(*levels.0.lock(), [Level::WARN, Level::INFO]);
     }
 }

@@ -1,12 +1,14 @@
 //! A child that is due to be replaced takes no new calls. It finishes those that are in flight on it, with all that belongs
 //! to them, and ends as soon as there are none.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::handle::{Shared, Worker};
 use super::lease::Lease;
 use super::multiplexer::Multiplexer;
 use super::pool::Room;
+use crate::telemetry::Cause;
 
 /// What makes a child due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +46,21 @@ impl Shared {
         if due != Due::IdleTimeout {
             self.metrics.recycled(due.key());
         }
-        let (server, (tenant, session)) = (&self.origin.server, self.origin.names());
-        let (pid, calls, in_flight) = (self.pid.get().copied(), multiplexer.total(), multiplexer.load());
-        tracing::info!(%tenant, %server, %session, pid, why = due.key(), calls, in_flight, "child retires: it takes no more calls");
+        let server = &self.origin.server;
+        if Cause::info("child retires", server.to_string()).is_news(20) {
+            let (tenant, session) = self.origin.names();
+            let (pid, calls, in_flight) = (self.pid.get().copied(), multiplexer.total(), multiplexer.load());
+            tracing::info!(%tenant, %server, %session, pid, why = due.key(), calls, in_flight, "child retires: it takes no more calls");
+        }
         self.something_is_over();
+    }
+
+    /// Logs why the gateway ends a child. Clients can bring a child that far as often as they like: so not each time.
+    pub(super) fn log_ending(&self, cause: &'static str, why: fmt::Arguments<'_>) {
+        let (server, (tenant, session)) = (&self.origin.server, self.origin.names());
+        if Cause::new(cause, server.to_string()).is_news(20) {
+            tracing::warn!(%tenant, %server, %session, "child ended: {why}");
+        }
     }
 
     /// Something is over, on a child that may be waiting for that.

@@ -80,7 +80,7 @@ pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     shared.metrics.children.inc();
     let _ = shared.pid.set(child.pid());
     let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    if Cause::new("child started", server.to_string()).is_news(CHILDREN_LOGGED) {
+    if Cause::info("child started", server.to_string()).is_news(CHILDREN_LOGGED) {
         tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
     }
     tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
@@ -249,8 +249,7 @@ async fn keep_refusing(shared: &Shared) -> Infallible {
 fn outgrown(shared: &Shared, excess: &Excess) -> Failure {
     shared.metrics.over_limit(excess.label());
     let failure = Failure::over_limit(&shared.server.name, excess);
-    let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    tracing::warn!(%tenant, %server, %session, "child ended: it used {excess}");
+    shared.log_ending("it used more than it may", format_args!("it used {excess}"));
     shared.failure.get_or_init(|| failure).clone()
 }
 
@@ -292,8 +291,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     shared.give_up(expired, |timeout| unopened.clone().unwrap_or_else(|| late(timeout)));
     unopened.or_else(|| {
         let harakiri = overrun?;
-        let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-        tracing::warn!(%tenant, %server, %session, after = ?harakiri, "child ended: a call overran limits.harakiri");
+        shared.log_ending("a call overran", format_args!("a call overran limits.harakiri ({harakiri:?})"));
         Some(Failure::harakiri(server, harakiri))
     })
 }
@@ -320,8 +318,8 @@ fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Inst
             ControlFlow::Continue(next)
         }
         Beat::Wedged => {
-            let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-            tracing::warn!(%tenant, %server, %session, after = ?limits.ping_timeout, "child ended: it is wedged, and answers no ping");
+            let (server, after) = (&shared.origin.server, limits.ping_timeout);
+            shared.log_ending("it is wedged", format_args!("it is wedged, and has answered no ping for {after:?}"));
             let failure = Failure::wedged(server, limits.ping_timeout, last_words(shared));
             ControlFlow::Break(shared.failure.get_or_init(|| failure).clone())
         }
@@ -385,7 +383,7 @@ impl Ending {
                     tracing::warn!(%tenant, %server, %session, pid = self.pid, status = %exit, hint, "{what}");
                 }
             }
-            _ if Cause::new("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
+            _ if Cause::info("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
                 tracing::info!(%tenant, %server, %session, pid = self.pid, status = %exit, "child ended");
             }
             _ => {}

@@ -16,6 +16,7 @@ use super::handle::INITIALIZED;
 use super::lease::{Answering, Lease};
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use crate::jsonrpc::{Envelope, parse, text};
+use crate::telemetry::Cause;
 
 /// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -204,7 +205,9 @@ impl Lease {
         let code =
             answer.and_then(|answer| serde_json::from_slice::<Refusal>(answer).ok()).map(|refusal| refusal.error.code);
         let (server, tenant) = (&shared.origin.server, shared.origin.names().0);
-        tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
+        if Cause::new("another child refuses what a session was granted", server.to_string()).is_news(20) {
+            tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
+        }
     }
 }
 

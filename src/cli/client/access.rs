@@ -1,22 +1,22 @@
 //! What every client command is told about the gateway on its command line: the URL, the credential, other headers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::key_in;
+use crate::config::{Environment, KEY, KEY_FILE, key_in};
 
 /// Options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Access {
-    /// API key or JWT, sent as "Authorization: Bearer KEY"
-    #[arg(long, env = "SLUICE_KEY", hide_env_values = true, value_parser = secret)]
+    /// API key or JWT, sent as "Authorization: Bearer KEY", in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
+    #[arg(long, value_parser = secret, conflicts_with = "key_file")]
     key: Option<SecretString>,
-    /// A file with the API key or JWT; --key, and SLUICE_KEY, go first
-    #[arg(long, env = "SLUICE_KEY_FILE", value_name = "FILE")]
+    /// A file with the API key or JWT, in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
+    #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// A header to send with every request (can be given more than once)
     #[arg(long = "header", value_name = "NAME: VALUE")]
@@ -68,17 +68,14 @@ impl Access {
     /// The headers to send with every request. An `Authorization` given by `--header` wins over the key.
     ///
     /// # Errors
-    /// The file with the key cannot be read, or holds none.
+    /// The file with the key cannot be read, or holds none; or two variables give one.
     pub(super) fn headers(&self) -> Result<HeaderMap, String> {
+        self.headers_in(&Environment::of_process())
+    }
+
+    fn headers_in(&self, environment: &Environment) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
-        let given = self.key.clone().filter(|key| !key.expose_secret().is_empty());
-        let key = match (given, &self.key_file) {
-            (Some(key), _) => Some(key),
-            (None, Some(file)) => Some(
-                key_in(file).and_then(|key| secret(key.expose_secret())).map_err(|why| format!("--key-file: {why}"))?,
-            ),
-            (None, None) => None,
-        };
+        let key = self.key_of(environment)?;
         let key = key.as_ref().map(ExposeSecret::expose_secret);
         if let Some(mut value) = key.and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok()) {
             value.set_sensitive(true);
@@ -88,6 +85,31 @@ impl Access {
             headers.insert(name, value.clone());
         }
         Ok(headers)
+    }
+
+    /// The key: the one that the command line gives, else the one of the environment.
+    fn key_of(&self, environment: &Environment) -> Result<Option<SecretString>, String> {
+        let of_file = |file: &Path, name: &str| {
+            let key = key_in(file).and_then(|key| secret(key.expose_secret()));
+            key.map(Some).map_err(|why| format!("{name}: {why}"))
+        };
+        if let Some(key) = &self.key {
+            return Ok(Some(key.clone()).filter(|key| !key.expose_secret().is_empty()));
+        }
+        if let Some(file) = &self.key_file {
+            return of_file(file, "--key-file");
+        }
+        let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
+        match (given(KEY_FILE), given(KEY)) {
+            // A header is in place of any key.
+            _ if self.headers.iter().any(|Header(name, _)| *name == AUTHORIZATION) => Ok(None),
+            (None, None) => Ok(None),
+            (Some(_), Some(_)) => {
+                Err(format!("{KEY_FILE}: {KEY} is set too; unset one of them, or give --key-file or --key"))
+            }
+            (None, Some(key)) => secret(key).map(Some).map_err(|why| format!("{KEY}: {why}")),
+            (Some(file), None) => of_file(Path::new(file), KEY_FILE),
+        }
     }
 }
 
@@ -112,6 +134,10 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
+    fn given(key: Option<&str>, file: Option<&str>) -> Access {
+        Access { key: key.map(|key| secret(key).unwrap()), key_file: file.map(PathBuf::from), headers: vec![] }
+    }
+
     #[test]
     fn urls_are_whole_and_without_passwords() {
         assert!(parse_url("http://127.0.0.1:8081/mcp").is_ok());
@@ -122,17 +148,37 @@ mod tests {
 
     #[test]
     fn a_header_wins_over_the_key_and_neither_is_shown() {
-        let mut access = Access { key: Some(secret(" k1 ").unwrap()), key_file: None, headers: vec![] };
+        let mut access = given(Some(" k1 "), None);
         assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Bearer k1");
         access.headers.push("authorization: Basic zzz".parse().unwrap());
         assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Basic zzz");
         let shown = format!("{access:?} {:?}", access.headers());
         assert!(!shown.contains("k1") && !shown.contains("zzz"), "{shown}");
-        let empty = Access { key: Some("".into()), key_file: None, headers: vec![] };
-        assert!(empty.headers().unwrap().is_empty());
-        let absent = Access { key: None, key_file: Some("slk_a_secret-by-mistake".into()), headers: vec![] };
-        let said = absent.headers().unwrap_err();
+        assert!(given(Some(""), None).headers().unwrap().is_empty());
+        let said = given(None, Some("slk_a_secret-by-mistake")).headers().unwrap_err();
         assert!(said.contains("cannot be read") && !said.contains("by-mistake"), "{said}");
+    }
+
+    #[test]
+    fn an_option_wins_over_the_variables_and_two_variables_are_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "k-file\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let [key, in_file] = [(KEY, "k-variable"), (KEY_FILE, path)];
+        let sent = |access: &Access, variables: &[(&str, &str)]| {
+            let headers = access.headers_in(&variables.iter().copied().collect())?;
+            Ok::<_, String>(headers.get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned()))
+        };
+        let is = |key: &str| Ok(Some(format!("Bearer {key}")));
+        for variables in [&[][..], &[key], &[(KEY_FILE, "/absent")], &[key, in_file]] {
+            assert_eq!(sent(&given(None, Some(path)), variables), is("k-file"));
+            assert_eq!(sent(&given(Some("k-option"), None), variables), is("k-option"));
+        }
+        assert_eq!(sent(&given(None, None), &[key]), is("k-variable"));
+        assert_eq!(sent(&given(None, None), &[in_file]), is("k-file"));
+        assert_eq!(sent(&given(None, None), &[(KEY, ""), in_file]), is("k-file"));
+        let said = sent(&given(None, None), &[key, in_file]).unwrap_err();
+        assert!(said.contains("SLUICE_KEY is set too; unset one of them") && !said.contains("k-variable"), "{said}");
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Drop for Awaited<'_> {
         self.start.lease.hand_to(Nobody::peer());
         worker.adopt(principal.tenant(), "-");
         *self.start.left.lock() = Some(Instant::now());
-        if !Cause::new("a client hung up before its server was there", self.pool.server.name.to_string()).is_news(20) {
+        if !Cause::info("a client hung up before its server was there", self.pool.server.name.to_string()).is_news(20) {
             return;
         }
         tracing::info!(server = %self.pool.server.name, tenant = %principal.tenant(), pid = worker.pid(), "a client hung up before its server was there: the start goes on");

@@ -12,6 +12,7 @@ use super::member::{Shelf, Spare};
 use super::slots::Slot;
 use crate::config::PoolMode;
 use crate::process::{Origin, Owner};
+use crate::telemetry::Cause;
 use crate::worker::handle::Worker;
 use crate::worker::lease::Lease;
 use crate::worker::opening::Opening;
@@ -110,7 +111,10 @@ impl Pool {
         let lease = Lease::new(worker.clone(), Nobody::peer(), false);
         let answer = self.open(&worker, &lease, &message).await;
         if worker.opened().is_none() {
-            tracing::warn!(server = %self.server.name, started = answer.is_ok(), "a spare child did not open");
+            let (server, started) = (&self.server.name, answer.is_ok());
+            if Cause::new("a spare child did not open", server.to_string()).is_news(20) {
+                tracing::warn!(%server, started, "a spare child did not open");
+            }
             if answer.is_ok() {
                 // It refused, which is no end of its own: the next one would refuse likewise.
                 self.breaker.crashed(&None, worker.attempt(), self.answered_for(&None), Instant::now());

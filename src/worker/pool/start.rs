@@ -11,7 +11,7 @@ use super::trial::Trial;
 use super::{Pool, Room};
 use crate::config::{Isolation, TenantId};
 use crate::process::{Origin, Owner, Place, hold};
-use crate::telemetry::ExitReason;
+use crate::telemetry::{Cause, ExitReason};
 use crate::worker::error::Failure;
 use crate::worker::handle::Worker;
 use crate::worker::opening::Fingerprint;
@@ -153,7 +153,10 @@ impl Pool {
             Err(error) => {
                 trial.fails();
                 let failure = Failure::spawn(&self.server.name, &error);
-                tracing::warn!(server = %self.server.name, "{}", failure.message());
+                let server = &self.server.name;
+                if Cause::new("a child could not be started", server.to_string()).is_news(20) {
+                    tracing::warn!(%server, "{}", failure.message());
+                }
                 return Err(failure);
             }
         };

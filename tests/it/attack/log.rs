@@ -219,7 +219,8 @@ async fn sessions_without_end_do_not_fill_the_log() {
 
 #[tokio::test]
 async fn what_misleads_a_reader_is_an_escape_in_the_log() {
-    let nasty = "a\u{202e}b\u{2066}c\u{1b}[31md\u{9b}e\u{2028}f\u{200f}g";
+    let nasty =
+        "a\u{202e}b\u{2066}c\u{1b}[31md\u{9b}e\u{2028}f\u{200f}g\u{200b}h\u{200d}i\u{ad}j\u{3164}k\u{fe0f}l\u{e01ef}m";
     for format in ["human", "json"] {
         let binary =
             Binary::start(&[("echo", vec!["echo"])], &format!("[log]\nformat = {format:?}\nfilter = \"trace\"\n"))
@@ -231,7 +232,10 @@ async fn what_misleads_a_reader_is_an_escape_in_the_log() {
         binary.caller.ask(Request::get(path)).await.until_closed().await;
         client.close().await;
         let log = binary.stop().await;
-        assert!(log.iter().any(|line| line.contains("31m")), "{log:?}");
+        // Nothing is taken away.
+        for escape in ["u{1b}[31m", "u{202e}", "u{200b}", "u{200d}", "u{3164}", "u{e01ef}"] {
+            assert!(log.iter().any(|line| line.contains("31m") && line.contains(escape)), "{escape}: {log:?}");
+        }
         let bad = log.iter().find(|line| line.contains(sluice::text::is_misleading));
         assert_eq!(bad, None, "{format}");
     }
