@@ -23,7 +23,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The guardian ends when the gateway does, and only then. A signal to all processes of that name, or of a service, is for
+/// The guardian ends when the gateway does, and only then: the gateway may have calls in flight. A signal to all processes of that name, or of a service, is for
 /// the gateway: it still needs the guardian, for its drain. Whoever means the guardian sends SIGKILL. A stage
 /// takes this back before it becomes a server.
 fn ignore_signals() -> nix::Result<()> {

@@ -25,7 +25,7 @@ use removal::open;
 pub use remover::RemovalMetrics;
 use remover::{Doomed, Keeps, Remover};
 use sweep::{Sweep, lock_now};
-pub(super) use usage::Amount;
+pub(super) use usage::{Amount, Look};
 
 /// What the names of the gateways' folders begin with.
 const PREFIX: &str = "sluice-tmp-";
@@ -149,7 +149,6 @@ impl Top {
         // A child's path must not depend on where the gateway is.
         let place = std::path::absolute(place)?;
         let around = Held::chain(&place);
-        around.iter().rev().try_for_each(Held::put_right)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = Arc::new(File::from(rustix::fs::open(&place, flags, Mode::empty())?));
         loop {

@@ -129,8 +129,11 @@ fn become_program(
     }
     take(streams).map_err(Fault::at(Step::Streams))?;
     if let Some(mount) = &order.mount {
-        // Where the system refuses it after all, the folder itself is watched.
-        let _ = mount.enter();
+        // Where the system refuses it after all, the folder itself is watched. Stderr is the child's by now, and is logged.
+        if let Err(error) = mount.enter() {
+            let _ =
+                writeln!(io::stderr(), "sluice: no tmpfs for the temporary folder, which is watched instead: {error}");
+        }
     }
     if let Some(cwd) = &order.cwd {
         std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;

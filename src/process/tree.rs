@@ -71,6 +71,13 @@ impl Tree {
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))
     }
 
+    /// The child `pid` of a parent, if that has such a one.
+    pub(super) fn child_of(&self, parent: Pid, pid: Pid) -> Option<Seen> {
+        let pid = pid.as_raw_pid();
+        let process = self.0.get(&pid).filter(|process| process.parent == parent.as_raw_pid())?;
+        Some(Seen { pid, started: process.started })
+    }
+
     /// All that run as one of these leaders or below one, each with its leader and the number of its threads.
     pub(super) fn below_each(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
         let leaders: HashSet<i32> = leaders.iter().copied().collect();

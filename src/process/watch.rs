@@ -53,6 +53,7 @@ enum What {
     Processes,
     TempSize,
     TempFiles,
+    TempHidden,
 }
 
 impl Excess {
@@ -76,6 +77,11 @@ impl Excess {
         Self { what: What::TempFiles, limit, tenant: None }
     }
 
+    /// Files or folders there that cannot be counted, as the child moves or closes them again and again.
+    pub(super) fn temp_hidden(limit: u64) -> Self {
+        Self { what: What::TempHidden, limit, tenant: None }
+    }
+
     /// Which limit it is, in a word of a closed set.
     pub fn label(&self) -> &'static str {
         match (self.what, &self.tenant) {
@@ -84,7 +90,7 @@ impl Excess {
             (What::Memory, Some(_)) => "tenant_memory",
             (What::Processes, Some(_)) => "tenant_processes",
             (What::TempSize, _) => "temp_size",
-            (What::TempFiles, _) => "temp_files",
+            (What::TempFiles | What::TempHidden, _) => "temp_files",
         }
     }
 }
@@ -97,7 +103,12 @@ impl fmt::Display for Excess {
             What::Memory => (format!("more memory than {}", bytes()), "memory"),
             What::TempSize => (format!("more than {} in its temporary folder", bytes()), "temp_size"),
             What::TempFiles => (
-                format!("more than {} files in its temporary folder, or folders too deep for any path", self.limit),
+                format!("more than {} files in its temporary folder, or folders more than 64 deep", self.limit),
+                "temp_files",
+            ),
+            What::TempHidden => (
+                "a temporary folder in which it moves or closes files or folders so often that they cannot be counted"
+                    .to_owned(),
                 "temp_files",
             ),
             What::Processes => (format!("more processes and threads than {}", self.limit), "processes"),

@@ -283,14 +283,15 @@ fn list(folder: &OwnedFd) -> io::Result<Dir> {
 }
 
 /// Gives the owner back the rights that a child took from its own folder.
-pub(super) fn grant(folder: &OwnedFd) -> io::Result<()> {
+pub(super) fn grant(folder: impl AsFd) -> io::Result<()> {
+    let folder = folder.as_fd();
     if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { close(folder) }
 }
 
 /// Gives all rights to the owner, and none to others.
-fn close(folder: &OwnedFd) -> io::Result<()> {
+fn close(folder: impl AsFd) -> io::Result<()> {
     // The descriptor is of the path only: that is changed by way of /proc, which leads to the folder itself.
-    std::fs::set_permissions(format!("/proc/self/fd/{}", folder.as_raw_fd()), Permissions::from_mode(0o700))
+    std::fs::set_permissions(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()), Permissions::from_mode(0o700))
 }
 
 /// Takes the attributes "immutable" and "append only" from a folder. `false` if it has none, or this process may not.

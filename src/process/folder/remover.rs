@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,9 +19,11 @@ use super::sweep::Sweep;
 
 /// How long a folder has the thread, when others wait.
 const SLICE: Duration = Duration::from_millis(250);
-/// How often in a row a folder may have it before it is one that cannot be removed: something fills it again.
+/// How often in a row a folder may have it before that is logged, and the folder waits: something may fill it again and again.
 const SLICES: u32 = 400;
-/// Folders that wait at most. Those beyond are left for the end of the gateway, which removes all.
+/// What is said then.
+const UNFINISHED: &str = "100 s of removal were not enough: it is very large, or something fills it again and again";
+/// Folders that wait at most. Those beyond are counted, and left to the next start's sweep.
 const MAX_WAITING: usize = 4096;
 /// Time until a folder that could not be removed is tried again, doubled each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -156,7 +159,9 @@ impl Remover {
 impl Shared {
     fn run(&self) {
         while let Some(job) = self.next() {
-            let outcome = job.work.step(Instant::now() + SLICE);
+            // Without this thread no folder would be removed any more, and the end of the gateway would wait in vain.
+            let outcome = catch_unwind(AssertUnwindSafe(|| job.work.step(Instant::now() + SLICE)));
+            let outcome = outcome.unwrap_or_else(|_| Outcome::Failed(std::io::Error::other("the removal panicked")));
             self.put_back(job, outcome);
         }
     }
@@ -203,7 +208,7 @@ impl Shared {
                 job.slices += 1;
                 None
             }
-            Outcome::Unfinished => Some(std::io::Error::other("something fills it again and again")),
+            Outcome::Unfinished => Some(std::io::Error::other(UNFINISHED)),
             Outcome::Failed(error) => Some(error),
         };
         let is_over = failure.is_some();

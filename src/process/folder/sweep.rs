@@ -92,7 +92,8 @@ impl State {
                 Outcome::Done => self.removed += 1,
                 Outcome::Unfinished => return Ok(false),
                 Outcome::Failed(error) => {
-                    self.failure.get_or_insert(error);
+                    let named = format!("{}: {error}", name.to_string_lossy());
+                    self.failure.get_or_insert_with(|| io::Error::new(error.kind(), named));
                     self.failed.insert(name.to_owned());
                     if self.failed.len() >= MAX_FAILED {
                         return Ok(true);

@@ -1,22 +1,26 @@
 //! What is in a private folder: its files and their bytes. Invariants: a look ends as soon as there is more than may be, takes
-//! memory within a bound, follows no link and leaves no mount; and what a child hides from it counts: folders that it has
-//! closed, and files that it has removed and still has open.
+//! memory and descriptors within a bound, follows no link and leaves no mount; and what a child hides from it counts: folders
+//! that it has closed, and files that it has removed and still has open. What the child moves or closes while it is looked at
+//! is tried again, so often that only a child that hides it can keep up; and such a child is ended.
 
 use std::collections::HashSet;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::PrivateFolder;
 use super::removal::{enter, grant};
 
-/// The bytes of all paths that a look has still to go to.
-const MAX_PENDING: usize = 16 << 20;
+/// Folders in each other that a look goes down to, and so the descriptors that it holds. Deeper ones are too many.
+const MAX_DEPTH: usize = 64;
+/// How often a look tries what a child has moved or closed meanwhile.
+const TRIES: u32 = 64;
 /// The descriptors of a process that are looked at.
 const MAX_DESCRIPTORS: usize = 1 << 16;
 
@@ -40,8 +44,19 @@ impl Amount {
     }
 }
 
+/// What came of a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::process) enum Look {
+    /// It was told to stop.
+    Stopped,
+    /// Something is there that the child moves or closes faster than it can be looked at.
+    Hidden,
+    /// So much is there.
+    Found(Amount),
+}
+
 impl PrivateFolder {
-    /// What is in it, counted up to `most`; with what `processes` have open and removed. `None` if it was told to stop.
+    /// What is in it, counted up to `most`; with what `processes` have open and removed.
     ///
     /// # Errors
     /// The system refuses: then nothing is known.
@@ -50,9 +65,10 @@ impl PrivateFolder {
         most: Amount,
         processes: &[i32],
         is_over: impl Fn() -> bool,
-    ) -> io::Result<Option<Amount>> {
+    ) -> io::Result<Look> {
         let top = enter(&*self.top.folder, &self.name)?;
-        let Some(mut amount) = measure(&top, most, &is_over)? else { return Ok(None) };
+        let look = measure(&top, most, &is_over)?;
+        let Look::Found(mut amount) = look else { return Ok(look) };
         let mut seen = HashSet::new();
         for pid in processes {
             if amount.is_over(most) || is_over() {
@@ -65,52 +81,125 @@ impl PrivateFolder {
                 }
             });
         }
-        Ok(Some(amount))
+        Ok(Look::Found(amount))
     }
 }
 
-fn measure(top: &OwnedFd, most: Amount, is_over: impl Fn() -> bool) -> io::Result<Option<Amount>> {
-    const TOO_MANY: Amount = Amount { bytes: 0, files: u64::MAX };
-    let (mut amount, mut pending, mut length) = (Amount::default(), vec![b".".to_vec()], 1);
-    while let Some(path) = pending.pop() {
-        length -= path.len();
-        let folder = match open(top, &path) {
-            Ok(folder) => folder,
-            // So deep that no path leads there.
-            Err(Errno::NAMETOOLONG) => return Ok(Some(TOO_MANY)),
-            // It is gone, or another thing, or another file system.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS) => continue,
-            Err(error) => return Err(error.into()),
+fn measure(top: &OwnedFd, most: Amount, is_over: impl Fn() -> bool) -> io::Result<Look> {
+    const TOO_MANY: Look = Look::Found(Amount { bytes: 0, files: u64::MAX });
+    let mut amount = Amount::default();
+    let Some(list) = list(top)? else { return Ok(Look::Hidden) };
+    let mut levels = vec![Level::new(list)];
+    while let Some(level) = levels.last_mut() {
+        if is_over() {
+            return Ok(Look::Stopped);
+        }
+        let Some(entry) = level.list.read() else {
+            if level.missed.is_empty() {
+                levels.pop();
+            } else if !level.begin_again() {
+                return Ok(Look::Hidden);
+            }
+            continue;
         };
-        let mut list = Dir::new(folder.try_clone()?)?;
-        while let Some(entry) = list.read() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if [c".", c".."].contains(&name) {
-                continue;
-            }
-            if is_over() {
-                return Ok(None);
-            }
-            let Ok(found) = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-            // A file with several names is counted once in all.
-            let names = if is_folder { 1 } else { wide(found.st_nlink).max(1) };
-            amount.add(u64::try_from(found.st_blocks).unwrap_or_default() * 512 / names);
-            if amount.is_over(most) {
-                return Ok(Some(amount));
-            }
-            if is_folder {
-                let below = [&path, b"/".as_slice(), name.to_bytes()].concat();
-                length += below.len();
-                if length > MAX_PENDING {
-                    return Ok(Some(TOO_MANY));
+        let found = level.look(&entry?)?;
+        if u64::try_from(level.missed.len()).unwrap_or(u64::MAX) > most.files {
+            return Ok(TOO_MANY);
+        }
+        match found {
+            Found::Nothing => {}
+            Found::File(bytes) => amount.add(bytes),
+            Found::Folder(bytes, list) => {
+                amount.add(bytes);
+                if levels.len() >= MAX_DEPTH {
+                    return Ok(TOO_MANY);
                 }
-                pending.push(below);
+                levels.push(Level::new(list));
             }
+            Found::Hidden => return Ok(Look::Hidden),
+        }
+        if amount.is_over(most) {
+            break;
         }
     }
-    Ok(Some(amount))
+    Ok(Look::Found(amount))
+}
+
+/// A folder that is being looked at. It is held open: whatever the child does to its path, or to its mode, the look goes on.
+struct Level {
+    list: Dir,
+    /// What was listed and not found by its name. A name that is still there when the folder is listed again, for the same
+    /// inode, was moved and not removed.
+    missed: HashSet<u64>,
+    /// Those of the last time, which are all that is looked at when the folder is listed again.
+    wanted: HashSet<u64>,
+    tries: u32,
+}
+
+/// What an entry is.
+enum Found {
+    Nothing,
+    File(u64),
+    Folder(u64, Dir),
+    Hidden,
+}
+
+impl Level {
+    fn new(list: Dir) -> Self {
+        Self { list, missed: HashSet::new(), wanted: HashSet::new(), tries: 0 }
+    }
+
+    /// Lists the folder again, for what was missed. `false` if that was done as often as may be.
+    fn begin_again(&mut self) -> bool {
+        self.tries += 1;
+        self.wanted = std::mem::take(&mut self.missed);
+        self.list.rewind();
+        self.tries <= TRIES
+    }
+
+    fn look(&mut self, entry: &DirEntry) -> io::Result<Found> {
+        let name = entry.file_name();
+        if [c".", c".."].contains(&name) || (self.tries > 0 && !self.wanted.remove(&entry.ino())) {
+            return Ok(Found::Nothing);
+        }
+        for _ in 0..TRIES {
+            let found = match look_at(self.list.fd()?, name) {
+                Ok((bytes, None)) => return Ok(Found::File(bytes)),
+                Ok((bytes, Some(below))) => {
+                    list(&below).map(|list| list.map_or(Found::Hidden, |list| Found::Folder(bytes, list)))
+                }
+                // The child has closed the folder since it was opened.
+                Err(Errno::ACCESS) => {
+                    regain(self.list.fd()?)?;
+                    continue;
+                }
+                Err(error) => Err(error.into()),
+            };
+            return found.or_else(|error| match Errno::from_io_error(&error) {
+                // It is gone, or has another name, or is another thing by now.
+                Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE | Errno::AGAIN) => {
+                    self.missed.insert(entry.ino());
+                    Ok(Found::Nothing)
+                }
+                _ => Err(error),
+            });
+        }
+        Ok(Found::Hidden)
+    }
+}
+
+/// The bytes of an entry, and the entry itself, if it is a folder of this file system.
+fn look_at(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(u64, Option<OwnedFd>)> {
+    let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let bytes = u64::try_from(found.st_blocks).unwrap_or_default() * 512;
+    if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
+        // A file with several names is counted once in all.
+        return Ok((bytes / wide(found.st_nlink).max(1), None));
+    }
+    match enter(folder, name) {
+        Err(Errno::XDEV) => Ok((bytes, None)),
+        entered => Ok((bytes, Some(entered?))),
+    }
 }
 
 /// As wide as all counts here. How wide it is, depends on the machine.
@@ -118,23 +207,28 @@ fn wide(count: impl Into<u64>) -> u64 {
     count.into()
 }
 
-/// Opens a folder below, also one that the child has closed.
-fn open(top: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let inside = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |flags| match rustix::fs::openat2(top, path, flags, Mode::empty(), inside) {
-        // Before Linux 5.6, or where a container's engine does not know it.
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(top, path, flags, Mode::empty()),
-        opened => opened,
-    };
-    match open(flags) {
-        Err(Errno::ACCESS) => {
-            let closed = open(OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
-            grant(&closed).map_err(|_| Errno::ACCESS)?;
-            open(flags)
+/// Opens a folder to list it, also one that the child has closed. `None` if the child closes it again and again.
+fn list(folder: &OwnedFd) -> io::Result<Option<Dir>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    for _ in 0..TRIES {
+        match rustix::fs::openat(folder, c".", flags, Mode::empty()) {
+            Ok(opened) => return Ok(Some(Dir::new(opened)?)),
+            Err(Errno::ACCESS) => regain(folder.as_fd())?,
+            Err(error) => return Err(error.into()),
         }
-        opened => opened,
     }
+    Ok(None)
+}
+
+/// Gives the owner the rights to a folder back.
+///
+/// # Errors
+/// It is another user's, or the system refuses. That is no child's doing.
+fn regain(folder: BorrowedFd<'_>) -> io::Result<()> {
+    if rustix::fs::fstat(folder)?.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::ACCESS.into());
+    }
+    grant(folder)
 }
 
 /// Finds what a process has open of a folder though it has no name any more.
@@ -154,8 +248,10 @@ fn removed_by(pid: i32, folder: &Path, found: &mut impl FnMut(u64, u64)) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use std::os::unix::fs::symlink;
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::Folders;
     use super::*;
@@ -168,7 +264,10 @@ mod tests {
 
     fn usage(folder: &PrivateFolder, most: Amount) -> Amount {
         let own = i32::try_from(std::process::id()).unwrap();
-        folder.usage(most, &[own], || false).unwrap().unwrap()
+        match folder.usage(most, &[own], || false).unwrap() {
+            Look::Found(amount) => amount,
+            look => panic!("{look:?}"),
+        }
     }
 
     #[test]
@@ -186,7 +285,7 @@ mod tests {
         let found = usage(&folder, MUCH);
         assert_eq!(found.files, 6);
         assert!((2 << 20..3 << 20).contains(&found.bytes), "{found:?}");
-        std::fs::set_permissions(at("a"), std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+        std::fs::set_permissions(at("a"), Permissions::from_mode(0o0)).unwrap();
         assert_eq!(usage(&folder, MUCH), found);
     }
 
@@ -197,14 +296,83 @@ mod tests {
             std::fs::write(folder.path().join(number.to_string()), "").unwrap();
         }
         assert_eq!(usage(&folder, Amount { files: 10, ..MUCH }).files, 11);
-        // Beyond every path.
+        // Also where no path leads.
         let name = "n".repeat(255);
         let mut deep = enter(&*folder.top.folder, &folder.name).unwrap();
-        for _ in 0..20 {
-            rustix::fs::mkdirat(&deep, &*name, Mode::RWXU).unwrap();
-            deep = rustix::fs::openat(&deep, &*name, OFlags::PATH, Mode::empty()).unwrap();
-        }
+        let mut nest = |depth| {
+            for _ in 0..depth {
+                rustix::fs::mkdirat(&deep, &*name, Mode::RWXU).unwrap();
+                deep = rustix::fs::openat(&deep, &*name, OFlags::PATH, Mode::empty()).unwrap();
+            }
+        };
+        nest(MAX_DEPTH - 1);
+        assert_eq!(usage(&folder, MUCH).files, 100 + 63);
+        nest(1);
         assert_eq!(usage(&folder, MUCH).files, u64::MAX);
-        assert_eq!(folder.usage(MUCH, &[], || true).unwrap(), None);
+        assert_eq!(folder.usage(MUCH, &[], || true).unwrap(), Look::Stopped);
+    }
+
+    /// Looks many times while a child does something again and again.
+    fn no_look_overlooks(folder: &PrivateFolder, files: u64, again: impl Fn(u64) + Sync) {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..).take_while(|_| !is_over.load(Ordering::Relaxed)).for_each(&again));
+            let looks: Vec<_> = (0..200).map(|_| folder.usage(MUCH, &[], || false)).collect();
+            is_over.store(true, Ordering::Relaxed);
+            for look in looks {
+                let look = look.unwrap();
+                let is_seen = |found: Amount| found.files >= files;
+                assert!(look == Look::Hidden || matches!(look, Look::Found(found) if is_seen(found)), "{look:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_folder_that_is_renamed_again_and_again_is_counted() {
+        let folder = a_folder();
+        let at = |number: u64| folder.path().join(format!("a{number}"));
+        std::fs::create_dir(at(0)).unwrap();
+        for number in 0..50 {
+            std::fs::write(at(0).join(number.to_string()), "").unwrap();
+        }
+        no_look_overlooks(&folder, 51, |number| std::fs::rename(at(number), at(number + 1)).unwrap());
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_again_and_again_is_counted() {
+        let folder = a_folder();
+        let at = |number: u64| folder.path().join(number.to_string());
+        std::fs::write(at(0), "").unwrap();
+        no_look_overlooks(&folder, 1, |number| std::fs::rename(at(number), at(number + 1)).unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_is_closed_again_and_again_is_counted() {
+        let folder = a_folder();
+        let closed = folder.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::write(closed.join("file"), "").unwrap();
+        let close = |_| std::fs::set_permissions(&closed, Permissions::from_mode(0o0)).unwrap();
+        no_look_overlooks(&folder, 2, close);
+    }
+
+    #[test]
+    fn a_child_that_makes_and_removes_files_hides_nothing() {
+        let folder = a_folder();
+        let is_over = AtomicBool::new(false);
+        let work = |number: u64| {
+            let path = folder.path().join(number.to_string());
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("file"), "").unwrap();
+            std::fs::remove_dir_all(path).unwrap();
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..).take_while(|_| !is_over.load(Ordering::Relaxed)).for_each(&work));
+            let looks: Vec<_> = (0..2000).map(|_| folder.usage(MUCH, &[], || false)).collect();
+            is_over.store(true, Ordering::Relaxed);
+            for look in looks {
+                assert!(matches!(look.unwrap(), Look::Found(_)));
+            }
+        });
     }
 }

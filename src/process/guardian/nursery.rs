@@ -142,12 +142,6 @@ impl Nursery {
 
     /// Does what the gateway asks until its end of the socket closes.
     async fn serve(&mut self, link: &Link, ended: &mut Caught) -> io::Result<()> {
-        // A service manager and a terminal signal every process that they see. When to end is the gateway's business:
-        // it may have calls in flight.
-        let mut others = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
-            .map(signal)
-            .into_iter()
-            .collect::<io::Result<Vec<_>>>()?;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -172,7 +166,6 @@ impl Nursery {
                 _ = ended.recv() => self.look(),
                 () = sleep(soon), if self.has_more || !self.ended.is_empty() => self.look(),
                 _ = looks.tick() => self.look(),
-                () = any(&mut others) => {}
             }
         }
     }
@@ -326,9 +319,4 @@ async fn deliver(link: &Link, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
         sent => sent.map(|()| true),
     }
-}
-
-async fn any(signals: &mut [Caught]) {
-    let waiting = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
-    futures_util::future::select_all(waiting).await;
 }

@@ -103,13 +103,15 @@ impl Shared {
 fn limit(leader: Pid, limits: &ProcessLimits) {
     let own = rustix::process::getpid();
     let mut done = BTreeSet::new();
+    let mut known: Option<Seen> = None;
     for look in 0..MAX_LIMIT_LOOKS {
         let Ok(tree) = Tree::read() else { return };
-        // The leader may have ended meanwhile.
-        if !tree.children_of(own).any(|child| child == leader) {
+        // The leader may have ended meanwhile, and another have its id.
+        let Some(found) = tree.child_of(own, leader) else { return };
+        if *known.get_or_insert(found) != found {
             return;
         }
-        if look == 0 {
+        if look == 0 && found.runs() {
             limits.impose(leader);
         }
         let new: Vec<Seen> = tree.below(leader).into_iter().filter(|seen| done.insert(*seen)).collect();
