@@ -70,6 +70,11 @@ impl ChosenKey {
             );
             return Err(problem(chosen.variable(), text));
         }
+        if !chosen.key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
+            let text = "the key has characters that no client can send, such as a blank or the end of a line; it is one word of \
+                        letters, digits, \"_\" and \"-\"";
+            return Err(problem(chosen.variable(), text.to_owned()));
+        }
         Ok(Some(chosen))
     }
 }
@@ -130,5 +135,8 @@ mod tests {
         let short = of(&[(KEY, "hunter2")]).unwrap_err();
         assert!(short.contains("7 characters and needs at least 32") && !short.contains("hunter2"), "{short}");
         assert!(short.contains("openssl rand"), "{short}");
+        std::fs::write(file.path(), format!("{LONG}\n{LONG}\n")).unwrap();
+        let two = of(&[(KEY_FILE, path)]).unwrap_err();
+        assert!(two.contains("no client can send") && !two.contains(LONG), "{two}");
     }
 }

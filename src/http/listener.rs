@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
+use super::idle::Requests;
 use super::linger::{Unread, answer};
 use super::stall::NoStall;
 use crate::config::Http;
@@ -26,6 +27,8 @@ use crate::telemetry::Cause;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A peer that acknowledges nothing for this long is gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 60_000;
+/// Time that a peer has to close an idle connection itself once it was told to.
+const TO_CLOSE: Duration = Duration::from_secs(1);
 /// Streams open at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
@@ -125,15 +128,30 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
     let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
     let unread = Unread::default();
-    let service = service_fn(move |request| {
+    let requests = Requests::default();
+    let idle = requests.clone();
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let open = requests.begin(request.version());
         let answer = answer(router.clone(), request, unread.clone(), limits.linger);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let reply = answer.await;
+            Ok::<_, Infallible>(match open {
+                Some(open) => open.until_the_end_of(reply),
+                None => reply,
+            })
+        }
     });
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = shutdown.kill.cancelled() => return,
+        () = idle.are_missing_for(limits.headers) => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever does not close it by then loses it, with a request that comes just now.
+            let _ = tokio::time::timeout(TO_CLOSE, connection.as_mut()).await;
+            return;
+        }
         () = shutdown.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

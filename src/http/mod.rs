@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod guard;
 mod headers;
+mod idle;
 mod linger;
 mod listener;
 mod message;

@@ -45,7 +45,7 @@ pub enum DropReason {
     SlowClient,
     /// No stream was open, and the backlog for one was full.
     NoStream,
-    /// Nobody can be told whose it is, on a shared child.
+    /// Nobody can be told whose it is, on a shared child; or a client named a task that is not its own.
     Unattributable,
     /// The client answered a request that nobody asked it.
     UnknownResponse,

@@ -81,7 +81,7 @@ fn variables_go_over_the_file() {
         ("SLUICE__LOG__FILTER", "debug"),
         ("SLUICE__SHUTDOWN__DRAIN_TIMEOUT", "1s"),
         ("SLUICE__SESSIONS__MAX", "200"),
-        ("SLUICE_KEY", "not a setting, and long enough to be a key"),
+        ("SLUICE_KEY", "not-a-setting-and-long-enough-to-be-a-key"),
     ]);
     let text = format!("{LEAST}[http]\nlisten='127.0.0.1:1'\nmax_depth=9\n");
     let config = Files::new().load(&text, &environment).unwrap().config;

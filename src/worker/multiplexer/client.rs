@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{TaskStatus, created_task};
+use super::params::{TaskStatus, created_task, label};
 use super::{Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame, response_frame};
 use crate::telemetry::DropReason;
@@ -66,8 +66,23 @@ impl Multiplexer {
             Some("notifications/roots/list_changed" | "notifications/tasks/status") if self.is_shared => {
                 Notified::Ignore
             }
+            _ if self.is_shared && self.names_a_foreign_task(peer, envelope) => {
+                Notified::Drop(DropReason::Unattributable)
+            }
             _ => Notified::Forward(notification_frame(envelope, &mut [])),
         }
+    }
+
+    /// Whether a message of a session on a shared child names a task that is not the session's: in the params of a method
+    /// about tasks, or as the task that the message belongs to (2025-11-25, "Tasks").
+    pub(super) fn names_a_foreign_task(&self, peer: PeerId, envelope: &Envelope<'_>) -> bool {
+        let method = envelope.method.as_deref().unwrap_or_default();
+        let must_name_one = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update");
+        let is_about_tasks = method.starts_with("tasks/") || method.starts_with("notifications/tasks/");
+        let asked_about = envelope.members.task_id.filter(|_| is_about_tasks);
+        let belongs_to = envelope.members.meta.related_task.map(|_| envelope.members.related_task());
+        let is_own = |task: Option<&str>| label(task).is_some_and(|task| self.tasks.get(&task) == Some(peer));
+        (asked_about.is_some() || must_name_one) && !is_own(asked_about) || belongs_to.is_some_and(|task| !is_own(task))
     }
 
     /// Progress with a request of the server, which this session was asked.

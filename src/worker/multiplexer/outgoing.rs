@@ -161,13 +161,8 @@ impl Multiplexer {
                 Some(level) => return self.set_level(peer, id, (level, number), refusal),
                 None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },
-            "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => {
-                match label(params.task_id).and_then(|task| self.tasks.get(&task)) {
-                    Some(owner) if owner == peer => Shared::Forward(None),
-                    // Whose it is, is nobody else's business: it does not exist.
-                    _ => Shared::Local(invalid(id, "there is no such task")),
-                }
-            }
+            // Whose it is, is nobody else's business: it does not exist.
+            _ if self.names_a_foreign_task(peer, ask.envelope) => Shared::Local(invalid(id, "there is no such task")),
             _ => Shared::Forward(None),
         })
     }

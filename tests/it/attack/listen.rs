@@ -86,6 +86,33 @@ fn a_server_listens_on_no_port_of_its_choice() {
     }
 }
 
+/// That the kernel chooses from a range of one port, which is in the range of all.
+fn range_of_one(port: u16) -> String {
+    format!("setsockopt($s, 0, 51, pack(\"L\", {port} * 65537)) or exit 1; my $chosen = 1")
+}
+
+#[test]
+fn a_server_does_not_narrow_what_the_kernel_chooses_from() {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let is_free = |port: &u16| ["127.0.0.1", "::1"].iter().all(|ip| TcpListener::bind((*ip, *port)).is_ok());
+    let start = first + u16::try_from(std::process::id() % 2000).unwrap();
+    let port = (start..start + 200).find(is_free).unwrap();
+    let probes = [
+        ("IPv4", listens("127.0.0.1", 0, 0, &range_of_one(port))),
+        ("IPv6", listens("::1", 0, 0, &range_of_one(port))),
+    ];
+    for user in As::all() {
+        let scene = Scene::new();
+        let without = answers(&scene, user, &probes, SandboxMode::None, &[]);
+        // Before Linux 6.3 there is no such range.
+        assert!(without == all(&probes, "yes") || without == all(&probes, "no"), "{without:?}");
+        for mode in SANDBOXED {
+            assert_eq!(answers(&scene, user, &probes, mode, &[]), all(&probes, "no"), "{user:?} {mode:?}");
+        }
+    }
+}
+
 #[test]
 fn a_server_listens_where_the_kernel_chooses() {
     let unbound = "perl -MSocket=:all -e 'socket($s, AF_INET, SOCK_STREAM, 0) && listen($s, 1) or exit 1'";

@@ -7,6 +7,7 @@ mod credentials;
 mod early;
 mod flood;
 mod folders;
+mod idle;
 mod impersonation;
 mod in_turn;
 mod listen;

@@ -24,6 +24,8 @@ const OTHER_KINDS: [libc::c_int; 5] =
     [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET];
 /// Deprecated, and so not in the `libc` crate everywhere.
 const SOCK_PACKET: libc::c_int = 10;
+/// `IP_LOCAL_PORT_RANGE`: from which ports the kernel takes one for port 0. With a range of one port, a socket chooses its own.
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 /// The part of the kind that is no flag.
 const KINDS: u64 = 0xf;
 
@@ -48,6 +50,8 @@ impl Denials {
             let other: Vec<_> = [family].into_iter().chain(others).collect();
             self.when(Answer::NoProtocol, libc::SYS_socket, rule(&other)?);
         }
+        let range = [(1, Is::Equal(number(libc::IPPROTO_IP))), (2, Is::Equal(number(IP_LOCAL_PORT_RANGE)))];
+        self.when(Answer::Refused, libc::SYS_setsockopt, rule(&range)?);
         // Addresses and routes, which the C library asks for; not the kernel's events and its list of all sockets.
         let other = [(0, Is::Equal(number(libc::AF_NETLINK))), (2, Is::Not(number(libc::NETLINK_ROUTE)))];
         self.when(Answer::NoProtocol, libc::SYS_socket, rule(&other)?);

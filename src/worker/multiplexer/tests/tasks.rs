@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
-use super::super::{Ask, Incoming, Multiplexer, Outgoing, PeerId};
-use super::story::{A, B, TIMEOUT, exchange, forwarded, request};
+use super::super::{Ask, Incoming, Multiplexer, Notified, Outgoing, PeerId};
+use super::story::{A, B, TIMEOUT, ask, exchange, forwarded, request};
 use crate::jsonrpc::parse;
+use crate::telemetry::DropReason;
 
 const AUGMENTED: &str = r#"{"name":"t","task":{"ttl":60000}}"#;
 const NAMED: &str = r#"{"taskId":"t"}"#;
@@ -270,5 +271,30 @@ fn what_names_a_task_of_the_session_is_about_one_while_the_child_is_there_for_th
         assert!(!child.is_about_task(A, "tasks/get", NAMED), "it may be off the child at any moment");
         child.ask(A, "tools/call", "{}");
         assert!(child.is_about_task(A, "tasks/get", NAMED));
+    }
+}
+
+#[test]
+fn nobody_names_the_task_of_another_session_to_a_shared_child() {
+    let (mut child, _) = Child::with_task(true, "working");
+    let task: serde_json::Value = serde_json::from_str(NAMED).unwrap();
+    let related = format!(r#"{{"_meta":{{"io.modelcontextprotocol/related-task":{task}}}}}"#);
+    let of_no_known_form = r#"{"_meta":{"io.modelcontextprotocol/related-task":7}}"#;
+    for (method, params) in [("tools/call", &*related), ("x/y", &related), ("tasks/later", NAMED), ("tasks/get", NAMED)]
+    {
+        let message = request(method, params);
+        let to_a = ask(&mut child.multiplexer, A, &message);
+        assert!(matches!(to_a, Ok(Outgoing::Forward(..))), "{method}: {to_a:?}");
+        let Ok(Outgoing::Local(answer)) = ask(&mut child.multiplexer, B, &message) else { panic!("{method}") };
+        assert!(String::from_utf8_lossy(&answer).contains("there is no such task"), "{method}");
+    }
+    let said = ask(&mut child.multiplexer, A, &request("tools/call", of_no_known_form));
+    assert!(matches!(said, Ok(Outgoing::Local(_))), "{said:?}");
+    for (method, params) in [("notifications/x", &*related), ("notifications/tasks/later", NAMED)] {
+        let message = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
+        let envelope = parse(message.as_bytes()).unwrap();
+        let told = |peer| child.multiplexer.notified_by_client(peer, &envelope);
+        assert!(matches!(told(A), Notified::Forward(_)), "{method}");
+        assert_eq!(told(B), Notified::Drop(DropReason::Unattributable), "{method}");
     }
 }
