@@ -38,13 +38,18 @@ impl Requests {
         Some(Open(self.clone()))
     }
 
+    /// Whether each that has come is answered.
+    pub fn are_over(&self) -> bool {
+        self.0.open.load(Ordering::Relaxed) == 0
+    }
+
     /// Ends when the connection has had no request for `time`, and for twice as long at most.
     pub async fn are_missing_for(&self, time: Duration) {
         let mut seen = None;
         loop {
             tokio::time::sleep(time).await;
             let begun = self.0.begun.load(Ordering::Relaxed);
-            let is_idle = self.0.open.load(Ordering::Relaxed) == 0 && !self.0.is_http1.load(Ordering::Relaxed);
+            let is_idle = self.are_over() && !self.0.is_http1.load(Ordering::Relaxed);
             // A connection without any request has been idle from its beginning.
             if is_idle && (begun == 0 || seen == Some(begun)) {
                 return;

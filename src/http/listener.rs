@@ -148,9 +148,14 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
         () = shutdown.kill.cancelled() => return,
         () = idle.are_missing_for(limits.headers) => {
             connection.as_mut().graceful_shutdown();
-            // Whoever does not close it by then loses it, with a request that comes just now.
-            let _ = tokio::time::timeout(TO_CLOSE, connection.as_mut()).await;
-            return;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => break ended,
+                    () = shutdown.kill.cancelled() => return,
+                    // A request that has come just now is answered first.
+                    () = tokio::time::sleep(TO_CLOSE) => if idle.are_over() { return },
+                }
+            }
         }
         () = shutdown.drain.cancelled() => {
             connection.as_mut().graceful_shutdown();
