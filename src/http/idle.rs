@@ -1,16 +1,14 @@
 //! Whether a connection of HTTP/2 has a request. hyper closes a connection of HTTP/1 that sends no request for too long; one of
 //! HTTP/2 it keeps for as long as the peer answers pings.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
 use http::{Response, Version};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::held::Held;
 
 /// The requests of one connection. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -66,38 +64,12 @@ pub struct Open(Requests);
 impl Open {
     /// The request is open until the body of its answer is dropped.
     pub fn until_the_end_of(self, reply: Response<Body>) -> Response<Body> {
-        reply.map(|body| Body::new(Answered { body, _open: self }))
+        reply.map(|body| Body::new(Held { body, _held: self }))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The body of an answer, with the request that it ends.
-struct Answered {
-    body: Body,
-    _open: Open,
-}
-
-impl HttpBody for Answered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

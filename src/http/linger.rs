@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use super::headers::is_event_stream;
+use super::held::Held;
 
 /// The most bytes of a body that are read for nothing.
 const MOST: u64 = 64 << 20;
@@ -59,7 +60,7 @@ fn linger(mut reply: Response<Body>, rest: Incoming, version: Version, time: Dur
     if version <= Version::HTTP_11 && !is_small {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    reply.map(|body| Body::new(Lingering { body, rest: Some((rest, time)) }))
+    reply.map(|body| Body::new(Held { body, _held: Rest(Some((rest, time))) }))
 }
 
 /// The body of a request, which is left in `unread` when it is dropped before its end.
@@ -101,37 +102,14 @@ impl Drop for Watched {
     }
 }
 
-/// The body of an answer. When it has been handed over, the rest of the request's body is read: not before, as reading says
+/// The rest of a request's body. It is read when the body of the answer has been handed over: not before, as reading says
 /// "100 Continue" to a client that waits for leave to send.
-struct Lingering {
-    body: Body,
-    rest: Option<(Incoming, Duration)>,
-}
+struct Rest(Option<(Incoming, Duration)>);
 
-impl HttpBody for Lingering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Lingering {
+impl Drop for Rest {
     fn drop(&mut self) {
         // It ends with the connection, as the rest does.
-        if let (Some((rest, time)), Ok(runtime)) = (self.rest.take(), tokio::runtime::Handle::try_current()) {
+        if let (Some((rest, time)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move { tokio::time::timeout(time, read_and_drop(rest)).await });
         }
     }

@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod guard;
 mod headers;
+mod held;
 mod idle;
 mod linger;
 mod listener;
