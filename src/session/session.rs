@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::child::Slot;
-use super::handshake::{Handshake, INITIALIZE};
 use super::id::SessionId;
-use super::predecessors::Predecessors;
+use super::link::acquire::Slot;
+use super::link::draining::Predecessors;
+use super::link::handshake::{Handshake, INITIALIZE};
+use super::link::queue::{Cancels, Waiting};
 use super::streams::{Streams, Transport};
-use super::waiting::{Cancels, Waiting};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};

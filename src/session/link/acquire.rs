@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::draining::MOST;
 use super::handshake::{Done, Handshake};
-use super::predecessors::MOST;
-use super::reviving::in_vain;
-use super::session::{Session, State};
-use super::waiting::Turn;
+use super::queue::Turn;
+use super::restart::in_vain;
 use crate::jsonrpc::{RawId, under_id};
+use crate::session::session::{Session, State};
 use crate::stream::Item;
 use crate::telemetry::Cause;
 use crate::worker::{
@@ -22,11 +22,11 @@ use crate::worker::{
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
 /// A start that is under way: how it went, once that is known.
-pub(super) type Starting = watch::Receiver<Option<Outcome>>;
+pub(in crate::session) type Starting = watch::Receiver<Option<Outcome>>;
 
 /// The session's child, or the way to one.
 #[derive(Default)]
-pub(super) enum Slot {
+pub(in crate::session) enum Slot {
     #[default]
     Empty,
     Starting(Starting),
@@ -35,7 +35,7 @@ pub(super) enum Slot {
 
 impl Slot {
     /// The hold on a live child.
-    pub(super) fn live(&self) -> Option<Arc<Lease>> {
+    pub(in crate::session) fn live(&self) -> Option<Arc<Lease>> {
         match self {
             Self::Live(lease) if lease.is_alive() => Some(Arc::clone(lease)),
             _ => None,
@@ -43,7 +43,7 @@ impl Slot {
     }
 
     /// Whether something is in flight, as `is_idle` says it, or a child is on its way.
-    pub(super) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
+    pub(in crate::session) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
         match self {
             Self::Live(lease) => lease.is_alive() && !is_idle(lease),
             Self::Starting(_) => true,
@@ -55,7 +55,7 @@ impl Slot {
 impl Session {
     /// The client's `initialize` is on its way to the child that is `starting`: its answer, or the error in its place. What
     /// has come behind it and waits is then to be sent, or else has failed with it.
-    pub(super) async fn initialize(
+    pub(in crate::session) async fn initialize(
         &self,
         message: &Bytes,
         id: &RawId,
@@ -91,7 +91,7 @@ impl Session {
 
     /// The hold on a child that takes calls; gets another if there is none. Whoever asks at the same time waits for the
     /// same child.
-    pub(super) async fn lease(&self) -> Result<Arc<Lease>, Failure> {
+    pub(in crate::session) async fn lease(&self) -> Result<Arc<Lease>, Failure> {
         let starting = {
             let mut state = self.state.lock();
             let state = &mut *state;
@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// Gets a child, in one of the rooms of those `before` it where there are any.
-    pub(super) fn start(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Starting {
+    pub(in crate::session) fn start(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Starting {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
@@ -276,7 +276,7 @@ impl Session {
     }
 
     /// Lets go of children that nothing can come from any more.
-    pub(super) fn forget_over(&self) {
+    pub(in crate::session) fn forget_over(&self) {
         let over = self.state.lock().take_over();
         drop(over);
         self.let_go.notify_one();

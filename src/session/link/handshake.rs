@@ -8,11 +8,11 @@ use crate::jsonrpc::parse;
 use crate::worker::Terms;
 
 /// The largest `initialize`, in bytes: it is kept as long as the session.
-pub(super) const INITIALIZE: usize = 256 * 1024;
+pub(in crate::session) const INITIALIZE: usize = 256 * 1024;
 
 /// Where the handshake of a session stands.
 #[derive(Debug, Clone, Default)]
-pub(super) enum Handshake {
+pub(in crate::session) enum Handshake {
     /// The client has not sent `initialize`.
     #[default]
     None,
@@ -24,20 +24,20 @@ pub(super) enum Handshake {
 
 /// A handshake that can be replayed.
 #[derive(Debug, Clone)]
-pub(super) struct Done {
+pub(in crate::session) struct Done {
     /// The client's `initialize` request, as it came.
-    pub(super) initialize: Bytes,
+    pub(in crate::session) initialize: Bytes,
     /// What was negotiated.
-    pub(super) version: String,
+    pub(in crate::session) version: String,
     /// The lists that the server has said it tells the changes of.
-    pub(super) lists: Vec<&'static str>,
+    pub(in crate::session) lists: Vec<&'static str>,
     /// What else was agreed on with the children before the one that is there.
-    pub(super) terms: Terms,
+    pub(in crate::session) terms: Terms,
 }
 
 impl Done {
     /// The client's `initialize` was answered.
-    pub(super) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
+    pub(in crate::session) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
         Self { initialize, version, lists: lists(answer).unwrap_or_default(), terms: Terms::default() }
     }
 }

@@ -16,38 +16,38 @@ use crate::stream::Exchange;
 use crate::worker::{Failure, Orphan};
 
 /// The longest id of a request that waits, in bytes. A child would not get it either.
-pub(super) const ID: usize = 1024;
+pub(in crate::session) const ID: usize = 1024;
 
 /// Where a message waits: those that a child has crashed over come first, and else the order is that of their coming.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(in crate::session) struct Place {
     is_first_time: bool,
     number: u64,
 }
 
 /// A message that waits.
 #[derive(Debug, Clone)]
-pub(super) struct Parked {
+pub(in crate::session) struct Parked {
     /// Which one it is.
-    pub(super) place: Place,
-    pub(super) message: Bytes,
+    pub(in crate::session) place: Place,
+    pub(in crate::session) message: Bytes,
     /// The id of a request.
     id: Option<RawId>,
-    pub(super) exchange: Arc<Exchange>,
+    pub(in crate::session) exchange: Arc<Exchange>,
     /// Since when children that take no more calls have refused it.
-    pub(super) refused_since: Option<Instant>,
+    pub(in crate::session) refused_since: Option<Instant>,
     /// How long it may wait, where it is a call.
-    pub(super) timeout: Option<Duration>,
+    pub(in crate::session) timeout: Option<Duration>,
     since: Instant,
     /// Whether a child has ended just when it was about to take it.
-    pub(super) was_tried: bool,
+    pub(in crate::session) was_tried: bool,
     /// The call that another child has crashed over: the tool, and what the call fails with if it is not sent again.
-    pub(super) again: Option<(Arc<str>, Failure)>,
+    pub(in crate::session) again: Option<(Arc<str>, Failure)>,
 }
 
 /// The messages that wait. The limits are those of the child: calls in flight, and bytes for its stdin.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::session) struct Waiting {
     queue: BTreeMap<Place, Parked>,
     /// Where the requests with an id wait.
     by_id: HashMap<RawId, BTreeSet<Place>>,
@@ -60,16 +60,16 @@ pub(super) struct Waiting {
 /// The turn to send what waits. There is one at a time, and whoever has been told that nothing waits has it no more: from
 /// then on another may send.
 #[derive(Debug)]
-pub(super) struct Turn(());
+pub(in crate::session) struct Turn(());
 
 impl Parked {
     /// A child that takes no more calls has refused it: for how long that has been so.
-    pub(super) fn refused_for(&mut self) -> Duration {
+    pub(in crate::session) fn refused_for(&mut self) -> Duration {
         self.refused_since.get_or_insert_with(Instant::now).elapsed()
     }
 
     /// The error response for it, if it is a request.
-    pub(super) fn response(&self, failure: Failure) -> Option<Bytes> {
+    pub(in crate::session) fn response(&self, failure: Failure) -> Option<Bytes> {
         Some(self.failure(failure).response(self.id.as_ref()?))
     }
 
@@ -81,26 +81,26 @@ impl Parked {
 
 impl Waiting {
     /// Whether what comes now has to wait its turn.
-    pub(super) fn is_being_sent(&self) -> bool {
+    pub(in crate::session) fn is_being_sent(&self) -> bool {
         self.is_being_sent
     }
 
     /// The turn to send, though nothing waits yet: what comes now waits until it is used.
-    pub(super) fn hold(&mut self) -> Option<Turn> {
+    pub(in crate::session) fn hold(&mut self) -> Option<Turn> {
         let holds = !self.is_being_sent;
         self.is_being_sent = true;
         holds.then_some(Turn(()))
     }
 
     /// The turn to send, if somebody has to begin.
-    pub(super) fn begin(&mut self) -> Option<Turn> {
+    pub(in crate::session) fn begin(&mut self) -> Option<Turn> {
         let begins = !self.is_being_sent && !self.queue.is_empty();
         self.is_being_sent |= begins;
         begins.then_some(Turn(()))
     }
 
     /// Takes one more message, with the `id` of a request, if there is room (one may be larger when nothing else waits).
-    pub(super) fn push(
+    pub(in crate::session) fn push(
         &mut self,
         message: Bytes,
         id: Option<RawId>,
@@ -117,7 +117,7 @@ impl Waiting {
 
     /// Takes calls that a child has crashed over, before all that no child has had; returns those that there is no room for.
     /// Each may wait as long as its tool may take.
-    pub(super) fn push_again(
+    pub(in crate::session) fn push_again(
         &mut self,
         calls: Vec<Orphan>,
         timeout: impl Fn(&str) -> Duration,
@@ -165,14 +165,14 @@ impl Waiting {
     }
 
     /// The first one, which stays; and its tool, where a child has crashed over it. When there is none, the turn is over.
-    pub(super) fn first(&mut self, turn: Turn) -> Option<(Turn, Place, Option<Arc<str>>)> {
+    pub(in crate::session) fn first(&mut self, turn: Turn) -> Option<(Turn, Place, Option<Arc<str>>)> {
         let first = self.queue.first_key_value();
         self.is_being_sent = first.is_some();
         first.map(|(place, parked)| (turn, *place, parked.again.as_ref().map(|(tool, _)| Arc::clone(tool))))
     }
 
     /// Takes one out, unless it has been cancelled.
-    pub(super) fn take(&mut self, place: Place) -> Option<Parked> {
+    pub(in crate::session) fn take(&mut self, place: Place) -> Option<Parked> {
         let parked = self.queue.remove(&place)?;
         self.bytes -= parked.message.len();
         if let Some(id) = &parked.id
@@ -187,7 +187,7 @@ impl Waiting {
     }
 
     /// Takes back one that no child took after all: into its place.
-    pub(super) fn put_back(&mut self, parked: Parked) {
+    pub(in crate::session) fn put_back(&mut self, parked: Parked) {
         self.bytes += parked.message.len();
         if let Some(id) = &parked.id {
             self.by_id.entry(id.clone()).or_default().insert(parked.place);
@@ -196,13 +196,13 @@ impl Waiting {
     }
 
     /// Takes out the call that the client cancels: the latest, for clients that use one id for everything.
-    pub(super) fn cancel(&mut self, id: &RawId) -> Option<Parked> {
+    pub(in crate::session) fn cancel(&mut self, id: &RawId) -> Option<Parked> {
         let place = *self.by_id.get(id)?.last()?;
         self.take(place)
     }
 
     /// Takes out the calls that have waited as long as they may.
-    pub(super) fn take_overdue(&mut self) -> Vec<Parked> {
+    pub(in crate::session) fn take_overdue(&mut self) -> Vec<Parked> {
         let is_overdue = |parked: &Parked| parked.timeout.is_some_and(|timeout| parked.since.elapsed() >= timeout);
         let overdue: Vec<Place> =
             self.queue.values().filter(|parked| is_overdue(parked)).map(|parked| parked.place).collect();
@@ -210,19 +210,19 @@ impl Waiting {
     }
 
     /// Whoever had the turn is gone without a word: the turn is over, and everything that waits.
-    pub(super) fn abandon(&mut self) -> Vec<Parked> {
+    pub(in crate::session) fn abandon(&mut self) -> Vec<Parked> {
         self.is_being_sent = false;
         self.take_all()
     }
 
     /// The turn is over, and with it everything that waits.
-    pub(super) fn end(&mut self, turn: Option<Turn>) -> Vec<Parked> {
+    pub(in crate::session) fn end(&mut self, turn: Option<Turn>) -> Vec<Parked> {
         self.is_being_sent &= turn.is_none();
         self.take_all()
     }
 
     /// Takes all out.
-    pub(super) fn take_all(&mut self) -> Vec<Parked> {
+    pub(in crate::session) fn take_all(&mut self) -> Vec<Parked> {
         self.bytes = 0;
         self.by_id.clear();
         std::mem::take(&mut self.queue).into_values().collect()
@@ -231,7 +231,7 @@ impl Waiting {
 
 /// What a message of the client cancels.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cancels {
+pub(in crate::session) enum Cancels {
     /// It is no `notifications/cancelled`.
     No,
     /// A request with this id.
@@ -241,7 +241,7 @@ pub(super) enum Cancels {
 }
 
 impl Cancels {
-    pub(super) fn read(envelope: &Envelope<'_>) -> Self {
+    pub(in crate::session) fn read(envelope: &Envelope<'_>) -> Self {
         if envelope.kind != Kind::Notification || envelope.method.as_deref() != Some("notifications/cancelled") {
             return Self::No;
         }

@@ -6,38 +6,38 @@ use crate::worker::{Lease, Room};
 
 /// Replaced children that a session may have calls in flight on. With more it gets no other child: a client whose calls
 /// never end would fill the pool by itself.
-pub(super) const MOST: usize = 4;
+pub(in crate::session) const MOST: usize = 4;
 
 /// Holds on children that are being replaced, or on their way out, the latest last.
 #[derive(Default)]
-pub(super) struct Predecessors(Vec<Arc<Lease>>);
+pub(in crate::session) struct Predecessors(Vec<Arc<Lease>>);
 
 impl Predecessors {
-    pub(super) fn push(&mut self, lease: Arc<Lease>) {
+    pub(in crate::session) fn push(&mut self, lease: Arc<Lease>) {
         self.0.push(lease);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::session) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// All of them, the latest first.
-    pub(super) fn latest_first(&self) -> impl Iterator<Item = &Arc<Lease>> {
+    pub(in crate::session) fn latest_first(&self) -> impl Iterator<Item = &Arc<Lease>> {
         self.0.iter().rev()
     }
 
     /// The rooms that they leave to the next child.
-    pub(super) fn rooms(&self) -> Vec<Arc<Room>> {
+    pub(in crate::session) fn rooms(&self) -> Vec<Arc<Room>> {
         self.0.iter().filter_map(|lease| lease.room()).collect()
     }
 
     /// Takes out those that nothing can come from any more.
-    pub(super) fn take_over(&mut self) -> Vec<Arc<Lease>> {
+    pub(in crate::session) fn take_over(&mut self) -> Vec<Arc<Lease>> {
         self.0.extract_if(.., |lease| lease.is_over()).collect()
     }
 
     /// On how many of them something of the session is in flight, as `is_idle` says it.
-    pub(super) fn busy(&self, is_idle: fn(&Lease) -> bool) -> usize {
+    pub(in crate::session) fn busy(&self, is_idle: fn(&Lease) -> bool) -> usize {
         self.0.iter().filter(|lease| lease.is_alive() && !is_idle(lease)).count()
     }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::child::Slot;
-use super::session::{Received, Session};
-use super::waiting::{ID, Parked, Turn};
+use super::acquire::Slot;
+use super::queue::{ID, Parked, Turn};
 use crate::config::Resend;
 use crate::jsonrpc::{Code, Envelope, Kind, error_response, parse, text};
+use crate::session::session::{Received, Session};
 use crate::stream::Exchange;
 use crate::telemetry::Cause;
 use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Orphan, Refused};
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(500);
 
 impl Session {
     /// Sends a message to a child that is there.
-    pub(super) fn send(
+    pub(in crate::session) fn send(
         &self,
         lease: &Lease,
         message: &[u8],
@@ -50,7 +50,7 @@ impl Session {
     /// What is about something in flight goes to the child that it is in flight on, which may be one that is being
     /// replaced, or one that is still being told what it has to know. `None` if there is none of those, or it is about
     /// nothing in flight.
-    pub(super) fn receive_follow_up(
+    pub(in crate::session) fn receive_follow_up(
         &self,
         message: &[u8],
         envelope: &Envelope<'_>,
@@ -103,7 +103,12 @@ impl Session {
     }
 
     /// There is no child (yet, or any more): the message waits for one, off the caller's path.
-    pub(super) fn receive_later(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+    pub(in crate::session) fn receive_later(
+        &self,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Received {
         let (id, timeout) = match envelope.kind {
             // To a child that is gone.
             Kind::Response => return Received::Accepted,
@@ -123,7 +128,7 @@ impl Session {
     }
 
     /// Takes calls that a child has crashed over; returns those that are to fail.
-    pub(super) fn park_again(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
+    pub(in crate::session) fn park_again(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
         if self.ended.is_cancelled() {
             return calls;
         }
@@ -149,14 +154,14 @@ impl Session {
 
     /// Sends what waits, in its order, until nothing waits. What waits for a child that does not start fails with it: one
     /// attempt for all.
-    pub(super) async fn send_waiting(&self, turn: Turn) {
+    pub(in crate::session) async fn send_waiting(&self, turn: Turn) {
         let guard = DropGuard::new(|| self.abandon_waiting());
         self.send_each(turn).await;
         guard.disarm();
     }
 
     /// The task that was to send what waits has failed: so does what waits.
-    pub(super) fn abandon_waiting(&self) {
+    pub(in crate::session) fn abandon_waiting(&self) {
         let all = self.state.lock().waiting.abandon();
         all.iter().for_each(|parked| self.fail(parked, Failure::internal(&self.server.name)));
     }
@@ -228,7 +233,7 @@ impl Session {
     }
 
     /// Waits for something that calls wait for. Those for which it takes too long fail.
-    pub(super) async fn meanwhile<T>(&self, something: impl Future<Output = T>) -> T {
+    pub(in crate::session) async fn meanwhile<T>(&self, something: impl Future<Output = T>) -> T {
         let mut something = pin!(something);
         loop {
             tokio::select! {
@@ -262,7 +267,7 @@ impl Session {
     }
 
     /// Nothing becomes of a message that waits.
-    pub(super) fn fail(&self, parked: &Parked, failure: Failure) {
+    pub(in crate::session) fn fail(&self, parked: &Parked, failure: Failure) {
         if let Some(response) = parked.response(failure) {
             self.answer(&parked.exchange, response);
         }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::child::Slot;
+use super::acquire::Slot;
 use super::handshake::Handshake;
-use super::session::{Session, State};
+use crate::session::session::{Session, State};
 use crate::worker::DropGuard;
 
 impl Session {
     /// The child is gone, or one before it.
-    pub(super) fn child_exited(&self) {
+    pub(in crate::session) fn child_exited(&self) {
         let has_room = {
             let state = self.state.lock();
             // There was no room for another: there is now, and it is this session's.
@@ -32,7 +32,7 @@ impl Session {
     }
 
     /// Gets another child, if there is none and there should be one, in the background. Says whether that has begun.
-    pub(super) fn see_to_child(&self) -> bool {
+    pub(in crate::session) fn see_to_child(&self) -> bool {
         let begins = {
             let mut state = self.state.lock();
             !state.is_reviving && self.next_try(&mut state).is_some()
@@ -88,7 +88,7 @@ impl Session {
 }
 
 /// Children in a row that were of no use to the client, the one in the slot included, if it is gone.
-pub(super) fn in_vain(slot: &Slot, before: usize) -> usize {
+pub(in crate::session) fn in_vain(slot: &Slot, before: usize) -> usize {
     match slot {
         Slot::Live(lease) if lease.worker().was_of_use() => 0,
         Slot::Live(_) => before.saturating_add(1),
