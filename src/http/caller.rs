@@ -1,54 +1,77 @@
-//! Who calls, and which server: credential to principal to server, on every request.
+//! Authenticates a request and finds its server: credential to principal to server, on every request.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 use http::request::Parts;
 use tokio::time::Instant;
 
-use super::app::App;
 use super::metadata::metadata_url;
+use super::paths::named_server;
 use super::problem::Refusal;
+use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
-use crate::telemetry::Cause;
-use crate::tenant::Admission;
+use crate::config::Server;
+use crate::session::{NewSession, Transport};
+use crate::telemetry::{Cause, Metrics};
 
-/// An authenticated request to a server.
-pub struct Caller {
+/// An authenticated request to a server that its principal may use.
+pub struct Caller<'a> {
     /// Who calls.
     pub principal: Principal,
-    /// When the credential holds no more, if it has an end.
+    /// When the credential expires; `None` if it has no end.
     pub until: Option<Instant>,
-    /// Which server, and how much of it.
-    pub admission: Admission,
+    /// The server.
+    pub server: &'a Arc<Server>,
+    /// The snapshot by which the request is judged.
+    pub snapshot: &'a Snapshot,
+    /// The most sessions that the principal's tenant may have; `None` for no limit of its own.
+    max_sessions: Option<usize>,
 }
 
-/// The server that a path names: `/servers/{name}/…`; the default one otherwise. Names need no percent-decoding: a
-/// name that would is none.
-pub fn named_server(path: &str) -> Option<&str> {
-    path.strip_prefix("/servers/")?.split('/').next()
+impl<'a> Caller<'a> {
+    /// Authenticates a request and finds its server, or refuses the request.
+    pub async fn of(parts: &Parts, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
+        let proven = match snapshot.auth.authenticate(&parts.headers, parts.uri.query()).await {
+            Ok(proven) => proven,
+            Err(error) => return Err(unauthenticated(parts, snapshot, metrics, &error)),
+        };
+        let admission = snapshot
+            .directory
+            .admit(&proven.principal, named_server(parts.uri.path()))
+            .map_err(|refusal| Refusal::no_server(&refusal))?;
+        Ok(Self {
+            until: proven.ends(),
+            principal: proven.principal,
+            server: admission.server,
+            snapshot,
+            max_sessions: admission.max_sessions,
+        })
+    }
+
+    /// The session that this caller would open, with the limits that hold for it.
+    pub fn new_session(&self, transport: Transport) -> NewSession<'_> {
+        NewSession {
+            principal: &self.principal,
+            server: self.server,
+            transport,
+            sessions: &self.snapshot.sessions,
+            tenant_sessions: self.max_sessions,
+            stream: self.snapshot.stream(),
+        }
+    }
 }
 
-/// Authenticates a request and finds its server, or refuses the request.
-pub async fn caller(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
-    let proven = match app.auth.authenticate(&parts.headers, parts.uri.query()).await {
-        Ok(proven) => proven,
-        Err(error) => return Err(unauthenticated(app, parts, &error)),
-    };
-    let admission = app
-        .directory
-        .admit(&proven.principal, named_server(parts.uri.path()))
-        .map_err(|refusal| Refusal::no_server(&refusal))?;
-    Ok(Caller { until: proven.ends(), principal: proven.principal, admission })
-}
-
-fn unauthenticated(app: &App, parts: &Parts, error: &AuthError) -> Refusal {
-    app.metrics.auth_failure(error.reason());
-    // Whoever has no credential does not write the log. The path is a word of the peer's own: it is left out.
+/// The refusal of a request whose credential is missing or does not hold, counted and logged.
+fn unauthenticated(parts: &Parts, snapshot: &Snapshot, metrics: &Metrics, error: &AuthError) -> Refusal {
+    metrics.auth_failure(error.reason());
+    // A peer without a credential must not fill the log. The path is left out: the peer chooses it.
     if Cause::info("a request was refused", error.reason()).is_news(1) {
         tracing::info!(reason = error.reason(), "a request was refused");
     }
     let mut refusal = Refusal::problem(error.status(), &error.to_string());
-    let metadata = metadata_url(app, parts);
-    let scope = app.jwt.as_ref().map(|jwt| jwt.required_scopes.join(" ")).filter(|scope| !scope.is_empty());
+    let metadata = metadata_url(snapshot, parts);
+    let scope = snapshot.jwt.as_ref().map(|jwt| jwt.required_scopes.join(" ")).filter(|scope| !scope.is_empty());
     if let Some(challenge) = error.www_authenticate(metadata.as_deref(), scope.as_deref()) {
         refusal = refusal.with(http::header::WWW_AUTHENTICATE, challenge);
     }

@@ -1,4 +1,5 @@
-//! Where a client without a token learns how to get one (RFC 9728): a document for each endpoint.
+//! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint: a client without a token learns from it where to
+//! get one.
 
 use std::sync::Arc;
 
@@ -8,14 +9,16 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::app::App;
-use super::caller::named_server;
 use super::guard::authority;
+use super::paths::{named_server, resource};
 use super::problem::{Reply, json, method_not_allowed, problem};
+use super::snapshot::Snapshot;
 use crate::auth::{ProtectedResource, WELL_KNOWN};
 
-/// The scheme, host and path prefix under which this client reaches the gateway.
-fn base_url(app: &App, parts: &Parts) -> Option<String> {
-    if let Some(url) = &app.http.public_url {
+/// The scheme, host and path prefix of the gateway: those of the public URL, or else the authority that this request names.
+/// `None` if there is neither.
+fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
+    if let Some(url) = &snapshot.http.public_url {
         return Some(url.trim_end_matches('/').to_owned());
     }
     let authority = authority(parts).ok()??;
@@ -23,20 +26,14 @@ fn base_url(app: &App, parts: &Parts) -> Option<String> {
 }
 
 /// The URL of the document for the endpoint that was called; `None` where no authorization server is configured.
-pub fn metadata_url(app: &App, parts: &Parts) -> Option<String> {
-    if app.jwt.as_ref()?.authorization_servers.is_empty() {
+pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
+    if snapshot.jwt.as_ref()?.authorization_servers.is_empty() {
         return None;
     }
-    let base = base_url(app, parts)?;
+    let base = base_url(snapshot, parts)?;
     let origin_end = base.find("://").and_then(|at| base.get(at + 3..)?.find('/').map(|slash| at + 3 + slash));
     let (origin, prefix) = base.split_at(origin_end.unwrap_or(base.len()));
-    Some(format!("{origin}{WELL_KNOWN}{prefix}{}", endpoint(parts.uri.path())))
-}
-
-/// The resource that a path belongs to: without a slash at its end, and for a session's `messages` its stream.
-fn endpoint(path: &str) -> String {
-    let path = path.trim_end_matches('/');
-    path.strip_suffix("/messages").map_or_else(|| path.to_owned(), |base| format!("{base}/sse"))
+    Some(format!("{origin}{WELL_KNOWN}{prefix}{}", resource(parts.uri.path())))
 }
 
 /// `GET /.well-known/oauth-protected-resource/…`, without authentication.
@@ -45,9 +42,10 @@ pub async fn document(State(app): State<Arc<App>>, request: Request<Body>) -> Re
     if parts.method != Method::GET {
         return method_not_allowed("GET");
     }
+    let snapshot = app.snapshot.load();
     let path = parts.uri.path().strip_prefix(WELL_KNOWN).unwrap_or_default().trim_end_matches('/');
-    let path = path.strip_prefix(app.prefix()).unwrap_or(path);
-    let document = app.jwt.as_ref().zip(base_url(&app, &parts)).and_then(|(jwt, base)| {
+    let path = path.strip_prefix(snapshot.prefix()).unwrap_or(path);
+    let document = snapshot.jwt.as_ref().zip(base_url(&snapshot, &parts)).and_then(|(jwt, base)| {
         let name = named_server(path).unwrap_or("sluice");
         ProtectedResource::new(jwt, &format!("{base}{path}"), name)
     });

@@ -15,13 +15,15 @@ mod linger;
 mod listener;
 mod message;
 mod metadata;
+mod paths;
 mod problem;
 mod router;
+mod snapshot;
 mod sse;
 mod stall;
 mod streamable;
 
 pub use app::App;
-pub use guard::Guard;
 pub use listener::{Limits, Listener};
 pub use router::{admin_router, router};
+pub use snapshot::{Loopback, Snapshot};

@@ -60,7 +60,7 @@ pub fn admin_router(app: Arc<App>) -> Router {
 /// What every request to the admin listener passes. No page may read what is there, so none is let in by CORS.
 async fn pass_admin(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
     let (parts, body) = request.into_parts();
-    let mut reply = match app.admin_guard.check(&parts) {
+    let mut reply = match app.snapshot.load().admin_guard.check(&parts) {
         Err(refusal) => refusal,
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
     };
@@ -75,7 +75,7 @@ fn no_sniffing(reply: &mut Reply) {
 /// What every request passes: the guard first, the counters last.
 async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
     let (parts, body) = request.into_parts();
-    let mut reply = match app.guard.check(&parts) {
+    let mut reply = match app.snapshot.load().guard.check(&parts) {
         Err(refusal) => refusal,
         Ok(()) => {
             let origin = parts.headers.get(ORIGIN).cloned();

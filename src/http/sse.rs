@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::app::App;
 use super::body;
-use super::caller::caller;
+use super::caller::Caller;
 use super::headers::{Version, check_accepts_events, check_is_json, event_stream};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
@@ -28,13 +28,11 @@ pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply 
 }
 
 async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
-    let caller = caller(app, parts).await?;
+    let snapshot = app.snapshot.load_full();
+    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
-    let admission = &caller.admission;
-    let session = app
-        .sessions
-        .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Sse)
-        .map_err(|rejected| Refusal::no_room(&rejected))?;
+    let session =
+        app.sessions.open(&caller.new_session(Transport::Sse)).map_err(|rejected| Refusal::no_room(&rejected))?;
     // Relative to the URL that the client has asked for: a proxy may have taken something away before the path, or the host is
     // another one than the public URL's.
     let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
@@ -43,7 +41,7 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     let expiry = session.expiry().clone();
     let inbox = session.open_stream();
     let guard = StreamGuard { sessions: Arc::clone(&app.sessions), session };
-    let body = EventStream::new(Some(endpoint_event(&uri)), inbox, app.http.keep_alive, Box::new(guard))
+    let body = EventStream::new(Some(endpoint_event(&uri)), inbox, snapshot.http.keep_alive, Box::new(guard))
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));
@@ -74,18 +72,19 @@ pub async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Reply 
 }
 
 async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
-    let caller = caller(app, parts).await?;
+    let snapshot = app.snapshot.load_full();
+    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {
         let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";
         return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
-    let server = &caller.admission.server.name;
+    let server = &caller.server.name;
     let session =
         app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
     session.expiry().extend(caller.until);
-    let body = body::read(body, &app.http).await?;
-    let messages = read_messages(&body, &app.http)?;
+    let body = body::read(body, &snapshot.http).await?;
+    let messages = read_messages(&body, &snapshot.http)?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || session.version());
     let posted = messages.envelopes(version)?;
     if messages.is_batch {

@@ -10,17 +10,18 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::answer::respond;
 use super::app::App;
-use super::caller::{Caller, caller};
+use super::caller::Caller;
 use super::headers::{
     SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream,
     session_id,
 };
 use super::message::{Messages, Posted, check_batch, give, read as read_messages};
 use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
+use super::snapshot::Snapshot;
 use super::{body, headers};
 use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Registry, Session, Transport};
-use crate::stream::{EventStream, Exchange, Inbox, Limits, Outbox};
+use crate::stream::{EventStream, Exchange, Inbox, Outbox};
 use crate::telemetry::Cause;
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
@@ -39,11 +40,12 @@ pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Repl
 }
 
 async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied> {
-    let caller = caller(app, parts).await?;
+    let snapshot = app.snapshot.load_full();
+    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
-    let body = body::read(body, &app.http).await?;
-    let messages = read_messages(&body, &app.http)?;
+    let body = body::read(body, &snapshot.http).await?;
+    let messages = read_messages(&body, &snapshot.http)?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
     let mut posted = messages.envelopes(version)?;
     if let ([only], false) = (posted.as_mut_slice(), messages.is_batch) {
@@ -63,40 +65,44 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     if messages.is_batch {
         check_batch(session.version().as_deref().or(version.carried()))?;
     }
-    Ok(converse(app, &session, &messages, posted).await?)
+    Ok(converse(&snapshot, &session, &messages, posted).await?)
 }
 
 /// The session that the request names: 400 without a name, 404 if there is none for this caller. `id` gives the id of the only
 /// request, for the error.
-fn find(app: &App, parts: &Parts, caller: &Caller, id: impl Fn() -> Option<RawId>) -> Result<Arc<Session>, Refusal> {
+fn find(
+    app: &App,
+    parts: &Parts,
+    caller: &Caller<'_>,
+    id: impl Fn() -> Option<RawId>,
+) -> Result<Arc<Session>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
         return Err(Refusal::header(id().as_ref(), text));
     };
     let session = app
         .sessions
-        .find(name, &caller.principal, &caller.admission.server.name, Transport::Streamable)
+        .find(name, &caller.principal, &caller.server.name, Transport::Streamable)
         .ok_or_else(|| Refusal::no_session(id().as_ref()))?;
     session.expiry().extend(caller.until);
     Ok(session)
 }
 
 /// The protocol version that was negotiated in the session that the request names.
-fn negotiated(app: &App, parts: &Parts, caller: &Caller) -> Option<String> {
-    let server = &caller.admission.server.name;
+fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
+    let server = &caller.server.name;
     app.sessions.find(session_id(&parts.headers)?, &caller.principal, server, Transport::Streamable)?.version()
 }
 
-fn exchange(app: &App, requests: usize) -> (Arc<Exchange>, Inbox) {
-    let limits = Limits { messages: app.http.stream_messages, bytes: app.http.stream_bytes };
-    let (outbox, inbox) = Outbox::new(limits);
+fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Inbox) {
+    let (outbox, inbox) = Outbox::new(snapshot.stream());
     (Arc::new(Exchange::of_request(outbox, requests)), inbox)
 }
 
 async fn initialize(
     app: &App,
     parts: &Parts,
-    caller: &Caller,
+    caller: &Caller<'_>,
     body: &Bytes,
     envelope: &Envelope<'_>,
     id: &RawId,
@@ -106,15 +112,15 @@ async fn initialize(
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
         return Err(Refusal::header(Some(id), text).into());
     }
-    let admission = &caller.admission;
     let session = app
         .sessions
-        .open(&caller.principal, admission.max_sessions, &admission.server, Transport::Streamable)
+        .open(&caller.new_session(Transport::Streamable))
         .map_err(|rejected| RequestError::no_room(id, &rejected))?;
+    let http = &caller.snapshot.http;
     let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
-    let (exchange, inbox) = exchange(app, 1);
+    let (exchange, inbox) = exchange(caller.snapshot, 1);
     session.receive(body, envelope, &exchange);
-    let mut reply = respond(inbox, (1, false), app.http.keep_alive, &app.http, Box::new(opening)).await;
+    let mut reply = respond(inbox, (1, false), http.keep_alive, http, Box::new(opening)).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || session.version().is_some())
         && let Ok(value) = HeaderValue::from_str(session.id().as_str())
@@ -140,13 +146,13 @@ impl Drop for Opening {
 }
 
 async fn converse(
-    app: &App,
+    snapshot: &Snapshot,
     session: &Arc<Session>,
     messages: &Messages,
     posted: Vec<Posted<'_>>,
 ) -> Result<Reply, Refusal> {
     let requests = posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count();
-    let (exchange, inbox) = exchange(app, requests);
+    let (exchange, inbox) = exchange(snapshot, requests);
     if let Some(refusal) = give(session, messages, posted, &exchange) {
         return Err(refusal);
     }
@@ -155,19 +161,20 @@ async fn converse(
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    Ok(respond(inbox, (requests, messages.is_batch), app.http.keep_alive, &app.http, Box::new(Arc::clone(session)))
-        .await)
+    let (http, guard) = (&snapshot.http, Box::new(Arc::clone(session)));
+    Ok(respond(inbox, (requests, messages.is_batch), http.keep_alive, http, guard).await)
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.
 async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
-    let caller = caller(app, parts).await?;
+    let snapshot = app.snapshot.load_full();
+    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let session = find(app, parts, &caller, || None)?;
     let (inbox, expiry) = (session.open_stream(), session.expiry().clone());
     let guard = Box::new(StreamGuard(session));
-    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, app.http.keep_alive, guard)
+    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, snapshot.http.keep_alive, guard)
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));
@@ -190,7 +197,8 @@ impl Drop for StreamGuard {
 }
 
 async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
-    let caller = caller(app, parts).await?;
+    let snapshot = app.snapshot.load_full();
+    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let session = find(app, parts, &caller, || None)?;
     app.sessions.end(&session, "deleted by the client");

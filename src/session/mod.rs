@@ -8,6 +8,6 @@ mod session;
 mod streams;
 
 pub use id::SessionId;
-pub use registry::{Registry, Rejected, Settings};
+pub use registry::{NewSession, Registry, Rejected};
 pub use session::{Received, Session};
 pub use streams::Transport;

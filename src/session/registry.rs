@@ -64,12 +64,20 @@ impl Rejected {
     }
 }
 
-/// What the registry needs of the configuration, and of what runs.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Limits on sessions.
-    pub sessions: Sessions,
-    /// Limits on each stream.
+/// A session to be opened, with the limits that hold at the moment.
+#[derive(Debug)]
+pub struct NewSession<'a> {
+    /// The owner of the session.
+    pub principal: &'a Principal,
+    /// The server of the session.
+    pub server: &'a Arc<Server>,
+    /// How the client is connected.
+    pub transport: Transport,
+    /// Limits on all sessions, and on those of one principal.
+    pub sessions: &'a Sessions,
+    /// The most sessions of the principal's tenant; `None` for no limit of its own.
+    pub tenant_sessions: Option<usize>,
+    /// Bounds of each stream of the session.
     pub stream: Limits,
 }
 
@@ -86,7 +94,6 @@ pub struct Registry {
     sessions: DashMap<SessionId, Arc<Session>>,
     counts: Mutex<Counts>,
     servers: HashMap<ServerName, ServerMetrics>,
-    settings: Settings,
     pools: Arc<Pools>,
     tasks: TaskTracker,
 }
@@ -94,32 +101,29 @@ pub struct Registry {
 impl Registry {
     /// An empty registry. `pools` have their children; `tasks` tracks everything that sessions start.
     pub fn new<'a>(
-        settings: Settings,
         servers: impl Iterator<Item = &'a ServerName>,
         metrics: &Arc<Metrics>,
         pools: Arc<Pools>,
         tasks: TaskTracker,
     ) -> Self {
         let servers = servers.map(|name| (name.clone(), metrics.server(name.as_str()))).collect();
-        Self { sessions: DashMap::new(), counts: Mutex::default(), servers, settings, pools, tasks }
+        Self { sessions: DashMap::new(), counts: Mutex::default(), servers, pools, tasks }
     }
 
-    /// Opens a session, if limits allow. `tenant_limit` is the tenant's own.
-    pub fn open(
-        &self,
-        principal: &Principal,
-        tenant_limit: Option<usize>,
-        server: &Arc<Server>,
-        transport: Transport,
-    ) -> Result<Arc<Session>, Rejected> {
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// A limit is reached, or the gateway drains.
+    pub fn open(&self, new: &NewSession<'_>) -> Result<Arc<Session>, Rejected> {
+        let NewSession { principal, server, transport, .. } = *new;
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
         let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
         let pool = self.pools.get(&server.name).ok_or(Rejected::Draining)?;
-        self.count(principal, tenant_limit)?;
+        self.count(new)?;
         let surroundings = Surroundings {
             pool: Arc::clone(pool),
             metrics: metrics.clone(),
-            stream_limits: self.settings.stream,
+            stream_limits: new.stream,
             tasks: self.tasks.clone(),
         };
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
@@ -131,8 +135,8 @@ impl Registry {
         Ok(session)
     }
 
-    fn count(&self, principal: &Principal, tenant_limit: Option<usize>) -> Result<(), Rejected> {
-        let limits = &self.settings.sessions;
+    fn count(&self, new: &NewSession<'_>) -> Result<(), Rejected> {
+        let NewSession { principal, sessions: limits, tenant_sessions, .. } = *new;
         let mut counts = self.counts.lock();
         if counts.draining {
             return Err(Rejected::Draining);
@@ -143,7 +147,7 @@ impl Registry {
         if counts.principals.get(principal).is_some_and(|count| *count >= limits.max_per_principal) {
             return Err(Rejected::Principal(limits.max_per_principal));
         }
-        if let Some(limit) = tenant_limit
+        if let Some(limit) = tenant_sessions
             && counts.tenants.get(principal.tenant()).is_some_and(|count| *count >= limit)
         {
             return Err(Rejected::Tenant(limit));
@@ -210,10 +214,10 @@ impl Registry {
         self.sessions.is_empty()
     }
 
-    /// Whether a new session would be taken (for readiness).
-    pub fn has_room(&self) -> bool {
+    /// Whether another session would be opened where `max` are allowed in all.
+    pub fn has_room(&self, max: usize) -> bool {
         let counts = self.counts.lock();
-        !counts.draining && counts.all < self.settings.sessions.max
+        !counts.draining && counts.all < max
     }
 
     /// Takes no new sessions from now on.
@@ -237,15 +241,15 @@ impl Registry {
         self.sessions.iter().map(|entry| Arc::clone(&*entry)).collect()
     }
 
-    /// Ends idle sessions until it is stopped.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+    /// Ends sessions that have been unused for `idle_timeout`, which is read anew each second, until `stop` is cancelled.
+    pub async fn sweep(self: Arc<Self>, idle_timeout: impl Fn() -> Duration, stop: CancellationToken) {
         let mut ticks = interval(SWEEP);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let limit = self.settings.sessions.idle_timeout;
+            let limit = idle_timeout();
             for session in self.all() {
                 if session.idle_for().is_some_and(|idle| idle >= limit) {
                     self.end(&session, "idle");

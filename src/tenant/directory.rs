@@ -21,10 +21,10 @@ pub enum Refusal {
 }
 
 /// What a principal gets.
-#[derive(Debug, Clone)]
-pub struct Admission {
+#[derive(Debug)]
+pub struct Admission<'a> {
     /// The server.
-    pub server: Arc<Server>,
+    pub server: &'a Arc<Server>,
     /// Sessions that the tenant may have.
     pub max_sessions: Option<usize>,
 }
@@ -48,7 +48,7 @@ impl Directory {
     }
 
     /// Finds the named server, or the default one, for a principal.
-    pub fn admit(&self, principal: &Principal, name: Option<&str>) -> Result<Admission, Refusal> {
+    pub fn admit(&self, principal: &Principal, name: Option<&str>) -> Result<Admission<'_>, Refusal> {
         let tenant =
             self.tenants.get(principal.tenant()).ok_or_else(|| Refusal::UnknownTenant(principal.tenant().clone()))?;
         let name = match (name, &self.default_server) {
@@ -59,7 +59,7 @@ impl Directory {
         let allowed =
             tenant.servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.as_str() == name));
         match self.servers.get(name) {
-            Some(server) if allowed => Ok(Admission { server: Arc::clone(server), max_sessions: tenant.max_sessions }),
+            Some(server) if allowed => Ok(Admission { server, max_sessions: tenant.max_sessions }),
             _ => Err(Refusal::NoServer(name.chars().take(64).collect())),
         }
     }

@@ -1,0 +1,159 @@
+//! The wiring, and nothing else: a configuration becomes bound listeners, and these serve until the shutdown.
+
+mod drain;
+mod error;
+mod host;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::StartError;
+pub use host::Host;
+
+use crate::config::Config;
+use crate::http::{App, Limits, Listener, Loopback, Snapshot, admin_router, router};
+use crate::process::{Ceilings, Folders, Guardian, Keeper, Record, RemovalMetrics};
+use crate::session::Registry;
+use crate::shutdown::Shutdown;
+use crate::telemetry::Metrics;
+use crate::worker::{Pools, Surroundings};
+use drain::Draining;
+
+/// The most connections to the admin listener.
+const ADMIN_CONNECTIONS: usize = 64;
+
+/// A gateway whose listeners are bound.
+pub struct Gateway {
+    app: Arc<App>,
+    sessions: Arc<Registry>,
+    public: Listener,
+    admin: Option<Listener>,
+    keeper: Keeper,
+    /// How long a drain may take before what is left is killed.
+    drain_timeout: Duration,
+    /// Everything that sessions and pools have started.
+    tasks: TaskTracker,
+    /// Cancelled when no more children are wanted.
+    stop_children: CancellationToken,
+}
+
+impl Gateway {
+    /// Binds the listeners of a configuration, and starts the guardian.
+    ///
+    /// # Errors
+    /// An address cannot be bound, a key file cannot be read, the state directory cannot be used, or the guardian cannot be
+    /// started.
+    pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
+        let snapshot = Snapshot::new(&config, Loopback::of(&config))?;
+        let limits = Limits::from(&config.http);
+        let public = listen(config.http.listen, "http.listen", limits)?;
+        let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
+        let admin = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
+        let metrics = Arc::new(Metrics::default());
+        let (keeper, guardian) = start_guardian(&config, host, &metrics).await?;
+        let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
+        let surroundings = Surroundings {
+            ceilings: watched_ceilings(&config, &guardian, &metrics, &tasks, &stop_children),
+            guardian: guardian.clone(),
+            slow_client_timeout: config.http.slow_client_timeout,
+            spawn_concurrency: config.spawn_concurrency,
+            spawning_spares: Arc::new(Semaphore::new(config.spawn_concurrency.div_ceil(2))),
+            tasks: tasks.clone(),
+            draining: stop_children.clone(),
+            kill: shutdown.kill.clone(),
+        };
+        let pools = Arc::new(Pools::start(config.servers.values(), &metrics, &surroundings));
+        let sessions = Registry::new(config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
+        let sessions = Arc::new(sessions);
+        let snapshot = ArcSwap::from_pointee(snapshot);
+        let app = Arc::new(App { snapshot, sessions: Arc::clone(&sessions), pools, guardian, metrics, shutdown });
+        let drain_timeout = config.drain_timeout;
+        Ok(Self { app, sessions, public, admin, keeper, drain_timeout, tasks, stop_children })
+    }
+
+    /// The address of the public listener.
+    pub fn address(&self) -> SocketAddr {
+        self.public.address()
+    }
+
+    /// The address of the admin listener; `None` without one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Listener::address)
+    }
+
+    /// The metrics, which can still be read when the gateway has stopped.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.app.metrics)
+    }
+
+    /// Serves until the shutdown, then drains. When this returns, every child is gone.
+    pub async fn run(self) {
+        let Self { app, sessions, public, admin, keeper, drain_timeout, tasks, stop_children } = self;
+        let stop = CancellationToken::new();
+        let keeper = tokio::spawn(keeper.run(stop.clone()));
+        let shutdown = app.shutdown.clone();
+        tracing::info!(address = %public.address(), "serving");
+        let connections = TaskTracker::new();
+        if let Some(admin) = admin {
+            // The admin listener goes on during the drain: that is when it is looked at.
+            let only_kill = Shutdown { drain: shutdown.kill.clone(), kill: shutdown.kill.clone() };
+            let open = prometheus_client::metrics::gauge::Gauge::default();
+            tokio::spawn(admin.serve(admin_router(Arc::clone(&app)), only_kill, TaskTracker::new(), open));
+        }
+        let current = Arc::clone(&app);
+        let idle_timeout = move || current.snapshot.load().sessions.idle_timeout;
+        tasks.spawn(Arc::clone(&sessions).sweep(idle_timeout, shutdown.drain.clone()));
+        let open = app.metrics.connections.clone();
+        public.serve(router(app), shutdown.clone(), connections.clone(), open).await;
+        Draining { sessions: &sessions, kill: &shutdown.kill, tasks, connections, stop_children }
+            .run(drain_timeout)
+            .await;
+        // Only now: a drain gives children time, and the guardian has none.
+        stop.cancel();
+        if let Err(error) = keeper.await {
+            tracing::error!(%error, "the guardian was not ended in order; it ends with this process");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Binds a listener. `key` is the configuration key of the address.
+fn listen(address: SocketAddr, key: &'static str, limits: Limits) -> Result<Listener, StartError> {
+    Listener::bind(address, limits).map_err(|(address, error)| StartError::Bind { address, key, error })
+}
+
+/// Takes over the state directory from an earlier gateway, and starts the guardian.
+async fn start_guardian(config: &Config, host: Host, metrics: &Metrics) -> Result<(Keeper, Guardian), StartError> {
+    let Host { program, neighbours, cgroups } = host;
+    let record = match &config.state_dir {
+        Some(directory) => Some(Record::take_over(directory).await?),
+        None => None,
+    };
+    let (waiting, failures) = (metrics.folders_waiting.clone(), metrics.folder_failures.clone());
+    let folders = Folders::counted(config.state_dir.as_deref(), RemovalMetrics { waiting, failures });
+    folders.sweep();
+    let path = program.path().to_owned();
+    let (keeper, guardian) = Keeper::start(program, neighbours, cgroups, folders)
+        .map_err(|error| StartError::Guardian { program: path, error })?;
+    Ok((keeper.with_record(record), guardian))
+}
+
+/// The ceilings of the configured tenants, watched by two tasks until `stop` is cancelled.
+fn watched_ceilings(
+    config: &Config,
+    guardian: &Guardian,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Ceilings {
+    let ceilings = Ceilings::new(&config.tenants, guardian, metrics.watch_failures.clone());
+    tasks.spawn(ceilings.clone().watch(stop.clone()));
+    tasks.spawn(ceilings.clone().watch_folders(guardian.clone(), stop.clone()));
+    ceilings
+}

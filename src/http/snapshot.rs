@@ -1,0 +1,77 @@
+//! What one configuration decides about requests. A handler reads one snapshot for the whole of a request, so that a request is
+//! judged by one configuration; the gateway replaces the snapshot as a whole.
+
+use super::guard::Guard;
+use crate::auth::{AuthSetupError, Authenticator};
+use crate::config::{Config, Http, Jwt, Sessions};
+use crate::stream;
+use crate::tenant::Directory;
+
+/// Whether each listener is bound to a loopback address: the configuration says what a guard allows beside that.
+#[derive(Debug, Clone, Copy)]
+pub struct Loopback {
+    /// The public listener.
+    pub public: bool,
+    /// The admin listener; true without one.
+    pub admin: bool,
+}
+
+impl Loopback {
+    /// Whether the configured addresses are loopback addresses.
+    pub fn of(config: &Config) -> Self {
+        Self {
+            public: config.http.listen.ip().is_loopback(),
+            admin: config.admin.is_none_or(|address| address.ip().is_loopback()),
+        }
+    }
+}
+
+/// What one configuration decides about requests.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Bounds and times of requests and streams, and the public URL.
+    pub http: Http,
+    /// Hosts and origins that the public listener serves.
+    pub guard: Guard,
+    /// Hosts and origins that the admin listener serves.
+    pub admin_guard: Guard,
+    /// Makes a principal of a credential.
+    pub auth: Authenticator,
+    /// Rules for JWTs, from which the RFC 9728 metadata is made.
+    pub jwt: Option<Jwt>,
+    /// Finds the server for a principal.
+    pub directory: Directory,
+    /// Limits on sessions.
+    pub sessions: Sessions,
+}
+
+impl Snapshot {
+    /// Builds the snapshot of a configuration. Reads the key files that the configuration names: not for a thread that serves.
+    ///
+    /// # Errors
+    /// A key file cannot be read or used, or the JWT settings contradict each other.
+    pub fn new(config: &Config, loopback: Loopback) -> Result<Self, AuthSetupError> {
+        Ok(Self {
+            auth: Authenticator::new(&config.auth)?,
+            guard: Guard::new(&config.http, loopback.public),
+            admin_guard: Guard::new(&config.http, loopback.admin),
+            directory: Directory::new(config),
+            http: config.http.clone(),
+            jwt: config.auth.jwt.clone(),
+            sessions: config.sessions.clone(),
+        })
+    }
+
+    /// The path of the public URL, without a slash at its end; empty without a public URL. Paths that are handed to clients
+    /// begin with it.
+    pub fn prefix(&self) -> &str {
+        let Some(url) = &self.http.public_url else { return "" };
+        let after_scheme = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        after_scheme.find('/').and_then(|slash| after_scheme.get(slash..)).unwrap_or_default().trim_end_matches('/')
+    }
+
+    /// Bounds of one stream: messages and bytes that wait for the client.
+    pub fn stream(&self) -> stream::Limits {
+        stream::Limits { messages: self.http.stream_messages, bytes: self.http.stream_bytes }
+    }
+}
