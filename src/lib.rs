@@ -1,8 +1,8 @@
 //! Sluice shares stdio MCP servers with many remote clients.
 //!
 //! The path of a message, and the modules in that order: [`http`] accepts the connection and checks the request,
-//! [`auth`] makes its credential a principal, [`tenant`] finds the server, [`session`] the conversation, [`worker`] the
-//! child, and [`process`] runs it. The way back is the same, and ends in [`stream`]. [`jsonrpc`], [`config`] and
+//! [`auth`] makes its credential a principal, [`tenant`] finds the server, [`session`] the conversation, [`pool`] leases
+//! a child to it, [`worker`] talks to the child, and [`process`] runs it. The way back is the same, and ends in [`stream`]. [`jsonrpc`], [`config`] and
 //! [`telemetry`] serve all of them, as does [`text`]; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
 //! outside of that path.
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod gateway;
 pub mod http;
 pub mod jsonrpc;
+pub mod pool;
 pub mod process;
 pub mod session;
 pub mod shutdown;

@@ -18,11 +18,11 @@ pub use host::Host;
 
 use crate::config::Config;
 use crate::http::{App, Limits, Listener, Loopback, Snapshot, admin_router, router};
+use crate::pool::{Pools, Surroundings};
 use crate::process::{Ceilings, Folders, Guardian, Keeper, Record, RemovalMetrics};
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use crate::worker::{Pools, Surroundings};
 use drain::Draining;
 
 /// The most connections to the admin listener.

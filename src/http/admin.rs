@@ -9,8 +9,8 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
+use crate::pool::WorkerStatus;
 use crate::telemetry::{Cause, as_gauge};
-use crate::worker::WorkerStatus;
 
 /// `/healthz`: the process is alive.
 pub async fn healthz() -> Reply {

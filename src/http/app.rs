@@ -5,11 +5,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::snapshot::Snapshot;
+use crate::pool::Pools;
 use crate::process::Guardian;
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use crate::worker::Pools;
 
 /// What request handlers share: one for each gateway.
 pub struct App {

@@ -15,9 +15,9 @@ use super::session::{Session, Surroundings};
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions, TenantId};
+use crate::pool::Pools;
 use crate::stream::Limits;
 use crate::telemetry::{Cause, Metrics, ServerMetrics};
-use crate::worker::Pools;
 
 /// Sessions of a server whose begin, or end, is logged in a period.
 const SESSIONS_LOGGED: u32 = 100;

@@ -22,9 +22,10 @@ use super::streams::{Streams, Transport};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
+use crate::pool::Pool;
 use crate::stream::{Exchange, Expiry, Inbox, Item, Limits, Outbox};
 use crate::telemetry::{DropReason, ServerMetrics};
-use crate::worker::{DropGuard, Failure, InFlight, Lease, Orphan, Peer, Pool, Refused, Route, Unsolicited, deliver};
+use crate::worker::{DropGuard, Failure, InFlight, Lease, Orphan, Peer, Refused, Route, Unsolicited, deliver};
 
 #[derive(Default)]
 pub(super) struct State {

@@ -58,6 +58,16 @@ pub enum DropReason {
 }
 
 impl ExitReason {
+    /// Whether the exit counts for the restart pauses and the circuit breaker. A server that ends by itself does, whatever its
+    /// exit code. One that exceeds a limit does, or it would be started for ever. One that was ended for a call does not: the
+    /// call is the cause, and each such end takes at least `limits.harakiri`.
+    pub fn is_crash(self) -> bool {
+        match self {
+            Self::Crashed | Self::StartFailed | Self::Finished | Self::Wedged | Self::OverLimit => true,
+            Self::Stopped | Self::Harakiri => false,
+        }
+    }
+
     /// The word for it, in metrics and in the admin API.
     pub fn as_str(self) -> &'static str {
         match self {

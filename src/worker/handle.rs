@@ -18,12 +18,10 @@ use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::opening::protocol_version;
 use super::peer::Peer;
 use super::phase::Phase;
-use super::pool::Room;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
-use super::restart::{Attempt, is_crash};
 use super::supervisor::Spec;
-use crate::config::{Isolation, Resend, Server, TenantId};
+use crate::config::{Isolation, Resend, Server, ServerName, TenantId};
 use crate::process::{Charge, Origin, StderrTail};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
 
@@ -52,8 +50,6 @@ pub(super) struct Shared {
     pub(super) retired: CancellationToken,
     /// Notified when something is over on a retired child.
     pub(super) over: Notify,
-    /// The room that the child takes up, as long as somebody needs to know.
-    pub(super) room: OnceLock<Weak<Room>>,
     pub(super) kill: CancellationToken,
     /// Cancelled when the child is reaped: what is left of what it has said is read without delay.
     pub(super) gone: CancellationToken,
@@ -70,8 +66,6 @@ pub(super) struct Shared {
     peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
-    /// What it came of, in the eyes of the circuit breaker.
-    attempt: Mutex<Attempt>,
     /// Since when no session has been on it. Changed under the lock of `peers` only.
     unused_since: Mutex<Option<Instant>>,
     /// Notified when the child has answered `initialize`.
@@ -100,7 +94,6 @@ impl Shared {
             stop: CancellationToken::new(),
             retired: CancellationToken::new(),
             over: Notify::new(),
-            room: OnceLock::new(),
             kill: spec.kill,
             gone: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -113,7 +106,6 @@ impl Shared {
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
             born: Instant::now(),
-            attempt: Mutex::default(),
             unused_since: Mutex::new(Some(Instant::now())),
             settled: CancellationToken::new(),
             opened: OnceLock::new(),
@@ -232,18 +224,23 @@ impl Worker {
     }
 
     /// The child is a tenant's, and a session's, from now on.
-    pub(super) fn adopt(&self, tenant: &TenantId, session: &str) {
+    pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.0.charge.adopt(tenant, session);
     }
 
-    /// It is what this attempt came to.
-    pub(super) fn attempted(&self, attempt: Attempt) {
-        *self.0.attempt.lock() = attempt;
+    /// The configured server that the child runs.
+    pub fn server(&self) -> &ServerName {
+        &self.0.server.name
     }
 
-    /// What it came of, in the eyes of the circuit breaker.
-    pub(super) fn attempt(&self) -> Attempt {
-        *self.0.attempt.lock()
+    /// The tenant that the child runs for; `None` for a spare, and for a child that all tenants share.
+    pub fn tenant(&self) -> Option<TenantId> {
+        self.0.origin.tenant()
+    }
+
+    /// The reason of the child's end, once it has ended.
+    pub fn exit_reason(&self) -> Option<ExitReason> {
+        self.0.exit.get().copied()
     }
 
     pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {
@@ -264,7 +261,7 @@ impl Worker {
     }
 
     /// Puts `initialize` to a child that has not heard one.
-    pub(super) async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
+    pub async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         lease.ask(message, self.0.server.limits.start_timeout).await
     }
 
@@ -275,7 +272,7 @@ impl Worker {
 
     /// Tells a child that sessions share `notifications/initialized`: its client is the gateway, and no session's call may
     /// come before it, though another forgets to say it. A child that is ending says so to whoever comes next.
-    pub(super) fn say_initialized(&self) {
+    pub fn say_initialized(&self) {
         let _ = self.0.say_initialized(Bytes::from_static(INITIALIZED));
     }
 
@@ -284,13 +281,18 @@ impl Worker {
         self.0.is_initialized()
     }
 
+    /// Sessions on the child that still exist, for operators.
+    pub fn listeners(&self) -> usize {
+        self.0.peers().len()
+    }
+
     /// Sessions on the child.
     pub fn sessions(&self) -> usize {
         self.0.peers.lock().len()
     }
 
     /// Whether sessions are on it, or were when it ended: from then on they leave.
-    pub(super) fn is_in_use(&self) -> bool {
+    pub fn is_in_use(&self) -> bool {
         self.0.was_in_use.get().copied().unwrap_or_else(|| self.sessions() > 0)
     }
 
@@ -320,12 +322,12 @@ impl Worker {
     }
 
     /// Waits until the child has answered `initialize`.
-    pub(super) async fn settled(&self) {
+    pub async fn settled(&self) {
         self.0.settled.cancelled().await;
     }
 
     /// Its start is over as far as it can be.
-    pub(super) fn settle(&self) {
+    pub fn settle(&self) {
         self.0.settled.cancel();
     }
 
@@ -386,7 +388,7 @@ impl Worker {
 
     /// Whether a client got anything of it, or it has ended, and not by any fault of its own.
     pub fn was_of_use(&self) -> bool {
-        self.answered() > 0 || self.0.exit.get().is_some_and(|reason| !is_crash(*reason))
+        self.answered() > 0 || self.0.exit.get().is_some_and(|reason| !reason.is_crash())
     }
 
     /// Waits until the child is reaped: how it ended.

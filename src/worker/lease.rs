@@ -1,6 +1,7 @@
 //! A session's hold on a worker: what it sends with. Dropped, the session is off the child: its calls are cancelled,
 //! and a child that was its alone is stopped.
 
+use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use super::error::{Failure, Refused};
 use super::handle::Worker;
 use super::multiplexer::{Ask, Multiplexer, Notified, Outgoing, PeerId};
 use super::peer::Peer;
-use super::pool::Room;
 use super::queue::Queued;
 use super::resend::Kept;
 use super::retiring::Due;
@@ -29,8 +29,8 @@ pub struct Lease {
     peer: PeerId,
     /// Whether the child is this session's alone, and goes with it.
     exclusive: bool,
-    /// The room of a child that is this session's alone: it is for the child that takes its place.
-    room: Option<Arc<Room>>,
+    /// Dropped with the lease: for example the capacity that an exclusive child occupies, which its successor inherits.
+    held: Option<Arc<dyn Any + Send + Sync>>,
     /// What of it waits for the stdin of a child that others use as well.
     queued: Option<Queued>,
     /// What the child is still to grant the session, as the one before it had.
@@ -46,11 +46,10 @@ pub(super) struct Answering {
 
 impl Lease {
     /// Puts a session on a worker.
-    pub(super) fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
+    pub fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
         let peer = worker.attach(peer);
-        let room = if exclusive { worker.room() } else { None };
         let queued = (!worker.shared().is_exclusive()).then(Queued::default);
-        Self { worker, peer, exclusive, room, queued, owed: Mutex::default() }
+        Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
     }
 
     pub(super) fn peer(&self) -> PeerId {
@@ -58,14 +57,25 @@ impl Lease {
     }
 
     /// The child is another session's, or nobody's: the one that this was for has never had an answer of it.
-    pub(super) fn hand_to(&self, peer: Weak<dyn Peer>) {
+    pub fn hand_to(&self, peer: Weak<dyn Peer>) {
         self.worker.readdress(self.peer, peer);
     }
 
-    /// The room that the child has left, or will, to the one that takes its place; `None` where that is not this session's
-    /// business.
-    pub fn room(&self) -> Option<Arc<Room>> {
-        self.room.clone().filter(|_| !self.worker.takes_calls())
+    /// Keeps a value until the lease is dropped.
+    #[must_use]
+    pub fn holding(mut self, held: Arc<dyn Any + Send + Sync>) -> Self {
+        self.held = Some(held);
+        self
+    }
+
+    /// The value that the lease keeps.
+    pub fn held(&self) -> Option<&Arc<dyn Any + Send + Sync>> {
+        self.held.as_ref()
+    }
+
+    /// Whether a successor of the worker inherits what the lease holds: an exclusive worker takes no calls any more.
+    pub fn leaves_capacity(&self) -> bool {
+        self.held.is_some() && !self.worker.takes_calls()
     }
 
     /// The worker.

@@ -60,10 +60,11 @@ pub trait Peer: Send + Sync {
 
 /// The peer of a child that is nobody's yet.
 #[derive(Debug)]
-pub(super) enum Nobody {}
+pub enum Nobody {}
 
 impl Nobody {
-    pub(super) fn peer() -> Weak<dyn Peer> {
+    /// A reference to no session.
+    pub fn peer() -> Weak<dyn Peer> {
         Weak::<Self>::new()
     }
 }

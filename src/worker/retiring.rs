@@ -2,21 +2,22 @@
 //! to them, and ends as soon as there are none.
 
 use std::fmt;
-use std::sync::Arc;
 
 use super::handle::{Shared, Worker};
 use super::lease::Lease;
 use super::multiplexer::Multiplexer;
-use super::pool::Room;
 use crate::telemetry::Cause;
 
 /// What makes a child due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub enum Due {
+    /// The child has had `pool.max_requests` calls.
     MaxRequests,
+    /// The child is as old as `pool.max_age`.
     MaxAge,
+    /// The child uses `pool.max_rss` of memory.
     MaxRss,
-    /// Nobody uses it.
+    /// A shared child has had no session for `pool.idle_timeout`.
     IdleTimeout,
 }
 
@@ -93,13 +94,13 @@ impl Shared {
 
 impl Worker {
     /// Takes no calls from now on, and ends when nothing is in flight.
-    pub(super) fn retire(&self, due: Due) {
+    pub fn retire(&self, due: Due) {
         let multiplexer = self.shared().multiplexer.lock();
         self.shared().retire(&multiplexer, due);
     }
 
     /// Waits until it takes no more calls.
-    pub(super) async fn retired(&self) {
+    pub async fn retired(&self) {
         self.shared().retired.cancelled().await;
     }
 
@@ -111,11 +112,6 @@ impl Worker {
     /// Whether it takes calls.
     pub fn takes_calls(&self) -> bool {
         self.is_alive() && !self.is_retired()
-    }
-
-    /// The room that it takes up, until it has ended.
-    pub(super) fn room(&self) -> Option<Arc<Room>> {
-        self.shared().room.get()?.upgrade()
     }
 }
 

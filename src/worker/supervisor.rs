@@ -64,8 +64,8 @@ pub struct Spec {
     pub kill: CancellationToken,
 }
 
-/// Spawns a child and its tasks.
-pub(super) async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
+/// Spawns a child and its tasks. Fails if the program is not found, or the child does not start.
+pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
     // Looking for the program may wait for a disk, or for ever: not on a thread that serves others.
     let owner = spec.owner.clone();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The data path. A layer may import from those after it.
-const PATH: [&str; 7] = ["http", "auth", "tenant", "session", "bridge", "worker", "process"];
+const PATH: [&str; 8] = ["http", "auth", "tenant", "session", "bridge", "pool", "worker", "process"];
 /// Serve all layers.
 const COMMON: [&str; 5] = ["jsonrpc", "stream", "config", "telemetry", "text"];
 /// Who calls: the one word that the layers after `auth` need of it.

@@ -12,13 +12,11 @@ use super::handshake::{Done, Handshake};
 use super::queue::Turn;
 use super::restart::in_vain;
 use crate::jsonrpc::{RawId, under_id};
+use crate::pool::{Applicant, Granted};
 use crate::session::session::{Session, State};
 use crate::stream::Item;
 use crate::telemetry::Cause;
-use crate::worker::{
-    Applicant, DropGuard, Failure, Granted, InFlight, Lease, Peer, Refused, Room, Route, Terms, Unsolicited,
-    protocol_version,
-};
+use crate::worker::{DropGuard, Failure, InFlight, Lease, Peer, Refused, Route, Terms, Unsolicited, protocol_version};
 
 type Outcome = Result<(Arc<Lease>, Bytes), Failure>;
 /// A start that is under way: how it went, once that is known.
@@ -111,7 +109,7 @@ impl Session {
                     if let Slot::Live(lease) = std::mem::take(&mut state.slot) {
                         state.before.push(lease);
                     }
-                    let starting = self.start(initialize, state.before.rooms());
+                    let starting = self.start(initialize, state.before.leaving());
                     state.slot = Slot::Starting(starting.clone());
                     // One that is still on its way out stays: let go of it before that, and its calls would fail as those
                     // of a session that is gone.
@@ -133,8 +131,8 @@ impl Session {
         outcome.unwrap_or_else(|| Err(Failure::stopped(&self.server.name)))
     }
 
-    /// Gets a child, in one of the rooms of those `before` it where there are any.
-    pub(in crate::session) fn start(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Starting {
+    /// Gets a child, which may inherit the capacity of those that it `replaces`.
+    pub(in crate::session) fn start(&self, initialize: Bytes, replaces: Vec<Arc<Lease>>) -> Starting {
         let (outcome, starting) = watch::channel(None);
         if let Some(this) = self.this.upgrade() {
             self.surroundings.tasks.spawn(async move {
@@ -145,7 +143,7 @@ impl Session {
                 });
                 // A session that ends meanwhile does not wait for a child that hangs.
                 let started = tokio::select! {
-                    started = this.acquire(initialize, before) => started,
+                    started = this.acquire(initialize, replaces) => started,
                     () = this.ended.cancelled() => Err(Failure::stopped(&this.server.name)),
                 };
                 guard.disarm();
@@ -189,7 +187,7 @@ impl Session {
     }
 
     /// Gets a child from the pool, and brings it to what was agreed on with the one before it.
-    async fn acquire(&self, initialize: Bytes, before: Vec<Arc<Room>>) -> Outcome {
+    async fn acquire(&self, initialize: Bytes, replaces: Vec<Arc<Lease>>) -> Outcome {
         self.until_few_before().await?;
         let is_replay = matches!(self.state.lock().handshake, Handshake::Done(_));
         let peer: std::sync::Weak<dyn Peer> = self.this.clone();
@@ -198,7 +196,7 @@ impl Session {
             session: self.id.public(),
             initialize,
             is_replay,
-            before,
+            replaces,
             peer,
         };
         let Granted { lease, answer } = self.surroundings.pool.lease(&applicant).await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::worker::{Lease, Room};
+use crate::worker::Lease;
 
 /// Replaced children that a session may have calls in flight on. With more it gets no other child: a client whose calls
 /// never end would fill the pool by itself.
@@ -26,9 +26,9 @@ impl Predecessors {
         self.0.iter().rev()
     }
 
-    /// The rooms that they leave to the next child.
-    pub(in crate::session) fn rooms(&self) -> Vec<Arc<Room>> {
-        self.0.iter().filter_map(|lease| lease.room()).collect()
+    /// Those whose capacity the next child inherits.
+    pub(in crate::session) fn leaving(&self) -> Vec<Arc<Lease>> {
+        self.0.iter().filter(|lease| lease.leaves_capacity()).cloned().collect()
     }
 
     /// Takes out those that nothing can come from any more.

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::acquire::Slot;
 use super::handshake::Handshake;
+use crate::pool::backoff;
 use crate::session::session::{Session, State};
 use crate::worker::DropGuard;
 
@@ -18,7 +19,7 @@ impl Session {
         let has_room = {
             let state = self.state.lock();
             // There was no room for another: there is now, and it is this session's.
-            let has_room = matches!(state.slot, Slot::Empty) && !state.before.rooms().is_empty();
+            let has_room = matches!(state.slot, Slot::Empty) && !state.before.leaving().is_empty();
             has_room && matches!(state.handshake, Handshake::Done(_)) && !self.ended.is_cancelled()
         };
         if let Some(this) = self.this.upgrade().filter(|_| has_room) {
@@ -83,7 +84,7 @@ impl Session {
             Handshake::None | Handshake::Initializing => false,
         };
         state.is_reviving = is_gone && is_missed && !self.ended.is_cancelled();
-        state.is_reviving.then(|| self.server.restart.pause(in_vain + 1))
+        state.is_reviving.then(|| backoff(&self.server.restart, in_vain + 1))
     }
 }
 

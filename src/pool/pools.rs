@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pool;
-use super::slots::Slots;
+use super::breaker::Broken;
+use super::permits::Slots;
+use super::status::WorkerStatus;
 use crate::config::{Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
-use crate::worker::handle::Worker;
-use crate::worker::restart::Broken;
 
 /// What all pools have in common.
 #[derive(Clone)]
@@ -36,47 +35,6 @@ pub struct Surroundings {
     pub draining: CancellationToken,
     /// Cancelled when there is no time left to stop politely.
     pub kill: CancellationToken,
-}
-
-/// A child, for the admin API.
-#[derive(Debug, Clone, Serialize)]
-pub struct WorkerStatus {
-    /// The configured server.
-    pub server: String,
-    /// Where it is in its life.
-    pub state: &'static str,
-    /// The process id of the child.
-    pub pid: Option<u32>,
-    /// The tenant that it runs for.
-    pub tenant: Option<String>,
-    /// Sessions on it.
-    pub sessions: usize,
-    /// Calls in flight.
-    pub in_flight: usize,
-    /// Calls it has had.
-    pub calls: u64,
-    /// Seconds since it was started; from then to its end, once it has ended.
-    pub age_seconds: u64,
-    /// Why it has ended, if it has.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit: Option<&'static str>,
-}
-
-impl WorkerStatus {
-    pub(super) fn of(worker: &Worker) -> Self {
-        let shared = worker.shared();
-        Self {
-            server: shared.server.name.to_string(),
-            state: worker.phase().as_str(),
-            pid: worker.pid(),
-            tenant: shared.origin.tenant().map(|tenant| tenant.to_string()),
-            sessions: shared.peers().len(),
-            in_flight: worker.load(),
-            calls: worker.calls(),
-            age_seconds: worker.age().as_secs(),
-            exit: shared.exit.get().map(|reason| reason.as_str()),
-        }
-    }
 }
 
 /// All pools of the gateway.
@@ -113,28 +71,28 @@ impl Pools {
     pub fn workers(&self) -> Vec<WorkerStatus> {
         self.0
             .values()
-            .flat_map(|pool| pool.shelf.lock().workers.clone())
-            .map(|worker| WorkerStatus::of(&worker))
+            .flat_map(|pool| pool.inventory.lock().children.clone())
+            .map(|child| WorkerStatus::of(&child.worker))
             .collect()
     }
 
     /// The last children of each server that have ended, the latest first.
     pub fn exited(&self) -> Vec<WorkerStatus> {
-        self.0.values().flat_map(|pool| pool.shelf.lock().exited.clone()).collect()
+        self.0.values().flat_map(|pool| pool.inventory.lock().exited.clone()).collect()
     }
 
     /// Brings the gauges of the pools up to date.
     pub fn measure(&self, metrics: &Metrics) {
         for pool in self.0.values() {
-            let workers = pool.shelf.lock().workers.clone();
-            let count = |phase: &str| workers.iter().filter(|worker| worker.phase().as_str() == phase).count();
+            let children = pool.inventory.lock().children.clone();
+            let count = |phase: &str| children.iter().filter(|child| child.worker.phase().as_str() == phase).count();
             for phase in ["starting", "ready", "busy", "draining"] {
                 metrics.workers(pool.server.name.as_str(), phase, count(phase));
             }
             let broken = pool.broken();
             let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
             metrics.circuits(pool.server.name.as_str(), open, broken.len() - open);
-            metrics.pool(pool.server.name.as_str(), pool.slots.queued(), pool.shelf.lock().spares.len());
+            metrics.pool(pool.server.name.as_str(), pool.slots.queued(), pool.inventory.lock().spares.len());
         }
     }
 }

@@ -2,14 +2,13 @@
 //! their calls (`max_requests`) need not be looked for: they retire with the last one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use super::Pool;
-use crate::worker::handle::Worker;
-use crate::worker::phase::Phase;
-use crate::worker::retiring::Due;
+use super::{Pool, PooledWorker};
+use crate::worker::{Due, Phase};
 
 /// How often children are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(500);
@@ -27,21 +26,21 @@ impl Pool {
             None => HashMap::new(),
         };
         let (patience, ceilings) = (self.server.pool.idle_timeout, &self.surroundings.ceilings);
-        let workers = {
-            let mut shelf = self.shelf.lock();
-            shelf.starts.tidy(patience);
-            shelf.make_places(|tenant| ceilings.is_waited_for(tenant));
-            shelf.workers.clone()
+        let children = {
+            let mut inventory = self.inventory.lock();
+            inventory.starts.tidy(patience);
+            inventory.make_places(|tenant| ceilings.is_waited_for(tenant));
+            inventory.children.clone()
         };
-        for worker in workers.iter().filter(|worker| worker.takes_calls()) {
-            if let Some(due) = self.due(worker, &memory) {
-                worker.retire(due);
+        for child in children.iter().filter(|child| child.worker.takes_calls()) {
+            if let Some(due) = self.due(child, &memory) {
+                child.worker.retire(due);
             }
         }
     }
 
-    fn due(&self, worker: &Worker, memory: &HashMap<u32, usize>) -> Option<Due> {
-        let pool = &self.server.pool;
+    fn due(&self, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> Option<Due> {
+        let (worker, pool) = (&child.worker, &self.server.pool);
         let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;
         let is_old = |max| worker.age() >= its_age(max, worker.pid().unwrap_or_default());
         if has_started && pool.max_age.is_some_and(is_old) {
@@ -53,7 +52,7 @@ impl Pool {
         }
         let unused =
             !self.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= pool.idle_timeout);
-        (unused && self.shelf.lock().member_of(worker).is_some()).then_some(Due::IdleTimeout)
+        (unused && self.inventory.lock().shared_of(child).is_some()).then_some(Due::IdleTimeout)
     }
 }
 

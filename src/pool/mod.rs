@@ -4,17 +4,19 @@
 //! moves to another session, principal or tenant than its isolation allows; a spare has been nobody's. (A session that has
 //! never had an answer of its child has not had it: the next of the same client may.)
 
+mod breaker;
+mod breaker_permit;
+mod child;
 mod demand;
-mod member;
-mod own;
+mod exclusive;
+mod inventory;
+mod permits;
 mod pools;
 mod recycle;
-mod room;
 mod shared;
-mod slots;
 mod spares;
 mod start;
-mod trial;
+mod status;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -25,22 +27,20 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::error::Failure;
-use super::handle::Worker;
-use super::lease::Lease;
-use super::opening::{Opening, protocol_version};
-use super::peer::Peer;
-use super::restart::Breaker;
 use crate::auth::Principal;
 use crate::config::{Isolation, PoolMode, Server};
 use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
-use member::{Scope, Shelf};
-pub use pools::{Pools, Surroundings, WorkerStatus};
-pub use room::Room;
-use slots::{Slots, Whose};
-use start::Order;
+use crate::worker::{Failure, Lease, Opening, Peer, protocol_version};
+use breaker::Breaker;
+pub use breaker::backoff;
+use child::PooledWorker;
+use inventory::{Inventory, Scope};
+use permits::{Slots, Whose};
+pub use pools::{Pools, Surroundings};
+use start::SpawnRequest;
+pub use status::WorkerStatus;
 
 /// How long a session has its child to itself before the pool starts others: their start would slow its first calls down.
 const HEAD_START: Duration = Duration::from_millis(50);
@@ -55,8 +55,8 @@ pub struct Applicant {
     pub initialize: Bytes,
     /// Whether its client has had the answer to that already, from a child that is gone.
     pub is_replay: bool,
-    /// The rooms of children of its own that are being replaced: the next may have one of them.
-    pub before: Vec<Arc<Room>>,
+    /// Its leases whose workers are being replaced: the next worker may inherit the capacity of one.
+    pub replaces: Vec<Arc<Lease>>,
     /// The session itself.
     pub peer: Weak<dyn Peer>,
 }
@@ -78,7 +78,7 @@ pub struct Pool {
     lookups: Lookups,
     surroundings: Surroundings,
     metrics: ServerMetrics,
-    shelf: Mutex<Shelf>,
+    inventory: Mutex<Inventory>,
     slots: Slots,
     /// In which children of all servers are started.
     turns: Slots,
@@ -96,7 +96,7 @@ impl Pool {
             breaker: Breaker::new(server.restart),
             reach: Arc::default(),
             lookups: Lookups::default(),
-            shelf: Mutex::default(),
+            inventory: Mutex::default(),
             changed: Notify::new(),
             this: this.clone(),
             server,
@@ -124,27 +124,27 @@ impl Pool {
     /// The child does not start, the pool is full, or the server keeps crashing.
     pub async fn lease(&self, applicant: &Applicant) -> Result<Granted, Failure> {
         let result = match self.is_exclusive() {
-            true => self.lease_own(applicant).await,
+            true => self.lease_exclusive(applicant).await,
             false => self.lease_shared(applicant).await,
         };
         if result.as_ref().is_ok_and(|granted| protocol_version(&granted.answer).is_some())
             && self.server.pool.mode != PoolMode::Ondemand
             && let Some(opening) = Opening::of_spare(&applicant.initialize, !self.is_exclusive())
         {
-            self.shelf.lock().demand.note(opening, Instant::now());
+            self.inventory.lock().demand.note(opening, Instant::now());
         }
         self.changed.notify_one();
         result
     }
 
     /// Puts `initialize` to a child that has not heard one.
-    async fn open(&self, worker: &Worker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
-        let answer = worker.open(lease, message).await?;
-        let (whose, attempt) = (worker.shared().origin.tenant(), worker.attempt());
+    async fn open(&self, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
+        let answer = child.worker.open(lease, message).await?;
+        let (whose, permit) = (child.worker.tenant(), child.permit());
         if protocol_version(&answer).is_some() {
-            self.breaker.opened(&whose, attempt);
+            self.breaker.opened(&whose, permit);
         } else {
-            self.breaker.abandoned(&whose, attempt);
+            self.breaker.abandoned(&whose, permit);
         }
         Ok(answer)
     }
@@ -168,10 +168,10 @@ impl Pool {
             }
             if self.slots.queued() > 0 {
                 // What was in use when they began to wait may be no more.
-                self.shelf.lock().make_room(self.slots.queued());
+                self.inventory.lock().make_room(self.slots.queued());
             }
             self.replenish();
         }
-        self.shelf.lock().stop_all();
+        self.inventory.lock().stop_all();
     }
 }

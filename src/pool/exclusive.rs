@@ -11,15 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Applicant, Granted, Order, Pool};
+use super::{Applicant, Granted, Pool, PooledWorker, SpawnRequest};
 use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::process::Owner;
 use crate::telemetry::Cause;
-use crate::worker::error::Failure;
-use crate::worker::lease::Lease;
-use crate::worker::opening::Opening;
-use crate::worker::peer::Nobody;
+use crate::worker::{Failure, Lease, Nobody, Opening};
 
 /// Starts of one principal that go on by themselves.
 const MOST: usize = 8;
@@ -28,6 +25,7 @@ const MOST: usize = 8;
 pub(super) struct Start {
     principal: Principal,
     opening: Opening,
+    child: Arc<PooledWorker>,
     lease: Arc<Lease>,
     /// The answer, once there is one; whoever is to have the child waits for this.
     outcome: watch::Sender<Option<Result<Bytes, Failure>>>,
@@ -126,14 +124,14 @@ impl Awaited<'_> {
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
-        let mut shelf = self.pool.shelf.lock();
+        let mut inventory = self.pool.inventory.lock();
         if self.is_answered {
-            return shelf.starts.remove(&self.start);
+            return inventory.starts.remove(&self.start);
         }
         let (principal, worker) = (&self.start.principal, self.start.lease.worker());
         let is_draining = self.pool.surroundings.draining.is_cancelled();
-        if !self.may_come_back || is_draining || shelf.starts.left_by(principal) >= MOST {
-            return shelf.starts.give_up(&self.start);
+        if !self.may_come_back || is_draining || inventory.starts.left_by(principal) >= MOST {
+            return inventory.starts.give_up(&self.start);
         }
         self.start.lease.hand_to(Nobody::peer());
         worker.adopt(principal.tenant(), "-");
@@ -146,9 +144,9 @@ impl Drop for Awaited<'_> {
 }
 
 impl Pool {
-    pub(super) async fn lease_own(&self, applicant: &Applicant) -> Result<Granted, Failure> {
+    pub(super) async fn lease_exclusive(&self, applicant: &Applicant) -> Result<Granted, Failure> {
         let opening = Opening::of_client(&applicant.initialize);
-        let left = self.shelf.lock().starts.take_up(&applicant.principal, &opening);
+        let left = self.inventory.lock().starts.take_up(&applicant.principal, &opening);
         let start = match left {
             Some(start) => {
                 start.lease.hand_to(applicant.peer.clone());
@@ -156,19 +154,21 @@ impl Pool {
                 start
             }
             None => {
-                let order = Order {
+                let request = SpawnRequest {
                     tenant: applicant.principal.tenant().clone(),
                     owner: Owner::principal(&applicant.principal),
                     session: Arc::clone(&applicant.session),
                     is_replay: applicant.is_replay,
-                    before: applicant.before.clone(),
+                    replaces: PooledWorker::replaced_by(&applicant.replaces),
                 };
-                let worker = self.obtain(&order, &opening.fingerprint).await?;
-                let lease = Arc::new(Lease::new(worker.clone(), applicant.peer.clone(), true));
-                if let Some(answer) = worker.opened() {
+                let child = self.obtain(&request, &opening.fingerprint).await?;
+                let lease = Lease::new(child.worker.clone(), applicant.peer.clone(), true);
+                let held: Arc<PooledWorker> = Arc::clone(&child);
+                let lease = Arc::new(lease.holding(held));
+                if let Some(answer) = child.worker.opened() {
                     return Ok(Granted { lease, answer: answer.clone() });
                 }
-                self.begin(applicant.principal.clone(), opening, lease)
+                self.begin(applicant.principal.clone(), opening, child, lease)
             }
         };
         // Whoever has had an answer to `initialize` is not coming back with another.
@@ -176,14 +176,14 @@ impl Pool {
     }
 
     /// Opens a child off the path of whoever asked for it.
-    fn begin(&self, principal: Principal, opening: Opening, lease: Arc<Lease>) -> Arc<Start> {
+    fn begin(&self, principal: Principal, opening: Opening, child: Arc<PooledWorker>, lease: Arc<Lease>) -> Arc<Start> {
         let (outcome, _) = watch::channel(None);
-        let start = Arc::new(Start { principal, opening, lease, outcome, left: Mutex::default() });
-        self.shelf.lock().starts.0.push(Arc::clone(&start));
+        let start = Arc::new(Start { principal, opening, child, lease, outcome, left: Mutex::default() });
+        self.inventory.lock().starts.0.push(Arc::clone(&start));
         if let Some(this) = self.this.upgrade() {
             let start = Arc::clone(&start);
             self.surroundings.tasks.spawn(async move {
-                let answer = this.open(start.lease.worker(), &start.lease, &start.opening.message).await;
+                let answer = this.open(&start.child, &start.lease, &start.opening.message).await;
                 start.outcome.send_replace(Some(answer));
                 let mut left = start.left.lock();
                 *left = left.map(|_| Instant::now());

@@ -1,7 +1,9 @@
-//! When a server that crashed may be started again: at once the first time, then after growing pauses, and after too many
-//! crashes in a row not for a while. In a row: no call of a client was answered in between, and each of a child that was
-//! tried after the one before it. (Many children that die of one event are one crash: a loop has generations.) Each
-//! tenant has its own circuit: one tenant's trouble is not another's; and there is one for children that are no tenant's.
+//! The circuit breaker of a server: after a crash the next start is immediate, after more crashes in a row starts are delayed
+//! by growing pauses, and after `restart.max_crashes` no child is started for a while.
+//!
+//! Crashes count as consecutive only if no client call succeeded in between, and if each crashed child was started after the
+//! previous crash: children killed by one event count once. Each tenant has a circuit of its own, and so have the children
+//! that belong to no tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -10,58 +12,45 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::config::Restart;
-use crate::telemetry::ExitReason;
 
-/// One try of having a child, numbered in the order in which they were let through.
+/// The number of a permit for one start attempt. Later permits have higher numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Attempt(u64);
+pub(super) struct PermitId(u64);
 
 #[derive(Debug, Default)]
 struct Circuit {
     crashes: VecDeque<Instant>,
-    /// Attempts before this one are of the same generation as the latest crash, or older.
-    generation: Attempt,
-    /// Calls answered by children that have ended.
+    /// The latest permit that had been granted at the latest crash. Crashes under permits up to this one are not counted again.
+    generation: PermitId,
+    /// Client calls that ended children had answered.
     answered: u64,
-    /// The most calls that had been answered at a crash.
+    /// The highest number of answered client calls, of ended and living children, that was seen at a crash.
     progress: u64,
+    /// `Some` while the circuit is open (before this moment) or half-open (after it).
     open_until: Option<Instant>,
-    /// The one attempt of a half-open circuit.
-    probe: Option<Attempt>,
+    /// The only permit of a half-open circuit, while its outcome is unknown.
+    probe: Option<PermitId>,
 }
 
-/// Whether an exit counts for the pauses and the circuit.
-///
-/// Who outgrows a limit does: one that does so at each start would otherwise be started for ever. One that was ended for
-/// a call does not: that is the call's doing, and it takes at least as long as the call may. Who says good-bye unasked is
-/// missed all the same.
-pub(super) fn is_crash(reason: ExitReason) -> bool {
-    match reason {
-        ExitReason::Crashed | ExitReason::StartFailed | ExitReason::Finished => true,
-        ExitReason::Wedged | ExitReason::OverLimit => true,
-        ExitReason::Stopped | ExitReason::Harakiri => false,
-    }
-}
-
-/// Where a circuit stands.
+/// The breaker's answer to a request for a permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Try, after this pause.
-    After(Attempt, Duration),
-    /// Do not; ask again after this.
+    /// Granted: start after this pause.
+    After(PermitId, Duration),
+    /// Refused: ask again after this time.
     Refused(Duration),
 }
 
-/// How a circuit stands that is not closed.
+/// The state of a circuit that is not closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// No attempt for so long.
+    /// No start is permitted for this time.
     Open(Duration),
-    /// The next attempt decides, or is just deciding.
+    /// One start is permitted, or under way; its outcome closes or opens the circuit.
     HalfOpen,
 }
 
-/// The circuits of one server: at most one for each tenant of the configuration, and one more.
+/// The circuits of one server, by key: at most one for each tenant of the configuration, and one for no tenant.
 #[derive(Debug)]
 pub(super) struct Breaker<K> {
     settings: Restart,
@@ -71,19 +60,19 @@ pub(super) struct Breaker<K> {
 #[derive(Debug)]
 struct State<K> {
     circuits: HashMap<K, Circuit>,
-    attempts: u64,
+    permits: u64,
 }
 
 impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
     pub(super) fn new(settings: Restart) -> Self {
-        Self { settings, state: Mutex::new(State { circuits: HashMap::new(), attempts: 0 }) }
+        Self { settings, state: Mutex::new(State { circuits: HashMap::new(), permits: 0 }) }
     }
 
-    /// Whether a child may be had now: a new one, or one that waits.
+    /// Asks for a permit to start a child, or to take a spare.
     pub(super) fn admit(&self, key: &K, now: Instant) -> Admission {
         let mut state = self.state.lock();
-        let attempt = state.next();
-        let Some(circuit) = state.circuits.get_mut(key) else { return Admission::After(attempt, Duration::ZERO) };
+        let permit = state.next();
+        let Some(circuit) = state.circuits.get_mut(key) else { return Admission::After(permit, Duration::ZERO) };
         circuit.forget_old(now, self.settings.window);
         if let Some(until) = circuit.open_until {
             if now < until {
@@ -92,48 +81,48 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
             if circuit.probe.is_some() {
                 return Admission::Refused(self.settings.backoff_min);
             }
-            circuit.probe = Some(attempt);
-            return Admission::After(attempt, Duration::ZERO);
+            circuit.probe = Some(permit);
+            return Admission::After(permit, Duration::ZERO);
         }
-        // The pause is between the crash and the start: who comes later waits less.
+        // The pause counts from the crash: a later request waits for the rest only.
         let since = circuit.crashes.back().map_or(Duration::ZERO, |crash| now.duration_since(*crash));
-        Admission::After(attempt, self.settings.pause(circuit.crashes.len()).saturating_sub(since))
+        Admission::After(permit, backoff(&self.settings, circuit.crashes.len()).saturating_sub(since))
     }
 
-    /// An attempt goes on that had to wait for something else: what has become of others since then counts for it.
+    /// Replaces a permit whose holder had to wait for something else, so that crashes during the wait count as earlier ones.
     ///
     /// # Errors
-    /// It must not be made any more; ask again after this.
-    pub(super) fn renew(&self, key: &K, attempt: Attempt, now: Instant) -> Result<Attempt, Duration> {
+    /// The circuit is open by now; ask again after the returned time.
+    pub(super) fn renew(&self, key: &K, permit: PermitId, now: Instant) -> Result<PermitId, Duration> {
         let mut state = self.state.lock();
         let next = state.next();
         match state.circuits.get(key) {
-            Some(circuit) if circuit.probe == Some(attempt) => Ok(attempt),
+            Some(circuit) if circuit.probe == Some(permit) => Ok(permit),
             Some(Circuit { open_until: Some(until), .. }) => Err((*until - now).max(self.settings.backoff_min)),
             _ => Ok(next),
         }
     }
 
-    /// A child has ended that had answered so many calls.
+    /// Notes that a child has ended that had answered this many client calls.
     pub(super) fn ended(&self, key: &K, answered: u64) {
         self.state.lock().circuits.entry(key.clone()).or_default().answered += answered;
     }
 
-    /// What came of an attempt has crashed, or did not start. `answered` is what the others, which are alive, have
-    /// answered.
-    pub(super) fn crashed(&self, key: &K, attempt: Attempt, answered: u64, now: Instant) {
+    /// Notes that the child of a permit has crashed, or did not start. `answered` is the number of client calls that the
+    /// living children of the same key have answered.
+    pub(super) fn crashed(&self, key: &K, permit: PermitId, answered: u64, now: Instant) {
         let mut state = self.state.lock();
-        let generation = Attempt(state.attempts);
+        let generation = PermitId(state.permits);
         let circuit = state.circuits.entry(key.clone()).or_default();
         circuit.forget_old(now, self.settings.window);
         let progress = circuit.answered + answered;
         if progress > circuit.progress {
             circuit.crashes.clear();
         }
-        // A child may be counted nowhere for a moment, on its way from the living to the dead.
+        // A child that is just ending may be counted neither as living nor as ended.
         circuit.progress = circuit.progress.max(progress);
-        circuit.take_probe(attempt);
-        if attempt <= circuit.generation {
+        circuit.take_probe(permit);
+        if permit <= circuit.generation {
             return;
         }
         circuit.generation = generation;
@@ -144,24 +133,24 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         }
     }
 
-    /// The child of an attempt has answered `initialize`: a half-open circuit closes.
-    pub(super) fn opened(&self, key: &K, attempt: Attempt) {
+    /// Notes that the child of a permit has answered `initialize`. A half-open circuit closes.
+    pub(super) fn opened(&self, key: &K, permit: PermitId) {
         if let Some(circuit) = self.state.lock().circuits.get_mut(key)
-            && circuit.take_probe(attempt)
+            && circuit.take_probe(permit)
         {
             circuit.open_until = None;
             circuit.crashes.clear();
         }
     }
 
-    /// An attempt came to nothing without the child being at fault.
-    pub(super) fn abandoned(&self, key: &K, attempt: Attempt) {
+    /// Notes that a permit was returned without an outcome: the child did not fail. Another permit can be granted.
+    pub(super) fn abandoned(&self, key: &K, permit: PermitId) {
         if let Some(circuit) = self.state.lock().circuits.get_mut(key) {
-            circuit.take_probe(attempt);
+            circuit.take_probe(permit);
         }
     }
 
-    /// Whose circuits are not closed, and how they stand.
+    /// The circuits that are not closed, with their states.
     pub(super) fn broken(&self, now: Instant) -> Vec<(K, Broken)> {
         let stands = |until: Instant| if now < until { Broken::Open(until - now) } else { Broken::HalfOpen };
         let state = self.state.lock();
@@ -171,9 +160,9 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
 }
 
 impl<K> State<K> {
-    fn next(&mut self) -> Attempt {
-        self.attempts += 1;
-        Attempt(self.attempts)
+    fn next(&mut self) -> PermitId {
+        self.permits += 1;
+        PermitId(self.permits)
     }
 }
 
@@ -184,24 +173,22 @@ impl Circuit {
         }
     }
 
-    /// Whether this was the attempt that the circuit waits for, which it does no more.
-    fn take_probe(&mut self, attempt: Attempt) -> bool {
-        self.probe.take_if(|probe| *probe == attempt).is_some()
+    /// Returns whether the half-open circuit waited for this permit, and stops waiting for it.
+    fn take_probe(&mut self, permit: PermitId) -> bool {
+        self.probe.take_if(|probe| *probe == permit).is_some()
     }
 }
 
-impl Restart {
-    /// The pause before the start that follows this many crashes: none after the first, then doubling, between half
-    /// and the whole of it, so that many do not come at the same moment.
-    pub fn pause(&self, crashes: usize) -> Duration {
-        let Some(doublings) = crashes.checked_sub(2) else { return Duration::ZERO };
-        let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(20);
-        let whole = self.backoff_min.saturating_mul(1 << doublings).min(self.backoff_max);
-        let mut byte = [0_u8; 1];
-        // Without randomness the pause is the whole: no harm.
-        let share = getrandom::fill(&mut byte).map_or(255, |()| u32::from(byte[0]));
-        whole / 2 + whole * share / 510
-    }
+/// The pause before the start that follows so many crashes: none after the first, then doubling from
+/// `restart.backoff_min` to `backoff_max`. A random share, up to a half, is left out so that many starts do not coincide.
+pub fn backoff(settings: &Restart, crashes: usize) -> Duration {
+    let Some(doublings) = crashes.checked_sub(2) else { return Duration::ZERO };
+    let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(20);
+    let whole = settings.backoff_min.saturating_mul(1 << doublings).min(settings.backoff_max);
+    let mut byte = [0_u8; 1];
+    // Without randomness the pause is the whole: no harm.
+    let share = getrandom::fill(&mut byte).map_or(255, |()| u32::from(byte[0]));
+    whole / 2 + whole * share / 510
 }
 
 #[cfg(test)]
@@ -220,9 +207,9 @@ mod tests {
     const NOT_LONG: Duration = Duration::from_secs(31);
 
     impl Breaker<&str> {
-        fn attempt(&self, key: &'static str) -> Attempt {
+        fn permit(&self, key: &'static str) -> PermitId {
             match self.admit(&key, Instant::now()) {
-                Admission::After(attempt, _) => attempt,
+                Admission::After(permit, _) => permit,
                 refused @ Admission::Refused(_) => panic!("{refused:?}"),
             }
         }
@@ -234,14 +221,14 @@ mod tests {
             }
         }
 
-        fn crash(&self, key: &'static str, attempt: Attempt) {
-            self.crashed(&key, attempt, 0, Instant::now());
+        fn crash(&self, key: &'static str, permit: PermitId) {
+            self.crashed(&key, permit, 0, Instant::now());
         }
 
         /// Opens a circuit.
         fn wear_out(&self, key: &'static str) {
             for _ in 0..SETTINGS.max_crashes {
-                self.crash(key, self.attempt(key));
+                self.crash(key, self.permit(key));
             }
             assert_eq!(self.pause(key), None);
         }
@@ -249,10 +236,10 @@ mod tests {
 
     #[test]
     fn pauses_grow_within_bounds() {
-        assert_eq!(SETTINGS.pause(0), Duration::ZERO);
-        assert_eq!(SETTINGS.pause(1), Duration::ZERO);
+        assert_eq!(backoff(&SETTINGS, 0), Duration::ZERO);
+        assert_eq!(backoff(&SETTINGS, 1), Duration::ZERO);
         for (crashes, whole) in [(2, 100), (3, 200), (4, 400), (5, 800), (6, 1000), (1000, 1000)] {
-            let pause = SETTINGS.pause(crashes);
+            let pause = backoff(&SETTINGS, crashes);
             let whole = Duration::from_millis(whole);
             assert!(whole / 2 <= pause && pause <= whole, "{crashes}: {pause:?}");
         }
@@ -266,13 +253,13 @@ mod tests {
         assert_eq!(breaker.broken(Instant::now()), [("a", Broken::Open(SETTINGS.open))]);
         tokio::time::advance(NOT_LONG).await;
         assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)]);
-        let probe = breaker.attempt("a");
+        let probe = breaker.permit("a");
         assert_eq!(breaker.pause("a"), None, "one attempt at a time");
         assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)], "it is being tried");
         breaker.crash("a", probe);
         assert_eq!(breaker.pause("a"), None);
         tokio::time::advance(NOT_LONG).await;
-        breaker.opened(&"a", breaker.attempt("a"));
+        breaker.opened(&"a", breaker.permit("a"));
         assert_eq!(breaker.broken(Instant::now()), []);
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
     }
@@ -280,10 +267,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_the_attempt_itself_says_what_comes_of_it() {
         let breaker = Breaker::new(SETTINGS);
-        let old = breaker.attempt("a");
+        let old = breaker.permit("a");
         breaker.wear_out("a");
         tokio::time::advance(NOT_LONG).await;
-        let probe = breaker.attempt("a");
+        let probe = breaker.permit("a");
         breaker.abandoned(&"a", old);
         breaker.opened(&"a", old);
         breaker.crash("a", old);
@@ -301,7 +288,7 @@ mod tests {
     async fn a_pause_begins_with_the_crash() {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..3 {
-            breaker.crash("a", breaker.attempt("a"));
+            breaker.crash("a", breaker.permit("a"));
         }
         assert!(breaker.pause("a").is_some_and(|pause| !pause.is_zero()));
         tokio::time::advance(Duration::from_millis(200)).await;
@@ -312,7 +299,7 @@ mod tests {
     async fn old_crashes_are_forgotten() {
         let breaker = Breaker::new(SETTINGS);
         for _ in 0..10 {
-            breaker.crash("a", breaker.attempt("a"));
+            breaker.crash("a", breaker.permit("a"));
             tokio::time::advance(Duration::from_secs(40)).await;
         }
         assert!(breaker.pause("a").is_some());
@@ -323,8 +310,8 @@ mod tests {
         let breaker = Breaker::new(SETTINGS);
         for round in 1..10 {
             breaker.ended(&"a", 1);
-            breaker.crash("a", breaker.attempt("a"));
-            breaker.crashed(&"a", breaker.attempt("a"), round, Instant::now());
+            breaker.crash("a", breaker.permit("a"));
+            breaker.crashed(&"a", breaker.permit("a"), round, Instant::now());
         }
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
     }
@@ -334,7 +321,7 @@ mod tests {
         let breaker = Breaker::new(SETTINGS);
         // Of the ten calls, some have just been answered by a child that is on its way to the dead.
         for alive in [10, 0, 10, 5] {
-            breaker.crashed(&"a", breaker.attempt("a"), alive, Instant::now());
+            breaker.crashed(&"a", breaker.permit("a"), alive, Instant::now());
         }
         assert_eq!(breaker.pause("a"), None);
     }
@@ -343,8 +330,8 @@ mod tests {
     fn many_that_die_of_one_event_are_one_crash_and_their_successors_another() {
         let breaker = Breaker::new(SETTINGS);
         for generation in 1..=SETTINGS.max_crashes {
-            let children: Vec<Attempt> = (0..100).map(|_| breaker.attempt("a")).collect();
-            children.iter().for_each(|attempt| breaker.crash("a", *attempt));
+            let children: Vec<PermitId> = (0..100).map(|_| breaker.permit("a")).collect();
+            children.iter().for_each(|permit| breaker.crash("a", *permit));
             let is_open = !breaker.broken(Instant::now()).is_empty();
             assert_eq!(is_open, generation == SETTINGS.max_crashes, "generation {generation}");
         }
@@ -353,9 +340,9 @@ mod tests {
     #[test]
     fn who_waited_for_a_place_while_others_crashed_is_tried_after_them() {
         let breaker = Breaker::new(SETTINGS);
-        let waiting: Vec<Attempt> = (0..10).map(|_| breaker.attempt("a")).collect();
-        let tried = waiting.into_iter().map_while(|attempt| breaker.renew(&"a", attempt, Instant::now()).ok());
-        let tried = tried.inspect(|attempt| breaker.crash("a", *attempt)).count();
+        let waiting: Vec<PermitId> = (0..10).map(|_| breaker.permit("a")).collect();
+        let tried = waiting.into_iter().map_while(|permit| breaker.renew(&"a", permit, Instant::now()).ok());
+        let tried = tried.inspect(|permit| breaker.crash("a", *permit)).count();
         assert_eq!(tried, SETTINGS.max_crashes);
     }
 }

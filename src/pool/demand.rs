@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::worker::opening::{Fingerprint, Opening};
+use crate::worker::{Fingerprint, Opening};
 
 /// Different wishes that are remembered.
 const KINDS: usize = 16;

@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use super::member::{Assigned, Member, Scope};
-use super::{Applicant, Granted, Order, Pool};
+use super::inventory::{Assigned, Scope, SharedWorker};
+use super::{Applicant, Granted, Pool, PooledWorker, SpawnRequest};
 use crate::config::{Isolation, TenantId};
 use crate::process::Owner;
-use crate::worker::error::Failure;
-use crate::worker::handle::Worker;
-use crate::worker::lease::Lease;
-use crate::worker::opening::Opening;
-use crate::worker::peer::Nobody;
+use crate::worker::{Failure, Lease, Nobody, Opening};
 
 impl Pool {
     pub(super) async fn lease_shared(&self, applicant: &Applicant) -> Result<Granted, Failure> {
@@ -22,20 +18,20 @@ impl Pool {
             let mut outcome = assigned.opened().await.ok_or_else(stopped)?;
             if let Err(failure) = outcome {
                 // Whoever is there already takes those whose own does not start.
-                let other = self.shelf.lock().least_busy_of_opened(&scope, &opening.fingerprint);
+                let other = self.inventory.lock().least_busy_of_opened(&scope, &opening.fingerprint);
                 assigned = other.ok_or(failure)?;
                 outcome = assigned.opened().await.ok_or_else(stopped)?;
             }
-            let opened = outcome?;
+            let child = outcome?;
             let lease = {
                 // In one go, for who counts: it is on its way until it is there.
-                let _shelf = self.shelf.lock();
-                let lease = Arc::new(Lease::new(opened.clone(), applicant.peer.clone(), false));
+                let _shelf = self.inventory.lock();
+                let lease = Arc::new(Lease::new(child.worker.clone(), applicant.peer.clone(), false));
                 drop(assigned);
                 lease
             };
             // It may have been retired between the choice and the lease: then another one is chosen.
-            if let (true, Some(answer)) = (opened.takes_calls(), opened.opened()) {
+            if let (true, Some(answer)) = (child.worker.takes_calls(), child.worker.opened()) {
                 return Ok(Granted { lease, answer: answer.clone() });
             }
         }
@@ -47,29 +43,29 @@ impl Pool {
 
     /// The child for whoever wants this: the least busy, or one more, if there are not as many as there should be.
     fn member(&self, scope: &Scope, opening: &Opening, tenant: &TenantId, is_replay: bool) -> Assigned {
-        let (assigned, before) = {
-            let mut shelf = self.shelf.lock();
-            if let Some(assigned) = shelf.least_busy(scope, &opening.fingerprint, self.replicas()) {
+        let (assigned, replaces) = {
+            let mut inventory = self.inventory.lock();
+            if let Some(assigned) = inventory.least_busy(scope, &opening.fingerprint, self.replicas()) {
                 return assigned;
             }
-            let before = shelf.rooms_left(scope, &opening.fingerprint);
-            (shelf.add(scope.clone(), opening.clone(), tenant.clone()), before)
+            let replaces = inventory.replaced(scope, &opening.fingerprint);
+            (inventory.add(scope.clone(), opening.clone(), tenant.clone()), replaces)
         };
         let owner = match scope {
             Scope::Principal(principal) => Owner::principal(principal),
             Scope::Tenant(tenant) => Owner::tenant(tenant),
             Scope::Session | Scope::Everybody => Owner::everybody(),
         };
-        let order = Order { tenant: tenant.clone(), owner, session: "-".into(), is_replay, before };
-        self.open_member(assigned.member(), order);
+        let request = SpawnRequest { tenant: tenant.clone(), owner, session: "-".into(), is_replay, replaces };
+        self.open_member(assigned.shared(), request);
         assigned
     }
 
     /// A child takes no more calls, or has ended. If sessions are on it, another is started at once, one for all of them.
-    pub(super) fn succeed(&self, worker: &Worker) {
-        let member = self.shelf.lock().member_of(worker);
+    pub(super) fn succeed(&self, child: &Arc<PooledWorker>) {
+        let member = self.inventory.lock().shared_of(child);
         if let Some(member) = member
-            && worker.is_in_use()
+            && child.worker.is_in_use()
             && !self.surroundings.draining.is_cancelled()
         {
             drop(self.member(&member.scope, &member.opening, &member.tenant, true));
@@ -77,36 +73,37 @@ impl Pool {
     }
 
     /// Starts and opens a child that several will share, off the path of whoever asked first.
-    fn open_member(&self, member: &Arc<Member>, order: Order) {
+    fn open_member(&self, member: &Arc<SharedWorker>, request: SpawnRequest) {
         let Some(this) = self.this.upgrade() else { return };
         let member = Arc::clone(member);
         self.surroundings.tasks.spawn(async move {
-            let started = this.start_shared(&order, &member.opening);
+            let started = this.start_shared(&request, &member.opening);
             let outcome = this.surroundings.draining.run_until_cancelled(started).await;
             let outcome = outcome.unwrap_or_else(|| Err(Failure::stopped(&this.server.name)));
             if outcome.is_err() {
-                this.shelf.lock().remove(&member);
+                this.inventory.lock().remove(&member);
             }
             member.outcome.send_replace(Some(outcome));
-            // Who saw it end before it was known to be this one's has not found it on the shelf.
-            if member.worker().is_some_and(|worker| worker.has_ended()) {
-                this.shelf.lock().remove(&member);
+            // Who saw it end before it was known to be this one's has not found it on the inventory.
+            if member.child().is_some_and(|child| child.worker.has_ended()) {
+                this.inventory.lock().remove(&member);
             }
         });
     }
 
-    async fn start_shared(&self, order: &Order, opening: &Opening) -> Result<Worker, Failure> {
-        let worker = self.obtain(order, &opening.fingerprint).await?;
+    async fn start_shared(&self, request: &SpawnRequest, opening: &Opening) -> Result<Arc<PooledWorker>, Failure> {
+        let child = self.obtain(request, &opening.fingerprint).await?;
+        let worker = &child.worker;
         if worker.opened().is_none() {
             // A session that is nobody's: it opens the child, and is gone.
             let lease = Lease::new(worker.clone(), Nobody::peer(), false);
-            let answer = self.open(&worker, &lease, &opening.message).await?;
+            let answer = self.open(&child, &lease, &opening.message).await?;
             if worker.opened().is_none() {
                 worker.stop();
                 return Err(Failure::refused_by_server(&self.server.name, &answer));
             }
         }
         worker.say_initialized();
-        Ok(worker)
+        Ok(child)
     }
 }
