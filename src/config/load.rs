@@ -13,8 +13,9 @@ use super::environment::Environment;
 use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions};
 use super::names::ServerName;
 use super::problem::{Problem, Problems};
+use super::reading::Reading;
 use super::sandbox::{Sandbox, SandboxMode};
-use super::section::{Reading, Section};
+use super::section::Section;
 use super::source::{KeyPath, Source};
 use super::{auth, http, sandbox, servers, suggest, tenants};
 

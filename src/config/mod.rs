@@ -22,6 +22,7 @@ mod own;
 mod pool;
 mod problem;
 mod program;
+mod reading;
 mod reference;
 mod resources;
 mod sandbox;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::*;
-use crate::config::section::Reading;
+use crate::config::reading::Reading;
 use crate::config::source::Source;
 use crate::config::{ChildLimits, Http, Log, Sandbox, Sessions, load};
 
