@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::frame::quoted;
-use super::scan::{Scanner, elements, text, unquoted};
+use super::scan::{Scanner, elements};
+use super::string::{text, unquoted};
 
 /// The longest value that is brought into that form, in bytes.
 const LENGTH: usize = 16 * 1024;

@@ -8,7 +8,8 @@ use super::error::Code;
 use super::id::RawId;
 use super::members::{Fault, Members, is_label};
 use super::method::{self, MethodFault};
-use super::scan::{Malformed, Scanner, member, text, unquoted};
+use super::scan::{Malformed, Scanner, member};
+use super::string::{text, unquoted};
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! Other readers of JSON do not all agree with this one: some fold the case of names, some know a name in two spellings, some
 //! take the first of two members with one name and some the last. A [`Fault`] says that they would not all read the same.
 
-use super::scan::{Malformed, Scanner, unquoted};
+use super::scan::{Malformed, Scanner};
+use super::string::unquoted;
 
 /// Members of `params`, or of `result`, raw. One that is `null` is as good as absent.
 #[derive(Debug, Default, Clone, Copy)]

@@ -11,6 +11,7 @@ mod method;
 mod scan;
 mod skim;
 mod splice;
+mod string;
 
 pub use canonical::{canonical, without};
 pub use envelope::{Ambiguity, Batch, BatchError, Envelope, Kind, ParseError, deeper_than, parse, split_batch};
@@ -20,5 +21,6 @@ pub use framing::{Frame, Framer, Oversized};
 pub use id::RawId;
 pub use members::{Fault, Members, Meta, is_like};
 pub use method::MethodFault;
-pub use scan::{Malformed, all_members, elements, member, text};
+pub use scan::{Malformed, all_members, elements, member};
 pub use splice::{Splice, one_line, splice, under_id};
+pub use string::text;
