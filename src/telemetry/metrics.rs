@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 use super::words::{Direction, DropReason, ExitReason};
 
@@ -69,12 +69,29 @@ struct StatusLabels {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    sessions: Family<ServerLabels, Gauge>,
+    children: ChildMetrics,
+    traffic: TrafficMetrics,
+    /// Connections open on the public listener.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Children in the gateway's table and all processes below them, when they were last counted.
+    pub processes_owned: Gauge,
+    /// All processes below the gateway without the guardian, when they were last counted.
+    pub processes_found: Gauge,
+    /// Looks at what children use that saw nothing.
+    pub watch_failures: Counter,
+    /// Private folders of children that wait to be removed, those that could not be removed among them.
+    pub folders_waiting: Gauge,
+    /// Attempts to remove a private folder that did not remove all of it.
+    pub folder_failures: Counter,
+}
+
+/// The metrics of all children, by server.
+#[derive(Debug)]
+struct ChildMetrics {
     children: Family<ServerLabels, Gauge>,
     spawned: Family<ServerLabels, Counter>,
     exits: Family<ExitLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
-    resent: Family<ServerLabels, Counter>,
     replay_refusals: Family<ServerLabels, Counter>,
     over_limit: Family<LimitLabels, Counter>,
     recycled: Family<LimitLabels, Counter>,
@@ -82,25 +99,20 @@ pub struct Metrics {
     circuits: Family<StateLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
+}
+
+/// The metrics of what passes between clients and servers.
+#[derive(Debug)]
+struct TrafficMetrics {
+    sessions: Family<ServerLabels, Gauge>,
     messages: Family<FlowLabels, Counter>,
     bytes: Family<FlowLabels, Counter>,
     latency: Family<CallLabels, Histogram>,
+    resent: Family<ServerLabels, Counter>,
     stdin_queue: Family<ServerLabels, Gauge>,
     dropped: Family<DropLabels, Counter>,
     auth_failures: Family<AuthLabels, Counter>,
     responses: Family<StatusLabels, Counter>,
-    /// Connections open on the public listener.
-    pub connections: Gauge<i64, AtomicI64>,
-    /// Children in the gateway's table and everything below them, when it was last counted.
-    pub processes_owned: Gauge,
-    /// All processes below the gateway but for the guardian, when they were last counted.
-    pub processes_found: Gauge,
-    /// Looks at what children use that saw nothing.
-    pub watch_failures: Counter,
-    /// Private folders of children that wait to be removed, those that could not be among them.
-    pub folders_waiting: Gauge,
-    /// Attempts to remove one that did not remove all.
-    pub folder_failures: Counter,
 }
 
 /// The metrics of one server, looked up once and then free of locks.
@@ -126,82 +138,73 @@ pub struct ServerMetrics {
     pub replay_refusals: Counter,
 }
 
+/// Registers a metric that begins at nothing. `name` is without the prefix and without the suffix of counters.
+fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl ChildMetrics {
+    fn register(to: &mut Registry) -> Self {
+        let refused = "Log levels and subscriptions of sessions that another child has refused";
+        let over_limit = "Children ended because they used more than they may, by limit";
+        let circuits = "Circuits of a server that keeps crashing which are not closed, by state";
+        Self {
+            children: register(to, "children", "Children running"),
+            spawned: register(to, "children_spawned", "Children started"),
+            exits: register(to, "children_exits", "Children that ended, by reason"),
+            restarts: register(to, "children_restarts", "Children started in the place of an ended one"),
+            replay_refusals: register(to, "replay_refusals", refused),
+            over_limit: register(to, "children_over_limit", over_limit),
+            recycled: register(to, "children_recycled", "Children that were due to be replaced, by limit"),
+            workers: register(to, "workers", "Children by state"),
+            circuits: register(to, "circuits", circuits),
+            pool_queue: register(to, "pool_queue", "Sessions that wait for a child"),
+            spares: register(to, "spare_children", "Children that wait for a session"),
+        }
+    }
+}
+
+impl TrafficMetrics {
+    fn register(to: &mut Registry) -> Self {
+        let latency =
+            Family::new_with_constructor((|| Histogram::new(exponential_buckets(0.0005, 2.5, 14))) as fn() -> _);
+        to.register("request_seconds", "From a request to its answer", latency.clone());
+        Self {
+            sessions: register(to, "sessions", "Sessions open"),
+            messages: register(to, "messages", "Messages carried"),
+            bytes: register(to, "message_bytes", "Bytes of messages carried"),
+            latency,
+            resent: register(to, "calls_resent", "Calls sent again after a crash"),
+            stdin_queue: register(to, "stdin_queue_bytes", "Bytes waiting for the stdin of children"),
+            dropped: register(to, "dropped_messages", "Messages not delivered, by reason"),
+            auth_failures: register(to, "auth_failures", "Requests refused by authentication"),
+            responses: register(to, "http_responses", "HTTP responses by status"),
+        }
+    }
+}
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("sluice");
-        macro_rules! register {
-            ($metric:expr, $name:literal, $help:literal) => {{
-                let metric = $metric;
-                registry.register($name, $help, metric.clone());
-                metric
-            }};
-        }
-        registry.register(
-            "log_lines_lost",
-            "Log lines that stderr did not take, of this process",
-            super::logs::dropped(),
-        );
-        let histogram: Family<CallLabels, Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.0005, 2.5, 14)));
+        let to = &mut registry;
+        to.register("log_lines_lost", "Log lines that stderr did not take, of this process", super::logs::dropped());
+        let found = "Processes below the gateway but for the guardian: more than owned were left behind";
+        let not_removed = "Attempts to remove a private folder that did not remove all";
         Self {
-            sessions: register!(Family::default(), "sessions", "Sessions open"),
-            children: register!(Family::default(), "children", "Children running"),
-            spawned: register!(Family::default(), "children_spawned", "Children started"),
-            exits: register!(Family::default(), "children_exits", "Children that ended, by reason"),
-            restarts: register!(
-                Family::default(),
-                "children_restarts",
-                "Children started in the place of an ended one"
-            ),
-            resent: register!(Family::default(), "calls_resent", "Calls sent again after a crash"),
-            replay_refusals: register!(
-                Family::default(),
-                "replay_refusals",
-                "Log levels and subscriptions of sessions that another child has refused"
-            ),
-            over_limit: register!(
-                Family::default(),
-                "children_over_limit",
-                "Children ended because they used more than they may, by limit"
-            ),
-            recycled: register!(
-                Family::default(),
-                "children_recycled",
-                "Children that were due to be replaced, by limit"
-            ),
-            workers: register!(Family::default(), "workers", "Children by state"),
-            circuits: register!(
-                Family::default(),
-                "circuits",
-                "Circuits of a server that keeps crashing which are not closed, by state"
-            ),
-            pool_queue: register!(Family::default(), "pool_queue", "Sessions that wait for a child"),
-            spares: register!(Family::default(), "spare_children", "Children that wait for a session"),
-            messages: register!(Family::default(), "messages", "Messages carried"),
-            bytes: register!(Family::default(), "message_bytes", "Bytes of messages carried"),
-            latency: register!(histogram, "request_seconds", "From a request to its answer"),
-            stdin_queue: register!(Family::default(), "stdin_queue_bytes", "Bytes waiting for the stdin of children"),
-            dropped: register!(Family::default(), "dropped_messages", "Messages not delivered, by reason"),
-            auth_failures: register!(Family::default(), "auth_failures", "Requests refused by authentication"),
-            responses: register!(Family::default(), "http_responses", "HTTP responses by status"),
-            connections: register!(Gauge::default(), "connections", "Connections open on the public listener"),
-            processes_owned: register!(Gauge::default(), "processes_owned", "Children and everything below them"),
-            watch_failures: register!(Counter::default(), "watch_failures", "Looks at children that saw nothing"),
-            folders_waiting: register!(
-                Gauge::default(),
+            traffic: TrafficMetrics::register(to),
+            children: ChildMetrics::register(to),
+            connections: register(to, "connections", "Connections open on the public listener"),
+            processes_owned: register(to, "processes_owned", "Children and everything below them"),
+            processes_found: register(to, "processes_found", found),
+            watch_failures: register(to, "watch_failures", "Looks at children that saw nothing"),
+            folders_waiting: register(
+                to,
                 "folders_waiting",
-                "Private folders that wait to be removed, or could not be"
+                "Private folders that wait to be removed, or could not be",
             ),
-            folder_failures: register!(
-                Counter::default(),
-                "folder_failures",
-                "Attempts to remove a private folder that did not remove all"
-            ),
-            processes_found: register!(
-                Gauge::default(),
-                "processes_found",
-                "Processes below the gateway but for the guardian: more than owned were left behind"
-            ),
+            folder_failures: register(to, "folder_failures", not_removed),
             registry,
         }
     }
@@ -220,15 +223,15 @@ impl Metrics {
         let flow = |direction| FlowLabels { server: Arc::clone(&server), direction };
         let directions = ["to_server", "to_client"];
         ServerMetrics {
-            messages: directions.map(|d| self.messages.get_or_create(&flow(d)).clone()),
-            bytes: directions.map(|d| self.bytes.get_or_create(&flow(d)).clone()),
-            stdin_queue: self.stdin_queue.get_or_create(&labels).clone(),
-            sessions: self.sessions.get_or_create(&labels).clone(),
-            children: self.children.get_or_create(&labels).clone(),
-            spawned: self.spawned.get_or_create(&labels).clone(),
-            restarts: self.restarts.get_or_create(&labels).clone(),
-            resent: self.resent.get_or_create(&labels).clone(),
-            replay_refusals: self.replay_refusals.get_or_create(&labels).clone(),
+            messages: directions.map(|d| self.traffic.messages.get_or_create(&flow(d)).clone()),
+            bytes: directions.map(|d| self.traffic.bytes.get_or_create(&flow(d)).clone()),
+            stdin_queue: self.traffic.stdin_queue.get_or_create(&labels).clone(),
+            sessions: self.traffic.sessions.get_or_create(&labels).clone(),
+            children: self.children.children.get_or_create(&labels).clone(),
+            spawned: self.children.spawned.get_or_create(&labels).clone(),
+            restarts: self.children.restarts.get_or_create(&labels).clone(),
+            resent: self.traffic.resent.get_or_create(&labels).clone(),
+            replay_refusals: self.children.replay_refusals.get_or_create(&labels).clone(),
             metrics: Arc::clone(self),
             server,
         }
@@ -236,33 +239,33 @@ impl Metrics {
 
     /// Counts a request that authentication refused. `reason` comes from a fixed set of words.
     pub fn auth_failure(&self, reason: &'static str) {
-        self.auth_failures.get_or_create(&AuthLabels { reason }).inc();
+        self.traffic.auth_failures.get_or_create(&AuthLabels { reason }).inc();
     }
 
     /// Counts an HTTP response.
     pub fn response(&self, status: u16) {
-        self.responses.get_or_create(&StatusLabels { status }).inc();
+        self.traffic.responses.get_or_create(&StatusLabels { status }).inc();
     }
 
     /// How many children of a server are in a state.
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
         let labels = StateLabels { server: server.into(), state };
-        self.workers.get_or_create(&labels).set(as_gauge(count));
+        self.children.workers.get_or_create(&labels).set(as_gauge(count));
     }
 
     /// How many circuits of a server are open, and of how many the next attempt decides.
     pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
         for (state, count) in [("open", open), ("half_open", half_open)] {
             let labels = StateLabels { server: server.into(), state };
-            self.circuits.get_or_create(&labels).set(as_gauge(count));
+            self.children.circuits.get_or_create(&labels).set(as_gauge(count));
         }
     }
 
     /// How many sessions wait for a child of a server, and how many children for a session.
     pub fn pool(&self, server: &str, queued: usize, spares: usize) {
         let labels = ServerLabels { server: server.into() };
-        self.pool_queue.get_or_create(&labels).set(as_gauge(queued));
-        self.spares.get_or_create(&labels).set(as_gauge(spares));
+        self.children.pool_queue.get_or_create(&labels).set(as_gauge(queued));
+        self.children.spares.get_or_create(&labels).set(as_gauge(spares));
     }
 
     /// The OpenMetrics text of all metrics.
@@ -289,6 +292,7 @@ impl ServerMetrics {
     /// Counts a message that was not delivered.
     pub fn dropped(&self, reason: DropReason) {
         self.metrics
+            .traffic
             .dropped
             .get_or_create(&DropLabels { server: Arc::clone(&self.server), reason: reason.label() })
             .inc();
@@ -297,6 +301,7 @@ impl ServerMetrics {
     /// Counts a child that ended.
     pub fn exited(&self, reason: ExitReason) {
         self.metrics
+            .children
             .exits
             .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.as_str() })
             .inc();
@@ -304,17 +309,21 @@ impl ServerMetrics {
 
     /// Counts a child that was ended for a limit on what it uses. `limit` comes from a fixed set of words.
     pub fn over_limit(&self, limit: &'static str) {
-        self.metrics.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
+        self.metrics.children.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
     /// Counts a child that was due to be replaced. `limit` comes from a fixed set of words.
     pub fn recycled(&self, limit: &'static str) {
-        self.metrics.recycled.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
+        self.metrics.children.recycled.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
     /// Records how long a request took.
     pub fn answered(&self, method: &'static str, seconds: f64) {
-        self.metrics.latency.get_or_create(&CallLabels { server: Arc::clone(&self.server), method }).observe(seconds);
+        self.metrics
+            .traffic
+            .latency
+            .get_or_create(&CallLabels { server: Arc::clone(&self.server), method })
+            .observe(seconds);
     }
 }
 
