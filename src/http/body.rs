@@ -1,7 +1,8 @@
 //! Reads a request's body, within a size and a time.
 
+use axum::BoxError;
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Limited};
@@ -19,8 +20,8 @@ pub async fn read(body: Body, http: &Http) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > http.max_body as u64 {
         return Err(too_large());
     }
-    match timeout(http.body_timeout, Limited::new(body, http.max_body).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+    match timeout(http.body_timeout, collect(Limited::new(body, http.max_body))).await {
+        Ok(Ok(collected)) => Ok(collected),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(Refusal::problem(StatusCode::BAD_REQUEST, "the body broke off before its end")),
         Err(_) => {
@@ -28,4 +29,24 @@ pub async fn read(body: Body, http: &Http) -> Result<Bytes, Refusal> {
             Err(Refusal::problem(StatusCode::REQUEST_TIMEOUT, &text))
         }
     }
+}
+
+/// The data of all frames in one buffer, so that a body in many small frames takes no more memory than one in few. The data of
+/// a single frame is not copied.
+async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
+    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            let rest = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+            all.reserve(first.len() + data.len() + rest);
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
 }

@@ -142,6 +142,12 @@ impl Client {
         self.link.exchange(message, id).await
     }
 
+    /// The same, as a task.
+    pub(crate) fn start_raw(&self, message: String, id: String) -> JoinHandle<String> {
+        let link = Arc::clone(&self.link);
+        tokio::spawn(async move { link.exchange(&message, &id).await })
+    }
+
     /// Sends what has no answer; it must be accepted.
     pub(crate) async fn notify(&self, method: &str, params: Value) {
         self.send(&json!({"jsonrpc": "2.0", "method": method, "params": params})).await;

@@ -3,6 +3,7 @@
 
 mod browser;
 mod code;
+mod cost;
 mod credentials;
 mod early;
 mod flood;
