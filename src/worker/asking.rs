@@ -1,6 +1,8 @@
 //! Requests of a child that do not come to an answer: lost on their way to the client, or over before it has answered. The
 //! child is refused what is lost, and the client need not answer what is over.
 
+use bytes::Bytes;
+
 use super::handle::Shared;
 use super::lease::lost;
 use super::multiplexer::Withdrawn;
@@ -25,8 +27,8 @@ impl Shared {
     }
 
     /// Tells a client that it need not answer a request any more, or does not show it to the client at all.
-    pub(super) fn withdraw(&self, withdrawn: Withdrawn) {
-        let Withdrawn { peer, number, message, in_flight } = withdrawn;
+    pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
+        let Withdrawn { peer, number, in_flight } = withdrawn;
         let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
         let item = Item::notice(message);
         let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {

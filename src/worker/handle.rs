@@ -200,7 +200,7 @@ impl Shared {
     /// Fails what has been given up.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         // First: it may be on the stream of a call that ends with its answer.
-        expired.withdrawn.into_iter().for_each(|withdrawn| self.withdraw(withdrawn));
+        expired.withdrawn.into_iter().for_each(|(withdrawn, message)| self.withdraw(withdrawn, message));
         for call in expired.calls {
             deliver(&self.metrics, &call.exchange, failure(call.timeout()).response(&call.original));
         }

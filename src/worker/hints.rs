@@ -67,7 +67,7 @@ pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incomin
         return;
     }
     match (incoming, envelope.result) {
-        (Incoming::Answer(answer), Some(result)) if answer.call.method == "tools/list" => {
+        (Incoming::Answer(answer, _), Some(result)) if answer.call.method == "tools/list" => {
             shared.hints.lock().note(result, answer.call.is_first_page);
         }
         (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some("notifications/tools/list_changed") => {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::error::{Failure, Refused};
 use super::handle::Worker;
-use super::multiplexer::{Ask, Multiplexer, Notified, Outgoing, PeerId};
+use super::multiplexer::{Ask, Draft, Multiplexer, Notified, Outgoing, PeerId, answer_frame, cancellation_frame};
 use super::peer::Peer;
 use super::queue::Queued;
 use super::resend::Kept;
@@ -87,12 +87,13 @@ impl Lease {
     /// send it again after a crash.
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
+        let draft = Draft::new(ask).ok_or(Refused::Ended)?;
         let mut multiplexer = shared.multiplexer.lock();
         let is_retired = shared.is_retired();
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
-        let is_heard = self.put(&mut multiplexer, ask, kept)?;
+        let is_heard = self.put(&mut multiplexer, draft, ask, kept)?;
         self.owed.lock().overrule(ask.envelope);
         if is_heard {
             let calls = multiplexer.count();
@@ -104,9 +105,15 @@ impl Lease {
     }
 
     /// Puts a request to the child. Says whether the child hears of it.
-    fn put(&self, multiplexer: &mut Multiplexer, ask: &Ask<'_>, kept: Option<Kept>) -> Result<bool, Refused> {
+    fn put(
+        &self,
+        multiplexer: &mut Multiplexer,
+        draft: Draft<'_>,
+        ask: &Ask<'_>,
+        kept: Option<Kept>,
+    ) -> Result<bool, Refused> {
         let shared = self.worker.shared();
-        let outgoing = multiplexer.ask(self.peer, ask, Instant::now())?;
+        let outgoing = multiplexer.put(self.peer, draft, Instant::now())?;
         if multiplexer.alarm().take_moved() {
             shared.alarm.notify_one();
         }
@@ -146,7 +153,7 @@ impl Lease {
             }
             _ => {
                 let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
-                match notified {
+                match notified.written(envelope) {
                     Notified::Forward(frame) => return self.push(frame),
                     Notified::Drop(reason) => shared.metrics.dropped(reason),
                     Notified::Ignore => {}
@@ -167,42 +174,60 @@ impl Lease {
     /// Sends what is about something in flight on this child: a cancellation, the client's answer to a request of the
     /// server, progress with one. `None` if it is not.
     pub fn follow_up(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
-        let shared = self.worker.shared();
-        let mut multiplexer = shared.multiplexer.lock();
-        let now = Instant::now();
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
-            (Kind::Response, _) => {
-                let (number, frame) = multiplexer.answer_of_client(self.peer, envelope)?;
-                // Where there is no room the child still waits for it, and the client may send it again.
-                self.push(frame).inspect(|()| {
-                    multiplexer.answered_by_client(number, envelope);
-                    shared.pulse.lock().worked(now);
-                })
-            }
-            (Kind::Notification, Some("notifications/cancelled")) => {
-                let (number, frame) = multiplexer.cancellation(self.peer, envelope)?;
-                match self.push(frame) {
-                    // The call goes on, and the client may cancel it again.
-                    Err(refused) if refused.is_busy() => Err(refused),
-                    // A child that has ended need not hear it.
-                    Ok(()) | Err(_) => {
-                        multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
-                        shared.pulse.lock().worked(now);
-                        Ok(())
-                    }
-                }
-            }
+            (Kind::Response, _) => self.answer_child(envelope)?,
+            (Kind::Notification, Some("notifications/cancelled")) => self.cancel(envelope)?,
             (Kind::Notification, Some("notifications/progress")) => {
-                match multiplexer.notified_by_client(self.peer, envelope) {
+                let notified = self.worker.shared().multiplexer.lock().notified_by_client(self.peer, envelope);
+                match notified.written(envelope) {
                     Notified::Forward(frame) => self.push(frame),
                     Notified::Drop(_) | Notified::Ignore => return None,
                 }
             }
             _ => return None,
         };
-        drop(multiplexer);
-        shared.something_is_over();
+        self.worker.shared().something_is_over();
         Some(pushed)
+    }
+
+    /// Sends the client's answer to a request of the server; `None` if the server waits for no such answer.
+    fn answer_child(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
+        let shared = self.worker.shared();
+        let (number, id) = shared.multiplexer.lock().answer_of_client(self.peer, envelope)?;
+        let frame = answer_frame(&id, envelope);
+        let mut multiplexer = shared.multiplexer.lock();
+        // Meanwhile the request may have run out of time, or been answered by another message.
+        if !multiplexer.is_asked(self.peer, number) {
+            return None;
+        }
+        // Where there is no room the child still waits for the answer, and the client may send it again.
+        Some(self.push(frame).inspect(|()| {
+            multiplexer.answered_by_client(number, envelope);
+            shared.pulse.lock().worked(Instant::now());
+        }))
+    }
+
+    /// Cancels a call for its client; `None` if no such call is in flight.
+    fn cancel(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
+        let shared = self.worker.shared();
+        let number = shared.multiplexer.lock().cancelled_by_client(self.peer, envelope)?;
+        let frame = cancellation_frame(number, envelope);
+        let mut multiplexer = shared.multiplexer.lock();
+        // Meanwhile the call may have been answered.
+        if !multiplexer.has_call(self.peer, number) {
+            return None;
+        }
+        Some(match self.push(frame) {
+            // The call goes on, and the client may cancel it again.
+            Err(refused) if refused.is_busy() => Err(refused),
+            // A child that has ended need not hear of it.
+            Ok(()) | Err(_) => {
+                let now = Instant::now();
+                multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
+                shared.pulse.lock().worked(now);
+                Ok(())
+            }
+        })
     }
 
     fn push(&self, frame: Bytes) -> Result<(), Refused> {
@@ -236,11 +261,12 @@ impl Lease {
         let envelope = parse(&message).map_err(|_| Refused::Ended)?;
         let id = envelope.raw_id();
         let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: true };
+        let draft = Draft::new(&ask).ok_or(Refused::Ended)?;
         let mut multiplexer = self.worker.shared().multiplexer.lock();
         if !is_wanted() {
             return Ok(None);
         }
-        self.put(&mut multiplexer, &ask, None)?;
+        self.put(&mut multiplexer, draft, &ask, None)?;
         Ok(Some(Answering { inbox, id }))
     }
 

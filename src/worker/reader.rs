@@ -146,8 +146,8 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
     let incoming = receive_by(shared, message, envelope, timeout);
     learn(shared, envelope, &incoming);
     match incoming {
-        Incoming::Answer(answered) => {
-            let Answer { call, message, waiting, .. } = *answered;
+        Incoming::Answer(answered, message) => {
+            let Answer { call, waiting, .. } = *answered;
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
             if call.is_initialize {
                 shared.note_opened(&message);
@@ -173,8 +173,8 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
             number.filter(|_| !delivered).into_iter().for_each(|number| shared.refuse_undelivered(number));
             delivered
         }
-        Incoming::Withdrawn(withdrawn) => {
-            shared.withdraw(withdrawn);
+        Incoming::Withdrawn(withdrawn, message) => {
+            shared.withdraw(withdrawn, message);
             true
         }
         Incoming::Reply(frame) => {
@@ -189,19 +189,21 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
     }
 }
 
-/// What becomes of a message. What the child has to hear of it goes before anything that others tell it.
-fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming {
+/// What becomes of a message. What the child has to hear of it goes before anything that others tell it. The message is copied
+/// when the lock is free again.
+fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
     let mut multiplexer = shared.multiplexer.lock();
-    let mut incoming = multiplexer.receive(message.clone(), envelope, Instant::now(), timeout);
+    let mut incoming = multiplexer.receive(envelope, Instant::now(), timeout);
     if multiplexer.alarm().take_moved() {
         shared.alarm.notify_one();
     }
-    if let Incoming::Answer(answer) = &mut incoming
+    if let Incoming::Answer(answer, _) = &mut incoming
         && let Some(frame) = answer.frame.take()
     {
         shared.send(frame);
     }
-    incoming
+    drop(multiplexer);
+    incoming.written(message, envelope, |peer, task| shared.multiplexer.lock().owns_task(peer, task))
 }
 
 async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {

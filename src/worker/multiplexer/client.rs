@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::params::{TaskStatus, created_task, label};
 use super::{Multiplexer, PeerId, refusal};
-use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame, response_frame};
+use crate::jsonrpc::{Envelope, RawId};
 use crate::telemetry::DropReason;
 
 /// A request of the server that the client has not answered yet.
@@ -21,11 +21,12 @@ pub(super) struct Asked {
     pub(super) timeout: Duration,
 }
 
-/// What becomes of a notification of the client.
+/// What becomes of a notification of the client. `F` is first the progress token that the child knows, then the frame that the
+/// child gets.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Notified {
-    /// The frame for the child.
-    Forward(Bytes),
+pub(in crate::worker) enum Notified<F = Bytes> {
+    /// The child hears of it.
+    Forward(F),
     /// It is about something that is over, or never was this session's.
     Drop(DropReason),
     /// A shared child has nothing to do with it.
@@ -33,12 +34,17 @@ pub(in crate::worker) enum Notified {
 }
 
 impl Multiplexer {
-    /// The client answers a request of the server: its number, and the frame for the child; `None` if this session was not
-    /// asked. It is open until [`Self::answered_by_client`].
-    pub(in crate::worker) fn answer_of_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
+    /// The client answers a request of the server: its number, and the id that the child gave it; `None` if this session
+    /// was not asked. The request is open until [`Self::answered_by_client`].
+    pub(in crate::worker) fn answer_of_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<(u64, RawId)> {
         let number = envelope.id?.parse().ok()?;
         let asked = self.asked.get(&number).filter(|asked| asked.peer == peer)?;
-        Some((number, response_frame(asked.original.as_str(), envelope)))
+        Some((number, asked.original.clone()))
+    }
+
+    /// Whether a session has still to answer a request.
+    pub(in crate::worker) fn is_asked(&self, peer: PeerId, number: u64) -> bool {
+        self.asked.get(&number).is_some_and(|asked| asked.peer == peer)
     }
 
     /// The client's answer to a request of the server is on its way to the child.
@@ -53,13 +59,17 @@ impl Multiplexer {
     }
 
     /// What becomes of a notification of the client, other than a cancellation.
-    pub(in crate::worker) fn notified_by_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Notified {
+    pub(in crate::worker) fn notified_by_client(
+        &self,
+        peer: PeerId,
+        envelope: &Envelope<'_>,
+    ) -> Notified<Option<RawId>> {
         if envelope.ambiguity().is_some() {
             return Notified::Drop(DropReason::Ambiguous);
         }
         match envelope.method.as_deref() {
             Some("notifications/progress") => match self.progress_by_client(peer, envelope) {
-                Some(frame) => Notified::Forward(frame),
+                Some(token) => Notified::Forward(Some(token)),
                 None => Notified::Drop(DropReason::LateProgress),
             },
             // A shared child has been offered neither roots nor tasks of the client's.
@@ -69,7 +79,7 @@ impl Multiplexer {
             _ if self.is_shared && self.names_a_foreign_task(peer, envelope) => {
                 Notified::Drop(DropReason::Unattributable)
             }
-            _ => Notified::Forward(notification_frame(envelope, &mut [])),
+            _ => Notified::Forward(None),
         }
     }
 
@@ -85,17 +95,16 @@ impl Multiplexer {
         (asked_about.is_some() || must_name_one) && !is_own(asked_about) || belongs_to.is_some_and(|task| !is_own(task))
     }
 
-    /// Progress with a request of the server, which this session was asked.
-    fn progress_by_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<Bytes> {
-        let old = envelope.members.progress_token?;
-        let number = old.parse().ok()?;
+    /// What the child calls the progress of a request of its own, which this session was asked.
+    fn progress_by_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<RawId> {
+        let number = envelope.members.progress_token?.parse().ok()?;
         let asked = self.asked.get(&number).and_then(|asked| Some((asked.peer, asked.progress_token.as_ref()?)));
         let of_task = || {
             let found = self.answered_by_task.iter().find(|(asked, ..)| *asked == number);
             found.map(|(_, peer, token)| (*peer, token))
         };
         let (_, token) = asked.or_else(of_task).filter(|(owner, _)| *owner == peer)?;
-        Some(notification_frame(envelope, &mut [Splice { old, new: token.as_str() }]))
+        Some(token.clone())
     }
 
     /// A request of the server could not be put to the client: the error for the child.

@@ -10,7 +10,7 @@ use super::numbers::Number;
 use super::sharing::Waiting;
 use super::wishes::Wish;
 use super::{Call, InFlight, Multiplexer, PeerId, refusal};
-use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame, one_line};
+use crate::jsonrpc::{Envelope, one_line};
 
 /// What has run out of time, or lost its client.
 #[derive(Debug, Default)]
@@ -19,8 +19,8 @@ pub(in crate::worker) struct Expired {
     pub(in crate::worker) calls: Vec<Call>,
     /// Others that waited for the answers to these.
     pub(in crate::worker) waiting: Vec<Waiting>,
-    /// Requests of the child that clients need not answer any more.
-    pub(in crate::worker) withdrawn: Vec<Withdrawn>,
+    /// Requests of the child that clients need not answer any more, and what they are told.
+    pub(in crate::worker) withdrawn: Vec<(Withdrawn, Bytes)>,
     /// Frames for the child: cancellations, and errors for requests of its own.
     pub(in crate::worker) frames: Vec<Bytes>,
 }
@@ -32,8 +32,6 @@ pub(in crate::worker) struct Withdrawn {
     pub(in crate::worker) peer: PeerId,
     /// The number that the client knows it by.
     pub(in crate::worker) number: u64,
-    /// What the client is told.
-    pub(in crate::worker) message: Bytes,
     /// What was in flight meanwhile.
     pub(in crate::worker) in_flight: InFlight,
 }
@@ -82,21 +80,23 @@ impl Multiplexer {
         Expired { frames, ..Expired::default() }
     }
 
-    /// The client cancels: the number of the call, and the frame for the child. `None` if no such call of this session is
-    /// in flight: one of the gateway's own, such as `initialize`, is not the client's to cancel. It goes on until
-    /// [`Self::cancel`].
-    pub(in crate::worker) fn cancellation(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
-        let old = envelope.members.request_id.filter(|_| envelope.ambiguity().is_none())?;
-        let original = RawId::new(old)?;
-        let is_it = |call: &Call| call.peer == peer && call.original == original && !call.is_own;
+    /// The client cancels: the number of the call. `None` if no such call of this session is in flight: one of the
+    /// gateway's own, such as `initialize`, is not the client's to cancel. It goes on until [`Self::cancel`].
+    pub(in crate::worker) fn cancelled_by_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<u64> {
+        let named = envelope.members.request_id.filter(|_| envelope.ambiguity().is_none())?;
+        let is_it = |call: &Call| call.peer == peer && call.original.as_str() == named && !call.is_own;
         // Clients that use one id for everything mean the latest call.
         let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
         // Others may wait for this answer: it goes on for them.
         if self.is_shared && matches!(latest.wish, Some(Wish::Subscribe(_))) {
             return None;
         }
-        let number = latest.number.wire;
-        Some((number, notification_frame(envelope, &mut [Splice { old, new: RawId::from(number).as_str() }])))
+        Some(latest.number.wire)
+    }
+
+    /// Whether a call of a session is in flight.
+    pub(in crate::worker) fn has_call(&self, peer: PeerId, number: u64) -> bool {
+        self.calls.get(&number).is_some_and(|call| call.peer == peer)
     }
 
     /// A call is over, as its client has cancelled it.
@@ -143,9 +143,8 @@ impl Multiplexer {
         self.harakiri.filter(|harakiri| self.oldest().is_some_and(|since| since + *harakiri <= now))
     }
 
-    fn withdrawn(&self, number: u64, peer: PeerId, why: &str) -> Withdrawn {
-        let message = cancelled(number, why).into();
-        Withdrawn { peer, number, message, in_flight: self.in_flight(peer) }
+    fn withdrawn(&self, number: u64, peer: PeerId, why: &str) -> (Withdrawn, Bytes) {
+        (Withdrawn { peer, number, in_flight: self.in_flight(peer) }, cancelled(number, why).into())
     }
 
     /// Empties the tables, as the child is gone: the calls that were in flight, and who waited with them.

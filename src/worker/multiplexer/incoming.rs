@@ -6,26 +6,27 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
+use super::edit::Edit;
 use super::numbers::for_asked;
 use super::params::{TaskStatus, created_task, each_elicitation, is_twofold, label, related_task, task_state};
 use super::sharing::{Level, Waiting};
 use super::{Asked, Call, LABEL, Multiplexer, PeerId, Withdrawn, refusal};
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, Splice, error_response, one_line, splice, text};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, one_line, text};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 use crate::worker::peer::Unsolicited;
 
-/// What to do with a message of the child.
+/// What to do with a message of the child. `M` is first what is to be replaced in it, then the message that is delivered.
 #[derive(Debug)]
-pub(in crate::worker) enum Incoming {
+pub(in crate::worker) enum Incoming<M = Bytes> {
     /// Deliver the answer to a call, which is now over.
-    Answer(Box<Answer>),
+    Answer(Box<Answer>, M),
     /// Deliver to the exchange of a call that goes on.
-    Inform(Arc<Exchange>, Bytes),
+    Inform(Arc<Exchange>, M),
     /// Ask these sessions where it goes. A request, for one session only, carries the number that it was given.
-    Unsolicited(Unsolicited, Bytes, Option<u64>, Vec<PeerId>),
+    Unsolicited(Unsolicited, M, Option<u64>, Vec<PeerId>),
     /// The child takes a request back.
-    Withdrawn(Withdrawn),
+    Withdrawn(Withdrawn, M),
     /// Send this back to the child.
     Reply(Bytes),
     /// Nobody gets it.
@@ -39,8 +40,6 @@ pub(in crate::worker) enum Incoming {
 pub(in crate::worker) struct Answer {
     /// The call.
     pub(in crate::worker) call: Call,
-    /// The answer, under the id that the client gave.
-    pub(in crate::worker) message: Bytes,
     /// Who gets the same, under their own ids.
     pub(in crate::worker) waiting: Vec<Waiting>,
     /// What the child has to hear because of it, before anything else.
@@ -51,21 +50,20 @@ impl Multiplexer {
     /// Decides what becomes of a message of the child. `timeout` is what the client has to answer a request in it.
     pub(in crate::worker) fn receive(
         &mut self,
-        message: Bytes,
         envelope: &Envelope<'_>,
         now: Instant,
         timeout: Duration,
-    ) -> Incoming {
+    ) -> Incoming<Edit> {
         match envelope.kind {
-            Kind::Response => self.answer(&message, envelope, now),
-            Kind::Request => self.request(message, envelope, now, timeout),
-            Kind::Notification => self.notification(message, envelope, now),
+            Kind::Response => self.answer(envelope, now),
+            Kind::Request => self.request(envelope, now, timeout),
+            Kind::Notification => self.notification(envelope, now),
         }
     }
 
-    fn answer(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
+    fn answer(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
         // Exactly as it was written to the child: a number in another form is another id.
-        let (Some(old), Some(number)) = (envelope.id, envelope.id.and_then(|id| id.parse().ok())) else {
+        let Some(number) = envelope.id.and_then(|id| id.parse().ok()) else {
             return Incoming::Drop(DropReason::UnknownId);
         };
         let Some(call) = self.take_call(number) else {
@@ -82,15 +80,15 @@ impl Multiplexer {
         if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
             self.note_tasks(&call, envelope, now);
         }
-        let message = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
-            true => self.only_own_tasks(message, envelope, &call),
-            false => splice(message, &mut [Splice { old, new: call.original.as_str() }]).freeze(),
+        let edit = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
+            true => Edit::OwnTasks(call.peer, call.original.clone()),
+            false => Edit::Id(call.original.clone()),
         };
-        Incoming::Answer(Box::new(Answer { call, message, waiting, frame }))
+        Incoming::Answer(Box::new(Answer { call, waiting, frame }), edit)
     }
 
     /// An answer that nobody waits for.
-    fn late_answer(&mut self, number: u64, envelope: &Envelope<'_>, now: Instant) -> Incoming {
+    fn late_answer(&mut self, number: u64, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
         if self.was_unheeded(number) {
             self.level_over(number, !envelope.is_error);
             if let Some(state) = task_state(&envelope.members) {
@@ -110,7 +108,7 @@ impl Multiplexer {
         self.abandon_task(number, task.id, now).map_or(Incoming::Drop(DropReason::UnknownId), Incoming::Reply)
     }
 
-    fn request(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant, timeout: Duration) -> Incoming {
+    fn request(&mut self, envelope: &Envelope<'_>, now: Instant, timeout: Duration) -> Incoming<Edit> {
         let (Some(old), Some(original)) = (envelope.id, envelope.raw_id()) else {
             return Incoming::Drop(DropReason::NotJson);
         };
@@ -151,11 +149,7 @@ impl Multiplexer {
         let deadline = now + timeout;
         self.alarm.no_later_than(deadline);
         self.asked.insert(number, Asked { peer, original, progress_token, deadline, timeout });
-        let number_id = RawId::from(number);
-        let mut replacements = vec![Splice { old, new: number_id.as_str() }];
-        replacements.extend(token.map(|old| Splice { old, new: number_id.as_str() }));
-        let message = splice(&message, &mut replacements).freeze();
-        Incoming::Unsolicited(Unsolicited::Request, message, Some(number), vec![peer])
+        Incoming::Unsolicited(Unsolicited::Request, Edit::Request(number), Some(number), vec![peer])
     }
 
     /// The one session that can have caused a request of the server: the owner of the task that it names, or the only one
@@ -183,7 +177,7 @@ impl Multiplexer {
         (self.calls.values().map(|call| call.peer).all(is_it) && self.lingering.peers(now)?.all(is_it)).then_some(peer)
     }
 
-    fn notification(&mut self, message: Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
+    fn notification(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
         let params = &envelope.members;
         // A shared child's word that can be read in two ways is nobody's.
         let is_clear = !self.is_shared || !is_twofold(params);
@@ -194,7 +188,7 @@ impl Multiplexer {
         let all = || self.peers.keys().copied().collect::<Vec<_>>();
         let to = |kind, peers: Vec<PeerId>| match peers.is_empty() {
             true => Incoming::Drop(DropReason::Unattributable),
-            false => Incoming::Unsolicited(kind, message.clone(), None, peers),
+            false => Incoming::Unsolicited(kind, Edit::Nothing, None, peers),
         };
         // Who has another child hears from that one what is new.
         let announce = |peers: Vec<PeerId>| match peers.iter().all(|peer| self.is_leaving(*peer)) && !peers.is_empty() {
@@ -206,8 +200,8 @@ impl Multiplexer {
         };
         match envelope.method.as_deref().unwrap_or_default() {
             _ if !is_clear => Incoming::Drop(DropReason::Unattributable),
-            "notifications/progress" => self.progress(&message, envelope, now),
-            "notifications/cancelled" => self.cancelled_by_child(&message, envelope),
+            "notifications/progress" => self.progress(envelope, now),
+            "notifications/cancelled" => self.cancelled_by_child(envelope),
             "notifications/tools/list_changed"
             | "notifications/prompts/list_changed"
             | "notifications/resources/list_changed" => announce(all()),
@@ -250,32 +244,32 @@ impl Multiplexer {
         }
     }
 
-    fn cancelled_by_child(&mut self, message: &Bytes, envelope: &Envelope<'_>) -> Incoming {
-        let old = envelope.members.request_id.filter(|_| !is_twofold(&envelope.members));
-        let original = old.and_then(RawId::new);
-        let number = self.asked.iter().find(|(_, a)| Some(&a.original) == original.as_ref()).map(|(n, _)| *n);
-        let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::UnknownId) };
-        let Some(asked) = self.asked.remove(&number) else { return Incoming::Drop(DropReason::UnknownId) };
-        let message = splice(message, &mut [Splice { old, new: &number.to_string() }]).freeze();
+    fn cancelled_by_child(&mut self, envelope: &Envelope<'_>) -> Incoming<Edit> {
+        let named = envelope.members.request_id.filter(|_| !is_twofold(&envelope.members));
+        let is_it = |asked: &Asked| named == Some(asked.original.as_str());
+        let number = self.asked.iter().find(|(_, asked)| is_it(asked)).map(|(number, _)| *number);
+        let Some((number, asked)) = number.and_then(|number| self.asked.remove_entry(&number)) else {
+            return Incoming::Drop(DropReason::UnknownId);
+        };
         let (peer, in_flight) = (asked.peer, self.in_flight(asked.peer));
-        Incoming::Withdrawn(Withdrawn { peer, number, message, in_flight })
+        Incoming::Withdrawn(Withdrawn { peer, number, in_flight }, Edit::RequestId(number))
     }
 
-    fn progress(&mut self, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming {
-        let old = envelope.members.progress_token.filter(|_| !is_twofold(&envelope.members));
-        let number = old.and_then(|token| token.parse().ok());
-        let (Some(old), Some(number)) = (old, number) else { return Incoming::Drop(DropReason::LateProgress) };
+    fn progress(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
+        let token = envelope.members.progress_token.filter(|_| !is_twofold(&envelope.members));
+        let Some(number) = token.and_then(|token| token.parse().ok()) else {
+            return Incoming::Drop(DropReason::LateProgress);
+        };
         let Some(call) = self.calls.get_mut(&number) else {
-            return self.progress_of_task(message, old, number, now);
+            return self.progress_of_task(number, now);
         };
         call.deadline = now + call.timeout;
         let Some(token) = &call.progress_token else { return Incoming::Drop(DropReason::LateProgress) };
-        let message = splice(message, &mut [Splice { old, new: token.as_str() }]).freeze();
-        Incoming::Inform(Arc::clone(&call.exchange), message)
+        Incoming::Inform(Arc::clone(&call.exchange), Edit::ProgressToken(token.clone()))
     }
 
     /// Progress for a call that is over: it may have made a task, whose progress goes on.
-    fn progress_of_task(&mut self, message: &Bytes, old: &str, number: u64, now: Instant) -> Incoming {
+    fn progress_of_task(&mut self, number: u64, now: Instant) -> Incoming<Edit> {
         self.lingering.renew(number, now);
         self.keep_task(number, now);
         let Some(task) = self.live_tasks.working(number) else { return Incoming::Drop(DropReason::LateProgress) };
@@ -283,7 +277,7 @@ impl Multiplexer {
         let waits = |call: &&mut Call| call.task.as_ref() == Some(&task.id);
         self.calls.values_mut().filter(waits).for_each(|call| call.deadline = now + call.timeout);
         let Some(token) = &task.token else { return Incoming::Drop(DropReason::LateProgress) };
-        let message = splice(message, &mut [Splice { old, new: token.as_str() }]).freeze();
-        Incoming::Unsolicited(Unsolicited::Notification, message, None, vec![task.peer])
+        let edit = Edit::ProgressToken(token.clone());
+        Incoming::Unsolicited(Unsolicited::Notification, edit, None, vec![task.peer])
     }
 }

@@ -5,6 +5,8 @@
 //! each gets its own only, or what concerns all of them.
 
 mod client;
+mod draft;
+mod edit;
 mod ending;
 mod incoming;
 mod lingering;
@@ -20,7 +22,7 @@ mod tests;
 mod uri;
 mod wishes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ use tokio::time::Instant;
 
 use client::Asked;
 pub(super) use client::Notified;
+pub(super) use draft::Draft;
+pub(super) use edit::{answer_frame, cancellation_frame};
 pub(super) use ending::{Expired, Withdrawn};
 pub(super) use incoming::{Answer, Incoming};
 use lingering::Lingering;
@@ -100,7 +104,7 @@ pub(super) struct Multiplexer {
     given: u64,
     is_shared: bool,
     /// In no order: the numbers are random.
-    calls: BTreeMap<u64, Call>,
+    calls: HashMap<u64, Call>,
     asked: BTreeMap<u64, Asked>,
     /// Requests of the server that the client has answered with a task, and what the child calls their progress, which
     /// goes on. Bounded by `max_in_flight`.
@@ -131,7 +135,7 @@ impl Multiplexer {
         Self {
             given: 0,
             is_shared,
-            calls: BTreeMap::new(),
+            calls: HashMap::new(),
             asked: BTreeMap::new(),
             answered_by_task: VecDeque::new(),
             unheeded: VecDeque::new(),
@@ -174,13 +178,15 @@ impl Multiplexer {
     /// A number for a request, which the child has for nothing else that it may still speak of.
     fn number(&mut self) -> Number {
         self.given += 1;
-        let is_used = |number| {
-            self.calls.contains_key(&number)
-                || self.unheeded.contains(&number)
-                || self.lingering.has(number)
-                || self.live_tasks.has(number)
-        };
-        Number { wire: numbers::for_call(is_used), order: self.given }
+        Number { wire: numbers::for_call(|number| self.is_used(number)), order: self.given }
+    }
+
+    /// Whether the child may still speak of a request by this number.
+    fn is_used(&self, number: u64) -> bool {
+        self.calls.contains_key(&number)
+            || self.unheeded.contains(&number)
+            || self.lingering.has(number)
+            || self.live_tasks.has(number)
     }
 
     /// Puts a session on the child.
@@ -214,6 +220,9 @@ impl Multiplexer {
 
     /// The calls of a session that something unsolicited may belong to.
     pub(super) fn in_flight(&self, peer: PeerId) -> InFlight {
+        if self.waits(peer) == 0 {
+            return InFlight::default();
+        }
         let mut count = 0;
         let calls = self.calls.values().filter(|call| call.peer == peer && !call.is_own);
         let latest = calls.inspect(|_| count += 1).max_by_key(|call| call.number.order);
@@ -249,10 +258,14 @@ impl Multiplexer {
 
     /// Whether the child has nothing to do for this session, though there may be results of tasks to be fetched.
     pub(super) fn is_done_for(&self, peer: PeerId) -> bool {
-        self.calls.values().all(|call| call.peer != peer)
+        self.waits(peer) == 0
             && self.asked.values().all(|asked| asked.peer != peer)
-            && self.subscriptions.waiting().all(|waiting| waiting.peer != peer)
             && self.live_tasks.awaited().all(|task| task.peer != peer || task.is_over)
+    }
+
+    /// How many answers a session waits for.
+    fn waits(&self, peer: PeerId) -> usize {
+        self.peers.get(&peer).map_or(0, |peering| peering.in_flight)
     }
 
     /// Calls in flight.

@@ -1,18 +1,18 @@
 //! What becomes of a client's request: a frame for the child under a number of this worker's own, or an answer from here
 //! where it would disturb the others on the child.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::draft::Draft;
 use super::numbers::Number;
-use super::params::{label, task_asked_about};
+use super::params::label;
 use super::sharing::{Counted, LEVELS, Level, URI, Waiting};
 use super::wishes::{Told, Wish, level_params};
-use super::{Ask, Call, LABEL, Multiplexer, PeerId};
-use crate::jsonrpc::{Code, RawId, Splice, empty_response, error_response, own_request, request_frame, text};
+use super::{Ask, Call, Multiplexer, PeerId};
+use crate::jsonrpc::{Code, RawId, empty_response, error_response, own_request};
 use crate::telemetry::method_label;
 use crate::worker::error::Refused;
 use crate::worker::resend::Kept;
@@ -37,34 +37,34 @@ enum Shared {
 }
 
 impl Multiplexer {
-    /// Registers a call and makes the frame for the child, or answers it here.
-    pub(in crate::worker) fn ask(&mut self, peer: PeerId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
-        let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
+    /// Registers a call, or answers it here.
+    pub(in crate::worker) fn put(
+        &mut self,
+        peer: PeerId,
+        mut draft: Draft<'_>,
+        now: Instant,
+    ) -> Result<Outgoing, Refused> {
         // A session that has left may still be on its way out.
         if !self.peers.contains_key(&peer) {
             return Err(Refused::Ended);
         }
+        if let Err(answer) = &draft.frame {
+            return Ok(Outgoing::Local(answer.clone()));
+        }
+        let ask = draft.ask;
         let method = ask.envelope.method.as_deref().unwrap_or_default();
-        if let Some(ambiguity) = ask.envelope.ambiguity() {
-            return Ok(Outgoing::Local(error_response(Some(&original), ambiguity.code(), &ambiguity.to_string())));
-        }
-        let token = ask.envelope.members.meta.progress_token;
-        if id.len().max(token.map_or(0, str::len)) > LABEL {
-            let text = format!("the id or the progress token is longer than {LABEL} bytes");
-            return Ok(Outgoing::Local(error_response(Some(&original), Code::InvalidRequest, &text)));
-        }
         let refusal = self.refusal(peer, ask.is_own);
         if Wish::is_made_by(method) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
-        let number = self.number();
+        let number = self.number_of(&mut draft);
         let wish = match self.is_shared {
-            true => match self.share(peer, ask, number, &original, refusal)? {
+            true => match self.share(peer, &mut draft, number, refusal)? {
                 Shared::Forward(wish) => wish,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             },
-            false if Wish::is_made_by(method) => Wish::of(method, &ask.envelope.members),
+            false if Wish::is_made_by(method) => Wish::of(method, &ask.envelope.members, draft.uri.take()),
             false => None,
         };
         refusal.map_or(Ok(()), Err)?;
@@ -73,28 +73,26 @@ impl Multiplexer {
         let frame = match loudest {
             // The child hears of a level, and of nothing else that one of its sessions has written.
             Some(level) => own_request(number.wire, method, &level_params(level)),
-            None => {
-                let digits = RawId::from(number.wire);
-                let mut replacement = token.map(|old| Splice { old, new: digits.as_str() });
-                request_frame(number.wire, ask.envelope, replacement.as_mut_slice())
-            }
+            None => std::mem::replace(&mut draft.frame, Ok(Bytes::new())).unwrap_or_default(),
         };
-        self.register(number, peer, ask, original, now, wish);
+        self.register(number, peer, draft, now, wish);
         Ok(Outgoing::Forward(number.wire, frame))
     }
 
-    fn register(
-        &mut self,
-        number: Number,
-        peer: PeerId,
-        ask: &Ask<'_>,
-        original: RawId,
-        now: Instant,
-        wish: Option<Wish>,
-    ) {
+    /// The number of a request, which the child has for nothing else that it may still speak of.
+    fn number_of(&mut self, draft: &mut Draft<'_>) -> Number {
+        // The number was drawn before the lock was taken. Hardly ever has another call the same.
+        while self.is_used(draft.number) {
+            draft.renumber();
+        }
+        self.given += 1;
+        Number { wire: draft.number, order: self.given }
+    }
+
+    fn register(&mut self, number: Number, peer: PeerId, draft: Draft<'_>, now: Instant, wish: Option<Wish>) {
+        let Draft { ask, original, task, .. } = draft;
         let method = ask.envelope.method.as_deref().unwrap_or_default();
         let members = &ask.envelope.members;
-        let task = task_asked_about(ask.envelope);
         if let Some(number) = task.as_deref().and_then(|task| self.live_tasks.find(task)) {
             self.keep_task(number, now);
         }
@@ -139,19 +137,20 @@ impl Multiplexer {
     fn share(
         &mut self,
         peer: PeerId,
-        ask: &Ask<'_>,
+        draft: &mut Draft<'_>,
         number: Number,
-        id: &RawId,
         refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
+        let (ask, id) = (draft.ask, draft.original.clone());
+        let id = &id;
         let params = &ask.envelope.members;
         let method = ask.envelope.method.as_deref().unwrap_or_default();
         Ok(match method {
             "ping" => Shared::Local(empty_response(id)),
-            "resources/subscribe" | "resources/unsubscribe" => match params.uri.and_then(text).map(Cow::into_owned) {
-                Some(uri) if uri.len() > URI => {
-                    Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
-                }
+            "resources/subscribe" | "resources/unsubscribe" if draft.has_long_uri() => {
+                Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
+            }
+            "resources/subscribe" | "resources/unsubscribe" => match draft.uri.take() {
                 Some(uri) if is_cut_short(&uri) => Shared::Local(invalid(id, "params.uri must have no NUL in it")),
                 Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, refusal),
                 Some(uri) => return self.unsubscribe(peer, id, uri, refusal),

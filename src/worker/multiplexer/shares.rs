@@ -12,7 +12,7 @@ impl Multiplexer {
         if total >= self.max_in_flight {
             return Some(Refused::Busy);
         }
-        let own = self.peers.get(&peer).map_or(0, |peering| peering.in_flight);
+        let own = self.waits(peer);
         (self.is_shared && !is_own && own >= self.max_in_flight - total).then_some(Refused::Share)
     }
 

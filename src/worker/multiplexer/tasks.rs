@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::numbers::Number;
-use super::params::{TaskState, TaskStatus, created_task, each_task, knows_no_task, task_asked_about, task_state};
+use super::params::{TaskState, TaskStatus, created_task, knows_no_task, task_asked_about, task_state};
 use super::{Call, Multiplexer, PeerId};
-use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, quoted, splice};
+use crate::jsonrpc::{Envelope, RawId, quoted};
 
 /// A task that its session may come back for, or that is not known to be over.
 #[derive(Debug)]
@@ -198,25 +198,8 @@ impl Multiplexer {
         task.is_some_and(|task| self.tasks.get(&task) == Some(peer)) && !self.is_idle_for(peer)
     }
 
-    /// The answer to `tasks/list`, without the tasks of others.
-    pub(super) fn only_own_tasks(&self, message: &Bytes, envelope: &Envelope<'_>, call: &Call) -> Bytes {
-        let Some(old) = envelope.id else { return message.clone() };
-        let (mut own, list) = (String::from("["), envelope.members.tasks);
-        let read = list.map(|list| {
-            each_task(list, |id, task| {
-                if id.is_some_and(|id| self.tasks.get(&id) == Some(call.peer)) {
-                    own.push_str(if own.len() > 1 { "," } else { "" });
-                    own.push_str(task);
-                }
-            })
-        });
-        own.push(']');
-        if envelope.members.fault.is_some() || read.is_some_and(|read| read.is_err()) {
-            let text = "the list of tasks cannot be read, and may hold those of others";
-            return error_response(Some(&call.original), Code::Internal, text);
-        }
-        let mut replacements = vec![Splice { old, new: call.original.as_str() }];
-        replacements.extend(list.map(|list| Splice { old: list, new: &own }));
-        splice(message, &mut replacements).freeze()
+    /// Whether a task is a session's.
+    pub(in crate::worker) fn owns_task(&self, peer: PeerId, task: &str) -> bool {
+        self.tasks.get(task) == Some(peer)
     }
 }

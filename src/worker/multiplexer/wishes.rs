@@ -1,7 +1,6 @@
 //! What sessions want of the child as long as it lives: a log level, subscriptions. Theirs is what the child has agreed to, and
 //! nothing else: that is what a child in its place is asked for again.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use super::numbers::Number;
 use super::params::label;
 use super::sharing::{Level, Waiting};
 use super::{Call, Expired, Multiplexer, PeerId};
-use crate::jsonrpc::{Members, quoted, text};
+use crate::jsonrpc::{Members, quoted};
 
 /// What a call asks for that lasts.
 #[derive(Debug)]
@@ -57,12 +56,11 @@ impl Wish {
 
     /// What a request asks for, on a child that is one session's own: the child judges it, and what cannot be read or is
     /// too much to be kept is not.
-    pub(super) fn of(method: &str, params: &Members<'_>) -> Option<Self> {
-        let uri = || text(params.uri?).map(Cow::into_owned);
+    pub(super) fn of(method: &str, params: &Members<'_>, uri: Option<String>) -> Option<Self> {
         match method {
             "logging/setLevel" => Level::parse(&label(params.level)?).map(Self::Level),
-            "resources/subscribe" => uri().map(Self::Subscribe),
-            "resources/unsubscribe" => uri().map(Self::Unsubscribe),
+            "resources/subscribe" => uri.map(Self::Subscribe),
+            "resources/unsubscribe" => uri.map(Self::Unsubscribe),
             _ => None,
         }
     }

@@ -43,7 +43,7 @@ fn a_call_that_timed_out_may_still_have_caused_it_for_as_long_again() {
     assert_eq!(heard_by(say(&mut multiplexer, SAMPLE)), []);
     // What it says of its progress shows that it goes on.
     let message = bytes::Bytes::from(progress(of_a));
-    assert_eq!(heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), later, TIMEOUT)), []);
+    assert_eq!(heard_by(multiplexer.hear(&message, &parse(&message).unwrap(), later, TIMEOUT)), []);
     for (now, heard) in [(late + TIMEOUT, vec![]), (later + TIMEOUT, vec![B])] {
         // B's own call is over as well by then: it makes another.
         multiplexer.expire(now);
@@ -70,7 +70,7 @@ fn a_call_that_was_given_up_counts_for_as_long_as_the_grace_says_and_longer_whil
             call(&mut multiplexer, B);
             let hears = |multiplexer: &mut Multiplexer, message: &str, now| {
                 let message = bytes::Bytes::copy_from_slice(message.as_bytes());
-                heard_by(multiplexer.receive(message.clone(), &parse(&message).unwrap(), now, TIMEOUT))
+                heard_by(multiplexer.hear(&message, &parse(&message).unwrap(), now, TIMEOUT))
             };
             let nearly = given_up + grace - Duration::from_nanos(1);
             assert_eq!(hears(&mut multiplexer, SAMPLE, nearly), [], "{what}");

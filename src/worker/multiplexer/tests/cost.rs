@@ -86,10 +86,10 @@ fn from_client(multiplexer: &mut Multiplexer, text: &[u8]) {
     let ask = Ask { envelope: &envelope, exchange: &exchange(), timeout: TIMEOUT, is_own: false };
     match envelope.kind {
         Kind::Request => drop(multiplexer.ask(A, &ask, Instant::now())),
-        Kind::Response => drop(multiplexer.answer_of_client(A, &envelope)),
+        Kind::Response => drop(multiplexer.answer_to_child(A, &envelope)),
         Kind::Notification => {
             drop(multiplexer.cancellation(A, &envelope));
-            drop(multiplexer.notified_by_client(A, &envelope));
+            drop(multiplexer.notice_of_client(A, &envelope));
         }
     }
 }
@@ -97,7 +97,7 @@ fn from_client(multiplexer: &mut Multiplexer, text: &[u8]) {
 /// The child says it.
 fn from_child(multiplexer: &mut Multiplexer, text: &Bytes) {
     if let Ok(envelope) = parse(text) {
-        drop(multiplexer.receive(text.clone(), &envelope, Instant::now(), TIMEOUT));
+        drop(multiplexer.hear(text, &envelope, Instant::now(), TIMEOUT));
     }
 }
 

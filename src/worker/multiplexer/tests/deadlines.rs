@@ -42,7 +42,7 @@ impl Watched {
     fn say(&self, message: &str, timeout: Duration) {
         let message = bytes::Bytes::copy_from_slice(message.as_bytes());
         let mut multiplexer = self.multiplexer.lock();
-        multiplexer.receive(message.clone(), &parse(&message).unwrap(), Instant::now(), timeout);
+        multiplexer.hear(&message, &parse(&message).unwrap(), Instant::now(), timeout);
         self.moved(&mut multiplexer);
     }
 
@@ -137,7 +137,7 @@ fn what_is_given_up_counts_until_the_instant_that_it_counts_to() {
     let message = bytes::Bytes::from_static(ASKS.as_bytes());
     // Nobody has looked meanwhile.
     for (at, asked) in [(later - Duration::from_nanos(1), vec![]), (later, vec![b])] {
-        let incoming = multiplexer.receive(message.clone(), &parse(&message).unwrap(), at, SECOND);
+        let incoming = multiplexer.hear(&message, &parse(&message).unwrap(), at, SECOND);
         assert_eq!(super::story::heard_by(incoming), asked);
     }
 }

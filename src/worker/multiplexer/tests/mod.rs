@@ -14,4 +14,5 @@ mod story;
 mod subscriptions;
 mod tasks;
 mod tokens;
+mod whole;
 mod wishes;

@@ -185,7 +185,7 @@ impl World {
         mut failed: Vec<Asker>,
         withdrawn: Vec<(PeerId, u64)>,
     ) {
-        let told = expired.withdrawn.iter().map(|Withdrawn { peer, number, message, .. }| {
+        let told = expired.withdrawn.iter().map(|(Withdrawn { peer, number, .. }, message)| {
             assert_eq!(self.hear(message), format!("cancel {number}"));
             (*peer, *number)
         });
@@ -255,7 +255,7 @@ impl World {
     fn say(&mut self, message: &str) -> Incoming {
         let bytes = Bytes::copy_from_slice(message.as_bytes());
         let envelope = parse(&bytes).unwrap();
-        self.multiplexer.receive(bytes.clone(), &envelope, self.now, TIMEOUT)
+        self.multiplexer.hear(&bytes, &envelope, self.now, TIMEOUT)
     }
 
     /// Time passes, and what is late is given up.

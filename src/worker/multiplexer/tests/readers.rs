@@ -180,7 +180,7 @@ fn readers_of_every_kind_understand_what_the_gateway_took() {
                 Outgoing::Forward(number, frame) => Some((Some(number), frame)),
                 Outgoing::Local(_) | Outgoing::Wait => None,
             },
-            Kind::Notification => match multiplexer.notified_by_client(A, &envelope) {
+            Kind::Notification => match multiplexer.notice_of_client(A, &envelope) {
                 Notified::Forward(frame) => Some((None, frame)),
                 Notified::Drop(_) | Notified::Ignore => None,
             },

@@ -63,7 +63,7 @@ fn a_request_of_the_child_goes_to_the_only_one_who_can_have_caused_it() {
 fn roots_are_not_spoken_of_and_pings_are_answered_at_once() {
     let mut multiplexer = shared(10);
     let roots = br#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#;
-    assert_eq!(multiplexer.notified_by_client(A, &parse(roots).unwrap()), Notified::Ignore);
+    assert_eq!(multiplexer.notice_of_client(A, &parse(roots).unwrap()), Notified::Ignore);
     assert!(matches!(ask(&mut multiplexer, A, &request("ping", "{}")), Ok(Outgoing::Local(_))));
 }
 
@@ -127,8 +127,8 @@ fn the_list_of_tasks_holds_no_others_however_it_is_written() {
     let mut list = |result: &str| {
         let (number, _) = forwarded(ask(&mut multiplexer, A, &request("tasks/list", "{}")));
         let incoming = say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
-        let Incoming::Answer(answer) = incoming else { panic!("{incoming:?}") };
-        String::from_utf8(answer.message.to_vec()).unwrap()
+        let Incoming::Answer(_, message) = incoming else { panic!("{incoming:?}") };
+        String::from_utf8(message.to_vec()).unwrap()
     };
     for (told, own) in lists {
         assert_eq!(list(told), format!(r#"{{"jsonrpc":"2.0","id":"é","result":{own}}}"#));

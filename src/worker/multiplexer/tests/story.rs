@@ -48,7 +48,7 @@ pub(super) fn forwarded(outgoing: Result<Outgoing, Refused>) -> (u64, String) {
 
 pub(super) fn say(multiplexer: &mut Multiplexer, message: &str) -> Incoming {
     let bytes = Bytes::copy_from_slice(message.as_bytes());
-    multiplexer.receive(bytes.clone(), &parse(&bytes).unwrap(), Instant::now(), TIMEOUT)
+    multiplexer.hear(&bytes, &parse(&bytes).unwrap(), Instant::now(), TIMEOUT)
 }
 
 pub(super) fn answer(number: u64) -> String {
@@ -82,6 +82,6 @@ pub(super) fn cancel(multiplexer: &mut Multiplexer, peer: PeerId, now: Instant) 
 /// A answers a request of the child.
 pub(super) fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
     let envelope = parse(message.as_bytes()).unwrap();
-    let (number, _) = multiplexer.answer_of_client(A, &envelope).unwrap();
+    let (number, _) = multiplexer.answer_to_child(A, &envelope).unwrap();
     multiplexer.answered_by_client(number, &envelope);
 }

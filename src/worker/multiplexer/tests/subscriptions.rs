@@ -17,8 +17,8 @@ fn who_waits_for_anothers_subscription_keeps_it_when_the_other_leaves() {
     assert!(gone.frames.is_empty(), "it is not cancelled: {:?}", gone.frames);
     assert_eq!(gone.calls.iter().map(|call| call.peer).collect::<Vec<_>>(), [A]);
     assert!(gone.waiting.is_empty());
-    let Incoming::Answer(answer) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
-    assert_eq!((answer.call.peer, &answer.message[..]), (B, r#"{"jsonrpc":"2.0","id":"é","result":{}}"#.as_bytes()));
+    let Incoming::Answer(answer, message) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
+    assert_eq!((answer.call.peer, &message[..]), (B, r#"{"jsonrpc":"2.0","id":"é","result":{}}"#.as_bytes()));
     let updated = r#"{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"file:///a"}}"#;
     assert!(matches!(say(&mut multiplexer, updated), Incoming::Unsolicited(_, _, None, peers) if peers == [B]));
 }
@@ -39,7 +39,7 @@ fn who_unsubscribes_while_its_subscribe_is_in_flight_ends_unsubscribed_and_so_do
     let (number, _) = forwarded(ask(&mut multiplexer, A, &request("resources/subscribe", SUBSCRIBE)));
     let unsubscribe = request("resources/unsubscribe", SUBSCRIBE);
     assert!(matches!(ask(&mut multiplexer, A, &unsubscribe), Ok(Outgoing::Local(_))));
-    let Incoming::Answer(answered) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
+    let Incoming::Answer(answered, _) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
     let frame = String::from_utf8(answered.frame.unwrap().to_vec()).unwrap();
     assert!(frame.contains("resources/unsubscribe") && frame.contains("file:///a"), "{frame}");
     assert_eq!(heard_by(say(&mut multiplexer, UPDATED)), []);
@@ -53,7 +53,7 @@ fn who_unsubscribes_before_the_answer_takes_it_from_nobody_else() {
     assert!(matches!(ask(&mut multiplexer, B, &request("resources/subscribe", SUBSCRIBE)), Ok(Outgoing::Wait)));
     let unsubscribe = request("resources/unsubscribe", SUBSCRIBE);
     assert!(matches!(ask(&mut multiplexer, A, &unsubscribe), Ok(Outgoing::Local(_))));
-    let Incoming::Answer(answered) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
+    let Incoming::Answer(answered, _) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
     assert_eq!((answered.frame, answered.waiting.len()), (None, 1));
     assert_eq!(heard_by(say(&mut multiplexer, UPDATED)), [B]);
 }

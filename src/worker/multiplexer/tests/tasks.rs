@@ -54,12 +54,12 @@ impl Child {
 
     fn say(&mut self, message: &str) -> Incoming {
         let message = Bytes::copy_from_slice(message.as_bytes());
-        self.multiplexer.receive(message.clone(), &parse(&message).unwrap(), self.now, TIMEOUT)
+        self.multiplexer.hear(&message, &parse(&message).unwrap(), self.now, TIMEOUT)
     }
 
     fn answer(&mut self, number: u64, result: &str) {
         let answer = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
-        assert!(matches!(answer, Incoming::Answer(_)), "{answer:?}");
+        assert!(matches!(answer, Incoming::Answer(..)), "{answer:?}");
     }
 
     fn notify_status(&mut self, status: &str) {
@@ -293,7 +293,7 @@ fn nobody_names_the_task_of_another_session_to_a_shared_child() {
     for (method, params) in [("notifications/x", &*related), ("notifications/tasks/later", NAMED)] {
         let message = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
         let envelope = parse(message.as_bytes()).unwrap();
-        let told = |peer| child.multiplexer.notified_by_client(peer, &envelope);
+        let told = |peer| child.multiplexer.notice_of_client(peer, &envelope);
         assert!(matches!(told(A), Notified::Forward(_)), "{method}");
         assert_eq!(told(B), Notified::Drop(DropReason::Unattributable), "{method}");
     }

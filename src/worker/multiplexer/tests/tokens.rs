@@ -17,7 +17,7 @@ fn task(multiplexer: &mut Multiplexer, status: &str) -> u64 {
     let params = r#"{"task":{"ttl":1},"_meta":{"progressToken":"t"}}"#;
     let (number, _) = forwarded(ask(multiplexer, A, &request("tools/call", params)));
     let task = format!(r#"{{"task":{{"taskId":"task","status":"{status}"}}}}"#);
-    assert!(matches!(say(multiplexer, &result(number, &task)), Incoming::Answer(_)));
+    assert!(matches!(say(multiplexer, &result(number, &task)), Incoming::Answer(..)));
     number
 }
 
@@ -105,7 +105,7 @@ fn asked(multiplexer: &mut Multiplexer, token: &str) -> (u64, Bytes) {
 }
 
 fn say_as_client(multiplexer: &Multiplexer, peer: PeerId, message: &str) -> Notified {
-    multiplexer.notified_by_client(peer, &parse(message.as_bytes()).unwrap())
+    multiplexer.notice_of_client(peer, &parse(message.as_bytes()).unwrap())
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn what_a_client_was_asked_by_another_child_is_not_taken_for_what_this_one_asks(
     assert_ne!(old, new);
     assert!(old < 1 << 30, "some clients read ids as 32 bits");
     let answer = result(old, "{}");
-    assert_eq!(after.answer_of_client(A, &parse(answer.as_bytes()).unwrap()), None);
+    assert_eq!(after.answer_to_child(A, &parse(answer.as_bytes()).unwrap()), None);
 }
 
 #[test]

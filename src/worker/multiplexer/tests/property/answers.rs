@@ -86,14 +86,14 @@ impl World {
             let makes_task = heard.what == What::CreateTask && !is_error && !is_over;
             return self.late(tag, wire, makes_task, incoming);
         };
-        let Incoming::Answer(answer) = incoming else { panic!("an answer is lost: {incoming:?}") };
+        let Incoming::Answer(answer, message) = incoming else { panic!("an answer is lost: {incoming:?}") };
         self.model.answered += u64::from(!open.asker.is_own);
         let (call, waiting) = (&answer.call, &answer.waiting);
         assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange), "{call:?}, not {open:?}");
         if heard.what == What::Tasks && !is_error {
-            self.check_tasks(&open.asker, tag, &answer.message);
+            self.check_tasks(&open.asker, tag, &message);
         } else {
-            assert_eq!(answer.message, text(open.asker.id));
+            assert_eq!(message, text(open.asker.id));
         }
         let frame = answer.frame.as_deref().map(|frame| self.hear(frame));
         let (waited, unwanted) = self.note(&open, tag, is_error, is_over);

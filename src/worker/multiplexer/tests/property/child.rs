@@ -134,8 +134,8 @@ impl World {
         };
         let incoming = self.say(&text(asked.as_ref().map_or("\"never\"", |(_, asked)| &asked.id)));
         match (incoming, asked) {
-            (Incoming::Withdrawn(withdrawn), Some((number, asked))) => {
-                let Withdrawn { peer, number: of, message, .. } = withdrawn;
+            (Incoming::Withdrawn(withdrawn, message), Some((number, asked))) => {
+                let Withdrawn { peer, number: of, .. } = withdrawn;
                 assert_eq!((message, peer, of), (text(&number.to_string()).into(), asked.peer, number));
                 self.model.asked.remove(&number);
             }

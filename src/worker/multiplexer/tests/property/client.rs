@@ -339,7 +339,7 @@ impl World {
         let text = |id: &str| format!(r#"{{"jsonrpc":"2.0", "id": {id} ,"result":{outcome}}}"#);
         let message = text(&number.to_string());
         let envelope = parse(message.as_bytes()).unwrap();
-        let answer = self.multiplexer.answer_of_client(peer, &envelope);
+        let answer = self.multiplexer.answer_to_child(peer, &envelope);
         if let Some(asked) = self.model.asked.get(&number).filter(|asked| asked.peer == peer) {
             let heard = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{outcome}}}\n", asked.id);
             assert_eq!(answer, Some((number, heard.into())));
@@ -373,7 +373,7 @@ impl World {
         };
         let message = text(&number.to_string());
         let envelope = parse(message.as_bytes()).unwrap();
-        let notified = self.multiplexer.notified_by_client(peer, &envelope);
+        let notified = self.multiplexer.notice_of_client(peer, &envelope);
         match (notified, known(self, number).filter(|(owner, _)| *owner == peer)) {
             (Notified::Forward(frame), Some((_, token))) => {
                 assert_eq!(frame, text(token) + "\n");
