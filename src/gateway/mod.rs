@@ -17,7 +17,7 @@ pub use error::StartError;
 pub use host::Host;
 
 use crate::config::Config;
-use crate::http::{App, Limits, Listener, Loopback, Snapshot, admin_router, router};
+use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
 use crate::pool::{Pools, Surroundings};
 use crate::process::{Ceilings, Folders, Guardian, Keeper, Record, RemovalMetrics};
 use crate::session::Registry;
@@ -30,10 +30,10 @@ const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway whose listeners are bound.
 pub struct Gateway {
-    app: Arc<App>,
+    admin: Arc<Admin>,
     sessions: Arc<Registry>,
-    public: Listener,
-    admin: Option<Listener>,
+    public_listener: Listener,
+    admin_listener: Option<Listener>,
     keeper: Keeper,
     /// How long a drain may take before what is left is killed.
     drain_timeout: Duration,
@@ -52,9 +52,9 @@ impl Gateway {
     pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
         let snapshot = Snapshot::new(&config, Loopback::of(&config))?;
         let limits = Limits::from(&config.http);
-        let public = listen(config.http.listen, "http.listen", limits)?;
+        let public_listener = listen(config.http.listen, "http.listen", limits)?;
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
-        let admin = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
+        let admin_listener = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
         let metrics = Arc::new(Metrics::default());
         let (keeper, guardian) = start_guardian(&config, host, &metrics).await?;
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
@@ -72,45 +72,49 @@ impl Gateway {
         let sessions = Registry::new(config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
         let sessions = Arc::new(sessions);
         let snapshot = ArcSwap::from_pointee(snapshot);
-        let app = Arc::new(App { snapshot, sessions: Arc::clone(&sessions), pools, guardian, metrics, shutdown });
+        let conversations = Arc::<Registry>::clone(&sessions);
+        let app = Arc::new(App { snapshot, conversations, metrics, shutdown });
+        let admin = Arc::new(Admin { app, pools, guardian });
         let drain_timeout = config.drain_timeout;
-        Ok(Self { app, sessions, public, admin, keeper, drain_timeout, tasks, stop_children })
+        Ok(Self { admin, sessions, public_listener, admin_listener, keeper, drain_timeout, tasks, stop_children })
     }
 
     /// The address of the public listener.
     pub fn address(&self) -> SocketAddr {
-        self.public.address()
+        self.public_listener.address()
     }
 
     /// The address of the admin listener; `None` without one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(Listener::address)
+        self.admin_listener.as_ref().map(Listener::address)
     }
 
     /// The metrics, which can still be read when the gateway has stopped.
     pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.app.metrics)
+        Arc::clone(&self.admin.app.metrics)
     }
 
     /// Serves until the shutdown, then drains. When this returns, every child is gone.
     pub async fn run(self) {
-        let Self { app, sessions, public, admin, keeper, drain_timeout, tasks, stop_children } = self;
+        let Self { admin, sessions, public_listener, admin_listener, keeper, drain_timeout, tasks, stop_children } =
+            self;
+        let app = Arc::clone(&admin.app);
         let stop = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(stop.clone()));
         let shutdown = app.shutdown.clone();
-        tracing::info!(address = %public.address(), "serving");
+        tracing::info!(address = %public_listener.address(), "serving");
         let connections = TaskTracker::new();
-        if let Some(admin) = admin {
+        if let Some(listener) = admin_listener {
             // The admin listener goes on during the drain: that is when it is looked at.
             let only_kill = Shutdown { drain: shutdown.kill.clone(), kill: shutdown.kill.clone() };
             let open = prometheus_client::metrics::gauge::Gauge::default();
-            tokio::spawn(admin.serve(admin_router(Arc::clone(&app)), only_kill, TaskTracker::new(), open));
+            tokio::spawn(listener.serve(admin_router(admin), only_kill, TaskTracker::new(), open));
         }
         let current = Arc::clone(&app);
         let idle_timeout = move || current.snapshot.load().sessions.idle_timeout;
         tasks.spawn(Arc::clone(&sessions).sweep(idle_timeout, shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
-        public.serve(router(app), shutdown.clone(), connections.clone(), open).await;
+        public_listener.serve(router(app), shutdown.clone(), connections.clone(), open).await;
         Draining { sessions: &sessions, kill: &shutdown.kill, tasks, connections, stop_children }
             .run(drain_timeout)
             .await;

@@ -9,8 +9,19 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
-use crate::pool::WorkerStatus;
+use crate::pool::{Pools, WorkerStatus};
+use crate::process::Guardian;
 use crate::telemetry::{Cause, as_gauge};
+
+/// What the handlers of the admin listener share.
+pub struct Admin {
+    /// What they share with the public listener.
+    pub app: Arc<App>,
+    /// All pools of children.
+    pub pools: Arc<Pools>,
+    /// Starts children, and counts their processes.
+    pub guardian: Guardian,
+}
 
 /// `/healthz`: the process is alive.
 pub async fn healthz() -> Reply {
@@ -28,28 +39,29 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
 
 /// `/readyz` for operators: also what keeps crashing, and for whom. That is somebody's trouble, but not the gateway's,
 /// which is ready all the same.
-pub async fn readyz_in_full(State(app): State<Arc<App>>) -> Reply {
-    if !app.is_ready() {
-        return readyz(State(app)).await;
+pub async fn readyz_in_full(State(admin): State<Arc<Admin>>) -> Reply {
+    if !admin.app.is_ready() {
+        return readyz(State(Arc::clone(&admin.app))).await;
     }
-    let loops: String = app.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
+    let loops: String = admin.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
     Response::new(Body::from(format!("ready\n{loops}")))
 }
 
 /// `/metrics`: OpenMetrics text.
-pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
-    match app.guardian.census().await {
+pub async fn metrics(State(admin): State<Arc<Admin>>) -> Reply {
+    let metrics = &admin.app.metrics;
+    match admin.guardian.census().await {
         Ok(census) => {
-            app.metrics.processes_owned.set(as_gauge(census.owned));
-            app.metrics.processes_found.set(as_gauge(census.found));
+            metrics.processes_owned.set(as_gauge(census.owned));
+            metrics.processes_found.set(as_gauge(census.found));
         }
         Err(error) if Cause::new("processes cannot be counted", "admin").is_news(1) => {
             tracing::error!(%error, "processes cannot be counted")
         }
         Err(_) => {}
     }
-    app.pools.measure(&app.metrics);
-    match app.metrics.render() {
+    admin.pools.measure(metrics);
+    match metrics.render() {
         Ok(text) => {
             let mut reply = Response::new(Body::from(text));
             let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -61,13 +73,13 @@ pub async fn metrics(State(app): State<Arc<App>>) -> Reply {
 }
 
 /// `/workers`: the children, as JSON.
-pub async fn workers(State(app): State<Arc<App>>) -> Reply {
-    listed(&app.pools.workers())
+pub async fn workers(State(admin): State<Arc<Admin>>) -> Reply {
+    listed(&admin.pools.workers())
 }
 
 /// `/workers/exited`: the last children that have ended, as JSON.
-pub async fn exited_workers(State(app): State<Arc<App>>) -> Reply {
-    listed(&app.pools.exited())
+pub async fn exited_workers(State(admin): State<Arc<Admin>>) -> Reply {
+    listed(&admin.pools.exited())
 }
 
 fn listed(workers: &[WorkerStatus]) -> Reply {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::snapshot::Snapshot;
-use crate::pool::Pools;
-use crate::process::Guardian;
-use crate::session::Registry;
+use crate::session::Conversations;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
@@ -15,12 +13,8 @@ use crate::telemetry::Metrics;
 pub struct App {
     /// What the configuration decides. Replaced as a whole while the gateway runs.
     pub snapshot: ArcSwap<Snapshot>,
-    /// All sessions.
-    pub sessions: Arc<Registry>,
-    /// All pools of children.
-    pub pools: Arc<Pools>,
-    /// Starts children, and counts their processes.
-    pub guardian: Guardian,
+    /// All conversations.
+    pub conversations: Arc<dyn Conversations>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Whether the gateway drains.
@@ -30,6 +24,6 @@ pub struct App {
 impl App {
     /// Whether the gateway would open a session now: it does not drain, and `sessions.max` is not reached.
     pub fn is_ready(&self) -> bool {
-        !self.shutdown.drain.is_cancelled() && self.sessions.has_room(self.snapshot.load().sessions.max)
+        !self.shutdown.drain.is_cancelled() && self.conversations.has_room(self.snapshot.load().sessions.max)
     }
 }

@@ -8,7 +8,7 @@ use super::headers::{MODERN, Version, WITH_BATCHES};
 use super::problem::{Refusal, RequestError};
 use crate::config::Http;
 use crate::jsonrpc::{BatchError, Code, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
-use crate::session::{Received, Session};
+use crate::session::Conversation;
 use crate::stream::Exchange;
 
 /// The messages of one body. Never empty.
@@ -92,11 +92,11 @@ impl Posted<'_> {
     }
 }
 
-/// Gives the messages of one body to the session. A request that is not taken has its error among the answers, and costs the
+/// Gives the messages of one body to the conversation. A request that is not taken has its error among the answers, and costs the
 /// others nothing: they are on their way, and must not come again. What has no answer and is not taken is counted; of a single
 /// message, the reason comes back.
 pub fn give(
-    session: &Session,
+    conversation: &dyn Conversation,
     messages: &Messages,
     posted: Vec<Posted<'_>>,
     exchange: &Arc<Exchange>,
@@ -104,18 +104,18 @@ pub fn give(
     let mut refusal = None;
     for (message, posted) in messages.messages.iter().zip(posted) {
         if let Some(error) = posted.error {
-            session.answer(exchange, error.response());
+            conversation.answer(exchange, error.response());
         } else if messages.is_batch
             && posted.is_request("initialize")
             && let Some(id) = posted.request_id()
         {
             // 2025-03-26, "Lifecycle".
-            session.answer(exchange, RequestError::invalid(&id, "initialize must not be in a batch").response());
-        } else if let Received::Refused(reason) = session.receive(message, &posted.envelope, exchange) {
-            session.refuse(&posted.envelope, reason, exchange);
-            if !messages.is_batch && posted.envelope.kind != Kind::Request {
-                refusal = Some(Refusal::busy(reason));
-            }
+            conversation.answer(exchange, RequestError::invalid(&id, "initialize must not be in a batch").response());
+        } else if let Err(reason) = conversation.give(message, &posted.envelope, exchange)
+            && !messages.is_batch
+            && posted.envelope.kind != Kind::Request
+        {
+            refusal = Some(Refusal::busy(reason));
         }
     }
     refusal

@@ -23,7 +23,11 @@ mod sse;
 mod stall;
 mod streamable;
 
+pub use admin::Admin;
 pub use app::App;
 pub use listener::{Limits, Listener};
 pub use router::{admin_router, router};
 pub use snapshot::{Loopback, Snapshot};
+
+#[cfg(test)]
+mod tests;

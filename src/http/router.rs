@@ -11,10 +11,11 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{Method, Request, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
+use super::admin::{self, Admin};
 use super::app::App;
 use super::guard::{allow_origin, preflight};
 use super::problem::{Reply, problem};
-use super::{admin, metadata, sse, streamable};
+use super::{metadata, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
 /// The public listener. The endpoints of servers are served with a slash at their end as well: a client whose URL has one
@@ -44,7 +45,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// The admin listener.
-pub fn admin_router(app: Arc<App>) -> Router {
+pub fn admin_router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/healthz", get(admin::healthz))
         .route("/readyz", get(admin::readyz_in_full))
@@ -53,8 +54,8 @@ pub fn admin_router(app: Arc<App>) -> Router {
         .route("/workers/exited", get(admin::exited_workers))
         .fallback(not_found)
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(&app), pass_admin))
-        .with_state(app)
+        .layer(from_fn_with_state(Arc::clone(&admin.app), pass_admin))
+        .with_state(admin)
 }
 
 /// What every request to the admin listener passes. No page may read what is there, so none is let in by CORS.

@@ -14,7 +14,7 @@ use super::headers::{Version, check_accepts_events, check_is_json, event_stream}
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
 use super::streamable::COME_BACK;
-use crate::session::{Registry, Session, Transport};
+use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{EventStream, endpoint_event};
 
 /// `GET …/sse`: opens a session and its stream.
@@ -31,16 +31,16 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     let snapshot = app.snapshot.load_full();
     let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
-    let session =
-        app.sessions.open(&caller.new_session(Transport::Sse)).map_err(|rejected| Refusal::no_room(&rejected))?;
+    let new = caller.new_session(Transport::Sse);
+    let conversation = app.conversations.open(&new).map_err(|rejected| Refusal::no_room(&rejected))?;
     // Relative to the URL that the client has asked for: a proxy may have taken something away before the path, or the host is
     // another one than the public URL's.
     let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
-    let uri = format!("{up}messages?sessionId={}", session.id().as_str());
-    session.expiry().extend(caller.until);
-    let expiry = session.expiry().clone();
-    let inbox = session.open_stream();
-    let guard = StreamGuard { sessions: Arc::clone(&app.sessions), session };
+    let uri = format!("{up}messages?sessionId={}", conversation.id().as_str());
+    conversation.expiry().extend(caller.until);
+    let expiry = conversation.expiry().clone();
+    let inbox = conversation.open_stream();
+    let guard = StreamGuard { conversations: Arc::clone(&app.conversations), conversation };
     let body = EventStream::new(Some(endpoint_event(&uri)), inbox, snapshot.http.keep_alive, Box::new(guard))
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
@@ -51,14 +51,15 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
 
 /// Ends the session when its stream is dropped: closed by the client, broken, or cut.
 struct StreamGuard {
-    sessions: Arc<Registry>,
-    session: Arc<Session>,
+    conversations: Arc<dyn Conversations>,
+    conversation: Arc<dyn Conversation>,
 }
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let has_expired = self.session.expiry().is_over();
-        self.sessions.end(&self.session, if has_expired { "the credential has expired" } else { "stream closed" });
+        let has_expired = self.conversation.expiry().is_over();
+        let why = if has_expired { "the credential has expired" } else { "stream closed" };
+        self.conversations.end(self.conversation.id(), why);
     }
 }
 
@@ -80,19 +81,21 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
         return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
     let server = &caller.server.name;
-    let session =
-        app.sessions.find(name, &caller.principal, server, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
-    session.expiry().extend(caller.until);
+    let conversation = app
+        .conversations
+        .find(name, &caller.principal, server, Transport::Sse)
+        .ok_or_else(|| Refusal::no_session(None))?;
+    conversation.expiry().extend(caller.until);
     let body = body::read(body, &snapshot.http).await?;
     let messages = read_messages(&body, &snapshot.http)?;
-    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || session.version());
+    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || conversation.version());
     let posted = messages.envelopes(version)?;
     if messages.is_batch {
-        check_batch(session.version().as_deref().or(version.carried()))?;
+        check_batch(conversation.version().as_deref().or(version.carried()))?;
     }
-    let stream = session.stream().ok_or_else(|| Refusal::no_session(None))?;
+    let stream = conversation.stream().ok_or_else(|| Refusal::no_session(None))?;
     // No revision has a status for what is not taken: it would end the whole session of most clients.
-    let _ = give(&session, &messages, posted, &stream);
+    let _ = give(&*conversation, &messages, posted, &stream);
     let mut reply = Response::new(Body::from("Accepted"));
     *reply.status_mut() = StatusCode::ACCEPTED;
     Ok(reply)

@@ -19,8 +19,9 @@ use super::message::{Messages, Posted, check_batch, give, read as read_messages}
 use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
 use super::snapshot::Snapshot;
 use super::{body, headers};
+use crate::config::ServerName;
 use crate::jsonrpc::{Envelope, Kind, RawId};
-use crate::session::{Registry, Session, Transport};
+use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{EventStream, Exchange, Inbox, Outbox};
 use crate::telemetry::Cause;
 
@@ -58,14 +59,14 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
             return initialize(app, parts, &caller, &body, &only.envelope, &id).await;
         }
     }
-    let session = find(app, parts, &caller, || match posted.as_slice() {
+    let conversation = find(app, parts, &caller, || match posted.as_slice() {
         [only] if !messages.is_batch => only.request_id(),
         _ => None,
     })?;
     if messages.is_batch {
-        check_batch(session.version().as_deref().or(version.carried()))?;
+        check_batch(conversation.version().as_deref().or(version.carried()))?;
     }
-    Ok(converse(&snapshot, &session, &messages, posted).await?)
+    Ok(converse(&snapshot, &conversation, &messages, posted).await?)
 }
 
 /// The session that the request names: 400 without a name, 404 if there is none for this caller. `id` gives the id of the only
@@ -75,23 +76,24 @@ fn find(
     parts: &Parts,
     caller: &Caller<'_>,
     id: impl Fn() -> Option<RawId>,
-) -> Result<Arc<Session>, Refusal> {
+) -> Result<Arc<dyn Conversation>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
         return Err(Refusal::header(id().as_ref(), text));
     };
-    let session = app
-        .sessions
+    let conversation = app
+        .conversations
         .find(name, &caller.principal, &caller.server.name, Transport::Streamable)
         .ok_or_else(|| Refusal::no_session(id().as_ref()))?;
-    session.expiry().extend(caller.until);
-    Ok(session)
+    conversation.expiry().extend(caller.until);
+    Ok(conversation)
 }
 
 /// The protocol version that was negotiated in the session that the request names.
 fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
     let server = &caller.server.name;
-    app.sessions.find(session_id(&parts.headers)?, &caller.principal, server, Transport::Streamable)?.version()
+    let id = session_id(&parts.headers)?;
+    app.conversations.find(id, &caller.principal, server, Transport::Streamable)?.version()
 }
 
 fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Inbox) {
@@ -112,18 +114,19 @@ async fn initialize(
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
         return Err(Refusal::header(Some(id), text).into());
     }
-    let session = app
-        .sessions
+    let conversation = app
+        .conversations
         .open(&caller.new_session(Transport::Streamable))
         .map_err(|rejected| RequestError::no_room(id, &rejected))?;
     let http = &caller.snapshot.http;
-    let opening = Opening { sessions: Arc::clone(&app.sessions), session: Arc::clone(&session) };
+    let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
     let (exchange, inbox) = exchange(caller.snapshot, 1);
-    session.receive(body, envelope, &exchange);
+    // A request has its error on the exchange.
+    let _ = conversation.give(body, envelope, &exchange);
     let mut reply = respond(inbox, (1, false), http.keep_alive, http, Box::new(opening)).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
-    if (headers::is_event_stream(&reply) || session.version().is_some())
-        && let Ok(value) = HeaderValue::from_str(session.id().as_str())
+    if (headers::is_event_stream(&reply) || conversation.version().is_some())
+        && let Ok(value) = HeaderValue::from_str(conversation.id().as_str())
     {
         reply.headers_mut().insert(SESSION_ID, value);
     }
@@ -133,27 +136,27 @@ async fn initialize(
 /// Dropped with the answer to `initialize`: whoever hangs up before it leaves no session behind; nor does a failed
 /// start, whether the answer is JSON or a stream.
 struct Opening {
-    sessions: Arc<Registry>,
-    session: Arc<Session>,
+    conversations: Arc<dyn Conversations>,
+    conversation: Arc<dyn Conversation>,
 }
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        if self.session.version().is_none() {
-            self.sessions.end(&self.session, "initialize failed");
+        if self.conversation.version().is_none() {
+            self.conversations.end(self.conversation.id(), "initialize failed");
         }
     }
 }
 
 async fn converse(
     snapshot: &Snapshot,
-    session: &Arc<Session>,
+    conversation: &Arc<dyn Conversation>,
     messages: &Messages,
     posted: Vec<Posted<'_>>,
 ) -> Result<Reply, Refusal> {
     let requests = posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count();
     let (exchange, inbox) = exchange(snapshot, requests);
-    if let Some(refusal) = give(session, messages, posted, &exchange) {
+    if let Some(refusal) = give(&**conversation, messages, posted, &exchange) {
         return Err(refusal);
     }
     if requests == 0 {
@@ -161,7 +164,7 @@ async fn converse(
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    let (http, guard) = (&snapshot.http, Box::new(Arc::clone(session)));
+    let (http, guard) = (&snapshot.http, Box::new(Arc::clone(conversation)));
     Ok(respond(inbox, (requests, messages.is_batch), http.keep_alive, http, guard).await)
 }
 
@@ -171,9 +174,9 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
-    let session = find(app, parts, &caller, || None)?;
-    let (inbox, expiry) = (session.open_stream(), session.expiry().clone());
-    let guard = Box::new(StreamGuard(session));
+    let conversation = find(app, parts, &caller, || None)?;
+    let (inbox, expiry) = (conversation.open_stream(), conversation.expiry().clone());
+    let guard = Box::new(StreamGuard { conversation, server: caller.server.name.clone() });
     let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, snapshot.http.keep_alive, guard)
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
@@ -183,15 +186,18 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
 }
 
 /// Dropped with the GET stream: says so where its end was the credential's.
-struct StreamGuard(Arc<Session>);
+struct StreamGuard {
+    conversation: Arc<dyn Conversation>,
+    server: ServerName,
+}
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        let server = &self.0.server().name;
-        if self.0.expiry().is_over()
+        let Self { conversation, server } = self;
+        if conversation.expiry().is_over()
             && Cause::info("a stream ended with its credential", server.to_string()).is_news(20)
         {
-            tracing::info!(%server, session = %self.0.id().public(), "a stream ended: the credential has expired");
+            tracing::info!(%server, session = %conversation.id().public(), "a stream ended: the credential has expired");
         }
     }
 }
@@ -200,7 +206,7 @@ async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let snapshot = app.snapshot.load_full();
     let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
-    let session = find(app, parts, &caller, || None)?;
-    app.sessions.end(&session, "deleted by the client");
+    let conversation = find(app, parts, &caller, || None)?;
+    app.conversations.end(conversation.id(), "deleted by the client");
     Ok(Response::new(Body::empty()))
 }

@@ -1,5 +1,6 @@
 //! A client's conversation with a server, bound to its principal: it outlives connections, and its child.
 
+mod conversation;
 mod id;
 mod link;
 mod registry;
@@ -7,7 +8,7 @@ mod registry;
 mod session;
 mod streams;
 
+pub use conversation::{Conversation, Conversations, NewSession, Rejected};
 pub use id::SessionId;
-pub use registry::{NewSession, Registry, Rejected};
-pub use session::{Received, Session};
+pub use registry::Registry;
 pub use streams::Transport;

@@ -1,0 +1,210 @@
+//! The handlers of both transports serve a conversation that is no session: they know the trait alone.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use tower::ServiceExt as _;
+
+use super::{App, Loopback, Snapshot, router};
+use crate::auth::Principal;
+use crate::config::{Config, Server, ServerName, TenantId};
+use crate::jsonrpc::{Envelope, Kind};
+use crate::session::{Conversation, Conversations, NewSession, Rejected, SessionId, Transport};
+use crate::shutdown::Shutdown;
+use crate::stream::{Exchange, Expiry, Inbox, Limits, Outbox};
+use crate::worker::{Failure, Refused};
+
+const LIMITS: Limits = Limits { messages: 16, bytes: 1 << 16 };
+
+/// Answers each request with its method, at once and without a child.
+struct Mirror {
+    id: SessionId,
+    transport: Transport,
+    version: Mutex<Option<String>>,
+    stream: Mutex<Option<Arc<Exchange>>>,
+    expiry: Expiry,
+}
+
+impl Conversation for Mirror {
+    fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    fn version(&self) -> Option<String> {
+        self.version.lock().clone()
+    }
+
+    fn expiry(&self) -> &Expiry {
+        &self.expiry
+    }
+
+    fn give(&self, _: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
+        let method = envelope.method.as_deref().unwrap_or_default();
+        let id = envelope.raw_id().filter(|_| envelope.kind == Kind::Request);
+        match (method, id) {
+            ("busy", None) => return Err(Refused::Busy),
+            ("busy", Some(id)) => {
+                self.answer(exchange, Failure::refused(Refused::Busy).response(&id));
+                return Err(Refused::Busy);
+            }
+            (_, None) => self.stream().unwrap().inform("{\"heard\":1}".into()).unwrap(),
+            (_, Some(id)) => {
+                if method == "initialize" {
+                    *self.version.lock() = Some("2025-11-25".to_owned());
+                } else if method == "slow" {
+                    exchange.inform("{\"interim\":1}".into()).unwrap();
+                }
+                let answer = format!(r#"{{"jsonrpc":"2.0","id":{},"result":"{method}"}}"#, id.as_str());
+                self.answer(exchange, answer.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&self, exchange: &Exchange, response: Bytes) {
+        exchange.answer(response).unwrap();
+    }
+
+    fn open_stream(&self) -> Inbox {
+        let (outbox, inbox) = Outbox::new(LIMITS);
+        *self.stream.lock() = Some(Arc::new(Exchange::of_stream(outbox)));
+        inbox
+    }
+
+    fn stream(&self) -> Option<Arc<Exchange>> {
+        self.stream.lock().clone()
+    }
+}
+
+/// At most one conversation, and why the last one ended.
+#[derive(Default)]
+struct Mirrors {
+    open: Mutex<Option<Arc<Mirror>>>,
+    ended: Mutex<Option<&'static str>>,
+}
+
+impl Conversations for Mirrors {
+    fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
+        if self.open.lock().is_some() {
+            return Err(Rejected::Full(1));
+        }
+        let mirror = Arc::new(Mirror {
+            id: SessionId::random().unwrap(),
+            transport: new.transport,
+            version: Mutex::default(),
+            stream: Mutex::default(),
+            expiry: Expiry::default(),
+        });
+        *self.open.lock() = Some(Arc::clone(&mirror));
+        Ok(mirror)
+    }
+
+    fn find(&self, id: &str, _: &Principal, _: &ServerName, transport: Transport) -> Option<Arc<dyn Conversation>> {
+        let open = self.open.lock().clone()?;
+        (open.id.as_str() == id && open.transport == transport).then_some(open as Arc<dyn Conversation>)
+    }
+
+    fn end(&self, id: &SessionId, why: &'static str) {
+        if self.open.lock().take_if(|open| open.id == *id).is_some() {
+            *self.ended.lock() = Some(why);
+        }
+    }
+
+    fn has_room(&self, _: usize) -> bool {
+        self.open.lock().is_none()
+    }
+}
+
+fn gateway() -> (Router, Arc<Mirrors>) {
+    let mut config = Config::for_servers([Server::new("mirror".parse().unwrap(), "none", Vec::new())]);
+    config.auth.anonymous = Some(TenantId::fallback());
+    let snapshot = Snapshot::new(&config, Loopback::of(&config)).unwrap();
+    let mirrors = Arc::<Mirrors>::default();
+    let app = App {
+        snapshot: ArcSwap::from_pointee(snapshot),
+        conversations: Arc::clone(&mirrors) as Arc<dyn Conversations>,
+        metrics: Arc::default(),
+        shutdown: Shutdown::default(),
+    };
+    (router(Arc::new(app)), mirrors)
+}
+
+async fn send(router: &Router, method: Method, path: &str, session: &str, body: &str) -> Response<Body> {
+    let accept = if method == Method::GET { "text/event-stream" } else { "application/json, text/event-stream" };
+    let mut request = Request::builder().method(method).uri(path).header("Host", "localhost").header("Accept", accept);
+    if !session.is_empty() {
+        request = request.header("Mcp-Session-Id", session);
+    }
+    let request = request.header("Content-Type", "application/json").body(Body::from(body.to_owned())).unwrap();
+    router.clone().oneshot(request).await.unwrap()
+}
+
+async fn text(reply: Response<Body>) -> (u16, String) {
+    let status = reply.status().as_u16();
+    let body = reply.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn next(stream: &mut Body) -> String {
+    let frame = stream.frame().await.unwrap().unwrap();
+    String::from_utf8_lossy(frame.data_ref().unwrap()).into_owned()
+}
+
+fn request(method: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":7,"method":"{method}"}}"#)
+}
+
+fn notification(method: &str) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#)
+}
+
+#[tokio::test]
+async fn streamable_http_serves_a_conversation_that_is_no_session() {
+    let (gateway, mirrors) = gateway();
+    let reply = send(&gateway, Method::POST, "/mcp", "", &request("initialize")).await;
+    let session = reply.headers().get("mcp-session-id").unwrap().to_str().unwrap().to_owned();
+    assert_eq!(session, mirrors.open.lock().as_ref().unwrap().id.as_str());
+    assert_eq!(text(reply).await, (200, r#"{"jsonrpc":"2.0","id":7,"result":"initialize"}"#.to_owned()));
+    let post = async |body: String| text(send(&gateway, Method::POST, "/mcp", &session, &body).await).await;
+    assert_eq!(post(request("x")).await, (200, r#"{"jsonrpc":"2.0","id":7,"result":"x"}"#.to_owned()));
+    let (_, events) = post(request("slow")).await;
+    assert!(events.contains("data: {\"interim\":1}\n") && events.contains("\"result\":\"slow\""), "{events}");
+    let mut stream = send(&gateway, Method::GET, "/mcp", &session, "").await.into_body();
+    assert!(next(&mut stream).await.starts_with(':'));
+    assert_eq!(post(notification("x")).await, (202, String::new()));
+    assert!(next(&mut stream).await.contains("{\"heard\":1}"));
+    assert_eq!(post(notification("busy")).await.0, 503);
+    let (status, error) = post(request("busy")).await;
+    assert!(status == 200 && error.contains("\"error\""), "{status}: {error}");
+    let full = send(&gateway, Method::POST, "/mcp", "", &request("initialize")).await;
+    assert!(text(full).await.1.contains("sessions_full"));
+    assert_eq!(send(&gateway, Method::DELETE, "/mcp", &session, "").await.status(), 200);
+    assert_eq!(*mirrors.ended.lock(), Some("deleted by the client"));
+    assert_eq!(post(request("x")).await.0, 404);
+}
+
+#[tokio::test]
+async fn http_with_sse_serves_a_conversation_that_is_no_session() {
+    let (gateway, mirrors) = gateway();
+    let mut stream = send(&gateway, Method::GET, "/sse", "", "").await.into_body();
+    let endpoint = next(&mut stream).await;
+    let path = endpoint.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+    let path = format!("/{path}");
+    for method in ["initialize", "x", "busy"] {
+        let reply = send(&gateway, Method::POST, &path, "", &request(method)).await;
+        assert_eq!(text(reply).await, (202, "Accepted".to_owned()));
+        let event = next(&mut stream).await;
+        assert!(event.contains(if method == "busy" { "\"error\"" } else { method }), "{event}");
+    }
+    assert_eq!(send(&gateway, Method::GET, "/sse", "", "").await.status(), 429);
+    drop(stream);
+    assert_eq!(*mirrors.ended.lock(), Some("stream closed"));
+    assert_eq!(send(&gateway, Method::POST, &path, "", &request("x")).await.status(), 404);
+}

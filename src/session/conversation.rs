@@ -1,0 +1,163 @@
+//! What the HTTP side needs of conversations. A conversation takes messages of the client, and fills streams to the client;
+//! where the conversation lives is not the HTTP side's business. Here each is a [`Session`] of the [`Registry`].
+//!
+//! [`Registry`]: super::Registry
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::id::SessionId;
+use super::session::{Received, Session};
+use super::streams::Transport;
+use crate::auth::Principal;
+use crate::config::{Server, ServerName, Sessions};
+use crate::jsonrpc::Envelope;
+use crate::stream::{Exchange, Expiry, Inbox, Limits};
+use crate::worker::Refused;
+
+/// One conversation of a client with a server.
+pub trait Conversation: Send + Sync {
+    /// The id that the client sends with every message.
+    fn id(&self) -> &SessionId;
+
+    /// The protocol version that client and server have agreed on; `None` until the server has answered `initialize`.
+    fn version(&self) -> Option<String>;
+
+    /// When the streams of the conversation end: with the newest credential that its client has shown.
+    fn expiry(&self) -> &Expiry;
+
+    /// Takes one message of the client. The answer to a request goes to `exchange`, an error included. The message is only lent:
+    /// the conversation copies what it keeps.
+    ///
+    /// # Errors
+    /// The server takes no more for now. A request has its error on `exchange` all the same; any other message is dropped and
+    /// counted.
+    fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused>;
+
+    /// Puts a response that the HTTP side has made itself on `exchange`.
+    fn answer(&self, exchange: &Exchange, response: Bytes);
+
+    /// Opens the stream for messages that belong to no exchange. An earlier such stream ends.
+    fn open_stream(&self) -> Inbox;
+
+    /// The open stream, as an exchange that takes the answers to all requests (HTTP+SSE); `None` if no stream is open.
+    fn stream(&self) -> Option<Arc<Exchange>>;
+}
+
+/// All conversations that this gateway serves.
+pub trait Conversations: Send + Sync {
+    /// Begins a conversation.
+    ///
+    /// # Errors
+    /// A limit is reached, or the gateway drains.
+    fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected>;
+
+    /// The conversation with this id, if it is of this principal, server and transport. Anybody else's does not exist for the
+    /// caller.
+    fn find(
+        &self,
+        id: &str,
+        principal: &Principal,
+        server: &ServerName,
+        transport: Transport,
+    ) -> Option<Arc<dyn Conversation>>;
+
+    /// Ends a conversation; `why` is for the log. Without effect on one that has ended.
+    fn end(&self, id: &SessionId, why: &'static str);
+
+    /// Whether another conversation would be opened where `max` are allowed in all.
+    fn has_room(&self, max: usize) -> bool;
+}
+
+/// Why a session was not opened.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The gateway has as many sessions as it may have.
+    #[error("the gateway has reached its limit of {0} sessions (sessions.max); try again later")]
+    Full(usize),
+    /// The principal has as many sessions as it may have.
+    #[error("you have reached your limit of {0} sessions (sessions.max_per_principal); close one, or try again later")]
+    Principal(usize),
+    /// The tenant has as many sessions as it may have.
+    #[error("the tenant has reached its limit of {0} sessions (max_sessions); try again later")]
+    Tenant(usize),
+    /// The gateway is stopping.
+    #[error("the gateway is stopping; try again in a moment")]
+    Draining,
+    /// The system has no random numbers.
+    #[error("no session id could be made: the system has no random numbers")]
+    NoRandomness,
+}
+
+impl Rejected {
+    /// The `type` that callers are told.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) => "sessions_full",
+            Self::Draining => "draining",
+            Self::NoRandomness => "no_randomness",
+        }
+    }
+
+    /// In how many seconds it may be better.
+    pub fn retry_after(&self) -> u64 {
+        match self {
+            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::NoRandomness => 10,
+            Self::Draining => 5,
+        }
+    }
+}
+
+/// A session to be opened, with the limits that hold at the moment.
+#[derive(Debug)]
+pub struct NewSession<'a> {
+    /// The owner of the session.
+    pub principal: &'a Principal,
+    /// The server of the session.
+    pub server: &'a Arc<Server>,
+    /// How the client is connected.
+    pub transport: Transport,
+    /// Limits on all sessions, and on those of one principal.
+    pub sessions: &'a Sessions,
+    /// The most sessions of the principal's tenant; `None` for no limit of its own.
+    pub tenant_sessions: Option<usize>,
+    /// Bounds of each stream of the session.
+    pub stream: Limits,
+}
+
+impl Conversation for Session {
+    fn id(&self) -> &SessionId {
+        Self::id(self)
+    }
+
+    fn version(&self) -> Option<String> {
+        Self::version(self)
+    }
+
+    fn expiry(&self) -> &Expiry {
+        Self::expiry(self)
+    }
+
+    fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
+        match self.receive(message, envelope, exchange) {
+            Received::Accepted => Ok(()),
+            Received::Refused(reason) => {
+                self.refuse(envelope, reason, exchange);
+                Err(reason)
+            }
+        }
+    }
+
+    fn answer(&self, exchange: &Exchange, response: Bytes) {
+        Self::answer(self, exchange, response);
+    }
+
+    fn open_stream(&self) -> Inbox {
+        Self::open_stream(self)
+    }
+
+    fn stream(&self) -> Option<Arc<Exchange>> {
+        Self::stream(self)
+    }
+}
