@@ -4,6 +4,15 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+/// Writes bytes as lower-case hexadecimal digits, two for each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a text does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// Whether a reader may be misled by a character: control characters (C0, DEL, C1, so every ANSI sequence), characters
 /// that change the direction of text, line and paragraph separators, and invisible ones: all that Unicode has a display leave
 /// out (`Default_Ignorable_Code_Point`), as two names that look the same are not, and as such characters carry a message. So

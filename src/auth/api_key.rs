@@ -12,6 +12,7 @@ use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use super::{Issuer, Principal};
 use crate::config::{ApiKey, KEY_START, TenantId};
+use crate::text::hex;
 
 /// A key as it was just made: the only moment at which it can be shown.
 #[derive(Debug)]
@@ -38,11 +39,6 @@ impl NewKey {
         let entry = ApiKey::from_plain(&wire, tenant, subject, scopes);
         Ok(Self { wire: wire.into(), entry })
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The configured keys.

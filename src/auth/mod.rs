@@ -15,7 +15,6 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
 pub use api_key::NewKey;
-pub(crate) use api_key::hex;
 pub use error::{AuthError, AuthSetupError, Invalid};
 pub(crate) use keys::min_secret;
 pub use metadata::{ProtectedResource, WELL_KNOWN};

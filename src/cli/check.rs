@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::sandbox::SandboxArgs;
 use super::terminal::{self, say};
 use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, Server, ServerName, shown_value};
-use crate::process::sandbox::{Kernel, Openness, openness};
+use crate::process::sandbox::{Exposure, Kernel, exposure};
 use crate::process::{
     Enforcement, cgroup, enforcement, may_call_the_gateway, ports_within_reach, run_as_root, tenant_enforcement,
 };
@@ -103,7 +103,7 @@ fn enforced(config: &Config) -> ExitCode {
         let name = &server.name;
         let Enforcement { sandbox, limits, lacking, is_refused } = enforcement(server, kernel, cgroups.keeps);
         terminal::line(&format!("  sandbox      {name}: {sandbox}"));
-        if let Some(Openness { open, warnings, errors }) = openness(server, &config.own, config.tenants_of(name)) {
+        if let Some(Exposure { open, warnings, errors }) = exposure(server, &config.own, config.tenants_of(name)) {
             terminal::line(&format!("               {name}: {open}"));
             warnings.iter().for_each(|warning| say(&format!("servers.{name}: warning: {warning}")));
             errors.iter().for_each(|error| say(&format!("servers.{name}: {error}")));

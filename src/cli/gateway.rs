@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crate::config::{Config, Problem};
 use crate::gateway::{Gateway, Host};
 use crate::process::cgroup::Subtree;
-use crate::process::sandbox::{Kernel, conceal, openness};
+use crate::process::sandbox::{Kernel, conceal, exposure};
 use crate::process::{self, Enforcement};
 use crate::shutdown::{Hangup, Shutdown, Signals};
 use crate::telemetry::{finish_logs, init_logs, log_panics};
@@ -98,13 +98,13 @@ fn prepare(config: &Config) -> Option<Subtree> {
     for server in config.servers.values() {
         let Enforcement { sandbox, limits, lacking, is_refused } = process::enforcement(server, kernel, cgroups.keeps);
         let name = &server.name;
-        let openness = openness(server, &config.own, config.tenants_of(name));
-        let open = openness.as_ref().map(|openness| &openness.open);
+        let exposure = exposure(server, &config.own, config.tenants_of(name));
+        let open = exposure.as_ref().map(|exposure| &exposure.open);
         tracing::info!(server = %name, sandbox, open, limits, "server configured");
-        for warning in openness.iter().flat_map(|openness| &openness.warnings) {
+        for warning in exposure.iter().flat_map(|exposure| &exposure.warnings) {
             tracing::warn!(server = %name, "{warning}");
         }
-        for error in openness.iter().flat_map(|openness| &openness.errors) {
+        for error in exposure.iter().flat_map(|exposure| &exposure.errors) {
             tracing::error!(server = %name, "{error}");
         }
         for part in lacking {

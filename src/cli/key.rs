@@ -9,8 +9,9 @@ use serde_json::json;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use super::terminal;
-use crate::auth::{NewKey, hex};
+use crate::auth::NewKey;
 use crate::config::TenantId;
+use crate::text::hex;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]

@@ -19,7 +19,9 @@ pub use host::Host;
 use crate::config::Config;
 use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
 use crate::pool::{Pools, Surroundings};
-use crate::process::{Ceilings, Folders, Guardian, Keeper, Record, RemovalMetrics};
+use crate::process::{
+    Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
+};
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -34,7 +36,7 @@ pub struct Gateway {
     sessions: Arc<Registry>,
     public_listener: Listener,
     admin_listener: Option<Listener>,
-    keeper: Keeper,
+    supervisor: GuardianSupervisor,
     /// How long a drain may take before what is left is killed.
     drain_timeout: Duration,
     /// Everything that sessions and pools have started.
@@ -56,7 +58,7 @@ impl Gateway {
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
         let admin_listener = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
         let metrics = Arc::new(Metrics::default());
-        let (keeper, guardian) = start_guardian(&config, host, &metrics).await?;
+        let (supervisor, guardian) = start_guardian(&config, host, &metrics).await?;
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
         let surroundings = Surroundings {
             ceilings: watched_ceilings(&config, &guardian, &metrics, &tasks, &stop_children),
@@ -76,7 +78,7 @@ impl Gateway {
         let app = Arc::new(App { snapshot, conversations, metrics, shutdown });
         let admin = Arc::new(Admin { app, pools, guardian });
         let drain_timeout = config.drain_timeout;
-        Ok(Self { admin, sessions, public_listener, admin_listener, keeper, drain_timeout, tasks, stop_children })
+        Ok(Self { admin, sessions, public_listener, admin_listener, supervisor, drain_timeout, tasks, stop_children })
     }
 
     /// The address of the public listener.
@@ -96,11 +98,11 @@ impl Gateway {
 
     /// Serves until the shutdown, then drains. When this returns, every child is gone.
     pub async fn run(self) {
-        let Self { admin, sessions, public_listener, admin_listener, keeper, drain_timeout, tasks, stop_children } =
+        let Self { admin, sessions, public_listener, admin_listener, supervisor, drain_timeout, tasks, stop_children } =
             self;
         let app = Arc::clone(&admin.app);
         let stop = CancellationToken::new();
-        let keeper = tokio::spawn(keeper.run(stop.clone()));
+        let supervisor = tokio::spawn(supervisor.run(stop.clone()));
         let shutdown = app.shutdown.clone();
         tracing::info!(address = %public_listener.address(), "serving");
         let connections = TaskTracker::new();
@@ -120,7 +122,7 @@ impl Gateway {
             .await;
         // Only now: a drain gives children time, and the guardian has none.
         stop.cancel();
-        if let Err(error) = keeper.await {
+        if let Err(error) = supervisor.await {
             tracing::error!(%error, "the guardian was not ended in order; it ends with this process");
         }
         tracing::info!("stopped");
@@ -133,7 +135,11 @@ fn listen(address: SocketAddr, key: &'static str, limits: Limits) -> Result<List
 }
 
 /// Takes over the state directory from an earlier gateway, and starts the guardian.
-async fn start_guardian(config: &Config, host: Host, metrics: &Metrics) -> Result<(Keeper, Guardian), StartError> {
+async fn start_guardian(
+    config: &Config,
+    host: Host,
+    metrics: &Metrics,
+) -> Result<(GuardianSupervisor, Guardian), StartError> {
     let Host { program, neighbours, cgroups } = host;
     let record = match &config.state_dir {
         Some(directory) => Some(Record::take_over(directory).await?),
@@ -141,11 +147,11 @@ async fn start_guardian(config: &Config, host: Host, metrics: &Metrics) -> Resul
     };
     let (waiting, failures) = (metrics.folders_waiting.clone(), metrics.folder_failures.clone());
     let folders = Folders::counted(config.state_dir.as_deref(), RemovalMetrics { waiting, failures });
-    folders.sweep();
+    folders.remove_abandoned();
     let path = program.path().to_owned();
-    let (keeper, guardian) = Keeper::start(program, neighbours, cgroups, folders)
+    let (supervisor, guardian) = GuardianSupervisor::start(program, neighbours, cgroups, folders)
         .map_err(|error| StartError::Guardian { program: path, error })?;
-    Ok((keeper.with_record(record), guardian))
+    Ok((supervisor.with_record(record), guardian))
 }
 
 /// The ceilings of the configured tenants, watched by two tasks until `stop` is cancelled.
@@ -157,7 +163,7 @@ fn watched_ceilings(
     stop: &CancellationToken,
 ) -> Ceilings {
     let ceilings = Ceilings::new(&config.tenants, guardian, metrics.watch_failures.clone());
-    tasks.spawn(ceilings.clone().watch(stop.clone()));
-    tasks.spawn(ceilings.clone().watch_folders(guardian.clone(), stop.clone()));
+    tasks.spawn(watch_usage(ceilings.clone(), stop.clone()));
+    tasks.spawn(watch_folders(ceilings.clone(), stop.clone()));
     ceilings
 }

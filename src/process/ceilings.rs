@@ -2,12 +2,12 @@
 //! watched (`lookout`). Invariant: a child counts for the tenant that it runs for at the moment, a spare and one that all
 //! share for none.
 
-mod folders;
-mod lookout;
+mod folder_poller;
+mod usage_poller;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,14 +15,19 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
-use super::cgroup::{Controllers, Whose};
-use super::child::{Child, Exit};
+use super::cgroup::{Controllers, LimitOwner};
+use super::child::Child;
+use super::exit::Exit;
+use super::folder::{FolderSize, PrivateFolder};
 use super::guardian::{Guardian, Limiter};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::stderr::Origin;
-use super::watch::{Bounds, Excess};
+use super::usage::{Excess, WatchedLimits};
 use crate::config::{Resources, Tenant, TenantId, may_raise_limits};
+
+pub use folder_poller::watch_folders;
+pub use usage_poller::watch_usage;
 
 /// The ceilings of all tenants; cheap to clone.
 #[derive(Clone)]
@@ -45,7 +50,7 @@ struct Ceiling {
     /// Whether they have a cgroup together.
     has_cgroup: bool,
     /// Those of the limits that it does not keep.
-    watched: Bounds,
+    watched: WatchedLimits,
 }
 
 /// For how many children at once there is room.
@@ -61,10 +66,17 @@ struct Charged {
     pid: i32,
     origin: Origin,
     /// Those of its own.
-    watched: Bounds,
+    watched: WatchedLimits,
     /// Its temporary folder.
-    temp: Option<folders::Watched>,
+    temp: Option<WatchedFolder>,
     excess: watch::Sender<Option<Excess>>,
+}
+
+/// A temporary folder with its limit.
+#[derive(Debug)]
+struct WatchedFolder {
+    folder: Weak<PrivateFolder>,
+    most: FolderSize,
 }
 
 /// A place for a child under its tenant's ceiling.
@@ -97,7 +109,7 @@ impl Ceilings {
             }
             let has_cgroup = guardian.limits_tenant(name);
             let kept = if has_cgroup { guardian.controllers() } else { Controllers::default() };
-            let watched = Bounds::left(&limits, kept);
+            let watched = WatchedLimits::left(&limits, kept);
             let of = |most| Places { most, free: Arc::new(Semaphore::new(most)), waiting: AtomicUsize::new(0) };
             let places = tenant.max_children.map(of);
             (name.clone(), Ceiling { limits, places, has_cgroup, watched })
@@ -150,11 +162,18 @@ impl Ceilings {
         launch
     }
 
+    /// Tells the owner of the child `id` to end it, because of `excess`.
+    fn end(&self, id: u64, excess: Excess) {
+        if let Some(charged) = self.0.charged.lock().get(&id) {
+            charged.excess.send_replace(Some(excess));
+        }
+    }
+
     /// Has a child count.
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
         let (id, pid) = (self.0.last.fetch_add(1, Ordering::Relaxed), child.pid().cast_signed());
-        let temp = child.temp().map(|(folder, most)| folders::Watched { folder: Arc::downgrade(folder), most });
+        let temp = child.temp().map(|(folder, most)| WatchedFolder { folder: Arc::downgrade(folder), most });
         let charged = Charged { pid, origin: origin.clone(), watched: child.watched(), temp, excess };
         self.0.charged.lock().insert(id, charged);
         Charge {
@@ -229,7 +248,7 @@ impl Charge {
 
     /// The limit of its tenant that the kernel ended it for, where it was that.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(Whose::Tenant))?;
+        let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.get(tenant)?.limits.memory?;
         Some(Excess::memory(limit as u64, Some(tenant.clone())))
     }
@@ -259,12 +278,33 @@ impl Charge {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::lookout::tests::{ceilings, tenant};
     use super::*;
+
+    pub(super) fn tenant() -> TenantId {
+        "acme".parse().unwrap()
+    }
+
+    /// Ceilings of one tenant, and children of it.
+    pub(super) fn ceilings(
+        ceiling: WatchedLimits,
+        children: impl IntoIterator<Item = (i32, WatchedLimits)>,
+    ) -> Ceilings {
+        let limits = Resources::default();
+        let tenants =
+            HashMap::from([(tenant(), Ceiling { limits, places: None, has_cgroup: false, watched: ceiling })]);
+        let origin = Origin::new(&tenant(), &"s".parse().unwrap(), "-");
+        let charged = (1..).zip(children).map(|(id, (pid, watched))| {
+            (id, Charged { pid, origin: origin.clone(), watched, temp: None, excess: watch::channel(None).0 })
+        });
+        let charged = Mutex::new(charged.collect());
+        let (last, failures) = (AtomicU64::new(0), Counter::default());
+        let guardian = Guardian::of_nobody();
+        Ceilings(Arc::new(Shared { tenants, charged, last, limits_any: true, failures, guardian }))
+    }
 
     #[test]
     fn a_spare_is_for_who_can_be_limited() {
-        let mut shared = Arc::into_inner(ceilings(Bounds::default(), []).0).unwrap();
+        let mut shared = Arc::into_inner(ceilings(WatchedLimits::default(), []).0).unwrap();
         shared.limits_any = false;
         shared.tenants.get_mut(&tenant()).unwrap().limits.memory = Some(1);
         let ceilings = Ceilings(Arc::new(shared));

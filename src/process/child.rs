@@ -2,12 +2,9 @@
 //! the whole group in between: so nothing of it is left, and its group id cannot have been taken by another.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,21 +12,21 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use secrecy::{ExposeSecret as _, SecretSlice};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
-use super::cgroup::{Limits, Whose};
+use super::cgroup::{LimitOwner, Limits};
 use super::error::SpawnError;
-use super::folder::{Amount, PrivateFolder};
-use super::guardian::{Guardian, Limiter, Status, Ward};
+use super::exit::{Exit, Signal};
+use super::folder::{FolderSize, PrivateFolder};
+use super::guardian::{ChildHandle, Guardian, Limiter, Status};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::lookup::hold;
-use super::stage::{self, Fault, Order, Step};
-use super::watch::{Bounds, Excess};
+use super::stage::{self, Fault, SpawnRequest, Step};
+use super::usage::{Excess, WatchedLimits};
 use crate::config::Resources;
 
 /// How long a child may take to become its program: executing it may wait for a disk.
@@ -38,72 +35,6 @@ const START: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_secs(5);
 /// The longest answer of a stage, in bytes.
 const MAX_FAULT: u64 = 16 * 1024;
-
-/// Signals that a group is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Signal {
-    /// Please end.
-    Term,
-    /// End.
-    Kill,
-}
-
-impl From<Signal> for rustix::process::Signal {
-    fn from(signal: Signal) -> Self {
-        match signal {
-            Signal::Term => Self::TERM,
-            Signal::Kill => Self::KILL,
-        }
-    }
-}
-
-/// How a child ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exit {
-    status: ExitStatus,
-    memory: Option<Whose>,
-}
-
-impl Exit {
-    pub(super) fn new(status: ExitStatus, memory: Option<Whose>) -> Self {
-        Self { status, memory }
-    }
-
-    /// By SIGKILL.
-    pub(crate) fn killed() -> Self {
-        Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
-    }
-
-    /// Whose limit on memory the kernel ended it for.
-    pub(super) fn out_of_memory(self) -> Option<Whose> {
-        self.memory
-    }
-
-    /// The exit code, if it ended by itself.
-    pub fn code(self) -> Option<i32> {
-        self.status.code()
-    }
-
-    /// The signal that ended it.
-    pub fn signal(self) -> Option<i32> {
-        self.status.signal()
-    }
-
-    /// Whether it ended by itself with exit code 0.
-    pub fn is_success(self) -> bool {
-        self.status.success()
-    }
-}
-
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.code(), self.signal()) {
-            (Some(code), _) => write!(f, "exit code {code}"),
-            (None, Some(signal)) => write!(f, "signal {signal}"),
-            (None, None) => f.write_str("an unknown status"),
-        }
-    }
-}
 
 /// The three standard streams of a child, seen from the gateway.
 #[derive(Debug)]
@@ -133,14 +64,14 @@ impl Pipes {
 /// A running child. Dropping it kills its group.
 #[derive(Debug)]
 pub struct Child {
-    ward: Ward,
+    handle: ChildHandle,
     pid: Pid,
-    watched: Bounds,
+    watched: WatchedLimits,
     resources: Resources,
     process_limits: ProcessLimits,
     /// Goes with the child.
     folder: Option<Arc<PrivateFolder>>,
-    temp: Amount,
+    temp: FolderSize,
 }
 
 impl Child {
@@ -177,9 +108,9 @@ impl Child {
         let kept_for_tenant = launch.tenant.as_ref().filter(|tenant| guardian.limits_tenant(tenant));
         let limits = Limits::of(&launch.resources, kept).or_else(|| kept_for_tenant.map(|_| Limits::default()));
         let order = encode(launch, limits)?;
-        let mut ward = guardian.launch(kept_for_tenant)?;
+        let mut handle = guardian.launch(kept_for_tenant)?;
         let mut answer = Vec::new();
-        if let Some(socket) = ward.socket().await {
+        if let Some(socket) = handle.socket().await {
             let socket = std::os::unix::net::UnixStream::from(socket);
             socket.set_nonblocking(true)?;
             let mut socket = UnixStream::from_std(socket)?;
@@ -192,18 +123,18 @@ impl Child {
         if !fault.is_empty() {
             return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
         }
-        match ward.started().await {
+        match handle.started().await {
             // One that is quick has ended by now.
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
-                let watched = Bounds::left(&launch.resources, kept);
+                let watched = WatchedLimits::left(&launch.resources, kept);
                 let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
-                let temp = Amount { bytes: launch.temp.bytes() as u64, files: launch.temp.files as u64 };
+                let temp = FolderSize { bytes: launch.temp.bytes() as u64, files: launch.temp.files as u64 };
                 let folder = launch.folder.clone();
-                Ok((Self { ward, pid, watched, resources, process_limits, folder, temp }, pipes))
+                Ok((Self { handle, pid, watched, resources, process_limits, folder, temp }, pipes))
             }
             Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
             // It was killed on its way.
-            _ => Err(io::Error::other(unexecuted(launch, ward.ended().await)).into()),
+            _ => Err(io::Error::other(unexecuted(launch, handle.ended().await)).into()),
         }
     }
 
@@ -214,22 +145,22 @@ impl Child {
 
     /// Waits until the child has ended. What was left of its group is killed then, and it is reaped.
     pub async fn exited(&self) -> Exit {
-        self.ward.ended().await
+        self.handle.ended().await
     }
 
     /// What no cgroup keeps of its limits.
-    pub(super) fn watched(&self) -> Bounds {
+    pub(super) fn watched(&self) -> WatchedLimits {
         self.watched
     }
 
     /// Its temporary folder, and what it may put there.
-    pub(super) fn temp(&self) -> Option<(&Arc<PrivateFolder>, Amount)> {
+    pub(super) fn temp(&self) -> Option<(&Arc<PrivateFolder>, FolderSize)> {
         Some((self.folder.as_ref()?, self.temp))
     }
 
     /// The limit that the kernel ended it for, where it was that.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        let limit = self.resources.memory.filter(|_| exit.memory == Some(Whose::Child))?;
+        let limit = self.resources.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
         Some(Excess::memory(limit as u64, None))
     }
 
@@ -240,12 +171,12 @@ impl Child {
 
     /// What changes those.
     pub(super) fn limiter(&self) -> Limiter {
-        self.ward.limiter()
+        self.handle.limiter()
     }
 
     /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.
     pub fn signal(&self, signal: Signal) {
-        self.ward.signal(signal);
+        self.handle.signal(signal);
     }
 }
 
@@ -253,7 +184,7 @@ impl Child {
 fn unexecuted(launch: &Launch, exit: Exit) -> String {
     let key = match (exit.out_of_memory(), &launch.tenant) {
         (None, _) => return format!("ended before it was executed: {exit}"),
-        (Some(Whose::Tenant), Some(tenant)) => format!("tenants.{tenant}.limits.memory"),
+        (Some(LimitOwner::Tenant), Some(tenant)) => format!("tenants.{tenant}.limits.memory"),
         (Some(_), _) => "limits.memory".to_owned(),
     };
     format!("not executed, as there was no memory left for it ({key}); raise that")
@@ -279,7 +210,7 @@ impl From<rustix::io::Errno> for NotStarted {
 
 /// The order for a stage, with its length before it.
 fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>> {
-    let order = Order {
+    let order = SpawnRequest {
         program: Cow::Borrowed(&launch.program),
         args: Cow::Borrowed(&launch.args),
         env: launch.env.iter().map(|(key, value)| (key.into(), value.expose_secret().into())).collect(),
@@ -291,7 +222,7 @@ fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>
     let mut bytes = vec![0; size_of::<u32>()];
     serde_json::to_writer(&mut bytes, &order)?;
     let length = bytes.len() - size_of::<u32>();
-    let head = u32::try_from(length).ok().filter(|_| length <= stage::MAX_ORDER);
+    let head = u32::try_from(length).ok().filter(|_| length <= stage::MAX_REQUEST);
     let head = head.ok_or_else(|| io::Error::from(io::ErrorKind::ArgumentListTooLong))?;
     bytes.splice(..size_of::<u32>(), head.to_be_bytes());
     Ok(bytes.into())
@@ -314,6 +245,9 @@ async fn send(socket: &mut UnixStream, order: &[u8], descriptors: &[OwnedFd; sta
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
     use super::*;
 
     #[test]
@@ -321,7 +255,7 @@ mod tests {
         let launch = Launch { tenant: Some("acme".parse().unwrap()), ..Launch::default() };
         let text = |memory| unexecuted(&launch, Exit::new(ExitStatus::from_raw(9), memory));
         assert_eq!(text(None), "ended before it was executed: signal 9");
-        assert!(text(Some(Whose::Child)).contains("(limits.memory)"));
-        assert!(text(Some(Whose::Tenant)).contains("(tenants.acme.limits.memory)"));
+        assert!(text(Some(LimitOwner::Child)).contains("(limits.memory)"));
+        assert!(text(Some(LimitOwner::Tenant)).contains("(tenants.acme.limits.memory)"));
     }
 }

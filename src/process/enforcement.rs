@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::cgroup::Controllers;
 use super::limits::cores_go_to;
 use super::sandbox::Kernel;
-use super::temp::can_mount;
+use super::temp_mount::can_mount;
 use crate::config::{Config, Resources, Sandbox, SandboxMode, Server, TempLimits, Tenant, show_bytes, show_duration};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";

@@ -3,9 +3,9 @@
 //! (`remover`); and if the gateway was killed before, by its guardian, or the next gateway on this machine (`sweep`). What a
 //! child does to the folders around its own is put right before the next start.
 
+mod abandoned;
 mod removal;
 mod remover;
-mod sweep;
 mod usage;
 
 use std::ffi::CString;
@@ -19,18 +19,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
-use super::held::Held;
+use super::pinned_folder::PinnedFolder;
+use super::random_name::random_name;
 use crate::config::Account;
-use removal::open;
+use abandoned::{AbandonedFolders, MODE, PREFIX, lock_now};
+use removal::{enter, open};
 pub use remover::RemovalMetrics;
-use remover::{Doomed, Keeps, Remover};
-use sweep::{Sweep, lock_now};
-pub(super) use usage::{Amount, Look};
+use remover::{FolderToRemove, Remover};
+pub(super) use usage::{FolderSize, Measurement};
 
-/// What the names of the gateways' folders begin with.
-const PREFIX: &str = "sluice-tmp-";
-/// The mode of a gateway's folder.
-const MODE: u32 = 0o711;
 /// How long the end of a gateway waits for folders to be removed. What is left then is swept at the next start.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -47,22 +44,22 @@ pub(super) fn place(state_dir: Option<&Path>) -> PathBuf {
 #[derive(Debug)]
 pub struct Folders {
     place: PathBuf,
-    top: Mutex<Option<Arc<Top>>>,
+    top: Mutex<Option<Arc<GatewayFolder>>>,
     remover: Remover,
 }
 
 /// The gateway's folder. Dropping it has it removed.
 #[derive(Debug)]
-struct Top {
+struct GatewayFolder {
     path: PathBuf,
     name: CString,
     /// Locked for as long as the gateway lives: what nobody locks has been left behind.
     folder: Arc<File>,
-    held: Held,
+    held: PinnedFolder,
     /// The folder that it is in.
     place: Arc<File>,
     /// That one, and those around it, as far as a child could change their modes.
-    around: Vec<Held>,
+    around: Vec<PinnedFolder>,
     remover: Remover,
 }
 
@@ -71,7 +68,7 @@ struct Top {
 pub struct PrivateFolder {
     path: PathBuf,
     name: CString,
-    top: Arc<Top>,
+    top: Arc<GatewayFolder>,
 }
 
 impl Folders {
@@ -86,8 +83,8 @@ impl Folders {
     }
 
     /// Has what gateways that were killed have left there removed, and does not wait for that.
-    pub fn sweep(&self) {
-        self.remover.sweep(Sweep::of(&self.place));
+    pub fn remove_abandoned(&self) {
+        self.remover.remove_abandoned(AbandonedFolders::of(&self.place));
     }
 
     /// Where they are to be.
@@ -113,13 +110,13 @@ impl Folders {
         Ok(folder)
     }
 
-    fn top(&self) -> io::Result<Arc<Top>> {
+    fn top(&self) -> io::Result<Arc<GatewayFolder>> {
         let mut top = self.top.lock();
         if let Some(top) = top.as_ref().filter(|top| top.put_right()) {
             return Ok(Arc::clone(top));
         }
         // It was removed, or moved.
-        let new = Arc::new(Top::make(&self.place, self.remover.clone())?);
+        let new = Arc::new(GatewayFolder::make(&self.place, self.remover.clone())?);
         *top = Some(Arc::clone(&new));
         Ok(new)
     }
@@ -144,11 +141,11 @@ impl Drop for Folders {
     }
 }
 
-impl Top {
+impl GatewayFolder {
     fn make(place: &Path, remover: Remover) -> io::Result<Self> {
         // A child's path must not depend on where the gateway is.
         let place = std::path::absolute(place)?;
-        let around = Held::chain(&place);
+        let around = PinnedFolder::chain(&place);
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = Arc::new(File::from(rustix::fs::open(&place, flags, Mode::empty())?));
         loop {
@@ -162,7 +159,7 @@ impl Top {
             };
             if lock_now(&lock)? && path.exists() {
                 lock.set_permissions(Permissions::from_mode(MODE))?;
-                let held = Held::open(&*folder, &name, MODE)?;
+                let held = PinnedFolder::open(&*folder, &name, MODE)?;
                 return Ok(Self { path, name, folder: Arc::new(lock), held, place: folder, around, remover });
             }
         }
@@ -171,7 +168,7 @@ impl Top {
     /// Puts right what children have done to it, and to those around it. `false` if it is not there any more.
     fn put_right(&self) -> bool {
         let around = self.around.iter().rev().chain([&self.held]);
-        around.map(Held::put_right).all(|done| done.is_ok()) && self.held.is_at(&self.path)
+        around.map(PinnedFolder::put_right).all(|done| done.is_ok()) && self.held.is_at(&self.path)
     }
 }
 
@@ -180,39 +177,46 @@ impl PrivateFolder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Measures it up to `most`, with what `processes` have open and removed, until `is_over`.
+    ///
+    /// # Errors
+    /// The system refuses: then nothing is known.
+    pub(super) fn usage(
+        &self,
+        most: FolderSize,
+        processes: &[i32],
+        is_over: impl Fn() -> bool,
+    ) -> io::Result<Measurement> {
+        usage::measure(&enter(&*self.top.folder, &self.name)?, &self.path, most, processes, is_over)
+    }
 }
 
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
-        self.top.remover.remove(Doomed {
+        self.top.remover.remove(FolderToRemove {
             parent: Arc::clone(&self.top.folder),
             name: std::mem::take(&mut self.name),
             path: std::mem::take(&mut self.path),
-            keeps: Keeps::Top(Arc::clone(&self.top)),
+            keeps: Arc::clone(&self.top) as _,
         });
     }
 }
 
-impl Drop for Top {
+impl Drop for GatewayFolder {
     fn drop(&mut self) {
-        self.remover.remove(Doomed {
+        self.remover.remove(FolderToRemove {
             parent: Arc::clone(&self.place),
             name: std::mem::take(&mut self.name),
             path: std::mem::take(&mut self.path),
-            keeps: Keeps::Lock(Arc::clone(&self.folder)),
+            keeps: Arc::clone(&self.folder) as _,
         });
     }
 }
 
-fn random_name() -> io::Result<String> {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(io::Error::other)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 /// Removes what gateways that were killed have left in a place, on this thread. Says how many there were.
-pub(super) fn sweep(place: &Path) -> usize {
-    Sweep::of(place).run()
+pub(super) fn remove_abandoned(place: &Path) -> usize {
+    AbandonedFolders::of(place).run()
 }
 
 #[cfg(test)]
@@ -331,13 +335,13 @@ mod tests {
         set_mode(&left, 0);
         std::fs::create_dir(&other).unwrap();
         symlink(&other, place.path().join(format!("{PREFIX}link"))).unwrap();
-        assert_eq!(sweep(place.path()), 1);
+        assert_eq!(remove_abandoned(place.path()), 1);
         assert!(held.path().exists() && !left.exists() && other.exists());
         // Many at once: each sweep would take the folder of another that has not locked it yet.
         std::thread::scope(|scope| {
             let make = || {
                 for _ in 0..200 {
-                    sweep(place.path());
+                    remove_abandoned(place.path());
                     let folders = Folders::new(Some(place.path()));
                     assert!(folders.make(None).unwrap().path().exists());
                 }

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::error::SpawnError;
 use super::folder::{Folders, PrivateFolder};
 use super::sandbox::{Policy, Reach};
-use super::temp::TempMount;
+use super::temp_mount::TempMount;
 use super::workspace::{self, Owner};
 use crate::config::{Resources, SandboxMode, Server, TempLimits, TenantId};
 

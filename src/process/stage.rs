@@ -1,5 +1,5 @@
 //! What happens between fork and exec. A child starts as this program, `sluice stage`, whose stdin is a socket: over it
-//! come the [`Order`] and the child's three pipes. The stage binds itself to its parent's life, takes the pipes as its
+//! come the [`SpawnRequest`] and the child's three pipes. The stage binds itself to its parent's life, takes the pipes as its
 //! own standard streams, and becomes the ordered program. Invariant: that program runs only after every step has
 //! succeeded, and inherits nothing but its three streams and what the order lists.
 //!
@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup;
 use super::sandbox::{self, Policy};
-use super::temp::TempMount;
+use super::temp_mount::TempMount;
 
 /// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
-pub(super) const MAX_ORDER: usize = 4 * 1024 * 1024;
+pub(super) const MAX_REQUEST: usize = 4 * 1024 * 1024;
 /// What the stage writes when nothing but the exec is left to do.
 pub(super) const READY: u8 = b'+';
 /// The child's standard streams, sent with the first bytes of an order.
@@ -34,7 +34,7 @@ pub(super) const STREAMS: usize = 3;
 
 /// What is to be executed, and how: the body of a message to the stage, as JSON after its length (4 bytes, big-endian).
 #[derive(Serialize, Deserialize)]
-pub(super) struct Order<'a> {
+pub(super) struct SpawnRequest<'a> {
     /// The file to execute.
     pub(super) program: Cow<'a, Path>,
     /// Its arguments.
@@ -59,7 +59,7 @@ pub(super) struct Order<'a> {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Step {
     /// Reading the order.
-    Order,
+    SpawnRequest,
     /// Binding the child to the guardian's life, and its descendants to its own.
     Bind,
     /// Giving its cgroup limits.
@@ -123,7 +123,7 @@ fn become_program(
     sandbox::conceal().map_err(Fault::at(Step::Bind))?;
     // This can take its time. It is over, mostly, when there is an order.
     let entered = enter(cgroup);
-    let (order, streams) = receive(socket).map_err(Fault::at(Step::Order))?;
+    let (order, streams) = receive(socket).map_err(Fault::at(Step::SpawnRequest))?;
     if let Some(limits) = &order.cgroup {
         entered.and_then(|path| cgroup::limit(path, limits)).map_err(Fault::at(Step::Cgroup))?;
     }
@@ -151,7 +151,7 @@ fn become_program(
     }
     // The guardian has blocked those that are not meant for it, and who it starts inherits that.
     SigSet::empty().thread_set_mask().map_err(io::Error::from).map_err(Fault::at(Step::Bind))?;
-    socket.write_all(&[READY]).map_err(Fault::at(Step::Order))?;
+    socket.write_all(&[READY]).map_err(Fault::at(Step::SpawnRequest))?;
     Err(Fault::at(Step::Exec)(command.exec()))
 }
 
@@ -178,7 +178,7 @@ fn bind(parent: i32) -> io::Result<()> {
 }
 
 /// Reads an order with the descriptors that come with its first bytes.
-fn receive(socket: &mut UnixStream) -> io::Result<(Order<'static>, Vec<OwnedFd>)> {
+fn receive(socket: &mut UnixStream) -> io::Result<(SpawnRequest<'static>, Vec<OwnedFd>)> {
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -192,8 +192,8 @@ fn receive(socket: &mut UnixStream) -> io::Result<(Order<'static>, Vec<OwnedFd>)
     }
     socket.read_exact(head.get_mut(received..).unwrap_or_default())?;
     let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
-    if length > MAX_ORDER {
-        return Err(io::Error::other(format!("an order of {length} bytes is over the limit of {MAX_ORDER}")));
+    if length > MAX_REQUEST {
+        return Err(io::Error::other(format!("an order of {length} bytes is over the limit of {MAX_REQUEST}")));
     }
     let mut body = vec![0; length];
     socket.read_exact(&mut body)?;

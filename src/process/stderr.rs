@@ -25,7 +25,7 @@ const MAX_TAIL_LINE: usize = 512;
 const LINES_A_SECOND: u32 = 200;
 const BYTES_A_SECOND: usize = 64 * 1024;
 
-/// Whose child it is, for log lines. A spare is nobody's until it is adopted, and one that all share stays so. Cheap to clone: all clones are one.
+/// LimitOwner child it is, for log lines. A spare is nobody's until it is adopted, and one that all share stays so. Cheap to clone: all clones are one.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The configured server.

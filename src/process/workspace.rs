@@ -1,7 +1,6 @@
 //! Working directories of servers that may change them: one for each owner, made by the gateway below the folder that is
 //! configured. Invariant: no owner's child starts in the folder of another, whatever their names are, nor where a link leads.
 
-use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Principal;
 use crate::config::{Account, TenantId};
+use crate::text::hex;
 
 /// The folder's mode: nobody but the server's user looks into it.
 const MODE: Mode = Mode::RWXU;
@@ -51,12 +51,9 @@ impl Owner {
         }
         let is_plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         let shown: String = principal.subject().chars().filter(is_plain).take(SHOWN).collect();
-        let mut name = format!("principal.{}.{shown}.", principal.tenant());
-        for byte in hash.finalize().iter().take(HASHED) {
-            // Writing to a text does not fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        Self(name)
+        let hash = hash.finalize();
+        let hash = hex(hash.get(..HASHED).unwrap_or_default());
+        Self(format!("principal.{}.{shown}.{hash}", principal.tenant()))
     }
 }
 

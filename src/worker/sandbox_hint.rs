@@ -3,7 +3,7 @@
 
 use crate::config::{SandboxMode, Server};
 use crate::process::Exit;
-use crate::process::sandbox::unopened;
+use crate::process::sandbox::unopened_cwd;
 
 /// What programs say when the system refuses them something, in lower case.
 const REFUSED: [&str; 7] = [
@@ -40,7 +40,7 @@ impl SandboxHint {
         if mode == SandboxMode::None {
             return None;
         }
-        if let Some(text) = unopened(server) {
+        if let Some(text) = unopened_cwd(server) {
             return Some(Self { text: format!("it {text}"), is_likely: true });
         }
         let (mode, name) = (mode.as_str(), &server.name);

@@ -6,12 +6,12 @@
 //! nothing is touched outside the cgroup that the gateway was started in, and there only what the gateway has made, and
 //! which controllers it passes on.
 
-mod folder;
+mod group;
 mod subtree;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use folder::{Cgroup, end_together, enter, kill, limit};
+pub(super) use group::{Cgroup, end_together, enter, kill, limit};
 pub use subtree::{Subtree, Support, support};
 pub(super) use subtree::{remove_if_left, tenant_folder};
 
@@ -63,9 +63,9 @@ impl Limits {
     }
 }
 
-/// Whose limit a process was ended for.
+/// LimitOwner limit a process was ended for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Whose {
+pub(super) enum LimitOwner {
     /// The child's own.
     Child,
     /// That of all children of its tenant.

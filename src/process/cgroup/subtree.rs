@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
-use super::folder::{self, below, folders, kill, processes, remove, write};
+use super::group::{self, below, folders, kill, processes, remove, write};
 use super::{Controllers, Limits};
 use crate::config::{Resources, TenantId};
+use crate::process::random_name::random_name;
 
 /// Where the gateway itself goes, where it divides resources: a cgroup with processes in it cannot do that.
 const OWN: &str = "sluice-gateway";
@@ -114,7 +115,7 @@ impl Subtree {
     /// The system refuses.
     pub fn prepare() -> io::Result<Option<Self>> {
         let Some(place) = find(Path::new("/")) else { return Ok(None) };
-        sweep(&place.path);
+        remove_abandoned(&place.path);
         let divided = place.divide();
         let controllers = if divided.is_ok() { place.controllers } else { Controllers::default() };
         if let Err(error) = divided {
@@ -139,10 +140,7 @@ impl Subtree {
 
     /// `None` if another gateway has taken it for left behind.
     fn try_make(parent: &Path, controllers: Controllers) -> io::Result<Option<Self>> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = parent.join(format!("{PREFIX}{name}"));
+        let path = parent.join(format!("{PREFIX}{}", random_name()?));
         fs::create_dir(&path)?;
         let Some(lock) = lock(&path)?.filter(|_| path.exists()) else { return Ok(None) };
         // Who may write in there makes no more than can be walked through. A kernel may not know how to keep it.
@@ -176,7 +174,7 @@ impl Subtree {
         let Some(limits) = Limits::of(limits, self.controllers) else { return Ok(()) };
         let path = tenant_folder(&self.path, tenant.as_str());
         fs::create_dir(&path)?;
-        folder::limit(&path, &limits)?;
+        group::limit(&path, &limits)?;
         pass_on(&path, self.controllers)?;
         self.tenants.lock().insert(tenant.clone());
         Ok(())
@@ -256,7 +254,7 @@ fn is_taken(error: &io::Error) -> bool {
 }
 
 /// Ends what gateways have left in a cgroup that were killed. What does not end there is no reason for this one to have none.
-fn sweep(parent: &Path) {
+fn remove_abandoned(parent: &Path) {
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     for path in folders(parent).into_iter().filter(is_ours) {
         // Without a lock its gateway lives, or it has gone meanwhile.
@@ -365,7 +363,7 @@ mod tests {
         let left = parent.path().join(format!("{PREFIX}left"));
         fs::create_dir_all(left.join("tenant-a/7")).unwrap();
         fs::create_dir(&other).unwrap();
-        sweep(parent.path());
+        remove_abandoned(parent.path());
         assert!(held.path().exists() && other.exists() && !left.exists());
         assert!(!remove_if_left(held.path()));
         held.remove();
@@ -378,7 +376,7 @@ mod tests {
         std::thread::scope(|scope| {
             let start = || {
                 for _ in 0..200 {
-                    sweep(parent.path());
+                    remove_abandoned(parent.path());
                     assert!(Subtree::make(parent.path(), Controllers::default()).unwrap().path().exists());
                 }
             };

@@ -14,8 +14,8 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::abandoned::AbandonedFolders;
 use super::removal::{Outcome, remove};
-use super::sweep::Sweep;
 
 /// How long a folder has the thread, when others wait.
 const SLICE: Duration = Duration::from_millis(250);
@@ -41,7 +41,7 @@ pub struct RemovalMetrics {
 
 /// A folder to remove.
 #[derive(Debug)]
-pub(super) struct Doomed {
+pub(super) struct FolderToRemove {
     /// The folder that it is in.
     pub(super) parent: Arc<File>,
     /// Its name in there.
@@ -50,23 +50,18 @@ pub(super) struct Doomed {
     pub(super) path: PathBuf,
     /// What has to be kept until it is removed.
     #[expect(dead_code, reason = "held, and dropped")]
-    pub(super) keeps: Keeps,
+    pub(super) keeps: Arc<dyn Held>,
 }
 
-/// What a removal holds until it is done.
-#[derive(Debug)]
-#[expect(dead_code, reason = "held, and dropped")]
-pub(super) enum Keeps {
-    /// The folder around it.
-    Top(Arc<super::Top>),
-    /// Its own lock: nobody else removes it meanwhile.
-    Lock(Arc<File>),
-}
+/// What a removal keeps alive until it is done: the folder around the one to remove, or the lock of that one.
+pub(super) trait Held: std::fmt::Debug + Send + Sync {}
+
+impl<T: std::fmt::Debug + Send + Sync> Held for T {}
 
 #[derive(Debug)]
 enum Work {
-    Folder(Doomed),
-    Sweep(Sweep),
+    Folder(FolderToRemove),
+    AbandonedFolders(AbandonedFolders),
 }
 
 #[derive(Debug)]
@@ -108,13 +103,13 @@ impl Remover {
     }
 
     /// Has a folder removed, soon. Does not wait.
-    pub(super) fn remove(&self, folder: Doomed) {
+    pub(super) fn remove(&self, folder: FolderToRemove) {
         self.push(Work::Folder(folder));
     }
 
     /// Has a place swept.
-    pub(super) fn sweep(&self, sweep: Sweep) {
-        self.push(Work::Sweep(sweep));
+    pub(super) fn remove_abandoned(&self, folders: AbandonedFolders) {
+        self.push(Work::AbandonedFolders(folders));
     }
 
     fn push(&self, work: Work) {
@@ -242,14 +237,14 @@ impl Work {
     fn step(&self, deadline: Instant) -> Outcome {
         match self {
             Self::Folder(folder) => remove(&folder.parent, &folder.name, deadline),
-            Self::Sweep(sweep) => sweep.step(deadline),
+            Self::AbandonedFolders(folders) => folders.step(deadline),
         }
     }
 
     fn path(&self) -> &std::path::Path {
         match self {
             Self::Folder(folder) => &folder.path,
-            Self::Sweep(sweep) => sweep.place(),
+            Self::AbandonedFolders(folders) => folders.place(),
         }
     }
 }

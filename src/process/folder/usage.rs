@@ -14,7 +14,6 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::PrivateFolder;
 use super::removal::{enter, grant};
 
 /// Folders in each other that a look goes down to, and so the descriptors that it holds. Deeper ones are too many.
@@ -26,14 +25,14 @@ const MAX_DESCRIPTORS: usize = 1 << 16;
 
 /// How much there is, or may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::process) struct Amount {
+pub(in crate::process) struct FolderSize {
     /// As the disk has them.
     pub(in crate::process) bytes: u64,
     /// Files, folders and all else that has a name.
     pub(in crate::process) files: u64,
 }
 
-impl Amount {
+impl FolderSize {
     fn is_over(self, most: Self) -> bool {
         self.bytes > most.bytes || self.files > most.files
     }
@@ -46,59 +45,58 @@ impl Amount {
 
 /// What came of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::process) enum Look {
+pub(in crate::process) enum Measurement {
     /// It was told to stop.
     Stopped,
     /// Something is there that the child moves or closes faster than it can be looked at.
     Hidden,
     /// So much is there.
-    Found(Amount),
+    Found(FolderSize),
 }
 
-impl PrivateFolder {
-    /// What is in it, counted up to `most`; with what `processes` have open and removed.
-    ///
-    /// # Errors
-    /// The system refuses: then nothing is known.
-    pub(in crate::process) fn usage(
-        &self,
-        most: Amount,
-        processes: &[i32],
-        is_over: impl Fn() -> bool,
-    ) -> io::Result<Look> {
-        let top = enter(&*self.top.folder, &self.name)?;
-        let look = measure(&top, most, &is_over)?;
-        let Look::Found(mut amount) = look else { return Ok(look) };
-        let mut seen = HashSet::new();
-        for pid in processes {
-            if amount.is_over(most) || is_over() {
-                break;
-            }
-            // Who does not let itself be looked into is not counted.
-            removed_by(*pid, &self.path, &mut |inode, bytes| {
-                if seen.insert(inode) {
-                    amount.add(bytes);
-                }
-            });
+/// Measures the folder behind `top`, which is at `path`, up to `most`; with what `processes` have open and removed. Ends early
+/// when `is_over` says so.
+///
+/// # Errors
+/// The system refuses: then nothing is known.
+pub(super) fn measure(
+    top: &OwnedFd,
+    path: &Path,
+    most: FolderSize,
+    processes: &[i32],
+    is_over: impl Fn() -> bool,
+) -> io::Result<Measurement> {
+    let measured = walk(top, most, &is_over)?;
+    let Measurement::Found(mut size) = measured else { return Ok(measured) };
+    let mut seen = HashSet::new();
+    for pid in processes {
+        if size.is_over(most) || is_over() {
+            break;
         }
-        Ok(Look::Found(amount))
+        // Who does not let itself be looked into is not counted.
+        removed_by(*pid, path, &mut |inode, bytes| {
+            if seen.insert(inode) {
+                size.add(bytes);
+            }
+        });
     }
+    Ok(Measurement::Found(size))
 }
 
-fn measure(top: &OwnedFd, most: Amount, is_over: impl Fn() -> bool) -> io::Result<Look> {
-    const TOO_MANY: Look = Look::Found(Amount { bytes: 0, files: u64::MAX });
-    let mut amount = Amount::default();
-    let Some(list) = list(top)? else { return Ok(Look::Hidden) };
+fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Result<Measurement> {
+    const TOO_MANY: Measurement = Measurement::Found(FolderSize { bytes: 0, files: u64::MAX });
+    let mut amount = FolderSize::default();
+    let Some(list) = list(top)? else { return Ok(Measurement::Hidden) };
     let mut levels = vec![Level::new(list)];
     while let Some(level) = levels.last_mut() {
         if is_over() {
-            return Ok(Look::Stopped);
+            return Ok(Measurement::Stopped);
         }
         let Some(entry) = level.list.read() else {
             if level.missed.is_empty() {
                 levels.pop();
             } else if !level.begin_again() {
-                return Ok(Look::Hidden);
+                return Ok(Measurement::Hidden);
             }
             continue;
         };
@@ -116,13 +114,13 @@ fn measure(top: &OwnedFd, most: Amount, is_over: impl Fn() -> bool) -> io::Resul
                 }
                 levels.push(Level::new(list));
             }
-            Found::Hidden => return Ok(Look::Hidden),
+            Found::Hidden => return Ok(Measurement::Hidden),
         }
         if amount.is_over(most) {
             break;
         }
     }
-    Ok(Look::Found(amount))
+    Ok(Measurement::Found(amount))
 }
 
 /// A folder that is being looked at. It is held open: whatever the child does to its path, or to its mode, the look goes on.
@@ -253,19 +251,19 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use super::super::Folders;
+    use super::super::{Folders, PrivateFolder};
     use super::*;
 
-    const MUCH: Amount = Amount { bytes: 1 << 40, files: 1 << 40 };
+    const MUCH: FolderSize = FolderSize { bytes: 1 << 40, files: 1 << 40 };
 
     fn a_folder() -> PrivateFolder {
         Folders::new(None).make(None).unwrap()
     }
 
-    fn usage(folder: &PrivateFolder, most: Amount) -> Amount {
+    fn usage(folder: &PrivateFolder, most: FolderSize) -> FolderSize {
         let own = i32::try_from(std::process::id()).unwrap();
         match folder.usage(most, &[own], || false).unwrap() {
-            Look::Found(amount) => amount,
+            Measurement::Found(amount) => amount,
             look => panic!("{look:?}"),
         }
     }
@@ -273,7 +271,7 @@ mod tests {
     #[test]
     fn files_and_their_bytes_are_counted_whatever_hides_them() {
         let folder = a_folder();
-        assert_eq!(usage(&folder, MUCH), Amount::default());
+        assert_eq!(usage(&folder, MUCH), FolderSize::default());
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(at("a/b")).unwrap();
         std::fs::write(at("a/b/file"), vec![1; 1 << 20]).unwrap();
@@ -295,7 +293,7 @@ mod tests {
         for number in 0..100 {
             std::fs::write(folder.path().join(number.to_string()), "").unwrap();
         }
-        assert_eq!(usage(&folder, Amount { files: 10, ..MUCH }).files, 11);
+        assert_eq!(usage(&folder, FolderSize { files: 10, ..MUCH }).files, 11);
         // Also where no path leads.
         let name = "n".repeat(255);
         let mut deep = enter(&*folder.top.folder, &folder.name).unwrap();
@@ -309,7 +307,7 @@ mod tests {
         assert_eq!(usage(&folder, MUCH).files, 100 + 63);
         nest(1);
         assert_eq!(usage(&folder, MUCH).files, u64::MAX);
-        assert_eq!(folder.usage(MUCH, &[], || true).unwrap(), Look::Stopped);
+        assert_eq!(folder.usage(MUCH, &[], || true).unwrap(), Measurement::Stopped);
     }
 
     /// Looks many times while a child does something again and again.
@@ -321,8 +319,11 @@ mod tests {
             is_over.store(true, Ordering::Relaxed);
             for look in looks {
                 let look = look.unwrap();
-                let is_seen = |found: Amount| found.files >= files;
-                assert!(look == Look::Hidden || matches!(look, Look::Found(found) if is_seen(found)), "{look:?}");
+                let is_seen = |found: FolderSize| found.files >= files;
+                assert!(
+                    look == Measurement::Hidden || matches!(look, Measurement::Found(found) if is_seen(found)),
+                    "{look:?}"
+                );
             }
         });
     }
@@ -371,7 +372,7 @@ mod tests {
             let looks: Vec<_> = (0..2000).map(|_| folder.usage(MUCH, &[], || false)).collect();
             is_over.store(true, Ordering::Relaxed);
             for look in looks {
-                assert!(matches!(look.unwrap(), Look::Found(_)));
+                assert!(matches!(look.unwrap(), Measurement::Found(_)));
             }
         });
     }

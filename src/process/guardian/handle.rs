@@ -3,32 +3,29 @@
 //! Invariant: a child is in the table from before its start is asked for until the guardian has said that it is reaped,
 //! or the guardian is gone. Everything that waits for a child hears of its end.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::Pid;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot, watch};
 
-use super::link::{Report, Request};
+use super::protocol::{Report, Request};
 use crate::config::TenantId;
 use crate::process::cgroup::{Controllers, Subtree};
+use crate::process::exit::{Exit, Signal};
+use crate::process::folder::Folders;
 use crate::process::limits::ProcessLimits;
-use crate::process::tree::{Processes, Tree};
-use crate::process::{Exit, Folders, Signal};
+use crate::process::proc::{ProcReader, ProcessTree};
 
 /// Children on their way from request to program at once: each is a process that competes for the same processors.
 const STARTING: usize = 32;
-/// How often processes are counted again when the two counts differ, because something started or ended in between.
-const RECOUNTS: usize = 4;
-/// The time between two counts.
-const RECOUNT: std::time::Duration = std::time::Duration::from_millis(25);
-
-/// Starts children; cheap to clone. Made by [`Keeper::start`](super::Keeper::start).
+/// Starts children; cheap to clone. Made by [`GuardianSupervisor::start`](super::GuardianSupervisor::start).
 #[derive(Debug, Clone)]
 pub struct Guardian(Arc<Shared>);
 
@@ -40,7 +37,7 @@ struct Shared {
     has_other_children: bool,
     cgroups: Option<Subtree>,
     folders: Folders,
-    processes: Processes,
+    processes: ProcReader,
 }
 
 #[derive(Debug, Default)]
@@ -87,15 +84,6 @@ impl Status {
     }
 }
 
-/// Processes below the gateway, at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Children in the gateway's table, and everything below them.
-    pub owned: usize,
-    /// All that run below the gateway, but for the guardian. More than `owned` means that something was left behind.
-    pub found: usize,
-}
-
 impl Guardian {
     pub(super) fn new(has_other_children: bool, cgroups: Option<Subtree>, folders: Folders) -> Self {
         Self(Arc::new(Shared {
@@ -105,7 +93,7 @@ impl Guardian {
             has_other_children,
             cgroups,
             folders,
-            processes: Processes::default(),
+            processes: ProcReader::default(),
         }))
     }
 
@@ -120,8 +108,18 @@ impl Guardian {
     }
 
     /// The processes of the machine, for those who look at them again and again.
-    pub(in crate::process) fn processes(&self) -> &Processes {
+    pub(in crate::process) fn processes(&self) -> &ProcReader {
         &self.0.processes
+    }
+
+    /// Reads `/proc` now, on a thread that may block.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub(super) async fn process_tree(&self) -> io::Result<Arc<ProcessTree>> {
+        let guardian = self.clone();
+        let read = move || guardian.processes().read(Duration::ZERO);
+        tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 
     /// What makes the children's private folders.
@@ -134,8 +132,8 @@ impl Guardian {
         self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant))
     }
 
-    /// Asks for a stage, in the cgroup of a tenant if one is named. The ward ends it when it is dropped.
-    pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<Ward> {
+    /// Asks for a stage, in the cgroup of a tenant if one is named. The handle ends it when it is dropped.
+    pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<ChildHandle> {
         let (status, watched) = watch::channel(Status::Asked);
         let (socket, handed) = oneshot::channel();
         let mut table = self.0.table.lock();
@@ -148,7 +146,7 @@ impl Guardian {
         table.requests.push_back(Request::Launch { id, tenant: tenant.map(ToString::to_string) });
         drop(table);
         self.0.wake.notify_one();
-        Ok(Ward { guardian: self.clone(), id, status: watched, socket: Some(handed) })
+        Ok(ChildHandle { guardian: self.clone(), id, status: watched, socket: Some(handed) })
     }
 
     /// Waits for a turn to start a child. Hold it until the child has become its program.
@@ -248,25 +246,8 @@ impl Guardian {
         }
     }
 
-    /// Counts the processes below the gateway. Where both counts differ, it looks again for a moment: what starts or
-    /// ends meanwhile is no difference.
-    pub async fn census(&self) -> io::Result<Census> {
-        let mut census = Census::default();
-        for _ in 0..RECOUNTS {
-            let leaders = self.leaders();
-            let guardian = self.clone();
-            let read = move || Ok::<_, io::Error>((guardian.cgroups().map(Subtree::groups), Tree::read()?));
-            let (groups, tree) = tokio::task::spawn_blocking(read).await.map_err(io::Error::other)??;
-            census = self.count(&tree, &groups.unwrap_or_default(), &leaders);
-            if census.owned == census.found {
-                break;
-            }
-            tokio::time::sleep(RECOUNT).await;
-        }
-        Ok(census)
-    }
-
-    fn leaders(&self) -> Vec<i32> {
+    /// The process ids of the children that run.
+    pub(super) fn leaders(&self) -> Vec<i32> {
         let table = self.0.table.lock();
         let pid = |entry: &Entry| match *entry.status.borrow() {
             Status::Running(pid) => Some(pid.as_raw_pid()),
@@ -275,40 +256,28 @@ impl Guardian {
         table.children.values().filter_map(pid).collect()
     }
 
-    /// Below the gateway is what descends from it, or is in one of its cgroups.
-    fn count(&self, tree: &Tree, groups: &[BTreeSet<i32>], leaders: &[i32]) -> Census {
-        let (guardian, ready) = {
-            let table = self.0.table.lock();
-            (table.guardian.map(Pid::as_raw_pid), table.ready.clone())
-        };
-        let is_nobodys = |pid| Some(pid) == guardian || (ready.contains(&pid) && !leaders.contains(&pid));
-        let gateway = (!self.0.has_other_children).then(|| rustix::process::getpid().as_raw_pid());
-        let mut census = Census::default();
-        for (pid, ancestors) in tree.running().filter(|(pid, _)| !is_nobodys(*pid)) {
-            let group = groups.iter().find(|group| group.contains(&pid));
-            let (mut is_owned, mut is_found) = (leaders.contains(&pid), group.is_some());
-            is_owned |= group.is_some_and(|group| leaders.iter().any(|leader| group.contains(leader)));
-            for ancestor in ancestors {
-                is_owned |= leaders.contains(&ancestor);
-                is_found |= Some(ancestor) == guardian || Some(ancestor) == gateway;
-            }
-            census.found += usize::from(is_found);
-            census.owned += usize::from(is_found && is_owned);
-        }
-        census
+    /// The processes that are no children: the guardian, and the stages that wait.
+    pub(super) fn own_processes(&self) -> (Option<i32>, Vec<i32>) {
+        let table = self.0.table.lock();
+        (table.guardian.map(Pid::as_raw_pid), table.ready.clone())
+    }
+
+    /// Whether this process has children besides the guardian.
+    pub(super) fn has_other_children(&self) -> bool {
+        self.0.has_other_children
     }
 }
 
 /// One child, as its owner holds it. Dropping it kills the child's group; the guardian reaps it.
 #[derive(Debug)]
-pub(in crate::process) struct Ward {
+pub(in crate::process) struct ChildHandle {
     guardian: Guardian,
     id: u64,
     status: watch::Receiver<Status>,
     socket: Option<oneshot::Receiver<OwnedFd>>,
 }
 
-impl Ward {
+impl ChildHandle {
     /// Waits for the other end of the stage's stdin; `None` if there is no stage, or it has been handed out.
     pub(in crate::process) async fn socket(&mut self) -> Option<OwnedFd> {
         self.socket.take()?.await.ok()
@@ -371,7 +340,7 @@ impl Limiter {
     }
 }
 
-impl Drop for Ward {
+impl Drop for ChildHandle {
     fn drop(&mut self) {
         self.signal(Signal::Kill);
     }

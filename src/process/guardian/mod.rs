@@ -9,26 +9,28 @@
 //! - Where cgroups can be had (`process/cgroup/`), each child is in one of its own, and everything in it is killed with it.
 //! - When the socket to the gateway closes, the guardian kills all that is below it, and goes.
 //! - When the guardian itself dies, the leaders get their parent-death signal, the rest comes to the gateway, which is
-//!   a subreaper too, and the [`Keeper`] there kills it and starts another guardian.
+//!   a subreaper too, and the [`GuardianSupervisor`] there kills it and starts another guardian.
 //! - When both die at once, the next gateway with the same state directory ends what was left ([`Record`]).
 //!
 //! Its main thread reads no more of `/proc` than the list of its own children, and no disk: a thread says that it is there when
-//! the gateway asks (`beat`), another looks at all processes (`survey`). What fails in one look is done in the next.
+//! the gateway asks (`beat`), another looks at all processes (`scan_thread`). What fails in one look is done in the next.
 //!
-//! Over the socket go small packets only (`link.rs`). What a child is to execute, its secrets with it, goes from the
+//! Over the socket go small packets only (`protocol.rs`). What a child is to execute, its secrets with it, goes from the
 //! gateway to the stage directly, and never through the guardian.
 
-mod beat;
+mod census;
 mod handle;
-mod keeper;
-mod link;
-mod nursery;
+mod health;
+mod process;
+mod protocol;
 mod record;
+mod scan_thread;
 mod stages;
-mod survey;
+mod supervisor;
 
-pub use handle::{Census, Guardian};
-pub(super) use handle::{Limiter, Status, Ward};
-pub use keeper::{Keeper, Neighbours};
-pub use nursery::run;
+pub use census::Census;
+pub use handle::Guardian;
+pub(super) use handle::{ChildHandle, Limiter, Status};
+pub use process::run;
 pub use record::{Record, RecordError};
+pub use supervisor::{GuardianSupervisor, Neighbours};

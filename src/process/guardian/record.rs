@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::time::{Instant, sleep};
 
-use crate::process::tree::{Seen, Tree};
+use crate::process::proc::{ProcessKey, ProcessTree};
 
 /// How long the guardian of a gateway that has just ended may still be at work.
 const WAIT: Duration = Duration::from_secs(6);
@@ -49,7 +49,7 @@ pub enum RecordError {
 pub struct Record {
     file: File,
     boot: String,
-    written: BTreeSet<Seen>,
+    written: BTreeSet<ProcessKey>,
 }
 
 impl Record {
@@ -90,7 +90,7 @@ impl Record {
         self.file.try_clone()
     }
 
-    fn read(&self) -> io::Result<Vec<Seen>> {
+    fn read(&self) -> io::Result<Vec<ProcessKey>> {
         let mut text = String::new();
         (&self.file).take(MAX_LIST).read_to_string(&mut text)?;
         let mut lines = text.lines();
@@ -100,16 +100,16 @@ impl Record {
         // A line may be cut, or left from a longer list: then it names nothing that exists.
         Ok(lines
             .filter_map(|line| line.split_once(' '))
-            .filter_map(|(pid, started)| Some(Seen { pid: pid.parse().ok()?, started: started.parse().ok()? }))
+            .filter_map(|(pid, started)| Some(ProcessKey { pid: pid.parse().ok()?, started: started.parse().ok()? }))
             .collect())
     }
 
     /// Writes down what is below this process, if that has changed.
-    pub(super) fn update(&mut self) -> io::Result<()> {
-        let below = Tree::read()?.below(rustix::process::getpid());
+    pub(super) fn update(&mut self, tree: &ProcessTree) -> io::Result<()> {
+        let below = tree.descendants_of(rustix::process::getpid());
         if below != self.written {
             let mut text = format!("{}\n", self.boot);
-            for Seen { pid, started } in &below {
+            for ProcessKey { pid, started } in &below {
                 text.push_str(&format!("{pid} {started}\n"));
             }
             self.file.write_all_at(text.as_bytes(), 0)?;
@@ -121,8 +121,8 @@ impl Record {
 }
 
 /// Kills what is still there of `left`, and waits until it is gone.
-async fn end(left: Vec<Seen>) -> io::Result<()> {
-    let left: Vec<Seen> = left.into_iter().filter(|seen| kill(*seen)).collect();
+async fn end(left: Vec<ProcessKey>) -> io::Result<()> {
+    let left: Vec<ProcessKey> = left.into_iter().filter(|seen| kill(*seen)).collect();
     if left.is_empty() {
         return Ok(());
     }
@@ -138,7 +138,7 @@ async fn end(left: Vec<Seen>) -> io::Result<()> {
 }
 
 /// Kills a process, if it is the one. `false` if there is nothing to kill.
-fn kill(seen: Seen) -> bool {
+fn kill(seen: ProcessKey) -> bool {
     // With the descriptor first and the look second, the signal goes to what was looked at.
     let process = Pid::from_raw(seen.pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
     process.is_some_and(|process| seen.runs() && rustix::process::pidfd_send_signal(process, Signal::KILL).is_ok())

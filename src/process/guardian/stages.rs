@@ -13,10 +13,10 @@ use std::time::Duration;
 use rustix::process::Pid;
 use tokio::time::{Instant, sleep_until};
 
-use super::link::READY;
+use super::protocol::READY;
 use crate::config::RUNNING;
 use crate::process::cgroup::{Cgroup, remove_if_left, tenant_folder};
-use crate::process::held::Held;
+use crate::process::pinned_folder::PinnedFolder;
 
 /// How long after a start others are made ready: who has just asked for one has use for the processors.
 const LATER: Duration = Duration::from_millis(3);
@@ -36,7 +36,7 @@ pub(super) struct Stages {
     /// Where the cgroups are.
     cgroups: Option<PathBuf>,
     /// The same, whatever a server of the gateway's user does to its mode.
-    held: Option<Held>,
+    held: Option<PinnedFolder>,
     last_cgroup: u64,
     ready: VecDeque<Stage>,
     next: Instant,
@@ -44,7 +44,7 @@ pub(super) struct Stages {
 
 impl Stages {
     pub(super) fn new(cgroups: Option<PathBuf>) -> Self {
-        let held = cgroups.as_ref().and_then(|path| Held::at(path).ok());
+        let held = cgroups.as_ref().and_then(|path| PinnedFolder::at(path).ok());
         Self { cgroups, held, last_cgroup: 0, ready: VecDeque::new(), next: Instant::now() }
     }
 
@@ -134,7 +134,7 @@ impl Stages {
     /// stage refuses.
     fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<Cgroup> {
         let top = self.cgroups.as_ref()?;
-        let _ = self.held.as_ref().map(Held::put_right);
+        let _ = self.held.as_ref().map(PinnedFolder::put_right);
         self.last_cgroup += 1;
         let parent = tenant.map_or_else(|| top.clone(), |tenant| tenant_folder(top, tenant));
         Cgroup::make(&parent, &format!("{}-{}", std::process::id(), self.last_cgroup)).ok()

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::SandboxError;
+use super::error::SandboxError;
 use crate::config::RUNNING;
 use crate::process::image::runs_from_memory;
 
@@ -131,7 +131,7 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// Whose links nobody can change, and lead elsewhere in every process.
+/// LimitOwner links nobody can change, and lead elsewhere in every process.
 const OF_EACH_PROCESS: &str = "/proc";
 
 /// Opens what is at a path, in which all links have been followed already: another link has been put there since, by a

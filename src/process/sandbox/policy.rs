@@ -4,17 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Serialize};
 
-use super::SandboxError;
-use super::crowd::Crowd;
+use super::error::SandboxError;
 use super::identity::Identity;
+use super::infer::{self, Inferred};
 use super::landlock::Enclosure;
-use super::paths;
-use super::seccomp::{Denials, KnownProgram, Metadata, Sockets};
-use super::yard::Yard;
-use crate::config::{self, Allowance, SandboxMode, Server};
+use super::seccomp::{Denials, KnownProgram, Metadata, Sockets, deny_metadata, deny_unseen_modes, server_denials};
+use super::system_paths::DEVICES;
+use crate::config::{Allowance, SandboxMode, Server};
 use crate::process::limits::ProcessLimits;
 
 /// What a child is to be kept from.
@@ -56,13 +54,13 @@ impl Confinement {
             Local::Inside => landlock >= KNOWS_SOCKETS,
             Local::Nowhere => false,
         };
-        let mut denials = Denials::of_server(&self.allow, Sockets { network: self.enclosure.network, local })?;
+        let mut denials = server_denials(&self.allow, Sockets { network: self.enclosure.network, local })?;
         let metadata = if self.is_strict { Metadata::Refused } else { Metadata::Ignored(self.known) };
         if !self.allow.contains(&Allowance::Metadata) {
-            denials.metadata(metadata)?;
+            deny_metadata(&mut denials, metadata)?;
         }
         if self.known != Some(KnownProgram::Sluice) {
-            denials.unseen_modes();
+            deny_unseen_modes(&mut denials);
         }
         Ok(denials)
     }
@@ -110,11 +108,12 @@ impl Policy {
         read.extend(sandbox.read.iter().cloned());
         write.extend(sandbox.write.iter().cloned());
         write.extend(own.iter().map(|own| own.canonicalize().unwrap_or_else(|_| own.clone())));
-        devices.extend(paths::DEVICES.iter().map(PathBuf::from));
+        devices.extend(DEVICES.iter().map(PathBuf::from));
         let needed = sandbox.read.iter().chain(&sandbox.write).cloned().collect();
         let network = sandbox.has_network();
         let local = match sandbox.mode {
-            _ if sandbox.allow.contains(&Allowance::UnixSockets) || speaks_to_an_engine(server) => Local::Anywhere,
+            _ if sandbox.allow.contains(&Allowance::UnixSockets) => Local::Anywhere,
+            _ if infer::is_engine_client(server) => Local::Anywhere,
             SandboxMode::Strict if !network => Local::Nowhere,
             _ => Local::Inside,
         };
@@ -128,112 +127,23 @@ impl Policy {
             local,
             allow: sandbox.allow.clone(),
             is_strict: sandbox.mode == SandboxMode::Strict,
-            known: paths::known_program(&server.command),
+            known: infer::paths::known_program(&server.command),
             caches,
         };
         Self { limits, identity, confinement: Some(confinement) }
     }
 }
 
-/// What a server's mode and what it names open to it.
+/// Works out what the configuration of `server` opens, without symbolic links.
 fn opened(server: &Server, program: &Path) -> Opened {
-    let (crowd, cwd) = (crowd_of(server), server.cwd.as_deref());
-    let place = place(cwd, &crowd);
-    let (changed, read) = if server.changes_cwd { (place, None) } else { (None, place) };
-    let workspaces = server.workspace.as_ref().and_then(|base| base.canonicalize().ok());
-    let yard = Yard::default().with(changed.iter().chain(&workspaces).chain(&server.sandbox.write).cloned());
-    let mut opened = match server.sandbox.mode {
-        SandboxMode::Strict => strict(server, program, cwd, &crowd, &yard),
-        _ => standard(server, program, cwd, &crowd, yard),
-    };
-    opened.enclosure.read.extend(read);
-    opened.enclosure.write.extend(changed);
-    if server.sandbox.allow.contains(&Allowance::SharedMemory) {
-        opened.enclosure.write.push("/dev/shm".into());
+    let sandbox = &server.sandbox;
+    let Inferred { read, write, caches } = infer::infer(server, program);
+    let mut enclosure = Enclosure { read, write, ..Enclosure::default() };
+    if sandbox.allow.contains(&Allowance::SharedMemory) {
+        enclosure.write.push("/dev/shm".into());
     }
-    opened.enclosure.follow_links();
-    opened
-}
-
-/// Whether its program is a container engine's client: a socket is all that it is for, and the server is in a container.
-fn speaks_to_an_engine(server: &Server) -> bool {
-    server.sandbox.mode == SandboxMode::Standard && Path::new(&server.command).file_name() == Some("docker".as_ref())
-}
-
-fn path_of(server: &Server) -> &str {
-    server.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default()
-}
-
-/// The folders with everybody's things, as far as a server is concerned.
-pub(super) fn crowd_of(server: &Server) -> Crowd {
-    Crowd::of(homes(server))
-}
-
-/// The home folder as the child sees it: by its environment, and by its user as the C library looks it up.
-fn homes(server: &Server) -> Vec<PathBuf> {
-    let named = server.env.get("HOME").map(|home| PathBuf::from(home.expose_secret()));
-    let known = match &server.sandbox.account {
-        Some(account) => account.home.clone(),
-        None => config::home_of(rustix::process::geteuid().as_raw()),
-    };
-    let mut homes: Vec<_> = named.into_iter().chain(known).filter(|home| home.is_absolute()).collect();
-    // A home such as "/" is nobody's.
-    homes.retain(|home| home.parent().is_some());
-    homes.dedup();
-    homes
-}
-
-/// The system and the tools to read; the caches, and what the configuration names to change.
-fn standard(server: &Server, program: &Path, cwd: Option<&Path>, crowd: &Crowd, yard: Yard) -> Opened {
-    let homes: Vec<_> = homes(server).into_iter().map(|home| yard.home(&home)).collect();
-    let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::SYSTEM].concat().into_iter().map(PathBuf::from).collect();
-    let (mut write, mut caches) = (Vec::new(), Vec::new());
-    read.extend(homes.iter().flatten().flat_map(|home| paths::tools_of(home)));
-    if let Some(Some(home)) = homes.first() {
-        // Of the home that the server sees only: another one for each server keeps their caches apart.
-        write.extend(paths::caches_of(home));
-        let (settings, needed) = paths::of_launcher(&server.command, home);
-        read.extend(settings);
-        write.extend(needed.iter().cloned());
-        caches = needed;
-    }
-    let real = write.iter().filter_map(|path| path.canonicalize().ok()).collect::<Vec<_>>();
-    let yard = yard.with(real);
-    read.extend(paths::of_program(program, path_of(server), crowd, &yard));
-    // What is in a folder that is named, and so may be changed, is not followed either.
-    let (_, named) = named(server, cwd, crowd, &yard);
-    let yard = yard.with(named.into_iter().filter(|path| path.is_dir()));
-    let (code, data) = self::named(server, cwd, crowd, &yard);
-    read.extend(code);
-    write.extend(data);
-    let script = paths::script_in(&server.args, cwd, &yard);
-    read.extend(script.and_then(|path| paths::code_around(&path, crowd)));
-    Opened { enclosure: Enclosure { read, write, ..Enclosure::default() }, caches }
-}
-
-/// What arguments and variables name: to read, and to change.
-fn named(server: &Server, cwd: Option<&Path>, crowd: &Crowd, yard: &Yard) -> (Vec<PathBuf>, Vec<PathBuf>) {
-    let paths = paths::in_arguments(&server.args, cwd, yard).into_iter();
-    let (mut read, mut write): (Vec<_>, Vec<_>) = paths.partition(|path| paths::is_code(path));
-    let (code, data) = paths::in_variables(&server.env, crowd, yard);
-    read.extend(code);
-    write.extend(data);
-    (read, write)
-}
-
-/// The libraries of the system and the server's own code to read.
-fn strict(server: &Server, program: &Path, cwd: Option<&Path>, crowd: &Crowd, yard: &Yard) -> Opened {
-    let mut read: Vec<PathBuf> = [paths::PROGRAMS, paths::MACHINE].concat().into_iter().map(PathBuf::from).collect();
-    read.extend(paths::of_program(program, path_of(server), crowd, yard));
-    read.extend(paths::in_arguments(&server.args, cwd, yard).into_iter().filter(|path| path.is_file()));
-    read.extend(paths::script_in(&server.args, cwd, yard).and_then(|path| paths::code_around(&path, crowd)));
-    Opened { enclosure: Enclosure { read, ..Enclosure::default() }, caches: Vec::new() }
-}
-
-/// The working directory, unless everybody's things are in it: such a one has to be listed.
-fn place(cwd: Option<&Path>, crowd: &Crowd) -> Option<PathBuf> {
-    let cwd = cwd?.canonicalize().ok()?;
-    (!crowd.is_in(&cwd)).then_some(cwd)
+    enclosure.follow_links();
+    Opened { enclosure, caches }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sluice::config::{SandboxMode, Server};
 use sluice::process::cgroup::Subtree;
-use sluice::process::{Child, Folders, Guardian, Keeper, Launch, Neighbours, Pipes, Signal, SpawnError};
+use sluice::process::{Child, Folders, Guardian, GuardianSupervisor, Launch, Neighbours, Pipes, Signal, SpawnError};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ const STARTS: usize = 40;
 struct Lone {
     guardian: Guardian,
     stop: CancellationToken,
-    keeper: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
 }
 
 impl Lone {
@@ -31,9 +31,10 @@ impl Lone {
 
     fn start_with(cgroups: Option<Subtree>) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
-        let (keeper, guardian) = Keeper::start(program, Neighbours::Some, cgroups, Folders::new(None)).unwrap();
+        let (supervisor, guardian) =
+            GuardianSupervisor::start(program, Neighbours::Some, cgroups, Folders::new(None)).unwrap();
         let stop = CancellationToken::new();
-        Self { guardian, keeper: tokio::spawn(keeper.run(stop.clone())), stop }
+        Self { guardian, supervisor: tokio::spawn(supervisor.run(stop.clone())), stop }
     }
 
     async fn spawn(&self, launch: &Launch) -> Result<(Child, Pipes), SpawnError> {
@@ -42,7 +43,7 @@ impl Lone {
 
     async fn finish(self) {
         self.stop.cancel();
-        in_time("the guardian ends", self.keeper).await.unwrap();
+        in_time("the guardian ends", self.supervisor).await.unwrap();
     }
 }
 

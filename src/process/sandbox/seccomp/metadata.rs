@@ -10,8 +10,8 @@ use rustix::process::{getegid, geteuid};
 use seccompiler::BackendError;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Denials, Is, rule};
-use crate::process::sandbox::SandboxError;
+use super::filter::{Answer, Denials, Is, number, rule};
+use crate::process::sandbox::error::SandboxError;
 
 /// A program that needs what others are not given, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,113 +99,109 @@ const LEASES: [c_int; 2] = [1024, 1040];
 /// Word of what happens in a folder.
 const NOTIFY: c_int = 1026;
 
-impl Denials {
-    /// Refuses modes by which a program runs as somebody else, to files that are there and to new ones.
-    pub(super) fn refuse_privileged_modes(&mut self) -> Result<(), BackendError> {
-        for bit in AS_ITS_OWNER.map(Is::With) {
-            for (call, argument) in MODE.iter().chain(MODE_OLDER).chain(&[(libc::SYS_fchmod, 1)]) {
-                self.when(Answer::Refused, *call, rule(&[(*argument, bit)])?);
-            }
-            // The mode says nothing where no file is made: a program may leave anything there.
-            for makes in [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(|flag| Is::With(super::number(flag)))
-            {
-                self.when(Answer::Refused, libc::SYS_openat, rule(&[(2, makes), (3, bit)])?);
-                #[cfg(target_arch = "x86_64")]
-                self.when(Answer::Refused, libc::SYS_open, rule(&[(1, makes), (2, bit)])?);
-            }
-            self.when(Answer::Refused, libc::SYS_mknodat, rule(&[(2, bit)])?);
+/// Refuses modes by which a program runs as somebody else, to files that are there and to new ones.
+pub(super) fn refuse_privileged_modes(denials: &mut Denials) -> Result<(), BackendError> {
+    for bit in AS_ITS_OWNER.map(Is::With) {
+        for (call, argument) in MODE.iter().chain(MODE_OLDER).chain(&[(libc::SYS_fchmod, 1)]) {
+            denials.when(Answer::Refused, *call, rule(&[(*argument, bit)])?);
+        }
+        // The mode says nothing where no file is made: a program may leave anything there.
+        for makes in [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(|flag| Is::With(number(flag))) {
+            denials.when(Answer::Refused, libc::SYS_openat, rule(&[(2, makes), (3, bit)])?);
             #[cfg(target_arch = "x86_64")]
-            self.when(Answer::Refused, libc::SYS_creat, rule(&[(1, bit)])?);
-            #[cfg(target_arch = "x86_64")]
-            self.when(Answer::Refused, libc::SYS_mknod, rule(&[(1, bit)])?);
+            denials.when(Answer::Refused, libc::SYS_open, rule(&[(1, makes), (2, bit)])?);
         }
-        // A lease on a file that can be read, such as code, holds up everybody who opens it.
-        for lease in LEASES {
-            self.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(super::number(lease)))])?);
-        }
-        Ok(())
+        denials.when(Answer::Refused, libc::SYS_mknodat, rule(&[(2, bit)])?);
+        #[cfg(target_arch = "x86_64")]
+        denials.when(Answer::Refused, libc::SYS_creat, rule(&[(1, bit)])?);
+        #[cfg(target_arch = "x86_64")]
+        denials.when(Answer::Refused, libc::SYS_mknod, rule(&[(1, bit)])?);
     }
+    // A lease on a file that can be read, such as code, holds up everybody who opens it.
+    for lease in LEASES {
+        denials.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(number(lease)))])?);
+    }
+    Ok(())
+}
 
-    /// Takes the call away whose modes are in memory, where a filter cannot look. Programs fall back to `openat`.
-    pub fn unseen_modes(&mut self) -> &mut Self {
-        self.unknown(&[libc::SYS_openat2])
-    }
+/// Takes the call away whose modes are in memory, where a filter cannot look. Programs fall back to `openat`.
+pub fn deny_unseen_modes(denials: &mut Denials) {
+    denials.unknown(&[libc::SYS_openat2]);
+}
 
-    /// Takes away what changes the properties of files by their paths.
-    ///
-    /// # Errors
-    /// There is no such condition.
-    pub fn metadata(&mut self, how: Metadata) -> Result<&mut Self, SandboxError> {
-        self.take_metadata(how).map_err(|error| SandboxError::refused("seccomp")(&error))?;
-        Ok(self)
-    }
+/// Takes away what changes the properties of files by their paths.
+///
+/// # Errors
+/// There is no such condition.
+pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), SandboxError> {
+    take_metadata(denials, how).map_err(|error| SandboxError::refused("seccomp")(&error))
+}
 
-    fn take_metadata(&mut self, how: Metadata) -> Result<(), BackendError> {
-        let is_root = geteuid().is_root();
-        let (answer, known) = match how {
-            Metadata::Refused => (Answer::Refused, None),
-            Metadata::Ignored(known) => (Answer::Done, known),
-        };
-        for (call, argument) in MODE.iter().chain(MODE_OLDER) {
-            self.take_mode(answer, *call, *argument, known)?;
-        }
-        for (call, user, group) in OWNER.iter().chain(OWNER_OLDER) {
-            self.take_owner(answer, *call, *user, *group)?;
-        }
-        if known != Some(KnownProgram::Npm) {
-            // The times of a path, as opposed to those of a descriptor.
-            self.when(answer, libc::SYS_utimensat, rule(&[(1, Is::There)])?);
-            self.answer_always(answer, TIMES_OLDER);
-        }
-        self.answer_always(Answer::Unsupported, ATTRIBUTES);
-        for (letter, passing) in OF_FILE_SYSTEMS {
-            let others = passing.iter().map(|request| (1, Is::Not(*request)));
-            let other: Vec<_> = [(1, Is::Masked(0xff00, u64::from(letter) << 8))].into_iter().chain(others).collect();
-            self.when(Answer::Unsupported, libc::SYS_ioctl, rule(&other)?);
-        }
-        if is_root {
-            // Of what a process can open, root owns the system's programs as well. (Their times he can change, or `touch`
-            // would not work.)
-            self.answer_always(answer, &[libc::SYS_fchmod]);
-            self.take_owner(answer, libc::SYS_fchown, 1, 2)?;
-        }
-        if how == Metadata::Refused {
-            self.always(WATCHING).always(WATCHING_OLDER);
-            self.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(super::number(NOTIFY)))])?);
-        }
-        Ok(())
+fn take_metadata(denials: &mut Denials, how: Metadata) -> Result<(), BackendError> {
+    let is_root = geteuid().is_root();
+    let (answer, known) = match how {
+        Metadata::Refused => (Answer::Refused, None),
+        Metadata::Ignored(known) => (Answer::Done, known),
+    };
+    for (call, argument) in MODE.iter().chain(MODE_OLDER) {
+        take_mode(denials, answer, *call, *argument, known)?;
     }
+    for (call, user, group) in OWNER.iter().chain(OWNER_OLDER) {
+        take_owner(denials, answer, *call, *user, *group)?;
+    }
+    if known != Some(KnownProgram::Npm) {
+        // The times of a path, as opposed to those of a descriptor.
+        denials.when(answer, libc::SYS_utimensat, rule(&[(1, Is::There)])?);
+        denials.answer_always(answer, TIMES_OLDER);
+    }
+    denials.answer_always(Answer::Unsupported, ATTRIBUTES);
+    for (letter, passing) in OF_FILE_SYSTEMS {
+        let others = passing.iter().map(|request| (1, Is::Not(*request)));
+        let other: Vec<_> = [(1, Is::Masked(0xff00, u64::from(letter) << 8))].into_iter().chain(others).collect();
+        denials.when(Answer::Unsupported, libc::SYS_ioctl, rule(&other)?);
+    }
+    if is_root {
+        // Of what a process can open, root owns the system's programs as well. (Their times he can change, or `touch`
+        // would not work.)
+        denials.answer_always(answer, &[libc::SYS_fchmod]);
+        take_owner(denials, answer, libc::SYS_fchown, 1, 2)?;
+    }
+    if how == Metadata::Refused {
+        denials.always(WATCHING).always(WATCHING_OLDER);
+        denials.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(number(NOTIFY)))])?);
+    }
+    Ok(())
+}
 
-    /// For `uv`, a mode that takes nothing from the owner, and lets nobody else write, is set.
-    fn take_mode(
-        &mut self,
-        answer: Answer,
-        call: i64,
-        mode: u8,
-        known: Option<KnownProgram>,
-    ) -> Result<(), BackendError> {
-        if known != Some(KnownProgram::Uv) {
-            self.answer_always(answer, &[call]);
-            return Ok(());
-        }
-        let takes = OWNERS.map(|bit| Is::Masked(bit, 0)).into_iter();
-        for is in takes.chain(WRITABLE.map(Is::With)) {
-            self.when(answer, call, rule(&[(mode, is)])?);
-        }
-        Ok(())
+/// For `uv`, a mode that takes nothing from the owner, and lets nobody else write, is set.
+fn take_mode(
+    denials: &mut Denials,
+    answer: Answer,
+    call: i64,
+    mode: u8,
+    known: Option<KnownProgram>,
+) -> Result<(), BackendError> {
+    if known != Some(KnownProgram::Uv) {
+        denials.answer_always(answer, &[call]);
+        return Ok(());
     }
+    let takes = OWNERS.map(|bit| Is::Masked(bit, 0)).into_iter();
+    for is in takes.chain(WRITABLE.map(Is::With)) {
+        denials.when(answer, call, rule(&[(mode, is)])?);
+    }
+    Ok(())
+}
 
-    /// An owner that is the one already is answered in the same way as a mode; to give files to others is refused.
-    fn take_owner(&mut self, answer: Answer, call: i64, user: u8, group: u8) -> Result<(), BackendError> {
-        for (argument, own) in [(user, geteuid().as_raw()), (group, getegid().as_raw())] {
-            let other = [(argument, Is::Not(u64::from(own))), (argument, Is::Not(STAYS))];
-            self.when(Answer::Refused, call, rule(&other)?);
-        }
-        if answer == Answer::Refused {
-            self.always(&[call]);
-        } else {
-            self.answer_always(answer, &[call]);
-        }
-        Ok(())
+/// An owner that is the one already is answered in the same way as a mode; to give files to others is refused.
+fn take_owner(denials: &mut Denials, answer: Answer, call: i64, user: u8, group: u8) -> Result<(), BackendError> {
+    for (argument, own) in [(user, geteuid().as_raw()), (group, getegid().as_raw())] {
+        let other = [(argument, Is::Not(u64::from(own))), (argument, Is::Not(STAYS))];
+        denials.when(Answer::Refused, call, rule(&other)?);
     }
+    if answer == Answer::Refused {
+        denials.always(&[call]);
+    } else {
+        denials.answer_always(answer, &[call]);
+    }
+    Ok(())
 }

@@ -16,12 +16,12 @@ const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NO
 
 /// A folder with the mode that it is to have.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PinnedFolder {
     folder: OwnedFd,
     mode: u32,
 }
 
-impl Held {
+impl PinnedFolder {
     /// Holds the folder `name` in `parent`.
     pub(super) fn open(parent: impl AsFd, name: &CStr, mode: u32) -> io::Result<Self> {
         Ok(Self { folder: rustix::fs::openat(parent, name, PATH_ONLY, Mode::empty())?, mode })
@@ -65,17 +65,17 @@ impl Held {
     }
 }
 
-impl AsFd for Held {
+impl AsFd for PinnedFolder {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.folder.as_fd()
     }
 }
 
 /// A descriptor of the same folder, to work in.
-impl TryFrom<&Held> for File {
+impl TryFrom<&PinnedFolder> for File {
     type Error = io::Error;
 
-    fn try_from(held: &Held) -> io::Result<Self> {
+    fn try_from(held: &PinnedFolder) -> io::Result<Self> {
         Ok(held.folder.try_clone()?.into())
     }
 }
@@ -91,7 +91,7 @@ mod tests {
         let (path, moved) = (place.path().join("a"), place.path().join("b"));
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o711)).unwrap();
-        let held = Held::at(&path).unwrap();
+        let held = PinnedFolder::at(&path).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o0)).unwrap();
         std::fs::rename(&path, &moved).unwrap();
         std::fs::create_dir(&path).unwrap();

@@ -14,13 +14,13 @@ const HUNG: Duration = Duration::from_secs(60);
 
 /// When the main thread was last seen at its work.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct MainThreadProgress {
     begin: Instant,
     /// In milliseconds since then.
     last: AtomicU64,
 }
 
-impl Progress {
+impl MainThreadProgress {
     pub(super) fn new() -> Self {
         Self { begin: Instant::now(), last: AtomicU64::new(0) }
     }
@@ -50,7 +50,7 @@ pub(super) fn pair() -> io::Result<(UnixStream, OwnedFd)> {
 ///
 /// # Errors
 /// There can be no thread.
-pub(super) fn answer(socket: OwnedFd, progress: Arc<Progress>) -> io::Result<()> {
+pub(super) fn answer(socket: OwnedFd, progress: Arc<MainThreadProgress>) -> io::Result<()> {
     let mut socket = UnixStream::from(socket);
     let answer = move || {
         let mut byte = [0];
@@ -72,7 +72,7 @@ mod tests {
     fn who_hangs_does_not_answer() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let begin = Instant::now().checked_sub(HUNG * 2).unwrap();
-        let progress = Arc::new(Progress { begin, last: AtomicU64::new(0) });
+        let progress = Arc::new(MainThreadProgress { begin, last: AtomicU64::new(0) });
         answer(theirs.into(), Arc::clone(&progress)).unwrap();
         ours.write_all(b"1").unwrap();
         // Bytes are answered in their order: the first was not, if the second is the first to come.

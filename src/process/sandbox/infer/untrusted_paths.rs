@@ -8,24 +8,32 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::config::Server;
+
 /// As many links as the kernel follows in one path.
 const MAX_LINKS: usize = 40;
 
 /// The folders that a server may change anyway, without a link in their paths.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Yard {
+pub(in crate::process::sandbox) struct UntrustedPaths {
     folders: Vec<PathBuf>,
 }
 
-impl Yard {
+impl UntrustedPaths {
+    /// The folders that the configuration lets `server` change, and its workspaces.
+    pub(in crate::process::sandbox) fn of(server: &Server) -> Self {
+        let workspaces = server.workspace.as_ref().and_then(|base| base.canonicalize().ok());
+        Self { folders: workspaces.into_iter().chain(server.sandbox.write.iter().cloned()).collect() }
+    }
+
     /// This one, and these as well.
-    pub(super) fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(in crate::process::sandbox) fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.folders.extend(folders);
         self
     }
 
     /// Where a home folder really is, unless the server can change what is in it: then nothing in it is opened beside.
-    pub(super) fn home(&self, home: &Path) -> Option<PathBuf> {
+    pub(in crate::process::sandbox) fn home(&self, home: &Path) -> Option<PathBuf> {
         self.resolve(home).filter(|home| !self.folders.contains(home))
     }
 
@@ -34,9 +42,9 @@ impl Yard {
         self.folders.iter().any(|folder| path != folder && path.starts_with(folder))
     }
 
-    /// Where a full path leads, all links followed. `None` if nothing is there, or the way there goes through the yard:
+    /// Where a full path leads, all links followed. `None` if nothing is there, or the way there goes through the untrusted:
     /// what is in there is open to the server already, and where it leads from there is up to the server.
-    pub(super) fn resolve(&self, path: &Path) -> Option<PathBuf> {
+    pub(in crate::process::sandbox) fn resolve(&self, path: &Path) -> Option<PathBuf> {
         let mut done = PathBuf::from("/");
         let mut rest = parts(path);
         let mut links = 0;
@@ -71,7 +79,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 }
 
 /// What a file starts with. Nothing else than a file is opened: that could wait for ever, or do something.
-pub(super) fn start_of(path: &Path) -> Option<Vec<u8>> {
+pub(in crate::process::sandbox) fn start_of(path: &Path) -> Option<Vec<u8>> {
     let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty()).ok().filter(|_| is_file);
@@ -98,15 +106,15 @@ mod tests {
         for (target, link) in [("../other", "own/out"), ("own", "in"), ("other", "link"), ("circle", "circle")] {
             symlink(target, root.join(link)).unwrap();
         }
-        let yard = Yard::default().with([root.join("own")]);
-        let resolve = |path: &str| yard.resolve(&root.join(path));
+        let untrusted = UntrustedPaths::default().with([root.join("own")]);
+        let resolve = |path: &str| untrusted.resolve(&root.join(path));
         assert_eq!(resolve("link"), Some(root.join("other")));
         assert_eq!(resolve("in"), Some(root.join("own")));
         assert_eq!(resolve("in/../link"), Some(root.join("other")));
         for path in ["own/out", "in/out", "own/below", "own/below/../../other", "link/../in/out", "circle", "nothing"] {
             assert_eq!(resolve(path), None, "{path}");
         }
-        assert_eq!(Yard::default().resolve(&root.join("in/out")), Some(root.join("other")));
+        assert_eq!(UntrustedPaths::default().resolve(&root.join("in/out")), Some(root.join("other")));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tokio::time::sleep;
 
-use crate::process::Signal;
-use crate::process::cgroup::Whose;
+use crate::process::cgroup::LimitOwner;
+use crate::process::exit::Signal;
 use crate::process::limits::ProcessLimits;
 
 /// Stages that wait for a child to become.
@@ -36,7 +36,7 @@ pub(super) enum Request {
     /// Keep the record in the file that comes with this.
     Record,
     /// Say that you are there on the socket that comes with this, whenever you are asked on it.
-    Beats,
+    HealthCheck,
     /// Set limits of each process of a child.
     Limit { id: u64, limits: ProcessLimits },
     /// Send a signal to a child's group.
@@ -48,7 +48,7 @@ impl Request {
     pub(super) fn id(&self) -> Option<u64> {
         match self {
             Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
-            Self::Record | Self::Beats => None,
+            Self::Record | Self::HealthCheck => None,
         }
     }
 }
@@ -64,13 +64,13 @@ pub(super) enum Report {
     Failed { id: u64, errno: i32 },
     /// The leader has ended, its group was killed, it is reaped, and what it left has ended too. The status is as `wait` gives it; `memory` says whose
     /// limit on memory the kernel has ended it for.
-    Exited { id: u64, status: i32, memory: Option<Whose> },
+    Exited { id: u64, status: i32, memory: Option<LimitOwner> },
 }
 
 /// One end of the socket.
-pub(super) struct Link(UnixDatagram);
+pub(super) struct PacketSocket(UnixDatagram);
 
-impl Link {
+impl PacketSocket {
     /// The gateway's end, and the other, for the guardian's stdin. Both are closed by an exec.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

@@ -15,13 +15,13 @@ const INSTALLED_IN_HOME: &str = ".local";
 
 /// The home folders of this machine, and of a server.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Crowd {
+pub(in crate::process::sandbox) struct SharedDirectories {
     homes: Vec<PathBuf>,
 }
 
-impl Crowd {
+impl SharedDirectories {
     /// That of a server with these homes, beside those of all users of the machine.
-    pub(super) fn of(mut homes: Vec<PathBuf>) -> Self {
+    pub(in crate::process::sandbox) fn of(mut homes: Vec<PathBuf>) -> Self {
         homes.extend(config::homes());
         let real: Vec<_> = homes.iter().filter_map(|home| home.canonicalize().ok()).collect();
         homes.extend(real);
@@ -32,7 +32,7 @@ impl Crowd {
     }
 
     /// Whether everybody's things are in this folder.
-    pub(super) fn is_in(&self, folder: &Path) -> bool {
+    pub(in crate::process::sandbox) fn includes(&self, folder: &Path) -> bool {
         folder.components().any(|part| part == Component::ParentDir)
             || folder.parent().is_none()
             || CROWDED.iter().any(|crowded| folder == Path::new(crowded))
@@ -40,7 +40,7 @@ impl Crowd {
     }
 
     /// Whether this is a folder into whose `bin` everybody installs.
-    pub(super) fn installs_in(&self, folder: &Path) -> bool {
+    pub(in crate::process::sandbox) fn is_install_prefix(&self, folder: &Path) -> bool {
         INSTALLED_IN.iter().any(|known| folder == Path::new(known))
             || self.homes.iter().any(|home| folder == home.join(INSTALLED_IN_HOME))
     }
@@ -53,12 +53,15 @@ mod tests {
 
     #[test]
     fn every_home_is_crowded_and_so_is_what_they_are_in() {
-        let crowd = Crowd::of(vec!["/tmp".into(), "/data/me".into()]);
+        let shared = SharedDirectories::of(vec!["/tmp".into(), "/data/me".into()]);
         for folder in ["/", "/tmp", "/data/me", "/data", "/root", "/srv/../etc"] {
-            assert!(crowd.is_in(Path::new(folder)), "{folder}");
+            assert!(shared.includes(Path::new(folder)), "{folder}");
         }
-        assert!(crowd.is_in(&config::home_of(0).unwrap()));
-        assert!(!crowd.is_in(Path::new("/data/me/work")));
-        assert!(crowd.installs_in(Path::new("/data/me/.local")) && !crowd.installs_in(Path::new("/data/me/tool")));
+        assert!(shared.includes(&config::home_of(0).unwrap()));
+        assert!(!shared.includes(Path::new("/data/me/work")));
+        assert!(
+            shared.is_install_prefix(Path::new("/data/me/.local"))
+                && !shared.is_install_prefix(Path::new("/data/me/tool"))
+        );
     }
 }

@@ -6,96 +6,11 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::crowd::Crowd;
-use super::seccomp::KnownProgram;
-use super::yard::{Yard, start_of};
+use super::shared_directories::SharedDirectories;
+use super::untrusted_paths::{UntrustedPaths, start_of};
 use crate::config::{RUNNING, SELF};
+use crate::process::sandbox::seccomp::KnownProgram;
 
-/// Where programs and what they need to run are.
-pub const PROGRAMS: &[&str] = &[
-    "/usr/bin",
-    "/usr/sbin",
-    "/usr/lib",
-    "/usr/lib32",
-    "/usr/lib64",
-    "/usr/libexec",
-    "/usr/share",
-    "/usr/include",
-    "/usr/local/bin",
-    "/usr/local/lib",
-    "/usr/local/share",
-    "/bin",
-    "/sbin",
-    "/lib",
-    "/lib64",
-    "/etc/ld.so.cache",
-    "/etc/localtime",
-];
-/// Devices without a state that programs expect.
-pub const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// What programs read of the system, beside [`PROGRAMS`].
-pub(super) const SYSTEM: &[&str] = &[
-    "/usr",
-    "/opt",
-    "/nix/store",
-    "/home/linuxbrew/.linuxbrew",
-    "/etc/alternatives",
-    "/etc/ca-certificates",
-    "/etc/crypto-policies",
-    "/etc/debian_version",
-    "/etc/fonts",
-    "/etc/gai.conf",
-    // Without it, git ends. Secrets of users are not kept there.
-    "/etc/gitconfig",
-    "/etc/group",
-    "/etc/host.conf",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/inputrc",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/ld.so.preload",
-    "/etc/locale.conf",
-    "/etc/lsb-release",
-    "/etc/machine-id",
-    "/etc/mime.types",
-    "/etc/nsswitch.conf",
-    "/etc/os-release",
-    "/etc/passwd",
-    "/etc/pki",
-    "/etc/protocols",
-    "/etc/redhat-release",
-    "/etc/resolv.conf",
-    "/etc/services",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/openssl.cnf",
-    "/etc/timezone",
-    "/proc",
-    "/sys/devices/system",
-    "/sys/kernel/mm/transparent_hugepage",
-];
-/// What the language runtimes read about the machine, without the processes on it.
-pub(super) const MACHINE: &[&str] = &[
-    "/proc/self",
-    "/proc/cpuinfo",
-    "/proc/meminfo",
-    "/proc/stat",
-    "/proc/uptime",
-    "/proc/version",
-    "/proc/filesystems",
-    "/proc/sys/vm/overcommit_memory",
-    "/proc/sys/kernel/osrelease",
-    "/sys/devices/system/cpu",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/openssl.cnf",
-    "/etc/os-release",
-    "/etc/alternatives",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/nsswitch.conf",
-];
 /// Versions and tools below a home folder: read and executed.
 const HOME_TOOLS: &[&str] = &[
     ".nvm",
@@ -181,33 +96,24 @@ const OF_PROGRAMS: &[&str] = &[
 /// What marks the folder in which a program's own code begins.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
-/// What a runtime asks about its own limits, of the cgroup that this process is in; those of others have names of tenants.
-pub(super) fn own_limits() -> Vec<PathBuf> {
-    const FILES: [&str; 5] = ["memory.max", "memory.high", "memory.current", "cpu.max", "cpu.weight"];
-    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
-    let folder = Path::new("/sys/fs/cgroup").join(own);
-    FILES.iter().map(|file| folder.join(file)).collect()
-}
-
 /// The folders of a home that are read.
-pub(super) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+pub(in crate::process::sandbox) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_TOOLS.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The folders of a home that are changed.
-pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+pub(in crate::process::sandbox) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// Which of the known programs one is, by its name.
-pub(super) fn known_program(program: &str) -> Option<KnownProgram> {
+pub(in crate::process::sandbox) fn known_program(program: &str) -> Option<KnownProgram> {
     let name = Path::new(program).file_name()?;
     KNOWN.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }
 
 /// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
-pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
+pub(in crate::process::sandbox) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
     let caches = match known_program(program) {
         Some(KnownProgram::Npm) => OF_NPM,
         Some(KnownProgram::Uv) => OF_UV,
@@ -220,8 +126,13 @@ pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<P
 
 /// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it; and
 /// the same for the interpreter that a script names in its first line, which is looked up in `path`. No link and no
-/// script in the server's own yard is asked.
-pub(super) fn of_program(program: &Path, path: &str, crowd: &Crowd, yard: &Yard) -> Vec<PathBuf> {
+/// script in the server's own untrusted is asked.
+pub(in crate::process::sandbox) fn of_program(
+    program: &Path,
+    path: &str,
+    shared: &SharedDirectories,
+    untrusted: &UntrustedPaths,
+) -> Vec<PathBuf> {
     // This program, whose file is another by now: the kernel's link to it, which nobody can change.
     if program == Path::new(RUNNING) {
         return vec![program.to_owned()];
@@ -233,14 +144,14 @@ pub(super) fn of_program(program: &Path, path: &str, crowd: &Crowd, yard: &Yard)
         let Some(program) = next.take() else { break };
         let mut step = Some(program.clone());
         for _ in 0..8 {
-            let Some(link) = step.take().filter(|link| yard.resolve(link).is_some()) else { break };
-            paths.extend(code_around(&link, crowd));
+            let Some(link) = step.take().filter(|link| untrusted.resolve(link).is_some()) else { break };
+            paths.extend(code_around(&link, shared));
             step = link.read_link().ok().and_then(|target| Some(link.parent()?.join(target)));
             paths.push(link);
         }
-        if let Some(file) = yard.resolve(&program) {
-            paths.extend(code_around(&file, crowd));
-            next = interpreter(&file, path, yard);
+        if let Some(file) = untrusted.resolve(&program) {
+            paths.extend(code_around(&file, shared));
+            next = interpreter(&file, path, untrusted);
             paths.push(file);
         }
     }
@@ -248,7 +159,7 @@ pub(super) fn of_program(program: &Path, path: &str, crowd: &Crowd, yard: &Yard)
 }
 
 /// The program in the first line of a script: `#!/usr/bin/python3`, or `#!/usr/bin/env node`.
-fn interpreter(script: &Path, path: &str, yard: &Yard) -> Option<PathBuf> {
+fn interpreter(script: &Path, path: &str, untrusted: &UntrustedPaths) -> Option<PathBuf> {
     let start = start_of(script)?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
@@ -259,30 +170,38 @@ fn interpreter(script: &Path, path: &str, yard: &Yard) -> Option<PathBuf> {
     let name = words.find(|word| !word.starts_with('-') && !word.contains('='))?;
     // With options that take a word of their own, that is none. A program that is meant to be looked up has no path.
     let mut folders = path.split(':').filter(|_| !name.contains('/')).map(|folder| Path::new(folder).join(name));
-    folders.find(|found| yard.resolve(found).is_some_and(|file| file.is_file()))
+    folders.find(|found| untrusted.resolve(found).is_some_and(|file| file.is_file()))
 }
 
 /// The folder with a file's own code: the project, the installation or the folder that it is in, as long as that is not
 /// one with everything in it.
-pub(super) fn code_around(file: &Path, crowd: &Crowd) -> Option<PathBuf> {
+pub(in crate::process::sandbox) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<PathBuf> {
     let parent = file.parent()?;
     // What a package needs is beside it, not below it.
     let packages = parent.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
     let project = parent.ancestors().take(5).find(|folder| PROJECT.iter().any(|mark| folder.join(mark).exists()));
-    let installation = parent.parent().filter(|folder| parent.ends_with("bin") && !crowd.installs_in(folder));
+    let installation = parent.parent().filter(|folder| parent.ends_with("bin") && !shared.is_install_prefix(folder));
     let mut folders = packages.into_iter().chain(project).chain(installation).chain([parent]);
-    folders.find(|folder| !crowd.is_in(folder)).map(Path::to_owned)
+    folders.find(|folder| !shared.includes(folder)).map(Path::to_owned)
 }
 
 /// The existing paths that arguments name, also as `--flag=PATH`. Whoever configured them meant the server to use them.
-pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>, yard: &Yard) -> Vec<PathBuf> {
-    values(args).filter_map(|value| existing(value, cwd, yard)).collect()
+pub(in crate::process::sandbox) fn in_arguments(
+    args: &[String],
+    cwd: Option<&Path>,
+    untrusted: &UntrustedPaths,
+) -> Vec<PathBuf> {
+    values(args).filter_map(|value| existing(value, cwd, untrusted)).collect()
 }
 
 /// The script that arguments have an interpreter run: the first of them that is one. The value of a flag is none.
-pub(super) fn script_in(args: &[String], cwd: Option<&Path>, yard: &Yard) -> Option<PathBuf> {
+pub(in crate::process::sandbox) fn script_in(
+    args: &[String],
+    cwd: Option<&Path>,
+    untrusted: &UntrustedPaths,
+) -> Option<PathBuf> {
     let words = args.iter().filter(|arg| !arg.starts_with('-'));
-    words.filter_map(|word| existing(word, cwd, yard)).find(|path| is_program(path))
+    words.filter_map(|word| existing(word, cwd, untrusted)).find(|path| is_program(path))
 }
 
 /// What arguments say apart from their flags.
@@ -296,7 +215,7 @@ fn values(args: &[String]) -> impl Iterator<Item = &str> {
 
 /// The files and folders that arguments and variables name by their full path, in a folder that is there, be they there
 /// themselves or not.
-pub(super) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
+pub(in crate::process::sandbox) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
     let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
     let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));
     let paths = texts.filter(|text| text.starts_with('/') && !text.contains(':')).map(PathBuf::from);
@@ -305,7 +224,7 @@ pub(super) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Ve
 
 /// Whether a path that a configuration names is that of code, which a server runs and must not change: the next child,
 /// perhaps another tenant's, runs it too.
-pub(super) fn is_code(path: &Path) -> bool {
+pub(in crate::process::sandbox) fn is_code(path: &Path) -> bool {
     OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder)) || is_program(path)
 }
 
@@ -321,16 +240,16 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// The existing paths that variables name: those to read, and those to change.
-pub(super) fn in_variables(
+pub(in crate::process::sandbox) fn in_variables(
     env: &BTreeMap<String, SecretString>,
-    crowd: &Crowd,
-    yard: &Yard,
+    shared: &SharedDirectories,
+    untrusted: &UntrustedPaths,
 ) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let (mut read, mut write) = (Vec::new(), Vec::new());
     for (name, value) in env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str())) {
         // A list of paths, as in PYTHONPATH, or a single one.
         let paths = value.expose_secret().split(':').filter(|text| text.starts_with('/'));
-        let paths = paths.filter_map(|text| existing(text, None, yard)).filter(|path| !crowd.is_in(path));
+        let paths = paths.filter_map(|text| existing(text, None, untrusted)).filter(|path| !shared.includes(path));
         let is_code = CODE_VARIABLES.contains(&name.as_str());
         let (code, data): (Vec<_>, Vec<_>) = paths.partition(|path| is_code || self::is_code(path));
         read.extend(code);
@@ -339,14 +258,14 @@ pub(super) fn in_variables(
     (read, write)
 }
 
-fn existing(text: &str, cwd: Option<&Path>, yard: &Yard) -> Option<PathBuf> {
+fn existing(text: &str, cwd: Option<&Path>, untrusted: &UntrustedPaths) -> Option<PathBuf> {
     let path = match cwd {
         Some(cwd) => cwd.join(text),
         None => PathBuf::from(text),
     };
     // A word such as "stdio" names a file only by accident, unless it is looked for where the server runs.
     let path = Some(path).filter(|path| path.is_absolute())?;
-    yard.resolve(&path).filter(|path| path.parent().is_some())
+    untrusted.resolve(&path).filter(|path| path.parent().is_some())
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use tokio::signal::unix::{Signal as Caught, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::beat::{self, Progress};
-use super::link::{Link, Report, Request};
+use super::health::{self, MainThreadProgress};
+use super::protocol::{PacketSocket, Report, Request};
 use super::record::Record;
+use super::scan_thread::ScanThread;
 use super::stages::{Stage, Stages};
-use super::survey::Survey;
-use crate::process::Signal;
 use crate::process::cgroup::Cgroup;
-use crate::process::tree::Children;
+use crate::process::exit::Signal;
+use crate::process::proc::ChildList;
 
 /// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
 /// child that gave up being the subreaper of its descendants.
@@ -51,15 +51,15 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let link = Link::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
+        let link = PacketSocket::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
         let mut ended = signal(SignalKind::child())?;
-        let mut nursery = Nursery::new(Stages::new(cgroups))?;
-        let served = nursery.serve(&link, &mut ended).await;
-        nursery.clear(&mut ended, served.is_ok()).await;
+        let mut process = GuardianProcess::new(Stages::new(cgroups))?;
+        let served = process.serve(&link, &mut ended).await;
+        process.clear(&mut ended, served.is_ok()).await;
         // The next gateway does not wait for the sweep.
-        nursery.survey.end();
+        process.scan_thread.end();
         // Those of a gateway that was killed: one that lives still holds its own.
-        crate::process::folder::sweep(&std::env::temp_dir());
+        crate::process::folder::remove_abandoned(&std::env::temp_dir());
         served
     })
 }
@@ -77,15 +77,15 @@ fn close_inherited() -> io::Result<()> {
 }
 
 /// The children, each the leader of its group. A leader is in here from its fork until it is reaped.
-struct Nursery {
+struct GuardianProcess {
     ids: HashMap<Pid, u64>,
     leaders: HashMap<u64, Leader>,
     stages: Stages,
     /// At most two for each child, and one of the stages; what goes with it.
     reports: VecDeque<(Report, Option<Arc<OwnedFd>>)>,
-    children: Children,
-    survey: Survey,
-    progress: Arc<Progress>,
+    children: ChildList,
+    scan_thread: ScanThread,
+    progress: Arc<MainThreadProgress>,
     /// Whether the last look could see nothing.
     is_blind: bool,
     /// Whether it left orphans to the next one.
@@ -122,16 +122,16 @@ impl Leader {
     }
 }
 
-impl Nursery {
+impl GuardianProcess {
     fn new(stages: Stages) -> io::Result<Self> {
         Ok(Self {
             ids: HashMap::new(),
             leaders: HashMap::new(),
             stages,
             reports: VecDeque::new(),
-            children: Children::of_this_process()?,
-            survey: Survey::start()?,
-            progress: Arc::new(Progress::new()),
+            children: ChildList::of_this_process()?,
+            scan_thread: ScanThread::start()?,
+            progress: Arc::new(MainThreadProgress::new()),
             is_blind: false,
             has_more: false,
             ended: Vec::new(),
@@ -141,7 +141,7 @@ impl Nursery {
     }
 
     /// Does what the gateway asks until its end of the socket closes.
-    async fn serve(&mut self, link: &Link, ended: &mut Caught) -> io::Result<()> {
+    async fn serve(&mut self, link: &PacketSocket, ended: &mut Caught) -> io::Result<()> {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -185,17 +185,17 @@ impl Nursery {
                     self.reports.push_back((Report::Failed { id, errno }, None));
                 }
             },
-            Request::Beats => {
+            Request::HealthCheck => {
                 // Without a thread for it the gateway hears nothing, and starts another guardian.
-                let _ = with.map(|socket| beat::answer(socket, Arc::clone(&self.progress)));
+                let _ = with.map(|socket| health::answer(socket, Arc::clone(&self.progress)));
             }
             Request::Record => {
                 let record = with.and_then(|file| Record::new(file.into()).ok());
-                record.into_iter().for_each(|record| self.survey.keep(record));
+                record.into_iter().for_each(|record| self.scan_thread.keep(record));
             }
             Request::Limit { id, limits } => {
                 if let Some(leader) = self.leaders.get(&id) {
-                    self.survey.limit(leader.pid, limits);
+                    self.scan_thread.limit(leader.pid, limits);
                 }
             }
             Request::Signal { id, signal } => {
@@ -294,7 +294,7 @@ impl Nursery {
 }
 
 /// Kills all children of this process and reaps the dead. `false` when none was left.
-fn end_children(children: &mut Children) -> bool {
+fn end_children(children: &mut ChildList) -> bool {
     for child in children.read().unwrap_or_default() {
         let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
     }
@@ -313,7 +313,7 @@ fn is_dead(leader: Pid) -> bool {
 }
 
 /// `false` if the gateway is gone.
-async fn deliver(link: &Link, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<bool> {
+async fn deliver(link: &PacketSocket, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<bool> {
     let Some((report, with)) = report else { return Ok(true) };
     match link.send(report, with.as_deref()).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),

@@ -13,15 +13,18 @@ use parking_lot::Mutex;
 use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
 
 use super::removal::{Outcome, open, remove};
-use super::{MODE, PREFIX};
-use crate::process::held::Held;
+use crate::process::pinned_folder::PinnedFolder;
 
+/// The start of the name of every gateway's folder.
+pub(super) const PREFIX: &str = "sluice-tmp-";
+/// The mode of a gateway's folder.
+pub(super) const MODE: u32 = 0o711;
 /// Folders that are remembered because they cannot be removed. With more of them nothing is swept beyond.
 const MAX_FAILED: usize = 1024;
 
 /// One sweep of a place, done in parts.
 #[derive(Debug)]
-pub(super) struct Sweep {
+pub(super) struct AbandonedFolders {
     place: PathBuf,
     state: Mutex<State>,
 }
@@ -33,7 +36,7 @@ struct State {
     failure: Option<io::Error>,
 }
 
-impl Sweep {
+impl AbandonedFolders {
     pub(super) fn of(place: &Path) -> Self {
         Self { place: place.to_owned(), state: Mutex::default() }
     }
@@ -113,7 +116,7 @@ fn open_again(place: &File, name: &CStr, error: io::Error) -> io::Result<File> {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Err(error);
     }
-    Held::open(place, name, MODE)?.put_right()?;
+    PinnedFolder::open(place, name, MODE)?.put_right()?;
     open(place, name)
 }
 

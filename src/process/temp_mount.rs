@@ -18,7 +18,7 @@ pub struct TempMount {
     path: PathBuf,
     bytes: u64,
     files: u64,
-    /// Whose it is.
+    /// LimitOwner it is.
     owner: Option<(u32, u32)>,
 }
 

@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 /// A process as it was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct ProcessStat {
     /// Its parent.
     pub(super) parent: i32,
     /// It has ended, and waits to be reaped.
@@ -29,36 +29,36 @@ pub(super) struct Process {
 
 /// A process that cannot be mistaken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Seen {
+pub(super) struct ProcessKey {
     pub(super) pid: i32,
     pub(super) started: u64,
 }
 
-impl Seen {
+impl ProcessKey {
     /// Whether it still runs.
     pub(super) fn runs(self) -> bool {
         // What cannot be looked at may be another, and is left alone.
-        let found = look(self.pid).ok().flatten();
+        let found = read_stat(self.pid).ok().flatten();
         found.is_some_and(|process| process.started == self.started && !process.is_zombie)
     }
 }
 
 /// All processes, by id.
 #[derive(Debug, Default)]
-pub(super) struct Tree(HashMap<i32, Process>);
+pub(super) struct ProcessTree(HashMap<i32, ProcessStat>);
 
-impl Tree {
+impl ProcessTree {
     /// Reads `/proc`. Takes some microseconds for each process of the machine (or container).
     ///
     /// # Errors
     /// The system refuses: mostly because there is no descriptor left.
-    pub(super) fn read() -> io::Result<Self> {
+    fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
             // One that is gone by now does not count. One that cannot be read would be as good as gone: better nothing is
             // known than something wrong.
-            if let Some(process) = look(pid)? {
+            if let Some(process) = read_stat(pid)? {
                 tree.insert(pid, process);
             }
         }
@@ -72,16 +72,16 @@ impl Tree {
     }
 
     /// The child `pid` of a parent, if that has such a one.
-    pub(super) fn child_of(&self, parent: Pid, pid: Pid) -> Option<Seen> {
+    pub(super) fn find_child(&self, parent: Pid, pid: Pid) -> Option<ProcessKey> {
         let pid = pid.as_raw_pid();
         let process = self.0.get(&pid).filter(|process| process.parent == parent.as_raw_pid())?;
-        Some(Seen { pid, started: process.started })
+        Some(ProcessKey { pid, started: process.started })
     }
 
     /// All that run as one of these leaders or below one, each with its leader and the number of its threads.
-    pub(super) fn below_each(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
+    pub(super) fn descendants_by_leader(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
         let leaders: HashSet<i32> = leaders.iter().copied().collect();
-        self.running().filter_map(move |(pid, ancestors)| {
+        self.running_with_ancestors().filter_map(move |(pid, ancestors)| {
             let leader = std::iter::once(pid).chain(ancestors).find(|pid| leaders.contains(pid))?;
             Some((pid, leader, self.0.get(&pid).map_or(0, |process| process.threads)))
         })
@@ -99,15 +99,15 @@ impl Tree {
     }
 
     /// All that run below `pid`.
-    pub(super) fn below(&self, pid: Pid) -> BTreeSet<Seen> {
+    pub(super) fn descendants_of(&self, pid: Pid) -> BTreeSet<ProcessKey> {
         let top = pid.as_raw_pid();
-        let below = self.running().filter(|(_, ancestors)| ancestors.clone().any(|pid| pid == top));
-        below.filter_map(|(pid, _)| Some(Seen { pid, started: self.0.get(&pid)?.started })).collect()
+        let below = self.running_with_ancestors().filter(|(_, ancestors)| ancestors.clone().any(|pid| pid == top));
+        below.filter_map(|(pid, _)| Some(ProcessKey { pid, started: self.0.get(&pid)?.started })).collect()
     }
 
     /// All that run, with each one's ancestors from its parent upwards.
-    pub(super) fn running(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32> + Clone)> {
-        let ancestors = |process: &Process| {
+    pub(super) fn running_with_ancestors(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32> + Clone)> {
+        let ancestors = |process: &ProcessStat| {
             std::iter::successors(Some(process.parent), |pid| self.0.get(pid).map(|process| process.parent))
                 // Ids may have been used again between two reads: no chain is longer than this.
                 .take(self.0.len())
@@ -118,20 +118,20 @@ impl Tree {
 
 /// The processes of the machine, read once for all who look at them at about the same time.
 #[derive(Debug, Default)]
-pub(super) struct Processes(Mutex<Option<(Instant, Arc<Tree>)>>);
+pub(super) struct ProcReader(Mutex<Option<(Instant, Arc<ProcessTree>)>>);
 
-impl Processes {
+impl ProcReader {
     /// Those of now, or of up to `age` ago. Not for a thread that serves.
     ///
     /// # Errors
-    /// As [`Tree::read`].
-    pub(super) fn read(&self, age: Duration) -> io::Result<Arc<Tree>> {
+    /// As [`ProcessTree::read`].
+    pub(super) fn read(&self, age: Duration) -> io::Result<Arc<ProcessTree>> {
         // Whoever comes meanwhile waits, and has the same.
         let mut last = self.0.lock();
         if let Some((_, tree)) = last.as_ref().filter(|(read, _)| read.elapsed() <= age) {
             return Ok(Arc::clone(tree));
         }
-        let (begin, tree) = (Instant::now(), Arc::new(Tree::read()?));
+        let (begin, tree) = (Instant::now(), Arc::new(ProcessTree::read()?));
         *last = Some((begin, Arc::clone(&tree)));
         Ok(tree)
     }
@@ -140,13 +140,13 @@ impl Processes {
 /// The list of the children that the main thread of this process has. It is held open, so that it can be read when there is
 /// no descriptor left.
 #[derive(Debug)]
-pub(super) struct Children {
+pub(super) struct ChildList {
     /// A kernel may be built without this file.
     list: Option<File>,
     text: String,
 }
 
-impl Children {
+impl ChildList {
     pub(super) fn of_this_process() -> io::Result<Self> {
         let pid = rustix::process::getpid().as_raw_pid();
         let list = match File::open(format!("/proc/{pid}/task/{pid}/children")) {
@@ -162,7 +162,7 @@ impl Children {
     /// The system refuses.
     pub(super) fn read(&mut self) -> io::Result<Vec<Pid>> {
         let Some(list) = &mut self.list else {
-            return Ok(Tree::read()?.children_of(rustix::process::getpid()).collect());
+            return Ok(ProcessTree::read()?.children_of(rustix::process::getpid()).collect());
         };
         self.text.clear();
         list.rewind()?;
@@ -171,12 +171,12 @@ impl Children {
     }
 }
 
-fn look(pid: i32) -> io::Result<Option<Process>> {
-    Ok(unless_gone(fs::read_to_string(format!("/proc/{pid}/stat")))?.and_then(|stat| parse(&stat)))
+fn read_stat(pid: i32) -> io::Result<Option<ProcessStat>> {
+    Ok(none_if_gone(fs::read_to_string(format!("/proc/{pid}/stat")))?.and_then(|stat| parse_stat(&stat)))
 }
 
 /// What was read of a process; `None` if it has ended meanwhile, or is hidden from this one (`hidepid`).
-pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+fn none_if_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
@@ -186,7 +186,7 @@ pub(super) fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Reads `pid (name) state parent …`; the name may contain anything.
-fn parse(stat: &str) -> Option<Process> {
+fn parse_stat(stat: &str) -> Option<ProcessStat> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
@@ -195,7 +195,18 @@ fn parse(stat: &str) -> Option<Process> {
     let threads = fields.nth(14)?.parse().ok()?;
     let started = fields.nth(1)?.parse().ok()?;
     let pages = fields.nth(1)?.parse().ok()?;
-    Some(Process { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
+    Some(ProcessStat { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
+}
+
+/// What a process alone keeps in memory or swap, in bytes: not the pages of files, which can be had again.
+pub(super) fn private_memory_of(pid: i32) -> io::Result<u64> {
+    let status = none_if_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
+    let kilobytes = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        let counts = ["RssAnon", "RssShmem", "VmSwap"].contains(&key);
+        value.split_ascii_whitespace().next().filter(|_| counts)?.parse::<u64>().ok()
+    };
+    Ok(status.lines().filter_map(kilobytes).sum::<u64>() * 1024)
 }
 
 #[cfg(test)]
@@ -207,31 +218,32 @@ mod tests {
     fn a_name_cannot_pass_for_fields() {
         let rest = "7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 88400 9 9";
         let process =
-            |parent, is_zombie| Some(Process { parent, is_zombie, threads: 1, started: 88400, group: 7, pages: 9 });
-        assert_eq!(parse(&format!("7 (a) R 1 (b)) Z 42 {rest}")), process(42, true));
-        assert_eq!(parse(&format!("7 (sh) S 1 {rest}")), process(1, false));
-        assert_eq!(parse("7 (sh"), None);
+            |parent, is_zombie| Some(ProcessStat { parent, is_zombie, threads: 1, started: 88400, group: 7, pages: 9 });
+        assert_eq!(parse_stat(&format!("7 (a) R 1 (b)) Z 42 {rest}")), process(42, true));
+        assert_eq!(parse_stat(&format!("7 (sh) S 1 {rest}")), process(1, false));
+        assert_eq!(parse_stat("7 (sh"), None);
     }
 
     #[test]
     fn this_process_is_below_itself_and_its_parent() {
         let own = rustix::process::getpid().as_raw_pid();
         let parent = rustix::process::getppid().unwrap().as_raw_pid();
-        let tree = Tree::read().unwrap();
-        assert!(tree.below_each(&[own]).all(|(pid, ..)| pid != parent));
+        let tree = ProcessTree::read().unwrap();
+        assert!(tree.descendants_by_leader(&[own]).all(|(pid, ..)| pid != parent));
         assert!(
-            tree.below_each(&[own, parent]).any(|(pid, leader, threads)| (pid, leader) == (own, own) && threads > 0)
+            tree.descendants_by_leader(&[own, parent])
+                .any(|(pid, leader, threads)| (pid, leader) == (own, own) && threads > 0)
         );
-        assert!(tree.below_each(&[parent]).any(|(pid, leader, _)| (pid, leader) == (own, parent)));
+        assert!(tree.descendants_by_leader(&[parent]).any(|(pid, leader, _)| (pid, leader) == (own, parent)));
     }
 
     #[test]
     fn this_process_is_below_its_parent() {
         let own = rustix::process::getpid();
         let parent = rustix::process::getppid().unwrap();
-        let tree = Tree::read().unwrap();
+        let tree = ProcessTree::read().unwrap();
         assert!(tree.children_of(parent).any(|pid| pid == own));
-        let (_, mut ancestors) = tree.running().find(|(pid, _)| *pid == own.as_raw_pid()).unwrap();
+        let (_, mut ancestors) = tree.running_with_ancestors().find(|(pid, _)| *pid == own.as_raw_pid()).unwrap();
         assert_eq!(ancestors.next(), Some(parent.as_raw_pid()));
     }
 }

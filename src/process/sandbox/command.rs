@@ -8,9 +8,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::error::SandboxError;
+use super::identity::drop_capabilities;
 use super::landlock::{Enclosure, enclose};
-use super::seccomp::{Denials, Metadata, Sockets};
-use super::{DEVICES, PROGRAMS, SandboxError, drop_capabilities};
+use super::seccomp::{Denials, Metadata, Sockets, deny_metadata, deny_unseen_modes, only_own_group, server_denials};
+use super::system_paths::{DEVICES, PROGRAMS};
 use crate::process::limits::ProcessLimits;
 
 /// The largest file that it may make, in bytes.
@@ -58,13 +60,16 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
 
 /// What such a program does not get, where Landlock has this version.
 fn denials(landlock: u8) -> Result<Denials, SandboxError> {
-    let mut denials = Denials::of_server(&[], Sockets::default())?;
-    denials.metadata(Metadata::Refused)?.unseen_modes().always(LEAVING);
+    let mut denials = server_denials(&[], Sockets::default())?;
+    deny_metadata(&mut denials, Metadata::Refused)?;
+    deny_unseen_modes(&mut denials);
+    denials.always(LEAVING);
     if landlock < 3 {
         denials.always(&[libc::SYS_truncate]);
     }
     if landlock < 6 {
-        denials.always(SIGNALS).only_own_group().map_err(|error| SandboxError::refused("seccomp")(&error))?;
+        denials.always(SIGNALS);
+        only_own_group(&mut denials).map_err(|error| SandboxError::refused("seccomp")(&error))?;
     }
     Ok(denials)
 }

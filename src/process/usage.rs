@@ -3,20 +3,25 @@
 //! cgroup it does.
 
 use std::collections::HashMap;
+use std::time::Duration;
 use std::{fmt, io};
 
 use super::cgroup::Controllers;
-use super::tree::{Tree, unless_gone};
+use super::guardian::Guardian;
+use super::proc::{ProcessTree, private_memory_of};
 use crate::config::{Resources, TenantId, show_bytes};
+
+/// How old the list of processes may be that resident memory is computed from.
+const FRESH: Duration = Duration::from_millis(250);
 
 /// What may not be exceeded, by a child or by all of a tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(super) struct WatchedLimits {
     pub(super) memory: Option<u64>,
     pub(super) processes: Option<u64>,
 }
 
-impl Bounds {
+impl WatchedLimits {
     /// What is left to watch where a cgroup keeps these.
     pub(super) fn left(limits: &Resources, kept: Controllers) -> Self {
         Self {
@@ -43,7 +48,7 @@ impl Bounds {
 pub struct Excess {
     what: What,
     limit: u64,
-    /// Whose limit it is, where it is for all children of a tenant together.
+    /// LimitOwner limit it is, where it is for all children of a tenant together.
     tenant: Option<TenantId>,
 }
 
@@ -139,49 +144,54 @@ impl Usage {
     ///
     /// # Errors
     /// A process that runs cannot be looked at: nothing is known then, rather than too little.
-    pub(super) fn of(leaders: &[i32], tree: &Tree) -> io::Result<HashMap<i32, Self>> {
+    pub(super) fn of(leaders: &[i32], tree: &ProcessTree) -> io::Result<HashMap<i32, Self>> {
         let mut used: HashMap<i32, Self> = leaders.iter().map(|leader| (*leader, Self::default())).collect();
-        for (pid, leader, threads) in tree.below_each(leaders) {
+        for (pid, leader, threads) in tree.descendants_by_leader(leaders) {
             if let Some(usage) = used.get_mut(&leader) {
                 usage.processes += threads;
-                usage.memory += memory_of(pid)?;
+                usage.memory += private_memory_of(pid)?;
             }
         }
         Ok(used)
     }
 }
 
-/// What a process alone keeps in memory or swap, in bytes: not the pages of files, which can be had again.
-fn memory_of(pid: i32) -> io::Result<u64> {
-    let status = unless_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
-    let kilobytes = |line: &str| {
-        let (key, value) = line.split_once(':')?;
-        let counts = ["RssAnon", "RssShmem", "VmSwap"].contains(&key);
-        value.split_ascii_whitespace().next().filter(|_| counts)?.parse::<u64>().ok()
-    };
-    Ok(status.lines().filter_map(kilobytes).sum::<u64>() * 1024)
+/// Resident memory of each process group of the machine, in bytes; see [`ProcessTree::memory_of_groups`]. Empty if `/proc` cannot
+/// be read. Blocks: not for a thread that serves.
+pub fn memory_of_groups(guardian: &Guardian) -> HashMap<u32, usize> {
+    guardian.processes().read(FRESH).map(|tree| tree.memory_of_groups()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use super::super::proc::ProcReader;
     use super::*;
 
     #[test]
     fn a_process_is_counted_with_what_is_below_it() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let used = Usage::of(&[own], &Tree::read().unwrap()).unwrap()[&own];
-        let bounds = |memory, processes| Bounds { memory, processes };
+        let used = Usage::of(&[own], &ProcReader::default().read(Duration::ZERO).unwrap()).unwrap()[&own];
+        let bounds = |memory, processes| WatchedLimits { memory, processes };
         assert_eq!(bounds(Some(1 << 40), Some(1 << 22)).exceeded_by(used), None);
         assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::memory(4096, None)));
         assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::processes(0, None)));
     }
 
     #[test]
+    fn the_memory_of_this_very_group_is_seen() {
+        let group = rustix::process::getpgrp().as_raw_nonzero().get().unsigned_abs();
+        assert!(memory_of_groups(&Guardian::of_nobody()).get(&group).is_some_and(|bytes| *bytes > 1 << 20));
+    }
+
+    #[test]
     fn what_a_cgroup_keeps_is_not_watched() {
         let kept = Controllers { memory: true, pids: true, cpu: false };
         let limits = Resources { memory: Some(1), processes: Some(1), ..Resources::default() };
-        assert!(Bounds::left(&limits, kept).is_empty());
-        assert_eq!(Bounds::left(&limits, Controllers::default()), Bounds { memory: Some(1), processes: Some(1) });
+        assert!(WatchedLimits::left(&limits, kept).is_empty());
+        assert_eq!(
+            WatchedLimits::left(&limits, Controllers::default()),
+            WatchedLimits { memory: Some(1), processes: Some(1) }
+        );
     }
 }

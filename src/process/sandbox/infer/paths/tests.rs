@@ -29,17 +29,17 @@ fn own_code_is_the_project_and_never_a_crowded_folder() {
         "home/me/tool/bin/run",
     ]);
     let home = root.join("home/me");
-    let crowd = Crowd::of(vec![home]);
-    let code = |file: &str| code_around(&root.join(file), &crowd);
+    let shared = SharedDirectories::of(vec![home]);
+    let code = |file: &str| code_around(&root.join(file), &shared);
     assert_eq!(code("app/dist/index.js"), Some(root.join("app")));
     assert_eq!(code("app/node_modules/a/dist/index.js"), Some(root.join("app/node_modules")));
     assert_eq!(code("venv/bin/server"), Some(root.join("venv")));
     assert_eq!(code("home/me/tool/bin/run"), Some(root.join("home/me/tool")));
     assert_eq!(code("home/me/server.py"), None);
-    assert_eq!(code_around(Path::new("/tmp/x"), &crowd), None);
+    assert_eq!(code_around(Path::new("/tmp/x"), &shared), None);
     // What everybody installs in is no installation of its own.
     for file in ["/usr/bin/x", "/usr/local/bin/x"] {
-        let around = code_around(Path::new(file), &crowd);
+        let around = code_around(Path::new(file), &shared);
         assert!(around.is_none_or(|folder| folder.ends_with("bin")), "{file}");
     }
     assert_eq!(code("home/me/.local/bin/uvx"), Some(root.join("home/me/.local/bin")));
@@ -50,19 +50,27 @@ fn a_program_brings_its_links_and_its_interpreter() {
     let (_folder, root) = tree(&["lib/python/bin/python3", "venv/pyvenv.cfg", "venv/bin/server", "node/bin/node", "s"]);
     symlink(root.join("lib/python/bin/python3"), root.join("venv/bin/python")).unwrap();
     std::fs::write(root.join("venv/bin/server"), format!("#!{}\n", root.join("venv/bin/python").display())).unwrap();
-    let paths = of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &Yard::default());
+    let paths =
+        of_program(&root.join("venv/bin/server"), "", &SharedDirectories::default(), &UntrustedPaths::default());
     for path in ["venv", "lib/python", "venv/bin/python", "lib/python/bin/python3"] {
         assert!(paths.contains(&root.join(path)), "{path} is not in {paths:?}");
     }
     std::fs::write(root.join("s"), "#!/usr/bin/env -S node --flag\n").unwrap();
-    let paths =
-        of_program(&root.join("s"), root.join("node/bin").to_str().unwrap(), &Crowd::default(), &Yard::default());
+    let paths = of_program(
+        &root.join("s"),
+        root.join("node/bin").to_str().unwrap(),
+        &SharedDirectories::default(),
+        &UntrustedPaths::default(),
+    );
     assert!(paths.contains(&root.join("node")), "{paths:?}");
-    let own = Yard::default().with([root.join("venv")]);
-    assert_eq!(of_program(&root.join("venv/bin/server"), "", &Crowd::default(), &own), Vec::<PathBuf>::new());
+    let own = UntrustedPaths::default().with([root.join("venv")]);
+    assert_eq!(
+        of_program(&root.join("venv/bin/server"), "", &SharedDirectories::default(), &own),
+        Vec::<PathBuf>::new()
+    );
     let first_line = |line: &str| {
         std::fs::write(root.join("s"), line).unwrap();
-        interpreter(&root.join("s"), "/usr/bin", &Yard::default())
+        interpreter(&root.join("s"), "/usr/bin", &UntrustedPaths::default())
     };
     assert_eq!(first_line("#!/usr/bin/env -S -u ../../etc/ssh node\n"), None);
 }
@@ -79,15 +87,15 @@ fn arguments_and_variables_name_what_exists() {
         text("no"),
         "/".to_owned(),
     ];
-    assert_eq!(in_arguments(&args, None, &Yard::default()), [root.join("data"), root.join("file")]);
+    assert_eq!(in_arguments(&args, None, &UntrustedPaths::default()), [root.join("data"), root.join("file")]);
     assert_eq!(
-        in_arguments(&args, Some(&root), &Yard::default()),
+        in_arguments(&args, Some(&root), &UntrustedPaths::default()),
         [root.join("data"), root.join("file"), root.join("lib")]
     );
     let env = [("DATA", text("data")), ("HOME", text("home/me")), ("ALL", text("home")), ("PYTHONPATH", text("lib"))];
     let env = env.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
-    let crowd = Crowd::of(vec![root.join("home/me")]);
-    let found = in_variables(&env, &crowd, &Yard::default());
+    let shared = SharedDirectories::of(vec![root.join("home/me")]);
+    let found = in_variables(&env, &shared, &UntrustedPaths::default());
     assert_eq!(found, (vec![root.join("lib")], vec![root.join("data")]));
 }
 
@@ -99,7 +107,7 @@ fn what_is_run_is_not_changed() {
     assert!(is_code("server.js") && is_code("script") && is_code("/bin/sh") && is_code("/etc"));
     let script_in = |args: &[&str]| {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        script_in(&args, Some(&root), &Yard::default())
+        script_in(&args, Some(&root), &UntrustedPaths::default())
     };
     assert_eq!(script_in(&["--hook=script", "data.json", "run", "server.js", "script"]), Some(root.join("server.js")));
     assert_eq!(script_in(&["--config=server.js", "data.json", "nothing"]), None);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
 
-use super::paths::{self, MACHINE, PROGRAMS, SYSTEM};
-use super::policy::{Policy, Reach, crowd_of};
-use super::yard::Yard;
+use super::infer::{UntrustedPaths, paths, shared_directories};
+use super::policy::{Policy, Reach};
+use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
 use crate::config::{Account, Isolation, OwnFile, SandboxMode, Server};
 use crate::process::folder;
 
@@ -16,7 +16,7 @@ const DATABASES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
 /// What a server can reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Openness {
+pub struct Exposure {
     /// What it can read and change, in a line.
     pub open: String,
     /// What should be looked at, each with a remedy.
@@ -27,7 +27,7 @@ pub struct Openness {
 
 /// What `server` can reach that so many tenants may use, and what of `own` is in it. Nothing can be said of one without a
 /// sandbox or a program.
-pub fn openness(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Openness> {
+pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Exposure> {
     let program = server.program()?;
     let policy = Policy::of(server, &program, &[], &Reach::default());
     let enclosure = policy.confinement?.enclosure;
@@ -43,7 +43,7 @@ pub fn openness(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Open
     };
     let open = format!("reads {}; changes {}", list("the system", &reads), list(&own_folders, &changes));
     let mut warnings = Vec::new();
-    warnings.extend(unopened(server));
+    warnings.extend(unopened_cwd(server));
     let named = paths::named(&server.args, &server.env);
     warnings.extend(named.iter().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
     for file in own.iter().chain(&of_the_process(own)).filter(|file| !file.is_for(&server.name)) {
@@ -65,7 +65,7 @@ pub fn openness(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Open
         }
     }
     let errors = if tenants > 1 { changed_code(server, &program, &enclosure.write) } else { Vec::new() };
-    Some(Openness { open, warnings, errors })
+    Some(Exposure { open, warnings, errors })
 }
 
 /// Who has a working directory of its own.
@@ -81,9 +81,9 @@ fn owner(isolation: Isolation) -> &'static str {
 /// there (`node_modules`, `.npmrc`, modules of Python). What one tenant's child leaves there, another's runs. So is a folder
 /// in which the working directories of all are.
 fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<String> {
-    let yard = Yard::default();
+    let untrusted = UntrustedPaths::default();
     let cwd = server.cwd.as_deref();
-    let code = [Some(program.to_owned()), yard.resolve(program), paths::script_in(&server.args, cwd, &yard)];
+    let code = [Some(program.to_owned()), untrusted.resolve(program), paths::script_in(&server.args, cwd, &untrusted)];
     let places = [cwd, server.workspace.as_deref()].map(|place| place?.canonicalize().ok());
     let runs: Vec<_> = code.into_iter().chain(places).flatten().collect();
     let home = server.env.get("HOME").and_then(|home| Path::new(home.expose_secret()).canonicalize().ok());
@@ -117,25 +117,26 @@ fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
     program.into_iter().chain(folders).collect()
 }
 
-/// What to say of a working directory that is not opened by itself, which surprises: what is in there seems not to exist.
-pub fn unopened(server: &Server) -> Option<String> {
-    if server.sandbox.mode == SandboxMode::None {
+/// A warning if the working directory of `server` is not open to its sandbox: the server then finds nothing in there, which
+/// surprises. `None` without a sandbox or without a `cwd`.
+pub fn unopened_cwd(server: &Server) -> Option<String> {
+    let sandbox = &server.sandbox;
+    if sandbox.mode == SandboxMode::None {
         return None;
     }
     let cwd = server.cwd.as_ref()?.canonicalize().ok()?;
-    let listed = |paths: &[PathBuf]| paths.iter().any(|path| cwd.starts_with(path));
-    let sandbox = &server.sandbox;
-    let is_open = !crowd_of(server).is_in(&cwd) || listed(&sandbox.write) || listed(&sandbox.read);
-    let (cwd, remedy) = (
-        cwd.display(),
-        match server.is_by_arguments {
-            true => "start it in a folder of its own, or list what it needs (--read, --write)",
-            false => "give it a folder of its own (cwd), or list what it needs (sandbox.read, sandbox.write)",
-        },
-    );
-    (!is_open).then(|| {
-        format!("starts in {cwd}, where everybody's things are, so its sandbox does not open that folder; {remedy}")
-    })
+    if sandbox.write.iter().chain(&sandbox.read).any(|listed| cwd.starts_with(listed)) {
+        return None;
+    }
+    let remedy = match server.is_by_arguments {
+        true => "start it in a folder of its own, or list what it needs (--read, --write)",
+        false => "give it a folder of its own (cwd), or list what it needs (sandbox.read, sandbox.write)",
+    };
+    if !shared_directories(server).includes(&cwd) {
+        return None;
+    }
+    let why = "where everybody's things are, so its sandbox does not open that folder";
+    Some(format!("starts in {}, {why}; {remedy}", cwd.display()))
 }
 
 /// What to say of a path that a configuration names, where opening it is not enough: a sandbox can open only what is there.
@@ -221,23 +222,23 @@ mod tests {
             own("servers.s.env.TOKEN", &path.join("work/token"), true),
             own("servers.other.env.TOKEN", &path.join("token"), true),
         ];
-        let openness = openness(&server, &files, 1).unwrap();
+        let exposure = exposure(&server, &files, 1).unwrap();
         let starts = [
             "work/sluice.toml (the configuration)",
             "code/jwt (auth.jwt.secret_file)",
             "work/not-made-yet (state_dir)",
         ];
-        assert_eq!(openness.warnings.len(), starts.len(), "{openness:#?}");
-        for ((warning, start), what) in openness.warnings.iter().zip(starts).zip(["change", "read", "change"]) {
+        assert_eq!(exposure.warnings.len(), starts.len(), "{exposure:#?}");
+        for ((warning, start), what) in exposure.warnings.iter().zip(starts).zip(["change", "read", "change"]) {
             let start = format!("can {what} what is the gateway's own: {}/{start}", path.display());
             assert!(warning.starts_with(&start), "{start} is not {warning}");
         }
         let (work, code) = (path.join("work"), path.join("code"));
-        assert!(openness.open.contains(&work.display().to_string()), "{openness:?}");
-        assert!(openness.open.starts_with("reads the system, "), "{openness:?}");
+        assert!(exposure.open.contains(&work.display().to_string()), "{exposure:?}");
+        assert!(exposure.open.starts_with("reads the system, "), "{exposure:?}");
         assert!(
-            openness.open.split("; changes ").next().unwrap().contains(&code.display().to_string()),
-            "{openness:?}"
+            exposure.open.split("; changes ").next().unwrap().contains(&code.display().to_string()),
+            "{exposure:?}"
         );
     }
 
@@ -252,7 +253,7 @@ mod tests {
         server.args = vec![text("code/there.json"), format!("--db={}", text("code/there.db")), text("no/folder")];
         server.env.insert("MEMORY_FILE_PATH".to_owned(), text("code/memory.json").into());
         server.env.insert("IN_THE_WORKSPACE".to_owned(), text("work/memory.json").into());
-        let warnings = openness(&server, &[], 1).unwrap().warnings;
+        let warnings = exposure(&server, &[], 1).unwrap().warnings;
         assert_eq!(warnings.len(), 2, "{warnings:#?}");
         assert!(
             warnings[0].starts_with(&format!("names {}, beside which SQLite", text("code/there.db"))),
@@ -263,7 +264,7 @@ mod tests {
             "{warnings:?}"
         );
         server.sandbox.write.push(path.join("code"));
-        assert!(openness(&server, &[], 1).unwrap().warnings.is_empty());
+        assert!(exposure(&server, &[], 1).unwrap().warnings.is_empty());
     }
 
     #[test]
@@ -277,7 +278,7 @@ mod tests {
         server.sandbox.account = Some(account);
         for (mode, warnings) in [(0o640, 0), (0o644, 1)] {
             std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(openness(&server, &[own("", &file, true)], 1).unwrap().warnings.len(), warnings, "{mode:o}");
+            assert_eq!(exposure(&server, &[own("", &file, true)], 1).unwrap().warnings.len(), warnings, "{mode:o}");
         }
     }
 
@@ -287,11 +288,11 @@ mod tests {
         server.cwd = Some("/srv".into());
         server.sandbox.mode = SandboxMode::Standard;
         assert!(
-            openness(&server, &[], 1).unwrap().warnings[0].starts_with("starts in /srv, where everybody's things are")
+            exposure(&server, &[], 1).unwrap().warnings[0].starts_with("starts in /srv, where everybody's things are")
         );
         server.sandbox.write = vec!["/srv".into()];
-        assert!(openness(&server, &[], 1).unwrap().warnings.is_empty());
+        assert!(exposure(&server, &[], 1).unwrap().warnings.is_empty());
         server.sandbox.mode = SandboxMode::None;
-        assert_eq!(openness(&server, &[], 1), None);
+        assert_eq!(exposure(&server, &[], 1), None);
     }
 }

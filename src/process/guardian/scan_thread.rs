@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 use super::record::Record;
 use crate::process::limits::ProcessLimits;
-use crate::process::tree::{Seen, Tree};
+use crate::process::proc::{ProcReader, ProcessKey};
 
 /// How often the record is brought up to date.
 const LOOK: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const MAX_LIMIT_LOOKS: usize = 8;
 
 /// What is to be done. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Survey(Arc<Shared>);
+pub(super) struct ScanThread(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -36,16 +36,16 @@ struct Tasks {
     is_over: bool,
 }
 
-impl Survey {
+impl ScanThread {
     /// Starts the thread.
     ///
     /// # Errors
     /// There can be none.
     pub(super) fn start() -> io::Result<Self> {
-        let survey = Self::default();
-        let shared = Arc::clone(&survey.0);
-        std::thread::Builder::new().name("sluice-survey".to_owned()).spawn(move || shared.run())?;
-        Ok(survey)
+        let scan_thread = Self::default();
+        let shared = Arc::clone(&scan_thread.0);
+        std::thread::Builder::new().name("sluice-scan_thread".to_owned()).spawn(move || shared.run())?;
+        Ok(scan_thread)
     }
 
     /// Has a record kept.
@@ -69,7 +69,7 @@ impl Survey {
 
 impl Shared {
     fn run(&self) {
-        let mut record: Option<Record> = None;
+        let (processes, mut record): (_, Option<Record>) = (ProcReader::default(), None);
         let mut next = Instant::now();
         loop {
             let (new, limits) = {
@@ -83,12 +83,12 @@ impl Shared {
                 (tasks.record.take(), std::mem::take(&mut tasks.limits))
             };
             for (leader, limits) in limits {
-                limit(leader, &limits);
+                limit(leader, &limits, &processes);
             }
             if new.is_some() || Instant::now() >= next {
                 record = new.or(record);
                 // A disk that is full must end no child: the record gets old, and the next time tries again.
-                let _ = record.as_mut().map(Record::update);
+                let _ = record.as_mut().map(|record| record.update(&*processes.read(Duration::ZERO)?));
                 next = Instant::now() + LOOK;
             }
         }
@@ -100,21 +100,21 @@ impl Shared {
 ///
 /// A process may end, and another get its id, between the look and the call: that takes all ids going round within
 /// microseconds, and is the only way to limit what runs already.
-fn limit(leader: Pid, limits: &ProcessLimits) {
+fn limit(leader: Pid, limits: &ProcessLimits, processes: &ProcReader) {
     let own = rustix::process::getpid();
     let mut done = BTreeSet::new();
-    let mut known: Option<Seen> = None;
+    let mut known: Option<ProcessKey> = None;
     for look in 0..MAX_LIMIT_LOOKS {
-        let Ok(tree) = Tree::read() else { return };
+        let Ok(tree) = processes.read(Duration::ZERO) else { return };
         // The leader may have ended meanwhile, and another have its id.
-        let Some(found) = tree.child_of(own, leader) else { return };
+        let Some(found) = tree.find_child(own, leader) else { return };
         if *known.get_or_insert(found) != found {
             return;
         }
         if look == 0 && found.runs() {
             limits.impose(leader);
         }
-        let new: Vec<Seen> = tree.below(leader).into_iter().filter(|seen| done.insert(*seen)).collect();
+        let new: Vec<ProcessKey> = tree.descendants_of(leader).into_iter().filter(|seen| done.insert(*seen)).collect();
         if new.is_empty() && look > 0 {
             return;
         }

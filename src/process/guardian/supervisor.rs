@@ -16,18 +16,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::beat;
 use super::handle::Guardian;
-use super::link::{Link, Request};
+use super::health;
+use super::protocol::{PacketSocket, Request};
 use super::record::Record;
 use crate::process::cgroup::Subtree;
-use crate::process::tree::Tree;
-use crate::process::{Folders, Program};
+use crate::process::folder::Folders;
+use crate::process::image::Program;
 
 /// How long the guardian has to end everything below it. Longer than what it allows itself.
 const LAST: Duration = Duration::from_secs(7);
 /// How long what came to the gateway may take to be gone.
-const SWEEP: Duration = Duration::from_secs(5);
+const LEFTOVERS: Duration = Duration::from_secs(5);
 /// How often the sweep looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// How often the guardian is asked whether it is there.
@@ -49,16 +49,16 @@ pub enum Neighbours {
 }
 
 /// Owns the guardian. Dropping it ends the guardian, and with it every child, in the background.
-pub struct Keeper {
+pub struct GuardianSupervisor {
     guardian: Guardian,
     program: Program,
     neighbours: Neighbours,
     process: Child,
-    link: Link,
+    link: PacketSocket,
     record: Option<Record>,
 }
 
-impl Keeper {
+impl GuardianSupervisor {
     /// Starts the guardian: `program` is this binary, `cgroups` where the children's cgroups are, `folders` makes
     /// their private folders. Must be called in a tokio runtime.
     ///
@@ -90,14 +90,14 @@ impl Keeper {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,
-                never = reap_strangers(self.neighbours, self.process.id()) => match never {},
+                never = reap_strangers(self.neighbours, &self.guardian, self.process.id()) => match never {},
                 why = self.serve() => {
                     tracing::error!(%why, "the guardian is gone or of no use, and every child with it; starting another");
                 }
             }
             end(&mut self.process).await;
             // Nobody hears that a child has ended before what it left has.
-            self.sweep().await;
+            self.kill_leftovers().await;
             self.guardian.lost();
             self.start_again(&stop).await;
         }
@@ -111,7 +111,7 @@ impl Keeper {
             end(&mut process).await;
         }
         if neighbours == Neighbours::None {
-            sweep().await;
+            kill_own_children(&guardian).await;
         }
         guardian.close();
         let clear = move || {
@@ -130,20 +130,20 @@ impl Keeper {
 
     /// Gives a new guardian what it works with. Returns the socket on which it is asked whether it is there.
     async fn introduce(&self) -> io::Result<UnixStream> {
-        let (beats, theirs) = beat::pair()?;
-        self.link.send(&Request::Beats, Some(&theirs)).await?;
+        let (beats, theirs) = health::pair()?;
+        self.link.send(&Request::HealthCheck, Some(&theirs)).await?;
         if let Some(record) = &self.record {
             self.link.send(&Request::Record, Some(&record.share()?.into())).await?;
         }
         UnixStream::from_std(beats)
     }
 
-    async fn sweep(&self) {
+    async fn kill_leftovers(&self) {
         let guardian = self.guardian.clone();
         // It may have to go through all of them.
         let _ = tokio::task::spawn_blocking(move || guardian.cgroups().map(Subtree::kill)).await;
         if self.neighbours == Neighbours::None {
-            sweep().await;
+            kill_own_children(&self.guardian).await;
         }
     }
 
@@ -165,8 +165,8 @@ impl Keeper {
     }
 }
 
-fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Link)> {
-    let (link, theirs) = Link::pair()?;
+fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, PacketSocket)> {
+    let (link, theirs) = PacketSocket::pair()?;
     let mut command = std::process::Command::new(program);
     // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
     command.arg0("sluice").arg("guardian").args(guardian.cgroups().map(Subtree::path)).env_clear().process_group(0);
@@ -181,7 +181,7 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Lin
 }
 
 /// Carries packets, both ways, until the link is gone, or nothing comes from the guardian any more. Returns why.
-async fn carry(link: &Link, beats: &UnixStream, guardian: &Guardian) -> io::Error {
+async fn carry(link: &PacketSocket, beats: &UnixStream, guardian: &Guardian) -> io::Error {
     let heard = AtomicBool::new(true);
     let requests = async {
         loop {
@@ -202,7 +202,7 @@ async fn carry(link: &Link, beats: &UnixStream, guardian: &Guardian) -> io::Erro
             }
         }
     };
-    // Beats are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
+    // HealthCheck are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
     let silence = async {
         let mut ticks = interval(BEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -234,14 +234,14 @@ async fn end(process: &mut Child) {
 
 /// Reaps what comes to the gateway as the first process of a container, where nobody else does: such as what a
 /// `docker exec` left behind. It is not the gateway's, and so not killed.
-async fn reap_strangers(neighbours: Neighbours, guardian: Option<u32>) -> Infallible {
+async fn reap_strangers(neighbours: Neighbours, guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
     let ended = if neighbours == Neighbours::None { signal(SignalKind::child()).ok() } else { None };
     let Some(mut ended) = ended else { return std::future::pending().await };
     loop {
         ended.recv().await;
-        let Ok(Ok(tree)) = tokio::task::spawn_blocking(Tree::read).await else { continue };
+        let Ok(tree) = guardian.process_tree().await else { continue };
         let own = rustix::process::getpid();
-        for child in tree.children_of(own).filter(|child| Some(child.as_raw_pid().cast_unsigned()) != guardian) {
+        for child in tree.children_of(own).filter(|child| Some(child.as_raw_pid().cast_unsigned()) != guardian_id) {
             let _ = rustix::process::waitpid(Some(child), WaitOptions::NOHANG);
         }
     }
@@ -249,13 +249,13 @@ async fn reap_strangers(neighbours: Neighbours, guardian: Option<u32>) -> Infall
 
 /// Kills and reaps everything directly below the gateway, until nothing is: what a killed process leaves behind comes
 /// here before that process can be reaped.
-async fn sweep() {
+async fn kill_own_children(guardian: &Guardian) {
     let own = rustix::process::getpid();
-    let deadline = Instant::now() + SWEEP;
+    let deadline = Instant::now() + LEFTOVERS;
     let mut ended = 0;
     loop {
-        let tree = tokio::task::spawn_blocking(Tree::read).await.map_err(io::Error::other);
-        let children: io::Result<Vec<Pid>> = tree.and_then(|tree| Ok(tree?.children_of(own).collect()));
+        let tree = guardian.process_tree().await;
+        let children: io::Result<Vec<Pid>> = tree.map(|tree| tree.children_of(own).collect());
         if children.as_ref().is_ok_and(Vec::is_empty) {
             break;
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Limits, Whose};
+use super::{LimitOwner, Limits};
 
 /// The period that a share of the processors is measured in, in microseconds.
 const PERIOD: u64 = 100_000;
@@ -41,17 +41,17 @@ impl Cgroup {
         remove(&self.path)
     }
 
-    /// Whose limit on memory the kernel has ended a process in it for, if it has.
-    pub(in crate::process) fn out_of_memory(&self) -> Option<Whose> {
+    /// LimitOwner limit on memory the kernel has ended a process in it for, if it has.
+    pub(in crate::process) fn out_of_memory(&self) -> Option<LimitOwner> {
         // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
         let killed = count(&self.path.join("memory.events"), "oom_kill") > 0;
         let own = count(&self.path.join("memory.events"), "oom") > 0;
         let above = || count(&self.path.parent()?.join("memory.events.local"), "oom").checked_sub(1);
         match (killed, own) {
             (false, _) => None,
-            (true, true) => Some(Whose::Child),
+            (true, true) => Some(LimitOwner::Child),
             // Neither: then it was the machine that ran out.
-            (true, false) => above().map(|_| Whose::Tenant),
+            (true, false) => above().map(|_| LimitOwner::Tenant),
         }
     }
 }
@@ -164,8 +164,8 @@ mod tests {
         };
         assert_eq!(cgroup.out_of_memory(), None);
         assert_eq!(events("low 0\noom 3\noom_kill 0\noom_group_kill 0\n", "oom 1\n"), None);
-        assert_eq!(events("oom 1\noom_kill 2\n", "oom 0\n"), Some(Whose::Child));
-        assert_eq!(events("oom 0\noom_kill 2\n", "oom 1\n"), Some(Whose::Tenant));
+        assert_eq!(events("oom 1\noom_kill 2\n", "oom 0\n"), Some(LimitOwner::Child));
+        assert_eq!(events("oom 0\noom_kill 2\n", "oom 1\n"), Some(LimitOwner::Tenant));
         assert_eq!(events("oom 0\noom_kill 2\n", "oom 0\n"), None, "the machine itself ran out");
     }
 

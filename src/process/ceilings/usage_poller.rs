@@ -1,0 +1,194 @@
+//! Watches what children use, where no cgroup keeps it: one look, four times a second, at all processes. Invariants: a child
+//! that outgrows its limits is found within two looks, and how much it can take in between is up to the machine; at most
+//! one child of a tenant is on its way out for its ceiling.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Ceilings;
+use crate::config::TenantId;
+use crate::process::usage::{Excess, Usage, WatchedLimits};
+
+/// How often children are looked at.
+const LOOK: Duration = Duration::from_millis(250);
+/// How old the list of processes may be: others look at it too.
+const FRESH: Duration = Duration::from_millis(100);
+/// How often it is logged that they cannot be.
+const REPEAT: Duration = Duration::from_secs(60);
+
+/// A child that is looked at.
+struct WatchedChild {
+    id: u64,
+    pid: i32,
+    tenant: Option<TenantId>,
+    bounds: WatchedLimits,
+    is_leaving: bool,
+}
+
+/// Looks, until it is stopped.
+pub async fn watch_usage(ceilings: Ceilings, stop: CancellationToken) {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reported: Option<Instant> = None;
+    while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let ceilings_now = ceilings.clone();
+        let look = tokio::task::spawn_blocking(move || look(&ceilings_now)).await.map_err(io::Error::other);
+        match look.and_then(|look| look) {
+            Ok(()) if reported.take().is_some() => tracing::warn!("limits are watched again"),
+            Ok(()) => {}
+            Err(error) => {
+                ceilings.0.failures.inc();
+                if reported.is_none_or(|reported| reported.elapsed() >= REPEAT) {
+                    reported = Some(Instant::now());
+                    tracing::error!(%error, "processes cannot be looked at: no limit that is watched holds");
+                }
+            }
+        }
+    }
+}
+
+/// One reading serves all children.
+fn look(ceilings: &Ceilings) -> io::Result<()> {
+    let mut children = watched(ceilings);
+    if children.is_empty() {
+        return Ok(());
+    }
+    let pids: Vec<i32> = children.iter().map(|child| child.pid).collect();
+    let tree = ceilings.0.guardian.processes().read(FRESH)?;
+    let used = Usage::of(&pids, &tree)?;
+    for child in children.iter_mut().filter(|child| !child.is_leaving) {
+        if let Some(excess) = used.get(&child.pid).and_then(|used| child.bounds.exceeded_by(*used)) {
+            child.is_leaving = true;
+            ceilings.end(child.id, excess);
+        }
+    }
+    let mut theirs: HashMap<&TenantId, Vec<&WatchedChild>> = HashMap::new();
+    for child in &children {
+        child.tenant.as_ref().inspect(|tenant| theirs.entry(tenant).or_default().push(child));
+    }
+    for (tenant, children) in theirs {
+        let bounds = ceilings.0.tenants.get(tenant).map(|ceiling| ceiling.watched).unwrap_or_default();
+        // The end of one may be all that is needed.
+        if !children.iter().any(|child| child.is_leaving)
+            && let Some((id, excess)) = over(tenant, bounds, &children, &used)
+        {
+            ceilings.end(id, excess);
+        }
+    }
+    Ok(())
+}
+
+/// The children that are looked at: those with limits of their own, and those of tenants with some.
+fn watched(ceilings: &Ceilings) -> Vec<WatchedChild> {
+    let charged = ceilings.0.charged.lock();
+    let watched = charged.iter().filter_map(|(id, charged)| {
+        let tenant = charged.origin.tenant();
+        let ceiling = tenant.as_ref().and_then(|tenant| ceilings.0.tenants.get(tenant));
+        let counts = !charged.watched.is_empty() || ceiling.is_some_and(|ceiling| !ceiling.watched.is_empty());
+        let is_leaving = charged.excess.borrow().is_some();
+        counts.then_some(WatchedChild { id: *id, pid: charged.pid, tenant, bounds: charged.watched, is_leaving })
+    });
+    watched.collect()
+}
+
+/// The child that has to go, where there is one: the largest, which is the likeliest cause, and whose end helps most. Of
+/// equals, the newest.
+fn over(
+    tenant: &TenantId,
+    bounds: WatchedLimits,
+    children: &[&WatchedChild],
+    used: &HashMap<i32, Usage>,
+) -> Option<(u64, Excess)> {
+    let over = |limit: Option<u64>, of: fn(&Usage) -> u64| {
+        let each = children.iter().filter_map(|child| Some((of(used.get(&child.pid)?), child.id)));
+        let limit = limit.filter(|limit| each.clone().map(|(amount, _)| amount).sum::<u64>() > *limit)?;
+        each.max().map(|(_, id)| (id, limit))
+    };
+    let memory =
+        over(bounds.memory, |usage| usage.memory).map(|(id, limit)| (id, Excess::memory(limit, Some(tenant.clone()))));
+    let processes = || {
+        over(bounds.processes, |usage| usage.processes)
+            .map(|(id, limit)| (id, Excess::processes(limit, Some(tenant.clone()))))
+    };
+    memory.or_else(processes)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+    use super::super::tests::{ceilings, tenant};
+    use super::*;
+
+    #[test]
+    fn the_largest_goes_and_of_equals_the_newest() {
+        let usage = |memory, processes| Usage { memory, processes };
+        let used = HashMap::from([(11, usage(10, 5)), (12, usage(30, 1)), (13, usage(20, 5)), (14, usage(1000, 1000))]);
+        let children = [1, 2, 3].map(|id| WatchedChild {
+            id,
+            pid: i32::try_from(id).unwrap() + 10,
+            tenant: Some(tenant()),
+            bounds: WatchedLimits::default(),
+            is_leaving: false,
+        });
+        let children: Vec<_> = children.iter().collect();
+        let over = |memory, processes| {
+            over(&tenant(), WatchedLimits { memory, processes }, &children, &used)
+                .map(|(id, excess)| (id, excess.to_string()))
+        };
+        assert_eq!(over(Some(60), Some(11)), None);
+        let (id, text) = over(Some(59), None).unwrap();
+        assert_eq!(id, 2);
+        assert!(text.contains("tenants.acme.limits.memory"), "{text}");
+        let (id, text) = over(None, Some(10)).unwrap();
+        assert_eq!(id, 3);
+        assert!(text.contains("tenants.acme.limits.processes"), "{text}");
+    }
+
+    #[test]
+    fn a_tenant_loses_no_second_child_while_one_is_on_its_way_out() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let bounds = WatchedLimits { memory: Some(1), processes: None };
+        let ends = |ceiling, children: [(i32, WatchedLimits); 2]| {
+            let ceilings = ceilings(ceiling, children);
+            look(&ceilings).unwrap();
+            look(&ceilings).unwrap();
+            let charged = ceilings.0.charged.lock();
+            [1, 2].map(|id| charged[&id].excess.borrow().as_ref().map(Excess::label))
+        };
+        // This process is the only one here.
+        let (nobody, free) = (i32::MAX, WatchedLimits::default());
+        assert_eq!(ends(bounds, [(own, free), (nobody, free)]), [Some("tenant_memory"), None]);
+        assert_eq!(ends(bounds, [(own, bounds), (nobody, free)]), [Some("memory"), None]);
+        assert_eq!(ends(free, [(own, bounds), (nobody, bounds)]), [Some("memory"), None]);
+    }
+
+    /// `cargo test --lib a_look_at_many_children -- --nocapture` prints what it takes.
+    #[test]
+    fn a_look_at_many_children_is_one_look() {
+        const MANY: usize = 500;
+        let sleeper = || std::process::Command::new("sleep").arg("300").spawn().unwrap();
+        let mut children: Vec<_> = (0..MANY).map(|_| sleeper()).collect();
+        let bounds = WatchedLimits { memory: Some(1 << 40), processes: Some(1) };
+        let pids = children.iter().map(|child| (child.id().cast_signed(), bounds));
+        let ceilings = ceilings(WatchedLimits { memory: Some(1 << 50), processes: Some(MANY as u64) }, pids);
+        let mut looks: Vec<_> = (0..5)
+            .map(|_| {
+                let begin = std::time::Instant::now();
+                look(&ceilings).unwrap();
+                begin.elapsed()
+            })
+            .collect();
+        looks.sort_unstable();
+        println!("a look at {MANY} children takes {:?} (median of 5)", looks[2]);
+        let ended = ceilings.0.charged.lock().values().filter(|charged| charged.excess.borrow().is_some()).count();
+        for child in &mut children {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert_eq!(ended, 0, "each is one process, and all are as many as they may be");
+    }
+}

@@ -1,0 +1,61 @@
+//! What concerns other processes, by the number of a process among the arguments: 0 is the caller itself. A filter does not
+//! know the numbers of a program's own threads, so a thread changes itself only.
+
+use seccompiler::{BackendError, SeccompRule};
+
+use super::filter::{Answer, Denials, Is, number, rule};
+
+/// Calls that change another process of the same user, such as the gateway: its limits, its scheduling, the processors it
+/// runs on, where its memory is; each with the arguments that are 0 for the caller itself.
+const OF_A_PROCESS: &[(i64, &[u8])] = &[
+    (libc::SYS_prlimit64, &[0]),
+    (libc::SYS_setpriority, &[0, 1]),
+    (libc::SYS_sched_setscheduler, &[0]),
+    (libc::SYS_sched_setparam, &[0]),
+    (libc::SYS_sched_setattr, &[0]),
+    (libc::SYS_sched_setaffinity, &[0]),
+    (libc::SYS_ioprio_set, &[1]),
+    (libc::SYS_migrate_pages, &[0]),
+    (libc::SYS_move_pages, &[0]),
+    (libc::SYS_get_robust_list, &[0]),
+];
+/// A process, as opposed to a group or a user, in `ioprio_set`.
+const IOPRIO_WHO_PROCESS: u64 = 1;
+/// `PR_SCHED_CORE`: which processes share a core.
+const SCHED_CORE: u64 = 62;
+/// Keystrokes into a terminal, as if its user had typed them.
+const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
+
+/// Refuses to change another process of the same user; and to undo that by which a child is ended with the gateway, and
+/// what it leaves behind is found.
+pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> {
+    for (call, arguments) in OF_A_PROCESS {
+        for argument in *arguments {
+            denials.when(Answer::Refused, *call, any_but_zero(*argument)?);
+        }
+    }
+    denials.when(Answer::Refused, libc::SYS_ioprio_set, rule(&[(0, Is::Not(IOPRIO_WHO_PROCESS))])?);
+    denials.when(Answer::Refused, libc::SYS_prctl, rule(&[(0, Is::Equal(SCHED_CORE)), (2, Is::Not(0))])?);
+    // Another signal could be caught.
+    let signal = [(0, Is::Equal(number(libc::PR_SET_PDEATHSIG))), (1, Is::Not(number(libc::SIGKILL)))];
+    denials.when(Answer::Refused, libc::SYS_prctl, rule(&signal)?);
+    let reaper = [(0, Is::Equal(number(libc::PR_SET_CHILD_SUBREAPER))), (1, Is::Equal(0))];
+    denials.when(Answer::Refused, libc::SYS_prctl, rule(&reaper)?);
+    for request in TERMINAL_INPUT {
+        denials.when(Answer::Refused, libc::SYS_ioctl, rule(&[(1, Is::Equal(request))])?);
+    }
+    Ok(())
+}
+
+/// Refuses signals to all but the own process group.
+///
+/// # Errors
+/// There is no such condition.
+pub(in crate::process::sandbox) fn only_own_group(denials: &mut Denials) -> Result<(), BackendError> {
+    denials.when(Answer::Refused, libc::SYS_kill, any_but_zero(0)?);
+    Ok(())
+}
+/// Matches a call whose argument number `argument` is not zero.
+fn any_but_zero(argument: u8) -> Result<SeccompRule, BackendError> {
+    rule(&[(argument, Is::Not(0))])
+}

@@ -1,0 +1,54 @@
+//! The system calls that are denied to a sandboxed server.
+
+use seccompiler::BackendError;
+
+use super::filter::{Answer, Denials, Is, number, rule};
+use super::metadata::refuse_privileged_modes;
+use super::sockets::{Sockets, refuse_sockets};
+use super::{calls, other_processes};
+use crate::config::Allowance;
+use crate::process::sandbox::error::SandboxError;
+
+/// What a server has no business with, except for what is allowed.
+///
+/// # Errors
+/// A filter cannot be expressed.
+pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, SandboxError> {
+    let mut denials = Denials::default();
+    denials.always(calls::ADMINISTRATION).always(calls::ONLY_HERE);
+    if !allow.contains(&Allowance::Debug) {
+        denials.always(calls::DEBUG);
+    }
+    if !allow.contains(&Allowance::SharedMemory) {
+        denials.always(calls::SHARED);
+    }
+    if !allow.contains(&Allowance::IoUring) {
+        denials.unknown(calls::IO_URING);
+    }
+    denials.unknown(calls::ASYNCHRONOUS);
+    refuse_by_argument(&mut denials, allow, sockets).map_err(|error| SandboxError::refused("seccomp")(&error))?;
+    Ok(denials)
+}
+
+/// Refuses calls that are denied for some of their arguments only.
+fn refuse_by_argument(denials: &mut Denials, allow: &[Allowance], sockets: Sockets) -> Result<(), BackendError> {
+    other_processes::refuse_changes(denials)?;
+    refuse_namespaces(denials, allow)?;
+    refuse_sockets(denials, sockets)?;
+    refuse_privileged_modes(denials)
+}
+
+/// Refuses new namespaces, unless they are allowed.
+fn refuse_namespaces(denials: &mut Denials, allow: &[Allowance]) -> Result<(), BackendError> {
+    if allow.contains(&Allowance::Namespaces) {
+        return Ok(());
+    }
+    for flag in calls::NAMESPACES {
+        for call in [libc::SYS_clone, libc::SYS_unshare] {
+            denials.when(Answer::Refused, call, rule(&[(0, Is::With(number(flag)))])?);
+        }
+    }
+    // Its flags are in memory, where a filter cannot look. The C library falls back to clone.
+    denials.unknown(&[libc::SYS_clone3]);
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Paths of the operating system that every sandboxed server may read, and its devices.
+
+use std::path::{Path, PathBuf};
+
+/// Where programs and what they need to run are.
+pub const PROGRAMS: &[&str] = &[
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/share",
+    "/usr/include",
+    "/usr/local/bin",
+    "/usr/local/lib",
+    "/usr/local/share",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+];
+/// Devices without a state that programs expect.
+pub const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+/// What programs read of the system, beside [`PROGRAMS`].
+pub(super) const SYSTEM: &[&str] = &[
+    "/usr",
+    "/opt",
+    "/nix/store",
+    "/home/linuxbrew/.linuxbrew",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/crypto-policies",
+    "/etc/debian_version",
+    "/etc/fonts",
+    "/etc/gai.conf",
+    // Without it, git ends. Secrets of users are not kept there.
+    "/etc/gitconfig",
+    "/etc/group",
+    "/etc/host.conf",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/inputrc",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload",
+    "/etc/locale.conf",
+    "/etc/lsb-release",
+    "/etc/machine-id",
+    "/etc/mime.types",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/pki",
+    "/etc/protocols",
+    "/etc/redhat-release",
+    "/etc/resolv.conf",
+    "/etc/services",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/timezone",
+    "/proc",
+    "/sys/devices/system",
+    "/sys/kernel/mm/transparent_hugepage",
+];
+/// What the language runtimes read about the machine, without the processes on it.
+pub(super) const MACHINE: &[&str] = &[
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+    "/proc/version",
+    "/proc/filesystems",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/kernel/osrelease",
+    "/sys/devices/system/cpu",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/os-release",
+    "/etc/alternatives",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/nsswitch.conf",
+];
+/// What a runtime asks about its own limits, of the cgroup that this process is in; those of others have names of tenants.
+pub(super) fn own_limits() -> Vec<PathBuf> {
+    const FILES: [&str; 5] = ["memory.max", "memory.high", "memory.current", "cpu.max", "cpu.weight"];
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let Some(own) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Vec::new() };
+    let folder = Path::new("/sys/fs/cgroup").join(own);
+    FILES.iter().map(|file| folder.join(file)).collect()
+}
