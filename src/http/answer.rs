@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::headers::event_stream;
 use super::problem::{Reply, json};
 use crate::config::Http;
-use crate::stream::{EventStream, Inbox, Item, encode_message};
+use crate::stream::{Cursor, EventStream, Item, encode_message};
 
 /// What an answer holds until it is sent.
 pub type Guard = Box<dyn Send + Sync>;
@@ -18,7 +18,7 @@ pub type Guard = Box<dyn Send + Sync>;
 /// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for as long as `patience`, the
 /// response is a stream. `guard` is dropped when all has been sent, or the client has gone.
 pub async fn respond(
-    mut inbox: Inbox,
+    mut cursor: Cursor,
     (requests, is_batch): (usize, bool),
     patience: Duration,
     http: &Http,
@@ -27,18 +27,18 @@ pub async fn respond(
     let patience = Instant::now() + patience;
     let mut answers: Vec<Item> = Vec::with_capacity(requests);
     while answers.len() < requests {
-        match timeout_at(patience, inbox.next()).await {
+        match timeout_at(patience, cursor.next()).await {
             Ok(Some(item)) => {
                 let interim = !item.answer;
                 answers.push(item);
                 if interim {
-                    return stream(answers, inbox, http, guard);
+                    return stream(answers, cursor, http, guard);
                 }
             }
             // Cancelled: the client does not want the answer any more, and gets a stream without it.
-            Ok(None) if answers.is_empty() || is_batch => return stream(answers, inbox, http, guard),
+            Ok(None) if answers.is_empty() || is_batch => return stream(answers, cursor, http, guard),
             Ok(None) => break,
-            Err(_) => return stream(answers, inbox, http, guard),
+            Err(_) => return stream(answers, cursor, http, guard),
         }
     }
     match (answers.pop(), is_batch) {
@@ -47,7 +47,7 @@ pub async fn respond(
             answers.push(last);
             json(StatusCode::OK, array(&answers))
         }
-        (None, _) => stream(answers, inbox, http, guard),
+        (None, _) => stream(answers, cursor, http, guard),
     }
 }
 
@@ -61,11 +61,11 @@ fn array(answers: &[Item]) -> Bytes {
     out.freeze()
 }
 
-fn stream(so_far: Vec<Item>, inbox: Inbox, http: &Http, guard: Guard) -> Reply {
+fn stream(so_far: Vec<Item>, cursor: Cursor, http: &Http, guard: Guard) -> Reply {
     let mut first = BytesMut::new();
     so_far.iter().for_each(|item| encode_message(&mut first, &item.message));
     let first = (!first.is_empty()).then(|| first.freeze());
-    let body = EventStream::new(first, inbox, http.keep_alive, guard);
+    let body = EventStream::new(first, cursor, http.keep_alive, guard);
     let mut reply = Response::new(Body::new(body));
     event_stream(reply.headers_mut());
     reply

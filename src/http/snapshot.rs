@@ -71,7 +71,7 @@ impl Snapshot {
     }
 
     /// Bounds of one stream: messages and bytes that wait for the client.
-    pub fn stream(&self) -> stream::Limits {
-        stream::Limits { messages: self.http.stream_messages, bytes: self.http.stream_bytes }
+    pub fn stream(&self) -> stream::Budget {
+        stream::Budget { messages: self.http.stream_messages, bytes: self.http.stream_bytes }
     }
 }

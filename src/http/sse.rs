@@ -39,9 +39,9 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     let uri = format!("{up}messages?sessionId={}", conversation.id().as_str());
     conversation.expiry().extend(caller.until);
     let expiry = conversation.expiry().clone();
-    let inbox = conversation.open_stream();
+    let cursor = conversation.open_stream();
     let guard = StreamGuard { conversations: Arc::clone(&app.conversations), conversation };
-    let body = EventStream::new(Some(endpoint_event(&uri)), inbox, snapshot.http.keep_alive, Box::new(guard))
+    let body = EventStream::new(Some(endpoint_event(&uri)), cursor, snapshot.http.keep_alive, Box::new(guard))
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));

@@ -22,7 +22,7 @@ use super::{body, headers};
 use crate::config::ServerName;
 use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Conversation, Conversations, Transport};
-use crate::stream::{EventStream, Exchange, Inbox, Outbox};
+use crate::stream::{Cursor, EventStream, Exchange, Outbox};
 use crate::telemetry::Cause;
 
 /// How long a client whose stream is ended by a drain should wait before it comes back.
@@ -96,9 +96,9 @@ fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
     app.conversations.find(id, &caller.principal, server, Transport::Streamable)?.version()
 }
 
-fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Inbox) {
-    let (outbox, inbox) = Outbox::new(snapshot.stream());
-    (Arc::new(Exchange::of_request(outbox, requests)), inbox)
+fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
+    let (outbox, cursor) = Outbox::new(snapshot.stream());
+    (Arc::new(Exchange::of_request(outbox, requests)), cursor)
 }
 
 async fn initialize(
@@ -120,10 +120,10 @@ async fn initialize(
         .map_err(|rejected| RequestError::no_room(id, &rejected))?;
     let http = &caller.snapshot.http;
     let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
-    let (exchange, inbox) = exchange(caller.snapshot, 1);
+    let (exchange, cursor) = exchange(caller.snapshot, 1);
     // A request has its error on the exchange.
     let _ = conversation.give(body, envelope, &exchange);
-    let mut reply = respond(inbox, (1, false), http.keep_alive, http, Box::new(opening)).await;
+    let mut reply = respond(cursor, (1, false), http.keep_alive, http, Box::new(opening)).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || conversation.version().is_some())
         && let Ok(value) = HeaderValue::from_str(conversation.id().as_str())
@@ -155,7 +155,7 @@ async fn converse(
     posted: Vec<Posted<'_>>,
 ) -> Result<Reply, Refusal> {
     let requests = posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count();
-    let (exchange, inbox) = exchange(snapshot, requests);
+    let (exchange, cursor) = exchange(snapshot, requests);
     if let Some(refusal) = give(&**conversation, messages, posted, &exchange) {
         return Err(refusal);
     }
@@ -165,7 +165,7 @@ async fn converse(
         return Ok(reply);
     }
     let (http, guard) = (&snapshot.http, Box::new(Arc::clone(conversation)));
-    Ok(respond(inbox, (requests, messages.is_batch), http.keep_alive, http, guard).await)
+    Ok(respond(cursor, (requests, messages.is_batch), http.keep_alive, http, guard).await)
 }
 
 /// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.
@@ -175,9 +175,9 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
-    let (inbox, expiry) = (conversation.open_stream(), conversation.expiry().clone());
+    let (cursor, expiry) = (conversation.open_stream(), conversation.expiry().clone());
     let guard = Box::new(StreamGuard { conversation, server: caller.server.name.clone() });
-    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), inbox, snapshot.http.keep_alive, guard)
+    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), cursor, snapshot.http.keep_alive, guard)
         .retry_at_end(COME_BACK)
         .ends_with(&expiry);
     let mut reply = Response::new(Body::new(body));

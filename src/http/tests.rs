@@ -18,10 +18,10 @@ use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
 use crate::session::{Conversation, Conversations, NewSession, Rejected, SessionId, Transport};
 use crate::shutdown::Shutdown;
-use crate::stream::{Exchange, Expiry, Inbox, Limits, Outbox};
+use crate::stream::{Budget, Cursor, Exchange, Expiry, Outbox};
 use crate::worker::{Failure, Refused};
 
-const LIMITS: Limits = Limits { messages: 16, bytes: 1 << 16 };
+const LIMITS: Budget = Budget { messages: 16, bytes: 1 << 16 };
 
 /// Answers each request with its method, at once and without a child.
 struct Mirror {
@@ -72,10 +72,10 @@ impl Conversation for Mirror {
         exchange.answer(response).unwrap();
     }
 
-    fn open_stream(&self) -> Inbox {
-        let (outbox, inbox) = Outbox::new(LIMITS);
+    fn open_stream(&self) -> Cursor {
+        let (outbox, cursor) = Outbox::new(LIMITS);
         *self.stream.lock() = Some(Arc::new(Exchange::of_stream(outbox)));
-        inbox
+        cursor
     }
 
     fn stream(&self) -> Option<Arc<Exchange>> {

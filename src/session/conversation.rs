@@ -13,7 +13,7 @@ use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions};
 use crate::jsonrpc::Envelope;
-use crate::stream::{Exchange, Expiry, Inbox, Limits};
+use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::worker::Refused;
 
 /// One conversation of a client with a server.
@@ -39,7 +39,7 @@ pub trait Conversation: Send + Sync {
     fn answer(&self, exchange: &Exchange, response: Bytes);
 
     /// Opens the stream for messages that belong to no exchange. An earlier such stream ends.
-    fn open_stream(&self) -> Inbox;
+    fn open_stream(&self) -> Cursor;
 
     /// The open stream, as an exchange that takes the answers to all requests (HTTP+SSE); `None` if no stream is open.
     fn stream(&self) -> Option<Arc<Exchange>>;
@@ -123,7 +123,7 @@ pub struct NewSession<'a> {
     /// The most sessions of the principal's tenant; `None` for no limit of its own.
     pub tenant_sessions: Option<usize>,
     /// Bounds of each stream of the session.
-    pub stream: Limits,
+    pub stream: Budget,
 }
 
 impl Conversation for Session {
@@ -153,7 +153,7 @@ impl Conversation for Session {
         Self::answer(self, exchange, response);
     }
 
-    fn open_stream(&self) -> Inbox {
+    fn open_stream(&self) -> Cursor {
         Self::open_stream(self)
     }
 

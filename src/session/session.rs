@@ -23,7 +23,7 @@ use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response};
 use crate::pool::Pool;
-use crate::stream::{Exchange, Expiry, Inbox, Item, Limits, Outbox};
+use crate::stream::{Budget, Cursor, Exchange, Expiry, Item, Outbox};
 use crate::telemetry::{DropReason, ServerMetrics};
 use crate::worker::{DropGuard, Failure, InFlight, Lease, Orphan, Peer, Refused, Route, Unsolicited, deliver};
 
@@ -68,7 +68,7 @@ pub enum Received {
 pub(super) struct Surroundings {
     pub(super) pool: Arc<Pool>,
     pub(super) metrics: ServerMetrics,
-    pub(super) stream_limits: Limits,
+    pub(super) stream_limits: Budget,
     pub(super) tasks: TaskTracker,
 }
 
@@ -145,15 +145,15 @@ impl Session {
     }
 
     /// Opens the session's stream, in the place of an earlier one.
-    pub fn open_stream(&self) -> Inbox {
-        let (outbox, inbox) = Outbox::new(self.surroundings.stream_limits);
+    pub fn open_stream(&self) -> Cursor {
+        let (outbox, cursor) = Outbox::new(self.surroundings.stream_limits);
         let mut state = self.state.lock();
         state.last_used = Some(Instant::now());
         if self.ended.is_cancelled() {
             outbox.finish();
         }
         state.streams.open(outbox);
-        inbox
+        cursor
     }
 
     /// The open stream, as the exchange that takes every answer (HTTP+SSE).

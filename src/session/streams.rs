@@ -102,7 +102,7 @@ impl Streams {
 
     /// A request of the server is over: it is not kept any more. Whether it was.
     pub(super) fn forget(&mut self, number: u64) -> bool {
-        let is_it = |item: &Item| item.question.as_ref().is_some_and(|question| question.number == number);
+        let is_it = |item: &Item| item.request.as_ref().is_some_and(|request| request.number == number);
         let kept = self.backlog.iter().position(is_it).and_then(|place| self.backlog.remove(place));
         self.backlog_bytes -= kept.as_ref().map_or(0, |item| item.message.len());
         kept.is_some()
@@ -112,27 +112,27 @@ impl Streams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{Asker, Inbox, Limits, Question};
+    use crate::stream::{Budget, Cursor, Requester, ServerRequest};
     use std::sync::Weak;
 
-    const LIMITS: Limits = Limits { messages: 1000, bytes: 10 * 1024 * 1024 };
+    const LIMITS: Budget = Budget { messages: 1000, bytes: 10 * 1024 * 1024 };
     const TO: Transport = Transport::Streamable;
 
     enum Nobody {}
 
-    impl Asker for Nobody {
-        fn lost(&self, _: u64) {
+    impl Requester for Nobody {
+        fn undelivered(&self, _: u64) {
             match *self {}
         }
     }
 
-    fn call() -> (InFlight, Inbox) {
-        let (outbox, inbox) = Outbox::new(LIMITS);
-        (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1))) }, inbox)
+    fn call() -> (InFlight, Cursor) {
+        let (outbox, cursor) = Outbox::new(LIMITS);
+        (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1))) }, cursor)
     }
 
     fn routed(streams: &mut Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
-        match streams.route(TO, &Item::notice("{}".into()), kind, in_flight) {
+        match streams.route(TO, &Item::notification("{}".into()), kind, in_flight) {
             Route::Stream(outbox) => Some(outbox),
             Route::Kept | Route::Nowhere => None,
         }
@@ -141,19 +141,19 @@ mod tests {
     #[test]
     fn what_one_call_may_have_caused_goes_to_its_stream_and_the_rest_to_the_get_stream() {
         let mut streams = Streams::default();
-        let (mut in_flight, _inbox) = call();
+        let (mut in_flight, _cursor) = call();
         let of_call = in_flight.latest.as_ref().map(|e| e.outbox().clone());
         let same = |a: Option<Outbox>, b: &Option<Outbox>| matches!((a, b), (Some(a), Some(b)) if a.same_as(b));
         assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
         assert!(routed(&mut streams, Unsolicited::Announcement, &in_flight).is_none());
-        let (get, get_inbox) = Outbox::new(LIMITS);
+        let (get, get_cursor) = Outbox::new(LIMITS);
         streams.open(get.clone());
         let get = Some(get);
         assert!(same(routed(&mut streams, Unsolicited::Announcement, &in_flight), &get));
         assert!(same(routed(&mut streams, Unsolicited::Notification, &in_flight), &of_call));
         in_flight.count = 2;
         assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &get));
-        drop(get_inbox);
+        drop(get_cursor);
         assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
     }
 
@@ -161,8 +161,8 @@ mod tests {
     async fn what_came_too_early_waits_for_the_stream_within_bounds() {
         let mut streams = Streams::default();
         let keep = |streams: &mut Streams, number| {
-            let asker: Weak<Nobody> = Weak::new();
-            let item = Item { question: Some(Question { number, asker }), ..Item::notice("{}".into()) };
+            let requester: Weak<Nobody> = Weak::new();
+            let item = Item { request: Some(ServerRequest { number, requester }), ..Item::notification("{}".into()) };
             matches!(streams.route(TO, &item, Unsolicited::Request, &InFlight::default()), Route::Kept)
         };
         let (first, last) = (1000, 1000 + BACKLOG_MESSAGES as u64);
@@ -172,13 +172,13 @@ mod tests {
         assert!(!keep(&mut streams, last) && !streams.forget(last));
         assert!(streams.forget(first) && !streams.forget(first), "one that is over is not kept");
         assert!(keep(&mut streams, last), "which makes room");
-        let (outbox, mut inbox) = Outbox::new(LIMITS);
+        let (outbox, mut cursor) = Outbox::new(LIMITS);
         streams.open(outbox);
         for _ in 0..BACKLOG_MESSAGES {
-            assert!(inbox.next().await.is_some());
+            assert!(cursor.next().await.is_some());
         }
-        let (other, _other_inbox) = Outbox::new(LIMITS);
+        let (other, _other_cursor) = Outbox::new(LIMITS);
         streams.open(other);
-        assert!(inbox.next().await.is_none(), "the newer stream takes over");
+        assert!(cursor.next().await.is_none(), "the newer stream takes over");
     }
 }

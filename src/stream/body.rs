@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::event::{KEEP_ALIVE, encode_message, retry_field};
 use super::expiry::Expiry;
-use super::outbox::{Inbox, Item};
+use super::outbox::{Cursor, Item};
 
 /// Events are gathered into one frame up to about this size.
 const FRAME: usize = 64 * 1024;
@@ -20,7 +20,7 @@ const FRAME: usize = 64 * 1024;
 /// The body of an SSE response.
 pub struct EventStream {
     first: Option<Bytes>,
-    inbox: Inbox,
+    cursor: Cursor,
     keep_alive: Duration,
     idle: Pin<Box<Sleep>>,
     last_sent: Instant,
@@ -33,12 +33,12 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// A stream that starts with `first` (ready-made events) and goes on with what comes in `inbox`.
-    pub fn new(first: Option<Bytes>, inbox: Inbox, keep_alive: Duration, guard: Box<dyn Send + Sync>) -> Self {
+    /// A stream that starts with `first` (ready-made events) and goes on with what comes in `cursor`.
+    pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration, guard: Box<dyn Send + Sync>) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
         Self {
             first,
-            inbox,
+            cursor,
             keep_alive,
             idle,
             last_sent: Instant::now(),
@@ -93,7 +93,7 @@ impl EventStream {
         let mut frame = BytesMut::with_capacity(first.message.len() + 64);
         encode_message(&mut frame, &first.message);
         while frame.len() < FRAME {
-            match self.inbox.poll_next(context) {
+            match self.cursor.poll_next(context) {
                 Poll::Ready(Some(item)) => encode_message(&mut frame, &item.message),
                 Poll::Ready(None) => {
                     self.ended = true;
@@ -126,7 +126,7 @@ impl Body for EventStream {
                 None => return Poll::Ready(None),
             }
         } else {
-            match this.inbox.poll_next(context) {
+            match this.cursor.poll_next(context) {
                 Poll::Ready(Some(item)) => this.gather(item, context),
                 Poll::Ready(None) => {
                     this.ended = true;
@@ -149,7 +149,7 @@ impl Body for EventStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::outbox::{Limits, Outbox};
+    use crate::stream::outbox::{Budget, Outbox};
     use http_body_util::BodyExt as _;
 
     async fn text(body: &mut EventStream) -> Option<String> {
@@ -159,10 +159,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn gathers_messages_and_keeps_alive() {
-        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
-        let mut body = EventStream::new(None, inbox, Duration::from_secs(15), Box::new(()));
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(15), Box::new(()));
         for message in ["1", "2"] {
-            assert!(outbox.push(Item::notice(message.into())).is_ok());
+            assert!(outbox.push(Item::notification(message.into())).is_ok());
         }
         let both = "event: message\ndata: 1\n\nevent: message\ndata: 2\n\n";
         assert_eq!(text(&mut body).await.as_deref(), Some(both));
@@ -176,11 +176,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ends_with_the_credential_that_was_shown_last() {
-        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
         let (expiry, start) = (Expiry::default(), Instant::now());
         let after = |seconds| Some(start + Duration::from_secs(seconds));
         expiry.extend(after(60));
-        let mut body = EventStream::new(None, inbox, Duration::from_secs(1000), Box::new(()))
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(1000), Box::new(()))
             .retry_at_end(Duration::from_secs(2))
             .ends_with(&expiry);
         // One that ends sooner changes nothing, one that ends later does.
@@ -189,16 +189,16 @@ mod tests {
         assert_eq!(text(&mut body).await.as_deref(), Some("retry: 2000\n\n"));
         assert_eq!(start.elapsed().as_secs(), 90);
         assert!(expiry.is_over());
-        assert!(outbox.push(Item::notice("late".into())).is_ok(), "the stream is still held");
+        assert!(outbox.push(Item::notification("late".into())).is_ok(), "the stream is still held");
         assert_eq!(text(&mut body).await, None, "and says nothing more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn goes_on_where_the_credential_has_no_end() {
-        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
         let expiry = Expiry::default();
         expiry.extend(Some(Instant::now() + Duration::from_secs(1)));
-        let mut body = EventStream::new(None, inbox, Duration::from_secs(15), Box::new(())).ends_with(&expiry);
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(15), Box::new(())).ends_with(&expiry);
         expiry.extend(None);
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         outbox.finish();
@@ -207,8 +207,8 @@ mod tests {
 
     #[tokio::test]
     async fn says_when_to_come_back() {
-        let (outbox, inbox) = Outbox::new(Limits { messages: 8, bytes: 1024 });
-        let mut body = EventStream::new(Some("x".into()), inbox, Duration::from_secs(15), Box::new(()))
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
+        let mut body = EventStream::new(Some("x".into()), cursor, Duration::from_secs(15), Box::new(()))
             .retry_at_end(Duration::from_secs(2));
         outbox.finish();
         assert_eq!(text(&mut body).await.as_deref(), Some("x"));

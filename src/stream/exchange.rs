@@ -32,7 +32,7 @@ impl Exchange {
 
     /// Delivers an answer. After [`PushError::Full`] the answer still counts as to come.
     pub fn answer(&self, message: Bytes) -> Result<(), PushError> {
-        self.outbox.push(Item { message, answer: true, question: None })?;
+        self.outbox.push(Item { message, answer: true, request: None })?;
         self.settle();
         Ok(())
     }
@@ -43,7 +43,7 @@ impl Exchange {
     /// # Errors
     /// Why the answer was lost.
     pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
-        let pushed = self.outbox.push_own(Item { message, answer: true, question: None });
+        let pushed = self.outbox.push_own(Item { message, answer: true, request: None });
         if pushed == Err(PushError::Full) {
             self.outbox.cut();
         }
@@ -53,7 +53,7 @@ impl Exchange {
 
     /// Delivers something that is no answer: progress, a notification, a request of the server.
     pub fn inform(&self, message: Bytes) -> Result<(), PushError> {
-        self.outbox.push(Item::notice(message))
+        self.outbox.push(Item::notification(message))
     }
 
     /// One request less to await, with or without an answer; the last one ends the exchange.
@@ -76,33 +76,33 @@ impl Drop for Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::Limits;
+    use crate::stream::Budget;
 
     #[tokio::test]
     async fn nobody_waits_for_an_exchange_that_is_gone() {
-        let (outbox, mut inbox) = Outbox::new(Limits { messages: 2, bytes: 1000 });
+        let (outbox, mut cursor) = Outbox::new(Budget { messages: 2, bytes: 1000 });
         let exchange = Exchange::of_request(outbox, 2);
         assert_eq!(exchange.answer("1".into()), Ok(()));
         drop(exchange);
-        assert_eq!(inbox.next().await.map(|item| item.message), Some(Bytes::from("1")));
-        assert!(inbox.next().await.is_none());
+        assert_eq!(cursor.next().await.map(|item| item.message), Some(Bytes::from("1")));
+        assert!(cursor.next().await.is_none());
     }
 
     #[tokio::test]
     async fn an_answer_of_the_gateways_own_comes_though_the_stream_is_full_or_the_stream_ends() {
-        let (outbox, mut inbox) = Outbox::new(Limits { messages: 2, bytes: 1000 });
+        let (outbox, mut cursor) = Outbox::new(Budget { messages: 2, bytes: 1000 });
         let stream = Exchange::of_stream(outbox);
         let message = Bytes::from_static(b"{}");
         while stream.inform(message.clone()).is_ok() {}
         assert_eq!(stream.answer_or_cut("1".into()), Ok(()));
         assert_eq!(stream.inform(message.clone()), Err(PushError::Full), "the child has no more room than before");
         for expected in ["{}", "{}", "1"] {
-            assert_eq!(inbox.next().await.map(|item| item.message), Some(Bytes::from(expected)));
+            assert_eq!(cursor.next().await.map(|item| item.message), Some(Bytes::from(expected)));
         }
         for _ in 0..4 {
             assert_eq!(stream.answer_or_cut(message.clone()), Ok(()));
         }
         assert_eq!(stream.answer_or_cut(message), Err(PushError::Full));
-        assert!(inbox.next().await.is_none(), "it is cut: a client that reads on would wait for ever");
+        assert!(cursor.next().await.is_none(), "it is cut: a client that reads on would wait for ever");
     }
 }

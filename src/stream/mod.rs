@@ -10,4 +10,4 @@ pub use body::EventStream;
 pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
 pub use exchange::Exchange;
 pub use expiry::Expiry;
-pub use outbox::{Asker, Inbox, Item, Limits, Outbox, PushError, Question};
+pub use outbox::{Budget, Cursor, Item, Outbox, PushError, Requester, ServerRequest};

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// How much may wait in an outbox.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Budget {
     /// Messages.
     pub messages: usize,
     /// Bytes. One message may be larger, when nothing else waits.
@@ -28,36 +28,36 @@ pub struct Item {
     /// Whether it answers a request of this stream (and is not a notification or a request of the server).
     pub answer: bool,
     /// What it is where it is a request of the server.
-    pub question: Option<Question>,
+    pub request: Option<ServerRequest>,
 }
 
 /// A request of the server on its way to a client.
 #[derive(Debug, Clone)]
-pub struct Question {
+pub struct ServerRequest {
     /// The number that the client knows it by.
     pub number: u64,
     /// Who waits for the answer.
-    pub asker: Weak<dyn Asker>,
+    pub requester: Weak<dyn Requester>,
 }
 
 /// Who asks clients something.
-pub trait Asker: Send + Sync {
+pub trait Requester: Send + Sync {
     /// The stream has ended before the client took the request with this number. Called from anywhere, and with locks held:
     /// must only take note of it.
-    fn lost(&self, number: u64);
+    fn undelivered(&self, number: u64);
 }
 
 impl Item {
     /// A message that is neither an answer nor a request.
-    pub fn notice(message: Bytes) -> Self {
-        Self { message, answer: false, question: None }
+    pub fn notification(message: Bytes) -> Self {
+        Self { message, answer: false, request: None }
     }
 
     fn lose(self) {
-        if let Some(Question { number, asker }) = self.question
-            && let Some(asker) = asker.upgrade()
+        if let Some(ServerRequest { number, requester }) = self.request
+            && let Some(requester) = requester.upgrade()
         {
-            asker.lost(number);
+            requester.undelivered(number);
         }
     }
 }
@@ -86,7 +86,7 @@ struct State {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    limits: Limits,
+    limits: Budget,
 }
 
 /// The writing half; cheap to clone.
@@ -95,11 +95,11 @@ pub struct Outbox(Arc<Shared>);
 
 /// The reading half. Dropping it closes the outbox.
 #[derive(Debug)]
-pub struct Inbox(Arc<Shared>);
+pub struct Cursor(Arc<Shared>);
 
 impl Outbox {
     /// An empty outbox and its reader.
-    pub fn new(limits: Limits) -> (Self, Inbox) {
+    pub fn new(limits: Budget) -> (Self, Cursor) {
         let state = State {
             queue: VecDeque::new(),
             bytes: 0,
@@ -110,7 +110,7 @@ impl Outbox {
             waiting_since: None,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), limits });
-        (Self(Arc::clone(&shared)), Inbox(shared))
+        (Self(Arc::clone(&shared)), Cursor(shared))
     }
 
     /// Queues a message, if there is room.
@@ -120,11 +120,11 @@ impl Outbox {
 
     /// Queues something that the gateway itself says, and that cannot wait for room: it may use as much room again.
     pub fn push_own(&self, item: Item) -> Result<(), PushError> {
-        let Limits { messages, bytes } = self.0.limits;
-        self.push_within(item, Limits { messages: messages.saturating_mul(2), bytes: bytes.saturating_mul(2) })
+        let Budget { messages, bytes } = self.0.limits;
+        self.push_within(item, Budget { messages: messages.saturating_mul(2), bytes: bytes.saturating_mul(2) })
     }
 
-    fn push_within(&self, item: Item, limits: Limits) -> Result<(), PushError> {
+    fn push_within(&self, item: Item, limits: Budget) -> Result<(), PushError> {
         let reader = {
             let mut state = self.0.state.lock();
             if state.finished || state.reader_gone {
@@ -200,7 +200,7 @@ impl Outbox {
 }
 
 impl State {
-    fn has_room(&self, len: usize, limits: Limits) -> bool {
+    fn has_room(&self, len: usize, limits: Budget) -> bool {
         self.queue.is_empty() || (self.queue.len() < limits.messages && self.bytes + len <= limits.bytes)
     }
 
@@ -212,7 +212,7 @@ impl State {
     }
 }
 
-impl Inbox {
+impl Cursor {
     /// The next message, or `None` at the end of the stream.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.0.state.lock();
@@ -237,7 +237,7 @@ impl Inbox {
     }
 }
 
-impl Drop for Inbox {
+impl Drop for Cursor {
     fn drop(&mut self) {
         let (lost, writers) = {
             let mut state = self.0.state.lock();
@@ -253,44 +253,44 @@ impl Drop for Inbox {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { messages: 2, bytes: 10 };
+    const LIMITS: Budget = Budget { messages: 2, bytes: 10 };
 
     fn item(text: &'static str) -> Item {
-        Item::notice(Bytes::from_static(text.as_bytes()))
+        Item::notification(Bytes::from_static(text.as_bytes()))
     }
 
-    async fn next(inbox: &mut Inbox) -> Option<Bytes> {
-        inbox.next().await.map(|item| item.message)
+    async fn next(cursor: &mut Cursor) -> Option<Bytes> {
+        cursor.next().await.map(|item| item.message)
     }
 
     #[derive(Default)]
     struct Lost(Mutex<Vec<u64>>);
 
-    impl Asker for Lost {
-        fn lost(&self, number: u64) {
+    impl Requester for Lost {
+        fn undelivered(&self, number: u64) {
             self.0.lock().push(number);
         }
     }
 
     #[tokio::test]
     async fn bounds_hold_and_one_large_message_passes() {
-        let (outbox, mut inbox) = Outbox::new(LIMITS);
+        let (outbox, mut cursor) = Outbox::new(LIMITS);
         assert_eq!(outbox.push(item("a message larger than the limit")), Ok(()));
         assert_eq!(outbox.push(item("x")), Err(PushError::Full));
-        assert!(inbox.next().await.is_some());
+        assert!(cursor.next().await.is_some());
         assert_eq!(outbox.push(item("a")), Ok(()));
         assert_eq!(outbox.push(item("b")), Ok(()));
         assert_eq!(outbox.push(item("c")), Err(PushError::Full));
         outbox.finish();
         assert_eq!(outbox.push(item("d")), Err(PushError::Closed));
-        assert_eq!(next(&mut inbox).await, Some("a".into()));
-        assert_eq!(next(&mut inbox).await, Some("b".into()));
-        assert_eq!(next(&mut inbox).await, None);
+        assert_eq!(next(&mut cursor).await, Some("a".into()));
+        assert_eq!(next(&mut cursor).await, Some("b".into()));
+        assert_eq!(next(&mut cursor).await, None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_writer_waits_for_room_and_a_stalled_reader_shows() {
-        let (outbox, mut inbox) = Outbox::new(LIMITS);
+        let (outbox, mut cursor) = Outbox::new(LIMITS);
         assert_eq!(outbox.push(item("0123456789")), Ok(()));
         tokio::time::advance(Duration::from_secs(5)).await;
         assert!(outbox.stalled_for() >= Duration::from_secs(5));
@@ -303,34 +303,34 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
-        assert_eq!(next(&mut inbox).await, Some("0123456789".into()));
+        assert_eq!(next(&mut cursor).await, Some("0123456789".into()));
         assert_eq!(waiting.await.ok(), Some(Ok(())));
-        drop(inbox);
+        drop(cursor);
         assert_eq!(outbox.push(item("x")), Err(PushError::Closed));
         outbox.room_for(1000).await;
     }
 
     #[tokio::test]
     async fn a_cut_drops_what_waits() {
-        let (outbox, mut inbox) = Outbox::new(LIMITS);
+        let (outbox, mut cursor) = Outbox::new(LIMITS);
         assert_eq!(outbox.push(item("a")), Ok(()));
         outbox.cut();
-        assert_eq!(next(&mut inbox).await, None);
+        assert_eq!(next(&mut cursor).await, None);
         assert!(!outbox.is_open());
     }
 
     #[tokio::test]
     async fn who_asks_hears_of_what_the_client_has_not_taken_and_of_nothing_else() {
         let lost = Arc::new(Lost::default());
-        let asker: Arc<dyn Asker> = lost.clone();
+        let requester: Arc<dyn Requester> = lost.clone();
         let ask = |outbox: &Outbox, number| {
-            let question = Some(Question { number, asker: Arc::downgrade(&asker) });
-            assert_eq!(outbox.push(Item { question, ..item("?") }), Ok(()));
+            let request = Some(ServerRequest { number, requester: Arc::downgrade(&requester) });
+            assert_eq!(outbox.push(Item { request, ..item("?") }), Ok(()));
         };
         for (number, is_cut) in [(1, true), (3, false)] {
-            let (outbox, mut inbox) = Outbox::new(LIMITS);
+            let (outbox, mut cursor) = Outbox::new(LIMITS);
             ask(&outbox, number);
-            assert!(inbox.next().await.is_some());
+            assert!(cursor.next().await.is_some());
             ask(&outbox, number + 1);
             if is_cut {
                 outbox.cut();
@@ -338,7 +338,7 @@ mod tests {
                 outbox.finish();
                 assert_eq!(lost.0.lock().len(), 1, "it may still be read");
             }
-            drop(inbox);
+            drop(cursor);
         }
         assert_eq!(*lost.0.lock(), [2, 4]);
     }

@@ -7,7 +7,7 @@ use super::handle::Shared;
 use super::lease::lost;
 use super::multiplexer::Withdrawn;
 use super::peer::{Route, Unsolicited};
-use crate::stream::{Asker, Item};
+use crate::stream::{Item, Requester};
 use crate::telemetry::DropReason;
 
 impl Shared {
@@ -30,7 +30,7 @@ impl Shared {
     pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
         let Withdrawn { peer, number, in_flight } = withdrawn;
         let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
-        let item = Item::notice(message);
+        let item = Item::notification(message);
         let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {
             Route::Stream(outbox) => outbox.push_own(item).err().map(lost),
             Route::Kept => None,
@@ -40,8 +40,8 @@ impl Shared {
     }
 }
 
-impl Asker for Shared {
-    fn lost(&self, number: u64) {
+impl Requester for Shared {
+    fn undelivered(&self, number: u64) {
         self.lost.lock().push(number);
         self.has_lost.notify_one();
     }

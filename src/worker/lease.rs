@@ -17,11 +17,11 @@ use super::resend::Kept;
 use super::retiring::Due;
 use super::terms::Agreed;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
-use crate::stream::{Exchange, Inbox, Limits, Outbox, PushError};
+use crate::stream::{Budget, Cursor, Exchange, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
 /// What opening a child needs to queue its one answer.
-const OPENING: Limits = Limits { messages: 4, bytes: 1024 * 1024 };
+const OPENING: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
 
 /// A session's hold on a worker.
 pub struct Lease {
@@ -40,7 +40,7 @@ pub struct Lease {
 /// A request of the gateway's own that has been put to a child.
 #[derive(Debug)]
 pub(super) struct Answering {
-    inbox: Inbox,
+    cursor: Cursor,
     id: Option<RawId>,
 }
 
@@ -256,7 +256,7 @@ impl Lease {
         timeout: std::time::Duration,
         is_wanted: impl FnOnce() -> bool,
     ) -> Result<Option<Answering>, Refused> {
-        let (outbox, inbox) = Outbox::new(OPENING);
+        let (outbox, cursor) = Outbox::new(OPENING);
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
         let envelope = parse(&message).map_err(|_| Refused::Ended)?;
         let id = envelope.raw_id();
@@ -267,7 +267,7 @@ impl Lease {
             return Ok(None);
         }
         self.put(&mut multiplexer, draft, &ask, None)?;
-        Ok(Some(Answering { inbox, id }))
+        Ok(Some(Answering { cursor, id }))
     }
 
     /// Waits for the answer to a request of the gateway's own.
@@ -276,7 +276,7 @@ impl Lease {
     /// The child goes before it answers.
     pub(super) async fn answer_to(&self, mut answering: Answering) -> Result<Bytes, Failure> {
         loop {
-            let item = answering.inbox.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
+            let item = answering.cursor.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
             if item.answer {
                 // What it is answered with when the child has gone is no answer of the child.
                 let failure = self.worker.failure().zip(answering.id.as_ref());

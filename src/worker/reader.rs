@@ -20,7 +20,7 @@ use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::process::Brake;
-use crate::stream::{Exchange, Item, Outbox, PushError, Question};
+use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
 use crate::telemetry::{Cause, Direction, DropReason};
 
 /// Room that is made for each read, in bytes.
@@ -163,9 +163,9 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
             deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await
         }
         Incoming::Unsolicited(kind, message, number, peers) => {
-            let asker: Weak<Shared> = Arc::downgrade(shared);
-            let question = number.map(|number| Question { number, asker });
-            let item = Item { message, answer: false, question };
+            let requester: Weak<Shared> = Arc::downgrade(shared);
+            let request = number.map(|number| ServerRequest { number, requester });
+            let item = Item { message, answer: false, request };
             let mut delivered = false;
             for peer in peers {
                 delivered |= pass_on(shared, peer, kind, &item).await;

@@ -261,7 +261,7 @@ impl Session {
     fn tell_changed(&self, lists: Vec<&'static str>) {
         for list in lists {
             let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
-            let item = Item::notice(text.into());
+            let item = Item::notification(text.into());
             // Once is enough for a client that does not listen.
             let is_kept = self.state.lock().streams.keeps(&item.message);
             if !is_kept

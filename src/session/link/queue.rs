@@ -257,13 +257,13 @@ mod tests {
     use super::*;
     use crate::config::ServerName;
     use crate::jsonrpc::parse;
-    use crate::stream::{Limits, Outbox};
+    use crate::stream::{Budget, Outbox};
     use crate::worker::Kept;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn exchange() -> Arc<Exchange> {
-        let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
+        let (outbox, _) = Outbox::new(Budget { messages: 1, bytes: 1 });
         Arc::new(Exchange::of_request(outbox, 1))
     }
 

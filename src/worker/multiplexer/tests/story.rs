@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::{Ask, Expired, Incoming, Multiplexer, Outgoing, PeerId};
 use crate::jsonrpc::parse;
-use crate::stream::{Exchange, Limits, Outbox};
+use crate::stream::{Budget, Exchange, Outbox};
 use crate::worker::Refused;
 
 pub(super) const A: PeerId = PeerId(1);
@@ -23,7 +23,7 @@ pub(super) fn shared(max_in_flight: usize) -> Multiplexer {
 }
 
 pub(super) fn exchange() -> Arc<Exchange> {
-    let (outbox, _) = Outbox::new(Limits { messages: 1, bytes: 1 });
+    let (outbox, _) = Outbox::new(Budget { messages: 1, bytes: 1 });
     Arc::new(Exchange::of_request(outbox, 1))
 }
 

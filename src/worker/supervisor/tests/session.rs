@@ -12,14 +12,14 @@ use tokio::time::sleep;
 use super::checks::Tally;
 use super::*;
 use crate::jsonrpc::parse;
-use crate::stream::{Exchange, Inbox, Item, Limits, Outbox};
+use crate::stream::{Budget, Cursor, Exchange, Item, Outbox};
 use crate::worker::error::Refused;
 use crate::worker::multiplexer::Ask;
 use crate::worker::peer::{InFlight, Peer, Route, Unsolicited};
 
 /// What clients write, often the same.
 const IDS: [&str; 6] = ["1", "2", "\"1\"", "1.0", "\"\\u0031\"", "-0"];
-const ROOM: Limits = Limits { messages: 100_000, bytes: 100_000_000 };
+const ROOM: Budget = Budget { messages: 100_000, bytes: 100_000_000 };
 
 /// What a session hears unasked.
 pub(super) struct Listener {
@@ -49,14 +49,14 @@ pub(super) struct Call {
     /// Whether this very call was cancelled, and no other.
     pub(super) is_cancelled: bool,
     /// Where its answer comes, if not on the session's stream, and what has come.
-    pub(super) inbox: Option<Inbox>,
+    pub(super) cursor: Option<Cursor>,
     pub(super) items: Vec<Item>,
 }
 
 /// A stream that outlives its answers, and what has come of it.
 pub(super) struct Stream {
     pub(super) exchange: Arc<Exchange>,
-    pub(super) inbox: Mutex<Inbox>,
+    pub(super) cursor: Mutex<Cursor>,
     pub(super) items: Mutex<Vec<Item>>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Session {
     /// The one stream of a client that has one.
     pub(super) stream: Option<Stream>,
     pub(super) listener: Arc<Listener>,
-    pub(super) unasked: Mutex<Inbox>,
+    pub(super) unasked: Mutex<Cursor>,
     pub(super) has_left: AtomicBool,
     pub(super) next: Mutex<Option<Arc<Lease>>>,
 }
@@ -97,15 +97,15 @@ fn message(text: &str) -> Bytes {
 impl Session {
     pub(super) fn new(number: usize, worker: &Worker, fate: Fate, nonces: Arc<AtomicU64>) -> Arc<Self> {
         // Some do not read what they are sent.
-        let room = if number % 4 == 3 { Limits { messages: 4, bytes: 4000 } } else { ROOM };
+        let room = if number % 4 == 3 { Budget { messages: 4, bytes: 4000 } } else { ROOM };
         let (outbox, unasked) = Outbox::new(room);
         let listener = Arc::new(Listener { outbox });
         let weak: std::sync::Weak<Listener> = Arc::downgrade(&listener);
         let stream = (number % 2 == 1).then(|| {
-            let (outbox, inbox) = Outbox::new(ROOM);
+            let (outbox, cursor) = Outbox::new(ROOM);
             Stream {
                 exchange: Arc::new(Exchange::of_stream(outbox)),
-                inbox: Mutex::new(inbox),
+                cursor: Mutex::new(cursor),
                 items: Mutex::default(),
             }
         });
@@ -165,11 +165,11 @@ impl Session {
         let text = message(&format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"nonce":{nonce},{more},"_meta":{{"progressToken":{id}}}}}}}"#
         ));
-        let (exchange, inbox) = match &self.stream {
+        let (exchange, cursor) = match &self.stream {
             Some(stream) => (Arc::clone(&stream.exchange), None),
             None => {
-                let (outbox, inbox) = Outbox::new(ROOM);
-                (Arc::new(Exchange::of_request(outbox, 1)), Some(inbox))
+                let (outbox, cursor) = Outbox::new(ROOM);
+                (Arc::new(Exchange::of_request(outbox, 1)), Some(cursor))
             }
         };
         let envelope = parse(&text).unwrap();
@@ -178,10 +178,10 @@ impl Session {
         let mut calls = self.calls.lock();
         if let Err(refused) = self.lease.call(&ask, None) {
             calls.refused.push(nonce);
-            assert!(inbox.is_none_or(|mut inbox| inbox.next().now_or_never().is_none()), "refused, and answered");
+            assert!(cursor.is_none_or(|mut cursor| cursor.next().now_or_never().is_none()), "refused, and answered");
             return Err(refused);
         }
-        calls.taken.push(Call { nonce, id, uri, is_mute, is_cancelled: false, inbox, items: Vec::new() });
+        calls.taken.push(Call { nonce, id, uri, is_mute, is_cancelled: false, cursor, items: Vec::new() });
         Ok(calls.taken.len() - 1)
     }
 
@@ -205,10 +205,10 @@ impl Session {
 
     /// Waits until a call is over.
     async fn settle(&self, place: usize) {
-        let inbox = self.calls.lock().taken[place].inbox.take();
-        let Some(mut inbox) = inbox else { return self.read() };
+        let cursor = self.calls.lock().taken[place].cursor.take();
+        let Some(mut cursor) = cursor else { return self.read() };
         let mut items = Vec::new();
-        while let Some(item) = inbox.next().await {
+        while let Some(item) = cursor.next().await {
             items.push(item);
         }
         self.calls.lock().taken[place].items = items;
@@ -216,9 +216,9 @@ impl Session {
 
     /// Reads what has come on the session's stream.
     pub(super) fn read(&self) {
-        if let Some(Stream { inbox, items, .. }) = &self.stream {
-            let (mut inbox, mut items) = (inbox.lock(), items.lock());
-            while let Some(Some(item)) = inbox.next().now_or_never() {
+        if let Some(Stream { cursor, items, .. }) = &self.stream {
+            let (mut cursor, mut items) = (cursor.lock(), items.lock());
+            while let Some(Some(item)) = cursor.next().now_or_never() {
                 items.push(item);
             }
         }
@@ -232,13 +232,13 @@ impl Session {
         loop {
             let next = self.unasked.lock().next().now_or_never();
             let Some(Some(item)) = next else { return };
-            let Some(question) = item.question else { continue };
+            let Some(request) = item.request else { continue };
             tally.asked += 1;
             if dice.roll(4) == 0 {
                 continue;
             }
             let value: Value = serde_json::from_slice(&item.message).unwrap();
-            assert_eq!(value["id"].as_u64(), Some(question.number));
+            assert_eq!(value["id"].as_u64(), Some(request.number));
             let text = format!(
                 r#"{{"jsonrpc":"2.0","id":{},"result":{{"asked":{}}}}}"#,
                 value["id"], value["params"]["asked"]
