@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::headers::event_stream;
 use super::problem::{Reply, json};
 use crate::config::Http;
-use crate::stream::{Cursor, EventStream, Item, encode_message};
+use crate::stream::{Cursor, Entry, EventStream, encode_message};
 
 /// What an answer holds until it is sent.
 pub type Guard = Box<dyn Send + Sync>;
@@ -25,12 +25,12 @@ pub async fn respond(
     guard: Guard,
 ) -> Reply {
     let patience = Instant::now() + patience;
-    let mut answers: Vec<Item> = Vec::with_capacity(requests);
+    let mut answers: Vec<Entry> = Vec::with_capacity(requests);
     while answers.len() < requests {
         match timeout_at(patience, cursor.next()).await {
-            Ok(Some(item)) => {
-                let interim = !item.answer;
-                answers.push(item);
+            Ok(Some(entry)) => {
+                let interim = !entry.answer;
+                answers.push(entry);
                 if interim {
                     return stream(answers, cursor, http, guard);
                 }
@@ -51,7 +51,7 @@ pub async fn respond(
     }
 }
 
-fn array(answers: &[Item]) -> Bytes {
+fn array(answers: &[Entry]) -> Bytes {
     let mut out = BytesMut::new();
     for (index, answer) in answers.iter().enumerate() {
         out.put_u8(if index == 0 { b'[' } else { b',' });
@@ -61,9 +61,9 @@ fn array(answers: &[Item]) -> Bytes {
     out.freeze()
 }
 
-fn stream(so_far: Vec<Item>, cursor: Cursor, http: &Http, guard: Guard) -> Reply {
+fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: Guard) -> Reply {
     let mut first = BytesMut::new();
-    so_far.iter().for_each(|item| encode_message(&mut first, &item.message));
+    so_far.iter().for_each(|entry| encode_message(&mut first, &entry.message));
     let first = (!first.is_empty()).then(|| first.freeze());
     let body = EventStream::new(first, cursor, http.keep_alive, guard);
     let mut reply = Response::new(Body::new(body));

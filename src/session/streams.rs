@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::stream::{Exchange, Item, Outbox};
+use crate::stream::{Budget, Exchange, Item, Outbox, Usage};
 use crate::worker::{InFlight, Route, Unsolicited};
 
-/// Messages kept until a stream opens.
-const BACKLOG_MESSAGES: usize = 256;
-/// Bytes kept until a stream opens.
-const BACKLOG_BYTES: usize = 1024 * 1024;
+/// Bounds of the messages that are kept until a stream opens.
+const BACKLOG: Budget = Budget { messages: 256, bytes: 1024 * 1024 };
 
 /// How the client is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub enum Transport {
 pub(super) struct Streams {
     open: Option<Arc<Exchange>>,
     backlog: VecDeque<Item>,
-    backlog_bytes: usize,
+    backlog_usage: Usage,
 }
 
 impl Streams {
@@ -39,7 +37,7 @@ impl Streams {
                 self.backlog.push_front(item);
                 break;
             }
-            self.backlog_bytes -= item.message.len();
+            self.backlog_usage.remove(item.message.len());
         }
         self.open = Some(Arc::new(Exchange::of_stream(outbox)));
     }
@@ -86,11 +84,10 @@ impl Streams {
 
     fn keep(&mut self, item: &Item) -> Route {
         let len = item.message.len();
-        let has_room = self.backlog.len() < BACKLOG_MESSAGES && self.backlog_bytes + len <= BACKLOG_BYTES;
-        if !has_room {
+        if !BACKLOG.fits(self.backlog_usage, len) {
             return Route::Nowhere;
         }
-        self.backlog_bytes += len;
+        self.backlog_usage.add(len);
         self.backlog.push_back(item.clone());
         Route::Kept
     }
@@ -104,15 +101,17 @@ impl Streams {
     pub(super) fn forget(&mut self, number: u64) -> bool {
         let is_it = |item: &Item| item.request.as_ref().is_some_and(|request| request.number == number);
         let kept = self.backlog.iter().position(is_it).and_then(|place| self.backlog.remove(place));
-        self.backlog_bytes -= kept.as_ref().map_or(0, |item| item.message.len());
-        kept.is_some()
+        kept.is_some_and(|item| {
+            self.backlog_usage.remove(item.message.len());
+            true
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{Budget, Cursor, Requester, ServerRequest};
+    use crate::stream::{Cursor, Requester, ServerRequest};
     use std::sync::Weak;
 
     const LIMITS: Budget = Budget { messages: 1000, bytes: 10 * 1024 * 1024 };
@@ -165,7 +164,7 @@ mod tests {
             let item = Item { request: Some(ServerRequest { number, requester }), ..Item::notification("{}".into()) };
             matches!(streams.route(TO, &item, Unsolicited::Request, &InFlight::default()), Route::Kept)
         };
-        let (first, last) = (1000, 1000 + BACKLOG_MESSAGES as u64);
+        let (first, last) = (1000, 1000 + BACKLOG.messages as u64);
         for number in first..last {
             assert!(keep(&mut streams, number));
         }
@@ -174,7 +173,7 @@ mod tests {
         assert!(keep(&mut streams, last), "which makes room");
         let (outbox, mut cursor) = Outbox::new(LIMITS);
         streams.open(outbox);
-        for _ in 0..BACKLOG_MESSAGES {
+        for _ in 0..BACKLOG.messages {
             assert!(cursor.next().await.is_some());
         }
         let (other, _other_cursor) = Outbox::new(LIMITS);

@@ -10,9 +10,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
+use super::cursor::Cursor;
 use super::event::{KEEP_ALIVE, encode_message, retry_field};
 use super::expiry::Expiry;
-use super::outbox::{Cursor, Item};
+use super::item::Entry;
 
 /// Events are gathered into one frame up to about this size.
 const FRAME: usize = 64 * 1024;
@@ -89,12 +90,12 @@ impl EventStream {
         }
     }
 
-    fn gather(&mut self, first: Item, context: &mut Context<'_>) -> Bytes {
+    fn gather(&mut self, first: Entry, context: &mut Context<'_>) -> Bytes {
         let mut frame = BytesMut::with_capacity(first.message.len() + 64);
         encode_message(&mut frame, &first.message);
         while frame.len() < FRAME {
             match self.cursor.poll_next(context) {
-                Poll::Ready(Some(item)) => encode_message(&mut frame, &item.message),
+                Poll::Ready(Some(entry)) => encode_message(&mut frame, &entry.message),
                 Poll::Ready(None) => {
                     self.ended = true;
                     break;
@@ -127,7 +128,7 @@ impl Body for EventStream {
             }
         } else {
             match this.cursor.poll_next(context) {
-                Poll::Ready(Some(item)) => this.gather(item, context),
+                Poll::Ready(Some(entry)) => this.gather(entry, context),
                 Poll::Ready(None) => {
                     this.ended = true;
                     match this.on_end.take() {
@@ -149,7 +150,7 @@ impl Body for EventStream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::outbox::{Budget, Outbox};
+    use crate::stream::{Budget, Item, Outbox};
     use http_body_util::BodyExt as _;
 
     async fn text(body: &mut EventStream) -> Option<String> {

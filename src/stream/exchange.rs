@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use super::outbox::{Item, Outbox, PushError};
+use super::item::Item;
+use super::log::PushError;
+use super::outbox::Outbox;
 
 /// An HTTP request that awaits answers, or the one stream of an HTTP+SSE session that takes them all.
 #[derive(Debug)]

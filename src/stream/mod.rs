@@ -1,13 +1,23 @@
-//! What flows back to a client: a bounded queue of messages, and the body that turns it into Server-Sent Events.
+//! The way of messages back to a client: a bounded log that cursors read, and the response body that writes what a cursor
+//! reads as Server-Sent Events.
 
 mod body;
+mod budget;
+mod cursor;
 mod event;
 mod exchange;
 mod expiry;
+mod item;
+mod log;
 mod outbox;
+mod shared_log;
 
 pub use body::EventStream;
+pub use budget::{Budget, Usage};
+pub use cursor::Cursor;
 pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
 pub use exchange::Exchange;
 pub use expiry::Expiry;
-pub use outbox::{Budget, Cursor, Item, Outbox, PushError, Requester, ServerRequest};
+pub use item::{Entry, Item, Requester, ServerRequest};
+pub use log::{CursorError, PushError};
+pub use outbox::Outbox;

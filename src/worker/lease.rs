@@ -276,12 +276,12 @@ impl Lease {
     /// The child goes before it answers.
     pub(super) async fn answer_to(&self, mut answering: Answering) -> Result<Bytes, Failure> {
         loop {
-            let item = answering.cursor.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
-            if item.answer {
+            let entry = answering.cursor.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
+            if entry.answer {
                 // What it is answered with when the child has gone is no answer of the child.
                 let failure = self.worker.failure().zip(answering.id.as_ref());
-                let failure = failure.filter(|(failure, id)| failure.response(id) == item.message);
-                return failure.map_or(Ok(item.message), |(failure, _)| Err(failure));
+                let failure = failure.filter(|(failure, id)| failure.response(id) == entry.message);
+                return failure.map_or(Ok(entry.message), |(failure, _)| Err(failure));
             }
         }
     }

@@ -10,7 +10,7 @@ use super::child::Heard;
 use super::session::{Call, Calls, Session};
 use super::*;
 use crate::jsonrpc::parse;
-use crate::stream::Item;
+use crate::stream::Entry;
 
 /// How often what should happen has happened.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Session {
     }
 
     /// What has come for a call is about it; the URI that it was granted.
-    fn check_item(&self, call: &Call, item: &Item, tally: &mut Tally) -> Option<String> {
+    fn check_item(&self, call: &Call, item: &Entry, tally: &mut Tally) -> Option<String> {
         let value = readable(&item.message);
         if !item.answer {
             let params = &value["params"];

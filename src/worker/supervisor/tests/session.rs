@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::checks::Tally;
 use super::*;
 use crate::jsonrpc::parse;
-use crate::stream::{Budget, Cursor, Exchange, Item, Outbox};
+use crate::stream::{Budget, Cursor, Entry, Exchange, Item, Outbox};
 use crate::worker::error::Refused;
 use crate::worker::multiplexer::Ask;
 use crate::worker::peer::{InFlight, Peer, Route, Unsolicited};
@@ -50,14 +50,14 @@ pub(super) struct Call {
     pub(super) is_cancelled: bool,
     /// Where its answer comes, if not on the session's stream, and what has come.
     pub(super) cursor: Option<Cursor>,
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<Entry>,
 }
 
 /// A stream that outlives its answers, and what has come of it.
 pub(super) struct Stream {
     pub(super) exchange: Arc<Exchange>,
     pub(super) cursor: Mutex<Cursor>,
-    pub(super) items: Mutex<Vec<Item>>,
+    pub(super) items: Mutex<Vec<Entry>>,
 }
 
 impl Call {
@@ -238,7 +238,7 @@ impl Session {
                 continue;
             }
             let value: Value = serde_json::from_slice(&item.message).unwrap();
-            assert_eq!(value["id"].as_u64(), Some(request.number));
+            assert_eq!(value["id"].as_u64(), Some(request));
             let text = format!(
                 r#"{{"jsonrpc":"2.0","id":{},"result":{{"asked":{}}}}}"#,
                 value["id"], value["params"]["asked"]
