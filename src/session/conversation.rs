@@ -8,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::id::SessionId;
-use super::session::{Received, Session};
+use super::link::Received;
+use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions};

@@ -1,4 +1,4 @@
-//! Session ids: 256 random bits. An id is not a credential, yet nobody can guess another's.
+//! Session ids: 256 random bits. An id is not a credential; its randomness is a second barrier, as nobody can guess one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,38 +6,39 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Characters of an id that are shown in logs.
+/// The number of leading characters of an id that logs show.
 const PUBLIC: usize = 8;
-/// Characters of an id.
+/// The number of characters of an id: 256 bits in base64 without padding.
 const LENGTH: usize = 43;
 
-/// A session's id, in visible ASCII (Streamable HTTP, "Session Management"). Logs show its first characters only.
+/// The id of a session, in visible ASCII (Streamable HTTP, "Session Management"). `Debug` shows the first 8 characters only.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Arc<str>);
 
 impl SessionId {
-    /// A new id.
+    /// Generates a new id.
     ///
     /// # Errors
-    /// When the system has no random numbers.
+    /// The operating system supplies no random numbers.
     pub fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0_u8; 32];
         getrandom::fill(&mut bytes)?;
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes).into()))
     }
 
-    /// Reads what a client sent; `None` if it has not the shape of an id.
+    /// Parses an id that a client sent. `None` if the length or a character is wrong; whether such a session exists is not
+    /// checked.
     pub fn parse(text: &str) -> Option<Self> {
         let shaped = text.len() == LENGTH && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         shaped.then(|| Self(text.into()))
     }
 
-    /// The whole id, for the client it belongs to.
+    /// The whole id, to be shown to the session's own client only.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The part that may stand in logs.
+    /// The first 8 characters, which logs may show.
     pub fn public(&self) -> Arc<str> {
         self.0.get(..PUBLIC).unwrap_or_default().into()
     }

@@ -1,14 +1,16 @@
-//! A client's conversation with a server, bound to its principal: it outlives connections, and its child.
+//! Sessions: a client's conversation with a server, bound to its principal. A session outlives connections and children.
 
+mod client_streams;
 mod conversation;
 mod id;
 mod link;
 mod registry;
-#[expect(clippy::module_inception, reason = "the type, beside what serves it")]
+#[expect(clippy::module_inception, reason = "the type, beside its parts")]
 mod session;
 mod streams;
 
 pub use conversation::{Conversation, Conversations, NewSession, Rejected};
 pub use id::SessionId;
+pub use link::{Client, Link, Received, Target};
 pub use registry::Registry;
 pub use streams::Transport;

@@ -157,6 +157,7 @@ impl Conversations for Registry {
             tasks: self.tasks.clone(),
         };
         let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
+        let session = Arc::new(session);
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));
         if Cause::info("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {

@@ -1,43 +1,45 @@
-//! The children that a session had before the one that it has: kept as long as something of it is in flight on them.
+//! The draining leases of a link: children that have been replaced, or are about to exit, and still have work of this link.
 
 use std::sync::Arc;
 
 use crate::worker::Lease;
 
-/// Replaced children that a session may have calls in flight on. With more it gets no other child: a client whose calls
-/// never end would fill the pool by itself.
-pub(in crate::session) const MOST: usize = 4;
+/// The number of draining children with work of the link above which the link gets no further child. Without this bound,
+/// one client whose calls never end could fill the pool.
+pub(super) const MAX_BUSY: usize = 4;
 
-/// Holds on children that are being replaced, or on their way out, the latest last.
+/// Leases on replaced children, in the order of their replacement.
 #[derive(Default)]
-pub(in crate::session) struct Predecessors(Vec<Arc<Lease>>);
+pub(super) struct DrainingLeases(Vec<Arc<Lease>>);
 
-impl Predecessors {
-    pub(in crate::session) fn push(&mut self, lease: Arc<Lease>) {
+impl DrainingLeases {
+    /// Adds the lease on a child that is being replaced.
+    pub(super) fn push(&mut self, lease: Arc<Lease>) {
         self.0.push(lease);
     }
 
-    pub(in crate::session) fn is_empty(&self) -> bool {
+    /// Whether there are no draining leases.
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All of them, the latest first.
-    pub(in crate::session) fn latest_first(&self) -> impl Iterator<Item = &Arc<Lease>> {
+    /// All leases, the most recently replaced child first.
+    pub(super) fn latest_first(&self) -> impl Iterator<Item = &Arc<Lease>> {
         self.0.iter().rev()
     }
 
-    /// Those whose capacity the next child inherits.
-    pub(in crate::session) fn leaving(&self) -> Vec<Arc<Lease>> {
+    /// The leases whose capacity the next child may inherit.
+    pub(super) fn leaving(&self) -> Vec<Arc<Lease>> {
         self.0.iter().filter(|lease| lease.leaves_capacity()).cloned().collect()
     }
 
-    /// Takes out those that nothing can come from any more.
-    pub(in crate::session) fn take_over(&mut self) -> Vec<Arc<Lease>> {
+    /// Removes and returns the leases whose children can deliver nothing more to this link.
+    pub(super) fn take_finished(&mut self) -> Vec<Arc<Lease>> {
         self.0.extract_if(.., |lease| lease.is_over()).collect()
     }
 
-    /// On how many of them something of the session is in flight, as `is_idle` says it.
-    pub(in crate::session) fn busy(&self, is_idle: fn(&Lease) -> bool) -> usize {
+    /// The number of living children with work of this link, as decided by `is_idle`.
+    pub(super) fn busy(&self, is_idle: fn(&Lease) -> bool) -> usize {
         self.0.iter().filter(|lease| lease.is_alive() && !is_idle(lease)).count()
     }
 }

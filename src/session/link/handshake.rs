@@ -1,49 +1,96 @@
-//! What the client and its child have agreed on: kept, so that a child that takes its place hears the same.
+//! The MCP handshake of a link, kept in order to replay the client's `initialize` to each later child.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::jsonrpc::parse;
+use crate::jsonrpc::{RawId, parse};
+use crate::stream::Exchange;
 use crate::worker::Terms;
 
-/// The largest `initialize`, in bytes: it is kept as long as the session.
-pub(in crate::session) const INITIALIZE: usize = 256 * 1024;
+/// The largest accepted `initialize` request, in bytes. The request is kept for the life of the link.
+pub(super) const MAX_INITIALIZE: usize = 256 * 1024;
 
-/// Where the handshake of a session stands.
-#[derive(Debug, Clone, Default)]
-pub(in crate::session) enum Handshake {
-    /// The client has not sent `initialize`.
+/// The progress of the handshake.
+#[derive(Debug, Default)]
+pub(super) enum Handshake {
+    /// The client has not sent `initialize`, or the last `initialize` failed.
     #[default]
     None,
-    /// `initialize` is in flight.
-    Initializing,
-    /// `initialize` was answered.
+    /// The client's `initialize` is in flight; whoever takes this out of the state delivers the answer.
+    Initializing(Unanswered),
+    /// `initialize` succeeded.
     Done(Box<Done>),
 }
 
-/// A handshake that can be replayed.
-#[derive(Debug, Clone)]
-pub(in crate::session) struct Done {
-    /// The client's `initialize` request, as it came.
-    pub(in crate::session) initialize: Bytes,
-    /// What was negotiated.
-    pub(in crate::session) version: String,
-    /// The lists that the server has said it tells the changes of.
-    pub(in crate::session) lists: Vec<&'static str>,
-    /// What else was agreed on with the children before the one that is there.
-    pub(in crate::session) terms: Terms,
+/// An `initialize` request without an answer so far.
+#[derive(Debug)]
+pub(super) struct Unanswered {
+    /// The client's id of the request.
+    pub(super) id: RawId,
+    /// The exchange that receives the answer.
+    pub(super) exchange: Arc<Exchange>,
 }
 
-impl Done {
-    /// The client's `initialize` was answered.
-    pub(in crate::session) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
-        Self { initialize, version, lists: lists(answer).unwrap_or_default(), terms: Terms::default() }
+/// A successful handshake, with everything that a replay to another child needs.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// The client's `initialize` request, byte for byte.
+    pub(super) initialize: Bytes,
+    /// The negotiated protocol version.
+    pub(super) version: String,
+    /// The lists (`tools`, `prompts`, `resources`) whose changes the server announces.
+    pub(super) lists: Vec<&'static str>,
+    /// The log level and subscriptions granted by earlier children. Those of the current child are with its lease.
+    pub(super) negotiated: Terms,
+}
+
+impl Handshake {
+    /// The successful handshake, if there is one.
+    pub(super) fn done(&self) -> Option<&Done> {
+        match self {
+            Self::Done(done) => Some(done),
+            Self::None | Self::Initializing(_) => None,
+        }
+    }
+
+    /// The same, for changes.
+    pub(super) fn done_mut(&mut self) -> Option<&mut Done> {
+        match self {
+            Self::Done(done) => Some(done),
+            Self::None | Self::Initializing(_) => None,
+        }
+    }
+
+    /// Whether a child that is started now would have no use: no `initialize` is in flight or has succeeded.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Takes the unanswered `initialize` out, which leaves [`Handshake::None`]; `None` and unchanged in any other state.
+    pub(super) fn take_unanswered(&mut self) -> Option<Unanswered> {
+        match std::mem::take(self) {
+            Self::Initializing(unanswered) => Some(unanswered),
+            other => {
+                *self = other;
+                None
+            }
+        }
     }
 }
 
-/// The lists whose changes an answer to `initialize` declares (`listChanged`).
-fn lists(answer: &[u8]) -> Option<Vec<&'static str>> {
+impl Done {
+    /// The handshake of a client's `initialize` with the successful `answer` of the first child.
+    pub(super) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
+        let lists = announced_lists(answer).unwrap_or_default();
+        Self { initialize, version, lists, negotiated: Terms::default() }
+    }
+}
+
+/// The lists whose changes an answer to `initialize` declares with `listChanged`. `None` if the answer has no capabilities.
+fn announced_lists(answer: &[u8]) -> Option<Vec<&'static str>> {
     #[derive(Deserialize)]
     struct Answer<'a> {
         #[serde(borrow)]
@@ -80,7 +127,7 @@ mod tests {
             let text = format!(
                 r#"{{"jsonrpc":"2.0","id":1,"result":{{"protocolVersion":"x","capabilities":{capabilities}}}}}"#
             );
-            lists(text.as_bytes()).unwrap_or_default()
+            announced_lists(text.as_bytes()).unwrap_or_default()
         };
         assert_eq!(
             of(

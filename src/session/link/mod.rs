@@ -1,8 +1,20 @@
-//! The way from a client's conversation to a child process of its server: handshake, queue, dispatch, restart and draining.
+//! The way from a client's conversation to the children of a server: handshake, queue, dispatch, restart and draining.
+//! Nothing here knows how the client is connected.
 
-pub(super) mod acquire;
+mod acquire;
+mod children;
+mod client;
+mod context;
 mod dispatch;
-pub(super) mod draining;
-pub(super) mod handshake;
-pub(super) mod queue;
+mod draining;
+mod handshake;
+#[expect(clippy::module_inception, reason = "the type, beside its parts")]
+mod link;
+mod queue;
 mod restart;
+mod slot;
+mod state;
+
+pub use client::Client;
+pub use context::Target;
+pub use link::{Link, Received};

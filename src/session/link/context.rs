@@ -1,0 +1,109 @@
+//! What every part of a link works with: the server, the pool, the client, and the state under its mutex.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::client::Client;
+use super::queue::Pending;
+use super::state::State;
+use crate::auth::Principal;
+use crate::config::Server;
+use crate::pool::Pool;
+use crate::stream::Exchange;
+use crate::telemetry::{Cause, ServerMetrics};
+use crate::worker::{Failure, deliver};
+
+/// The interval at which queued calls are checked for their time-outs.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The log lines of one kind that all links to a server may write in a period.
+const LOGGED: u32 = 20;
+
+/// What a link is made for: whose calls go to which server.
+pub struct Target {
+    /// The server.
+    pub server: Arc<Server>,
+    /// The caller.
+    pub principal: Principal,
+    /// The name of the conversation in the log, such as the public part of a session id.
+    pub label: Arc<str>,
+    /// The server's children.
+    pub pool: Arc<Pool>,
+    /// The server's metrics.
+    pub metrics: ServerMetrics,
+    /// The tracker of all tasks that the link spawns.
+    pub tasks: TaskTracker,
+}
+
+/// The parts of a link that its jobs (dispatch, acquisition, restart) work on.
+pub(super) struct Context {
+    /// Whose calls go to which server.
+    pub(super) target: Target,
+    /// The receiver of what the child sends besides answers.
+    pub(super) client: Arc<dyn Client>,
+    /// The changing state.
+    pub(super) state: Mutex<State>,
+    /// Cancelled under the lock of `state` when the link ends.
+    pub(super) ended: CancellationToken,
+    /// Notified when the link has left a draining child.
+    pub(super) drained: Notify,
+}
+
+impl Context {
+    /// The parts of a new link without a child.
+    pub(super) fn new(target: Target, client: Arc<dyn Client>) -> Self {
+        let mut state = State::default();
+        state.touch();
+        let (ended, drained) = (CancellationToken::new(), Notify::new());
+        Self { target, client, state: Mutex::new(state), ended, drained }
+    }
+
+    /// Delivers an answer of the gateway's own.
+    pub(super) fn answer(&self, exchange: &Exchange, message: Bytes) {
+        deliver(&self.target.metrics, exchange, message);
+    }
+
+    /// Answers a queued message with a failure, if the message is a request.
+    pub(super) fn fail(&self, pending: &Pending, failure: Failure) {
+        if let Some(response) = pending.response(failure) {
+            self.answer(&pending.exchange, response);
+        }
+    }
+
+    /// The failure of everything that a link had in flight or queued when it ended.
+    pub(super) fn stopped(&self) -> Failure {
+        Failure::stopped(&self.target.server.name)
+    }
+
+    /// Logs an event of this link, at most [`LOGGED`] times in a period for each server.
+    pub(super) fn log(&self, event: &'static str) {
+        let Target { server, label, .. } = &self.target;
+        if Cause::info(event, server.name.to_string()).is_news(LOGGED) {
+            tracing::info!(server = %server.name, session = %label, "{event}");
+        }
+    }
+
+    /// Awaits `work` that queued calls wait for. Meanwhile, queued calls whose time-outs have passed are failed.
+    pub(super) async fn failing_overdue<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(TICK) => {
+                    let overdue = self.state.lock().queue.take_overdue();
+                    for pending in overdue {
+                        let (server, after) = (&self.target.server, pending.timeout.unwrap_or_default());
+                        self.fail(&pending, Failure::waited(&server.name, after, server.timeout_key(after)));
+                    }
+                }
+            }
+        }
+    }
+}

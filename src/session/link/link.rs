@@ -1,0 +1,296 @@
+//! A link: the way between one client's conversation and the children of one server, whichever of them is current.
+//!
+//! Invariant: the exit of a child is not the end of the link. Another child replaces it and hears the same handshake; only
+//! calls in flight fail.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::acquire::outcome;
+use super::client::Client;
+use super::context::{Context, Target};
+use super::dispatch::{Dispatch, call_timeout};
+use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered};
+use super::queue::{Cancels, DrainToken, MAX_ID};
+use super::slot::{Outcome, Slot};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, under_id};
+use crate::stream::Exchange;
+use crate::worker::{DropGuard, Failure, Lease, Refused, protocol_version};
+
+/// The fate of a client's message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The message is on its way, or has been answered. The answer to a request goes to its exchange.
+    Accepted,
+    /// The server takes no more messages for now. Nothing has been answered.
+    Refused(Refused),
+}
+
+/// The way between one client's conversation and one server. A conversation may have several links.
+pub struct Link {
+    pub(super) context: Context,
+    pub(super) this: Weak<Self>,
+}
+
+impl Link {
+    /// A link without a child. The client's `initialize` starts the first one. What a child sends besides answers goes to
+    /// `client`.
+    pub fn new(target: Target, client: Arc<dyn Client>) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self { context: Context::new(target, client), this: this.clone() })
+    }
+
+    /// The negotiated protocol version; `None` before `initialize` has succeeded.
+    pub fn version(&self) -> Option<String> {
+        self.context.state.lock().handshake.done().map(|done| done.version.clone())
+    }
+
+    /// The time since the client last used the link; `None` while something is in flight or queued.
+    pub fn idle_for(&self) -> Option<Duration> {
+        self.context.state.lock().idle_for()
+    }
+
+    /// Whether calls are in flight or queued, or tasks are running. The result of a task that the client has not fetched does
+    /// not count: in a drain no client can fetch it any more.
+    pub fn is_busy(&self) -> bool {
+        self.context.state.lock().is_busy(Lease::is_done)
+    }
+
+    /// Takes one message of the client. Answers, errors included, go to `exchange`. The message is borrowed: what the link
+    /// keeps is a copy, and never a small part of a large body.
+    pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+        let method = envelope.method.as_deref().unwrap_or_default();
+        if envelope.kind == Kind::Request && method == "initialize" {
+            return self.receive_initialize(message, envelope, exchange);
+        }
+        if let Some(received) = self.follow_up(message, envelope, exchange) {
+            return received;
+        }
+        let cancels = Cancels::read(envelope);
+        if cancels == Cancels::Nothing {
+            return Received::Accepted;
+        }
+        let live = {
+            let mut state = self.context.state.lock();
+            state.touch();
+            if let Cancels::Request(id) = &cancels
+                && let Some(cancelled) = state.queue.cancel(id)
+            {
+                drop(state);
+                cancelled.exchange.settle();
+                return Received::Accepted;
+            }
+            if state.handshake.is_none() {
+                drop(state);
+                return self.receive_before_initialize(envelope, exchange);
+            }
+            // No message overtakes the queued ones. Only responses do: they are for a child that waits for them.
+            state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.queue.is_being_drained())
+        };
+        match live.map(|lease| self.dispatch(&lease).send(message, envelope, exchange)) {
+            Some(Ok(())) => Received::Accepted,
+            Some(Err(refused @ (Refused::Busy | Refused::Share))) => Received::Refused(refused),
+            // The child is about to exit, or there is none: the message is queued for another.
+            Some(Err(Refused::Ended | Refused::Retired)) | None => self.enqueue(message, envelope, exchange),
+        }
+    }
+
+    /// Ends the link: leaves all children, and answers everything in flight or queued with a failure. Idempotent.
+    pub fn end(&self) {
+        let leases = {
+            let mut state = self.context.state.lock();
+            // Under one lock: others see the end only after every request has been answered.
+            self.context.ended.cancel();
+            state.draining.latest_first().chain(state.slot.leased()).for_each(|lease| lease.leave());
+            let queued = state.queue.take_all();
+            queued.iter().for_each(|pending| self.context.fail(pending, self.context.stopped()));
+            if let Some(Unanswered { id, exchange }) = state.handshake.take_unanswered() {
+                self.context.answer(&exchange, self.context.stopped().response(&id));
+            }
+            (std::mem::take(&mut state.slot), std::mem::take(&mut state.draining))
+        };
+        drop(leases);
+    }
+
+    pub(super) fn dispatch<'a>(&'a self, lease: &'a Lease) -> Dispatch<'a> {
+        Dispatch { context: &self.context, lease }
+    }
+
+    /// Spawns a job of this link on its task tracker.
+    pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(&self, job: impl FnOnce(Arc<Self>) -> F) {
+        if let Some(this) = self.this.upgrade() {
+            self.context.target.tasks.spawn(job(this));
+        }
+    }
+
+    /// Answers a message that comes before `initialize`: a ping succeeds, any other request fails (2025-11-25, "Lifecycle").
+    fn receive_before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
+        if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
+            let response = match envelope.method.as_deref() {
+                Some("ping") => empty_response(&id),
+                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
+            };
+            self.context.answer(exchange, response);
+        }
+        Received::Accepted
+    }
+
+    /// Takes the client's `initialize`, and starts the first child.
+    fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+        let Some(id) = envelope.raw_id() else { return Received::Accepted };
+        let refuse = |code, text: &str| {
+            self.context.answer(exchange, error_response(Some(&id), code, text));
+            Received::Accepted
+        };
+        if let Some(ambiguity) = envelope.ambiguity() {
+            return refuse(ambiguity.code(), &ambiguity.to_string());
+        }
+        if message.len() > MAX_INITIALIZE {
+            return refuse(Code::InvalidRequest, &format!("initialize is larger than {MAX_INITIALIZE} bytes"));
+        }
+        let message = Bytes::copy_from_slice(message);
+        let (starting, token) = {
+            let mut state = self.context.state.lock();
+            state.touch();
+            if self.context.ended.is_cancelled() {
+                self.context.answer(exchange, self.context.stopped().response(&id));
+                return Received::Accepted;
+            }
+            if !state.handshake.is_none() {
+                return refuse(Code::InvalidRequest, "the session is initialized already; open another one");
+            }
+            let unanswered = Unanswered { id: id.clone(), exchange: Arc::clone(exchange) };
+            state.handshake = Handshake::Initializing(unanswered);
+            // Under the lock: messages right behind `initialize` are queued for this child, until `initialize` is answered.
+            let starting = self.start(message.clone(), Vec::new());
+            state.slot = Slot::Starting(starting.clone());
+            (starting, state.queue.reserve())
+        };
+        self.spawn(async move |this| {
+            let guard = DropGuard::new(|| this.abandon());
+            let started = this.context.failing_overdue(outcome(&this.context, starting)).await;
+            let token = this.finish_initialize(message, &id, started, token);
+            guard.disarm();
+            // The child may have exited before the handshake was complete, when its exit had no consequence.
+            this.restart_if_missed();
+            if let Some(token) = token {
+                this.drain_queue(token).await;
+            }
+        });
+        Received::Accepted
+    }
+
+    /// Answers the client's `initialize` with the outcome of the first start. If it failed, so do all queued messages.
+    /// Returns the drain token if there are messages to send.
+    fn finish_initialize(
+        &self,
+        message: Bytes,
+        id: &RawId,
+        started: Outcome,
+        token: Option<DrainToken>,
+    ) -> Option<DrainToken> {
+        // Before the lock is taken: this takes as long as the answer is large.
+        let (response, done) = match started {
+            Ok((_, answer)) => {
+                let done = protocol_version(&answer).map(|version| Done::new(message, version, &answer));
+                let done = done.ok_or_else(|| Failure::refused_by_server(&self.context.target.server.name, &answer));
+                (under_id(&answer, id), done)
+            }
+            Err(failure) => (failure.response(id), Err(failure)),
+        };
+        let mut state = self.context.state.lock();
+        let unanswered = state.handshake.take_unanswered();
+        let failure = match (done, &unanswered) {
+            (Ok(done), Some(_)) => {
+                state.handshake = Handshake::Done(Box::new(done));
+                None
+            }
+            (Err(failure), Some(_)) => Some(failure),
+            // The link has ended, and has answered `initialize`.
+            (_, None) => Some(self.context.stopped()),
+        };
+        // Under the lock: the end of the link finds `initialize` unanswered, or its answer delivered.
+        if let Some(unanswered) = &unanswered {
+            self.context.answer(&unanswered.exchange, response);
+        }
+        let Some(failure) = failure else { return token };
+        // The client may try again, with another child.
+        state.slot = Slot::Empty;
+        let queued = state.queue.close(token);
+        queued.iter().for_each(|pending| self.context.fail(pending, failure.clone()));
+        None
+    }
+
+    /// Fails `initialize`, if it is unanswered, and the queue: the task that had to serve them has panicked.
+    pub(super) fn abandon(&self) {
+        let internal = || Failure::internal(&self.context.target.server.name);
+        let (queued, child) = {
+            let mut state = self.context.state.lock();
+            // The client may try again, with another child.
+            let child = state.handshake.take_unanswered().map(|Unanswered { id, exchange }| {
+                self.context.answer(&exchange, internal().response(&id));
+                std::mem::take(&mut state.slot)
+            });
+            (state.queue.abandon(), child)
+        };
+        drop(child);
+        queued.iter().for_each(|pending| self.context.fail(pending, internal()));
+    }
+
+    /// Sends a message about something in flight to the child concerned, which may be draining or still hearing the replay.
+    /// `None` if no such child is concerned: then the message goes the usual way.
+    fn follow_up(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Option<Received> {
+        if envelope.kind == Kind::Request {
+            return self.follow_up_on_task(message, envelope, exchange);
+        }
+        let leases = self.context.state.lock().leases_in_flight();
+        // Of several calls with one id, the latest is meant.
+        let taken = leases.iter().find_map(|lease| lease.follow_up(envelope))?;
+        Some(match taken {
+            Err(refused) if refused.is_busy() => Received::Refused(refused),
+            Ok(()) | Err(_) => Received::Accepted,
+        })
+    }
+
+    /// Sends a request about a task to the child that runs the task, although that child takes no new calls.
+    fn follow_up_on_task(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Option<Received> {
+        if !envelope.method.as_deref().is_some_and(|method| method.starts_with("tasks/")) {
+            return None;
+        }
+        let retired = {
+            let mut state = self.context.state.lock();
+            state.touch();
+            state.retired_leases()
+        };
+        // Servers may number their tasks, each child from the same number on: the latest child is meant.
+        let lease = retired.iter().find(|lease| lease.takes_about_task(envelope))?;
+        match self.dispatch(lease).send(message, envelope, exchange) {
+            Ok(()) => Some(Received::Accepted),
+            Err(refused @ (Refused::Busy | Refused::Share)) => Some(Received::Refused(refused)),
+            // The task ended just now: another child may know of it.
+            Err(Refused::Ended | Refused::Retired) => None,
+        }
+    }
+
+    /// Queues a message for a child that is still to start.
+    fn enqueue(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+        let Context { target, state, .. } = &self.context;
+        let (id, timeout) = match envelope.kind {
+            // The child that asked has exited.
+            Kind::Response => return Received::Accepted,
+            Kind::Notification => (None, None),
+            Kind::Request => (envelope.raw_id(), Some(call_timeout(&target.server, envelope))),
+        };
+        if let Some(id) = id.as_ref().filter(|id| id.as_str().len() > MAX_ID) {
+            let text = format!("the id is longer than {MAX_ID} bytes");
+            self.context.answer(exchange, error_response(Some(id), Code::InvalidRequest, &text));
+            return Received::Accepted;
+        }
+        // Before the lock is taken: this takes as long as the message is large.
+        let message = Bytes::copy_from_slice(message);
+        let taken = state.lock().queue.push(message, id, exchange, timeout, &target.server.limits);
+        self.begin_drain();
+        if taken { Received::Accepted } else { Received::Refused(Refused::Busy) }
+    }
+}
