@@ -26,6 +26,7 @@ mod keep_alive;
 mod killed;
 mod layers;
 mod limits;
+mod link;
 mod messages;
 mod metrics;
 mod pool;
