@@ -1,5 +1,6 @@
-//! Text that somebody else wrote, made safe to show. A terminal, a log viewer or an editor acts on some characters, or
-//! shows the rest in another order because of them; these are written as escapes. This is the one list of them.
+//! Makes text of foreign origin safe to show: control characters, characters that change the direction of text, and
+//! invisible characters are written as escapes. A terminal, a log viewer or an editor would act on them. This file holds the
+//! only list of such characters.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -13,10 +14,10 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Whether a reader may be misled by a character: control characters (C0, DEL, C1, so every ANSI sequence), characters
-/// that change the direction of text, line and paragraph separators, and invisible ones: all that Unicode has a display leave
-/// out (`Default_Ignorable_Code_Point`), as two names that look the same are not, and as such characters carry a message. So
-/// the joiners in some emoji and scripts are escapes too.
+/// Whether a character can mislead a reader: control characters (C0, DEL, C1, and so every ANSI sequence), characters that
+/// change the direction of text, line and paragraph separators, and invisible characters (`Default_Ignorable_Code_Point` of
+/// Unicode), which can make two different names look the same or carry a hidden message. The joiners in some emoji and
+/// scripts belong to the latter and are escaped too.
 pub fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -41,18 +42,19 @@ pub fn is_misleading(c: char) -> bool {
         )
 }
 
-/// A text on one line: every misleading character, line breaks and tabs included, is an escape such as `\u{202e}`.
+/// The text on one line. Every misleading character, line breaks and tabs included, becomes an escape such as `\u{202e}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escape(text, is_misleading, |c, out| out.extend(c.escape_default()))
 }
 
-/// As [`visible`], but for a text of several lines: line feeds and tabs stay.
+/// Like [`visible`], for text of several lines: line feeds and tabs stay.
 pub fn visible_lines(text: &str) -> Cow<'_, str> {
     let acts = |c: char| is_misleading(c) && c != '\n' && c != '\t';
     escape(text, acts, |c, out| out.extend(c.escape_default()))
 }
 
-/// As [`visible`], for what stands inside of a JSON string: escapes as JSON has them, so that it stays the same string.
+/// Like [`visible`], for the inside of a JSON string: the escapes are those of JSON, so that the decoded string stays the
+/// same.
 pub fn visible_json(text: &str) -> Cow<'_, str> {
     escape(text, is_misleading, |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -62,7 +64,7 @@ pub fn visible_json(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// As [`visible`], but colours (`ESC [ digits m`) stay: for a line that a formatter of our own has coloured.
+/// Like [`visible`], for a line that the gateway's own formatter has coloured: colour sequences (`ESC [ digits m`) stay.
 pub fn visible_coloured(text: &str) -> Cow<'_, str> {
     if !text.contains('\u{1b}') {
         return visible(text);
@@ -86,7 +88,7 @@ pub fn visible_coloured(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// A value of somebody else in a message: in quotes, on one line, and cut after `most` characters.
+/// A value of foreign origin for use in a message: in quotes, on one line, and cut after `most` characters.
 pub fn quoted(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("\"{}…\"", visible(text.get(..end).unwrap_or_default())),
@@ -110,7 +112,7 @@ fn escape(text: &str, acts: impl Fn(char) -> bool, put: impl Fn(char, &mut Strin
 mod tests {
     use super::*;
 
-    /// One of each kind that a reader may be misled by.
+    /// One character of each misleading kind.
     const ALL: [char; 24] = [
         '\0',
         '\r',

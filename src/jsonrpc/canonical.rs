@@ -1,4 +1,4 @@
-//! One form for a JSON value, however its author wrote it, so that equal values have equal texts.
+//! Writes JSON values in a canonical form, so that equal values have equal texts.
 
 use std::borrow::Cow;
 
@@ -6,15 +6,15 @@ use super::frame::quoted;
 use super::scan::{Scanner, elements};
 use super::string::{text, unquoted};
 
-/// The longest value that is brought into that form, in bytes.
+/// The longest value that is written in canonical form, in bytes.
 const LENGTH: usize = 16 * 1024;
-/// The most members and elements of such a value, in all.
+/// The largest number of members and elements, at all levels together, of a value that is written in canonical form.
 const PARTS: usize = 256;
-/// Its deepest nesting.
+/// The deepest nesting of a value that is written in canonical form.
 const DEPTH: usize = 32;
 
-/// A value without white space, its members sorted by name. One that is larger than can be wanted stays as it is: two such
-/// values are equal where they are written alike.
+/// The canonical form of a raw value: no white space, members sorted by name, one spelling for each string. A value above
+/// the bounds is returned unchanged; two such values are equal only if they are written alike.
 pub fn canonical(raw: &str) -> Cow<'_, str> {
     let (mut form, mut parts) = (String::new(), PARTS);
     let written = (raw.len() <= LENGTH).then(|| write(raw, DEPTH, &mut parts, &mut form)).flatten();
@@ -68,8 +68,7 @@ fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Optio
     Some(())
 }
 
-/// The members of an object, but for those that `is_left_out` by their names: an object of them, as they are written.
-/// Anything else has none.
+/// The raw object without the members whose names `is_left_out` accepts. `{}` for a value that is not an object.
 pub fn without(object: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     let mut kept = String::from("{");
     let _ = Scanner::new(object).object(|scanner, key| {

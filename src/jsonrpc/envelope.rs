@@ -1,6 +1,6 @@
-//! Reads the envelope of a JSON-RPC message and leaves everything else as the bytes it came in.
+//! Reads the envelope of a JSON-RPC message and leaves the rest as raw bytes.
 //!
-//! `params`, `result` and `error` are checked to be JSON, not decoded: an unknown method passes as it is.
+//! `params`, `result` and `error` are checked to be JSON and not decoded, so messages with unknown methods pass unchanged.
 
 use std::borrow::Cow;
 
@@ -11,27 +11,27 @@ use super::method::{self, MethodFault};
 use super::scan::{Malformed, Scanner, member};
 use super::string::{text, unquoted};
 
-/// What a message is.
+/// The kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Has a method and an id.
+    /// A message with a method and an id.
     Request,
-    /// Has a method and no id.
+    /// A message with a method and without an id.
     Notification,
-    /// Has an id and a result or an error.
+    /// A message with a result or an error.
     Response,
 }
 
-/// The envelope of one message, borrowed from its bytes.
+/// The envelope of one message. All texts are slices of the message.
 #[derive(Debug)]
 pub struct Envelope<'a> {
-    /// What the message is.
+    /// The kind of the message.
     pub kind: Kind,
-    /// The raw id. `None` for notifications, and for responses to a message that could not be read.
+    /// The raw id. `None` for notifications, and for error responses to a message that could not be read.
     pub id: Option<&'a str>,
-    /// The method of a request or notification.
+    /// The decoded method of a request or notification.
     pub method: Option<Cow<'a, str>>,
-    /// The same as it is written, with its quotes.
+    /// The raw method with its quotes.
     pub(super) raw_method: Option<&'a str>,
     /// The raw params.
     pub params: Option<&'a str>,
@@ -41,22 +41,23 @@ pub struct Envelope<'a> {
     pub error: Option<&'a str>,
     /// Whether a response carries an error.
     pub is_error: bool,
-    /// The members of `params`, or of `result`, that decide where the message goes.
+    /// The members of `params`, or of `result`, that routing reads.
     pub members: Members<'a>,
 }
 
 impl Envelope<'_> {
-    /// The id, owned.
+    /// An owned copy of the id.
     pub fn raw_id(&self) -> Option<RawId> {
         self.id.and_then(RawId::new)
     }
 
-    /// The code of the error of a response.
+    /// The error code of a response.
     pub fn error_code(&self) -> Option<i64> {
         member(self.error?, "code")?.parse().ok()
     }
 
-    /// Whether some server may take a client's message for another one than the gateway does: then it is not for servers.
+    /// A reason why a server may read a client's message differently than the gateway does. A message with such a reason
+    /// must not reach a server.
     pub fn ambiguity(&self) -> Option<Ambiguity> {
         if self.kind == Kind::Response {
             return None;
@@ -72,19 +73,19 @@ impl Envelope<'_> {
     }
 }
 
-/// Why a server may take a message for another one than the gateway does.
+/// The part of a message that a server may read differently than the gateway does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Ambiguity {
-    /// Because of its method.
+    /// The method.
     #[error("{0}")]
     Method(MethodFault),
-    /// Because of its params.
+    /// The params.
     #[error("params, or params._meta, {0}")]
     Params(Fault),
 }
 
 impl Ambiguity {
-    /// The code of the error that says so.
+    /// The JSON-RPC code of the error that refuses the message.
     pub fn code(self) -> Code {
         match self {
             Self::Method(MethodFault::Alike(_)) => Code::MethodNotFound,
@@ -94,23 +95,23 @@ impl Ambiguity {
     }
 }
 
-/// Why bytes are not a JSON-RPC message.
+/// The reason why bytes are not a JSON-RPC message.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
-    /// Not JSON, or not UTF-8.
+    /// The bytes are not JSON, or not UTF-8.
     #[error("the message is not JSON: {0}")]
     NotJson(Malformed),
-    /// JSON, but not a JSON-RPC 2.0 message. Carries the id, where one could be read.
+    /// The bytes are JSON, but not a JSON-RPC 2.0 message.
     #[error("{reason}")]
     Invalid {
-        /// What is wrong.
+        /// The rule that the message breaks.
         reason: &'static str,
-        /// The id of the message, to answer under.
+        /// The id of the message, for the error response. `None` if no id could be read.
         id: Option<RawId>,
     },
 }
 
-/// The members of an envelope, raw.
+/// The raw members of an envelope.
 #[derive(Default)]
 struct Fields<'a> {
     jsonrpc: Option<&'a str>,
@@ -120,9 +121,9 @@ struct Fields<'a> {
     result: Option<&'a str>,
     error: Option<&'a str>,
     members: Members<'a>,
-    /// Whether a member is there twice.
+    /// Whether a member appears twice.
     has_twin: bool,
-    /// Whether a name is no text.
+    /// Whether the name of a member cannot be decoded.
     is_unreadable: bool,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the envelope of one message (JSON-RPC 2.0 sections 4 and 5, with MCP's rule that an id is never null).
+/// Reads the envelope of one message (JSON-RPC 2.0, sections 4 and 5; MCP forbids a null id).
 pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
     let mut scanner = Scanner::of_bytes(message).map_err(ParseError::NotJson)?;
     if scanner.peek() != Some(b'{') {
@@ -221,7 +222,8 @@ fn envelope<'a>(fields: &Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Env
     Ok(Envelope { kind, id, method, raw_method, params, result, error, is_error, members })
 }
 
-/// The messages of a batch (a JSON array), each read when it is asked for. After one that is no JSON there is no other.
+/// An iterator over the raw messages of a batch (a JSON array). Each message is read on demand. Iteration ends after the
+/// first message that is not JSON.
 #[derive(Debug)]
 pub struct Batch<'a> {
     scanner: Scanner<'a>,
@@ -230,7 +232,7 @@ pub struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// `None` if the bytes are no array.
+    /// The batch in `bytes`. `None` if the bytes are not an array.
     pub fn new(bytes: &'a [u8]) -> Option<Result<Self, Malformed>> {
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
             return None;
@@ -256,7 +258,7 @@ impl<'a> Iterator for Batch<'a> {
     }
 }
 
-/// Cuts a batch (a JSON array) into its messages, of which there may be `most`; `None` if the bytes are no array.
+/// Splits a batch (a JSON array) into at most `most` raw messages. `None` if the bytes are not an array.
 pub fn split_batch(bytes: &[u8], most: usize) -> Option<Result<Vec<&str>, BatchError>> {
     let batch = match Batch::new(bytes)? {
         Ok(batch) => batch,
@@ -273,18 +275,18 @@ pub fn split_batch(bytes: &[u8], most: usize) -> Option<Result<Vec<&str>, BatchE
     Some(Ok(messages))
 }
 
-/// Why a batch is not taken.
+/// The reason why a batch is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// Not JSON.
+    /// The bytes are not JSON.
     #[error("the message is not JSON: {0}")]
     NotJson(#[from] Malformed),
-    /// More messages than there may be. How many more is not read.
+    /// The batch has more messages than allowed. The messages above the bound are not read.
     #[error("the batch has too many messages")]
     TooLong,
 }
 
-/// The deepest nesting of arrays and objects, if it is over `most`: in one pass and without recursion.
+/// The depth of the nesting of arrays and objects, if the depth is greater than `most`. One pass, without recursion.
 pub fn deeper_than(most: usize, message: &[u8]) -> Option<usize> {
     // What has not so many brackets is not so deep, and that is seen much sooner.
     memchr::memchr2_iter(b'{', b'[', message).nth(most)?;

@@ -1,4 +1,4 @@
-//! The errors that the gateway itself answers with, as JSON-RPC error responses.
+//! Builds the JSON-RPC responses that the gateway itself sends.
 #![expect(clippy::disallowed_types, reason = "what the gateway itself says")]
 
 use bytes::Bytes;
@@ -6,42 +6,42 @@ use serde_json::{Value, json};
 
 use super::id::RawId;
 
-/// The codes that the gateway uses. JSON-RPC 2.0 section 5.1; MCP 2026-07-28 for `-32022`; the rest from the range
-/// that JSON-RPC leaves to implementations.
+/// The error codes that the gateway uses: those of JSON-RPC 2.0 section 5.1, `-32022` of MCP 2026-07-28, and codes from the
+/// range that JSON-RPC leaves to implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Code {
-    /// Not JSON.
+    /// The message is not JSON.
     Parse = -32700,
-    /// Not a valid message.
+    /// The message is JSON, but not a valid request.
     InvalidRequest = -32600,
-    /// No such method here.
+    /// The method does not exist or is not allowed.
     MethodNotFound = -32601,
-    /// The params are not what the method takes.
+    /// The params do not fit the method.
     InvalidParams = -32602,
-    /// The gateway failed.
+    /// An internal error of the gateway.
     Internal = -32603,
-    /// The child could not be started, or ended while the call was in flight.
+    /// The child process could not be started, or ended during the call.
     ServerUnavailable = -32000,
-    /// The call or the start took too long.
+    /// The call, or the start of the child process, exceeded its time-out.
     Timeout = -32001,
-    /// A limit of the gateway: try again later.
+    /// A limit of the gateway is reached; the client may try again later.
     Overloaded = -32003,
-    /// The protocol version is not spoken here.
+    /// The gateway does not support the protocol version.
     UnsupportedVersion = -32022,
 }
 
-/// A response with an empty result.
+/// A response with an empty object as its result.
 pub fn empty_response(id: &RawId) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into()
 }
 
-/// An error response. `id` is null where the request's could not be read.
+/// An error response. The id is null if `id` is `None`, for a request whose id could not be read.
 pub fn error_response(id: Option<&RawId>, code: Code, message: &str) -> Bytes {
     error_response_with_data(id, code, message, &Value::Null)
 }
 
-/// An error response with `data` that a program can act on (left out when null).
+/// An error response with a `data` member for programs. A null `data` is left out.
 pub fn error_response_with_data(id: Option<&RawId>, code: Code, message: &str, data: &Value) -> Bytes {
     let mut error = json!({ "code": code as i32, "message": message });
     if let (Some(object), false) = (error.as_object_mut(), data.is_null()) {

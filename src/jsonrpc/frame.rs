@@ -1,12 +1,13 @@
-//! Makes frames for a child: of what a client sends, only the members that the gateway has understood, each once, under names
-//! that are the gateway's own writing. What else stood in the envelope does not reach the child.
+//! Builds the frames that are sent to a child process. A frame contains only the members that the gateway has understood,
+//! each once; other members of a client's envelope do not reach the child.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::envelope::Envelope;
 use super::splice::{Splice, one_line, put_spliced};
 
-/// The frame of a client's request, under the gateway's `number`, with replacements in its params.
+/// The frame of a client's request, with the id `number` in place of the client's id and with `replacements` made in its
+/// params.
 pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let mut digits = [0; 20];
     let mut frame = begin(envelope, replacements);
@@ -15,13 +16,13 @@ pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [S
     put_call(frame, envelope, replacements)
 }
 
-/// The frame of a client's notification, with replacements in its params.
+/// The frame of a client's notification, with `replacements` made in its params.
 pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let frame = begin(envelope, replacements);
     put_call(frame, envelope, replacements)
 }
 
-/// The frame of a client's response, under the id that the child gave the request.
+/// The frame of a client's response, with `id` (raw JSON) as its id.
 pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
     let (name, outcome) = match (envelope.result, envelope.error) {
         (Some(result), _) => ("result", result),
@@ -36,7 +37,7 @@ pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
     one_line(frame)
 }
 
-/// The frame of a request of the gateway's own. `params` is JSON.
+/// The frame of a request that the gateway itself makes. `params` is raw JSON.
 pub fn own_request(number: u64, method: &str, params: &str) -> Bytes {
     let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
     one_line(BytesMut::from(request.as_bytes()))
@@ -68,13 +69,13 @@ fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Sp
     one_line(frame)
 }
 
-/// A text as a JSON string.
+/// The text as a JSON string with quotes.
 pub fn quoted(text: &str) -> String {
     // A text has always such a form.
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// A number in digits.
+/// The decimal digits of `number`, written to the end of `digits`.
 pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     for digit in digits.iter_mut().rev() {

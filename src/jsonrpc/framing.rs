@@ -1,8 +1,7 @@
-//! Cuts a byte stream into lines (stdio transport), whatever its chunks. A line over the limit is skipped and reported,
-//! and the stream goes on; a multi-byte character is never split, because only whole lines leave here.
+//! Splits a byte stream of any chunking into lines (stdio transport). A line above the limit is skipped and reported, and
+//! the stream goes on. Only whole lines are returned, so a multi-byte character is never split.
 //!
-//! Invariant: a line that leaves here keeps no more memory from being freed than four times its own length, whatever was
-//! read together with it.
+//! Invariant: a returned line keeps at most four times its own length in memory, whatever was read together with the line.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -10,40 +9,41 @@ use super::envelope::Kind;
 use super::id::RawId;
 use super::skim::Skimmer;
 
-/// Shorter lines are always copied out of the buffer that they were read into.
+/// Lines shorter than this many bytes are copied out of the read buffer.
 const SHORT: usize = 16 * 1024;
-/// A buffer that has grown beyond this is given back as soon as it holds little.
+/// A read buffer with a larger capacity, in bytes, is replaced as soon as it holds little.
 const LARGE: usize = 256 * 1024;
-/// Skipping is so much cheaper than reading: a byte of an oversized line counts so much less as waste.
+/// Skipping a byte is this many times cheaper than reading one: a skipped line counts as waste with its length divided by
+/// this number.
 const SKIPPED: usize = 4;
-/// What a blank line counts as waste, besides its bytes.
+/// The number of bytes that a blank line counts as waste in addition to its length.
 const BLANK: usize = 64;
 
-/// What comes out of the stream.
+/// A line of the stream, or the report of a line that was too long.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A line without its end (LF or CRLF), never empty.
+    /// A line without its line ending (LF or CRLF), never empty.
     Line(Bytes),
-    /// A line was longer than allowed and has been skipped.
+    /// A line above the limit, which has been skipped.
     Oversized(Oversized),
 }
 
-/// A line that was longer than allowed.
+/// The report of a line above the limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Oversized {
-    /// Its length in bytes.
+    /// The length of the line in bytes.
     pub bytes: usize,
-    /// The ids of the requests and responses that were in it.
+    /// The kinds and ids of the requests and responses in the line.
     pub messages: Vec<(Kind, RawId)>,
 }
 
-/// Finds the lines in what has been read so far.
+/// Finds the lines in the bytes read so far.
 #[derive(Debug)]
 pub struct Framer {
     buffer: BytesMut,
-    /// Where in the buffer the first line begins that has not left.
+    /// The offset of the first line that has not been returned.
     start: usize,
-    /// Up to where in the buffer there is no end of that line.
+    /// The offset up to which the buffer contains no end of that line.
     searched: usize,
     max_line: usize,
     skipped: Option<Skipped>,
@@ -73,7 +73,7 @@ impl Framer {
         Self { buffer: BytesMut::new(), start: 0, searched: 0, max_line, skipped: None, waste: 0 }
     }
 
-    /// Where to read into: there is room for `least` bytes. All that comes is to be put behind what is there.
+    /// The buffer to read into, with room for at least `least` bytes. The caller appends what it reads.
     pub fn room(&mut self, least: usize) -> &mut BytesMut {
         if self.start > 0 {
             let left = self.buffer.len().saturating_sub(self.start);
@@ -89,7 +89,7 @@ impl Framer {
         &mut self.buffer
     }
 
-    /// The next line in the buffer; `None` when more bytes are needed.
+    /// The next line in the buffer. `None` if more bytes are needed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
@@ -106,19 +106,20 @@ impl Framer {
         }
     }
 
-    /// What is left when the stream has ended: a last line without its end.
+    /// The last line after the end of the stream, if that line has no line ending.
     pub fn finish(&mut self) -> Option<Frame> {
         let end = self.buffer.len();
         self.take(end, end)
     }
 
-    /// How much has been read since this was asked last that no frame was made of, or next to none: blank lines, and lines
-    /// that are skipped. In bytes, or what costs as much.
+    /// The number of bytes read since the last call that led to no line: blank lines and skipped lines, weighted by their
+    /// cost.
     pub fn take_waste(&mut self) -> usize {
         std::mem::take(&mut self.waste)
     }
 
-    /// Takes out the line up to `end`; the one behind it begins at `next`. `None` if it is blank.
+    /// Takes the line that ends at offset `end` out of the buffer; the following line begins at `next`. `None` if the line
+    /// is blank.
     fn take(&mut self, end: usize, next: usize) -> Option<Frame> {
         let line = self.buffer.get(self.start..end).unwrap_or_default();
         if let Some(mut skipped) = self.skipped.take() {
@@ -155,7 +156,7 @@ impl Framer {
         Some(Frame::Line(line.freeze()))
     }
 
-    /// Lets go of what an endless line has brought so far, so that memory stays bounded.
+    /// Drops the bytes of an unfinished line above the limit, so that memory stays bounded.
     fn skip_if_oversized(&mut self) {
         let line = self.buffer.get(self.start..).unwrap_or_default();
         // A carriage return may still be cut off, hence the one byte more.

@@ -1,18 +1,19 @@
-//! A JSON-RPC id as its author wrote it: `1`, `"1"` and `1.0` are three ids, and each goes back byte for byte.
+//! A JSON-RPC id as its sender wrote the id: `1`, `"1"` and `1.0` are three different ids, and each is returned byte for
+//! byte.
 
 use std::fmt;
 
 use super::frame::decimal;
 use super::members::is_label;
 
-/// The longest id that is kept without an allocation of its own.
+/// The longest id, in bytes, that is stored without an allocation.
 const SHORT: usize = 22;
 
-/// The raw JSON text of a request id: a string (with its quotes) or a number.
+/// The raw JSON text of a request id: a string with quotes, or a number.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RawId(Text);
 
-/// A text has one form only, so that equal ids are equal here.
+/// The text of an id. The length decides the variant, so equal ids compare equal.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Text {
     Short { length: u8, bytes: [u8; SHORT] },
@@ -20,7 +21,7 @@ enum Text {
 }
 
 impl RawId {
-    /// Takes the raw JSON text of an id; `None` if it is neither a string nor a number (MCP forbids null).
+    /// The id with this raw JSON text. `None` if the text is neither a string nor a number (MCP forbids null).
     pub fn new(raw: &str) -> Option<Self> {
         is_label(raw).then(|| Self::of(raw))
     }
@@ -47,7 +48,7 @@ impl RawId {
         }
     }
 
-    /// The id as an unsigned integer, if it is written as one.
+    /// The id as an unsigned integer, if the id is written as one.
     pub fn as_u64(&self) -> Option<u64> {
         self.as_str().parse().ok()
     }

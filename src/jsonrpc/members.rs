@@ -1,20 +1,19 @@
-//! The members of `params` and `result` that decide where a message goes (MCP), found on the way through a message. Everything
-//! else stays the bytes it came in.
+//! Reads the members of `params` and `result` that decide where a message goes (MCP). All other members stay raw bytes.
 //!
-//! Other readers of JSON do not all agree with this one: some fold the case of names, some know a name in two spellings, some
-//! take the first of two members with one name and some the last. A [`Fault`] says that they would not all read the same.
+//! JSON readers disagree about some objects: some fold the case of names, some accept a second spelling of a name, some take
+//! the first of two members of one name and some the last. A [`Fault`] reports a member that readers may disagree about.
 
 use super::scan::{Malformed, Scanner};
 use super::string::unquoted;
 
-/// Members of `params`, or of `result`, raw. One that is `null` is as good as absent.
+/// Raw values of members of `params` or `result`. `None` for a member that is absent or `null`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Members<'a> {
-    /// `_meta.progressToken`, and `_meta` otherwise.
+    /// The members of `_meta`.
     pub meta: Meta<'a>,
-    /// `progressToken`, which a progress notification is about.
+    /// `progressToken`: in a progress notification, the token of the request that makes progress.
     pub progress_token: Option<&'a str>,
-    /// `requestId`, which a cancellation is about.
+    /// `requestId`: in a cancellation, the id of the cancelled request.
     pub request_id: Option<&'a str>,
     /// `uri` of a resource.
     pub uri: Option<&'a str>,
@@ -24,7 +23,7 @@ pub struct Members<'a> {
     pub task_id: Option<&'a str>,
     /// `elicitationId`.
     pub elicitation_id: Option<&'a str>,
-    /// `task`: in params, the wish for one; in a result, the one that was made.
+    /// `task`: in params, the client's wish to run the request as a task; in a result, the task that was created.
     pub task: Option<&'a str>,
     /// `tasks`, a list.
     pub tasks: Option<&'a str>,
@@ -32,13 +31,13 @@ pub struct Members<'a> {
     pub status: Option<&'a str>,
     /// `name` of a tool.
     pub name: Option<&'a str>,
-    /// `cursor`: another page than the first is asked for.
+    /// `cursor`: the position of a later page of a list.
     pub cursor: Option<&'a str>,
     /// `protocolVersion`.
     pub protocol_version: Option<&'a str>,
     /// `capabilities`.
     pub capabilities: Option<&'a str>,
-    /// The first thing that another reader may take differently.
+    /// The first reason found why readers may disagree.
     pub fault: Option<Fault>,
     seen: u32,
 }
@@ -55,27 +54,28 @@ pub struct Meta<'a> {
     seen: u32,
 }
 
-/// Why readers of JSON may not agree on a message. The text goes on behind the name of the message's part, such as `params`.
+/// The reason why JSON readers may disagree about an object. The text continues after the name of the object, such as
+/// `params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A member is there twice.
+    /// A member appears twice.
     #[error("has the member \"{0}\" twice: send it once")]
     Twice(&'static str),
-    /// A member has a name that some take for another one.
+    /// The name of a member is similar to this known name, and some readers take one for the other.
     #[error(
         "has a member that some readers take for \"{0}\": write \"{0}\" if that is meant, else choose another name"
     )]
     Alike(&'static str),
-    /// A member has a name that is no text, or that some readers end early.
+    /// The name of a member cannot be decoded, or contains a NUL, at which some readers end a text.
     #[error("has a member whose name has a NUL or half of a surrogate pair in it: choose another name")]
     Unreadable,
-    /// A member is not of its type.
+    /// The value of a member has the wrong type.
     #[error("has a member \"{0}\" that is {1}")]
     Type(&'static str, &'static str),
-    /// It is an array.
+    /// The value is an array, not an object.
     #[error("must be an object")]
     Array,
-    /// A notification asks for progress.
+    /// A notification carries a progress token.
     #[error("has a \"progressToken\", which only a request may have")]
     Token,
 }
@@ -85,7 +85,7 @@ const TOKEN: &str = "progressToken";
 const RELATED: &str = "io.modelcontextprotocol/related-task";
 const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// Names in params that no other may be taken for, and their letters without case.
+/// The known names in params, each with its folded form (see [`fold`]). Similar names are faults.
 const ROUTED: [(&str, &str); 12] = [
     (META, "meta"),
     (TOKEN, "progresstoken"),
@@ -100,7 +100,7 @@ const ROUTED: [(&str, &str); 12] = [
     ("protocolVersion", "protocolversion"),
     ("capabilities", "capabilities"),
 ];
-/// The same in `_meta`.
+/// The known names in `_meta`, each with its folded form.
 const ROUTED_META: [(&str, &str); 3] = [
     (TOKEN, "progresstoken"),
     (RELATED, "iomodelcontextprotocolrelatedtask"),
@@ -108,13 +108,13 @@ const ROUTED_META: [(&str, &str); 3] = [
 ];
 
 impl<'a> Members<'a> {
-    /// The members of an object that comes as raw JSON; none of any other value.
+    /// The members of a raw object. Empty for any other value.
     pub fn of(object: &'a str) -> Self {
         let read = |object| Self::read(&mut Scanner::new(object));
         Some(object).filter(|object| object.starts_with('{')).and_then(|object| read(object).ok()).unwrap_or_default().0
     }
 
-    /// Reads an object, which is returned as it is written as well.
+    /// Reads an object. Returns its members and its raw text.
     pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<(Self, &'a str), Malformed> {
         let mut members = Self::default();
         let object = scanner.object(|scanner, key| members.member(scanner, key))?;
@@ -185,7 +185,7 @@ impl<'a> Members<'a> {
         self.fault.get_or_insert(fault);
     }
 
-    /// The task that a message of the server says it belongs to (2025-11-25, "Tasks"), raw.
+    /// The raw id of the task that a message of the server belongs to (MCP 2025-11-25, "Tasks").
     pub fn related_task(&self) -> Option<&'a str> {
         let related = Self::of(self.meta.related_task?);
         related.task_id.filter(|_| related.fault.is_none())
@@ -220,12 +220,12 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// Whether a raw value may be an id or a progress token.
+/// Whether a raw value can be an id or a progress token: a string or a number.
 pub(super) fn is_label(raw: &str) -> bool {
     matches!(raw.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
 
-/// Whether some reader takes a name that is none of these for one of them.
+/// The fault of an unknown name that some reader takes for one of the `routed` names.
 fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
     if name.contains('\0') {
         return Some(Fault::Unreadable);
@@ -235,18 +235,19 @@ fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
     routed.iter().find(|(_, folded)| folded.as_bytes() == letters).map(|(routed, _)| Fault::Alike(routed))
 }
 
-/// Whether two names are one to some reader.
+/// Whether some reader takes two names for the same name.
 pub fn is_like(name: &str, other: &str) -> bool {
     let (mut letters, mut others) = ([0; LETTERS], [0; LETTERS]);
     fold(name, &mut letters).is_some_and(|letters| fold(other, &mut others) == Some(letters))
 }
 
-/// The most letters of a name that others may be like.
+/// The largest number of letters in the folded form of a name. A longer name is similar to no known name.
 pub(super) const LETTERS: usize = 40;
 
-/// The ASCII letters and digits of a name, in lower case: two names for which they are the same are one name to a reader that
-/// folds case (Go's encoding/json does), knows names in snake case as well (protobuf's JSON does, and models in Python that
-/// are populated by name), or leaves out what is no letter. `None` if there are other letters, or more of them.
+/// The folded form of a name: its ASCII letters and digits in lower case. Names with equal folded forms are the same name to
+/// some reader: one that folds case (Go's encoding/json), accepts snake case as well (protobuf's JSON, Python models
+/// populated by name), or drops other characters. `None` if the name has letters outside ASCII that do not fold to ASCII, or
+/// too many letters.
 pub(super) fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
     let mut count = 0;
     let mut put = |letter: u8| {

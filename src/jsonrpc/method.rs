@@ -1,9 +1,9 @@
-//! The methods that decide where a message goes (MCP), and what is not to be taken for one of them.
+//! The methods that decide where a message goes (MCP), and a check for methods that a server may take for one of them.
 
 use super::envelope::Kind;
 use super::members::{LETTERS, fold};
 
-/// Methods of requests that the gateway or a server acts upon for a session.
+/// Methods of requests that the gateway acts upon, or that make a server act for a session.
 const REQUESTS: [&str; 19] = [
     "initialize",
     "ping",
@@ -33,13 +33,13 @@ const NOTIFICATIONS: [&str; 5] = [
     "notifications/roots/list_changed",
     "notifications/tasks/status",
 ];
-/// What the methods of all notifications begin with, and no other's.
+/// The prefix of the methods of all notifications, and of no request.
 const NOTIFICATION: &str = "notifications/";
 
-/// Why a server may take a method for another one, or a notification for a request.
+/// The reason why a server may take a method for another one, or a notification for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MethodFault {
-    /// It differs from a known method in what some readers do not see.
+    /// The method differs from this known method only in characters that some readers ignore.
     #[error("the method is none, but some servers take it for \"{0}\": write \"{0}\" if that is meant")]
     Alike(&'static str),
     /// A request has the method of a notification.
@@ -47,12 +47,12 @@ pub enum MethodFault {
         "methods that begin with \"notifications/\" are those of notifications, which have no id: send it without one"
     )]
     Notification,
-    /// A notification has the method of a request.
+    /// A notification has this method of a request.
     #[error("\"{0}\" is the method of a request, and needs an id")]
     Request(&'static str),
 }
 
-/// Whether every server takes the method of a message for the same.
+/// The reason why servers may read the method of a message differently. `None` if there is no such reason.
 pub(super) fn fault(kind: Kind, method: &str) -> Option<MethodFault> {
     let known = |names: &[&'static str]| names.iter().find(|name| **name == method).copied();
     match kind {

@@ -1,4 +1,5 @@
-//! JSON-RPC 2.0 as bytes: the envelope is read, the rest is carried. Nothing here knows of HTTP, sessions or children.
+//! JSON-RPC 2.0 as bytes: reads the envelope of a message and carries the rest unchanged. Independent of HTTP, sessions and
+//! child processes.
 
 mod canonical;
 mod envelope;

@@ -1,26 +1,26 @@
-//! Finds where JSON values begin and end, without decoding them: one pass, no recursion, and no memory but one bit for each
-//! level of nesting. What costs a peer a byte costs the gateway a byte's time, whatever the byte is.
+//! Finds where JSON values begin and end without decoding them: one pass, no recursion, and one bit of memory per level of
+//! nesting. The time is proportional to the number of bytes, whatever the bytes are.
 
 use super::string::unquoted;
 
-/// Why a text is no JSON.
+/// The reason why a text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The text is over before the value is.
+    /// The text ends before its value does.
     #[error("the text ends too early")]
     TooShort,
-    /// A character stands where JSON allows none like it.
+    /// JSON does not allow the character at this byte offset.
     #[error("an unexpected character at byte {0}")]
     Unexpected(usize),
-    /// The bytes are no UTF-8.
+    /// The byte at this offset begins a sequence that is not UTF-8.
     #[error("bytes that are no UTF-8 at byte {0}")]
     NotUtf8(usize),
-    /// A string has half of a surrogate pair, so that it is no text.
+    /// A string that ends before this byte offset contains an unpaired surrogate and so cannot be decoded.
     #[error("a string with half of a surrogate pair before byte {0}")]
     Surrogate(usize),
 }
 
-/// A position in a JSON text.
+/// A JSON text and the position up to which the text has been read.
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
     text: &'a str,
@@ -28,20 +28,20 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// At the beginning of a text.
+    /// A scanner at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
-    /// At the beginning of a text that comes as bytes.
+    /// A scanner at the beginning of a text that is given as bytes.
     ///
     /// # Errors
-    /// The bytes are no UTF-8.
+    /// The bytes are not UTF-8.
     pub fn of_bytes(bytes: &'a [u8]) -> Result<Self, Malformed> {
         std::str::from_utf8(bytes).map(Self::new).map_err(|error| Malformed::NotUtf8(error.valid_up_to()))
     }
 
-    /// The next byte that is no white space, which stays.
+    /// Skips white space and returns the byte after it, without reading that byte. `None` at the end of the text.
     pub fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
         while let Some(byte) = bytes.get(self.at) {
@@ -53,10 +53,10 @@ impl<'a> Scanner<'a> {
         None
     }
 
-    /// One value, as it is written.
+    /// Reads one value and returns its raw text.
     ///
     /// # Errors
-    /// What comes is no JSON value.
+    /// The text does not continue with a JSON value.
     pub fn value(&mut self) -> Result<&'a str, Malformed> {
         self.peek();
         let start = self.at;
@@ -64,10 +64,11 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
-    /// An object, as it is written. `member` gets each key, without its quotes and not decoded, and reads the value.
+    /// Reads an object and returns its raw text. `member` is called for each member with the raw key without quotes; the
+    /// closure has to read the value.
     ///
     /// # Errors
-    /// What comes is no JSON object, or `member` fails.
+    /// The text does not continue with a JSON object, or `member` fails.
     pub fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, &'a str) -> Result<(), Malformed>,
@@ -90,10 +91,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The next element of an array, its brackets and commas passed over; `None` at its end.
+    /// Reads the next element of an array, with the bracket or comma before it. `None` at the end of the array. `is_first`
+    /// says that no element has been read.
     ///
     /// # Errors
-    /// What comes is no JSON array.
+    /// The text does not continue with a JSON array.
     pub(super) fn next_element(&mut self, is_first: bool) -> Result<Option<&'a str>, Malformed> {
         if is_first {
             self.expect(b'[')?;
@@ -110,10 +112,10 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The end of the text: nothing but white space is left.
+    /// Checks that only white space is left.
     ///
     /// # Errors
-    /// Something is left.
+    /// Other characters are left.
     pub fn end(&mut self) -> Result<(), Malformed> {
         match self.peek() {
             None => Ok(()),
@@ -121,7 +123,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The position, in bytes.
+    /// The byte offset of the next unread byte.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -145,12 +147,12 @@ impl<'a> Scanner<'a> {
         if self.after_white()? == wanted { Ok(()) } else { Err(self.unexpected()) }
     }
 
-    /// The byte that was read last is wrong.
+    /// The error for the byte that was read last.
     fn unexpected(&self) -> Malformed {
         Malformed::Unexpected(self.at.saturating_sub(1))
     }
 
-    /// A key without its quotes, and the colon behind it.
+    /// Reads a key and the colon behind it. Returns the raw key without quotes.
     fn key(&mut self) -> Result<&'a str, Malformed> {
         self.expect(b'"')?;
         let start = self.at;
@@ -160,7 +162,7 @@ impl<'a> Scanner<'a> {
         Ok(key)
     }
 
-    /// Skips one value.
+    /// Skips one value of any depth.
     fn skip(&mut self) -> Result<(), Malformed> {
         let mut open = Nesting::default();
         loop {
@@ -200,7 +202,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The rest of a string, behind its first quote.
+    /// Skips the rest of a string whose opening quote has been read.
     fn string(&mut self) -> Result<(), Malformed> {
         let bytes = self.text.as_bytes();
         loop {
@@ -233,7 +235,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The rest of a number, behind its first character.
+    /// Skips the rest of a number whose first character, `first`, has been read.
     fn number(&mut self, first: u8) -> Result<(), Malformed> {
         let digit = if first == b'-' { self.next()? } else { first };
         match digit {
@@ -278,7 +280,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Which of eight bytes are a quote, a backslash or a control character: the lowest bit that is set tells the first of them.
+/// Finds quotes, backslashes and control characters among eight bytes. The lowest bit set in the result belongs to the first
+/// of them; the result is 0 if there is none.
 fn special(eight: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -289,13 +292,13 @@ fn special(eight: u64) -> u64 {
     (quotes | backslashes | controls) & HIGH
 }
 
-/// The arrays and objects that are open, a bit each.
+/// The arrays and objects that are open, one bit each: set for an object.
 #[derive(Default)]
 struct Nesting {
     depth: usize,
-    /// The innermost ones.
+    /// The innermost 64 levels or fewer, the innermost in the lowest bit.
     bits: u64,
-    /// The others, 64 each.
+    /// The outer levels, 64 per number.
     outer: Vec<u64>,
 }
 
@@ -321,7 +324,7 @@ impl Nesting {
     }
 }
 
-/// The elements of an array, raw. After one that is no JSON there is no other.
+/// The raw elements of an array. Iteration ends after the first element that is not JSON.
 pub fn elements(array: &str) -> impl Iterator<Item = Result<&str, Malformed>> {
     let (mut scanner, mut is_first, mut is_over) = (Scanner::new(array), true, false);
     std::iter::from_fn(move || {
@@ -334,7 +337,8 @@ pub fn elements(array: &str) -> impl Iterator<Item = Result<&str, Malformed>> {
     })
 }
 
-/// Whether something holds of all members of an object: their names, and their raw values. Of no other value.
+/// Whether `holds` is true for the name and the raw value of every member of an object. `false` for a value that is not an
+/// object.
 pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     let mut all = true;
     let mut scanner = Scanner::new(object);
@@ -346,7 +350,8 @@ pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     read.is_ok() && all
 }
 
-/// The value of a member of an object, raw. `None` where it is not there, or there twice, or the value is no object.
+/// The raw value of the member `name` of an object. `None` if the member is missing or appears twice, or the value is not an
+/// object.
 pub fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     let (mut found, mut count) = (None, 0);
     let mut scanner = Scanner::new(object);

@@ -1,7 +1,8 @@
-//! Finds the ids in a message that is too long to be kept, while its bytes pass by: whoever waits for it can be told.
+//! Finds the ids of the messages in a line that is too long to be kept, while the bytes of the line pass by, so that the
+//! callers that wait for an answer can be told.
 //!
-//! Memory is bounded whatever comes: nothing is kept but a counter of the nesting, one short member name, and the ids that
-//! were found. An id may stand before or behind a large `result`.
+//! Memory is bounded for any input: a counter of the nesting, one short member name, and the ids found. An id is found
+//! before and behind a large `result`.
 
 use std::borrow::Cow;
 
@@ -10,33 +11,34 @@ use serde_json::value::RawValue;
 use super::envelope::Kind;
 use super::id::RawId;
 
-/// The longest name of a member that is read, in bytes as written: `method` with every letter escaped is shorter.
+/// The longest member name that is read, in bytes as written. `method` with every letter escaped is shorter.
 const NAME: usize = 64;
 /// The longest id that is read, in bytes as written.
 const ID: usize = 1024;
-/// Bytes of ids that are kept of one batch, what each takes up besides its text included.
+/// The most bytes that the ids of one batch may occupy, each counted with [`PLACE`].
 const IDS: usize = 64 * 1024;
-/// What an id takes up besides its text, at most: its place in the list, and an allocation.
+/// The bytes that an id occupies besides its text, at most: its place in the list and an allocation.
 const PLACE: usize = 64;
 
-/// Reads the outline of a message, or of a batch, from pieces of any size.
+/// Reads the structure of a message or of a batch from pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Skimmer {
-    /// Open arrays and objects.
+    /// The number of open arrays and objects.
     depth: usize,
-    /// How deep the members of a message are: 1, or 2 in a batch. 0 before the first byte.
+    /// The depth of the members of a message: 1, or 2 in a batch. 0 before the first byte.
     level: usize,
     lexeme: Lexeme,
-    /// Whether the innermost open thing at `level` is a message.
+    /// Whether the innermost array or object at depth `level` is a message.
     in_message: bool,
-    /// Whether the next string at `level` is the name of a member.
+    /// Whether the next string at depth `level` is the name of a member.
     expects_name: bool,
     member: Member,
-    /// The name or id that is being read. `None`: what is being read is not kept, or has become too long.
+    /// The bytes of the name or id that is being read. `None` while other text is read, and for a name or id that is too
+    /// long.
     text: Option<Vec<u8>>,
     seen: Seen,
     found: Vec<(Kind, RawId)>,
-    /// Bytes that `found` takes up.
+    /// The bytes that `found` occupies.
     kept: usize,
     is_over: bool,
     is_broken: bool,
@@ -47,9 +49,9 @@ enum Lexeme {
     #[default]
     Between,
     Text,
-    /// In a string, behind a backslash.
+    /// Inside a string, directly behind a backslash.
     Escape,
-    /// A number or a word.
+    /// Inside a number or a word such as `true`.
     Scalar,
 }
 
@@ -62,7 +64,7 @@ enum Member {
     Other,
 }
 
-/// What has been seen of the message at hand.
+/// The id and the numbers of relevant members of the current message.
 #[derive(Debug, Default)]
 struct Seen {
     id: Option<RawId>,
@@ -72,7 +74,7 @@ struct Seen {
 }
 
 impl Skimmer {
-    /// Takes the next piece.
+    /// Reads the next piece of the line.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
         while !self.is_broken {
             bytes = match self.lexeme {
@@ -89,12 +91,13 @@ impl Skimmer {
         }
     }
 
-    /// The requests and responses in what has come: none if that is not whole, or cannot be JSON.
+    /// The kinds and ids of the requests and responses found. Empty if the line is incomplete or cannot be JSON.
     pub(super) fn finish(self) -> Vec<(Kind, RawId)> {
         if self.is_over && !self.is_broken { self.found } else { Vec::new() }
     }
 
-    /// Inside of a string, most bytes mean nothing.
+    /// Reads up to the end of a string or to an escape, and returns the bytes behind it. Most bytes of a string need no look
+    /// at each.
     fn string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
         let (inside, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));

@@ -1,21 +1,21 @@
-//! Puts other bytes in the place of a few, so that a message is never decoded and encoded again to change its id.
+//! Replaces parts of a message without decoding the rest, for example the id.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::envelope::parse;
 use super::id::RawId;
 
-/// One replacement: `old` must be a slice of the message that is spliced.
+/// One replacement. `old` must be a slice of the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Splice<'a> {
-    /// The bytes to replace, borrowed from the message.
+    /// The bytes to replace, a slice of the message.
     pub old: &'a str,
-    /// What comes in their place.
+    /// The replacement.
     pub new: &'a str,
 }
 
-/// Copies `message` with every replacement made, in any order. A replacement that is not a slice of `message`, or
-/// overlaps another, is left out: a wrong id is then an unknown one, never somebody else's.
+/// A copy of `message` with all `replacements` made, which may be in any order. A replacement that is not a slice of
+/// `message`, or overlaps another, is ignored: the id is then unknown, and never another caller's.
 pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
     let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
     // One byte more for the newline that a frame for a child ends with.
@@ -24,7 +24,7 @@ pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
     out
 }
 
-/// Writes `message` behind what is there, with every replacement made. The same rules hold as for [`splice`].
+/// Appends `message` to `out` with all `replacements` made, under the rules of [`splice`].
 pub(super) fn put_spliced(out: &mut BytesMut, message: &[u8], replacements: &mut [Splice<'_>]) {
     let base = message.as_ptr() as usize;
     replacements.sort_unstable_by_key(|r| r.old.as_ptr() as usize);
@@ -43,7 +43,7 @@ pub(super) fn put_spliced(out: &mut BytesMut, message: &[u8], replacements: &mut
     out.put_slice(message.get(copied..).unwrap_or_default());
 }
 
-/// The same response under another id.
+/// A copy of a response with `id` in place of its id.
 pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
     match parse(response).ok().and_then(|envelope| envelope.id) {
         Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
@@ -51,8 +51,8 @@ pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
     }
 }
 
-/// Makes a valid JSON text fit for one line: raw CR and LF can only be white space there, and become blanks
-/// (stdio transport: messages must not contain embedded newlines).
+/// Puts a valid JSON text on one line and appends a newline. Raw CR and LF, which can only be white space there, become
+/// blanks (stdio transport: messages must not contain embedded newlines).
 pub fn one_line(mut message: BytesMut) -> Bytes {
     if memchr::memchr2(b'\n', b'\r', &message).is_some() {
         for byte in message.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {

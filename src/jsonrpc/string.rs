@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-/// The text of a raw JSON string, quotes included; `None` for any other value, and for half of a surrogate pair.
+/// The decoded text of a raw JSON string with quotes. `None` for another kind of value, and for a string with an unpaired
+/// surrogate.
 pub fn text(raw: &str) -> Option<Cow<'_, str>> {
     unquoted(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
-/// The text of a raw JSON string without its quotes; `None` for half of a surrogate pair.
+/// The decoded text of a raw JSON string without quotes. `None` for a string with an unpaired surrogate.
 pub fn unquoted(inside: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inside));
@@ -24,7 +25,7 @@ pub fn unquoted(inside: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// The character of an escape, behind its backslash, and how long it is.
+/// Decodes an escape sequence, given without its backslash. Returns the character and the length of the sequence in bytes.
 fn unescaped(escape: &str) -> Option<(char, usize)> {
     let simple = match escape.as_bytes().first()? {
         b'b' => '\u{8}',

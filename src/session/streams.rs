@@ -1,4 +1,5 @@
-//! The streams of a session towards its client, and where a message goes that belongs to no answer.
+//! Decides which stream of a session carries a message of the server that answers no request, and keeps such messages while
+//! no stream is open.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,19 +7,20 @@ use std::sync::Arc;
 use crate::stream::{Budget, Exchange, Item, Outbox, Usage};
 use crate::worker::{InFlight, Route, Unsolicited};
 
-/// Bounds of the messages that are kept until a stream opens.
+/// The bounds of the messages that a session keeps while its client has no GET stream.
 const BACKLOG: Budget = Budget { messages: 256, bytes: 1024 * 1024 };
 
-/// How the client is connected.
+/// The transport that a client uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// HTTP+SSE (2024-11-05): one stream takes everything, and the session ends with it.
+    /// HTTP+SSE (MCP 2024-11-05): one stream carries all messages to the client, and the session ends with the stream.
     Sse,
-    /// Streamable HTTP (2025-03-26 to 2025-11-25): each POST has its answers, a GET stream takes the rest.
+    /// Streamable HTTP (MCP 2025-03-26 to 2025-11-25): the response to a POST carries its answers, a GET stream carries the
+    /// rest.
     Streamable,
 }
 
-/// The open stream of a session, if there is one, and what waits for it.
+/// The open stream of a session, if there is one, and the messages that are kept for the next stream.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     open: Option<Arc<Exchange>>,
@@ -27,7 +29,8 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    /// Opens a stream, in the place of an earlier one, and hands it what has been kept.
+    /// Makes `outbox` the open stream and ends the earlier one. The kept messages go to the new stream, as far as it has
+    /// room.
     pub(super) fn open(&mut self, outbox: Outbox) {
         if let Some(earlier) = self.open.take() {
             earlier.outbox().finish();
@@ -42,7 +45,7 @@ impl Streams {
         self.open = Some(Arc::new(Exchange::of_stream(outbox)));
     }
 
-    /// The open stream.
+    /// The open stream; `None` if its client has gone.
     pub(super) fn current(&mut self) -> Option<&Arc<Exchange>> {
         if self.open.as_ref().is_some_and(|stream| !stream.outbox().is_open()) {
             self.open = None;
@@ -50,14 +53,15 @@ impl Streams {
         self.open.as_ref()
     }
 
-    /// Ends the open stream.
+    /// Ends the open stream, if there is one.
     pub(super) fn close(&mut self) {
         if let Some(stream) = self.open.take() {
             stream.outbox().finish();
         }
     }
 
-    /// Where a message of the server goes. Never to more than one stream (Streamable HTTP, "Multiple Connections").
+    /// Chooses the stream for a message of the server, or keeps the message. A message goes to one stream at most
+    /// (Streamable HTTP, "Multiple Connections").
     pub(super) fn route(
         &mut self,
         transport: Transport,
@@ -92,12 +96,12 @@ impl Streams {
         Route::Kept
     }
 
-    /// Whether the same message is kept already.
+    /// Whether a message with the same bytes is kept.
     pub(super) fn keeps(&self, message: &[u8]) -> bool {
         self.backlog.iter().any(|item| item.message == message)
     }
 
-    /// A request of the server is over: it is not kept any more. Whether it was.
+    /// Removes the kept request of the server with this number, which has ended. Returns whether the request was kept.
     pub(super) fn forget(&mut self, number: u64) -> bool {
         let is_it = |item: &Item| item.request.as_ref().is_some_and(|request| request.number == number);
         let kept = self.backlog.iter().position(is_it).and_then(|place| self.backlog.remove(place));

@@ -1,5 +1,5 @@
-//! The body of a `text/event-stream` response: takes what waits in an outbox, many messages to a frame, and writes a
-//! keep-alive comment when nothing came for a while. Ends with the outbox.
+//! The body of a `text/event-stream` response: reads messages from a cursor, writes several events per frame, and writes a
+//! keep-alive comment after a time without messages. The body ends with the stream.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use super::event::{KEEP_ALIVE, encode_message, retry_field};
 use super::expiry::Expiry;
 use super::item::Entry;
 
-/// Events are gathered into one frame up to about this size.
+/// The size of a frame in bytes, above which no further event is added.
 const FRAME: usize = 64 * 1024;
 
-/// The body of an SSE response.
+/// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
     first: Option<Bytes>,
     cursor: Cursor,
@@ -27,14 +27,16 @@ pub struct EventStream {
     last_sent: Instant,
     ended: bool,
     on_end: Option<Duration>,
-    /// When the stream ends though its outbox does not, and what wakes it then.
+    /// The time at which the reader's credential expires, and the timer for that time. `None` if the credential does not
+    /// expire.
     expiry: Option<(Expiry, Pin<Box<Sleep>>)>,
-    /// Dropped with the body: releases what the stream holds (a permit, a session).
+    /// Resources that the response holds, such as a permit or a session. They are released with the body.
     _guard: Box<dyn Send + Sync>,
 }
 
 impl EventStream {
-    /// A stream that starts with `first` (ready-made events) and goes on with what comes in `cursor`.
+    /// A body that writes `first` (complete events) and then the messages that `cursor` reads. A comment is written after
+    /// `keep_alive` without a message. `guard` is dropped with the body.
     pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration, guard: Box<dyn Send + Sync>) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
         Self {
@@ -50,19 +52,20 @@ impl EventStream {
         }
     }
 
-    /// Ends the stream when the credential of its reader does.
+    /// Ends the body when `expiry` is over.
     pub fn ends_with(mut self, expiry: &Expiry) -> Self {
         self.expiry = expiry.at().map(|at| (expiry.clone(), Box::pin(tokio::time::sleep_until(at))));
         self
     }
 
-    /// When the stream ends, tells the client to come back after this time.
+    /// Writes a `retry` field at the end of the body: the client should reconnect after `after`.
     pub fn retry_at_end(mut self, after: Duration) -> Self {
         self.on_end = Some(after);
         self
     }
 
-    /// Ready when nothing was sent for the keep-alive time. The timer is moved only when it fires, not with each frame.
+    /// Ready when nothing was sent for the keep-alive time. A sent frame does not reset the timer: when the timer fires, it
+    /// is set again to the end of the keep-alive time.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             std::task::ready!(self.idle.as_mut().poll(context));
@@ -74,7 +77,8 @@ impl EventStream {
         }
     }
 
-    /// Ready when the credential of the reader holds no more. Another may have been shown meanwhile: then that one counts.
+    /// Ready when the reader's credential has expired. If a newer credential was shown since the timer was set, the timer is
+    /// set again to the newer expiry.
     fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some((expiry, wake)) = &mut self.expiry else { return Poll::Pending };
         loop {

@@ -1,16 +1,16 @@
-//! Server-Sent Events as bytes (HTML standard, section 9.2). Messages are single lines, so one `data` field holds each.
+//! Encodes Server-Sent Events (HTML standard, section 9.2). A message is a single line, so each event has one `data` field.
 
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-/// A comment that keeps proxies and idle timers content.
+/// A comment event that clients ignore. It keeps proxies and idle timers from closing the connection.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
 const PREFIX: &[u8] = b"event: message\ndata: ";
 const SUFFIX: &[u8] = b"\n\n";
 
-/// Appends a message as an event. `message` has no line breaks.
+/// Appends `message` to `out` as one event. `message` must not contain line breaks.
 pub fn encode_message(out: &mut BytesMut, message: &[u8]) {
     out.reserve(PREFIX.len() + message.len() + SUFFIX.len());
     out.put_slice(PREFIX);
@@ -18,12 +18,12 @@ pub fn encode_message(out: &mut BytesMut, message: &[u8]) {
     out.put_slice(SUFFIX);
 }
 
-/// The first event of the HTTP+SSE transport (MCP 2024-11-05): where to POST to.
+/// The first event of the HTTP+SSE transport (MCP 2024-11-05). It holds the URI that the client sends its POST requests to.
 pub fn endpoint_event(uri: &str) -> Bytes {
     format!("event: endpoint\ndata: {uri}\n\n").into()
 }
 
-/// Tells the client when to come back after the stream has ended.
+/// A `retry` field: the client should wait for `after` before it reconnects.
 pub fn retry_field(after: Duration) -> Bytes {
     format!("retry: {}\n\n", after.as_millis()).into()
 }

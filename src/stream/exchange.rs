@@ -1,4 +1,4 @@
-//! Where the answers to a request go: the unit that a reply is routed to.
+//! The destination of the answers to one HTTP request. Every call holds the exchange that its answer is delivered to.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,42 +8,44 @@ use super::item::Item;
 use super::log::PushError;
 use super::outbox::Outbox;
 
-/// An HTTP request that awaits answers, or the one stream of an HTTP+SSE session that takes them all.
+/// The answers of one HTTP request, or of the single stream of an HTTP+SSE session.
 #[derive(Debug)]
 pub struct Exchange {
     outbox: Outbox,
-    /// Answers still to come; `None` where the stream outlives its answers.
+    /// The number of requests without an answer. `None` for the stream of a session, which does not end with the last
+    /// answer.
     awaiting: Option<AtomicUsize>,
 }
 
 impl Exchange {
-    /// The exchange of one HTTP request with `requests` JSON-RPC requests in it: ends with the last answer.
+    /// The exchange of one HTTP request that contains `requests` JSON-RPC requests. The stream ends with the last answer.
     pub fn of_request(outbox: Outbox, requests: usize) -> Self {
         Self { outbox, awaiting: Some(AtomicUsize::new(requests)) }
     }
 
-    /// The stream of a session, which stays open.
+    /// The exchange of a session's stream. The last answer does not end the stream.
     pub fn of_stream(outbox: Outbox) -> Self {
         Self { outbox, awaiting: None }
     }
 
-    /// Where its messages go.
+    /// The stream that carries the answers.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Delivers an answer. After [`PushError::Full`] the answer still counts as to come.
+    /// Appends an answer of the server to the stream and counts one request as settled. After [`PushError::Full`] the
+    /// request is not settled, and the caller may try again.
     pub fn answer(&self, message: Bytes) -> Result<(), PushError> {
         self.outbox.push(Item { message, answer: true, request: None })?;
         self.settle();
         Ok(())
     }
 
-    /// Delivers an answer that the gateway has made itself, which waits for nobody. A client that is so far behind that
-    /// there is no room for it is cut: it would wait for it for ever. Either way the request is settled.
+    /// Appends an answer that the gateway itself made, without waiting for room. If even the second budget of the stream is
+    /// full, the stream is cut, because its client would wait for the answer forever. The request is settled in every case.
     ///
     /// # Errors
-    /// Why the answer was lost.
+    /// The answer was not delivered, because the stream was full or had ended.
     pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
         let pushed = self.outbox.push_own(Item { message, answer: true, request: None });
         if pushed == Err(PushError::Full) {
@@ -53,12 +55,12 @@ impl Exchange {
         pushed
     }
 
-    /// Delivers something that is no answer: progress, a notification, a request of the server.
+    /// Appends a message that is not an answer: progress, another notification, or a request of the server.
     pub fn inform(&self, message: Bytes) -> Result<(), PushError> {
         self.outbox.push(Item::notification(message))
     }
 
-    /// One request less to await, with or without an answer; the last one ends the exchange.
+    /// Counts one request as settled, answered or not. The last settled request ends the stream.
     pub fn settle(&self) {
         if self.awaiting.as_ref().is_some_and(|awaiting| awaiting.fetch_sub(1, Ordering::AcqRel) == 1) {
             self.outbox.finish();
@@ -67,7 +69,7 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// Nobody is left who could answer: whoever waits is not to wait for ever.
+    /// Ends the stream if requests are unsettled: no holder is left that could answer, and the client would wait forever.
     fn drop(&mut self) {
         if self.awaiting.as_ref().is_none_or(|awaiting| awaiting.load(Ordering::Acquire) > 0) {
             self.outbox.finish();

@@ -1,4 +1,4 @@
-//! Until when a stream may go on: for as long as the credential holds that its reader has shown last.
+//! The time at which a long-lived stream has to end: the expiry of the newest credential that its reader has shown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,27 +6,26 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The value that stands for no end.
+/// Stands for "does not expire".
 const NEVER: u64 = u64::MAX;
 
-/// The end of the newest credential that was shown for a stream. It only moves to later times. Cheap to clone: all clones are
-/// one.
+/// The expiry of the newest credential shown for a stream. The expiry only moves to later times. Clones share one value.
 #[derive(Debug, Clone)]
 pub struct Expiry {
     base: Instant,
-    /// Milliseconds after `base`.
+    /// Milliseconds from `base` to the expiry, or [`NEVER`].
     after: Arc<AtomicU64>,
 }
 
 impl Default for Expiry {
-    /// Nothing has been shown yet.
+    /// No credential has been shown: the expiry is now.
     fn default() -> Self {
         Self { base: Instant::now(), after: Arc::default() }
     }
 }
 
 impl Expiry {
-    /// A credential was shown that holds until `until`; without an end if there is none.
+    /// Records a credential that is valid until `until`, or without end if `until` is `None`.
     pub fn extend(&self, until: Option<Instant>) {
         let after = until.map_or(NEVER, |until| {
             u64::try_from(until.saturating_duration_since(self.base).as_millis()).unwrap_or(NEVER)
@@ -34,7 +33,7 @@ impl Expiry {
         self.after.fetch_max(after, Ordering::Relaxed);
     }
 
-    /// When it is over, if ever.
+    /// The time of expiry. `None` if the credential does not expire.
     pub fn at(&self) -> Option<Instant> {
         match self.after.load(Ordering::Relaxed) {
             NEVER => None,
@@ -42,7 +41,7 @@ impl Expiry {
         }
     }
 
-    /// Whether it is over.
+    /// Whether the credential has expired.
     pub fn is_over(&self) -> bool {
         self.at().is_some_and(|at| at <= Instant::now())
     }

@@ -47,7 +47,7 @@ pub trait Requester: Send + Sync {
     fn undelivered(&self, number: u64);
 }
 
-/// A message of a stream, as a cursor reads it.
+/// A message of a stream, as a cursor reads the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The position in the stream. The first message of a stream has number 1, and each later one the next number.

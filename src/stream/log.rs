@@ -58,7 +58,7 @@ impl Removed {
     }
 }
 
-/// The log.
+/// The messages, their bounds and the number of cursors.
 #[derive(Debug)]
 pub(super) struct Log {
     slots: VecDeque<Slot>,
@@ -182,12 +182,12 @@ impl Log {
         Some((Entry { sequence: position, message, answer, request }, self.evict()))
     }
 
-    /// Takes no more messages. Cursors read those that are there.
+    /// Stops to take messages. Cursors still read the messages that are in the log.
     pub(super) fn finish(&mut self) {
         self.is_closed = true;
     }
 
-    /// Takes no more messages, and removes those that are there.
+    /// Stops to take messages, and removes the messages that are in the log.
     pub(super) fn cut(&mut self) -> Removed {
         self.is_closed = true;
         self.first = self.next;

@@ -1,5 +1,5 @@
-//! The writing end of a stream: appends messages to a bounded log that cursors read. Where the log is full, the writer is told
-//! so and decides what to do: wait, or cut the stream.
+//! The writing end of a stream: appends messages to a bounded log that cursors read. A writer that finds the log full
+//! decides whether to wait or to cut the stream.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::item::Item;
 use super::log::{CursorError, PushError};
 use super::shared_log::SharedLog;
 
-/// The writing end of a stream; cheap to clone. Server requests that no cursor reads are reported to their senders.
+/// The writing end of a stream; cheap to clone. The sender of a server request is told if no cursor reads the request.
 #[derive(Debug, Clone)]
 pub struct Outbox(Arc<SharedLog>);
 
@@ -21,8 +21,9 @@ impl Outbox {
         Self::with_retention(budget, Budget::ZERO)
     }
 
-    /// The same, for a stream whose log keeps the newest messages that all cursors have read, within `retention`, and does
-    /// not end with the last cursor: a later cursor can start at any of the messages that are kept.
+    /// Like [`Self::new`], for a stream that can be read again. The log keeps the newest messages that all cursors have
+    /// read, within `retention`, and does not end with the last cursor. A later cursor can start at any message that is
+    /// kept.
     pub fn with_retention(budget: Budget, retention: Budget) -> (Self, Cursor) {
         let log = Arc::new(SharedLog::new(budget, retention));
         let cursor = Cursor::first(Arc::clone(&log));

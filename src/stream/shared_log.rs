@@ -56,8 +56,8 @@ impl Readers {
 }
 
 impl SharedLog {
-    /// An empty log with one cursor, which has id 0 and starts at message number 1. Unread messages stay within `budget`, messages that all cursors have read within
-    /// `retention`.
+    /// An empty log with one cursor, which has id 0 and starts at message number 1. Unread messages stay within `budget`,
+    /// messages that all cursors have read within `retention`.
     pub(super) fn new(budget: Budget, retention: Budget) -> Self {
         let log = Log::new(budget, retention);
         Self(Mutex::new(State { log, readers: Readers::default(), writers: Vec::new(), last_cursor: 0 }))
