@@ -1,5 +1,5 @@
-//! API keys: 256 random bits made here, found again by their public prefix, compared as hashes in constant time. The
-//! gateway keeps hashes only; whatever a key is, an answer takes the same work.
+//! API keys: made from 256 random bits, found by a public prefix, and compared as hashes in constant time. The gateway
+//! stores only hashes. The work for a check does not depend on the secret part of the key.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,21 +14,21 @@ use super::{Issuer, Principal};
 use crate::config::{ApiKey, KEY_START, TenantId};
 use crate::text::hex;
 
-/// A key as it was just made: the only moment at which it can be shown.
+/// A new key. The secret can be shown only now.
 #[derive(Debug)]
 pub struct NewKey {
-    /// What the client sends: `slk_<prefix>_<secret>`.
+    /// The text that the client sends: `slk_<prefix>_<secret>`.
     pub wire: SecretString,
-    /// What the configuration keeps.
+    /// The entry for the configuration, with the hash of the key.
     pub entry: ApiKey,
 }
 
 impl NewKey {
-    /// Makes a key with 256 random bits. Without a subject the prefix is the subject, so that two keys are two
+    /// Makes a key with 256 random bits. The prefix is used as the subject if `subject` is `None`, so that two keys are two
     /// principals.
     ///
     /// # Errors
-    /// The operating system has no randomness to give.
+    /// The operating system provides no randomness.
     pub fn generate(tenant: TenantId, subject: Option<String>, scopes: Vec<String>) -> Result<Self, getrandom::Error> {
         let (mut public, mut secret) = ([0u8; 5], [0u8; 32]);
         getrandom::fill(&mut public)?;
@@ -41,11 +41,12 @@ impl NewKey {
     }
 }
 
-/// The configured keys.
+/// The API keys of the configuration.
 pub(super) struct ApiKeys {
-    /// By prefix; the empty prefix holds the keys that have none.
+    /// The keys by prefix. The empty prefix holds the keys without one.
     by_prefix: HashMap<String, Vec<Stored>>,
-    /// Compared where a prefix is unknown. No input is known to have this hash.
+    /// The entry that is compared if the prefix is unknown, so that the time does not tell. No input with this hash is
+    /// known.
     absent: Stored,
 }
 
@@ -55,7 +56,7 @@ struct Stored {
 }
 
 impl ApiKeys {
-    /// Takes the entries of the configuration.
+    /// The keys in the given entries of the configuration.
     pub(super) fn new(entries: &[ApiKey]) -> Self {
         let mut by_prefix: HashMap<String, Vec<Stored>> = HashMap::new();
         for entry in entries {
@@ -66,17 +67,17 @@ impl ApiKeys {
         Self { by_prefix, absent: Stored { sha256: [0; 32], principal: None } }
     }
 
-    /// Whether there are none.
+    /// Whether no key is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.by_prefix.is_empty()
     }
 
-    /// As `find`, and quick where all keys have a prefix: for what may be a JWT as well.
+    /// Like `find`, for a text that may be a JWT: returns at once if all configured keys have a prefix.
     pub(super) fn find_chosen(&self, key: &[u8]) -> Option<&Principal> {
         if self.by_prefix.contains_key("") { self.find(key) } else { None }
     }
 
-    /// The principal of a key as the client sent it. How long this takes depends on the key's public prefix at most.
+    /// The principal of a key that a client sent. The time depends only on the public prefix of the key.
     pub(super) fn find(&self, key: &[u8]) -> Option<&Principal> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let named = ApiKey::prefix_of(key).and_then(|prefix| self.by_prefix.get(prefix)).map(Vec::as_slice);

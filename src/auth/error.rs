@@ -1,85 +1,85 @@
-//! Why a request has no principal, and how that is told over HTTP (RFC 6750 section 3, RFC 9728 section 5.1). No message
-//! ever holds a part of a credential.
+//! Authentication errors and their HTTP form (RFC 6750 section 3, RFC 9728 section 5.1). No message contains a part of a
+//! credential.
 
 use std::path::PathBuf;
 
 use http::{HeaderValue, StatusCode};
 
-/// Why a request has no principal.
+/// The reason why a request has no principal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// No credential at all.
+    /// The request has no credential.
     #[error("no credential: send \"Authorization: Bearer <key or token>\" or \"X-API-Key: <key>\"")]
     Missing,
-    /// An `Authorization` header of another scheme.
+    /// The `Authorization` header has another scheme than `Bearer`.
     #[error("this Authorization scheme is not supported: use \"Authorization: Bearer <key or token>\"")]
     Scheme,
-    /// Credentials that contradict each other, or an empty one.
+    /// The request has contradictory credentials, or an empty one.
     #[error("{0}")]
     Malformed(&'static str),
-    /// A credential in the URL, where logs and histories keep it.
+    /// The URL contains a credential, which logs and histories would keep.
     #[error(
         "the query parameter \"{0}\" looks like a credential, and credentials are not taken from URLs: use the \
          Authorization header"
     )]
     InTheQuery(&'static str),
-    /// A credential that does not hold.
+    /// The credential is not valid.
     #[error("{0}")]
     Invalid(#[from] Invalid),
-    /// A good credential that may not do this.
+    /// The credential is valid, but does not have the scopes that are needed.
     #[error("the credential lacks a scope: needed are {}", .required.join(" "))]
     InsufficientScope {
-        /// All the scopes that are needed.
+        /// All scopes that are needed.
         required: Vec<String>,
     },
-    /// The keys that tokens are checked with cannot be had, and none are cached.
+    /// The keys for checking tokens cannot be loaded, and no cached keys can be used.
     #[error("the keys that tokens are checked with cannot be fetched at the moment: try again shortly")]
     KeysUnavailable,
 }
 
-/// Why a credential does not hold.
+/// The reason why a credential is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// No such API key.
+    /// The API key is unknown.
     #[error("the API key is unknown")]
     UnknownKey,
-    /// Neither an API key nor a JWT.
+    /// The credential is neither an API key nor a JWT.
     #[error("the bearer token is neither an API key of this gateway nor a JWT that it can read")]
     NotAToken,
-    /// Longer than any token has reason to be.
+    /// The token is longer than 16 KiB.
     #[error("the token is too long")]
     TooLong,
-    /// A JWT for another purpose, or with extensions that must be understood.
+    /// The JWT has another purpose, or requires extensions that the gateway does not know.
     #[error("the token is of a kind that is not for access (its header has another typ, or crit)")]
     Kind,
-    /// The header's `alg` is not on the list, or does not fit the key.
+    /// The algorithm in the header (`alg`) is not allowed, or does not fit the key.
     #[error("the token's signature algorithm is not accepted here")]
     Algorithm,
-    /// The header's `kid` names no known key.
+    /// The key id in the header (`kid`) belongs to no known key.
     #[error("the token is signed with a key that is not known here")]
     UnknownKid,
-    /// The signature is wrong.
+    /// The signature does not match.
     #[error("the token's signature is wrong")]
     Signature,
-    /// `exp` has passed.
+    /// The expiry time (`exp`) has passed.
     #[error("the token is expired: get a new one")]
     Expired,
-    /// `nbf` is still to come.
+    /// The start time (`nbf`) is in the future.
     #[error("the token is not valid yet: check the clocks")]
     NotYetValid,
-    /// `iss` is not on the list.
+    /// The issuer (`iss`) is not configured.
     #[error("the token's issuer (iss) is not accepted here")]
     Issuer,
-    /// `aud` names others only.
+    /// The audience (`aud`) does not contain the gateway.
     #[error("the token is meant for another audience (aud)")]
     Audience,
-    /// A claim is not there or of the wrong type; its name comes from the configuration or the RFC.
+    /// The claim with this name is missing or has the wrong type. The name comes from the configuration or the RFC.
     #[error("the token's claim \"{0}\" is missing or unusable")]
     Claim(String),
 }
 
 impl AuthError {
-    /// The HTTP status: 400, 401, 403 or 503.
+    /// The HTTP status of the response: 400, 401, 403 or 503.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Missing | Self::Scheme | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
@@ -89,7 +89,7 @@ impl AuthError {
         }
     }
 
-    /// A word for metrics and logs, out of a fixed set.
+    /// The error as a word for metrics and logs, from a fixed set.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -115,10 +115,11 @@ impl AuthError {
         }
     }
 
-    /// The `WWW-Authenticate` challenge; `None` where the fault is not the client's.
+    /// The `WWW-Authenticate` challenge. `None` if the client is not at fault.
     ///
-    /// An error code is there only if a credential was (RFC 6750 section 3.1). `resource_metadata` is the URL of the
-    /// RFC 9728 document, `scope` what the resource needs; a missing scope that the error knows of goes before it.
+    /// The challenge has an error code only if the request had a credential (RFC 6750 section 3.1). `resource_metadata` is
+    /// the URL of the RFC 9728 document, `scope` the scopes that the resource needs; scopes that the error itself names take
+    /// precedence.
     pub fn www_authenticate(&self, resource_metadata: Option<&str>, scope: Option<&str>) -> Option<HeaderValue> {
         let error = match self {
             Self::Missing | Self::Scheme => None,
@@ -144,7 +145,7 @@ impl AuthError {
     }
 }
 
-/// Appends `, name="value"`. What RFC 6750 section 3 does not allow between the quotes becomes an apostrophe.
+/// Appends `, name="value"`. Characters that RFC 6750 section 3 forbids between the quotes become apostrophes.
 fn parameter(challenge: &mut String, name: &str, value: &str) {
     challenge.push_str(", ");
     challenge.push_str(name);
@@ -153,26 +154,26 @@ fn parameter(challenge: &mut String, name: &str, value: &str) {
     challenge.push('"');
 }
 
-/// Why the gateway cannot check credentials as it is configured to.
+/// The reason why the configured authentication cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthSetupError {
     /// A key file cannot be read.
     #[error("{}: {source}", .path.display())]
     Read {
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// A key file is of no use.
+    /// A key file contains no usable key.
     #[error("{}: {problem}", .path.display())]
     Key {
-        /// The file.
+        /// The path of the key file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The fault, and what to do about it.
         problem: String,
     },
-    /// The settings of `auth.jwt` do not fit each other.
+    /// The settings of `auth.jwt` contradict each other.
     #[error("auth.jwt: {0}")]
     Settings(String),
 }

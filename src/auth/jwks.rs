@@ -1,6 +1,6 @@
-//! JWK sets that change while the gateway runs: a file, read again when it changes, and a URL, fetched when it is
-//! needed. Both come from the configuration and never from a token. One fetch at a time, not too often, and what was
-//! had stays in use for a while when a newer set cannot be had.
+//! JWK sets that change while the gateway runs: a file, which is read again when it changes, and a URL, which is fetched on
+//! demand. File and URL come from the configuration and never from a token. One fetch runs at a time and fetches are rate
+//! limited; if a newer set cannot be loaded, the old one stays in use for a limited time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,23 +16,23 @@ use tokio::time::Instant;
 use super::keys::{KeySet, MAX_BYTES, read_bounded};
 use super::{AuthError, AuthSetupError};
 
-/// How often a file is looked at, at most.
+/// The shortest time between two reads of a file.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a look may take: the file system may not answer.
+/// The longest time for reading the file, because a file system may not answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// After a fetch that went well, an unknown `kid` leads to no other for so long.
+/// The time after a successful fetch in which an unknown `kid` does not cause another fetch.
 const FETCH_INTERVAL: Duration = Duration::from_secs(30);
-/// After a fetch that failed, no other is tried for so long.
+/// The time after a failed fetch in which no other fetch is made.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// A fetched set that is older than this is fetched anew, and used meanwhile.
+/// The age of a fetched set after which a new one is fetched. The old set is used meanwhile.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// A set that was found to be the newest so long ago is used no more, so that a withdrawn key ends even if fetches, or looks at
-/// a file, fail.
+/// The time since the last confirmation that a set is current, after which the set is no longer used. A withdrawn key so
+/// expires even if fetches or reads of the file fail.
 const MAX_STALE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A JWK set in a file.
+/// A JWK set in a file that may change.
 pub(super) struct JwksFile {
     path: PathBuf,
     current: ArcSwap<KeySet>,
@@ -40,20 +40,20 @@ pub(super) struct JwksFile {
 }
 
 struct FileWatch {
-    /// Before this, no look.
+    /// The earliest time of the next read of the file.
     next: Instant,
-    /// When the look began that goes on.
+    /// The start of the read that is in progress, if there is one.
     looking: Option<Instant>,
-    /// When the keys in use were last found to be those of the file.
+    /// The time at which the keys in use were last confirmed to be those of the file.
     good: Instant,
-    /// The SHA-256 of what was found last. Neither the size nor a time tells that a file has not changed.
+    /// The SHA-256 of the file's content at the last read. Size and modification time do not prove that a file is unchanged.
     found: Option<[u8; 32]>,
-    /// Whether that was of no use.
+    /// Whether that content was not usable.
     broken: bool,
 }
 
 impl JwksFile {
-    /// Reads the file, which must hold a usable key.
+    /// Reads the file, which must contain a usable key.
     pub(super) fn open(path: &Path) -> Result<Arc<Self>, AuthSetupError> {
         let bytes = read_bounded(path)?;
         let keys = parse(path, &bytes)?;
@@ -67,11 +67,11 @@ impl JwksFile {
         Ok(Arc::new(Self { path: path.to_owned(), current: ArcSwap::from_pointee(keys), watch: Mutex::new(watch) }))
     }
 
-    /// The keys as the file has them, a second late at most. Another thread reads it.
+    /// The keys of the file, at most about a second old. Another thread reads the file.
     ///
     /// # Errors
-    /// [`AuthError::KeysUnavailable`]: the file cannot be read, or used, for so long that a withdrawn key might be among the
-    /// ones that were there.
+    /// [`AuthError::KeysUnavailable`]: the file could not be read or used for so long that a key in use might have been
+    /// withdrawn.
     pub(super) async fn get(self: &Arc<Self>) -> Result<Arc<KeySet>, AuthError> {
         if self.is_due() {
             let file = Arc::clone(self);
@@ -90,7 +90,7 @@ impl JwksFile {
         Ok(self.current.load_full())
     }
 
-    /// Whether it is this caller's turn to look at the file. One looks at a time.
+    /// Whether this caller has to read the file now. One read is in progress at a time.
     fn is_due(&self) -> bool {
         let now = Instant::now();
         let mut watch = self.watch.lock();
@@ -102,7 +102,7 @@ impl JwksFile {
     }
 }
 
-/// A look at the file. Its end, by whatever path, lets the next one begin.
+/// A read of the file in progress. Dropping the value, on any path, allows the next read.
 struct Look<'a>(&'a JwksFile);
 
 impl Look<'_> {
@@ -146,13 +146,13 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<KeySet, AuthSetupError> {
     KeySet::jwks(bytes).map_err(|problem| AuthSetupError::Key { path: path.to_owned(), problem })
 }
 
-/// A JWK set behind a URL.
+/// A JWK set that is fetched from a URL.
 pub(super) struct JwksUrl {
     url: Url,
     client: Client,
     current: ArcSwapOption<Fetched>,
     attempt: Mutex<Attempt>,
-    /// Changes whenever a fetch has ended, however it did.
+    /// Signals the end of each fetch, successful or not.
     ended: watch::Sender<()>,
 }
 
@@ -164,12 +164,12 @@ struct Fetched {
 #[derive(Default)]
 struct Attempt {
     running: bool,
-    /// Before this, no fetch.
+    /// The earliest time of the next fetch.
     next: Option<Instant>,
 }
 
 impl JwksUrl {
-    /// Checks the URL; fetches nothing yet.
+    /// Checks the URL without fetching it.
     pub(super) fn new(url: &str) -> Result<Arc<Self>, AuthSetupError> {
         let refuse = |problem: &str| AuthSetupError::Settings(format!("jwks_url: {problem}"));
         let url = Url::parse(url).map_err(|error| refuse(&error.to_string()))?;
@@ -198,11 +198,11 @@ impl JwksUrl {
         Ok(Arc::new(Self { url, client, current: ArcSwapOption::empty(), attempt: Mutex::default(), ended }))
     }
 
-    /// A set with what `wanted` looks for, or else the newest there is. At once if the cached one will do; otherwise
-    /// after a fetch, which all callers share.
+    /// The newest set, if possible one that satisfies `wanted`. A suitable cached set is returned at once; otherwise all
+    /// callers wait for one fetch.
     ///
     /// # Errors
-    /// [`AuthError::KeysUnavailable`]: there is no set, or only one that is too old.
+    /// [`AuthError::KeysUnavailable`]: no set could be fetched, or only one that is too old.
     pub(super) async fn get(self: &Arc<Self>, wanted: impl Fn(&KeySet) -> bool) -> Result<Arc<KeySet>, AuthError> {
         if let Some((keys, age)) = self.cached()
             && wanted(&keys)
@@ -226,8 +226,8 @@ impl JwksUrl {
         (age < MAX_STALE).then(|| (Arc::clone(&fetched.keys), age))
     }
 
-    /// Starts a fetch, or joins the one that runs; `None` if it is too early for another. A task of its own does it, so
-    /// that a client that goes away does not take it along.
+    /// Starts a fetch, or joins the one in progress. `None` if it is too early for another fetch. The fetch runs in a task
+    /// of its own, so that it outlives a client that disconnects.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
         let mut attempt = self.attempt.lock();
         // Under the lock, so that the end of a running fetch cannot be missed.
@@ -278,7 +278,7 @@ impl JwksUrl {
     }
 }
 
-/// A fetch under way. Its end, by whatever path, lets the next one start and wakes who waits.
+/// A fetch in progress. Dropping the value, on any path, allows the next fetch and wakes the waiting callers.
 struct Running {
     source: Arc<JwksUrl>,
     pause: Duration,
@@ -291,7 +291,7 @@ impl Drop for Running {
     }
 }
 
-/// A transport error with its causes, without the URL.
+/// The text of a transport error with its causes and without the URL.
 fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
@@ -303,7 +303,7 @@ fn describe(error: reqwest::Error) -> String {
     text
 }
 
-/// Whether a URL has a loopback address, and no name: a name has as many addresses as somebody gives it.
+/// Whether the host of a URL is a loopback address. A host name does not count, because a name can resolve to any address.
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();

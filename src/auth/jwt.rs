@@ -1,5 +1,5 @@
-//! JWTs (RFC 7519) as access tokens: signature, `iss`, `aud`, `exp` and `nbf` are checked after the rules of RFC 8725,
-//! and the configured claims become a principal. Nothing in a token decides how, or with which keys, it is checked.
+//! JWTs (RFC 7519) as access tokens: checks signature, `iss`, `aud`, `exp` and `nbf` by the rules of RFC 8725, and maps the
+//! configured claims to a principal. A token cannot influence how, or with which keys, it is checked.
 #![expect(clippy::disallowed_types, reason = "the claims of a token, which is 16 KiB long at most")]
 
 use std::fmt;
@@ -18,18 +18,18 @@ use super::verdicts::Verdicts;
 use super::{AuthError, AuthSetupError, Invalid, Issuer, Principal, Proven};
 use crate::config::{Jwt, JwtKey};
 
-/// Longest token, in bytes.
+/// The longest token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;
 
-/// Longest subject, in bytes: it is in log lines and keys of maps.
+/// The longest subject, in bytes. Subjects appear in log lines and map keys.
 const MAX_SUBJECT: usize = 256;
 
 type Claims = Map<String, Value>;
 
-/// Checks tokens after the configured rules.
+/// Checks tokens by the configured rules.
 pub(super) struct JwtVerifier {
     rules: Jwt,
-    /// One for each algorithm that is accepted.
+    /// The validation rules for each accepted algorithm.
     validations: Vec<(Algorithm, Validation)>,
     source: Source,
     verdicts: Verdicts,
@@ -41,8 +41,8 @@ enum Source {
     Url(Arc<JwksUrl>),
 }
 
-/// What is read of the header before the signature is checked. `jku`, `jwk`, `x5u` and `x5c` are not: a token does not
-/// choose its keys.
+/// The members of the header that are read before the signature is checked. `jku`, `jwk`, `x5u` and `x5c` are ignored: a
+/// token must not choose its keys.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -52,7 +52,7 @@ struct Header {
 }
 
 impl JwtVerifier {
-    /// Reads the key file, if there is one.
+    /// A verifier for the configured rules. Reads the key file, if one is configured.
     pub(super) fn new(config: &Jwt) -> Result<Self, AuthSetupError> {
         let algorithms = config.algorithms.as_slice();
         let published = matches!(config.key, JwtKey::JwksFile(_) | JwtKey::JwksUrl(_));
@@ -71,7 +71,7 @@ impl JwtVerifier {
         Ok(Self { rules: config.clone(), validations, source, verdicts: Verdicts::default() })
     }
 
-    /// Whom a token stands for, and until when.
+    /// Checks a token. Returns its principal and its expiry.
     pub(super) async fn verify(&self, token: &str) -> Result<Proven, AuthError> {
         if token.len() > MAX_TOKEN {
             return Err(Invalid::TooLong.into());
@@ -104,7 +104,7 @@ impl JwtVerifier {
         Ok(proven)
     }
 
-    /// The checks of the header that need no key.
+    /// Checks the header without a key. Returns the algorithm and its validation rules.
     fn accepted(&self, header: &Header) -> Result<(Algorithm, &Validation), Invalid> {
         let (algorithm, validation) = header
             .alg
@@ -175,7 +175,7 @@ fn read_header(token: &str) -> Result<Header, Invalid> {
     serde_json::from_slice(&json).map_err(|_| Invalid::NotAToken)
 }
 
-/// Checks signature and registered claims with the first key that made the signature.
+/// Checks the signature and the registered claims with the first of `keys` that verifies the signature.
 fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<Claims, Invalid> {
     for key in keys {
         match decode::<Claims>(token, key, validation) {
@@ -197,12 +197,13 @@ fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<
     Err(Invalid::Signature)
 }
 
-/// A dotted path leads to different claims in one token.
+/// The error for a dotted path that leads to different claims in one token.
 #[derive(Debug)]
 struct Ambiguous;
 
-/// The claim at a dotted path. Each dot may lead into an object, or be a part of a name (names may be URLs). A token in which
-/// it leads to different values says nothing: whoever can add claims of one form must not overrule the other.
+/// The claim at a dotted path. Each dot may separate an object from its member or be part of a name, because names may be
+/// URLs. A path that leads to different values is an error: a party that can add claims in one form must not override claims
+/// in the other.
 fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Ambiguous> {
     let mut found = Vec::new();
     readings(claims, path, &mut found);
@@ -213,7 +214,7 @@ fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Ambiguo
     }
 }
 
-/// All that a dotted path may mean. There are no more than the token has objects on the way.
+/// Collects all claims that a dotted path may mean, at most one per object along the path.
 fn readings<'a>(claims: &'a Claims, path: &str, found: &mut Vec<&'a Value>) {
     found.extend(claims.get(path));
     for (at, _) in path.match_indices('.') {
@@ -224,7 +225,8 @@ fn readings<'a>(claims: &'a Claims, path: &str, found: &mut Vec<&'a Value>) {
     }
 }
 
-/// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings; none if it is not there.
+/// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings. Empty if the claim is absent,
+/// `None` if it has another type.
 fn scopes(claim: Option<&Value>) -> Option<Vec<String>> {
     match claim {
         None | Some(Value::Null) => Some(Vec::new()),

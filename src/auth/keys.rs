@@ -1,5 +1,5 @@
-//! The keys that JWTs are checked with. A key is only ever used with the algorithms of its own type, so that a public
-//! key cannot be taken for a shared secret (RFC 8725 section 3.1).
+//! The keys for checking JWTs. A key is only used with the algorithms of its type, so that a public key cannot be used as a
+//! shared secret (RFC 8725 section 3.1).
 
 use std::path::Path;
 
@@ -12,23 +12,23 @@ use serde_json::value::RawValue;
 use super::AuthSetupError;
 use crate::jsonrpc::elements;
 
-/// Largest key file or JWK set, in bytes.
+/// The largest key file or JWK set, in bytes.
 pub(super) const MAX_BYTES: usize = 1024 * 1024;
 
-/// Most keys in a set.
+/// The largest number of keys in a set.
 const MAX_KEYS: usize = 100;
 
-/// Most keys tried for a token that does not name its key.
+/// The largest number of keys tried for a token without a key id.
 const MAX_TRIED: usize = 4;
 
-/// Fewest characters of an RSA modulus in base64url: 2048 bits (RFC 7518 section 3.3).
+/// The shortest RSA modulus, in characters of base64url: 2048 bits (RFC 7518 section 3.3).
 const MIN_MODULUS: usize = 342;
 
-/// Some keys. Immutable: a newer set takes its place as a whole.
+/// A set of keys. Immutable: a newer set replaces it as a whole.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<VerifyingKey>,
-    /// The one key of the configuration, whatever `kid` a token names.
+    /// Whether the set is the single key of the configuration, which is used for any `kid`.
     only: bool,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct KeySet {
 struct VerifyingKey {
     kid: Option<String>,
     kind: Kind,
-    /// The algorithm that the set declares for it (`alg`).
+    /// The algorithm (`alg`) that the set declares for the key.
     declared: Option<Algorithm>,
     key: DecodingKey,
 }
@@ -50,17 +50,18 @@ enum Kind {
     Ed25519,
 }
 
-/// What a set has for a token.
+/// The result of looking for the keys for a token.
 pub(super) enum Selection<'a> {
-    /// These; one of them made the signature if any did.
+    /// Candidate keys. If any key of the set made the signature, it is one of these.
     Keys(Vec<&'a DecodingKey>),
-    /// The key is there, but not for this algorithm.
+    /// The set has the key, but not for this algorithm.
     Unfit,
-    /// No such key.
+    /// The set does not have the key.
     Unknown,
 }
 
-/// The shortest shared secret for an algorithm, in bytes: as long as its hash (RFC 7518 section 3.2). 0 for the others.
+/// The shortest shared secret for an algorithm, in bytes: the length of its hash (RFC 7518 section 3.2). 0 for algorithms
+/// without a shared secret.
 pub(crate) fn min_secret(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS256 => 32,
@@ -84,7 +85,7 @@ impl Kind {
 }
 
 impl KeySet {
-    /// The shared secret of the configuration.
+    /// A set with the shared secret of the configuration.
     pub(super) fn secret(secret: &SecretString, algorithms: &[Algorithm]) -> Result<Self, AuthSetupError> {
         let bytes = secret.expose_secret().as_bytes();
         let least = algorithms.iter().copied().map(min_secret).max().unwrap_or_default();
@@ -97,7 +98,7 @@ impl KeySet {
         Self::single(Kind::Secret, DecodingKey::from_secret(bytes), algorithms)
     }
 
-    /// The public key in a PEM file.
+    /// A set with the public key in a PEM file.
     pub(super) fn pem(path: &Path, algorithms: &[Algorithm]) -> Result<Self, AuthSetupError> {
         let bytes = read_bounded(path)?;
         let (kind, key) = pem_key(&bytes)
@@ -115,8 +116,8 @@ impl KeySet {
         Ok(Self { keys: vec![VerifyingKey { kid: None, kind, declared: None, key }], only: true })
     }
 
-    /// A JWK set (RFC 7517 section 5). A key that is of no use here (encryption, a shared secret, an unknown type) is
-    /// left out, as the RFC wants; the error says why the whole is none.
+    /// The usable keys of a JWK set (RFC 7517 section 5). Unusable keys (encryption, shared secrets, unknown types) are
+    /// ignored, as the RFC wants. The error says why the text is not a JWK set.
     pub(super) fn jwks(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Document<'a> {
@@ -141,12 +142,12 @@ impl KeySet {
         Ok(Self { keys: parsed.filter_map(|jwk| VerifyingKey::from_jwk(&jwk)).collect(), only: false })
     }
 
-    /// Whether there is no usable key.
+    /// Whether the set has no usable key.
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The keys for a token with this header.
+    /// The keys for a token with this key id and algorithm.
     pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Selection<'_> {
         let named = |key: &&VerifyingKey| self.only || kid.is_none() || key.kid.as_deref() == kid;
         let fits = |key: &&VerifyingKey| key.fits(algorithm);
@@ -190,7 +191,7 @@ impl VerifyingKey {
     }
 }
 
-/// A public key out of PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
+/// Decodes a public key from PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
 fn pem_key(pem: &[u8]) -> Result<(Kind, DecodingKey), &'static str> {
     let text = String::from_utf8_lossy(pem);
     if text.contains("PRIVATE KEY-----") {
@@ -220,7 +221,7 @@ fn pem_key(pem: &[u8]) -> Result<(Kind, DecodingKey), &'static str> {
     }
 }
 
-/// Reads a small file, and no FIFO or device.
+/// Reads a regular file of at most [`MAX_BYTES`] bytes.
 pub(super) fn read_bounded(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
     crate::config::read_bounded(path, MAX_BYTES)
         .map_err(|source| AuthSetupError::Read { path: path.to_owned(), source })

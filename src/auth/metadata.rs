@@ -1,14 +1,14 @@
-//! The OAuth 2.0 protected resource metadata document (RFC 9728 section 2): it tells a client without a token where to
-//! get one. Each endpoint has its own, and its `resource` is exactly the URL that the client uses.
+//! The OAuth 2.0 protected resource metadata document (RFC 9728 section 2), which tells a client without a token where to
+//! get one. Each endpoint has its own document, whose `resource` is exactly the URL that the client uses.
 
 use serde::Serialize;
 
 use crate::config::Jwt;
 
-/// The path under which the documents are served; the path of the endpoint follows it (RFC 9728 section 3.1).
+/// The path prefix of the documents; the path of the endpoint follows (RFC 9728 section 3.1).
 pub const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// The document of one endpoint. Serialize it as `application/json`.
+/// The document of one endpoint, to be serialized as `application/json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProtectedResource {
     resource: String,
@@ -20,8 +20,7 @@ pub struct ProtectedResource {
 }
 
 impl ProtectedResource {
-    /// The document for the endpoint at `resource` (its whole URL), or `None` if no authorization server is
-    /// configured, in which case there is nothing to tell.
+    /// The document for the endpoint with the absolute URL `resource`. `None` if no authorization server is configured.
     pub fn new(jwt: &Jwt, resource: &str, resource_name: &str) -> Option<Self> {
         if jwt.authorization_servers.is_empty() {
             return None;
@@ -38,7 +37,7 @@ impl ProtectedResource {
     }
 }
 
-/// The canonical form of a resource's URL: scheme and host in lower case, no fragment, no trailing slash.
+/// The canonical form of a resource URL: scheme and host in lower case, no fragment, no trailing slash.
 fn canonical(resource: &str) -> String {
     match reqwest::Url::parse(resource) {
         Ok(mut url) => {

@@ -1,5 +1,5 @@
-//! A credential becomes a principal here, or the request ends with 401. Every request is authenticated, and without a
-//! credential nobody gets in unless the configuration makes everybody `anonymous`.
+//! Authenticates requests: turns a credential into a principal, or refuses the request. A request without a credential is
+//! only accepted if the configuration makes all callers `anonymous`.
 
 mod api_key;
 mod error;
@@ -27,7 +27,7 @@ use jwt::JwtVerifier;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// Query parameters in which clients are known to put credentials.
+/// Query parameters in which clients are known to send credentials.
 const CREDENTIAL_PARAMETERS: [&str; 12] = [
     "access_token",
     "token",
@@ -43,7 +43,7 @@ const CREDENTIAL_PARAMETERS: [&str; 12] = [
     "jwt",
 ];
 
-/// Makes principals out of requests. Share it in an `Arc`.
+/// Authenticates requests by the rules of one configuration. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct Authenticator {
     anonymous: Option<Principal>,
@@ -51,7 +51,7 @@ pub struct Authenticator {
     jwt: Option<JwtVerifier>,
 }
 
-/// A credential as it came, not yet believed.
+/// A credential that has not been checked.
 #[derive(Clone, Copy)]
 enum Credential<'a> {
     Bearer(&'a [u8]),
@@ -59,10 +59,11 @@ enum Credential<'a> {
 }
 
 impl Authenticator {
-    /// Reads the key files that the configuration names. A JWKS behind a URL is fetched when a token first needs it.
+    /// An authenticator for a configuration. Reads the configured key files; a JWK set behind a URL is fetched when a token
+    /// first needs it.
     ///
     /// # Errors
-    /// A key file cannot be read or used, or the JWT settings do not fit each other.
+    /// A key file cannot be read or used, or the JWT settings contradict each other.
     pub fn new(config: &Auth) -> Result<Self, AuthSetupError> {
         install_crypto();
         let anonymous =
@@ -74,13 +75,14 @@ impl Authenticator {
         })
     }
 
-    /// Who makes a request, and until when the credential holds. It waits only where the keys for JWTs must be fetched first (10 s at most).
+    /// Checks the credential of a request. Returns the principal and the expiry of the credential. Waits only for a fetch of
+    /// JWT keys, at most 10 s.
     ///
-    /// Where neither keys nor JWTs are configured, everybody is `anonymous` and a credential in a header is ignored;
-    /// where they are, a credential that was sent must hold.
+    /// If neither API keys nor JWTs are configured, every caller is `anonymous` and a credential in a header is ignored.
+    /// Otherwise the credential must be valid.
     ///
     /// # Errors
-    /// See [`AuthError`]; the default is [`AuthError::Missing`].
+    /// See [`AuthError`]. A request without a credential gets [`AuthError::Missing`].
     pub async fn authenticate(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Proven, AuthError> {
         refuse_credentials_in(query)?;
         if let Some(anonymous) = &self.anonymous
@@ -114,7 +116,7 @@ impl Authenticator {
     }
 }
 
-/// Chooses the cryptography for JWTs. Whoever was first wins, which is this function everywhere in this package.
+/// Installs the cryptography provider for JWTs. Only the first call in a process has an effect.
 pub(crate) fn install_crypto() {
     // Refused only if a provider is there already, and then that one serves.
     let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
@@ -146,7 +148,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName, several: &'static str) 
     }
 }
 
-/// What follows `Bearer`, in any case (RFC 9110 section 11.1).
+/// The token behind the scheme `Bearer`, which may be written in any case (RFC 9110 section 11.1).
 fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
     match value.split_at_checked(6) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer") => match rest {
@@ -158,8 +160,8 @@ fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
     }
 }
 
-/// A credential in a URL ends up in logs, histories and `Referer` headers, so it is refused rather than ignored: its
-/// owner should learn that it is no longer secret.
+/// Refuses a query that contains a credential. Logs, histories and `Referer` headers keep URLs, so the owner has to learn
+/// that the credential is no longer secret.
 fn refuse_credentials_in(query: Option<&str>) -> Result<(), AuthError> {
     let Some(query) = query else { return Ok(()) };
     for pair in query.split('&') {

@@ -1,19 +1,19 @@
-//! Who calls. A principal comes from a credential on every request, never from a session id.
+//! The identity of a caller. A principal comes from the credential of each request, never from a session id.
 
 use std::sync::Arc;
 
 use crate::config::TenantId;
 
-/// Who calls: tenant, subject and scopes. Cheap to clone.
+/// The identity of a caller: tenant, subject and scopes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Principal(Arc<Fields>);
 
-/// Where a subject comes from: it keeps those of different origins apart. A JWT cannot name itself one of the others.
+/// The origin of a subject. Subjects of different origins are different; a JWT cannot claim to be of another origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Issuer {
     /// An API key.
     Key,
-    /// Nobody: whoever calls without a credential.
+    /// No credential: an anonymous caller.
     Anonymous,
     /// A JWT with this `iss`.
     Token(String),
@@ -28,17 +28,17 @@ struct Fields {
 }
 
 impl Principal {
-    /// A principal.
+    /// A principal with these attributes.
     pub fn new(tenant: TenantId, issuer: Issuer, subject: &str, scopes: Vec<String>) -> Self {
         Self(Arc::new(Fields { tenant, issuer, subject: subject.to_owned(), scopes }))
     }
 
-    /// The tenant that it acts for.
+    /// The tenant that the principal belongs to.
     pub fn tenant(&self) -> &TenantId {
         &self.0.tenant
     }
 
-    /// Where the subject comes from.
+    /// The origin of the subject.
     pub fn issuer(&self) -> &Issuer {
         &self.0.issuer
     }
@@ -48,7 +48,7 @@ impl Principal {
         &self.0.subject
     }
 
-    /// All by which it is told apart from others: its tenant, the kind of its issuer, the issuer and the subject.
+    /// The parts that distinguish a principal from all others: tenant, kind of issuer, issuer, subject.
     pub fn distinction(&self) -> [&str; 4] {
         let (kind, issuer) = match self.issuer() {
             Issuer::Key => ("key", ""),
@@ -58,13 +58,13 @@ impl Principal {
         [self.tenant().as_str(), kind, issuer, self.subject()]
     }
 
-    /// What it may do.
+    /// The scopes that the credential grants.
     pub fn scopes(&self) -> &[String] {
         &self.0.scopes
     }
 }
 
-/// Two principals are the same if tenant, issuer and subject are; scopes may change from token to token.
+/// Principals are equal if tenant, issuer and subject are equal. Scopes may differ from token to token.
 impl PartialEq for Principal {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

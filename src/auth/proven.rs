@@ -1,4 +1,4 @@
-//! What a credential proves: who shows it, and until when it does.
+//! The result of a successful authentication: the principal and the expiry of the credential.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use tokio::time::Instant;
 
 use super::Principal;
 
-/// Who shows a credential that holds.
+/// A principal whose credential has been checked.
 #[derive(Debug, Clone)]
 pub struct Proven {
-    /// Who it is.
+    /// The principal.
     pub principal: Principal,
-    /// When the credential holds no more, in seconds since the epoch; `None` if it has no end.
+    /// The expiry of the credential in seconds since the epoch. `None` if it does not expire.
     until: Option<u64>,
 }
 
 impl Proven {
-    /// By a credential without an end.
+    /// The result for a credential that does not expire.
     pub(super) fn for_good(principal: Principal) -> Self {
         Self { principal, until: None }
     }
 
-    /// By a credential that holds until `until`, in seconds since the epoch.
+    /// The result for a credential that expires at `until`, in seconds since the epoch.
     pub(super) fn until(principal: Principal, until: u64) -> Self {
         Self { principal, until: Some(until) }
     }
 
-    /// When the credential holds no more, on the clock of timers; `None` if it has no end, or none that a clock reaches.
+    /// The expiry of the credential on the clock of timers. `None` if it does not expire, or beyond the range of that clock.
     pub fn ends(&self) -> Option<Instant> {
         let left = self.until?.saturating_sub(jsonwebtoken::get_current_timestamp());
         Instant::now().checked_add(Duration::from_secs(left))

@@ -1,5 +1,5 @@
-//! Tokens that were found good a moment ago, so that a client's next request costs a hash and not a signature check.
-//! Nothing is remembered past the token's own expiry, nor for more than a minute.
+//! A cache of tokens that were found valid, so that the next request with a token costs a hash and not a signature check. An
+//! entry lives until the token's expiry, at most for a minute.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::Proven;
 
-/// Longest time for which a verdict holds, in seconds: so long may a withdrawn key still let in whom it let in before.
+/// The longest lifetime of an entry, in seconds. A withdrawn key may be accepted for that time.
 const MAX_AGE: u64 = 60;
 
-/// Most verdicts kept. When it is reached, the outdated ones go; if none are, all go.
+/// The largest number of entries. When it is reached, expired entries are removed; if there are none, all are.
 const CAPACITY: usize = 4096;
 
-/// The SHA-256 of a token: the token itself is not kept.
+/// The SHA-256 of a token. The token itself is not stored.
 pub(super) type TokenHash = [u8; 32];
 
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct Verdicts(Mutex<HashMap<TokenHash, Verdict>>);
 
 struct Verdict {
     proven: Proven,
-    /// Seconds since the epoch.
+    /// The end of the entry's lifetime, in seconds since the epoch.
     until: u64,
 }
 
@@ -31,12 +31,13 @@ impl Verdicts {
         Sha256::digest(token.as_bytes()).into()
     }
 
-    /// Who has shown a token that was good before and still is at `now`, in seconds since the epoch.
+    /// The result for a token that was found valid before and still is at `now`, in seconds since the epoch.
     pub(super) fn get(&self, token: &TokenHash, now: u64) -> Option<Proven> {
         self.0.lock().get(token).filter(|verdict| now < verdict.until).map(|verdict| verdict.proven.clone())
     }
 
-    /// Keeps a verdict until `expires` (seconds since the epoch), or for a minute if that is sooner.
+    /// Stores the result for a token until `expires`, at most for a minute. `now` and `expires` are in seconds since the
+    /// epoch.
     pub(super) fn put(&self, token: TokenHash, proven: Proven, now: u64, expires: u64) {
         let mut verdicts = self.0.lock();
         if verdicts.len() >= CAPACITY {

@@ -1,4 +1,4 @@
-//! Health, readiness and metrics.
+//! Handlers of the admin listener: health, readiness, metrics and the list of child processes.
 
 use std::sync::Arc;
 
@@ -13,22 +13,23 @@ use crate::pool::{Pools, WorkerStatus};
 use crate::process::Guardian;
 use crate::telemetry::{Cause, as_gauge};
 
-/// What the handlers of the admin listener share.
+/// State that the handlers of the admin listener share.
 pub struct Admin {
-    /// What they share with the public listener.
+    /// The state that is shared with the public listener.
     pub app: Arc<App>,
-    /// All pools of children.
+    /// All pools of child processes.
     pub pools: Arc<Pools>,
-    /// Starts children, and counts their processes.
+    /// Starts child processes and counts their processes.
     pub guardian: Guardian,
 }
 
-/// `/healthz`: the process is alive.
+/// Answers `/healthz`: the gateway's process is alive.
 pub async fn healthz() -> Reply {
     Response::new(Body::from("ok\n"))
 }
 
-/// `/readyz`: a new session would be served now. Anybody may ask, so it says no name.
+/// Answers `/readyz`: whether the gateway would open a new session now. The response contains no names, because anybody may
+/// ask.
 pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
     if app.is_ready() {
         return Response::new(Body::from("ready\n"));
@@ -37,8 +38,8 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
 }
 
-/// `/readyz` for operators: also what keeps crashing, and for whom. That is somebody's trouble, but not the gateway's,
-/// which is ready all the same.
+/// Answers `/readyz` on the admin listener: readiness, and the servers whose children keep crashing, with the sessions
+/// concerned. Such servers do not make the gateway unready.
 pub async fn readyz_in_full(State(admin): State<Arc<Admin>>) -> Reply {
     if !admin.app.is_ready() {
         return readyz(State(Arc::clone(&admin.app))).await;
@@ -47,7 +48,7 @@ pub async fn readyz_in_full(State(admin): State<Arc<Admin>>) -> Reply {
     Response::new(Body::from(format!("ready\n{loops}")))
 }
 
-/// `/metrics`: OpenMetrics text.
+/// Answers `/metrics` with all metrics as OpenMetrics text.
 pub async fn metrics(State(admin): State<Arc<Admin>>) -> Reply {
     let metrics = &admin.app.metrics;
     match admin.guardian.census().await {
@@ -72,12 +73,12 @@ pub async fn metrics(State(admin): State<Arc<Admin>>) -> Reply {
     }
 }
 
-/// `/workers`: the children, as JSON.
+/// Answers `/workers` with the running child processes, as JSON.
 pub async fn workers(State(admin): State<Arc<Admin>>) -> Reply {
     listed(&admin.pools.workers())
 }
 
-/// `/workers/exited`: the last children that have ended, as JSON.
+/// Answers `/workers/exited` with the child processes that ended last, as JSON.
 pub async fn exited_workers(State(admin): State<Arc<Admin>>) -> Reply {
     listed(&admin.pools.exited())
 }

@@ -1,4 +1,4 @@
-//! The response to a POST with requests in it: JSON where nothing but the answers is sent, a stream of events else.
+//! Builds the response to a POST that contains requests: a JSON body if only answers are sent, otherwise an event stream.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::problem::{Reply, json};
 use crate::config::Http;
 use crate::stream::{Cursor, Entry, EventStream, encode_message};
 
-/// What an answer holds until it is sent.
+/// Resources that a response holds until its body has been sent or dropped.
 pub type Guard = Box<dyn Send + Sync>;
 
-/// Waits for the answers, `requests` of them. As soon as anything else comes, or nothing for as long as `patience`, the
-/// response is a stream. `guard` is dropped when all has been sent, or the client has gone.
+/// Waits for the answers to `requests` requests and returns them as JSON. If another message comes first, or no message
+/// comes for `patience`, the response is an event stream with the rest. `guard` is dropped with the response.
 pub async fn respond(
     mut cursor: Cursor,
     (requests, is_batch): (usize, bool),

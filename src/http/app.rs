@@ -1,4 +1,4 @@
-//! What request handlers share: the current snapshot of the configuration, and what runs whatever the configuration says.
+//! State that request handlers share: the current snapshot of the configuration, and the parts that outlive a configuration.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use crate::session::Conversations;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
 
-/// What request handlers share: one for each gateway.
+/// State that request handlers share, one value per gateway.
 pub struct App {
-    /// What the configuration decides. Replaced as a whole while the gateway runs.
+    /// The current snapshot of the configuration, which is replaced as a whole while the gateway runs.
     pub snapshot: ArcSwap<Snapshot>,
     /// All conversations.
     pub conversations: Arc<dyn Conversations>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Whether the gateway drains.
+    /// Tells whether the gateway is draining.
     pub shutdown: Shutdown,
 }
 
 impl App {
-    /// Whether the gateway would open a session now: it does not drain, and `sessions.max` is not reached.
+    /// Whether the gateway would open a session now: it is not draining, and `sessions.max` is not reached.
     pub fn is_ready(&self) -> bool {
         !self.shutdown.drain.is_cancelled() && self.conversations.has_room(self.snapshot.load().sessions.max)
     }

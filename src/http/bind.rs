@@ -1,5 +1,5 @@
-//! Binds a port in both families of addresses. Invariant: where clients may look for the gateway under a name such as
-//! `localhost`, no other program can hold its port under the address of the other family, and be given their keys.
+//! Binds a port for IPv4 and IPv6. Invariant: if clients may reach the gateway under a name such as `localhost`, no other
+//! program can bind the port under the address of the other family and receive the clients' keys.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,29 +9,29 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections that wait in the kernel to be accepted.
+/// The number of connections that may wait in the kernel to be accepted.
 const BACKLOG: i32 = 1024;
-/// How often another port is tried where the kernel chooses one that is taken in the other family.
+/// The number of ports that are tried if the kernel chooses a port that is taken in the other family.
 const TRIES: usize = 64;
 
-/// A port with all that holds it.
+/// The sockets that hold a port.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// Accepts connections on the address that was asked for.
+    /// Accepts connections on the configured address.
     asked: TcpListener,
-    /// Accepts them on the loopback of the other family.
+    /// Accepts connections on the loopback address of the other family.
     beside: Option<TcpListener>,
-    /// Keeps the port of the other family from all others, and serves nobody.
+    /// Reserves the port in the other family without serving it.
     _kept: Option<OwnedFd>,
 }
 
 impl Bound {
-    /// The address that was asked for, with its port.
+    /// The configured address, with the actual port.
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
         self.asked.local_addr()
     }
 
-    /// The next connection; of two that are there, either.
+    /// Waits for the next connection on either socket.
     pub(super) async fn accept(&self) -> io::Result<TcpStream> {
         let beside = async {
             match &self.beside {
@@ -47,14 +47,15 @@ impl Bound {
     }
 }
 
-/// What is done with the port in the other family.
+/// The use of the port in the other address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Other {
-    /// It is served as well: both are this machine's loopback.
+    /// The port is served under this address too: both addresses are this machine's loopback.
     Served(IpAddr),
-    /// It is kept free: who configured all addresses of IPv4 has not asked for those of IPv6.
+    /// The port is reserved under this address and not served: the configuration names all addresses of IPv4 and not those
+    /// of IPv6.
     Kept(IpAddr),
-    /// Nothing: one socket is for both, or the address is one that no name of this machine stands for.
+    /// The port is left alone: one socket serves both families, or no name of this machine stands for the address.
     Left,
 }
 
@@ -67,10 +68,10 @@ fn other(address: IpAddr) -> Other {
     }
 }
 
-/// Binds an address, and its port in the other family where there is one.
+/// Binds an address, and its port in the other family where that is needed.
 ///
 /// # Errors
-/// The address that could not be bound, with what the system said.
+/// The address that could not be bound, and the error of the system.
 pub(super) fn bind(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
     let mut tries = if address.port() == 0 { TRIES } else { 1 };
     loop {
@@ -107,8 +108,8 @@ fn is_missing(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| missing.iter().any(|errno| errno.raw_os_error() == code))
 }
 
-/// A bound socket. One that is to be served may take a port that connections of an earlier gateway linger on; one that only
-/// keeps it must not share it with anybody.
+/// A bound socket. A socket to be served (`is_served`) may take a port on which connections of an earlier process are still
+/// closing; a socket that reserves the port shares the port with no other socket.
 fn socket(address: SocketAddr, is_served: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -132,7 +133,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    /// Whether anybody else can have this address.
+    /// Whether another program could bind this address.
     fn is_free(address: SocketAddr) -> bool {
         std::net::TcpListener::bind(address).is_ok()
     }

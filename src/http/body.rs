@@ -1,4 +1,4 @@
-//! Reads a request's body, within a size and a time.
+//! Reads the body of a request within a bound of bytes and of time.
 
 use axum::BoxError;
 use axum::body::Body;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::problem::Refusal;
 use crate::config::Http;
 
-/// The whole body, or the error response: 413 when it is too large, 408 when it is too slow.
+/// Reads the whole body, or refuses the request: status 413 for too many bytes, 408 for too much time.
 pub async fn read(body: Body, http: &Http) -> Result<Bytes, Refusal> {
     let too_large = || {
         let text = format!("the body is larger than {} bytes (http.max_body)", http.max_body);
@@ -31,8 +31,8 @@ pub async fn read(body: Body, http: &Http) -> Result<Bytes, Refusal> {
     }
 }
 
-/// The data of all frames in one buffer, so that a body in many small frames takes no more memory than one in few. The data of
-/// a single frame is not copied.
+/// Joins the data of all frames in one buffer, so that a body of many small frames takes no more memory than a body of few.
+/// The data of a single frame is not copied.
 async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {

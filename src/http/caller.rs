@@ -1,4 +1,4 @@
-//! Authenticates a request and finds its server: credential to principal to server, on every request.
+//! Authenticates a request and finds its server. Every request goes from credential to principal to server.
 
 use std::sync::Arc;
 
@@ -17,15 +17,15 @@ use crate::telemetry::{Cause, Metrics};
 
 /// An authenticated request to a server that its principal may use.
 pub struct Caller<'a> {
-    /// Who calls.
+    /// The principal that the credential belongs to.
     pub principal: Principal,
-    /// When the credential expires; `None` if it has no end.
+    /// The time at which the credential expires. `None` if the credential does not expire.
     pub until: Option<Instant>,
-    /// The server.
+    /// The server that the path names.
     pub server: &'a Arc<Server>,
-    /// The snapshot by which the request is judged.
+    /// The snapshot of the configuration that the request is judged by.
     pub snapshot: &'a Snapshot,
-    /// The most sessions that the principal's tenant may have; `None` for no limit of its own.
+    /// The largest number of sessions of the principal's tenant. `None` if the tenant has no limit.
     max_sessions: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Caller<'a> {
         })
     }
 
-    /// The session that this caller would open, with the limits that hold for it.
+    /// A description of the session that this caller would open, with the limits that apply.
     pub fn new_session(&self, transport: Transport) -> NewSession<'_> {
         NewSession {
             principal: &self.principal,
@@ -62,7 +62,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// The refusal of a request whose credential is missing or does not hold, counted and logged.
+/// Refuses a request whose credential is missing or invalid, counts and logs the failure.
 fn unauthenticated(parts: &Parts, snapshot: &Snapshot, metrics: &Metrics, error: &AuthError) -> Refusal {
     metrics.auth_failure(error.reason());
     // A peer without a credential must not fill the log. The path is left out: the peer chooses it.

@@ -1,5 +1,5 @@
-//! Refuses what a web page of somebody else may send: a foreign `Host` (DNS rebinding) and a foreign `Origin` get 403, a request
-//! that names no host, or two, gets 400. Clients that are no browsers send no `Origin`, and pass.
+//! Refuses requests that a foreign web page may have caused: a foreign `Host` (DNS rebinding) or a foreign `Origin` gets
+//! status 403, a request with no host or with two gets 400. Clients that are not browsers send no `Origin` and pass.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -11,19 +11,19 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use super::problem::{Reply, problem};
 use crate::config::{Authority, Host, Http, Origin};
 
-/// The headers that a page may send.
+/// The request headers that a web page may send.
 const ALLOWED_HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-protocol-version, mcp-session-id, \
                                mcp-method, mcp-name, x-api-key";
-/// What the names of headers for parameters of tools begin with (2026-07-28, "Streamable HTTP").
+/// The prefix of headers that carry parameters of tools (MCP 2026-07-28, "Streamable HTTP").
 const PARAMETER: &str = "mcp-param-";
-/// The most such headers that a page may send, and the most bytes of the name of one.
+/// The largest number of such headers that a page may send, and the longest name of such a header in bytes.
 const MOST_PARAMETERS: usize = 32;
 const LONGEST_PARAMETER: usize = 128;
 
-/// Which hosts and origins a listener serves.
+/// The hosts and origins that a listener serves.
 #[derive(Debug)]
 pub struct Guard {
-    /// Whether only a host that is listed, or is this machine, is served.
+    /// Whether requests are served only for listed hosts and for this machine.
     is_strict: bool,
     is_loopback: bool,
     any_host: bool,
@@ -33,7 +33,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The guard of a listener, which is on loopback or not.
+    /// The guard of a listener; `is_loopback` says whether the listener is bound to a loopback address.
     pub fn new(http: &Http, is_loopback: bool) -> Self {
         let listed = |list: &[String], one: &str| list.iter().any(|entry| entry == one);
         let parsed = |entry: &String| Host::parse(entry).ok().map(Host::into_owned);
@@ -54,7 +54,7 @@ impl Guard {
         }
     }
 
-    /// Checks the authority and the `Origin` (Streamable HTTP, "Security Warning").
+    /// Checks the authority and the `Origin` of a request (Streamable HTTP, "Security Warning").
     pub fn check(&self, parts: &Parts) -> Result<(), Reply> {
         let authority = authority(parts)?;
         let host = authority.as_ref().map(|authority| &authority.host);
@@ -83,12 +83,12 @@ impl Guard {
     }
 }
 
-/// The authority that a request is for, whatever it is written in: `Host`, the target in absolute form, or `:authority`.
-/// `None`: the client says that there is none.
+/// The authority of a request, from `Host`, from the absolute form of the target, or from `:authority`. `None` if the client
+/// sends an empty `Host`, or HTTP/1.0 without one.
 ///
 /// # Errors
-/// 400: there is none where there must be, it is no host, or there are several that differ (RFC 9112 section 3.2, RFC 9113
-/// section 8.3.1).
+/// Status 400: the authority is missing or invalid, or several authorities differ (RFC 9112 section 3.2, RFC 9113 section
+/// 8.3.1).
 pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
     let refused = |text: &str| Err(problem(StatusCode::BAD_REQUEST, text));
     let scheme = parts.uri.scheme_str().unwrap_or_default();
@@ -122,7 +122,7 @@ pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
     }
 }
 
-/// The answer to a browser that asks before it sends (CORS preflight). The origin has been checked.
+/// The response to a CORS preflight request whose origin has been checked.
 pub fn preflight(asked: &HeaderMap) -> Reply {
     let mut reply = Response::new(axum::body::Body::empty());
     *reply.status_mut() = StatusCode::NO_CONTENT;
@@ -134,8 +134,8 @@ pub fn preflight(asked: &HeaderMap) -> Reply {
     reply
 }
 
-/// The headers that a page may send: with credentials there is no wildcard, so those for parameters are named as they were
-/// asked for.
+/// The value of `Access-Control-Allow-Headers`. Requests with credentials know no wildcard, so the headers for parameters
+/// that the page asked for are listed by name.
 fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
     let is_token =
@@ -154,7 +154,7 @@ fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&all).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
 
-/// Lets the page that asked read the answer. The origin has been checked.
+/// Adds the headers that let the requesting page read the response. The origin has been checked.
 pub fn allow_origin(origin: Option<HeaderValue>, reply: &mut Reply) {
     let Some(origin) = origin else { return };
     let headers = reply.headers_mut();

@@ -1,4 +1,4 @@
-//! Reads the headers that the transports define.
+//! Reads and checks the HTTP headers that the MCP transports define.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -6,16 +6,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::problem::Refusal;
 use crate::jsonrpc::RawId;
 
-/// `Mcp-Session-Id` (2025-03-26 to 2025-11-25).
+/// The header that names the session (MCP 2025-03-26 to 2025-11-25).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
-/// `MCP-Protocol-Version` (from 2025-06-18).
+/// The header that names the protocol version (MCP 2025-06-18 and later).
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// The revisions that the transports here carry.
+/// The protocol revisions that the transports here carry.
 pub const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// The stateless revision: known, so that clients can be told to fall back.
+/// The stateless revision. The gateway recognises this revision so that clients can be told to fall back.
 pub const MODERN: &str = "2026-07-28";
-/// The only revision with JSON-RPC batches.
+/// The only protocol revision with JSON-RPC batches.
 pub const WITH_BATCHES: &str = "2025-03-26";
 
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
@@ -30,7 +30,7 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     )
 }
 
-/// A POST must accept both forms of an answer (Streamable HTTP, "Sending Messages to the Server").
+/// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server").
 pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
         return Ok(());
@@ -38,7 +38,7 @@ pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
 }
 
-/// A GET must accept a stream of events. Without an `Accept`, anything is accepted (RFC 9110 section 12.5.1).
+/// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1).
 pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))
 }
 
-/// The body must be JSON.
+/// Checks that the `Content-Type` of the body is JSON.
 pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -56,21 +56,21 @@ pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
 }
 
-/// What `MCP-Protocol-Version` says.
+/// The meaning of the header `MCP-Protocol-Version`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Version<'a> {
-    /// Nothing: it is not there.
+    /// The header is absent.
     None,
-    /// One that is carried here.
+    /// A revision that the gateway carries.
     Carried(&'a str),
     /// The stateless revision.
     Modern,
-    /// No version that is known.
+    /// A version that the gateway does not know.
     Unknown,
 }
 
 impl<'a> Version<'a> {
-    /// Reads the header.
+    /// Reads the header `MCP-Protocol-Version`.
     pub fn of(headers: &'a HeaderMap) -> Self {
         let Some(value) = headers.get(PROTOCOL_VERSION) else { return Self::None };
         match value.to_str().ok().map(str::trim) {
@@ -80,8 +80,8 @@ impl<'a> Version<'a> {
         }
     }
 
-    /// The same for a request of a session: the version that was negotiated in that is carried there, though it is not known
-    /// here. Servers may choose one that is older than what is carried.
+    /// Like [`Self::of`], for a request within a session: the version that the session negotiated counts as carried, even if
+    /// it is unknown here. Servers may choose a version older than those carried.
     pub fn or_negotiated(self, headers: &'a HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Self {
         if matches!(self, Self::None | Self::Carried(_)) {
             return self;
@@ -93,7 +93,7 @@ impl<'a> Version<'a> {
         }
     }
 
-    /// The version, if it is given and carried here.
+    /// The version, if the request names one that the gateway carries.
     pub fn carried(self) -> Option<&'a str> {
         match self {
             Self::Carried(version) => Some(version),
@@ -101,7 +101,7 @@ impl<'a> Version<'a> {
         }
     }
 
-    /// The refusal of a request with a version that is not carried here. `id` is that of its only request.
+    /// The refusal of a request whose version the gateway does not carry. `id` is the id of the only request in the body.
     pub fn refusal(self, id: Option<&RawId>) -> Refusal {
         if self == Self::Modern {
             return Refusal::modern(MODERN);
@@ -111,8 +111,8 @@ impl<'a> Version<'a> {
     }
 }
 
-/// The protocol version of a request without a body must be one that is carried here, or the one that was `negotiated`, if it
-/// is given.
+/// Checks the protocol version of a request without a body: absent, carried by the gateway, or the `negotiated` one of the
+/// session.
 pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<(), Refusal> {
     match Version::of(headers).or_negotiated(headers, negotiated) {
         Version::None | Version::Carried(_) => Ok(()),
@@ -120,19 +120,19 @@ pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<St
     }
 }
 
-/// The session id of the request, if it has one.
+/// The session id that the request names, if there is one.
 pub fn session_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(SESSION_ID).map(|value| value.to_str().unwrap_or_default())
 }
 
-/// The headers of every event stream: nothing on the way may keep or gather it.
+/// Sets the headers of an event stream, which keep intermediaries from caching or buffering the stream.
 pub fn event_stream(headers: &mut HeaderMap) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
 }
 
-/// Whether a response is a stream of events.
+/// Whether a response is an event stream.
 pub fn is_event_stream<B>(reply: &http::Response<B>) -> bool {
     reply.headers().get(CONTENT_TYPE).is_some_and(|value| value == "text/event-stream")
 }

@@ -1,4 +1,4 @@
-//! The body of an answer, with what ends when the body is dropped: sent whole, or broken off.
+//! A response body that releases a resource when the body has been sent or is dropped.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,11 +7,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 
-/// A body that holds something until it is dropped.
+/// A response body and the value that is dropped with the body.
 pub struct Held<T> {
-    /// What is sent.
+    /// The body that is sent.
     pub body: Body,
-    /// What is dropped with it.
+    /// The value that is dropped with the body.
     pub _held: T,
 }
 

@@ -1,5 +1,5 @@
-//! Whether a connection of HTTP/2 has a request. hyper closes a connection of HTTP/1 that sends no request for too long; one of
-//! HTTP/2 it keeps for as long as the peer answers pings.
+//! Detects idle HTTP/2 connections. hyper closes an HTTP/1 connection that sends no request in time, but keeps an HTTP/2
+//! connection for as long as the peer answers pings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -10,22 +10,22 @@ use http::{Response, Version};
 
 use super::held::Held;
 
-/// The requests of one connection. Cheap to clone.
+/// Counts the requests of one connection. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Requests(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Those whose answer is not over, with HTTP/2.
+    /// The number of HTTP/2 requests whose response has not ended.
     open: AtomicUsize,
-    /// All that have begun, with HTTP/2.
+    /// The number of HTTP/2 requests that have begun.
     begun: AtomicU64,
-    /// Whether the connection is one of HTTP/1.
+    /// Whether the connection speaks HTTP/1.
     is_http1: AtomicBool,
 }
 
 impl Requests {
-    /// A request has come; it is open until what is returned is dropped.
+    /// Counts a request, which is open until the returned value is dropped. `None` on an HTTP/1 connection.
     pub fn begin(&self, version: Version) -> Option<Open> {
         if version <= Version::HTTP_11 {
             self.0.is_http1.store(true, Ordering::Relaxed);
@@ -36,12 +36,12 @@ impl Requests {
         Some(Open(self.clone()))
     }
 
-    /// Whether each that has come is answered.
+    /// Whether no request is open.
     pub fn are_over(&self) -> bool {
         self.0.open.load(Ordering::Relaxed) == 0
     }
 
-    /// Ends when the connection has had no request for `time`, and for twice as long at most.
+    /// Waits until the connection has had no request for `time`. The wait may take up to twice that time.
     pub async fn are_missing_for(&self, time: Duration) {
         let mut seen = None;
         loop {
@@ -57,12 +57,12 @@ impl Requests {
     }
 }
 
-/// A request whose answer is not over.
+/// A request whose response has not ended.
 #[derive(Debug)]
 pub struct Open(Requests);
 
 impl Open {
-    /// The request is open until the body of its answer is dropped.
+    /// Keeps the request open until the body of `reply` is dropped.
     pub fn until_the_end_of(self, reply: Response<Body>) -> Response<Body> {
         reply.map(|body| Body::new(Held { body, _held: self }))
     }

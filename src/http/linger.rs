@@ -1,6 +1,6 @@
-//! A request may be answered before its body has come: it is refused by its headers. Many clients write all of the body
-//! before they read, and lose the answer when the connection is closed under them (RFC 9112 section 9.6). So the rest of the body
-//! is read and dropped, within a bound of bytes and of time, whatever has refused the request.
+//! Reads and drops the rest of a request's body after an early response. Many clients write the whole body before they read,
+//! and lose the response of a refused request if the connection is closed first (RFC 9112 section 9.6). The rest is read
+//! within a bound of bytes and of time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,17 +21,18 @@ use tower::ServiceExt as _;
 use super::headers::is_event_stream;
 use super::held::Held;
 
-/// The most bytes of a body that are read for nothing.
+/// The largest number of bytes of a body that are read and dropped.
 const MOST: u64 = 64 << 20;
-/// A rest that is known to be no larger is read without a word; with a larger one, or one of unknown size, the connection ends
-/// after the answer.
+/// The largest rest, in bytes, after which the connection stays open. After a larger rest, or one of unknown size, the
+/// connection is closed behind the response.
 const SMALL: u64 = 64 << 10;
 
-/// Where the rest of a body is left that nobody has read: one for each connection of HTTP/1, which carries one request at a time.
+/// Holds the unread rest of a request's body. One value per HTTP/1 connection, which carries one request at a time.
 #[derive(Debug, Clone, Default)]
 pub struct Unread(Arc<Mutex<Option<Incoming>>>);
 
-/// Answers a request by `router`. What nobody has read of its body is read and dropped after the answer, for `time` at most.
+/// Answers a request with `router`. The unread rest of the request's body is read and dropped behind the response, for at
+/// most `time`.
 pub async fn answer(router: Router, request: Request<Incoming>, unread: Unread, time: Duration) -> Response<Body> {
     let version = request.version();
     // Requests share a connection of HTTP/2.
@@ -63,7 +64,7 @@ fn linger(mut reply: Response<Body>, rest: Incoming, version: Version, time: Dur
     reply.map(|body| Body::new(Held { body, _held: Rest(Some((rest, time))) }))
 }
 
-/// The body of a request, which is left in `unread` when it is dropped before its end.
+/// The body of a request. If dropped before its end, the body moves to `unread`.
 struct Watched {
     body: Option<Incoming>,
     unread: Unread,
@@ -102,8 +103,8 @@ impl Drop for Watched {
     }
 }
 
-/// The rest of a request's body. It is read when the body of the answer has been handed over: not before, as reading says
-/// "100 Continue" to a client that waits for leave to send.
+/// The rest of a request's body, which is read after the body of the response has been handed over. Reading earlier would
+/// send "100 Continue" to a client that waits for permission to send.
 struct Rest(Option<(Incoming, Duration)>);
 
 impl Drop for Rest {

@@ -1,4 +1,4 @@
-//! Accepts connections, each under a permit, and serves HTTP/1.1 and HTTP/2 on them until the drain.
+//! Accepts connections, each with a permit, and serves HTTP/1.1 and HTTP/2 on them until the gateway drains.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,25 +23,25 @@ use crate::config::Http;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Cause;
 
-/// A pause after an accept that failed: the usual cause is a lack of file descriptors, which a loop would not mend.
+/// The pause after a failed accept. The usual cause is a lack of file descriptors, which an immediate retry would not solve.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// A peer that acknowledges nothing for this long is gone (`TCP_USER_TIMEOUT`).
+/// The time in milliseconds after which a peer that acknowledges no data is considered gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 60_000;
-/// Time that a peer has to close an idle connection itself once it was told to.
+/// The time that a peer has to close an idle connection after the gateway asked for it.
 const TO_CLOSE: Duration = Duration::from_secs(1);
-/// Streams open at once on one HTTP/2 connection.
+/// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// What connections are held to.
+/// Limits on the connections of a listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections open at once; more wait in the kernel's queue.
+    /// The largest number of open connections. Further connections wait in the kernel.
     pub connections: usize,
-    /// Time for a request's headers, and for the next request on an idle connection.
+    /// The longest time for the headers of a request, and for the next request on an idle connection.
     pub headers: Duration,
-    /// Time that a write may stall.
+    /// The longest time that a write may make no progress.
     pub stall: Duration,
-    /// Time for the rest of a body whose request was refused.
+    /// The longest time for reading the rest of a refused request's body.
     pub linger: Duration,
 }
 
@@ -56,7 +56,7 @@ impl From<&Http> for Limits {
     }
 }
 
-/// A bound listener: on both addresses of the loopback where it is on one of them.
+/// A bound listener. A listener on one loopback address is bound to the loopback addresses of both families.
 #[derive(Debug)]
 pub struct Listener {
     bound: Bound,
@@ -68,19 +68,20 @@ impl Listener {
     /// Binds the address.
     ///
     /// # Errors
-    /// When it is in use, not of this machine, or not allowed: it, or the one beside it.
+    /// The address, or the one of the other family, is in use, not of this machine, or not allowed.
     pub fn bind(address: SocketAddr, limits: Limits) -> Result<Self, (SocketAddr, io::Error)> {
         let bound = bind(address)?;
         let address = bound.address().map_err(|error| (address, error))?;
         Ok(Self { bound, address, limits })
     }
 
-    /// The address that it listens on: the one that was asked for.
+    /// The configured address, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the drain starts. Connections go on under `tasks` until they are done, or killed.
+    /// Accepts and serves connections until the gateway drains. Open connections continue under `tasks` until they end or
+    /// are killed.
     pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, open: Gauge) {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         loop {

@@ -1,4 +1,5 @@
-//! From a body to messages: one, or a batch where the revision has them. What is no message gets the error that says so.
+//! Splits the body of a POST into messages: a single message, or a batch where the protocol revision has batches. Invalid
+//! bodies are refused.
 
 use std::sync::Arc;
 
@@ -11,25 +12,25 @@ use crate::jsonrpc::{BatchError, Code, Envelope, Kind, ParseError, RawId, deeper
 use crate::session::Conversation;
 use crate::stream::Exchange;
 
-/// The messages of one body. Never empty.
+/// The messages of one body, at least one.
 #[derive(Debug)]
 pub struct Messages {
-    /// Each message, a slice of the body.
+    /// The messages, each a slice of the body.
     pub messages: Vec<Bytes>,
-    /// Whether they came as a batch.
+    /// Whether the body is a batch.
     pub is_batch: bool,
 }
 
-/// One message of a body, as it was read.
+/// One message of a body and its envelope.
 #[derive(Debug)]
 pub struct Posted<'a> {
-    /// Its envelope.
+    /// The envelope of the message.
     pub envelope: Envelope<'a>,
-    /// The error that it has before any session is asked: it is a request of a revision that is not carried here.
+    /// The error of a request that belongs to a protocol revision that the gateway does not carry.
     pub error: Option<RequestError>,
 }
 
-/// Cuts a body into messages, each of them valid JSON-RPC.
+/// Splits a body into messages, each of them valid JSON-RPC.
 pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Refusal> {
     let refused = |text: &str| Err(Refusal::form(None, Code::InvalidRequest, text));
     if let Some(deepest) = deeper_than(http.max_depth, body) {
@@ -56,10 +57,10 @@ pub fn read(body: &Bytes, http: &Http) -> Result<Messages, Refusal> {
 }
 
 impl Messages {
-    /// Reads the envelopes. `version` is what the header says.
+    /// Reads the envelopes of all messages. `version` is the value of the header.
     ///
     /// # Errors
-    /// A message that is none, or a header that names no version that is carried here.
+    /// A message is invalid, or the header names a version that the gateway does not carry.
     pub fn envelopes(&self, version: Version<'_>) -> Result<Vec<Posted<'_>>, Refusal> {
         let mut posted = self.messages.iter().map(posted).collect::<Result<Vec<_>, _>>()?;
         if matches!(version, Version::Modern | Version::Unknown) {
@@ -81,20 +82,20 @@ impl Messages {
 }
 
 impl Posted<'_> {
-    /// The id, where it is a request.
+    /// The id of the message, if the message is a request.
     pub fn request_id(&self) -> Option<RawId> {
         self.envelope.raw_id().filter(|_| self.envelope.kind == Kind::Request)
     }
 
-    /// Whether it is a request of that method.
+    /// Whether the message is a request with this method.
     pub fn is_request(&self, method: &str) -> bool {
         self.envelope.kind == Kind::Request && self.envelope.method.as_deref() == Some(method)
     }
 }
 
-/// Gives the messages of one body to the conversation. A request that is not taken has its error among the answers, and costs the
-/// others nothing: they are on their way, and must not come again. What has no answer and is not taken is counted; of a single
-/// message, the reason comes back.
+/// Gives the messages of one body to the conversation. A refused request gets an error response among the answers and does
+/// not affect the other messages, which have been sent and must not be sent again. A refused notification or response is
+/// counted; if it is the only message, the refusal is returned.
 pub fn give(
     conversation: &dyn Conversation,
     messages: &Messages,
@@ -121,7 +122,7 @@ pub fn give(
     refusal
 }
 
-/// Reads the envelope of a message, or makes the error response.
+/// Reads the envelope of one message, or refuses the body.
 fn posted(message: &Bytes) -> Result<Posted<'_>, Refusal> {
     let envelope = parse(message).map_err(|error| Refusal::unreadable(&error))?;
     let mut posted = Posted { envelope, error: None };
@@ -138,7 +139,7 @@ fn posted(message: &Bytes) -> Result<Posted<'_>, Refusal> {
     Ok(posted)
 }
 
-/// Batches are for the one revision that has them (2025-03-26, "Batching").
+/// Checks that `version` is the only revision with batches (MCP 2025-03-26, "Batching").
 pub fn check_batch(version: Option<&str>) -> Result<(), Refusal> {
     if version.is_some_and(|version| version != WITH_BATCHES) {
         let text = "batches are for protocol version 2025-03-26: send one message at a time";

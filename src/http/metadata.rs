@@ -1,4 +1,4 @@
-//! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint: a client without a token learns from it where to
+//! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint, which tells a client without a token where to
 //! get one.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::problem::{Reply, json, method_not_allowed, problem};
 use super::snapshot::Snapshot;
 use crate::auth::{ProtectedResource, WELL_KNOWN};
 
-/// The scheme, host and path prefix of the gateway: those of the public URL, or else the authority that this request names.
+/// The scheme, host and path prefix of the gateway: from the public URL, or from the authority that the request names.
 /// `None` if there is neither.
 fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if let Some(url) = &snapshot.http.public_url {
@@ -25,7 +25,7 @@ fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     Some(format!("http://{authority}"))
 }
 
-/// The URL of the document for the endpoint that was called; `None` where no authorization server is configured.
+/// The URL of the metadata document of the requested endpoint. `None` if no authorization server is configured.
 pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if snapshot.jwt.as_ref()?.authorization_servers.is_empty() {
         return None;
@@ -36,7 +36,7 @@ pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     Some(format!("{origin}{WELL_KNOWN}{prefix}{}", resource(parts.uri.path())))
 }
 
-/// `GET /.well-known/oauth-protected-resource/…`, without authentication.
+/// Answers `GET /.well-known/oauth-protected-resource/…`, without authentication.
 pub async fn document(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET {

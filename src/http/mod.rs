@@ -1,5 +1,5 @@
-//! The HTTP side: connections are accepted under a permit, requests checked, authenticated and routed, and answered as
-//! JSON or as a stream of events.
+//! The HTTP layer: accepts connections, checks, authenticates and routes requests, and answers them with JSON or event
+//! streams.
 
 mod admin;
 mod answer;

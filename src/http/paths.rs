@@ -1,13 +1,13 @@
-//! Reads the paths under which servers are reached.
+//! Reads server names and resource paths from the paths of requests.
 
-/// The server that a path names (`/servers/NAME/…`); `None` for the paths of the default server. A server's name has only
+/// The server name in a path (`/servers/NAME/…`). `None` for the paths of the default server. A server name contains only
 /// characters that no client percent-encodes.
 pub fn named_server(path: &str) -> Option<&str> {
     path.strip_prefix("/servers/")?.split('/').next()
 }
 
-/// The path of the resource (RFC 9728) that a path belongs to: without a slash at its end, and that of the stream for a
-/// session's `messages`.
+/// The path of the resource (RFC 9728) that a request path belongs to: without a trailing slash, and with a session's
+/// `messages` path mapped to the path of its stream.
 pub fn resource(path: &str) -> String {
     let path = path.trim_end_matches('/');
     path.strip_suffix("/messages").map_or_else(|| path.to_owned(), |base| format!("{base}/sse"))

@@ -1,8 +1,9 @@
-//! The two ways in which a request is refused (ADR 0013), and how each is written. One place, one look.
+//! The two ways to refuse a request (ADR 0013) and the responses for both.
 //!
-//! A [`Refusal`] is made before the envelope of a message has been read, or by a header: its answer is a status. A
-//! [`RequestError`] is the error of one request whose id is known: its answer has that id, and goes where answers go. The types
-//! keep the two apart: only a header or a body makes a `Refusal`, and a `RequestError` cannot be given a status.
+//! A [`Refusal`] is made before the envelope of a message has been read, or because of a header: the response has an HTTP
+//! status. A [`RequestError`] is the error of one request whose id is known: the error goes under that id to the place where
+//! answers go. The types keep the two apart: only code that reads headers or bodies makes a `Refusal`, and a `RequestError`
+//! cannot be given a status.
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -16,25 +17,26 @@ use crate::session::Rejected;
 use crate::tenant;
 use crate::worker::Refused;
 
-/// A response with any body.
+/// An HTTP response with a body of any kind.
 pub type Reply = Response<Body>;
 
-/// An HTTP request that is refused before a message of it is taken. Its answer is a status.
+/// The refusal of an HTTP request of which no message was accepted. The response has an HTTP status.
 #[derive(Debug)]
 pub struct Refusal(Reply);
 
 impl Refusal {
-    /// The HTTP request itself is at fault or unwelcome: its credential, its size, its headers, its body's form.
+    /// Refuses the HTTP request itself: its credential, its size, its headers or the form of its body.
     pub fn problem(status: StatusCode, detail: &str) -> Self {
         Self(problem(status, detail))
     }
 
-    /// The body is no message, or no batch that is taken here. `id` is that of the message, where one could be read.
+    /// Refuses a body that is not a message, or not a batch that is allowed. `id` is the id of the message, if one could be
+    /// read.
     pub fn form(id: Option<&RawId>, code: Code, text: &str) -> Self {
         Self(rpc_error(StatusCode::BAD_REQUEST, id, code, text))
     }
 
-    /// The body, or a message of a batch, is not JSON-RPC.
+    /// Refuses a body, or a message of a batch, that is not JSON-RPC.
     pub fn unreadable(error: &ParseError) -> Self {
         match error {
             ParseError::NotJson(_) => Self::form(None, Code::Parse, &error.to_string()),
@@ -42,24 +44,25 @@ impl Refusal {
         }
     }
 
-    /// The headers `Mcp-Session-Id` or `MCP-Protocol-Version` do not fit (Streamable HTTP, "Session Management",
-    /// "Protocol Version Header").
+    /// Refuses a request whose header `Mcp-Session-Id` or `MCP-Protocol-Version` is wrong (Streamable HTTP, "Session
+    /// Management", "Protocol Version Header").
     pub fn header(id: Option<&RawId>, text: &str) -> Self {
         Self(rpc_error(StatusCode::BAD_REQUEST, id, Code::InvalidRequest, text))
     }
 
-    /// The session is not known, or not the caller's: the client's signal to start a new one.
+    /// Refuses a request for a session that is unknown or belongs to another caller. The status tells the client to start a
+    /// new session.
     pub fn no_session(id: Option<&RawId>) -> Self {
         let text = "there is no such session: it has ended, or never was; send initialize to start a new one";
         Self(rpc_error(StatusCode::NOT_FOUND, id, Code::InvalidRequest, text))
     }
 
-    /// The header names the stateless revision, in a request that holds no single request that could be answered.
+    /// Refuses a request whose header names the stateless revision and whose body contains no single request to answer.
     pub fn modern(requested: &str) -> Self {
         Self(json(StatusCode::BAD_REQUEST, unsupported(None, Code::UnsupportedVersion, requested)))
     }
 
-    /// A principal gets no server.
+    /// Refuses a principal that may not use the server.
     pub fn no_server(refusal: &tenant::Refusal) -> Self {
         let status = match refusal {
             tenant::Refusal::UnknownTenant(_) => StatusCode::FORBIDDEN,
@@ -68,7 +71,7 @@ impl Refusal {
         Self::problem(status, &refusal.to_string())
     }
 
-    /// A stream, which no request has asked for, finds no room for its session.
+    /// Refuses a GET that would open a session, because a limit on sessions is reached.
     pub fn no_room(rejected: &Rejected) -> Self {
         let status = match rejected {
             Rejected::Full(_) | Rejected::Principal(_) | Rejected::Tenant(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -79,20 +82,20 @@ impl Refusal {
         Self(json(status, body)).retry_after(rejected.retry_after())
     }
 
-    /// A notification or an answer of the client is not taken for now. There is no id to answer under, and Streamable HTTP
-    /// wants a status then ("Sending Messages to the Server").
+    /// Refuses a notification or a response of the client that cannot be accepted now. There is no id to answer under, so
+    /// the response has a status, as Streamable HTTP wants ("Sending Messages to the Server").
     pub fn busy(refused: Refused) -> Self {
         let body = error_response(None, Code::Overloaded, &refused.to_string());
         Self(json(StatusCode::SERVICE_UNAVAILABLE, body)).retry_after(1)
     }
 
-    /// Says when to come back.
+    /// Adds `Retry-After`: the client should wait for `seconds` seconds.
     #[must_use]
     pub fn retry_after(self, seconds: u64) -> Self {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// Adds a header.
+    /// Adds a header to the response.
     #[must_use]
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.0.headers_mut().insert(name, value);
@@ -109,17 +112,17 @@ impl Refusal {
 #[derive(Debug)]
 pub struct RequestError {
     response: Bytes,
-    /// The status that the revision of the request fixes for it, on Streamable HTTP.
+    /// The HTTP status that the protocol revision prescribes for the error, on Streamable HTTP.
     fixed: Option<StatusCode>,
 }
 
 impl RequestError {
-    /// A request that is wrong where it stands.
+    /// The error of a request that is invalid at its place, such as `initialize` in a batch.
     pub fn invalid(id: &RawId, text: &str) -> Self {
         Self { response: error_response(Some(id), Code::InvalidRequest, text), fixed: None }
     }
 
-    /// `initialize` finds no room for its session.
+    /// The error of an `initialize` whose session would exceed a limit.
     pub fn no_room(id: &RawId, rejected: &Rejected) -> Self {
         let data = json!({ "type": rejected.kind(), "retryable": true, "retryAfter": rejected.retry_after() });
         Self {
@@ -128,8 +131,8 @@ impl RequestError {
         }
     }
 
-    /// A request of a revision that is not carried here: which ones are. That revision fixes the statuses (2026-07-28,
-    /// "Streamable HTTP").
+    /// The error of a request whose revision the gateway does not carry. The error lists the carried revisions. The refused
+    /// revision prescribes the status (MCP 2026-07-28, "Streamable HTTP").
     pub fn modern(id: &RawId, is_probe: bool, requested: &str) -> Self {
         // The probe itself is an unknown method here, as it is to any server of the older revisions: rmcp takes an
         // unsupported version as the word of a server that is modern, and gives up.
@@ -141,23 +144,23 @@ impl RequestError {
         Self { response: unsupported(Some(id), code, requested), fixed: Some(status) }
     }
 
-    /// The error response, for a stream or a batch.
+    /// The JSON-RPC error response, for a stream or a batch.
     pub fn response(self) -> Bytes {
         self.response
     }
 
-    /// The response to a POST of this one request (Streamable HTTP).
+    /// The HTTP response to a POST of this one request (Streamable HTTP).
     pub fn reply(self) -> Reply {
         json(self.fixed.unwrap_or(StatusCode::OK), self.response)
     }
 }
 
-/// Why a POST over Streamable HTTP has no other answer.
+/// The reason why a POST over Streamable HTTP is not answered by its conversation.
 #[derive(Debug)]
 pub enum Denied {
-    /// Its answer is a status.
+    /// The HTTP request is refused with a status.
     Refused(Refusal),
-    /// Its one request has an error.
+    /// The only request of the body has an error.
     Failed(RequestError),
 }
 
@@ -183,19 +186,19 @@ impl From<RequestError> for Denied {
     }
 }
 
-/// An RFC 9457 problem. `detail` says what is wrong and what to do.
+/// A problem response (RFC 9457). `detail` says what is wrong and what to do.
 pub fn problem(status: StatusCode, detail: &str) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({ "title": title, "status": status.as_u16(), "detail": detail }).to_string();
     with_type(status, "application/problem+json", body.into())
 }
 
-/// A JSON body.
+/// A response with a JSON body.
 pub fn json(status: StatusCode, body: Bytes) -> Reply {
     with_type(status, "application/json", body.into())
 }
 
-/// The method is not served here.
+/// The response to an HTTP method that the path does not serve. `allow` lists those that it serves.
 pub fn method_not_allowed(allow: &'static str) -> Reply {
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("this path takes {allow}"));
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));

@@ -1,4 +1,4 @@
-//! The paths, as a table of contents, and what every request passes.
+//! The table of all paths, and the checks that every request passes.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use super::problem::{Reply, problem};
 use super::{metadata, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
-/// The public listener. The endpoints of servers are served with a slash at their end as well: a client whose URL has one
-/// sends it.
+/// The router of the public listener. Endpoints of servers are also served with a trailing slash, because a client whose URL
+/// has one sends it.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/servers/{name}/mcp", any(streamable::handle))
@@ -44,7 +44,7 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The admin listener.
+/// The router of the admin listener.
 pub fn admin_router(admin: Arc<Admin>) -> Router {
     Router::new()
         .route("/healthz", get(admin::healthz))
@@ -58,7 +58,7 @@ pub fn admin_router(admin: Arc<Admin>) -> Router {
         .with_state(admin)
 }
 
-/// What every request to the admin listener passes. No page may read what is there, so none is let in by CORS.
+/// Wraps every request to the admin listener: checks host and origin, and allows no web page to read a response (no CORS).
 async fn pass_admin(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
     let (parts, body) = request.into_parts();
     let mut reply = match app.snapshot.load().admin_guard.check(&parts) {
@@ -73,7 +73,7 @@ fn no_sniffing(reply: &mut Reply) {
     reply.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
 }
 
-/// What every request passes: the guard first, the counters last.
+/// Wraps every request to the public listener: first the guard, last the counters.
 async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
     let (parts, body) = request.into_parts();
     let mut reply = match app.snapshot.load().guard.check(&parts) {

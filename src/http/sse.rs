@@ -1,4 +1,5 @@
-//! HTTP+SSE, 2024-11-05: a stream that says where to POST to, and takes every answer. The session ends with it.
+//! The HTTP+SSE transport (MCP 2024-11-05): a GET opens a stream, whose first event names the URI for POST requests. The
+//! stream carries all answers, and the session ends with the stream.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::streamable::COME_BACK;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{EventStream, endpoint_event};
 
-/// `GET …/sse`: opens a session and its stream.
+/// Answers `GET …/sse`: opens a session and its stream.
 pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET {
@@ -49,7 +50,8 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// Ends the session when its stream is dropped: closed by the client, broken, or cut.
+/// Ends the session when its stream is dropped, because the client closed the stream, the connection broke, or the stream
+/// was cut.
 struct StreamGuard {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -63,7 +65,7 @@ impl Drop for StreamGuard {
     }
 }
 
-/// `POST …/messages?sessionId=…`: takes a message; answers come on the stream.
+/// Answers `POST …/messages?sessionId=…`: takes messages, whose answers go to the stream of the session.
 pub async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
@@ -101,7 +103,7 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// The session's id in the query. Clients treat the URI as opaque; some rebuild it with the other spelling.
+/// The session id in the query. Some clients rebuild the URI with the other spelling of the parameter.
 fn session_in(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix("sessionId=").or_else(|| pair.strip_prefix("session_id=")))
 }

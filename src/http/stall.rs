@@ -1,5 +1,5 @@
-//! A connection whose peer takes nothing for too long is broken off, whatever is being sent: this is what frees the
-//! memory and the permit that a client holds which has stopped reading. So is one on which nothing ever comes.
+//! Closes a connection whose peer reads no data for too long, or sends no first bytes in time. The memory and the permit of
+//! a client that has stopped reading are freed that way.
 
 use std::future::Future;
 use std::io;
@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
-/// Bytes by which the protocols are told apart: the preface of HTTP/2 (RFC 9113 section 3.4). Until they have come, no
-/// time-out of a protocol applies.
+/// The number of bytes that distinguish HTTP/1 from HTTP/2: the length of the HTTP/2 preface (RFC 9113 section 3.4). No
+/// time-out of either protocol applies before these bytes.
 const PREFACE: usize = 24;
 
-/// A TCP stream whose writes may not stall, nor its first bytes be late.
+/// A TCP stream with time limits on writes and on the first bytes read.
 #[derive(Debug)]
 pub struct NoStall {
     stream: TcpStream,
@@ -24,7 +24,7 @@ pub struct NoStall {
     opening: Option<Opening>,
 }
 
-/// What the first bytes are held to.
+/// The time limit on the first bytes of a connection.
 #[derive(Debug)]
 struct Opening {
     missing: usize,
@@ -32,8 +32,8 @@ struct Opening {
 }
 
 impl NoStall {
-    /// Breaks `stream` off when a write makes no progress for `limit`, or its first bytes have not come within
-    /// `opening`.
+    /// Wraps `stream`: reads and writes fail after a write has made no progress for `limit`, or when the first bytes have
+    /// not come within `opening`.
     pub fn new(stream: TcpStream, limit: Duration, opening: Duration) -> Self {
         let opening = Opening { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(opening)) };
         Self { stream, limit, stalled: None, opening: Some(opening) }

@@ -1,4 +1,4 @@
-//! Streamable HTTP, 2025-03-26 to 2025-11-25: POST, GET and DELETE on one path.
+//! The Streamable HTTP transport (MCP 2025-03-26 to 2025-11-25): POST, GET and DELETE on one path.
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{Cursor, EventStream, Exchange, Outbox};
 use crate::telemetry::Cause;
 
-/// How long a client whose stream is ended by a drain should wait before it comes back.
+/// The time after which a client should reconnect when its stream has ended.
 pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// The one path of the transport.
+/// Answers all requests to the path of the transport.
 pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
     let (parts, body) = request.into_parts();
     let done = match parts.method {
@@ -69,8 +69,8 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     Ok(converse(&snapshot, &conversation, &messages, posted).await?)
 }
 
-/// The session that the request names: 400 without a name, 404 if there is none for this caller. `id` gives the id of the only
-/// request, for the error.
+/// Finds the session that the request names. Status 400 without a name, 404 if this caller has no such session. `id` returns
+/// the id of the only request in the body, for the error.
 fn find(
     app: &App,
     parts: &Parts,
@@ -89,7 +89,7 @@ fn find(
     Ok(conversation)
 }
 
-/// The protocol version that was negotiated in the session that the request names.
+/// The protocol version that the named session has negotiated.
 fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
     let server = &caller.server.name;
     let id = session_id(&parts.headers)?;
@@ -133,8 +133,8 @@ async fn initialize(
     Ok(reply)
 }
 
-/// Dropped with the answer to `initialize`: whoever hangs up before it leaves no session behind; nor does a failed
-/// start, whether the answer is JSON or a stream.
+/// Ends the session when the response to `initialize` is dropped without a negotiated version: the client has hung up, or
+/// the server did not start.
 struct Opening {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -168,7 +168,8 @@ async fn converse(
     Ok(respond(cursor, (requests, messages.is_batch), http.keep_alive, http, guard).await)
 }
 
-/// The stream for what belongs to no request. A newer one takes over: the client knows best which is alive.
+/// Opens the session's stream for messages that belong to no request. A newer stream replaces an older one, because the
+/// client knows best which connection is alive.
 async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     let snapshot = app.snapshot.load_full();
     let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
@@ -185,7 +186,7 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     Ok(reply)
 }
 
-/// Dropped with the GET stream: says so where its end was the credential's.
+/// Logs the end of a GET stream whose credential has expired.
 struct StreamGuard {
     conversation: Arc<dyn Conversation>,
     server: ServerName,

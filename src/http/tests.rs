@@ -83,7 +83,7 @@ impl Conversation for Mirror {
     }
 }
 
-/// At most one conversation, and why the last one ended.
+/// Holds one conversation at most, and the reason for which the last one ended.
 #[derive(Default)]
 struct Mirrors {
     open: Mutex<Option<Arc<Mirror>>>,

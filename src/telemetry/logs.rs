@@ -1,5 +1,5 @@
-//! Log lines: human-readable on a terminal, one JSON object a line otherwise, always on stderr. The thread that logs only
-//! formats the line; another one writes (`outlet`), so nobody waits for whoever reads stderr.
+//! Logging: lines on stderr, human-readable on a terminal, otherwise one JSON object each. The logging thread only formats a
+//! line; another thread writes it (`outlet`), so a slow reader of stderr blocks no thread that serves.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::{LazyLock, OnceLock};
@@ -16,22 +16,22 @@ use super::repeated;
 use crate::config::{Log, LogFormat};
 use crate::text::{visible, visible_coloured, visible_json};
 
-/// The target of the lines that children write to stderr.
+/// The tracing target of lines that child processes write to stderr.
 pub const CHILD: &str = "sluice::child";
-/// The target of the line that says how many were lost.
+/// The tracing target of the line that reports the number of lost lines.
 const LOST: &str = "sluice::log";
-/// How long a process that panics waits for its message to be written.
+/// The longest time that a panicking process waits for its message to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The one outlet of the process, from when it logs.
+/// The outlet of the process, set when logging starts.
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
-/// Lines that were lost, of this process.
+/// The number of log lines that this process has lost.
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// Starts logging for the process. An invalid filter falls back to `info`, and says so; a second call does nothing.
+/// Starts logging for the process. An invalid filter is reported and replaced by `info`. A second call does nothing.
 ///
 /// # Errors
-/// The system has no thread to give for the one that writes.
+/// The system cannot start the writing thread.
 pub fn init(log: &Log) -> io::Result<()> {
     if OUTLET.get().is_some() {
         return Ok(());
@@ -64,7 +64,8 @@ pub fn init(log: &Log) -> io::Result<()> {
     Ok(())
 }
 
-/// Says what was left out so far, takes no more lines, and waits until those that are there are written, or for `within`.
+/// Logs the numbers of omitted lines, stops taking lines, and waits until the queued lines are written, at most for
+/// `within`.
 pub fn finish(within: Duration) {
     if let Some(outlet) = OUTLET.get() {
         repeated::tell_all();
@@ -72,12 +73,12 @@ pub fn finish(within: Duration) {
     }
 }
 
-/// Log lines that were lost, of this process.
+/// The counter of lost log lines of this process.
 pub(super) fn dropped() -> Counter {
     DROPPED.clone()
 }
 
-/// Makes panics log lines, which hold nobody up: the default writes to stderr there and then.
+/// Logs panics as log lines, without blocking. The default hook writes to stderr synchronously.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let (thread, at) = (std::thread::current(), panic.location().map(tracing::field::display));
@@ -85,7 +86,7 @@ pub fn log_panics() {
     }));
 }
 
-/// For a process that does not log: a panic says so on stderr, and does not wait long for whoever reads that.
+/// For a process without logging: writes panics to stderr, with a bound on the time that a slow reader can take.
 pub fn say_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -99,7 +100,7 @@ fn message<'a>(panic: &'a std::panic::PanicHookInfo<'_>) -> &'a str {
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no text)")
 }
 
-/// What the thread that writes does besides: it says how many lines were lost, and how many were left out.
+/// The additional duties of the writing thread: reports lost lines and omitted lines.
 struct Writer;
 
 impl Duty for Writer {
@@ -112,7 +113,7 @@ impl Duty for Writer {
     }
 }
 
-/// How a line is written.
+/// The format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Json,
@@ -120,7 +121,7 @@ enum Form {
     Coloured,
 }
 
-/// Makes a writer for each line.
+/// Makes a [`Line`] writer for each log line.
 #[derive(Debug)]
 struct Lines {
     outlet: Outlet,
@@ -144,14 +145,14 @@ impl<'a> MakeWriter<'a> for Lines {
     }
 }
 
-/// Takes one line, whole.
+/// Takes one complete log line and queues it.
 struct Line<'a> {
     lines: &'a Lines,
     share: Share,
 }
 
 impl io::Write for Line<'_> {
-    /// The formatter writes a whole line at once. What misleads a reader in it, whoever it is from, becomes visible here.
+    /// Queues a line with misleading characters escaped. The formatter writes a whole line at once.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes.strip_suffix(b"\n").unwrap_or(bytes));
         let line = match self.lines.form {

@@ -1,5 +1,5 @@
-//! Prometheus metrics. Label values are server names from the configuration, or words from the closed sets in `words`: a
-//! client cannot make a new one.
+//! Prometheus metrics. Label values are configured server names, or words from the closed sets in `words`, so that clients
+//! cannot add label values.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -71,21 +71,21 @@ pub struct Metrics {
     registry: Registry,
     children: ChildMetrics,
     traffic: TrafficMetrics,
-    /// Connections open on the public listener.
+    /// The number of open connections on the public listener.
     pub connections: Gauge<i64, AtomicI64>,
-    /// Children in the gateway's table and all processes below them, when they were last counted.
+    /// The number of child processes in the gateway's table and of their descendants, at the last count.
     pub processes_owned: Gauge,
-    /// All processes below the gateway without the guardian, when they were last counted.
+    /// The number of processes below the gateway without the guardian, at the last count.
     pub processes_found: Gauge,
-    /// Looks at what children use that saw nothing.
+    /// The number of failed readings of the resource usage of children.
     pub watch_failures: Counter,
-    /// Private folders of children that wait to be removed, those that could not be removed among them.
+    /// The number of private folders that wait to be removed, including those whose removal failed.
     pub folders_waiting: Gauge,
-    /// Attempts to remove a private folder that did not remove all of it.
+    /// The number of attempts that did not remove a private folder completely.
     pub folder_failures: Counter,
 }
 
-/// The metrics of all children, by server.
+/// The metrics of child processes, by server.
 #[derive(Debug)]
 struct ChildMetrics {
     children: Family<ServerLabels, Gauge>,
@@ -101,7 +101,7 @@ struct ChildMetrics {
     spares: Family<ServerLabels, Gauge>,
 }
 
-/// The metrics of what passes between clients and servers.
+/// The metrics of messages between clients and servers.
 #[derive(Debug)]
 struct TrafficMetrics {
     sessions: Family<ServerLabels, Gauge>,
@@ -115,30 +115,30 @@ struct TrafficMetrics {
     responses: Family<StatusLabels, Counter>,
 }
 
-/// The metrics of one server, looked up once and then free of locks.
+/// The metrics of one server, looked up once and then used without locks.
 #[derive(Debug, Clone)]
 pub struct ServerMetrics {
     metrics: Arc<Metrics>,
     server: Arc<str>,
     messages: [Counter; 2],
     bytes: [Counter; 2],
-    /// Bytes waiting for the stdin of its children.
+    /// The number of bytes that wait for the stdin of the server's children.
     pub stdin_queue: Gauge,
-    /// Sessions open.
+    /// The number of open sessions.
     pub sessions: Gauge,
-    /// Children running.
+    /// The number of running children.
     pub children: Gauge,
-    /// Children started.
+    /// The number of children started.
     pub spawned: Counter,
-    /// Children started in the place of one that had ended.
+    /// The number of children started to replace one that had ended.
     pub restarts: Counter,
-    /// Calls sent again after a crash.
+    /// The number of calls sent again after a crash.
     pub resent: Counter,
-    /// What a child has refused that the one before it had granted a session.
+    /// The number of requests that a new child refused although the previous child had granted them to the session.
     pub replay_refusals: Counter,
 }
 
-/// Registers a metric that begins at nothing. `name` is without the prefix and without the suffix of counters.
+/// Registers a metric. `name` has neither the common prefix nor the suffix of counters.
 fn register<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
     let metric = M::default();
     registry.register(name, help, metric.clone());
@@ -210,13 +210,13 @@ impl Default for Metrics {
     }
 }
 
-/// A count as gauges have it.
+/// Converts a count to the value type of gauges.
 pub fn as_gauge(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 impl Metrics {
-    /// The metrics of one server.
+    /// Looks up the metrics of the server with this name.
     pub fn server(self: &Arc<Self>, name: &str) -> ServerMetrics {
         let server: Arc<str> = name.into();
         let labels = ServerLabels { server: Arc::clone(&server) };
@@ -237,7 +237,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that authentication refused. `reason` comes from a fixed set of words.
+    /// Counts a request that failed authentication. `reason` comes from a fixed set of words.
     pub fn auth_failure(&self, reason: &'static str) {
         self.traffic.auth_failures.get_or_create(&AuthLabels { reason }).inc();
     }
@@ -247,13 +247,13 @@ impl Metrics {
         self.traffic.responses.get_or_create(&StatusLabels { status }).inc();
     }
 
-    /// How many children of a server are in a state.
+    /// Sets the number of the server's children that are in a state.
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
         let labels = StateLabels { server: server.into(), state };
         self.children.workers.get_or_create(&labels).set(as_gauge(count));
     }
 
-    /// How many circuits of a server are open, and of how many the next attempt decides.
+    /// Sets the numbers of the server's circuit breakers that are open and half-open.
     pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
         for (state, count) in [("open", open), ("half_open", half_open)] {
             let labels = StateLabels { server: server.into(), state };
@@ -261,7 +261,7 @@ impl Metrics {
         }
     }
 
-    /// How many sessions wait for a child of a server, and how many children for a session.
+    /// Sets the number of sessions that wait for a child of the server, and the number of its spare children.
     pub fn pool(&self, server: &str, queued: usize, spares: usize) {
         let labels = ServerLabels { server: server.into() };
         self.children.pool_queue.get_or_create(&labels).set(as_gauge(queued));
@@ -277,7 +277,7 @@ impl Metrics {
 }
 
 impl ServerMetrics {
-    /// Counts a message carried.
+    /// Counts a delivered message of `bytes` bytes.
     pub fn carried(&self, direction: Direction, bytes: usize) {
         let [to_server, to_client] = &self.messages;
         let [bytes_to_server, bytes_to_client] = &self.bytes;
@@ -298,7 +298,7 @@ impl ServerMetrics {
             .inc();
     }
 
-    /// Counts a child that ended.
+    /// Counts a child that has ended.
     pub fn exited(&self, reason: ExitReason) {
         self.metrics
             .children
@@ -307,17 +307,17 @@ impl ServerMetrics {
             .inc();
     }
 
-    /// Counts a child that was ended for a limit on what it uses. `limit` comes from a fixed set of words.
+    /// Counts a child that was ended because it exceeded a limit. `limit` comes from a fixed set of words.
     pub fn over_limit(&self, limit: &'static str) {
         self.metrics.children.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
-    /// Counts a child that was due to be replaced. `limit` comes from a fixed set of words.
+    /// Counts a child that had to be replaced. `limit` comes from a fixed set of words.
     pub fn recycled(&self, limit: &'static str) {
         self.metrics.children.recycled.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
     }
 
-    /// Records how long a request took.
+    /// Records the duration of an answered request in seconds.
     pub fn answered(&self, method: &'static str, seconds: f64) {
         self.metrics
             .traffic

@@ -1,4 +1,4 @@
-//! What operators see: log lines and metrics. Neither ever holds a body, a token or a header value.
+//! Log lines and metrics for operators. Neither contains bodies, tokens or header values.
 
 mod logs;
 mod metrics;

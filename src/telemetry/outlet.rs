@@ -1,5 +1,5 @@
-//! Lines on their way out of the process: a bounded queue, and a thread of its own that writes. Whoever has a line to say
-//! never waits for whoever reads it, and never fails: a line that finds no room, or cannot be written, is counted.
+//! A bounded queue of log lines and the thread that writes them. Queueing never blocks and never fails: a line for which
+//! there is no room, or that cannot be written, is counted as lost.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,35 +11,35 @@ use prometheus_client::metrics::counter::Counter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Most bytes that wait. As many again may be with the thread that writes.
+/// The largest number of queued bytes. The writing thread may hold as many again.
 const BYTES: usize = 1 << 20;
-/// Most lines that wait.
+/// The largest number of queued lines.
 const LINES: usize = 16 * 1024;
-/// Room that is kept when nothing waits any more, in bytes.
+/// The capacity of the buffer that is kept when the queue is empty, in bytes.
 const KEPT: usize = 64 * 1024;
-/// How long a descriptor that takes nothing (it is non-blocking, and full) is waited for before it is tried again.
+/// The longest wait for room in a full non-blocking descriptor before the next attempt to write.
 const FULL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// Whose line it is: how much of the queue it may fill.
+/// The origin of a line, which decides how much of the queue the line may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// The gateway's own.
+    /// A line of the gateway: the whole queue.
     Own,
-    /// Somebody else's, such as a child's: half, so that the gateway's own still find room.
+    /// A line that others cause, such as a child: half of the queue, so that lines of the gateway find room.
     Others,
-    /// Of the thread that writes, about lines that were lost: always.
+    /// A line of the writing thread about lost lines: always queued.
     Writer,
 }
 
-/// What to do besides writing.
+/// Additional duties of the writing thread.
 pub(super) trait Duty: Send + 'static {
-    /// Lines were written again after so many were lost.
+    /// Called when lines are written again after `lines` lines were lost.
     fn lost(&mut self, lines: u64);
-    /// Called before each wait for a line. Returns how long that may take, if there will be something else to do.
+    /// Called before each wait for a line. Returns the longest time that the wait may take, or `None` for no bound.
     fn idle(&mut self) -> Option<Duration>;
 }
 
-/// A queue of lines with the thread that writes them. Cheap to clone: all clones are one.
+/// A queue of lines and its writing thread. Clones share one queue.
 #[derive(Debug, Clone)]
 pub(super) struct Outlet(Arc<Shared>);
 
@@ -48,26 +48,26 @@ struct Shared {
     state: Mutex<State>,
     arrived: Condvar,
     ended: Condvar,
-    /// Lines that nobody will read.
+    /// The number of lost lines.
     lost: Counter,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whole lines, each with its line feed.
+    /// Complete lines, each with its line feed.
     waiting: Vec<u8>,
     lines: usize,
-    /// Lines lost that have not been reported.
+    /// The number of lost lines that have not been reported.
     lost: u64,
     is_closing: bool,
     has_ended: bool,
 }
 
 impl Outlet {
-    /// Starts the thread that writes to `to`. Lines that are lost are counted in `lost`.
+    /// Starts the thread that writes to `to`. `lost` counts lost lines.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system cannot start a thread.
     pub(super) fn start(to: impl AsFd + Send + 'static, lost: Counter, duty: impl Duty) -> io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), arrived: Condvar::new(), ended: Condvar::new(), lost });
         let writer = Writer { shared: Arc::clone(&shared), to, duty, batch: Vec::new(), is_torn: false };
@@ -75,8 +75,7 @@ impl Outlet {
         Ok(Self(shared))
     }
 
-    /// Queues a line, which ends with a line feed, or counts it as lost: where there is no room, and where the end has come, as
-    /// nobody may be there to write it.
+    /// Queues a line, which must end with a line feed. Counts the line as lost if the queue is full or closing.
     pub(super) fn push(&self, line: &[u8], share: Share) {
         let part = match share {
             Share::Own => 1,
@@ -102,7 +101,8 @@ impl Outlet {
         }
     }
 
-    /// Takes no more than what is there, and waits until it is written, or for `within`. Returns whether it is.
+    /// Stops taking lines and waits until the queued lines are written, at most for `within`. Returns whether all lines are
+    /// written.
     pub(super) fn finish(&self, within: Duration) -> bool {
         let deadline = std::time::Instant::now() + within;
         let mut state = self.0.state.lock();
@@ -117,14 +117,14 @@ impl Outlet {
     }
 }
 
-/// The thread.
+/// The state of the writing thread.
 struct Writer<T, D> {
     shared: Arc<Shared>,
     to: T,
     duty: D,
-    /// What is being written.
+    /// The bytes that are being written.
     batch: Vec<u8>,
-    /// Whether a line has been written in part only.
+    /// Whether the last line has been written only in part.
     is_torn: bool,
 }
 
@@ -140,7 +140,7 @@ impl<T: AsFd, D: Duty> Writer<T, D> {
         }
     }
 
-    /// Takes what waits, when there is something.
+    /// Waits for lines, at most for `pause`, and takes all queued lines.
     fn next(&mut self, pause: Option<Duration>) -> Next {
         let mut state = self.shared.state.lock();
         if state.waiting.is_empty() {
@@ -194,7 +194,8 @@ enum Next {
     End,
 }
 
-/// Writes, for as long as it takes. Returns how much was written when the descriptor takes no more for good.
+/// Writes all bytes, however long that takes. Returns the number of bytes written, which is smaller only if the descriptor
+/// fails.
 fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
@@ -212,8 +213,8 @@ fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
     written
 }
 
-/// Writes a text to stderr, by a thread of its own, and waits for `within` at most: for the last words of a process whose
-/// stderr nobody may be reading.
+/// Writes a text to stderr from another thread and waits at most for `within`: for the last message of a process whose
+/// stderr may have no reader.
 pub fn say(text: String, within: Duration) {
     let (done, is_done) = std::sync::mpsc::sync_channel(1);
     let write = move || {
@@ -235,7 +236,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes what was lost.
+    /// Records the numbers of lost lines.
     #[derive(Clone, Default)]
     struct Notes(Arc<Mutex<Vec<u64>>>);
 

@@ -1,5 +1,5 @@
-//! Lines that somebody else can cause, as often as he likes: the first of a period are logged, and of the others how many
-//! they were, when the period is over. So nobody writes the log by sending requests.
+//! Limits log lines that others can cause without bound: the first lines of a period are logged, the others are counted, and
+//! their number is logged when the period is over. Requests can so never flood the log.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::Level;
 
-/// How long a period is.
+/// The length of a period.
 const PERIOD: Duration = Duration::from_secs(10);
-/// Most causes that are told apart at a time; beyond them, all others are one.
+/// The largest number of distinct causes at a time. Further causes share one counter.
 const CAUSES: usize = 1024;
 
-/// What somebody else can cause: what happened, and the word for why, or for whom. Both out of closed sets: nothing
-/// that a peer has chosen.
+/// The cause of a log line: an event, and the reason or the server that the event is about. Both come from closed sets and
+/// not from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cause {
     what: &'static str,
@@ -23,7 +23,7 @@ pub struct Cause {
     level: Level,
 }
 
-/// What a period has seen.
+/// The lines of one cause in the current period.
 #[derive(Debug)]
 struct Seen {
     begin: Instant,
@@ -37,18 +37,19 @@ struct Causes(HashMap<Cause, Seen>);
 static CAUSED: LazyLock<Mutex<Causes>> = LazyLock::new(Mutex::default);
 
 impl Cause {
-    /// `what` happened, for the reason or to the server `about`: for lines at `warn`.
+    /// The cause of a line at level `warn`: `what` happened, for the reason or to the server `about`.
     pub fn new(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
         Self { what, about: about.into(), level: Level::WARN }
     }
 
-    /// As [`new`](Self::new), for lines at `info`: what is left out is told at `info` too, so that a filter that leaves out the
-    /// lines leaves out their number.
+    /// Like [`new`](Self::new), for lines at level `info`. Their number is logged at `info` too, so that a filter that hides
+    /// the lines hides the number.
     pub fn info(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
         Self { level: Level::INFO, ..Self::new(what, about) }
     }
 
-    /// Whether to log a line: `most` a period are. What is not logged is counted, and told when the period is over.
+    /// Whether to log a line of this cause: the first `most` of a period are logged. The others are counted and reported at
+    /// the end of the period.
     #[must_use]
     pub fn is_news(self, most: u32) -> bool {
         CAUSED.lock().take(self, most, Instant::now())
@@ -70,8 +71,8 @@ impl Causes {
         false
     }
 
-    /// Ends the periods that are over, or all of them: a cause with lines left out begins another. Returns these causes, how many lines were
-    /// left out, and in how many seconds.
+    /// Ends the periods that are over, or all periods if `all` is set. A cause with omitted lines begins another period.
+    /// Returns these causes with the number of omitted lines and the length of the period in seconds.
     fn turn(&mut self, now: Instant, all: bool) -> Vec<(Cause, u64, u64)> {
         let mut told = Vec::new();
         self.0.retain(|cause, seen| {
@@ -90,20 +91,20 @@ impl Causes {
         told
     }
 
-    /// When the next period is over.
+    /// The time until the next period is over.
     fn next(&self, now: Instant) -> Option<Duration> {
         let ends = self.0.values().map(|seen| seen.begin + PERIOD);
         ends.min().map(|end| end.saturating_duration_since(now).max(Duration::from_millis(10)))
     }
 }
 
-/// Logs what was left out until now: there will be no end of the period.
+/// Logs the numbers of omitted lines of all periods, for the end of the process.
 pub(super) fn tell_all() {
     let told = CAUSED.lock().turn(Instant::now(), true);
     log(told);
 }
 
-/// Logs what was left out in periods that are over. Returns how long it takes until the next one is.
+/// Logs the numbers of omitted lines of periods that are over. Returns the time until the next period is over.
 pub(super) fn tell() -> Option<Duration> {
     let now = Instant::now();
     let (told, next) = {

@@ -1,66 +1,66 @@
-//! The words that labels of metrics may have: closed sets, so that nobody outside makes a new one.
+//! The closed sets of words for metric labels, so that others cannot add label values.
 
-/// Where a message went.
+/// The direction of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Client to server.
+    /// From the client to the server.
     ToServer,
-    /// Server to client.
+    /// From the server to the client.
     ToClient,
 }
 
-/// Why a child ended.
+/// The reason why a child process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExitReason {
-    /// The gateway stopped it, with its session or at shutdown.
+    /// The gateway stopped the child, with its session or at shutdown.
     Stopped,
-    /// It ended by itself with exit code 0.
+    /// The child exited by itself with code 0.
     Finished,
-    /// It ended by itself with another code, or by a signal.
+    /// The child exited by itself with another code, or was ended by a signal.
     Crashed,
-    /// It did not answer `initialize` in time, or ended before.
+    /// The child did not answer `initialize` in time, or exited before.
     StartFailed,
-    /// The gateway ended it: it had nothing to do, and did not answer a `ping`.
+    /// The gateway ended the child, which was idle and did not answer a `ping`.
     Wedged,
-    /// The gateway ended it: a call overran `limits.harakiri`.
+    /// The gateway ended the child because a call exceeded `limits.harakiri`.
     Harakiri,
-    /// It was ended because it used more of the machine than it may.
+    /// The child was ended because it exceeded a limit on its use of the machine.
     OverLimit,
 }
 
-/// Why a message was not delivered.
+/// The reason why a message was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DropReason {
-    /// A line on stdout that is no JSON-RPC message.
+    /// A line on a child's stdout that is not a JSON-RPC message.
     NotJson,
-    /// A line on stdout over the limit.
+    /// A line on a child's stdout above the length limit.
     Oversized,
-    /// An answer that nobody waits for (late, cancelled, or with an id that was never asked).
+    /// An answer without a waiting call: late, cancelled, or with an id that was never used.
     UnknownId,
-    /// Progress for a call that is over.
+    /// Progress for a call that has ended.
     LateProgress,
-    /// The client's stream was closed.
+    /// The client's stream had ended.
     StreamClosed,
-    /// The client did not read in time.
+    /// The client did not read its stream in time.
     SlowClient,
-    /// No stream was open, and the backlog for one was full.
+    /// The client had no open stream, and the backlog was full.
     NoStream,
-    /// Nobody can be told whose it is, on a shared child; or a client named a task that is not its own.
+    /// The owner of the message on a shared child is unknown, or a client named a task of another session.
     Unattributable,
-    /// The client answered a request that nobody asked it.
+    /// The client answered a request that was never sent.
     UnknownResponse,
-    /// The server took no more: a message of the client that is no request, in a batch whose others were taken.
+    /// The server's queue was full: a notification or response of the client, in a batch whose other messages were accepted.
     Refused,
-    /// A message of a client that some servers take for another one, and that has no answer.
+    /// A notification or response of a client that some servers take for another message.
     Ambiguous,
-    /// A line of stderr beyond what is logged a second.
+    /// A line on a child's stderr above the rate that is logged.
     StderrFlood,
 }
 
 impl ExitReason {
-    /// Whether the exit counts for the restart pauses and the circuit breaker. A server that ends by itself does, whatever its
-    /// exit code. One that exceeds a limit does, or it would be started for ever. One that was ended for a call does not: the
-    /// call is the cause, and each such end takes at least `limits.harakiri`.
+    /// Whether the exit counts as a crash for restart pauses and the circuit breaker. An exit of a server by itself counts,
+    /// whatever its exit code. An exceeded limit counts, because the server would otherwise be restarted forever. An end
+    /// because of a call does not count: the call is the cause, and each such end takes at least `limits.harakiri`.
     pub fn is_crash(self) -> bool {
         match self {
             Self::Crashed | Self::StartFailed | Self::Finished | Self::Wedged | Self::OverLimit => true,
@@ -68,7 +68,7 @@ impl ExitReason {
         }
     }
 
-    /// The word for it, in metrics and in the admin API.
+    /// The word for the reason in metrics and in the admin API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stopped => "stopped",
@@ -101,7 +101,7 @@ impl DropReason {
     }
 }
 
-/// The label for a method: its name if the specification knows it, else `other`.
+/// The label for a method: its name if the MCP specification defines the method, otherwise `other`.
 pub fn method_label(method: &str) -> &'static str {
     const KNOWN: [&str; 19] = [
         "tools/call",

@@ -1,4 +1,5 @@
-//! Finds the server for a principal. What a tenant may not use does not exist for it: nothing is learnt by guessing names.
+//! Finds the server for a principal. A server that the tenant may not use looks like a server that does not exist, so
+//! guessing names reveals nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,26 +7,26 @@ use std::sync::Arc;
 use crate::auth::Principal;
 use crate::config::{Config, Server, ServerName, Tenant, TenantId};
 
-/// Why a principal gets no server.
+/// The reason why a principal may not use a server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The credential is good, its tenant is not known here.
+    /// The credential is valid, but the configuration has no such tenant.
     #[error("the tenant \"{0}\" of this credential is not configured on this gateway ([tenants.{0}])")]
     UnknownTenant(TenantId),
-    /// No such server, for this tenant.
+    /// The tenant has no server of this name.
     #[error("there is no server \"{0}\" for you here")]
     NoServer(String),
-    /// No server was named, and none is the default.
+    /// The request names no server, and the configuration has no default server.
     #[error("no server is the default here: use /servers/NAME/…")]
     NoDefault,
 }
 
-/// What a principal gets.
+/// The server that a principal may use.
 #[derive(Debug)]
 pub struct Admission<'a> {
     /// The server.
     pub server: &'a Arc<Server>,
-    /// Sessions that the tenant may have.
+    /// The largest number of sessions of the tenant. `None` without a limit.
     pub max_sessions: Option<usize>,
 }
 
@@ -38,7 +39,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The directory of a configuration.
+    /// Builds the directory of a configuration.
     pub fn new(config: &Config) -> Self {
         Self {
             tenants: config.tenants.clone(),
@@ -47,7 +48,7 @@ impl Directory {
         }
     }
 
-    /// Finds the named server, or the default one, for a principal.
+    /// Finds the server with this name, or the default server, for a principal.
     pub fn admit(&self, principal: &Principal, name: Option<&str>) -> Result<Admission<'_>, Refusal> {
         let tenant =
             self.tenants.get(principal.tenant()).ok_or_else(|| Refusal::UnknownTenant(principal.tenant().clone()))?;

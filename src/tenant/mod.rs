@@ -1,4 +1,4 @@
-//! Who pays: which servers a tenant may use, and how much of them.
+//! Tenants: the servers that a tenant may use, and the tenant's limits.
 
 mod directory;
 
