@@ -14,6 +14,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::error::Refused;
+use crate::stream::{Budget, Usage};
 use crate::telemetry::as_gauge;
 
 /// Frames written in one system call.
@@ -50,7 +51,7 @@ impl Frame {
 #[derive(Debug)]
 struct State {
     frames: VecDeque<Frame>,
-    bytes: usize,
+    usage: Usage,
     closed: bool,
 }
 
@@ -59,15 +60,15 @@ struct State {
 pub(super) struct StdinQueue {
     state: Arc<Mutex<State>>,
     ready: Arc<Notify>,
-    limit: usize,
+    budget: Budget,
     gauge: Gauge,
 }
 
 impl StdinQueue {
     /// A queue for at most `limit` bytes (one frame may be larger when nothing else waits).
     pub(super) fn new(limit: usize, gauge: Gauge) -> Self {
-        let state = State { frames: VecDeque::new(), bytes: 0, closed: false };
-        Self { state: Arc::new(Mutex::new(state)), ready: Arc::default(), limit, gauge }
+        let state = State { frames: VecDeque::new(), usage: Usage::default(), closed: false };
+        Self { state: Arc::new(Mutex::new(state)), ready: Arc::default(), budget: Budget::of_bytes(limit), gauge }
     }
 
     /// Queues a frame of the gateway's own, newline included.
@@ -82,17 +83,17 @@ impl StdinQueue {
         if state.closed {
             return Err(Refused::Ended);
         }
-        if !state.frames.is_empty() && state.bytes + frame.len() > self.limit {
+        if !self.budget.admits(state.usage, frame.len()) {
             return Err(Refused::Busy);
         }
         if let Some(of) = of {
             let own = of.bytes();
-            if own > 0 && own + frame.len() > self.limit.saturating_sub(state.bytes) {
+            if own > 0 && own + frame.len() > self.budget.bytes.saturating_sub(state.usage.bytes()) {
                 return Err(Refused::Share);
             }
             of.0.store(own + frame.len(), Ordering::Relaxed);
         }
-        state.bytes += frame.len();
+        state.usage.add(frame.len());
         self.gauge.inc_by(as_gauge(frame.len()));
         state.frames.push_back(Frame { bytes: frame, of: of.cloned() });
         drop(state);
@@ -106,8 +107,7 @@ impl StdinQueue {
         state.closed = true;
         if at_once {
             state.frames.drain(..).for_each(|frame| drop(frame.leave()));
-            self.gauge.dec_by(as_gauge(state.bytes));
-            state.bytes = 0;
+            self.gauge.dec_by(as_gauge(std::mem::take(&mut state.usage).bytes()));
         }
         drop(state);
         self.ready.notify_one();
@@ -150,9 +150,9 @@ impl StdinQueue {
         }
         let count = state.frames.len().min(BATCH);
         batch.extend(state.frames.drain(..count).map(Frame::leave));
-        let bytes: usize = batch.iter().map(Bytes::len).sum();
-        state.bytes -= bytes;
-        self.gauge.dec_by(as_gauge(bytes));
+        let before = state.usage.bytes();
+        batch.iter().for_each(|frame| state.usage.remove(frame.len()));
+        self.gauge.dec_by(as_gauge(before - state.usage.bytes()));
         true
     }
 }
