@@ -29,6 +29,8 @@ pub enum Hangup {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Drain,
+    /// A drain, which another such signal does not hurry: the end of one terminal is told by the system and by a shell.
+    Hangup,
     Kill,
     /// It is logged, with what to do in its place.
     Nothing(&'static str),
@@ -73,7 +75,7 @@ impl Signals {
             if number == SIGHUP && is_ignored(number) {
                 continue;
             }
-            let effect = if (number, hangup) == (SIGHUP, Hangup::Drain) { Effect::Drain } else { effect };
+            let effect = if (number, hangup) == (SIGHUP, Hangup::Drain) { Effect::Hangup } else { effect };
             signals.push((signal(SignalKind::from_raw(number))?, name, effect));
         }
         // Without a name: those that are for programs among themselves. Tools such as valgrind keep some to themselves.
@@ -98,15 +100,16 @@ impl Signals {
         .await
     }
 
-    /// Turns the first signal into a drain and the second into a kill. SIGQUIT is both at once.
+    /// Turns the first signal into a drain and the second into a kill. SIGQUIT is both at once; SIGHUP is never the second.
     pub async fn watch(mut self, shutdown: Shutdown) {
         loop {
             match self.next().await {
                 (signal, Effect::Nothing(why)) => tracing::warn!(signal, "not acted on: {why}"),
-                (signal, Effect::Drain) if !shutdown.drain.is_cancelled() => {
+                (signal, Effect::Drain | Effect::Hangup) if !shutdown.drain.is_cancelled() => {
                     tracing::info!(signal, "draining: a second signal stops at once");
                     shutdown.drain.cancel();
                 }
+                (signal, Effect::Hangup) => tracing::info!(signal, "the drain goes on"),
                 (signal, Effect::Drain | Effect::Kill) => {
                     tracing::warn!(signal, "stopping at once");
                     shutdown.drain.cancel();

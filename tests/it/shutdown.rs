@@ -2,10 +2,13 @@
 
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt as _;
@@ -23,20 +26,41 @@ struct Program {
 }
 
 fn sluice(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
+    let mut command = program(env!("CARGO_BIN_EXE_sluice"));
+    command.args(arguments);
+    command
+}
+
+fn program(path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear().env("PATH", "/usr/bin:/bin").kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 impl Program {
     async fn start() -> Self {
+        Self::start_by(sluice(&[])).await
+    }
+
+    /// Starts it in the foreground of a terminal, whose other end is returned.
+    async fn start_on_a_terminal() -> (OwnedFd, Self) {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let stdin = rustix::fs::open(ptsname(&terminal, Vec::new()).unwrap(), flags, Mode::empty()).unwrap();
+        let mut command = program("setsid");
+        command.args(["--ctty", env!("CARGO_BIN_EXE_sluice")]).stdin(stdin);
+        (terminal, Self::start_by(command).await)
+    }
+
+    async fn start_by(mut command: Command) -> Self {
         let pids = NamedTempFile::new().unwrap();
         let noted = format!("FIXTURE_PIDS={}", pids.path().display());
         let fixture = fixture_path();
         let fixture = fixture.to_str().unwrap();
-        let mut command =
-            sluice(&["run", "--listen", "127.0.0.1:0", "--no-auth", "--env", &noted, "--", fixture, "echo"]);
+        command.args(["run", "--listen", "127.0.0.1:0", "--no-auth", "--env", &noted, "--", fixture, "echo"]);
         let mut process = command.stderr(Stdio::null()).spawn().unwrap();
         let (mut stdout, mut said) = (process.stdout.take().unwrap(), Vec::new());
         let address: SocketAddr = loop {
@@ -117,6 +141,32 @@ async fn a_second_signal_hurries_it() {
     program.signal(Signal::TERM);
     assert_eq!(program.ended().await.code(), Some(0));
     assert!(before.elapsed() < Duration::from_secs(10), "the drain may take 20 s; this took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_gone_lets_calls_finish_however_often_that_is_said() {
+    for is_asked_before in [false, true] {
+        let (terminal, program) = Program::start_on_a_terminal().await;
+        let address = program.caller.address;
+        let mut client = program.caller.sse().await;
+        call_in_flight(&mut client, 20).await;
+        if is_asked_before {
+            program.signal(Signal::TERM);
+            eventually("it drains", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+        }
+        drop(terminal);
+        eventually("it drains", async || TcpStream::connect(address).await.is_err().then_some(())).await;
+        // A shell says it too.
+        program.signal(Signal::HUP);
+        let answer = loop {
+            let message = client.message().await;
+            if message["id"] == "last" {
+                break message;
+            }
+        };
+        assert_eq!(answer["result"]["content"][0]["text"], "20 steps", "the call in flight has finished");
+        assert_eq!(program.ended().await.code(), Some(0));
+    }
 }
 
 #[tokio::test]
