@@ -269,11 +269,17 @@ pub(super) fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedF
         // Before Linux 5.6, or where a container's engine does not know it.
         Err(Errno::NOSYS | Errno::PERM) => {
             let folder = rustix::fs::openat(parent, name, PATH_ONLY, Mode::empty())?;
-            let same = rustix::fs::fstat(&folder)?.st_dev == rustix::fs::fstat(parent)?.st_dev;
-            if same { Ok(folder) } else { Err(Errno::XDEV) }
+            let is_inside = mount_of(&folder).is_some_and(|mount| Some(mount) == mount_of(parent));
+            if is_inside { Ok(folder) } else { Err(Errno::XDEV) }
         }
         entered => entered,
     }
+}
+
+/// The number of the mount that an open folder is in. The number of its device is no use: a bind mount has that of its source.
+fn mount_of(folder: impl AsFd) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_fd().as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
 }
 
 /// Lists a folder from its beginning.

@@ -62,6 +62,9 @@ impl<T: std::fmt::Debug + Send + Sync> Held for T {}
 enum Work {
     Folder(FolderToRemove),
     AbandonedFolders(AbandonedFolders),
+    /// Panics, as no removal should.
+    #[cfg(test)]
+    Panic,
 }
 
 #[derive(Debug)]
@@ -238,6 +241,8 @@ impl Work {
         match self {
             Self::Folder(folder) => remove(&folder.parent, &folder.name, deadline),
             Self::AbandonedFolders(folders) => folders.step(deadline),
+            #[cfg(test)]
+            Self::Panic => unreachable!("on purpose"),
         }
     }
 
@@ -245,6 +250,37 @@ impl Work {
         match self {
             Self::Folder(folder) => &folder.path,
             Self::AbandonedFolders(folders) => folders.place(),
+            #[cfg(test)]
+            Self::Panic => std::path::Path::new("panic"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_removal_that_panics_is_counted_and_tried_again_and_others_go_on() {
+        let (place, metrics) = (tempfile::tempdir().unwrap(), RemovalMetrics::default());
+        let (remover, path) = (Remover::new(metrics.clone()), place.path().join("folder"));
+        std::fs::create_dir(&path).unwrap();
+        let parent = Arc::new(File::open(place.path()).unwrap());
+        remover.push(Work::Panic);
+        let keeps = Arc::clone(&parent);
+        remover.remove(FolderToRemove { name: c"folder".to_owned(), path: path.clone(), keeps, parent });
+        assert!(!remover.finish(Duration::from_secs(30)), "one is left");
+        assert_eq!((path.exists(), metrics.waiting.get()), (false, 1));
+        let begin = Instant::now();
+        while metrics.failures.get() < 2 {
+            assert!(begin.elapsed() < Duration::from_secs(30), "it is not tried again");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        remover.close();
+        while remover.0.state.lock().has_thread {
+            assert!(begin.elapsed() < Duration::from_secs(30), "the thread does not end");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -4,9 +4,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount, umount};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{CWD, FileType as Kind};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use super::*;
 
@@ -191,4 +194,63 @@ fn a_time_that_is_over_ends_it_and_the_next_call_goes_on() {
         }
     }
     assert!(calls > 1 && !place.path().join("folder").exists());
+}
+
+/// Refuses a system call to this thread, as a kernel without it or an engine that does not know it.
+fn without(call: i64, errno: i32) {
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let (rest, refused) = (SeccompAction::Allow, SeccompAction::Errno(errno.cast_unsigned()));
+    let filter = SeccompFilter::new([(call, Vec::new())].into(), rest, refused, arch).unwrap();
+    seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+}
+
+/// Does something without openat2, in the two ways in which it can be missing.
+fn without_openat2(work: fn()) {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        let thread = std::thread::spawn(move || {
+            without(libc::SYS_openat2, errno);
+            let found = rustix::fs::openat2(CWD, c".", PATH_ONLY, Mode::empty(), ResolveFlags::BENEATH);
+            assert_eq!(found.unwrap_err().raw_os_error(), errno);
+            work();
+        });
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn without_openat2_folders_are_removed_and_no_link_is_followed() {
+    without_openat2(|| {
+        let (place, parent) = scene();
+        nest(&parent, 300, &"n".repeat(255));
+        let folder = place.path().join("folder");
+        symlink(place.path().join("outside"), folder.join("link")).unwrap();
+        assert_eq!(enter(&parent, c"folder/link").unwrap_err(), Errno::NOTDIR);
+        remove_all(&parent).unwrap();
+        assert!(!folder.exists() && is_untouched(place.path()));
+    });
+}
+
+#[test]
+fn without_openat2_no_mount_is_entered() {
+    if !crate::process::temp_mount::can_mount() {
+        return;
+    }
+    without_openat2(|| {
+        // Nobody else sees these mounts, and they end with this thread.
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let (place, parent) = scene();
+        let (bound, other) = (place.path().join("folder/bound"), place.path().join("folder/other"));
+        std::fs::create_dir(&bound).unwrap();
+        std::fs::create_dir(&other).unwrap();
+        mount(Some(&place.path().join("outside")), &bound, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        mount(Some("none"), &other, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        std::fs::write(other.join("file"), "").unwrap();
+        assert!(remove_all(&parent).is_err());
+        assert!(other.join("file").exists() && is_untouched(place.path()));
+        umount(&bound).unwrap();
+        umount(&other).unwrap();
+        remove_all(&parent).unwrap();
+        assert!(!place.path().join("folder").exists() && is_untouched(place.path()));
+    });
 }
