@@ -73,16 +73,16 @@ pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let launch = spec.lookups.run(&spec.server.command, launch).await?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;
+    let (server, (tenant, session)) = (&spec.origin.server, spec.origin.names());
+    if Cause::info("child started", server.to_string()).is_news(CHILDREN_LOGGED) {
+        tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
+    }
     let charge = spec.ceilings.charge(&child, &spec.origin);
     let tasks = spec.tasks.clone();
     let shared = Arc::new(Shared::new(spec, charge));
     shared.metrics.spawned.inc();
     shared.metrics.children.inc();
     let _ = shared.pid.set(child.pid());
-    let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-    if Cause::info("child started", server.to_string()).is_news(CHILDREN_LOGGED) {
-        tracing::info!(%tenant, %server, %session, pid = child.pid(), "child started");
-    }
     tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
     Ok(Worker::new(shared))
 }

@@ -29,6 +29,7 @@ mod limits;
 mod link;
 mod messages;
 mod metrics;
+mod panics;
 mod pool;
 mod proc;
 mod recycling;
