@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use serde_json::json;
 
 use sluice::config::Server;
@@ -151,6 +152,35 @@ async fn a_file_system_in_memory_keeps_the_size_where_the_gateway_may_mount_one(
     assert!(!is_mounted(&reply));
     gateway.finish().await;
     assert!(!Path::new(&reply).exists());
+}
+
+/// Does something on a thread to which, and to all that it starts, the system refuses to mount.
+fn without_mounts<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let (rest, refused) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()));
+        let filter = SeccompFilter::new([(libc::SYS_mount, Vec::new())].into(), rest, refused, arch).unwrap();
+        seccompiler::apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+#[tokio::test]
+async fn where_a_file_system_in_memory_is_refused_the_folder_is_watched() {
+    // Who may not mount does not try to.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let fixture = crate::harness::fixture_path();
+    let configuration =
+        format!("[servers.full]\ncommand = {fixture:?}\nargs = [\"echo\"]\nlimits.temp_size = \"2MiB\"\n");
+    let program = without_mounts(|| Program::start_as(Setup { configuration, ..Setup::default() }));
+    let session = program.open("full").await;
+    let script = "head -c 3000000 /dev/zero >$TMPDIR/file && sleep 20";
+    let answer = session.start_call("shell", json!({"script": script})).await;
+    assert_eq!(answer["error"]["data"]["type"], "server_over_limit", "{answer}");
+    program.finish().await;
 }
 
 /// The folder of the gateway that a child's is in.

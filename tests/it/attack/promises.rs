@@ -28,13 +28,12 @@ fn tests(text: &str) -> Vec<&str> {
 /// the file of its module below src, or in the tests of that module.
 fn exists(name: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let words: Vec<&str> = name.split("::").filter(|word| *word != "tests").collect();
-    let (function, modules) = words.split_last().unwrap();
-    let folder = modules.join("/");
-    let candidates = ["tests/it", "src"].into_iter().flat_map(|top| {
-        [".rs", "/mod.rs", "/tests.rs", "/tests/mod.rs", "_tests.rs"]
-            .map(|end| root.join(top).join(format!("{folder}{end}")))
-    });
+    let (modules, function) = name.rsplit_once("::").unwrap();
+    let folder = modules.replace("::", "/");
+    let module = folder.trim_end_matches("/tests");
+    let ends = [".rs", "/mod.rs", "/tests.rs", "/tests/mod.rs", "_tests.rs"];
+    let candidates =
+        ["tests/it", "src"].into_iter().flat_map(|top| ends.map(|end| root.join(top).join(format!("{module}{end}"))));
     candidates.into_iter().any(|file| std::fs::read_to_string(file).is_ok_and(|text| has_test(&text, function)))
 }
 
