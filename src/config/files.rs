@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 
 use super::units::show_bytes;
 
@@ -81,11 +81,22 @@ pub(super) fn careless(path: &Path, is_secret: bool) -> Option<String> {
         }
     }
     let readers = match metadata.mode() {
+        // Who mounts one file, into a container, has chosen who is there, and leaves it the mode that it has elsewhere.
+        _ if is_fixed && is_mounted_alone(&path) => return None,
         mode if mode & 0o004 != 0 => "anybody on this machine",
         mode if mode & 0o040 != 0 && !is_own_group(&metadata) => "its group",
         _ => return None,
     };
     (is_secret && metadata.is_file()).then(|| format!("{readers} may read it; take that right away (chmod go-r)"))
+}
+
+/// Whether a file is mounted by itself, and not the folder that it is in.
+fn is_mounted_alone(path: &Path) -> bool {
+    let mount = |path: &Path| {
+        let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).ok()?;
+        (found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
+    };
+    path.parent().and_then(mount).is_some_and(|around| mount(path).is_some_and(|own| own != around))
 }
 
 /// Who besides the owner may write to a file, or replace what is in a folder.
@@ -171,5 +182,28 @@ mod tests {
         set(&inner, 0o1777);
         assert_eq!(careless(&file, true), None, "the sticky bit keeps it");
         assert_eq!(careless(Path::new("/absent"), true), None);
+    }
+
+    #[test]
+    fn the_mode_of_a_file_that_is_mounted_by_itself_and_read_only_says_nothing_about_its_readers() {
+        use nix::mount::{MsFlags, mount};
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        std::fs::write(&key, "secret").unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(careless(&key, true).is_some_and(|why| why.contains("may read it")));
+        // On this thread only.
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
+            return;
+        }
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let mounted = folder.path().join("mounted");
+        std::fs::write(&mounted, "").unwrap();
+        mount(Some(&key), &mounted, none, MsFlags::MS_BIND, none).unwrap();
+        assert!(careless(&mounted, true).is_some_and(|why| why.contains("may read it")), "it can be written to");
+        mount(none, &mounted, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none).unwrap();
+        assert_eq!(careless(&mounted, true), None);
+        assert!(careless(&key, true).is_some());
     }
 }

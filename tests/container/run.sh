@@ -38,7 +38,7 @@ wait_for() {
 }
 
 compose() {
-    SLUICE_IMAGE=$IMAGE SLUICE_PORT=$COMPOSE_PORT SLUICE_KEY=$KEY \
+    SLUICE_IMAGE=$IMAGE SLUICE_PORT=$COMPOSE_PORT SLUICE_KEY_FILE=$KEY_FILE \
         docker compose --project-name "$RUN_ID" --file "$ROOT/docker-compose.yml" "$@"
 }
 
@@ -242,10 +242,12 @@ fetches "as the compose file does" --user 10001:10001 "${hardened[@]}" \
 # --- the compose file ------------------------------------------------------------------------------------------
 
 unset SLUICE_KEY
-KEY=slk_test_$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+mkdir -m 700 "$WORK/secrets"
+KEY_FILE=$WORK/secrets/key
+echo "slk_test_$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')" >"$KEY_FILE"
 COMPOSE_PORT=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-if message=$(KEY='' compose config 2>&1 >/dev/null); then fail "compose takes an empty key"; fi
+if message=$(KEY_FILE='' compose config 2>&1 >/dev/null); then fail "compose takes an empty key"; fi
 [[ $message == *'slk_local_'* ]] || fail "compose does not say how to make a key: $message"
 pass "compose without a key says how to make one"
 
@@ -257,7 +259,7 @@ base=http://127.0.0.1:$COMPOSE_PORT
 
 status 401 "$base/servers/time/mcp"
 status 401 "$base/servers/time/mcp" "Authorization: Bearer slk_test_0000000000000000000000000000000000000000"
-export SLUICE_KEY=$KEY
+export SLUICE_KEY_FILE=$KEY_FILE
 for transport in sse mcp; do
     called "compose: the Python server over /$transport" '"timezone"' \
         "$SLUICE" call "$base/servers/time/$transport" get_current_time timezone=UTC
@@ -270,6 +272,9 @@ called "compose: the default server" 7 "$SLUICE" call "$base/mcp" add a=2 b=5
 "$SLUICE" call "$base/servers/demo/mcp" write_file path=kept.txt content=kept >/dev/null || fail "write_file"
 [ "$(compose exec -T sluice cat /workspace/kept.txt)" = kept ] || fail "the volume has no kept.txt"
 pass "compose: write_file writes to the volume"
+! docker inspect "$gateway" | grep -qF "$(cat "$KEY_FILE")" || fail "the key is in what the engine knows of the container"
+! compose logs sluice 2>&1 | grep -F 'not safe' || fail "the gateway warns of how compose gives it the key"
+pass "compose: the key is in its file only, and nothing is said against that"
 no_root_in "$gateway" compose
 [ "$(compose exec -T sluice id -u)" = 10001 ] || fail "docker exec runs as another user"
 compose exec -T sluice grep -q '^NoNewPrivs:.*1' /proc/1/status || fail "the gateway may gain privileges"
