@@ -52,7 +52,7 @@ pub use own::OwnFile;
 pub use problem::{Place, Problem, Problems};
 pub use program::{RUNNING, SELF};
 pub use resources::may_raise_limits;
-pub use sandbox::{Allowance, Sandbox, SandboxMode};
+pub use sandbox::{Allowance, Sandbox, SandboxMode, SandboxOpen};
 pub use shown::shown_value;
 pub use tools::{Resend, Tool};
 pub use units::{InvalidUnit, parse_bytes, parse_duration, show_bytes, show_duration};

@@ -15,6 +15,8 @@ pub struct Sandbox {
     pub required: bool,
     /// Whether it may use the network. `None`: as the mode has it.
     pub network: Option<bool>,
+    /// Which files and folders are opened to it beside those in `read` and `write`.
+    pub open: SandboxOpen,
     /// Files and folders that it may read and execute, beside those of the mode. They exist.
     pub read: Vec<PathBuf>,
     /// Files and folders that it may change, beside those of the mode. They exist.
@@ -64,6 +66,26 @@ impl SandboxMode {
             Self::None => "none",
             Self::Standard => "standard",
             Self::Strict => "strict",
+        }
+    }
+}
+
+/// Which files and folders a sandbox opens besides those that `sandbox.read` and `sandbox.write` list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SandboxOpen {
+    /// Those that the gateway infers from the server's command, arguments, environment and working directory. The default.
+    #[default]
+    Inferred,
+    /// None but the system's, the program itself, and the temporary folder and workspace that the gateway makes.
+    Listed,
+}
+
+impl SandboxOpen {
+    /// The word for it in a configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Inferred => "inferred",
+            Self::Listed => "listed",
         }
     }
 }
@@ -120,6 +142,9 @@ const MODES: [(&str, SandboxMode); 3] = [
     (SandboxMode::Strict.as_str(), SandboxMode::Strict),
 ];
 
+const OPEN: [(&str, SandboxOpen); 2] =
+    [(SandboxOpen::Inferred.as_str(), SandboxOpen::Inferred), (SandboxOpen::Listed.as_str(), SandboxOpen::Listed)];
+
 /// What to say where that is so.
 const UNSEEN: &str = "allows \"io_uring\", by which a server makes sockets that nobody sees, with the network off; remove \
                       it from allow, or set network = true";
@@ -162,19 +187,20 @@ fn table(mut section: Section<'_>, default: &Sandbox) -> Sandbox {
     let s = &mut section;
     let mode = s.choice("mode", default.mode, &MODES);
     let network = s.flag("network").or(default.network);
+    let open = s.choice("open", default.open, &OPEN);
     let read = paths(s, "read").unwrap_or_else(|| default.read.clone());
     let write = paths(s, "write").unwrap_or_else(|| default.write.clone());
     let allow = allowances(s).unwrap_or_else(|| default.allow.clone());
     let account = account(s).or_else(|| default.account.clone());
     if mode == SandboxMode::None {
-        for key in ["network", "read", "write", "allow"] {
+        for key in ["network", "open", "read", "write", "allow"] {
             if s.has(key) {
                 s.problem(key, "has no effect: mode is \"none\"; remove it, or choose another mode");
             }
         }
     }
     section.finish();
-    Sandbox { mode, required: default.required, network, read, write, allow, account }
+    Sandbox { mode, required: default.required, network, open, read, write, allow, account }
 }
 
 fn paths(s: &mut Section<'_>, key: &str) -> Option<Vec<PathBuf>> {

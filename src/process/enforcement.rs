@@ -7,7 +7,9 @@ use super::cgroup::Controllers;
 use super::limits::cores_go_to;
 use super::sandbox::Kernel;
 use super::temp_mount::can_mount;
-use crate::config::{Config, Resources, Sandbox, SandboxMode, Server, TempLimits, Tenant, show_bytes, show_duration};
+use crate::config::{
+    Config, Resources, Sandbox, SandboxMode, SandboxOpen, Server, TempLimits, Tenant, show_bytes, show_duration,
+};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
@@ -98,9 +100,10 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
         return format!("none, {user}");
     }
     let network = if sandbox.has_network() { "network on" } else { "network off" };
+    let open = if sandbox.open == SandboxOpen::Listed { ", open is what is listed" } else { "" };
     let allowed: Vec<_> = sandbox.allow.iter().map(|allowance| allowance.as_str()).collect();
     let allowed = if allowed.is_empty() { String::new() } else { format!(", allowed: {}", allowed.join(" and ")) };
-    format!("{}, {network}, {user}{allowed}; by {}", sandbox.mode.as_str(), kernel.enforces().join(", "))
+    format!("{}, {network}{open}, {user}{allowed}; by {}", sandbox.mode.as_str(), kernel.enforces().join(", "))
 }
 
 fn limits(server: &Server, cgroups: Controllers) -> String {
@@ -162,6 +165,9 @@ mod tests {
         let without = enforcement(&server, kernel, Controllers::default());
         assert!(without.sandbox.starts_with("standard, network on, as "), "{without:?}");
         assert!(without.sandbox.contains("Landlock 7"), "{without:?}");
+        server.sandbox.open = SandboxOpen::Listed;
+        let listed = enforcement(&server, kernel, Controllers::default());
+        assert!(listed.sandbox.starts_with("standard, network on, open is what is listed, as "), "{listed:?}");
         let folder = "1GiB and 250000 files in its temporary folder (watched; in other folders that it may change as much as \
                       the disk has)";
         assert_eq!(

@@ -1,7 +1,7 @@
 //! What can be said about the sandbox and the machine, and what cannot.
 
 use super::*;
-use crate::config::{Allowance, SandboxMode};
+use crate::config::{Allowance, SandboxMode, SandboxOpen};
 
 /// A file with this in front of and after the server's own table.
 fn file(root: &str, server: &str) -> String {
@@ -30,6 +30,8 @@ fn a_word_or_a_table_for_all_and_for_each() {
     assert_eq!((one.mode, one.required, one.has_network()), (SandboxMode::Strict, true, true));
     assert_eq!((one.read.len(), one.allow), (1, vec![Allowance::Namespaces]));
     assert!(!sandbox(all, "require_sandbox=false").required);
+    assert_eq!(sandbox("[sandbox]\nopen='listed'", "sandbox='strict'").open, SandboxOpen::Listed);
+    assert_eq!(sandbox("[sandbox]\nopen='listed'", "[servers.s.sandbox]\nopen='inferred'").open, SandboxOpen::Inferred);
     assert!(sandbox("", "").has_network() && !sandbox("", "sandbox='strict'").has_network());
 }
 
@@ -66,6 +68,8 @@ fn what_does_not_exist_or_contradicts_itself_is_a_problem() {
     }
     let found = problems("[sandbox]\nmode='none'\nnetwork=false", "");
     assert!(found[0].starts_with("sandbox.network: has no effect"), "{found:?}");
+    let found = problems("", "[servers.s.sandbox]\nmode='none'\nopen='listed'");
+    assert!(found[0].starts_with("servers.s.sandbox.open: has no effect"), "{found:?}");
     let found = problems("", "[servers.s.sandbox]\nuser='no such user'");
     assert!(found[0].starts_with("servers.s.sandbox.user: there is no user \"no such user\"; make it"), "{found:?}");
     let found = problems("", "[servers.s.sandbox]\ngroup='root'");

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use super::infer::{UntrustedPaths, paths, shared_directories};
 use super::policy::{Policy, Reach};
 use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
-use crate::config::{Account, Isolation, OwnFile, SandboxMode, Server};
+use crate::config::{Account, Isolation, OwnFile, SandboxMode, SandboxOpen, Server};
 use crate::process::folder;
 
 /// What the names of SQLite's databases end with, mostly.
@@ -44,8 +44,9 @@ pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Expo
     let open = format!("reads {}; changes {}", list("the system", &reads), list(&own_folders, &changes));
     let mut warnings = Vec::new();
     warnings.extend(unopened_cwd(server));
-    let named = paths::named(&server.args, &server.env);
-    warnings.extend(named.iter().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
+    let is_inferred = server.sandbox.open == SandboxOpen::Inferred;
+    let named = is_inferred.then(|| paths::named(&server.args, &server.env));
+    warnings.extend(named.iter().flatten().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
     for file in own.iter().chain(&of_the_process(own)).filter(|file| !file.is_for(&server.name)) {
         let Some(path) = real(&file.path) else { continue };
         let within = |paths: &[PathBuf]| paths.iter().find(|open| path.starts_with(open)).cloned();
@@ -132,10 +133,13 @@ pub fn unopened_cwd(server: &Server) -> Option<String> {
         true => "start it in a folder of its own, or list what it needs (--read, --write)",
         false => "give it a folder of its own (cwd), or list what it needs (sandbox.read, sandbox.write)",
     };
-    if !shared_directories(server).includes(&cwd) {
-        return None;
-    }
-    let why = "where everybody's things are, so its sandbox does not open that folder";
+    let (why, remedy) = match sandbox.open {
+        SandboxOpen::Listed => {
+            ("which its sandbox does not open, as it is not listed", "list it (sandbox.read, sandbox.write)")
+        }
+        SandboxOpen::Inferred if !shared_directories(server).includes(&cwd) => return None,
+        SandboxOpen::Inferred => ("where everybody's things are, so its sandbox does not open that folder", remedy),
+    };
     Some(format!("starts in {}, {why}; {remedy}", cwd.display()))
 }
 

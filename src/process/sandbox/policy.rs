@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SandboxError;
 use super::identity::Identity;
-use super::infer::{self, Inferred};
+use super::infer::{self, Inferred, UntrustedPaths};
 use super::landlock::Enclosure;
 use super::seccomp::{Denials, KnownProgram, Metadata, Sockets, deny_metadata, deny_unseen_modes, server_denials};
-use super::system_paths::DEVICES;
-use crate::config::{Allowance, SandboxMode, Server};
+use super::system_paths::{DEVICES, MACHINE, PROGRAMS, SYSTEM};
+use crate::config::{Allowance, RUNNING, SandboxMode, SandboxOpen, Server};
 use crate::process::limits::ProcessLimits;
 
 /// What a child is to be kept from.
@@ -113,7 +113,7 @@ impl Policy {
         let network = sandbox.has_network();
         let local = match sandbox.mode {
             _ if sandbox.allow.contains(&Allowance::UnixSockets) => Local::Anywhere,
-            _ if infer::is_engine_client(server) => Local::Anywhere,
+            _ if sandbox.open == SandboxOpen::Inferred && infer::is_engine_client(server) => Local::Anywhere,
             SandboxMode::Strict if !network => Local::Nowhere,
             _ => Local::Inside,
         };
@@ -137,13 +137,27 @@ impl Policy {
 /// Works out what the configuration of `server` opens, without symbolic links.
 fn opened(server: &Server, program: &Path) -> Opened {
     let sandbox = &server.sandbox;
-    let Inferred { read, write, caches } = infer::infer(server, program);
+    let Inferred { read, write, caches } = match sandbox.open {
+        SandboxOpen::Inferred => infer::infer(server, program),
+        SandboxOpen::Listed => Inferred { read: without_inference(server, program), ..Inferred::default() },
+    };
     let mut enclosure = Enclosure { read, write, ..Enclosure::default() };
     if sandbox.allow.contains(&Allowance::SharedMemory) {
         enclosure.write.push("/dev/shm".into());
     }
     enclosure.follow_links();
     Opened { enclosure, caches }
+}
+
+/// The paths that are open under `sandbox.open = "listed"` besides the listed ones: the system's, and the program itself.
+fn without_inference(server: &Server, program: &Path) -> Vec<PathBuf> {
+    let system = if server.sandbox.mode == SandboxMode::Strict { MACHINE } else { SYSTEM };
+    // The kernel's link to this program leads to no path that could be resolved.
+    let program = match program == Path::new(RUNNING) {
+        true => Some(program.to_owned()),
+        false => UntrustedPaths::of(server).resolve(program),
+    };
+    [PROGRAMS, system].concat().into_iter().map(PathBuf::from).chain(program).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod failures;
 mod gateway;
 mod holes;
 mod limits;
+mod listed;
 mod shell;
 mod sockets;
 pub(crate) mod stage;
