@@ -1,45 +1,45 @@
-//! Slows down the reading of a child that says much of which nothing comes: lines that are no message, answers that nobody
-//! waits for, notifications that nobody gets, more on stderr than is logged. A pipe that is not read fills, and then the child
-//! waits. What comes to somebody costs nothing, and gives credit for as much that does not.
+//! Slows down the reading of a child that writes much useless output: invalid lines, answers to unknown calls,
+//! notifications without a receiver, stderr beyond what is logged. While the gateway does not read, the pipe fills up and
+//! the child waits. Useful messages cost nothing and earn credit for as much useless output.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-/// What may be wasted a second, in bytes.
+/// Useless output that is read without delay, in bytes per second.
 const RATE: usize = 8 * 1024 * 1024;
-/// What may be wasted at once.
+/// Most credit that can be saved up, in bytes.
 const BURST: usize = 4 * RATE;
-/// No debt is larger: it is over in so many seconds.
+/// Most debt, in bytes. Debt is paid off at [`RATE`], so within 4 seconds.
 const DEBT: usize = 4 * RATE;
-/// What a message costs besides its bytes: 2,048 a second, 8,192 at once.
+/// Cost of a useless message besides its length, in bytes. Allows 2,048 messages per second and 8,192 at once.
 const MESSAGE: usize = 4 * 1024;
-/// A pause is not shorter: who is slowed down wakes the gateway so many times a second.
+/// Shortest pause. Bounds how often a slowed child wakes the gateway.
 const STEP: Duration = Duration::from_millis(50);
 
-/// A bucket of what may be wasted.
+/// A token bucket for useless output of one child.
 #[derive(Debug)]
 pub struct Brake {
     credit: usize,
     debt: usize,
-    /// Up to when it has got what a child may waste a second.
+    /// The time up to which credit for elapsed time was added.
     filled: Instant,
     gone: CancellationToken,
 }
 
 impl Brake {
-    /// A full bucket, for a child that is `gone` one day: from then on there is nothing to slow down.
+    /// Starts with full credit. Once `gone` is cancelled, because the child has ended, pauses end at once.
     pub fn new(gone: CancellationToken) -> Self {
         Self { credit: BURST, debt: 0, filled: Instant::now(), gone }
     }
 
-    /// Nothing came of a message of so many bytes.
+    /// Charges a useless message of `bytes` bytes.
     pub fn waste_message(&mut self, bytes: usize) {
         self.waste(bytes.saturating_add(MESSAGE));
     }
 
-    /// Nothing came of so many bytes.
+    /// Charges `bytes` bytes of useless output that is no message.
     pub fn waste(&mut self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -51,12 +51,13 @@ impl Brake {
         self.credit = left;
     }
 
-    /// A message of so many bytes came to somebody.
+    /// Adds credit for a useful message of `bytes` bytes.
     pub fn earn(&mut self, bytes: usize) {
         self.refill(bytes.saturating_add(MESSAGE));
     }
 
-    /// Waits until there is something left to waste. Others get their turn in between anyway, however much comes at once.
+    /// Waits until there is credit, at most until the child is gone. Yields to other tasks now and then, whatever the
+    /// credit is.
     pub async fn pause(&mut self) {
         tokio::task::coop::consume_budget().await;
         while self.credit == 0 {
@@ -72,7 +73,7 @@ impl Brake {
         }
     }
 
-    /// Adds what the time since the last look is worth.
+    /// Adds credit for the time since the last call.
     fn pass(&mut self) {
         let now = Instant::now();
         let passed = now.saturating_duration_since(self.filled).as_nanos();

@@ -1,6 +1,6 @@
-//! What children may use: each, and all of a tenant together. Where no cgroup keeps their memory and processes, they are
-//! watched (`lookout`). Invariant: a child counts for the tenant that it runs for at the moment, a spare and one that all
-//! share for none.
+//! The limits on what children use: each child by itself, and all children of a tenant together. Two pollers watch what no
+//! cgroup enforces: `usage_poller` memory and processes, `folder_poller` temporary folders. Invariant: a child counts for
+//! the tenant that it runs for at present; a spare and a child that all share count for none.
 
 mod folder_poller;
 mod usage_poller;
@@ -29,7 +29,7 @@ use crate::config::{Resources, Tenant, TenantId, may_raise_limits};
 pub use folder_poller::watch_folders;
 pub use usage_poller::watch_usage;
 
-/// The ceilings of all tenants; cheap to clone.
+/// The limits of all tenants and the children that count against them. Clones share their state.
 #[derive(Clone)]
 pub struct Ceilings(Arc<Shared>);
 
@@ -37,65 +37,65 @@ struct Shared {
     tenants: HashMap<TenantId, Ceiling>,
     charged: Mutex<HashMap<u64, Charged>>,
     last: AtomicU64,
-    /// Whether the guardian may set limits of processes whatever user they have.
+    /// Whether the guardian has the right to limit running processes of any user.
     limits_any: bool,
     failures: Counter,
-    /// What knows the processes of the machine.
+    /// Reads the process tree, and has cgroups.
     guardian: Guardian,
 }
 
 struct Ceiling {
     limits: Resources,
     places: Option<Places>,
-    /// Whether they have a cgroup together.
+    /// Whether the children of the tenant are in a common cgroup.
     has_cgroup: bool,
-    /// Those of the limits that it does not keep.
+    /// The limits that no cgroup enforces.
     watched: WatchedLimits,
 }
 
-/// For how many children at once there is room.
+/// The most children that a tenant may have at once, and how many more it may have now.
 struct Places {
     most: usize,
     free: Arc<Semaphore>,
-    /// How many wait for one.
+    /// Number of tasks that wait for a permit.
     waiting: AtomicUsize,
 }
 
-/// A child that counts.
+/// A running child that counts against limits.
 struct Charged {
     pid: i32,
     origin: Origin,
-    /// Those of its own.
+    /// The child's own limits that no cgroup enforces.
     watched: WatchedLimits,
-    /// Its temporary folder.
+    /// The child's temporary folder and its limit.
     temp: Option<WatchedFolder>,
     excess: watch::Sender<Option<Excess>>,
 }
 
-/// A temporary folder with its limit.
+/// A temporary folder, and the most that may be in it.
 #[derive(Debug)]
 struct WatchedFolder {
     folder: Weak<PrivateFolder>,
     most: FolderSize,
 }
 
-/// A place for a child under its tenant's ceiling.
+/// A permit for one child of a tenant. Dropping it lets another child start.
 #[derive(Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, and dropped")] Option<OwnedSemaphorePermit>);
 
-/// A tenant has as many children as it may.
+/// Error: the tenant has as many children as it may have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the tenant has all its {most} children in use (tenants.{tenant}.limits.max_children)")]
 pub struct Full {
     /// The tenant.
     pub tenant: TenantId,
-    /// How many.
+    /// The limit that is reached.
     pub most: usize,
 }
 
 impl Ceilings {
-    /// Those of the tenants of a configuration. Where cgroups can keep them, they do from now on. `failures` counts the
-    /// looks that saw nothing.
+    /// Takes the limits of all `tenants`, and makes cgroups for them where that is possible. `failures` counts attempts to
+    /// watch that could not read anything.
     pub fn new<'a>(
         tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>,
         guardian: &Guardian,
@@ -121,10 +121,10 @@ impl Ceilings {
         Self(Arc::new(Shared { tenants, charged, last, limits_any, failures, guardian }))
     }
 
-    /// A place for one more child of a tenant, as soon as there is one.
+    /// Waits up to `patience` for the permit to start a child of `tenant`.
     ///
     /// # Errors
-    /// There is none in time.
+    /// The tenant still has all its children when the time is over.
     pub async fn place(&self, tenant: &TenantId, patience: Duration) -> Result<Place, Full> {
         let Some(places) = self.places(tenant) else { return Ok(Place(None)) };
         let _waits = Waits::begin(&places.waiting);
@@ -134,7 +134,7 @@ impl Ceilings {
         }
     }
 
-    /// Whether somebody waits for a place of this tenant's.
+    /// Whether anybody waits for a permit of `tenant`.
     pub fn is_waited_for(&self, tenant: &TenantId) -> bool {
         self.places(tenant).is_some_and(|places| places.waiting.load(Ordering::Relaxed) > 0)
     }
@@ -143,16 +143,16 @@ impl Ceilings {
         self.0.tenants.get(tenant)?.places.as_ref()
     }
 
-    /// Whether a child that was started for nobody can become this tenant's. It cannot where a cgroup keeps what the
-    /// tenant's children use together: what a running process has taken stays with the cgroup that it was in. Nor where the
-    /// limits of its processes could not be lowered: root without a privilege may not where they have another user.
+    /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because memory
+    /// that a process has taken stays with its first cgroup; nor if the guardian cannot lower the limits of the spare's
+    /// processes, because they have another user.
     pub fn takes_spares(&self, tenant: &TenantId) -> bool {
         let can_be_limited =
             |ceiling: &Ceiling| self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default();
         self.0.tenants.get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
     }
 
-    /// What is started for a tenant has the limits of the tenant too.
+    /// Adds the limits of `tenant` to `launch`.
     pub fn apply(&self, launch: Launch, tenant: Option<&TenantId>) -> Launch {
         let Some((tenant, ceiling)) = tenant.and_then(|tenant| self.0.tenants.get_key_value(tenant)) else {
             return launch;
@@ -162,14 +162,14 @@ impl Ceilings {
         launch
     }
 
-    /// Tells the owner of the child `id` to end it, because of `excess`.
+    /// Asks the owner of the child `id` to end it because of `excess`.
     fn end(&self, id: u64, excess: Excess) {
         if let Some(charged) = self.0.charged.lock().get(&id) {
             charged.excess.send_replace(Some(excess));
         }
     }
 
-    /// Has a child count.
+    /// Counts `child` against limits. `origin` tells for which tenant it runs.
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
         let (id, pid) = (self.0.last.fetch_add(1, Ordering::Relaxed), child.pid().cast_signed());
@@ -188,7 +188,7 @@ impl Ceilings {
     }
 }
 
-/// Someone who waits for a place; counted until it is dropped.
+/// Counts one waiting task until it is dropped.
 struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
@@ -204,20 +204,21 @@ impl Drop for Waits<'_> {
     }
 }
 
-/// That a child counts for its tenant. Whoever owns the child ends it.
+/// The registration of a child that counts against limits. The owner of the child ends it.
 pub struct Charge {
     ceilings: Ceilings,
     limiter: Limiter,
     id: u64,
     origin: Origin,
     started_for: Option<TenantId>,
-    /// Those of each of its processes, as it was started.
+    /// The limits of each process, as set at the child's start.
     limits: ProcessLimits,
     exceeded: watch::Receiver<Option<Excess>>,
 }
 
 impl Charge {
-    /// The child is a tenant's from now on.
+    /// Assigns the child to the session `session` of `tenant`, and lowers the limits of its processes to those of the
+    /// tenant.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.origin.adopt(tenant, session);
         if self.started_for.as_ref() == Some(tenant) {
@@ -231,8 +232,8 @@ impl Charge {
         }
     }
 
-    /// Waits until the child has to go, because it uses more than it may, or its tenant's do together. It has to be killed
-    /// then, at once.
+    /// Waits until the child, or its tenant together with it, exceeds a limit. The owner then has to kill the child at
+    /// once.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
         loop {
@@ -246,14 +247,14 @@ impl Charge {
         }
     }
 
-    /// The limit of its tenant that the kernel ended it for, where it was that.
+    /// The memory limit of its tenant, if the kernel ended the child for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.get(tenant)?.limits.memory?;
         Some(Excess::memory(limit as u64, Some(tenant.clone())))
     }
 
-    /// The child is gone.
+    /// Ends the registration, once the child has ended.
     pub fn end(&self) {
         self.ceilings.0.charged.lock().remove(&self.id);
     }
@@ -261,7 +262,7 @@ impl Charge {
 
 #[cfg(test)]
 impl Charge {
-    /// That of a child which is no process.
+    /// A registration without a process.
     pub(crate) fn of_no_process(guardian: &Guardian, origin: &Origin) -> Self {
         Self {
             ceilings: Ceilings::new([], guardian, Counter::default()),
@@ -284,7 +285,7 @@ mod tests {
         "acme".parse().unwrap()
     }
 
-    /// Ceilings of one tenant, and children of it.
+    /// Makes limits for one tenant and `children` (process id, limits) that count against them.
     pub(super) fn ceilings(
         ceiling: WatchedLimits,
         children: impl IntoIterator<Item = (i32, WatchedLimits)>,

@@ -1,5 +1,6 @@
-//! One child process, the leader of a process group of its own. The guardian starts, signals and reaps it, and kills
-//! the whole group in between: so nothing of it is left, and its group id cannot have been taken by another.
+//! A child process from its start to its end. A child leads its own process group; the guardian forks, signals and reaps
+//! it. Invariant: when the end of a child is reported, its group is dead, and the group's id cannot have passed to other
+//! processes.
 
 use std::borrow::Cow;
 use std::io::{self, IoSlice};
@@ -29,26 +30,28 @@ use super::stage::{self, Fault, SpawnRequest, Step};
 use super::usage::{Excess, WatchedLimits};
 use crate::config::Resources;
 
-/// How long a child may take to become its program: executing it may wait for a disk.
+/// Time limit for a start, from the request to the execution of the program. Reading the program may have to wait for a
+/// disk.
 const START: Duration = Duration::from_secs(30);
-/// How long it has a turn among those that are started at once.
+/// How long a start counts among those that go on at once. A slower start, such as from a hung disk, no longer holds up
+/// others.
 const TURN: Duration = Duration::from_secs(5);
-/// The longest answer of a stage, in bytes.
+/// Longest failure report of a stage that is read, in bytes.
 const MAX_FAULT: u64 = 16 * 1024;
 
-/// The three standard streams of a child, seen from the gateway.
+/// The gateway's ends of a child's three standard streams.
 #[derive(Debug)]
 pub struct Pipes {
-    /// What the child reads. Dropping it is the first step of a polite stop.
+    /// Written by the gateway. Dropping it closes the child's stdin, which is the first step of a graceful stop.
     pub stdin: pipe::Sender,
-    /// What the child says.
+    /// Carries the child's MCP messages.
     pub stdout: pipe::Receiver,
-    /// What the child logs.
+    /// Carries the child's log output.
     pub stderr: pipe::Receiver,
 }
 
 impl Pipes {
-    /// Three pipes; the other ends are the child's.
+    /// Makes three pipes. Returns the gateway's ends, and the child's ends in the order stdin, stdout, stderr.
     fn new() -> io::Result<(Self, [OwnedFd; stage::STREAMS])> {
         let pipe = || rustix::pipe::pipe_with(PipeFlags::CLOEXEC);
         let ((their_in, our_in), (our_out, their_out), (our_err, their_err)) = (pipe()?, pipe()?, pipe()?);
@@ -61,7 +64,7 @@ impl Pipes {
     }
 }
 
-/// A running child. Dropping it kills its group.
+/// A running child. Dropping it kills its process group.
 #[derive(Debug)]
 pub struct Child {
     handle: ChildHandle,
@@ -69,16 +72,16 @@ pub struct Child {
     watched: WatchedLimits,
     resources: Resources,
     process_limits: ProcessLimits,
-    /// Goes with the child.
+    /// The private temporary folder, which is removed with the child.
     folder: Option<Arc<PrivateFolder>>,
     temp: FolderSize,
 }
 
 impl Child {
-    /// Starts a program in a process group of its own, and waits until it is executed.
+    /// Starts the program of `launch` in a new process group, and waits until the program is executed.
     ///
     /// # Errors
-    /// The system refuses, or the program is not executed in time.
+    /// The system refuses, a step before the execution fails, or the program is not executed within 30 seconds.
     pub async fn spawn(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), SpawnError> {
         let system = |error| SpawnError::System { command: launch.command.clone(), error };
         let late = |_| system(io::Error::new(io::ErrorKind::TimedOut, format!("not executed within {START:?}")));
@@ -107,15 +110,15 @@ impl Child {
         // Where a cgroup keeps limits of its tenant, a child has to be in it, whatever limits it has itself.
         let kept_for_tenant = launch.tenant.as_ref().filter(|tenant| guardian.limits_tenant(tenant));
         let limits = Limits::of(&launch.resources, kept).or_else(|| kept_for_tenant.map(|_| Limits::default()));
-        let order = encode(launch, limits)?;
+        let request = encode(launch, limits)?;
         let mut handle = guardian.launch(kept_for_tenant)?;
         let mut answer = Vec::new();
         if let Some(socket) = handle.socket().await {
             let socket = std::os::unix::net::UnixStream::from(socket);
             socket.set_nonblocking(true)?;
             let mut socket = UnixStream::from_std(socket)?;
-            // A stage that takes no order says why, or is not there: both are seen below.
-            let _ = send(&mut socket, order.expose_secret(), &theirs).await;
+            // A stage that takes no request says why, or is not there: both are seen below.
+            let _ = send(&mut socket, request.expose_secret(), &theirs).await;
             drop(theirs);
             let _ = socket.take(MAX_FAULT).read_to_end(&mut answer).await;
         }
@@ -138,49 +141,49 @@ impl Child {
         }
     }
 
-    /// The process id, which is also the id of the group.
+    /// The process id, which is also the id of the process group.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_pid().cast_unsigned()
     }
 
-    /// Waits until the child has ended. What was left of its group is killed then, and it is reaped.
+    /// Waits until the child has ended, its process group is killed, and the guardian has reaped it.
     pub async fn exited(&self) -> Exit {
         self.handle.ended().await
     }
 
-    /// What no cgroup keeps of its limits.
+    /// The limits of this child that no cgroup enforces, and that the gateway has to watch.
     pub(super) fn watched(&self) -> WatchedLimits {
         self.watched
     }
 
-    /// Its temporary folder, and what it may put there.
+    /// The temporary folder and the most that the child may put there; `None` without a sandbox.
     pub(super) fn temp(&self) -> Option<(&Arc<PrivateFolder>, FolderSize)> {
         Some((self.folder.as_ref()?, self.temp))
     }
 
-    /// The limit that the kernel ended it for, where it was that.
+    /// The memory limit of this child, if the kernel ended it for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let limit = self.resources.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
         Some(Excess::memory(limit as u64, None))
     }
 
-    /// The limits of each of its processes.
+    /// The limits that the kernel keeps for each process of this child, as set at its start.
     pub(super) fn process_limits(&self) -> &ProcessLimits {
         &self.process_limits
     }
 
-    /// What changes those.
+    /// A handle that lowers these limits while the child runs.
     pub(super) fn limiter(&self) -> Limiter {
         self.handle.limiter()
     }
 
-    /// Sends a signal to the child's whole group, once: a second one of the same kind does nothing.
+    /// Sends `signal` to the child's whole process group. Each signal is sent once: repeating it has no effect.
     pub fn signal(&self, signal: Signal) {
         self.handle.signal(signal);
     }
 }
 
-/// What became of a stage that did not become its program, in words.
+/// Describes the end of a stage that did not become its program. Names the memory limit if that was the cause.
 fn unexecuted(launch: &Launch, exit: Exit) -> String {
     let key = match (exit.out_of_memory(), &launch.tenant) {
         (None, _) => return format!("ended before it was executed: {exit}"),
@@ -190,7 +193,7 @@ fn unexecuted(launch: &Launch, exit: Exit) -> String {
     format!("not executed, as there was no memory left for it ({key}); raise that")
 }
 
-/// Why there is no child.
+/// Why a start failed.
 enum NotStarted {
     Fault(Fault),
     System(io::Error),
@@ -208,9 +211,9 @@ impl From<rustix::io::Errno> for NotStarted {
     }
 }
 
-/// The order for a stage, with its length before it.
+/// Serializes the spawn request for a stage: its length in 4 bytes (big-endian), then JSON.
 fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>> {
-    let order = SpawnRequest {
+    let request = SpawnRequest {
         program: Cow::Borrowed(&launch.program),
         args: Cow::Borrowed(&launch.args),
         env: launch.env.iter().map(|(key, value)| (key.into(), value.expose_secret().into())).collect(),
@@ -220,7 +223,7 @@ fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>
         mount: launch.mount.as_ref().map(Cow::Borrowed),
     };
     let mut bytes = vec![0; size_of::<u32>()];
-    serde_json::to_writer(&mut bytes, &order)?;
+    serde_json::to_writer(&mut bytes, &request)?;
     let length = bytes.len() - size_of::<u32>();
     let head = u32::try_from(length).ok().filter(|_| length <= stage::MAX_REQUEST);
     let head = head.ok_or_else(|| io::Error::from(io::ErrorKind::ArgumentListTooLong))?;
@@ -228,18 +231,18 @@ fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>
     Ok(bytes.into())
 }
 
-/// Sends an order, and the child's descriptors with its first bytes.
-async fn send(socket: &mut UnixStream, order: &[u8], descriptors: &[OwnedFd; stage::STREAMS]) -> io::Result<()> {
+/// Sends a serialized spawn request to a stage. The child's three descriptors go with its first bytes.
+async fn send(socket: &mut UnixStream, request: &[u8], descriptors: &[OwnedFd; stage::STREAMS]) -> io::Result<()> {
     let descriptors = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
     let sent = socket
         .async_io(Interest::WRITABLE, || {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(stage::STREAMS))];
             let mut control = SendAncillaryBuffer::new(&mut space);
             control.push(SendAncillaryMessage::ScmRights(&descriptors));
-            Ok(rustix::net::sendmsg(&*socket, &[IoSlice::new(order)], &mut control, SendFlags::NOSIGNAL)?)
+            Ok(rustix::net::sendmsg(&*socket, &[IoSlice::new(request)], &mut control, SendFlags::NOSIGNAL)?)
         })
         .await?;
-    socket.write_all(order.get(sent..).unwrap_or_default()).await
+    socket.write_all(request.get(sent..).unwrap_or_default()).await
 }
 
 #[cfg(test)]

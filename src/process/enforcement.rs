@@ -1,5 +1,5 @@
-//! Says for a server what of its sandbox and its limits is enforced on this machine, and what is not: for the log at
-//! start and for `sluice check`.
+//! Describes which parts of a server's sandbox and limits this machine enforces, for the log at start and for `sluice
+//! check`.
 
 use std::sync::Arc;
 
@@ -13,20 +13,20 @@ use crate::config::{
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
-/// What holds for a server, in words.
+/// What is enforced for a server or a tenant, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enforcement {
-    /// The sandbox, and what enforces it.
+    /// The sandbox and the mechanisms that enforce it. Empty for a tenant.
     pub sandbox: String,
-    /// The limits, each with what enforces it.
+    /// The limits, each with the mechanism that enforces it.
     pub limits: String,
     /// What is configured and not enforced, each with the reason.
     pub lacking: Vec<String>,
-    /// Whether the server is not started for it.
+    /// Whether the server will not be started because a required part is not enforced.
     pub is_refused: bool,
 }
 
-/// What holds for a server on a machine with this kernel and these cgroups.
+/// Describes the sandbox and limits of `server` on a machine with this kernel and these cgroup controllers.
 pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enforcement {
     let sandbox = &server.sandbox;
     let parts = if sandbox.mode == SandboxMode::None { Vec::new() } else { kernel.lacking() };
@@ -44,7 +44,7 @@ pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enf
     Enforcement { sandbox: describe(sandbox, kernel), limits: limits(server, cgroups), lacking, is_refused }
 }
 
-/// What holds for the limits of a tenant; none where it has none.
+/// Describes the limits of `tenant`; `None` if it has no limits.
 pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enforcement> {
     let parts = parts(&tenant.limits, cgroups);
     let children = tenant.max_children.map(|count| format!("{count} children"));
@@ -59,7 +59,8 @@ pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enfor
     })
 }
 
-/// Says which servers run as root, if any do: a sandbox takes root's privileges away, and not what belongs to root.
+/// A warning that names the servers running as root; `None` if there are none. A sandbox takes root's privileges away, but
+/// not the access to files that belong to root.
 pub fn run_as_root(config: &Config) -> Option<String> {
     let is_root = |server: &&Arc<Server>| match &server.sandbox.account {
         Some(account) => account.uid == 0,
@@ -75,7 +76,8 @@ pub fn run_as_root(config: &Config) -> Option<String> {
     })
 }
 
-/// Says which servers can call this very gateway, where everybody on this machine may: by the network, as its tenant.
+/// A warning that names the servers that can call this gateway over the network. `None` unless the configuration lets
+/// everybody call it as a tenant.
 pub fn may_call_the_gateway(config: &Config) -> Option<String> {
     let tenant = config.auth.anonymous.as_ref()?;
     let has_network = |server: &&Arc<Server>| server.sandbox.mode != SandboxMode::None && server.sandbox.has_network();

@@ -8,68 +8,69 @@ use secrecy::ExposeSecret as _;
 
 use crate::config::Server;
 
-/// Why a child could not be started. The texts reach clients: they name the command as configured and no secret.
+/// Why a child could not be started. Clients see these texts: they name the command as configured, and no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The program is not there.
+    /// The program does not exist.
     #[error("the command \"{command}\" was not found{}", in_path(path))]
     NotFound {
-        /// As configured.
+        /// The command as configured.
         command: String,
-        /// The `PATH` that was searched, for a bare name.
+        /// The `PATH` that was searched; `None` if the command contains a slash.
         path: Option<String>,
     },
-    /// The program is there, and cannot be executed.
+    /// The program exists and is no executable file. Holds the command as configured.
     #[error("the command \"{0}\" is not an executable file; make it one (chmod +x), or name the program inside")]
     NotExecutable(String),
-    /// The working directory is not there.
+    /// The configured working directory does not exist.
     #[error("the working directory {} does not exist", .0.display())]
     NoDirectory(PathBuf),
-    /// The private temporary folder could not be made.
+    /// The private temporary folder of the child could not be made.
     #[error(
         "no private temporary folder could be made for it: {0}; see that the gateway can write to its state_dir, or else its TMPDIR (/tmp)"
     )]
     NoFolder(io::Error),
-    /// The working directory of its owner could not be made.
+    /// The working directory of the child's owner could not be made below the configured workspace.
     #[error(
         "no working directory could be made for it below its workspace: {0}; see that the gateway can write to the folder that \
          is configured (workspace)"
     )]
     NoWorkspace(io::Error),
-    /// Its cgroup could not be made, entered or given its limits.
+    /// The child's cgroup could not be made, entered, or given its limits.
     #[error("its cgroup cannot keep its limits: {0}; see that the gateway's cgroup is delegated to it")]
     NoCgroup(io::Error),
     /// The sandbox could not be put in force.
     #[error("the command \"{command}\" was not started: {why}")]
     Sandbox {
-        /// As configured.
+        /// The command as configured.
         command: String,
-        /// What was missing or refused.
+        /// Which part of the sandbox was missing or refused.
         why: String,
     },
-    /// The file system does not say whether the program is there.
+    /// The file system did not answer in time whether the program exists.
     #[error(
         "whether the command \"{command}\" and its working directory are there could not be found out within {patience:?}: a \
          file system does not answer; see whether the one that they are on, or a folder of its PATH, is mounted over a network"
     )]
     NoAnswer {
-        /// As configured.
+        /// The command as configured.
         command: String,
-        /// How long it was waited for.
+        /// How long the gateway waited for an answer.
         patience: Duration,
     },
-    /// The system refused.
+    /// The system refused another step of the start.
     #[error("the command \"{command}\" could not be started: {error}")]
     System {
-        /// As configured.
+        /// The command as configured.
         command: String,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
 impl SpawnError {
-    /// There is no program for a server's command.
+    /// The error for a server whose command leads to no program: "not executable" if there is a file, otherwise "not
+    /// found".
     pub(super) fn no_program(server: &Server) -> Self {
         if server.file().is_some_and(|file| file.exists()) {
             return Self::NotExecutable(server.command.clone());

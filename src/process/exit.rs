@@ -1,4 +1,4 @@
-//! How a child ends: the signals that end a process group, and the exit status.
+//! How a child ends: the signals that the gateway sends to its process group, and its exit status.
 
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroup::LimitOwner;
 
-/// Signals that a group is sent.
+/// A signal to the process group of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Signal {
-    /// Please end.
+    /// SIGTERM: asks the processes to end.
     Term,
-    /// End.
+    /// SIGKILL: ends the processes at once.
     Kill,
 }
 
@@ -26,7 +26,7 @@ impl From<Signal> for rustix::process::Signal {
     }
 }
 
-/// How a child ended.
+/// The exit status of a child, and whether the kernel ended it for a memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     status: ExitStatus,
@@ -38,27 +38,27 @@ impl Exit {
         Self { status, memory }
     }
 
-    /// By SIGKILL.
+    /// The status of a child that SIGKILL has ended.
     pub(crate) fn killed() -> Self {
         Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
     }
 
-    /// LimitOwner limit on memory the kernel ended it for.
+    /// Whose memory limit the kernel ended the child for; `None` if it ended for another reason.
     pub(super) fn out_of_memory(self) -> Option<LimitOwner> {
         self.memory
     }
 
-    /// The exit code, if it ended by itself.
+    /// The exit code; `None` if a signal ended the child.
     pub fn code(self) -> Option<i32> {
         self.status.code()
     }
 
-    /// The signal that ended it.
+    /// The number of the signal that ended the child; `None` if the child exited by itself.
     pub fn signal(self) -> Option<i32> {
         self.status.signal()
     }
 
-    /// Whether it ended by itself with exit code 0.
+    /// Whether the child exited by itself with code 0.
     pub fn is_success(self) -> bool {
         self.status.success()
     }

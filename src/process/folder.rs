@@ -1,7 +1,7 @@
-//! Private temporary folders that go with their children. They are in one folder of the gateway's own, which others may pass
-//! through, but not look into. Invariants: a private folder is removed when nobody holds it any more, by a thread of its own
-//! (`remover`); and if the gateway was killed before, by its guardian, or the next gateway on this machine (`sweep`). What a
-//! child does to the folders around its own is put right before the next start.
+//! Private temporary folders of children. All are inside one folder of the gateway, which other users may pass through but
+//! not list. Invariants: a private folder is removed when its last holder drops it, by a thread of its own (`remover`); if
+//! the gateway was killed before that, its guardian or the next gateway on the machine removes the folder (`abandoned`).
+//! Modes that a child has changed on the surrounding folders are restored before the next start.
 
 mod abandoned;
 mod removal;
@@ -28,19 +28,19 @@ pub use remover::RemovalMetrics;
 use remover::{FolderToRemove, Remover};
 pub(super) use usage::{FolderSize, Measurement};
 
-/// How long the end of a gateway waits for folders to be removed. What is left then is swept at the next start.
+/// Time limit for removals when the gateway stops. The next start of a gateway removes the rest.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Where private folders are to be: below the state directory, where there is one, or the system's temporary folder. A
-/// server that may write to `/tmp` has no business with those of others; so `/tmp` is the second choice. The users of
-/// servers have to get there.
+/// The place for the gateway's folder: the state directory if users of servers can reach it, otherwise the system's
+/// temporary directory. A server that may write to `/tmp` should not see the folders of others, so `/tmp` is the second
+/// choice.
 pub(super) fn place(state_dir: Option<&Path>) -> PathBuf {
     let passes = |path: &Path| path.metadata().map_or(true, |found| found.mode() & 0o001 != 0);
     let path = state_dir.and_then(|path| path.canonicalize().or_else(|_| std::path::absolute(path)).ok());
     path.filter(|path| path.ancestors().all(passes)).unwrap_or_else(std::env::temp_dir)
 }
 
-/// What makes private folders.
+/// Makes private temporary folders.
 #[derive(Debug)]
 pub struct Folders {
     place: PathBuf,
@@ -48,22 +48,22 @@ pub struct Folders {
     remover: Remover,
 }
 
-/// The gateway's folder. Dropping it has it removed.
+/// The folder of this gateway. Dropping it has it removed.
 #[derive(Debug)]
 struct GatewayFolder {
     path: PathBuf,
     name: CString,
-    /// Locked for as long as the gateway lives: what nobody locks has been left behind.
+    /// Locked as long as the gateway lives. A folder without a lock is abandoned.
     folder: Arc<File>,
     held: PinnedFolder,
-    /// The folder that it is in.
+    /// The folder around it.
     place: Arc<File>,
-    /// That one, and those around it, as far as a child could change their modes.
+    /// All folders around it whose mode a child could change.
     around: Vec<PinnedFolder>,
     remover: Remover,
 }
 
-/// A folder that only its owner can enter. Dropping it has it removed, and does not wait for that.
+/// A folder that only its owner can enter. Dropping it has the folder removed in the background.
 #[derive(Debug)]
 pub struct PrivateFolder {
     path: PathBuf,
@@ -72,31 +72,31 @@ pub struct PrivateFolder {
 }
 
 impl Folders {
-    /// Of a gateway with this state directory. Nothing is made before it is needed.
+    /// Makes folders for a gateway with the state directory `state_dir`. Nothing is made before the first folder is needed.
     pub fn new(state_dir: Option<&Path>) -> Self {
         Self::counted(state_dir, RemovalMetrics::default())
     }
 
-    /// The same, with removals counted.
+    /// As [`Folders::new`], and counts removals in `metrics`.
     pub fn counted(state_dir: Option<&Path>, metrics: RemovalMetrics) -> Self {
         Self { place: place(state_dir), top: Mutex::default(), remover: Remover::new(metrics) }
     }
 
-    /// Has what gateways that were killed have left there removed, and does not wait for that.
+    /// Has folders of killed gateways removed in the background.
     pub fn remove_abandoned(&self) {
         self.remover.remove_abandoned(AbandonedFolders::of(&self.place));
     }
 
-    /// Where they are to be.
+    /// The folder in which this gateway's folder is made.
     pub(super) fn place(&self) -> &Path {
         &self.place
     }
 
-    /// Makes one, for an account or for the gateway's own user. Whatever children have done to the folders around it is put
-    /// right before.
+    /// Makes a private folder that belongs to `owner`, or to the gateway's user. First restores the modes of the
+    /// surrounding folders.
     ///
     /// # Errors
-    /// It could not be made.
+    /// The folder could not be made.
     pub(super) fn make(&self, owner: Option<&Account>) -> io::Result<PrivateFolder> {
         let top = self.top()?;
         let name = random_name()?;
@@ -112,7 +112,7 @@ impl Folders {
 
     fn top(&self) -> io::Result<Arc<GatewayFolder>> {
         let mut top = self.top.lock();
-        if let Some(top) = top.as_ref().filter(|top| top.put_right()) {
+        if let Some(top) = top.as_ref().filter(|top| top.restore_mode()) {
             return Ok(Arc::clone(top));
         }
         // It was removed, or moved.
@@ -121,7 +121,7 @@ impl Folders {
         Ok(new)
     }
 
-    /// The end: waits a while until everything is removed. What is not then, the next gateway removes.
+    /// Waits up to 2 seconds for removals, when the gateway stops. The next gateway removes the rest.
     pub(super) fn close(&self) {
         let top = self.top.lock().take();
         drop(top);
@@ -152,7 +152,7 @@ impl GatewayFolder {
             let name = format!("{PREFIX}{}", random_name()?);
             let (path, name) = (place.join(&name), CString::new(name)?);
             rustix::fs::mkdirat(&*folder, &name, Mode::RWXU)?;
-            // Until it is locked, a sweep may take it for left behind.
+            // Until the folder is locked, another gateway may take it for abandoned.
             let lock = match open(&*folder, &name) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
@@ -165,23 +165,24 @@ impl GatewayFolder {
         }
     }
 
-    /// Puts right what children have done to it, and to those around it. `false` if it is not there any more.
-    fn put_right(&self) -> bool {
+    /// Restores the modes of this folder and those around it. `false` if the folder has been removed or moved.
+    fn restore_mode(&self) -> bool {
         let around = self.around.iter().rev().chain([&self.held]);
-        around.map(PinnedFolder::put_right).all(|done| done.is_ok()) && self.held.is_at(&self.path)
+        around.map(PinnedFolder::restore_mode).all(|done| done.is_ok()) && self.held.is_at(&self.path)
     }
 }
 
 impl PrivateFolder {
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Measures it up to `most`, with what `processes` have open and removed, until `is_over`.
+    /// Measures the content of the folder, and files that the `processes` have removed and still hold open. Stops at a size
+    /// above `most`, or when `is_over` returns true.
     ///
     /// # Errors
-    /// The system refuses: then nothing is known.
+    /// The system refuses: the size is unknown then.
     pub(super) fn usage(
         &self,
         most: FolderSize,
@@ -214,7 +215,7 @@ impl Drop for GatewayFolder {
     }
 }
 
-/// Removes what gateways that were killed have left in a place, on this thread. Says how many there were.
+/// Removes folders of killed gateways in `place`, on this thread. Returns how many were removed.
 pub(super) fn remove_abandoned(place: &Path) -> usize {
     AbandonedFolders::of(place).run()
 }
@@ -243,7 +244,7 @@ mod tests {
         }
     }
 
-    /// A place that all may pass through.
+    /// A folder that every user may pass through.
     fn a_place() -> tempfile::TempDir {
         let place = tempfile::tempdir().unwrap();
         set_mode(place.path(), 0o755);
@@ -337,7 +338,7 @@ mod tests {
         symlink(&other, place.path().join(format!("{PREFIX}link"))).unwrap();
         assert_eq!(remove_abandoned(place.path()), 1);
         assert!(held.path().exists() && !left.exists() && other.exists());
-        // Many at once: each sweep would take the folder of another that has not locked it yet.
+        // Many at once: each would remove the folder of another that has not locked it yet.
         std::thread::scope(|scope| {
             let make = || {
                 for _ in 0..200 {

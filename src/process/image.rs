@@ -1,5 +1,6 @@
-//! The program that guardian and stages run: a copy of this one in memory, sealed when the gateway starts. Invariant: no
-//! server can change it, nor keep it from being executed, as one of the gateway's user could with the file by its mode.
+//! The executable that guardian and stages run: a sealed copy of the gateway's own binary in memory, made when the gateway
+//! starts. Invariant: no server can change the copy or keep it from being executed. With the binary's file, a server of the
+//! same user could do so by changing the file's mode.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +12,17 @@ use rustix::io::Errno;
 
 use crate::config::RUNNING;
 
-/// A program that can be executed.
+/// An executable file. A program in memory exists as long as this value.
 #[derive(Debug)]
 pub struct Program {
     path: PathBuf,
-    /// What the path leads to.
+    /// The memory file that `path` leads to; `None` for a file on disk.
     _copy: Option<OwnedFd>,
 }
 
 impl Program {
-    /// This very program: a sealed copy, or its file where this system executes nothing from memory.
+    /// The binary that is running: as a sealed copy in memory, or as its file on disk where the system forbids executing
+    /// from memory.
     pub fn running() -> Self {
         match copy() {
             Ok(copy) => Self { path: format!("/proc/self/fd/{}", copy.as_raw_fd()).into(), _copy: Some(copy) },
@@ -35,7 +37,7 @@ impl Program {
         }
     }
 
-    /// What to execute.
+    /// The path to execute.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -67,7 +69,7 @@ fn copy() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Whether this process runs from memory.
+/// Whether this process was executed from a sealed copy in memory.
 pub(super) fn runs_from_memory() -> bool {
     std::fs::read_link(RUNNING).is_ok_and(|path| path.starts_with("/memfd:sluice (deleted)"))
 }

@@ -1,4 +1,4 @@
-//! What is executed for a child, worked out before anything is started.
+//! All that a child is started with, resolved from a server's configuration before anything is started.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,35 +12,36 @@ use super::temp_mount::TempMount;
 use super::workspace::{self, Owner};
 use crate::config::{Resources, SandboxMode, Server, TempLimits, TenantId};
 
-/// A program with all that it is given. Its environment is this and nothing else.
+/// What to execute, and how. The child's environment is exactly `env`: nothing of the gateway's own.
 #[derive(Debug, Clone, Default)]
 pub struct Launch {
-    /// The command as it is configured, for messages.
+    /// The command as configured, for messages.
     pub command: String,
     /// The file to execute.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The arguments of the program.
     pub args: Vec<String>,
-    /// Its whole environment.
+    /// The whole environment of the program: names and values.
     pub env: Vec<(String, SecretString)>,
-    /// Its working directory.
+    /// The working directory. `None`: that of the gateway.
     pub cwd: Option<PathBuf>,
-    /// What it is kept from.
+    /// The limits, user and sandbox of the program.
     pub policy: Policy,
-    /// Its private temporary folder, for as long as anybody holds this.
+    /// The private temporary folder. The folder is removed when the last holder drops this reference. `None` without a
+    /// sandbox.
     pub folder: Option<Arc<PrivateFolder>>,
-    /// The tenant that it is started for, if for one.
+    /// The tenant that the child is started for; `None` for a spare or a child that all share.
     pub tenant: Option<TenantId>,
-    /// What it may use of the machine.
+    /// Limits on memory, processors and processes.
     pub resources: Resources,
-    /// What it may put into its folder.
+    /// Limits on the size and the number of files in the temporary folder.
     pub temp: TempLimits,
-    /// What keeps that, where the gateway does not have to watch it.
+    /// The tmpfs that enforces the limits of the temporary folder. `None`: the gateway watches the folder.
     pub mount: Option<TempMount>,
 }
 
 impl Launch {
-    /// What a server's configuration amounts to where it is started once; `folders` makes its private one.
+    /// Resolves `server` for a single start. `folders` makes the private temporary folder.
     ///
     /// # Errors
     /// As [`Launch::again`].
@@ -48,11 +49,11 @@ impl Launch {
         Self::again(server, folders, &Reach::default(), &Owner::everybody())
     }
 
-    /// The same where it may have been started before, and what was opened to it then is in `reach`. Where it has working
-    /// directories, this is whose it gets.
+    /// Resolves `server` for one of several starts. `reach` keeps the opened paths of the first start for all later ones.
+    /// If the server has a workspace, the child starts in the folder of `owner` there.
     ///
     /// # Errors
-    /// The program or the working directory is not there, or a folder could not be made.
+    /// The program or the working directory does not exist, or a folder could not be made.
     pub fn again(server: &Server, folders: &Folders, reach: &Reach, owner: &Owner) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
@@ -83,8 +84,8 @@ impl Launch {
         Ok(launch)
     }
 
-    /// Gives the child a private folder. It is where a child without a `cwd` starts: what is in the gateway's working
-    /// directory is none of its business.
+    /// Makes the private temporary folder and sets `TMPDIR` to it. A child without a `cwd` starts in this folder rather
+    /// than in the gateway's working directory.
     fn give_folder(&mut self, server: &Server, folders: &Folders) -> std::io::Result<()> {
         let folder = folders.make(server.sandbox.account.as_ref())?;
         self.program = std::path::absolute(&self.program)?;

@@ -1,6 +1,6 @@
-//! Limits that the kernel keeps for each process, set by the process itself before it becomes the server. Invariant: no
-//! core of a child, in which its secrets would be, is written to a file or handed to a program, unless the child itself
-//! gives up what prevents it.
+//! Resource limits that the kernel keeps for each process (setrlimit). A child sets them before it becomes the server.
+//! Invariant: no core dump of a child, which would contain its secrets, is written or handed to a program, unless the child
+//! itself undoes that.
 
 use std::io;
 
@@ -9,20 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Resources, may_raise_limits};
 
-/// The limit on core files, in bytes. Too little for any; and the only one that also keeps the kernel from handing the
-/// core to the program in `/proc/sys/kernel/core_pattern`, for which it does not look at the limit otherwise: core(5).
+/// Limit on the size of core files, in bytes. It is too small for any core file. Unlike the limit 0, the limit 1 also keeps
+/// the kernel from piping the core to the program in `/proc/sys/kernel/core_pattern`: core(5).
 const NO_CORE: u64 = 1;
-/// Seconds of processor time from SIGXCPU to SIGKILL.
+/// Seconds of processor time between SIGXCPU and SIGKILL.
 const GRACE: u64 = 2;
 
-/// Limits of a process. `None` leaves that of the gateway.
+/// Resource limits of each process of a child. `None` keeps the limit of the gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessLimits {
-    /// Descriptors.
+    /// Number of open file descriptors.
     pub open_files: Option<u64>,
-    /// Bytes in a file.
+    /// Size of a file that the process writes, in bytes.
     pub file_size: Option<u64>,
-    /// Seconds of processor time.
+    /// Processor time in seconds.
     pub cpu_time: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl From<&Resources> for ProcessLimits {
 }
 
 impl ProcessLimits {
-    /// With those of `resources`, where they are lower.
+    /// The lower one of each limit of `self` and of `resources`.
     pub(super) fn lowered(&self, resources: &Resources) -> Self {
         let other = Self::from(resources);
         let least = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
@@ -48,8 +48,8 @@ impl ProcessLimits {
         }
     }
 
-    /// Sets them for another process, which goes on. What the system refuses stays as it is: it is asked only where it
-    /// will not ([`Ceilings::takes_spares`](super::Ceilings::takes_spares)), but for a program that has changed its user.
+    /// Sets the limits for the running process `pid`, as far as the system allows. The system refuses only for a program
+    /// that has changed its user: [`Ceilings::takes_spares`](super::Ceilings::takes_spares) keeps other cases away.
     pub(super) fn impose(&self, pid: Pid) {
         let extra = self.cpu_time.map(|seconds| seconds.saturating_add(GRACE));
         for (kind, soft, hard) in [
@@ -63,7 +63,7 @@ impl ProcessLimits {
         }
     }
 
-    /// Sets them, for this process and all that it starts; and that there is no core of any.
+    /// Sets the limits for this process and all that it starts, and forbids core dumps.
     ///
     /// # Errors
     /// The system refuses a limit.
@@ -82,20 +82,21 @@ impl ProcessLimits {
     }
 }
 
-/// Why the cores of children cannot be prevented here, where that is so.
+/// The program that receives the core dumps of children, if the gateway cannot prevent that; `None` if it can.
 pub(super) fn cores_go_to() -> Option<String> {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     let most = if may_raise_limits() { None } else { getrlimit(Kind::Core).maximum };
     core_goes_to(&pattern, most)
 }
 
-/// With this `core_pattern`, and this as the most that the limit can be set to.
+/// As [`cores_go_to`], with the content of `core_pattern` and the highest value that the core limit can be set to (`None`:
+/// any).
 fn core_goes_to(pattern: &str, most: Option<u64>) -> Option<String> {
     let program = pattern.strip_prefix('|')?.split_ascii_whitespace().next()?;
     most.is_some_and(|most| most < NO_CORE).then(|| program.to_owned())
 }
 
-/// A limit is not raised above the hard one without the right to.
+/// Sets one limit. A hard limit above the present one is lowered to it, unless this process may raise limits.
 fn set(kind: Kind, soft: u64, hard: u64) -> io::Result<()> {
     let most = getrlimit(kind).maximum.unwrap_or(u64::MAX);
     let hard = if hard > most && !may_raise_limits() { most } else { hard };

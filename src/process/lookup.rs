@@ -1,5 +1,5 @@
-//! Looks programs and folders up, where a file system may not answer. Invariants: a look-up that hangs holds a place of its own
-//! server only; and it has a thread for itself, so that none is missing for anything else.
+//! Looks up programs and folders on file systems that may hang. Invariants: a look-up that hangs uses up a permit of its
+//! own server only, and it runs on a thread of its own, so that it takes no thread away from other work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tokio::time::timeout;
 
 use super::error::SpawnError;
 
-/// How many look-ups of one server go on at once.
+/// Look-ups of one server that run at the same time.
 const AT_ONCE: usize = 4;
-/// How long one may take, the wait for others of the same server included.
+/// Time limit for a look-up, waiting for a permit included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The look-ups of one server; cheap to clone.
+/// Runs the look-ups of one server. Clones share their permits.
 #[derive(Debug, Clone)]
 pub struct Lookups {
     places: Arc<Semaphore>,
@@ -28,10 +28,11 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Does `look`, which may wait for a disk. What it finds too late is dropped.
+    /// Runs `look`, which may block on a disk, on a new thread. A result that comes after the time limit is dropped.
+    /// `command` is for error messages.
     ///
     /// # Errors
-    /// That of `look`, or it takes too long.
+    /// The error of `look`, or no answer within 10 seconds.
     pub async fn run<T, L>(&self, command: &str, look: L) -> Result<T, SpawnError>
     where
         T: Send + 'static,
@@ -55,7 +56,8 @@ impl Lookups {
     }
 }
 
-/// Does `work`, and holds `turn` meanwhile, for `most` at the longest.
+/// Awaits `work` while holding the permit `turn`, which is dropped after the time `most`. Returns the permit, if `work`
+/// ended before that, and the result.
 pub async fn hold<T, R>(turn: T, most: Duration, work: impl Future<Output = R>) -> (Option<T>, R) {
     let mut work = std::pin::pin!(work);
     tokio::select! {

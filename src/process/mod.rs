@@ -1,4 +1,5 @@
-//! Children as processes: started with nothing but what is configured, read line by line, and ended as a whole group.
+//! Child processes: the gateway starts them through a guardian with the environment and privileges that the configuration
+//! gives, watches their resources, reads their stderr, and ends each with its whole process group.
 
 mod brake;
 mod ceilings;

@@ -1,6 +1,6 @@
-//! Folders that the gateway depends on, each held by a descriptor. A server of the gateway's user may change the mode of
-//! whatever belongs to that user. Invariant: such a change is put right before the folder is used again, in the folder itself
-//! and not in what is at its path by then.
+//! Folders that the gateway depends on, each held open by a descriptor. A server that runs as the gateway's user can change
+//! the mode of these folders. Invariant: the mode is restored before the folder is used again, on the folder itself and not
+//! on whatever has been put at its path.
 
 use std::ffi::CStr;
 use std::fs::{File, Permissions};
@@ -11,10 +11,11 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// The descriptor is of the path only: it takes no rights to get, and the folder can be changed by way of /proc.
+/// Flags to open a folder as a mere location. That needs no permission on the folder, and its mode can be changed through
+/// /proc.
 const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// A folder with the mode that it is to have.
+/// An open folder and the mode that it is to have.
 #[derive(Debug)]
 pub(super) struct PinnedFolder {
     folder: OwnedFd,
@@ -22,30 +23,32 @@ pub(super) struct PinnedFolder {
 }
 
 impl PinnedFolder {
-    /// Holds the folder `name` in `parent`.
+    /// Opens the folder `name` in `parent`; `mode` is the mode to restore.
     pub(super) fn open(parent: impl AsFd, name: &CStr, mode: u32) -> io::Result<Self> {
         Ok(Self { folder: rustix::fs::openat(parent, name, PATH_ONLY, Mode::empty())?, mode })
     }
 
-    /// Holds a folder with the mode that it has.
+    /// Opens the folder at `path`; the mode to restore is its present one.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         let folder = rustix::fs::openat(CWD, path, PATH_ONLY, Mode::empty())?;
         let mode = rustix::fs::fstat(&folder)?.st_mode & 0o7777;
         Ok(Self { folder, mode })
     }
 
-    /// Holds a folder, and those around it, that belong to the gateway's user, and so to its servers: the innermost first.
+    /// Opens the folder at `path` and the folders around it, as far as they belong to the gateway's user. The innermost
+    /// comes first.
     pub(super) fn chain(path: &Path) -> Vec<Self> {
         let own = rustix::process::geteuid().as_raw();
         let held = path.ancestors().filter_map(|path| Self::at(path).ok());
         held.filter(|held| rustix::fs::fstat(&held.folder).is_ok_and(|found| found.st_uid == own)).collect()
     }
 
-    /// Gives the folder back the rights that it had, where it has lost any. What was added is the operator's business.
+    /// Restores the mode if the folder has lost permissions that the gateway or its children need. Added permissions
+    /// remain.
     ///
     /// # Errors
-    /// It is not this user's any more.
-    pub(super) fn put_right(&self) -> io::Result<()> {
+    /// The folder no longer belongs to this user.
+    pub(super) fn restore_mode(&self) -> io::Result<()> {
         let found = rustix::fs::fstat(&self.folder)?.st_mode & 0o7777;
         // Those that the gateway needs, and those that children need to get through.
         let needed = self.mode & 0o711;
@@ -58,7 +61,7 @@ impl PinnedFolder {
         )
     }
 
-    /// Whether it is what is at a path.
+    /// Whether the folder is the one at `path`.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         let (Ok(own), Ok(there)) = (rustix::fs::fstat(&self.folder), path.symlink_metadata()) else { return false };
         (own.st_dev, own.st_ino) == (there.dev(), there.ino())
@@ -71,7 +74,7 @@ impl AsFd for PinnedFolder {
     }
 }
 
-/// A descriptor of the same folder, to work in.
+/// Duplicates the descriptor.
 impl TryFrom<&PinnedFolder> for File {
     type Error = io::Error;
 
@@ -96,13 +99,13 @@ mod tests {
         std::fs::rename(&path, &moved).unwrap();
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
-        held.put_right().unwrap();
+        held.restore_mode().unwrap();
         let mode = |path: &Path| path.metadata().unwrap().mode() & 0o7777;
         assert_eq!((mode(&moved), mode(&path)), (0o711, 0o700));
         assert!(held.is_at(&moved) && !held.is_at(&path));
         // What an operator has added stays.
         std::fs::set_permissions(&moved, Permissions::from_mode(0o755)).unwrap();
-        held.put_right().unwrap();
+        held.restore_mode().unwrap();
         assert_eq!(mode(&moved), 0o755);
     }
 }

@@ -1,5 +1,5 @@
-//! Knows from where the kernel takes a port for a program that names none (port 0), which every server in a sandbox may ask
-//! for: a port of the gateway in that range can be somebody else's before the gateway listens on it.
+//! Warns of gateway ports in the kernel's range for automatic ports (port 0). Any program, and every server in its sandbox,
+//! may be given such a port before the gateway listens on it.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -9,8 +9,8 @@ use crate::config::Config;
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Says which of the gateway's own ports the kernel may give to any program. A configuration that leaves its port to the
-/// kernel has chosen that range.
+/// Warnings for the ports in `config` that lie in the kernel's range of automatic ports and are not reserved. None for a
+/// port 0.
 pub fn ports_within_reach(config: &Config) -> Vec<String> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let Some(range) = range(&read(RANGE)) else { return Vec::new() };
@@ -39,13 +39,13 @@ fn within_reach(
     })
 }
 
-/// Two numbers, such as "32768 60999".
+/// Parses a range of two numbers, such as "32768 60999".
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_ascii_whitespace();
     Some(numbers.next()?.parse().ok()?..=numbers.next()?.parse().ok()?)
 }
 
-/// A list of numbers and ranges, such as "8080,9148-9150".
+/// Parses a list of numbers and ranges, such as "8080,9148-9150".
 fn reserved(text: &str) -> Vec<RangeInclusive<u16>> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

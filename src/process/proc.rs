@@ -1,5 +1,5 @@
-//! Who is below whom, as `/proc` tells it. What is read may be old by the time it is used: only a process's own parent
-//! may act on it, because nobody else can reap the process and so free its id.
+//! Reads `/proc`: which processes there are, who is whose parent, and what they use. Invariant: an entry may be out of date
+//! when it is used, so only the parent of a process may signal or reap it by its id; nobody else can free that id.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
@@ -10,24 +10,25 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use rustix::process::Pid;
 
-/// A process as it was seen.
+/// One process, as `/proc/PID/stat` described it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ProcessStat {
-    /// Its parent.
+    /// Process id of the parent.
     pub(super) parent: i32,
-    /// It has ended, and waits to be reaped.
+    /// Whether the process has ended and its parent has not reaped it yet.
     pub(super) is_zombie: bool,
-    /// Its threads.
+    /// Number of threads.
     pub(super) threads: u64,
-    /// When it started, in clock ticks since the machine did.
+    /// Time of the start, in clock ticks since boot.
     pub(super) started: u64,
-    /// Its process group.
+    /// Process group id.
     pub(super) group: i32,
-    /// Pages of memory that it has, those that it shares included.
+    /// Resident memory in pages, pages shared with other processes included.
     pub(super) pages: u64,
 }
 
-/// A process that cannot be mistaken for another.
+/// Identity of a process: its id and the time of its start. Unlike an id alone, a key is never used again for another
+/// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProcessKey {
     pub(super) pid: i32,
@@ -35,7 +36,7 @@ pub(super) struct ProcessKey {
 }
 
 impl ProcessKey {
-    /// Whether it still runs.
+    /// Whether the process still runs. `false` if it has ended, is a zombie, or cannot be read.
     pub(super) fn runs(self) -> bool {
         // What cannot be looked at may be another, and is left alone.
         let found = read_stat(self.pid).ok().flatten();
@@ -43,15 +44,15 @@ impl ProcessKey {
     }
 }
 
-/// All processes, by id.
+/// All processes of the machine (or container) at one moment, by id.
 #[derive(Debug, Default)]
 pub(super) struct ProcessTree(HashMap<i32, ProcessStat>);
 
 impl ProcessTree {
-    /// Reads `/proc`. Takes some microseconds for each process of the machine (or container).
+    /// Reads `/proc` once. Takes some microseconds for each process.
     ///
     /// # Errors
-    /// The system refuses: mostly because there is no descriptor left.
+    /// The system refuses, mostly because no file descriptor is left. A list with a process missing is never returned.
     fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
@@ -65,20 +66,21 @@ impl ProcessTree {
         Ok(Self(tree))
     }
 
-    /// The processes whose parent is `pid`.
+    /// The ids of the processes whose parent is `pid`.
     pub(super) fn children_of(&self, pid: Pid) -> impl Iterator<Item = Pid> {
         let pid = pid.as_raw_pid();
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))
     }
 
-    /// The child `pid` of a parent, if that has such a one.
+    /// The key of process `pid`, if its parent is `parent`.
     pub(super) fn find_child(&self, parent: Pid, pid: Pid) -> Option<ProcessKey> {
         let pid = pid.as_raw_pid();
         let process = self.0.get(&pid).filter(|process| process.parent == parent.as_raw_pid())?;
         Some(ProcessKey { pid, started: process.started })
     }
 
-    /// All that run as one of these leaders or below one, each with its leader and the number of its threads.
+    /// All running processes that are one of `leaders` or descend from one. Yields (process id, id of its leader, number of
+    /// threads).
     pub(super) fn descendants_by_leader(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
         let leaders: HashSet<i32> = leaders.iter().copied().collect();
         self.running_with_ancestors().filter_map(move |(pid, ancestors)| {
@@ -87,7 +89,8 @@ impl ProcessTree {
         })
     }
 
-    /// Resident memory of all process groups, in bytes: the sum over the processes of each, shared pages counted in all.
+    /// Resident memory of each process group, in bytes, by group id: the sum over its processes. A page shared by several
+    /// processes counts once for each.
     pub(super) fn memory_of_groups(&self) -> HashMap<u32, usize> {
         let mut groups = HashMap::new();
         for process in self.0.values() {
@@ -98,14 +101,14 @@ impl ProcessTree {
         groups
     }
 
-    /// All that run below `pid`.
+    /// The keys of all running descendants of `pid`, without `pid` itself.
     pub(super) fn descendants_of(&self, pid: Pid) -> BTreeSet<ProcessKey> {
         let top = pid.as_raw_pid();
         let below = self.running_with_ancestors().filter(|(_, ancestors)| ancestors.clone().any(|pid| pid == top));
         below.filter_map(|(pid, _)| Some(ProcessKey { pid, started: self.0.get(&pid)?.started })).collect()
     }
 
-    /// All that run, with each one's ancestors from its parent upwards.
+    /// All running processes. Yields each id with the ids of its ancestors, the parent first.
     pub(super) fn running_with_ancestors(&self) -> impl Iterator<Item = (i32, impl Iterator<Item = i32> + Clone)> {
         let ancestors = |process: &ProcessStat| {
             std::iter::successors(Some(process.parent), |pid| self.0.get(pid).map(|process| process.parent))
@@ -116,12 +119,13 @@ impl ProcessTree {
     }
 }
 
-/// The processes of the machine, read once for all who look at them at about the same time.
+/// Reads the process tree for all parts of the gateway, which share one reading if they ask at about the same time.
 #[derive(Debug, Default)]
 pub(super) struct ProcReader(Mutex<Option<(Instant, Arc<ProcessTree>)>>);
 
 impl ProcReader {
-    /// Those of now, or of up to `age` ago. Not for a thread that serves.
+    /// Returns a tree that was read at most `age` ago; reads `/proc` if the last one is older. Blocks: not for a thread
+    /// that serves requests.
     ///
     /// # Errors
     /// As [`ProcessTree::read`].
@@ -137,11 +141,12 @@ impl ProcReader {
     }
 }
 
-/// The list of the children that the main thread of this process has. It is held open, so that it can be read when there is
-/// no descriptor left.
+/// Lists the children of this process. The kernel's list is held open, so that it can be read when no file descriptor is
+/// left.
 #[derive(Debug)]
 pub(super) struct ChildList {
-    /// A kernel may be built without this file.
+    /// `/proc/PID/task/PID/children`. `None` on a kernel that is built without this file: then the whole tree is read
+    /// instead.
     list: Option<File>,
     text: String,
 }
@@ -156,10 +161,10 @@ impl ChildList {
         Ok(Self { list, text: String::new() })
     }
 
-    /// Those that there are now.
+    /// The ids of the children that exist now.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to read the list.
     pub(super) fn read(&mut self) -> io::Result<Vec<Pid>> {
         let Some(list) = &mut self.list else {
             return Ok(ProcessTree::read()?.children_of(rustix::process::getpid()).collect());
@@ -175,7 +180,7 @@ fn read_stat(pid: i32) -> io::Result<Option<ProcessStat>> {
     Ok(none_if_gone(fs::read_to_string(format!("/proc/{pid}/stat")))?.and_then(|stat| parse_stat(&stat)))
 }
 
-/// What was read of a process; `None` if it has ended meanwhile, or is hidden from this one (`hidepid`).
+/// Turns the errors of reading a process that has ended, or is hidden from this user (`hidepid`), into `None`.
 fn none_if_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
@@ -185,7 +190,7 @@ fn none_if_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Reads `pid (name) state parent …`; the name may contain anything.
+/// Parses `/proc/PID/stat`: `pid (name) state parent …`. The name may contain spaces and parentheses.
 fn parse_stat(stat: &str) -> Option<ProcessStat> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
@@ -198,7 +203,8 @@ fn parse_stat(stat: &str) -> Option<ProcessStat> {
     Some(ProcessStat { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
 }
 
-/// What a process alone keeps in memory or swap, in bytes: not the pages of files, which can be had again.
+/// Memory and swap that belong to process `pid` alone (anonymous and shared memory, without pages of files), in bytes. 0 if
+/// the process has ended.
 pub(super) fn private_memory_of(pid: i32) -> io::Result<u64> {
     let status = none_if_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
     let kilobytes = |line: &str| {

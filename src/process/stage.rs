@@ -1,11 +1,11 @@
-//! What happens between fork and exec. A child starts as this program, `sluice stage`, whose stdin is a socket: over it
-//! come the [`SpawnRequest`] and the child's three pipes. The stage binds itself to its parent's life, takes the pipes as its
-//! own standard streams, and becomes the ordered program. Invariant: that program runs only after every step has
-//! succeeded, and inherits nothing but its three streams and what the order lists.
+//! The stage: what a child does between fork and exec. A child starts as this binary, `sluice stage`, whose stdin is a
+//! socket. The gateway sends a [`SpawnRequest`] and the child's three pipes over this socket. The stage ties its life to
+//! that of its parent, takes the pipes as its standard streams, and executes the requested program. Invariant: the program
+//! runs only if every step has succeeded, and inherits nothing but its three streams and what the request lists.
 //!
-//! The gateway learns what became of it on the same socket: [`READY`] and then the end of the stream, which the exec
-//! closes, is success; anything else is a [`Fault`]. An exec in place of a spawn keeps the process id, so that whoever
-//! started the stage is the program's parent.
+//! The gateway learns the outcome on the same socket. [`READY`] followed by the end of the stream, which the exec closes,
+//! means success; anything else is a [`Fault`]. The stage executes the program in its own process, so the program keeps the
+//! process id and the parent.
 
 use std::borrow::Cow;
 use std::io::{self, IoSliceMut, Read as _, Write as _};
@@ -25,46 +25,46 @@ use super::cgroup;
 use super::sandbox::{self, Policy};
 use super::temp_mount::TempMount;
 
-/// The largest order, in bytes. The kernel's own limit on arguments and environment is lower (a quarter of the stack).
+/// Largest spawn request, in bytes. The kernel's limit on arguments and environment is lower (a quarter of the stack).
 pub(super) const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// What the stage writes when nothing but the exec is left to do.
+/// The byte that a stage writes when only the exec is left to do.
 pub(super) const READY: u8 = b'+';
-/// The child's standard streams, sent with the first bytes of an order.
+/// Number of descriptors that come with the first bytes of a spawn request: stdin, stdout and stderr.
 pub(super) const STREAMS: usize = 3;
 
-/// What is to be executed, and how: the body of a message to the stage, as JSON after its length (4 bytes, big-endian).
+/// What to execute, and how. Sent to a stage as JSON, after the length of the JSON in 4 bytes (big-endian).
 #[derive(Serialize, Deserialize)]
 pub(super) struct SpawnRequest<'a> {
     /// The file to execute.
     pub(super) program: Cow<'a, Path>,
-    /// Its arguments.
+    /// The arguments of the program.
     pub(super) args: Cow<'a, [String]>,
-    /// Its whole environment.
+    /// The whole environment of the program: names and values.
     pub(super) env: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Its working directory; where the gateway runs otherwise.
+    /// The working directory. `None`: that of the gateway.
     pub(super) cwd: Option<Cow<'a, Path>>,
-    /// What it is to be kept from.
+    /// The limits, user and sandbox of the program.
     pub(super) policy: Cow<'a, Policy>,
-    /// What its cgroup is to keep, beside what one above it may keep for its tenant. The program is not executed outside
-    /// of its cgroup then.
+    /// Limits of the child's own cgroup; the tenant's cgroup above may set others. If this is given, the program runs
+    /// inside of its cgroup or not at all.
     #[serde(default)]
     pub(super) cgroup: Option<cgroup::Limits>,
-    /// The file system in memory that is to be its temporary folder.
+    /// The tmpfs to mount as the child's temporary folder.
     #[serde(default)]
     pub(super) mount: Option<Cow<'a, TempMount>>,
 }
 
-/// A step on the way to the program.
+/// A step of the stage on its way to the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Step {
-    /// Reading the order.
-    SpawnRequest,
-    /// Binding the child to the guardian's life, and its descendants to its own.
+    /// Receiving the spawn request.
+    Receive,
+    /// Tying the child's life to the guardian's, and its descendants to the child.
     Bind,
-    /// Giving its cgroup limits.
+    /// Setting the limits of its cgroup.
     Cgroup,
-    /// Taking the three streams.
+    /// Replacing the three standard streams.
     Streams,
     /// Changing to the working directory.
     Directory,
@@ -74,14 +74,14 @@ pub(super) enum Step {
     Exec,
 }
 
-/// Which step failed, and why: what the stage answers, as JSON, when it cannot become the program.
+/// The step that failed, and why. The stage sends it as JSON if it cannot become the program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Fault {
-    /// The step.
+    /// The failed step.
     pub(super) step: Step,
-    /// The system's error number, where the system said no.
+    /// The error number of the system, if a system call failed.
     pub(super) errno: Option<i32>,
-    /// What was wrong, in words and without secrets.
+    /// A description of the error, without secrets.
     pub(super) detail: String,
 }
 
@@ -90,14 +90,14 @@ impl Fault {
         move |error| Self { step, errno: error.raw_os_error(), detail: error.to_string() }
     }
 
-    /// The error as the system's, for messages.
+    /// The error of the system, or else the description as an error.
     pub(super) fn into_error(self) -> io::Error {
         self.errno.map_or_else(|| io::Error::other(self.detail), io::Error::from_raw_os_error)
     }
 }
 
-/// Becomes the program that is ordered on stdin. `parent` is the process that started this one, `cgroup` the cgroup that
-/// it has made for it. Returns only where that failed.
+/// Becomes the program that is requested on stdin. `parent` is the id of the process that started this one, and `cgroup`
+/// the cgroup that was made for it. Returns only on failure, which is reported on stdin.
 #[must_use]
 pub fn run(parent: i32, cgroup: Option<&Path>) -> ExitCode {
     // Away from descriptor 0, which is to be the program's stdin; and closed by the exec.
@@ -111,52 +111,51 @@ pub fn run(parent: i32, cgroup: Option<&Path>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The steps, in their order. What restricts the child belongs right before the exec: the steps before it need what
-/// it may not.
+/// Runs all steps in order. Steps that restrict the process come last, as the others need what is taken away then.
 fn become_program(
     socket: &mut UnixStream,
     parent: i32,
     cgroup: Option<&Path>,
 ) -> Result<std::convert::Infallible, Fault> {
     bind(parent).map_err(Fault::at(Step::Bind))?;
-    // The order has another tenant's secrets, perhaps.
+    // The request has another tenant's secrets, perhaps.
     sandbox::conceal().map_err(Fault::at(Step::Bind))?;
-    // This can take its time. It is over, mostly, when there is an order.
+    // This can take its time. It is over, mostly, when there is a spawn request.
     let entered = enter(cgroup);
-    let (order, streams) = receive(socket).map_err(Fault::at(Step::SpawnRequest))?;
-    if let Some(limits) = &order.cgroup {
+    let (request, streams) = receive(socket).map_err(Fault::at(Step::Receive))?;
+    if let Some(limits) = &request.cgroup {
         entered.and_then(|path| cgroup::limit(path, limits)).map_err(Fault::at(Step::Cgroup))?;
     }
     take(streams).map_err(Fault::at(Step::Streams))?;
-    if let Some(mount) = &order.mount {
+    if let Some(mount) = &request.mount {
         // Where the system refuses it after all, the folder itself is watched. Stderr is the child's by now, and is logged.
         if let Err(error) = mount.enter() {
             let _ =
                 writeln!(io::stderr(), "sluice: no tmpfs for the temporary folder, which is watched instead: {error}");
         }
     }
-    if let Some(cwd) = &order.cwd {
+    if let Some(cwd) = &request.cwd {
         std::env::set_current_dir(cwd).map_err(Fault::at(Step::Directory))?;
     }
-    let mut command = Command::new(&*order.program);
-    command.args(&*order.args).env_clear();
-    command.envs(order.env.iter().map(|(key, value)| (&**key, &**value)));
-    sandbox::apply(&order.policy).map_err(|error| Fault {
+    let mut command = Command::new(&*request.program);
+    command.args(&*request.args).env_clear();
+    command.envs(request.env.iter().map(|(key, value)| (&**key, &**value)));
+    sandbox::apply(&request.policy).map_err(|error| Fault {
         step: Step::Sandbox,
         errno: None,
         detail: error.to_string(),
     })?;
-    if order.policy.identity.is_some() {
+    if request.policy.identity.is_some() {
         bind(parent).map_err(Fault::at(Step::Bind))?;
     }
     // The guardian has blocked those that are not meant for it, and who it starts inherits that.
     SigSet::empty().thread_set_mask().map_err(io::Error::from).map_err(Fault::at(Step::Bind))?;
-    socket.write_all(&[READY]).map_err(Fault::at(Step::SpawnRequest))?;
+    socket.write_all(&[READY]).map_err(Fault::at(Step::Receive))?;
     Err(Fault::at(Step::Exec)(command.exec()))
 }
 
-/// Where nothing but the end of a child depends on it, a cgroup that refuses is no reason not to start: the guardian
-/// finds what the child has started in other ways.
+/// Enters the cgroup. An error matters only to a child whose limits the cgroup has to keep: without a cgroup, the guardian
+/// still finds all that the child has started.
 fn enter(cgroup: Option<&Path>) -> io::Result<&Path> {
     let path = cgroup.ok_or_else(|| io::Error::other("there is none"))?;
     cgroup::enter(path)?;
@@ -164,9 +163,8 @@ fn enter(cgroup: Option<&Path>) -> io::Result<&Path> {
     Ok(path)
 }
 
-/// The child dies with its parent, whose only thread forked it; and what its descendants leave behind when they fork
-/// twice or call `setsid` stays below it for as long as it lives. Both survive the exec. (A change of user clears the
-/// signal: then this is done again.)
+/// Has the kernel kill this process when its parent ends, and makes orphaned descendants of this process its children. Both
+/// survive the exec. A change of user undoes the first; then this has to be called again.
 fn bind(parent: i32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -177,7 +175,7 @@ fn bind(parent: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads an order with the descriptors that come with its first bytes.
+/// Receives a spawn request, and the descriptors that come with its first bytes.
 fn receive(socket: &mut UnixStream) -> io::Result<(SpawnRequest<'static>, Vec<OwnedFd>)> {
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
@@ -193,17 +191,17 @@ fn receive(socket: &mut UnixStream) -> io::Result<(SpawnRequest<'static>, Vec<Ow
     socket.read_exact(head.get_mut(received..).unwrap_or_default())?;
     let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
     if length > MAX_REQUEST {
-        return Err(io::Error::other(format!("an order of {length} bytes is over the limit of {MAX_REQUEST}")));
+        return Err(io::Error::other(format!("a spawn request of {length} bytes is over the limit of {MAX_REQUEST}")));
     }
     let mut body = vec![0; length];
     socket.read_exact(&mut body)?;
     Ok((serde_json::from_slice(&body)?, streams))
 }
 
-/// Puts the three streams in the place of this process's own. The received descriptors are closed.
+/// Replaces the standard streams of this process by `streams`, which have to be three. The received descriptors are closed.
 fn take(streams: Vec<OwnedFd>) -> io::Result<()> {
     let [stdin, stdout, stderr]: [OwnedFd; STREAMS] =
-        streams.try_into().map_err(|_| io::Error::other("an order comes with three descriptors"))?;
+        streams.try_into().map_err(|_| io::Error::other("a spawn request comes with three descriptors"))?;
     rustix::stdio::dup2_stdin(stdin)?;
     rustix::stdio::dup2_stdout(stdout)?;
     Ok(rustix::stdio::dup2_stderr(stderr)?)

@@ -1,5 +1,5 @@
-//! A child's stderr: every line goes to the log with its origin, the last ones are kept for error messages. Lines are
-//! cut, and a flood is thinned, so that a child cannot fill the disk or the memory with its complaints.
+//! Reads the stderr of a child: logs each line with its origin, and keeps the last lines for error messages. Long lines are
+//! cut and floods thinned out, so that a child cannot fill the disk or the memory of the gateway.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,18 +17,19 @@ use crate::text::visible_lines;
 
 /// Longest line that is logged, in bytes.
 const MAX_LINE: usize = 8 * 1024;
-/// Room that is made for each read, in bytes.
+/// Free space in the buffer before each read, in bytes.
 const READ: usize = 16 * 1024;
 /// Longest line that is kept for error messages, in characters.
 const MAX_TAIL_LINE: usize = 512;
-/// Lines, and bytes, that are logged in a second.
+/// Most lines, and bytes, that are logged in one second.
 const LINES_A_SECOND: u32 = 200;
 const BYTES_A_SECOND: usize = 64 * 1024;
 
-/// LimitOwner child it is, for log lines. A spare is nobody's until it is adopted, and one that all share stays so. Cheap to clone: all clones are one.
+/// The server, tenant and session of a child, for log lines. A spare has no tenant until a session adopts it, and a child
+/// that all share never has one. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Origin {
-    /// The configured server.
+    /// Name of the configured server.
     pub server: ServerName,
     owner: Arc<Mutex<Owner>>,
 }
@@ -40,36 +41,36 @@ struct Owner {
 }
 
 impl Origin {
-    /// A child for a session.
+    /// The origin of a child that runs for the session `session` of `tenant`.
     pub fn new(tenant: &TenantId, server: &ServerName, session: &str) -> Self {
         let owner = Owner { tenant: Some(tenant.clone()), session: session.into() };
         Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
     }
 
-    /// A child that is nobody's yet.
+    /// The origin of a child that runs for no session yet.
     pub fn unowned(server: &ServerName) -> Self {
         let owner = Owner { tenant: None, session: "-".into() };
         Self { server: server.clone(), owner: Arc::new(Mutex::new(owner)) }
     }
 
-    /// It is this session's from now on.
+    /// Assigns the child to the session `session` of `tenant`.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         *self.owner.lock() = Owner { tenant: Some(tenant.clone()), session: session.into() };
     }
 
-    /// The tenant that it runs for, if for one.
+    /// The tenant that the child runs for, if there is one.
     pub fn tenant(&self) -> Option<TenantId> {
         self.owner.lock().tenant.clone()
     }
 
-    /// The tenant and the public part of the session's id, as they stand in log lines.
+    /// The tenant and the public part of the session id, as log lines show them; "-" for none.
     pub fn names(&self) -> (String, Arc<str>) {
         let owner = self.owner.lock();
         (owner.tenant.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string), Arc::clone(&owner.session))
     }
 }
 
-/// The last lines of a child's stderr.
+/// The last lines of a child's stderr. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct StderrTail(Arc<Mutex<VecDeque<String>>>, usize);
 
@@ -79,7 +80,7 @@ impl StderrTail {
         Self(Arc::default(), lines)
     }
 
-    /// The lines kept, oldest first.
+    /// The kept lines, the oldest first.
     pub fn lines(&self) -> Vec<String> {
         self.0.lock().iter().cloned().collect()
     }
@@ -96,7 +97,7 @@ impl StderrTail {
     }
 }
 
-/// What is logged of a second.
+/// Counts what was logged in the present second.
 struct Second {
     begin: Instant,
     lines: u32,
@@ -108,7 +109,7 @@ impl Second {
         Self { begin: Instant::now(), lines: 0, bytes: 0 }
     }
 
-    /// Whether there is room for a line; it takes it.
+    /// Whether a line of `bytes` bytes may still be logged in this second; if so, counts it.
     fn admits(&mut self, bytes: usize) -> bool {
         if self.begin.elapsed() >= Duration::from_secs(1) {
             *self = Self::new();
@@ -121,7 +122,7 @@ impl Second {
     }
 }
 
-/// Reads stderr until it ends; no faster than `brake` allows, once more comes than is logged.
+/// Reads and logs stderr until its end. Charges lines that are not logged to `brake`, which slows the reading down.
 pub async fn drain_stderr(
     mut stderr: pipe::Receiver,
     origin: Origin,
@@ -165,8 +166,7 @@ fn log_thinned(origin: &Origin, lines: u64) {
     }
 }
 
-/// With escapes for what misleads a reader: a child writes neither to an operator's terminal nor to a client's. Escapes take
-/// six times the room at most.
+/// Replaces characters that could mislead a reader or a terminal by escapes, which take at most six times the space.
 fn clean(line: &str) -> String {
     visible_lines(line.trim_end_matches('\r')).into_owned()
 }

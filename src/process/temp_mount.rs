@@ -1,6 +1,5 @@
-//! A file system in memory for a child's temporary folder, where the gateway may mount one. Invariant: it is in a mount
-//! namespace of the child's alone, so that nobody has to unmount it: it goes with the last process of the child, by whatever
-//! means that ends.
+//! A tmpfs for the temporary folder of a child, where the gateway has the right to mount. Invariant: the mount is in a
+//! mount namespace of the child alone, so the kernel removes it with the last process of the child.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,27 +11,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Account, TempLimits};
 
-/// What to mount.
+/// A tmpfs to mount: where, how large, and for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TempMount {
     path: PathBuf,
     bytes: u64,
     files: u64,
-    /// LimitOwner it is.
+    /// User id and group id of the owner; `None` for root.
     owner: Option<(u32, u32)>,
 }
 
 impl TempMount {
-    /// For the folder at a path: where its size is configured, as that is memory then, and this process may mount.
+    /// The mount for the folder `path`. `None` if the size of the folder is not configured, as a tmpfs takes memory, or if
+    /// this process has no right to mount.
     pub(super) fn wanted(path: PathBuf, limits: &TempLimits, owner: Option<&Account>) -> Option<Self> {
         let bytes = limits.size.filter(|_| can_mount())? as u64;
         Some(Self { path, bytes, files: limits.files as u64, owner: owner.map(|owner| (owner.uid, owner.gid)) })
     }
 
-    /// Mounts it, seen by this process and all that it starts.
+    /// Mounts the tmpfs, in a new mount namespace of this process and all that it starts.
     ///
     /// # Errors
-    /// The system refuses. The folder stays what it was then, and is watched.
+    /// The system refuses. The folder remains as it was, and the gateway has to watch its size.
     pub(super) fn enter(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;
         // What the system mounts later arrives here; what is mounted here stays here.
@@ -44,7 +44,7 @@ impl TempMount {
     }
 }
 
-/// Whether this process may mount.
+/// Whether this process has the right to mount.
 pub(super) fn can_mount() -> bool {
     rustix::process::geteuid().is_root()
         && rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))

@@ -1,6 +1,6 @@
-//! What children use, and what they may use at most, where no cgroup keeps it. Memory is what a process has for itself, in
-//! memory or swap. What it has written into a file in memory (memfd, tmpfs) and does not map counts for nobody here: to a
-//! cgroup it does.
+//! What a child uses of memory and processes, and the limits that the gateway watches where no cgroup enforces them. Memory
+//! is what a process holds for itself in RAM or swap. Data in an in-memory file (memfd, tmpfs) that no process maps is not
+//! counted here, unlike in a cgroup.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::guardian::Guardian;
 use super::proc::{ProcessTree, private_memory_of};
 use crate::config::{Resources, TenantId, show_bytes};
 
-/// How old the list of processes may be that resident memory is computed from.
-const FRESH: Duration = Duration::from_millis(250);
+/// Oldest process tree that resident memory is computed from.
+const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// What may not be exceeded, by a child or by all of a tenant.
+/// Limits that the gateway has to watch, of one child or of all children of a tenant together. `None`: nothing to watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WatchedLimits {
     pub(super) memory: Option<u64>,
@@ -22,7 +22,7 @@ pub(super) struct WatchedLimits {
 }
 
 impl WatchedLimits {
-    /// What is left to watch where a cgroup keeps these.
+    /// The part of `limits` that cgroups with the controllers `kept` do not enforce.
     pub(super) fn left(limits: &Resources, kept: Controllers) -> Self {
         Self {
             memory: limits.memory.filter(|_| !kept.memory).map(|bytes| bytes as u64),
@@ -30,12 +30,12 @@ impl WatchedLimits {
         }
     }
 
-    /// Whether there is nothing to watch.
+    /// Whether there is no limit to watch.
     pub(super) fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    /// What a child that uses this has exceeded.
+    /// The first limit that a child with the usage `used` exceeds; `None` if it exceeds none.
     pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
         let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
         let processes = over(self.processes, used.processes).map(|limit| Excess::processes(limit, None));
@@ -43,12 +43,12 @@ impl WatchedLimits {
     }
 }
 
-/// A limit that was exceeded.
+/// A limit that a child, or all children of a tenant together, have exceeded. The owner of the child ends it for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
     what: What,
     limit: u64,
-    /// LimitOwner limit it is, where it is for all children of a tenant together.
+    /// The tenant whose limit for all its children was exceeded; `None` for a limit of the child itself.
     tenant: Option<TenantId>,
 }
 
@@ -62,32 +62,33 @@ enum What {
 }
 
 impl Excess {
-    /// More memory than `limit` bytes; of all children of a tenant, if one is named.
+    /// More memory than `limit` bytes was used: by the child, or by all children of `tenant`.
     pub(super) fn memory(limit: u64, tenant: Option<TenantId>) -> Self {
         Self { what: What::Memory, limit, tenant }
     }
 
-    /// More processes and threads than `limit`.
+    /// More processes and threads than `limit` were running: of the child, or of all children of `tenant`.
     pub(super) fn processes(limit: u64, tenant: Option<TenantId>) -> Self {
         Self { what: What::Processes, limit, tenant }
     }
 
-    /// More than `limit` bytes in its temporary folder.
+    /// The child's temporary folder holds more than `limit` bytes.
     pub(super) fn temp_size(limit: u64) -> Self {
         Self { what: What::TempSize, limit, tenant: None }
     }
 
-    /// More files than `limit` there.
+    /// The child's temporary folder holds more than `limit` files and folders.
     pub(super) fn temp_files(limit: u64) -> Self {
         Self { what: What::TempFiles, limit, tenant: None }
     }
 
-    /// Files or folders there that cannot be counted, as the child moves or closes them again and again.
+    /// The child's temporary folder, which may hold `limit` files, cannot be counted: the child moves or closes entries
+    /// faster than the gateway reads them.
     pub(super) fn temp_hidden(limit: u64) -> Self {
         Self { what: What::TempHidden, limit, tenant: None }
     }
 
-    /// Which limit it is, in a word of a closed set.
+    /// The name of the limit for metrics, from a closed set.
     pub fn label(&self) -> &'static str {
         match (self.what, &self.tenant) {
             (What::Memory, None) => "memory",
@@ -100,7 +101,7 @@ impl Excess {
     }
 }
 
-/// Goes on from "it used".
+/// Completes a sentence that begins with "it used".
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = || show_bytes(usize::try_from(self.limit).unwrap_or(usize::MAX));
@@ -130,20 +131,20 @@ impl fmt::Display for Excess {
     }
 }
 
-/// What a child and all below it use.
+/// What a child and all its descendants use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Bytes.
+    /// Private memory in bytes, as [`private_memory_of`] counts.
     pub(super) memory: u64,
-    /// Processes and threads.
+    /// Number of threads, over all processes.
     pub(super) processes: u64,
 }
 
 impl Usage {
-    /// What each of these children uses.
+    /// The usage of each child, by its process id. `leaders` are the process ids of the children.
     ///
     /// # Errors
-    /// A process that runs cannot be looked at: nothing is known then, rather than too little.
+    /// A running process cannot be read. Then no usage is returned, rather than one that is too low.
     pub(super) fn of(leaders: &[i32], tree: &ProcessTree) -> io::Result<HashMap<i32, Self>> {
         let mut used: HashMap<i32, Self> = leaders.iter().map(|leader| (*leader, Self::default())).collect();
         for (pid, leader, threads) in tree.descendants_by_leader(leaders) {
@@ -156,10 +157,10 @@ impl Usage {
     }
 }
 
-/// Resident memory of each process group of the machine, in bytes; see [`ProcessTree::memory_of_groups`]. Empty if `/proc` cannot
-/// be read. Blocks: not for a thread that serves.
+/// Resident memory of each process group of the machine, in bytes, by group id; see [`ProcessTree::memory_of_groups`].
+/// Empty if `/proc` cannot be read. Blocks: not for a thread that serves requests.
 pub fn memory_of_groups(guardian: &Guardian) -> HashMap<u32, usize> {
-    guardian.processes().read(FRESH).map(|tree| tree.memory_of_groups()).unwrap_or_default()
+    guardian.processes().read(MAX_AGE).map(|tree| tree.memory_of_groups()).unwrap_or_default()
 }
 
 #[cfg(test)]

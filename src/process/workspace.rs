@@ -1,5 +1,5 @@
-//! Working directories of servers that may change them: one for each owner, made by the gateway below the folder that is
-//! configured. Invariant: no owner's child starts in the folder of another, whatever their names are, nor where a link leads.
+//! Working directories below a server's `workspace`: one for each owner, made by the gateway. Invariant: a child never
+//! starts in the folder of another owner, whatever the owners' names are, and never where a symbolic link leads.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,14 +14,14 @@ use crate::auth::Principal;
 use crate::config::{Account, TenantId};
 use crate::text::hex;
 
-/// The folder's mode: nobody but the server's user looks into it.
+/// Mode of a working directory: accessible to the server's user only.
 const MODE: Mode = Mode::RWXU;
-/// As many characters of a subject are in the name of its folder, for who looks for it by hand.
+/// Most characters of a subject in the name of a folder. They help people who search for a folder.
 const SHOWN: usize = 32;
-/// As many bytes of the hash, which tells all subjects apart.
+/// Bytes of the hash in the name of a folder. The hash tells all principals apart.
 const HASHED: usize = 16;
 
-/// Who has a working directory, as the name of the folder.
+/// The owner of a working directory, as the name of the folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner(String);
 
@@ -31,17 +31,17 @@ impl Owner {
         &self.0
     }
 
-    /// All who share a child.
+    /// The common owner of children that all tenants share.
     pub fn everybody() -> Self {
         Self("everybody".to_owned())
     }
 
-    /// A tenant.
+    /// The owner of children that a tenant's sessions share.
     pub fn tenant(tenant: &TenantId) -> Self {
         Self(format!("tenant.{tenant}"))
     }
 
-    /// A principal: its tenant, its issuer and its subject.
+    /// The owner of a principal's children. The name is derived from tenant, issuer and subject.
     pub fn principal(principal: &Principal) -> Self {
         let mut hash = Sha256::new();
         for part in principal.distinction() {
@@ -57,7 +57,8 @@ impl Owner {
     }
 }
 
-/// Makes the folder of an owner below `base`, if it is not there yet, for the server's user alone.
+/// Makes the folder of `owner` below `base`, if it is missing, and returns its path. The folder is given to `account` (or
+/// else the gateway's user), with access for nobody else.
 pub(super) fn prepare(base: &Path, owner: &Owner, account: Option<&Account>) -> io::Result<PathBuf> {
     let base = base.canonicalize()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,6 +1,6 @@
-//! Watches what children put into their temporary folders. Invariants: folders are looked at each second, but all of them
-//! together for no more than a tenth of the time, so that those which take long to count cost little; the one that has waited
-//! longest is the next; and no thread that serves does that.
+//! Measures the temporary folders of children, and has children ended whose folder is too large. Invariants: each folder is
+//! measured once a second, unless measuring all takes more than a tenth of the time; the folder that has waited longest
+//! comes next; no thread that serves requests measures.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,46 +11,46 @@ use super::{Ceilings, Charged};
 use crate::process::folder::Measurement;
 use crate::process::usage::Excess;
 
-/// How often folders are looked at.
-const LOOK: Duration = Duration::from_secs(1);
-/// How much longer than the looks took, the next ones wait at least.
+/// Time between two rounds, at least.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Time to rest after a round, as a multiple of the time that the round took.
 const REST: u32 = 9;
-/// How long no further folder is begun with, before such a rest.
+/// Longest round: after this time no further folder is measured.
 const PASS: Duration = Duration::from_secs(1);
-/// How old the list of processes may be.
-const FRESH: Duration = Duration::from_millis(500);
+/// Oldest process tree that a round uses.
+const MAX_AGE: Duration = Duration::from_millis(500);
 
-/// When each was looked at.
-type Looked = HashMap<u64, Instant>;
+/// When each child's folder was last measured, by the number of its registration.
+type LastMeasured = HashMap<u64, Instant>;
 
-/// Looks, until it is stopped.
+/// Measures folders in rounds until `stop` is cancelled.
 pub async fn watch_folders(ceilings: Ceilings, stop: CancellationToken) {
-    let (mut looked, mut took) = (Looked::new(), Duration::ZERO);
+    let (mut last, mut took) = (LastMeasured::new(), Duration::ZERO);
     while stop.run_until_cancelled(tokio::time::sleep(rest(took))).await.is_some() {
         let (ceilings, stop) = (ceilings.clone(), stop.clone());
         let look = move || {
             let begin = Instant::now();
-            look_at_folders(&ceilings, &mut looked, &stop);
-            (looked, begin.elapsed())
+            measure_folders(&ceilings, &mut last, &stop);
+            (last, begin.elapsed())
         };
-        (looked, took) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        (last, took) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
     }
 }
 
-/// Looks at one folder after another, for a while. The next time goes on with those that it did not come to.
-fn look_at_folders(ceilings: &Ceilings, looked: &mut Looked, stop: &CancellationToken) {
+/// Measures one folder after another for up to a second. The next round continues with the others.
+fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &CancellationToken) {
     let folder = |(id, charged): (&u64, &Charged)| {
         let watched = charged.temp.as_ref().filter(|_| charged.excess.borrow().is_none())?;
         Some((*id, charged.pid, watched.folder.clone(), watched.most))
     };
     let mut folders: Vec<_> = ceilings.0.charged.lock().iter().filter_map(folder).collect();
-    looked.retain(|id, _| folders.iter().any(|(other, ..)| other == id));
+    last.retain(|id, _| folders.iter().any(|(other, ..)| other == id));
     // Those that were not looked at yet come first.
-    folders.sort_by_key(|(id, ..)| looked.get(id).copied());
+    folders.sort_by_key(|(id, ..)| last.get(id).copied());
     let leaders: Vec<i32> = folders.iter().map(|(_, pid, ..)| *pid).collect();
     let mut processes: HashMap<i32, Vec<i32>> = HashMap::new();
     let begin = Instant::now();
-    match (!leaders.is_empty()).then(|| ceilings.0.guardian.processes().read(FRESH)) {
+    match (!leaders.is_empty()).then(|| ceilings.0.guardian.processes().read(MAX_AGE)) {
         Some(Ok(tree)) => {
             for (pid, leader, _) in tree.descendants_by_leader(&leaders) {
                 processes.entry(leader).or_default().push(pid);
@@ -77,13 +77,13 @@ fn look_at_folders(ceilings: &Ceilings, looked: &mut Looked, stop: &Cancellation
             Some(Err(_)) => drop(ceilings.0.failures.inc()),
             _ => {}
         }
-        looked.insert(id, Instant::now());
+        last.insert(id, Instant::now());
     }
 }
 
-/// How long the thread rests after it has looked for so long.
+/// The rest after a round that took `took`.
 fn rest(took: Duration) -> Duration {
-    (took * REST).max(LOOK)
+    (took * REST).max(INTERVAL)
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn looks_take_a_tenth_of_the_time_at_most() {
-        assert_eq!(rest(Duration::ZERO), LOOK);
+        assert_eq!(rest(Duration::ZERO), INTERVAL);
         assert_eq!(rest(Duration::from_secs(2)), Duration::from_secs(18));
     }
 
@@ -112,12 +112,12 @@ mod tests {
             let most = FolderSize { bytes: 1 << 30, files: 10 };
             charged.temp = Some(WatchedFolder { folder: Arc::downgrade(folder), most });
         }
-        let mut looked = Looked::new();
-        look_at_folders(&ceilings, &mut looked, &CancellationToken::new());
-        assert_eq!(looked.len(), 3);
+        let mut last = LastMeasured::new();
+        measure_folders(&ceilings, &mut last, &CancellationToken::new());
+        assert_eq!(last.len(), 3);
         // One that was not looked at yet goes first.
-        let before = looked.remove(&2).unwrap();
-        look_at_folders(&ceilings, &mut looked, &CancellationToken::new());
-        assert!(before < looked[&2] && looked[&2] < looked[&1] && looked[&2] < looked[&3], "{looked:?}");
+        let before = last.remove(&2).unwrap();
+        measure_folders(&ceilings, &mut last, &CancellationToken::new());
+        assert!(before < last[&2] && last[&2] < last[&1] && last[&2] < last[&3], "{last:?}");
     }
 }

@@ -1,6 +1,6 @@
-//! Watches what children use, where no cgroup keeps it: one look, four times a second, at all processes. Invariants: a child
-//! that outgrows its limits is found within two looks, and how much it can take in between is up to the machine; at most
-//! one child of a tenant is on its way out for its ceiling.
+//! Compares memory and processes of children with the limits that no cgroup enforces: four times a second, in one reading
+//! of `/proc`. Invariants: a child over its own limit is found within two readings, and may use any amount until then; for
+//! a tenant's limit at most one child of the tenant is being ended at a time.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,14 +13,14 @@ use super::Ceilings;
 use crate::config::TenantId;
 use crate::process::usage::{Excess, Usage, WatchedLimits};
 
-/// How often children are looked at.
-const LOOK: Duration = Duration::from_millis(250);
-/// How old the list of processes may be: others look at it too.
-const FRESH: Duration = Duration::from_millis(100);
-/// How often it is logged that they cannot be.
+/// Time between two readings.
+const INTERVAL: Duration = Duration::from_millis(250);
+/// Oldest process tree that is used: other parts of the gateway read it too.
+const MAX_AGE: Duration = Duration::from_millis(100);
+/// Time between two log lines about a failure to read.
 const REPEAT: Duration = Duration::from_secs(60);
 
-/// A child that is looked at.
+/// A child to be compared with its limits.
 struct WatchedChild {
     id: u64,
     pid: i32,
@@ -29,14 +29,14 @@ struct WatchedChild {
     is_leaving: bool,
 }
 
-/// Looks, until it is stopped.
+/// Compares all children with their limits, again and again, until `stop` is cancelled.
 pub async fn watch_usage(ceilings: Ceilings, stop: CancellationToken) {
-    let mut looks = interval(LOOK);
+    let mut looks = interval(INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut reported: Option<Instant> = None;
     while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        let ceilings_now = ceilings.clone();
-        let look = tokio::task::spawn_blocking(move || look(&ceilings_now)).await.map_err(io::Error::other);
+        let these = ceilings.clone();
+        let look = tokio::task::spawn_blocking(move || compare(&these)).await.map_err(io::Error::other);
         match look.and_then(|look| look) {
             Ok(()) if reported.take().is_some() => tracing::warn!("limits are watched again"),
             Ok(()) => {}
@@ -51,14 +51,14 @@ pub async fn watch_usage(ceilings: Ceilings, stop: CancellationToken) {
     }
 }
 
-/// One reading serves all children.
-fn look(ceilings: &Ceilings) -> io::Result<()> {
+/// Compares all children with their limits once.
+fn compare(ceilings: &Ceilings) -> io::Result<()> {
     let mut children = watched(ceilings);
     if children.is_empty() {
         return Ok(());
     }
     let pids: Vec<i32> = children.iter().map(|child| child.pid).collect();
-    let tree = ceilings.0.guardian.processes().read(FRESH)?;
+    let tree = ceilings.0.guardian.processes().read(MAX_AGE)?;
     let used = Usage::of(&pids, &tree)?;
     for child in children.iter_mut().filter(|child| !child.is_leaving) {
         if let Some(excess) = used.get(&child.pid).and_then(|used| child.bounds.exceeded_by(*used)) {
@@ -82,7 +82,7 @@ fn look(ceilings: &Ceilings) -> io::Result<()> {
     Ok(())
 }
 
-/// The children that are looked at: those with limits of their own, and those of tenants with some.
+/// The children to be compared: those that have watched limits, or whose tenant has.
 fn watched(ceilings: &Ceilings) -> Vec<WatchedChild> {
     let charged = ceilings.0.charged.lock();
     let watched = charged.iter().filter_map(|(id, charged)| {
@@ -95,8 +95,8 @@ fn watched(ceilings: &Ceilings) -> Vec<WatchedChild> {
     watched.collect()
 }
 
-/// The child that has to go, where there is one: the largest, which is the likeliest cause, and whose end helps most. Of
-/// equals, the newest.
+/// The child to end if `children`, all those of `tenant`, exceed `bounds` together: the one that uses most, or the newest
+/// of several. Returns its number and the limit.
 fn over(
     tenant: &TenantId,
     bounds: WatchedLimits,
@@ -154,8 +154,8 @@ mod tests {
         let bounds = WatchedLimits { memory: Some(1), processes: None };
         let ends = |ceiling, children: [(i32, WatchedLimits); 2]| {
             let ceilings = ceilings(ceiling, children);
-            look(&ceilings).unwrap();
-            look(&ceilings).unwrap();
+            compare(&ceilings).unwrap();
+            compare(&ceilings).unwrap();
             let charged = ceilings.0.charged.lock();
             [1, 2].map(|id| charged[&id].excess.borrow().as_ref().map(Excess::label))
         };
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(ends(free, [(own, bounds), (nobody, bounds)]), [Some("memory"), None]);
     }
 
-    /// `cargo test --lib a_look_at_many_children -- --nocapture` prints what it takes.
+    /// `cargo test --lib a_look_at_many_children -- --nocapture` prints how long a reading takes.
     #[test]
     fn a_look_at_many_children_is_one_look() {
         const MANY: usize = 500;
@@ -178,7 +178,7 @@ mod tests {
         let mut looks: Vec<_> = (0..5)
             .map(|_| {
                 let begin = std::time::Instant::now();
-                look(&ceilings).unwrap();
+                compare(&ceilings).unwrap();
                 begin.elapsed()
             })
             .collect();

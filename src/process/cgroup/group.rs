@@ -1,4 +1,4 @@
-//! One cgroup: a folder that processes are put in.
+//! Operations on one cgroup, which is a folder of the cgroup file system: processes, limits, killing, removal.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,39 +9,39 @@ use rustix::process::{Pid, Signal};
 
 use super::{LimitOwner, Limits};
 
-/// The period that a share of the processors is measured in, in microseconds.
+/// Period for the share of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// The cgroup of a child, made for it alone.
+/// The cgroup of one child.
 #[derive(Debug)]
 pub(in crate::process) struct Cgroup {
     path: PathBuf,
 }
 
 impl Cgroup {
-    /// Makes one in another.
+    /// Makes the cgroup `name` below `parent`.
     pub(in crate::process) fn make(parent: &Path, name: &str) -> io::Result<Self> {
         let path = parent.join(name);
         fs::create_dir(&path)?;
         Ok(Self { path })
     }
 
-    /// Where it is.
+    /// The path of the cgroup.
     pub(in crate::process) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Kills everything in it.
+    /// Kills all processes in the cgroup.
     pub(in crate::process) fn kill(&self) {
         kill(&self.path);
     }
 
-    /// Removes it. `false` if something in it has not ended yet.
+    /// Removes the cgroup. `false` if processes are left in it.
     pub(in crate::process) fn remove(&self) -> bool {
         remove(&self.path)
     }
 
-    /// LimitOwner limit on memory the kernel has ended a process in it for, if it has.
+    /// Whose memory limit the kernel ended a process of this cgroup for; `None` if it ended none for a limit.
     pub(in crate::process) fn out_of_memory(&self) -> Option<LimitOwner> {
         // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
         let killed = count(&self.path.join("memory.events"), "oom_kill") > 0;
@@ -62,7 +62,7 @@ fn count(events: &Path, key: &str) -> u64 {
     text.lines().find_map(value).unwrap_or_default()
 }
 
-/// Puts this process into a cgroup.
+/// Moves this process into a cgroup.
 pub(in crate::process) fn enter(path: &Path) -> io::Result<()> {
     // "0" is the process that writes.
     write(&path.join("cgroup.procs"), "0")
@@ -84,18 +84,18 @@ pub(in crate::process) fn limit(path: &Path, limits: &Limits) -> io::Result<()> 
     Ok(())
 }
 
-/// Where memory runs out, all of what is in the cgroup ends, and not the one that happened to ask last.
+/// Has the kernel kill all processes of a cgroup when its memory runs out, rather than one of them.
 pub(in crate::process) fn end_together(path: &Path) {
     // Without the controller there is no such file, and no limit.
     let _ = write(&path.join("memory.oom.group"), "1");
 }
 
-/// Writes to a file that the kernel has made.
+/// Writes to a file of the kernel, which must exist.
 pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
     fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
 }
 
-/// Kills everything in a cgroup and below it.
+/// Kills all processes in a cgroup and the cgroups below it.
 pub(in crate::process) fn kill(path: &Path) {
     if write(&path.join("cgroup.kill"), "1").is_ok() {
         return;
@@ -116,7 +116,7 @@ fn kill_one_by_one(path: &Path) {
     }
 }
 
-/// Removes a cgroup and all below it. `false` if something in one has not ended yet.
+/// Removes a cgroup and all below it. `false` if processes are left in one of them.
 pub(super) fn remove(path: &Path) -> bool {
     let remove = |path: &PathBuf| match fs::remove_dir(path) {
         Ok(()) => true,
@@ -126,7 +126,7 @@ pub(super) fn remove(path: &Path) -> bool {
     remove(&path.to_owned()) || below(path).iter().rev().fold(true, |_, path| remove(path))
 }
 
-/// A cgroup and all below it, each before what is in it. No recursion: a server in no sandbox may have made them.
+/// A cgroup and all below it, parents first. Not recursive: a server without a sandbox may have nested many.
 pub(super) fn below(path: &Path) -> Vec<PathBuf> {
     let (mut found, mut next) = (Vec::new(), vec![path.to_owned()]);
     while let Some(path) = next.pop() {
@@ -136,13 +136,13 @@ pub(super) fn below(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The processes in a cgroup, those below it left out.
+/// The process ids in a cgroup, without those in cgroups below.
 pub(super) fn processes(path: &Path) -> BTreeSet<i32> {
     let list = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The cgroups directly in a cgroup.
+/// The direct children of a cgroup.
 pub(super) fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()

@@ -1,10 +1,9 @@
-//! Cgroups (v2) for children. Wherever the gateway may make cgroups below its own, each child gets one: what it has
-//! started, and whatever became of that, ends with it. Where the gateway has been given a subtree with controllers (a
-//! systemd service with `Delegate=yes`, a container whose cgroups are writable), its cgroup also keeps the child's limits.
+//! Cgroups (v2) for children. Where the gateway may make cgroups below its own, each child gets one, and all processes that
+//! the child has started are killed with it. Where the gateway's cgroup has delegated controllers (a systemd service with
+//! `Delegate=yes`, a container with writable cgroups), the child's cgroup also enforces limits.
 //!
-//! `subtree` finds the place and prepares it, in the gateway; `folder` is what can be done to a single cgroup. Invariant:
-//! nothing is touched outside the cgroup that the gateway was started in, and there only what the gateway has made, and
-//! which controllers it passes on.
+//! `subtree` finds and prepares the place in the gateway; `group` operates on a single cgroup. Invariant: nothing outside
+//! of the gateway's own cgroup is touched, and inside only what the gateway has made, and which controllers are delegated.
 
 mod group;
 mod subtree;
@@ -17,14 +16,14 @@ pub(super) use subtree::{remove_if_left, tenant_folder};
 
 use crate::config::Resources;
 
-/// What a cgroup can keep.
+/// The kinds of limits that cgroups can enforce here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Controllers {
     /// Memory.
     pub memory: bool,
-    /// Processes.
+    /// The number of processes.
     pub pids: bool,
-    /// Processors.
+    /// Processor time.
     pub cpu: bool,
 }
 
@@ -34,7 +33,7 @@ impl Controllers {
         Self { memory: has("memory"), pids: has("pids"), cpu: has("cpu") }
     }
 
-    /// Their names, as the kernel has them.
+    /// The kernel's names of the controllers that are available.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu)]
             .into_iter()
@@ -42,7 +41,7 @@ impl Controllers {
     }
 }
 
-/// What a cgroup is to keep.
+/// Limits for a cgroup to enforce. `None`: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Limits {
     memory: Option<u64>,
@@ -51,7 +50,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Those of `resources` that cgroups with these controllers can keep; none if that is none of them.
+    /// The part of `resources` that cgroups with the controllers `kept` can enforce; `None` if that is nothing.
     pub(super) fn of(resources: &Resources, kept: Controllers) -> Option<Self> {
         let wide = |value: Option<usize>, is_kept: bool| value.filter(|_| is_kept).map(|value| value as u64);
         let limits = Self {
@@ -63,11 +62,11 @@ impl Limits {
     }
 }
 
-/// LimitOwner limit a process was ended for.
+/// Whose limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum LimitOwner {
-    /// The child's own.
+    /// That of the child itself.
     Child,
-    /// That of all children of its tenant.
+    /// That of all children of the child's tenant.
     Tenant,
 }

@@ -1,7 +1,7 @@
-//! Where the children's cgroups are: a folder of this gateway's own, below the cgroup that it was started in.
+//! The gateway's folder for the cgroups of its children, below the cgroup that the gateway was started in.
 //!
-//! The folder is locked for as long as the gateway lives. What nobody locks was left by one that was killed together with
-//! its guardian: whatever is in there is killed, and the folder removed.
+//! The folder is locked as long as the gateway lives. A folder without a lock was left by a gateway that was killed
+//! together with its guardian: all processes in it are killed, and the folder is removed.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,28 +18,28 @@ use super::{Controllers, Limits};
 use crate::config::{Resources, TenantId};
 use crate::process::random_name::random_name;
 
-/// Where the gateway itself goes, where it divides resources: a cgroup with processes in it cannot do that.
+/// Cgroup for the gateway's own process. A cgroup that divides resources among others may contain no process itself.
 const OWN: &str = "sluice-gateway";
-/// What the names of the gateways' folders begin with.
+/// Start of the name of every gateway's folder.
 const PREFIX: &str = "sluice-children-";
-/// What the names of the tenants' folders begin with.
+/// Start of the name of every tenant's cgroup.
 const TENANT: &str = "tenant-";
-/// How long what was left behind may take to be gone.
+/// Time limit for killed processes to disappear.
 const GONE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(10);
-/// How often the folder is made anew because another gateway that starts at the same time has taken it for left behind.
+const POLL: Duration = Duration::from_millis(10);
+/// Most attempts to make the folder, which another starting gateway may remove before it is locked.
 const ATTEMPTS: usize = 100;
-/// Cgroups in each other below it.
+/// Most levels of cgroups below the folder.
 const MAX_DEPTH: &str = "32";
-/// Cgroups below it in all.
+/// Most cgroups below the folder in all.
 const MAX_DESCENDANTS: &str = "65536";
 
-/// What cgroups do for children on this machine.
+/// What cgroups can do for children on this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Support {
-    /// Whether each child gets a cgroup, with which everything ends that it has started.
+    /// Whether each child gets a cgroup, so that all it has started ends with it.
     pub ends: bool,
-    /// What the cgroup keeps of its limits.
+    /// The limits that the child's cgroup enforces.
     pub keeps: Controllers,
 }
 
@@ -56,16 +56,16 @@ impl fmt::Display for Support {
     }
 }
 
-/// What cgroups would do here. Touches nothing.
+/// Finds out what cgroups can do here, without changing anything.
 pub fn support() -> Support {
     find(Path::new("/")).map(|place| Support { ends: true, keeps: place.controllers }).unwrap_or_default()
 }
 
-/// A cgroup that others can be made in.
+/// A cgroup below which this process may make others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     path: PathBuf,
-    /// Those that can be passed on to the cgroups in it.
+    /// The controllers that can be delegated to cgroups below.
     controllers: Controllers,
 }
 
@@ -78,7 +78,7 @@ pub struct Subtree {
     lock: File,
 }
 
-/// The cgroup of this process, if others can be made in it. `root` is where the file systems are.
+/// Finds the cgroup of this process; `None` if no cgroups can be made below it. `root` is the root of the file systems.
 fn find(root: &Path) -> Option<Place> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let own = read("proc/self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))?;
@@ -108,8 +108,8 @@ fn find(root: &Path) -> Option<Place> {
 }
 
 impl Subtree {
-    /// Makes the folder, and ends what earlier gateways have left in theirs. To be called once, before anything is
-    /// started. `None` where no cgroup can be made.
+    /// Makes the gateway's folder, and cleans up what killed gateways have left. Call it once, before anything is started.
+    /// `None` if no cgroups can be made.
     ///
     /// # Errors
     /// The system refuses.
@@ -132,13 +132,13 @@ impl Subtree {
                 Ok(Some(subtree)) => return Ok(subtree),
                 Err(error) if is_last || !is_taken(&error) => return Err(error),
                 Ok(None) if is_last => return Err(io::Error::other("others remove it each time")),
-                // Until it is locked, another gateway's sweep may take it for left behind.
+                // Until it is locked, another gateway may take it for abandoned.
                 Ok(None) | Err(_) => {}
             }
         }
     }
 
-    /// `None` if another gateway has taken it for left behind.
+    /// Makes and locks the folder. `None` if another gateway removed it before it was locked.
     fn try_make(parent: &Path, controllers: Controllers) -> io::Result<Option<Self>> {
         let path = parent.join(format!("{PREFIX}{}", random_name()?));
         fs::create_dir(&path)?;
@@ -151,22 +151,22 @@ impl Subtree {
         Ok(Some(subtree))
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it does for children.
+    /// What cgroups in this folder do for children.
     pub fn support(&self) -> Support {
         Support { ends: true, keeps: self.controllers }
     }
 
-    /// What cgroups in it can keep.
+    /// The limits that cgroups in this folder can enforce.
     pub fn controllers(&self) -> Controllers {
         self.controllers
     }
 
-    /// Makes a cgroup for all children of a tenant together, if there is something that it can keep for them.
+    /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce.
     ///
     /// # Errors
     /// The system refuses.
@@ -180,29 +180,29 @@ impl Subtree {
         Ok(())
     }
 
-    /// Whether there is a cgroup for all children of a tenant together.
+    /// Whether the children of `tenant` have a common cgroup.
     pub fn limits_tenant(&self, tenant: &TenantId) -> bool {
         self.tenants.lock().contains(tenant)
     }
 
-    /// The processes of each cgroup in it.
+    /// The process ids of each cgroup in the folder, empty cgroups left out.
     pub(in crate::process) fn groups(&self) -> Vec<BTreeSet<i32>> {
         let mut groups: Vec<_> = below(&self.path).iter().map(|path| processes(path)).collect();
         groups.retain(|group| !group.is_empty());
         groups
     }
 
-    /// Kills everything in it.
+    /// Kills all processes in the folder.
     pub(in crate::process) fn kill(&self) {
         kill(&self.path);
     }
 
-    /// Leaves it to the guardian, which removes it.
+    /// Unlocks the folder, so that the guardian can remove it.
     pub(in crate::process) fn leave(&self) {
         let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
     }
 
-    /// Removes it with all that is in it, once that has ended.
+    /// Kills what is left in the folder and removes it. Blocks up to 5 seconds.
     pub(in crate::process) fn remove(&self) {
         if let Err(error) = clear(&self.path) {
             tracing::error!(cgroup = %self.path.display(), %error, "a cgroup could not be removed");
@@ -210,7 +210,7 @@ impl Subtree {
     }
 }
 
-/// For one that came to nothing: what is in use stays, and is the guardian's to remove.
+/// Removes the folder unless it is in use; then the guardian removes it.
 impl Drop for Subtree {
     fn drop(&mut self) {
         remove(&self.path);
@@ -218,7 +218,7 @@ impl Drop for Subtree {
 }
 
 impl Place {
-    /// Makes room for cgroups that keep limits: the gateway moves into one of its own.
+    /// Prepares the cgroup for others that enforce limits: moves the gateway into a cgroup of its own.
     fn divide(&self) -> io::Result<()> {
         if self.controllers == Controllers::default() {
             return Ok(());
@@ -230,17 +230,17 @@ impl Place {
     }
 }
 
-/// The cgroup of a tenant in the folder of a gateway.
+/// The path of a tenant's cgroup in a gateway's folder.
 pub(in crate::process) fn tenant_folder(subtree: &Path, tenant: &str) -> PathBuf {
     subtree.join(format!("{TENANT}{tenant}"))
 }
 
-/// Lets the cgroups in a cgroup keep limits.
+/// Delegates controllers to the cgroups below a cgroup.
 fn pass_on(path: &Path, controllers: Controllers) -> io::Result<()> {
     controllers.names().try_for_each(|name| write(&path.join("cgroup.subtree_control"), &format!("+{name}")))
 }
 
-/// Removes the folder of a gateway that is gone. `false` if it is not, or something in there has not ended yet.
+/// Removes the folder of a gateway that is gone. `false` if the gateway lives, or processes are left in the folder.
 pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
     match lock(path) {
         Ok(lock) => lock.is_some() && remove(path),
@@ -248,12 +248,13 @@ pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
     }
 }
 
-/// Whether an error says that somebody else has removed a cgroup, or is about to.
+/// Whether an error shows that somebody else has removed a cgroup or is about to.
 fn is_taken(error: &io::Error) -> bool {
     [libc::ENOENT, libc::ENODEV, libc::EBUSY, libc::EEXIST].map(Some).contains(&error.raw_os_error())
 }
 
-/// Ends what gateways have left in a cgroup that were killed. What does not end there is no reason for this one to have none.
+/// Kills what killed gateways have left below `parent` and removes their folders. Failures are logged and do not matter to
+/// this gateway.
 fn remove_abandoned(parent: &Path) {
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     for path in folders(parent).into_iter().filter(is_ours) {
@@ -267,7 +268,7 @@ fn remove_abandoned(parent: &Path) {
     }
 }
 
-/// Kills and removes.
+/// Kills everything in a cgroup and removes it. Blocks up to 5 seconds.
 #[expect(clippy::disallowed_methods, reason = "before there is a runtime, or on a thread that may block")]
 fn clear(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + GONE;
@@ -278,13 +279,13 @@ fn clear(path: &Path) -> io::Result<()> {
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         // On a thread that may block: nobody is told when the last process in there is gone for good.
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL);
         kill(path);
     }
     Ok(())
 }
 
-/// Locks a folder; `None` if somebody else has.
+/// Locks a folder. `None` if somebody else holds the lock.
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -302,7 +303,7 @@ mod tests {
 
     const SERVICE: &str = "sys/fs/cgroup/system.slice/sluice.service";
 
-    /// A file tree as the kernel shows it to a service.
+    /// Makes a file tree that looks like the kernel's to a service.
     fn machine(controllers: &str, processes: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let cgroup = root.path().join(SERVICE);

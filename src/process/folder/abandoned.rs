@@ -1,5 +1,5 @@
-//! Removes what gateways that were killed have left behind. Invariant: only what nobody has locked is removed, and of
-//! other users' folders none, unless by root.
+//! Removes temporary folders of gateways that were killed. Invariant: a folder is removed only if nobody holds its lock,
+//! and folders of other users only by root.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -15,14 +15,14 @@ use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
 use super::removal::{Outcome, open, remove};
 use crate::process::pinned_folder::PinnedFolder;
 
-/// The start of the name of every gateway's folder.
+/// Start of the name of every gateway's folder.
 pub(super) const PREFIX: &str = "sluice-tmp-";
-/// The mode of a gateway's folder.
+/// Mode of a gateway's folder.
 pub(super) const MODE: u32 = 0o711;
-/// Folders that are remembered because they cannot be removed. With more of them nothing is swept beyond.
+/// Most folders that are remembered because their removal failed. Beyond that number the removal stops.
 const MAX_FAILED: usize = 1024;
 
-/// One sweep of a place, done in parts.
+/// The removal of abandoned folders in one place, done in steps.
 #[derive(Debug)]
 pub(super) struct AbandonedFolders {
     place: PathBuf,
@@ -45,7 +45,7 @@ impl AbandonedFolders {
         &self.place
     }
 
-    /// Goes on until `deadline`.
+    /// Continues the removal until `deadline`.
     pub(super) fn step(&self, deadline: Instant) -> Outcome {
         let mut state = self.state.lock();
         match state.go_on(&self.place, deadline) {
@@ -63,9 +63,9 @@ impl AbandonedFolders {
         }
     }
 
-    /// Sweeps on this thread, until all is removed that can be. Says how many folders that were.
+    /// Removes all abandoned folders on this thread, as far as possible. Returns how many were removed.
     pub(super) fn run(&self) -> usize {
-        /// A folder that something fills again and again is left after as many.
+        /// Most steps. Ends the attempt if something keeps filling a folder.
         const PARTS: usize = 1000;
         const PART: std::time::Duration = std::time::Duration::from_secs(60);
         let _ = (0..PARTS).find(|_| !matches!(self.step(Instant::now() + PART), Outcome::Unfinished));
@@ -74,7 +74,7 @@ impl AbandonedFolders {
 }
 
 impl State {
-    /// `false` if there is more to do.
+    /// Continues until `deadline`. `false` if there is more to remove.
     fn go_on(&mut self, place: &Path, deadline: Instant) -> io::Result<bool> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = File::from(rustix::fs::open(place, flags, Mode::empty())?);
@@ -111,16 +111,16 @@ impl State {
     }
 }
 
-/// Opens a folder that a child has taken all rights to. It gets those back that the folders of gateways have.
+/// Opens a folder that a child has closed by its mode, after restoring the mode. Other errors than that are returned.
 fn open_again(place: &File, name: &CStr, error: io::Error) -> io::Result<File> {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Err(error);
     }
-    PinnedFolder::open(place, name, MODE)?.put_right()?;
+    PinnedFolder::open(place, name, MODE)?.restore_mode()?;
     open(place, name)
 }
 
-/// `false` if somebody else has locked it.
+/// Locks a folder. `false` if somebody else holds the lock.
 pub(super) fn lock_now(folder: &File) -> io::Result<bool> {
     match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),

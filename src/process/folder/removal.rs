@@ -1,9 +1,9 @@
-//! Removes a folder with all that a child has left in it, however deep, wide or hostile that is. Invariants: the work takes
-//! four descriptors, and no stack or memory that grows with what is removed; no link is followed, no mount entered; and
-//! nothing is removed that was not below the folder, though a process of the child still runs and moves things about.
+//! Removes a folder with everything in it, however deep, wide or hostile the content is. Invariants: the work takes four
+//! descriptors, and neither stack nor memory grows with the content; no symbolic link is followed and no mount entered;
+//! nothing outside of the folder is removed, even while a process of the child still moves files about.
 //!
-//! A folder in a folder is not descended into: it is moved up, right below the one that is emptied, and then emptied like
-//! its neighbours. So no path gets long, and there is no way back up that somebody could lead elsewhere.
+//! Nested folders are not descended into. A folder inside a folder is first moved up, right below the folder being emptied,
+//! and emptied in its turn. So no path gets long, and there is no way back up that another process could redirect.
 
 use std::ffi::{CStr, CString};
 use std::fs::{File, Permissions};
@@ -16,21 +16,22 @@ use std::time::Instant;
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// A folder, as itself, whatever rights there are to it. A link is none.
+/// Flags to open a folder, and no symbolic link, as a mere location, which needs no permission on the folder.
 const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// What came of a removal.
+/// The result of a removal.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// Nothing is left.
+    /// The folder is gone.
     Done,
-    /// The time is over, and there is more to remove.
+    /// The deadline has passed, and more is left.
     Unfinished,
-    /// Something cannot be removed; all else is.
+    /// Something cannot be removed; everything else is gone.
     Failed(io::Error),
 }
 
-/// Removes the folder `name` in `parent`, until `deadline`. It can be called again as often as it takes.
+/// Removes the folder `name` in `parent` until `deadline`. After [`Outcome::Unfinished`] it can be called again to
+/// continue.
 pub(super) fn remove(parent: impl AsFd, name: &CStr, deadline: Instant) -> Outcome {
     let parent = parent.as_fd();
     match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
@@ -55,25 +56,25 @@ pub(super) fn remove(parent: impl AsFd, name: &CStr, deadline: Instant) -> Outco
 struct Emptying {
     top: Rc<OwnedFd>,
     deadline: Instant,
-    /// The name that the next folder gets which is moved up.
+    /// Number that makes the name for the next folder to be moved up.
     next: u64,
     has_removed: bool,
     failure: Option<io::Error>,
 }
 
-/// Whether to go on.
+/// Whether to continue.
 #[derive(PartialEq, Eq)]
 enum Go {
     On,
-    /// The time is over.
+    /// The deadline has passed.
     Late,
 }
 
-/// What became of an entry.
+/// The result of removing an entry.
 enum Entry {
-    /// It is removed, or was not there any more.
+    /// The entry is removed, or did not exist any more.
     Gone,
-    /// It is a folder with something in it.
+    /// The entry is a folder with content.
     Folder,
 }
 
@@ -83,12 +84,12 @@ impl Emptying {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         // What is moved up into it is for nobody else, though it were so before.
         if rustix::fs::fstat(&top)?.st_mode & 0o7777 != 0o700 {
-            close(&top)?;
+            make_private(&top)?;
         }
         Ok(Self { top: Rc::new(top), deadline, next: u64::from_ne_bytes(random), has_removed: false, failure: None })
     }
 
-    /// Goes through the folder again and again, as long as that removes anything.
+    /// Goes through the folder repeatedly, as long as each pass removes something.
     fn run(mut self) -> io::Result<Outcome> {
         let top = Rc::clone(&self.top);
         loop {
@@ -115,7 +116,8 @@ impl Emptying {
         }
     }
 
-    /// Removes an entry of `folder`, or does what is to be done with a folder that is not empty.
+    /// Removes the entry `name` of `folder`. Calls `with_folder` for a folder with content. Errors are kept, unless the
+    /// entry has changed meanwhile.
     fn entry(
         &mut self,
         folder: &OwnedFd,
@@ -144,15 +146,15 @@ impl Emptying {
         })
     }
 
-    /// Empties a folder that is right below the top one, and removes it.
+    /// Empties and removes a folder right below the top one.
     fn empty(&mut self, top: &OwnedFd, name: &CStr) -> io::Result<Go> {
         let folder = enter(top, name)?;
-        grant(&folder)?;
+        restore_access(&folder)?;
         let mut list = list(&folder)?;
         while let Some(entry) = list.read() {
             let entry = entry?;
             let below = entry.file_name();
-            if !is_dots(below) && self.entry(&folder, below, entry.file_type(), Self::lift) == Go::Late {
+            if !is_dots(below) && self.entry(&folder, below, entry.file_type(), Self::move_up) == Go::Late {
                 return Ok(Go::Late);
             }
         }
@@ -160,15 +162,15 @@ impl Emptying {
         Ok(Go::On)
     }
 
-    /// Moves a folder up, to be emptied in its turn.
-    fn lift(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
-        let lifted = self.try_lift(folder, name).or_else(|error| match error {
+    /// Moves a folder up, right below the top one, so that it is emptied in its turn.
+    fn move_up(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
+        let lifted = self.try_move_up(folder, name).or_else(|error| match error {
             // To move a folder takes the right to write to it, as its ".." changes.
             Errno::ACCESS | Errno::PERM => {
                 let below = enter(folder, name)?;
-                grant(&below).map_err(|_| error)?;
-                thaw(&below);
-                self.try_lift(folder, name)
+                restore_access(&below).map_err(|_| error)?;
+                unprotect(&below);
+                self.try_move_up(folder, name)
             }
             error => Err(error),
         });
@@ -178,23 +180,23 @@ impl Emptying {
                 Ok(Go::On)
             }
             // The file system has no room for one more name up there, or does not move it there.
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::XDEV | Errno::MLINK) => self.dig(folder, name),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::XDEV | Errno::MLINK) => self.remove_deepest(folder, name),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn try_lift(&mut self, folder: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
+    fn try_move_up(&mut self, folder: &OwnedFd, name: &CStr) -> rustix::io::Result<()> {
         self.next = self.next.wrapping_add(1);
         rustix::fs::renameat(folder, name, &*self.top, format!("{:016x}", self.next))
     }
 
-    /// Goes down from a folder that cannot be moved to one with no folder in it, and removes all else on the way, and that
-    /// one.
-    fn dig(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
+    /// Handles a folder that cannot be moved up: follows one folder with content at each level down to the innermost,
+    /// removing all else on the way, and removes the innermost.
+    fn remove_deepest(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
         let (mut parent, mut name) = (folder.try_clone()?, name.to_owned());
         loop {
             let folder = enter(&parent, &name)?;
-            grant(&folder)?;
+            restore_access(&folder)?;
             let mut below: Option<CString> = None;
             let mut list = list(&folder)?;
             while let Some(entry) = list.read() {
@@ -232,7 +234,7 @@ fn is_dots(name: &CStr) -> bool {
     [c".", c".."].contains(&name)
 }
 
-/// Removes what is no folder, or an empty one. `kind` is a hint, which may be old.
+/// Removes a file or an empty folder. `kind` is what the entry was when it was listed.
 fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<Entry> {
     let file = || rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let directory = || rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
@@ -249,8 +251,8 @@ fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<E
     let done = match once() {
         Err(error @ Errno::PERM) => {
             // Where this process may, it takes the attributes away that keep a file, or what is in a folder, as it is.
-            let is_thawed = thaw(folder) | thaw_entry(folder, name);
-            if is_thawed { once() } else { Err(error) }
+            let is_unprotected = unprotect(folder) | unprotect_entry(folder, name);
+            if is_unprotected { once() } else { Err(error) }
         }
         done => done,
     };
@@ -261,7 +263,7 @@ fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<E
     }
 }
 
-/// The folder of this name: no link to one, nor one in which another file system is mounted.
+/// Opens the folder `name` in `parent`, unless it is a symbolic link or the root of another file system.
 pub(super) fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let parent = parent.as_fd();
     let inside = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
@@ -276,52 +278,53 @@ pub(super) fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedF
     }
 }
 
-/// The number of the mount that an open folder is in. The number of its device is no use: a bind mount has that of its source.
+/// The id of the mount that contains an open folder. Device numbers do not tell mounts apart: a bind mount has that of its source.
 fn mount_of(folder: impl AsFd) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_fd().as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
 }
 
-/// Lists a folder from its beginning.
+/// Opens a folder for listing, from its first entry.
 fn list(folder: &OwnedFd) -> io::Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(Dir::new(rustix::fs::openat(folder, ".", flags, Mode::empty())?)?)
 }
 
-/// Gives the owner back the rights that a child took from its own folder.
-pub(super) fn grant(folder: impl AsFd) -> io::Result<()> {
+/// Gives the owner of a folder full permissions, if a child has taken some away.
+pub(super) fn restore_access(folder: impl AsFd) -> io::Result<()> {
     let folder = folder.as_fd();
-    if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { close(folder) }
+    if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { make_private(folder) }
 }
 
-/// Gives all rights to the owner, and none to others.
-fn close(folder: impl AsFd) -> io::Result<()> {
+/// Gives the owner of a folder full permissions, and others none.
+fn make_private(folder: impl AsFd) -> io::Result<()> {
     // The descriptor is of the path only: that is changed by way of /proc, which leads to the folder itself.
     std::fs::set_permissions(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()), Permissions::from_mode(0o700))
 }
 
-/// Takes the attributes "immutable" and "append only" from a folder. `false` if it has none, or this process may not.
-fn thaw(folder: &OwnedFd) -> bool {
+/// Clears the attributes "immutable" and "append only" of a folder. `false` if it has neither, or this process may not.
+fn unprotect(folder: &OwnedFd) -> bool {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, ".", flags, Mode::empty()).is_ok_and(|file| take_attributes(&file))
+    rustix::fs::openat(folder, ".", flags, Mode::empty()).is_ok_and(|file| clear_attributes(&file))
 }
 
-/// The same for what is in a folder. Only files and folders have attributes; to open anything else may have effects.
-fn thaw_entry(folder: &OwnedFd, name: &CStr) -> bool {
+/// Clears the same attributes of an entry of a folder. Only files and folders are opened: opening something else may have
+/// effects.
+fn unprotect_entry(folder: &OwnedFd, name: &CStr) -> bool {
     let kind = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|found| found.st_mode);
     let has_attributes = |mode| [FileType::RegularFile, FileType::Directory].contains(&FileType::from_raw_mode(mode));
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     kind.is_ok_and(has_attributes)
-        && rustix::fs::openat(folder, name, flags, Mode::empty()).is_ok_and(|file| take_attributes(&file))
+        && rustix::fs::openat(folder, name, flags, Mode::empty()).is_ok_and(|file| clear_attributes(&file))
 }
 
-fn take_attributes(file: &OwnedFd) -> bool {
+fn clear_attributes(file: &OwnedFd) -> bool {
     let fixed = IFlags::IMMUTABLE | IFlags::APPEND;
     rustix::fs::ioctl_getflags(file)
         .is_ok_and(|flags| flags.intersects(fixed) && rustix::fs::ioctl_setflags(file, flags - fixed).is_ok())
 }
 
-/// Opens a folder to lock or list it. Never follows a link that somebody put in its place.
+/// Opens a folder for locking or listing. Fails if a symbolic link is at its place.
 pub(super) fn open(parent: impl AsFd, name: &CStr) -> io::Result<File> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))

@@ -1,6 +1,6 @@
-//! Removes private folders, on a thread of its own: neither the end of a child nor the next start waits for that, nor any
-//! thread that serves. Invariants: each folder has the thread for a moment at a time, so that a large one keeps no other
-//! waiting; and a folder that cannot be removed is counted, logged once, and tried again, less and less often.
+//! The thread that removes private folders. Neither the end of a child, nor a start, nor a thread that serves requests
+//! waits for it. Invariants: folders take turns, so that a large one delays no other; a folder that cannot be removed is
+//! counted, logged once, and tried again at growing intervals.
 
 use std::collections::VecDeque;
 use std::ffi::CString;
@@ -17,43 +17,44 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::abandoned::AbandonedFolders;
 use super::removal::{Outcome, remove};
 
-/// How long a folder has the thread, when others wait.
+/// Longest turn of a folder while others wait.
 const SLICE: Duration = Duration::from_millis(250);
-/// How often in a row a folder may have it before that is logged, and the folder waits: something may fill it again and again.
+/// Turns in a row after which a folder that still has content is logged and set aside: something may keep filling it.
 const SLICES: u32 = 400;
-/// What is said then.
+/// The error that is logged then.
 const UNFINISHED: &str = "100 s of removal were not enough: it is very large, or something fills it again and again";
-/// Folders that wait at most. Those beyond are counted, and left to the next start's sweep.
+/// Most folders that wait. Others are counted and left to the next start of a gateway.
 const MAX_WAITING: usize = 4096;
-/// Time until a folder that could not be removed is tried again, doubled each time.
+/// Time until a failed removal is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest such time.
+/// Longest such time.
 const LAST_RETRY: Duration = Duration::from_secs(600);
 
-/// What is counted of removals.
+/// Metrics about removals.
 #[derive(Debug, Clone, Default)]
 pub struct RemovalMetrics {
-    /// Folders that wait to be removed, those that could not be among them.
+    /// Folders that wait to be removed, including those whose removal has failed.
     pub waiting: Gauge,
-    /// Attempts that did not remove all.
+    /// Attempts that left something behind.
     pub failures: Counter,
 }
 
 /// A folder to remove.
 #[derive(Debug)]
 pub(super) struct FolderToRemove {
-    /// The folder that it is in.
+    /// The folder around it.
     pub(super) parent: Arc<File>,
-    /// Its name in there.
+    /// Its name in `parent`.
     pub(super) name: CString,
     /// Its path, for messages.
     pub(super) path: PathBuf,
-    /// What has to be kept until it is removed.
+    /// Kept until the folder is removed.
     #[expect(dead_code, reason = "held, and dropped")]
     pub(super) keeps: Arc<dyn Held>,
 }
 
-/// What a removal keeps alive until it is done: the folder around the one to remove, or the lock of that one.
+/// Something that a removal keeps alive until it is done: the folder around the removed one, or the lock of the removed
+/// one.
 pub(super) trait Held: std::fmt::Debug + Send + Sync {}
 
 impl<T: std::fmt::Debug + Send + Sync> Held for T {}
@@ -70,7 +71,7 @@ enum Work {
 #[derive(Debug)]
 struct Job {
     work: Work,
-    /// Times in a row that it had the thread without an end.
+    /// Turns in a row that did not finish the removal.
     slices: u32,
     /// Attempts that failed.
     failures: u32,
@@ -78,8 +79,8 @@ struct Job {
     due: Instant,
 }
 
-/// A handle; cheap to clone. The thread starts with the first folder, and ends when [`Remover::close`] was called and
-/// nothing waits.
+/// A handle of the thread. Clones share it. The thread starts with the first folder, and ends when [`Remover::close`] was
+/// called and nothing waits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Remover(Arc<Shared>);
 
@@ -93,7 +94,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Job>,
-    /// Those that could not be removed.
+    /// Jobs whose last attempt failed.
     later: Vec<Job>,
     is_busy: bool,
     has_thread: bool,
@@ -105,12 +106,12 @@ impl Remover {
         Self(Arc::new(Shared { metrics, ..Shared::default() }))
     }
 
-    /// Has a folder removed, soon. Does not wait.
+    /// Queues a folder for removal. Does not block.
     pub(super) fn remove(&self, folder: FolderToRemove) {
         self.push(Work::Folder(folder));
     }
 
-    /// Has a place swept.
+    /// Queues the removal of abandoned folders. Does not block.
     pub(super) fn remove_abandoned(&self, folders: AbandonedFolders) {
         self.push(Work::AbandonedFolders(folders));
     }
@@ -128,20 +129,20 @@ impl Remover {
         if !state.has_thread {
             let shared = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("sluice-remover".to_owned());
-            // Where there can be no thread now, the next folder tries again, and the last resort is the sweep.
+            // Where there can be no thread now, the next folder tries again, and the last resort is the next start of a gateway.
             state.has_thread = thread.spawn(move || shared.run()).is_ok();
         }
         drop(state);
         self.0.changed.notify_all();
     }
 
-    /// Ends the thread once nothing waits. What could not be removed is left.
+    /// Ends the thread once no job waits. Folders whose removal has failed are left.
     pub(super) fn close(&self) {
         self.0.state.lock().is_closed = true;
         self.0.changed.notify_all();
     }
 
-    /// Waits until nothing waits, for a while. `false` if something still does, or could not be removed.
+    /// Waits up to `within` until no job waits. `false` if one still waits or has failed.
     pub(super) fn finish(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         let mut state = self.0.state.lock();
@@ -164,7 +165,7 @@ impl Shared {
         }
     }
 
-    /// The next job, when there is one; `None` when there will be none.
+    /// Waits for the next job. `None` when the thread should end.
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
         loop {

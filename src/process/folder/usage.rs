@@ -1,7 +1,7 @@
-//! What is in a private folder: its files and their bytes. Invariants: a look ends as soon as there is more than may be, takes
-//! memory and descriptors within a bound, follows no link and leaves no mount; and what a child hides from it counts: folders
-//! that it has closed, and files that it has removed and still has open. What the child moves or closes while it is looked at
-//! is tried again, so often that only a child that hides it can keep up; and such a child is ended.
+//! Measures a private folder: number and bytes of its files. Invariants: measuring stops as soon as the limit is exceeded,
+//! takes bounded memory and descriptors, follows no symbolic link and enters no mount. Hidden content counts too: folders
+//! closed by their mode, and files that were removed but are still open. Entries that the child moves or closes meanwhile
+//! are tried again. Only a child that hides content on purpose outlasts the tries, and it is ended.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -14,21 +14,22 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::removal::{enter, grant};
+use super::removal::{enter, restore_access};
 
-/// Folders in each other that a look goes down to, and so the descriptors that it holds. Deeper ones are too many.
+/// Deepest level of nested folders that is measured, which is also the most descriptors held. Deeper folders count as too
+/// many files.
 const MAX_DEPTH: usize = 64;
-/// How often a look tries what a child has moved or closed meanwhile.
+/// Most tries to measure an entry that the child moves or closes meanwhile.
 const TRIES: u32 = 64;
-/// The descriptors of a process that are looked at.
+/// Most descriptors of a process that are looked at.
 const MAX_DESCRIPTORS: usize = 1 << 16;
 
-/// How much there is, or may be.
+/// A number of files and bytes: measured, or allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::process) struct FolderSize {
-    /// As the disk has them.
+    /// Bytes that are allocated on the disk.
     pub(in crate::process) bytes: u64,
-    /// Files, folders and all else that has a name.
+    /// Number of entries: files, folders and others.
     pub(in crate::process) files: u64,
 }
 
@@ -43,22 +44,23 @@ impl FolderSize {
     }
 }
 
-/// What came of a look.
+/// The result of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Measurement {
-    /// It was told to stop.
+    /// The caller has stopped it.
     Stopped,
-    /// Something is there that the child moves or closes faster than it can be looked at.
+    /// The child moves or closes entries faster than they can be measured.
     Hidden,
-    /// So much is there.
+    /// The measured size. Counting stops once the limit is exceeded, so a larger folder shows only that it is over the
+    /// limit.
     Found(FolderSize),
 }
 
-/// Measures the folder behind `top`, which is at `path`, up to `most`; with what `processes` have open and removed. Ends early
-/// when `is_over` says so.
+/// Measures the folder `top`, whose path is `path`, and files in it that the `processes` have removed and still hold open.
+/// Stops at a size above `most`, or when `is_over` returns true.
 ///
 /// # Errors
-/// The system refuses: then nothing is known.
+/// The system refuses: the size is unknown then.
 pub(super) fn measure(
     top: &OwnedFd,
     path: &Path,
@@ -87,7 +89,7 @@ fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Resu
     const TOO_MANY: Measurement = Measurement::Found(FolderSize { bytes: 0, files: u64::MAX });
     let mut amount = FolderSize::default();
     let Some(list) = list(top)? else { return Ok(Measurement::Hidden) };
-    let mut levels = vec![Level::new(list)];
+    let mut levels = vec![OpenFolder::new(list)];
     while let Some(level) = levels.last_mut() {
         if is_over() {
             return Ok(Measurement::Stopped);
@@ -100,7 +102,7 @@ fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Resu
             }
             continue;
         };
-        let found = level.look(&entry?)?;
+        let found = level.measure_entry(&entry?)?;
         if u64::try_from(level.missed.len()).unwrap_or(u64::MAX) > most.files {
             return Ok(TOO_MANY);
         }
@@ -112,7 +114,7 @@ fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Resu
                 if levels.len() >= MAX_DEPTH {
                     return Ok(TOO_MANY);
                 }
-                levels.push(Level::new(list));
+                levels.push(OpenFolder::new(list));
             }
             Found::Hidden => return Ok(Measurement::Hidden),
         }
@@ -123,18 +125,19 @@ fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Resu
     Ok(Measurement::Found(amount))
 }
 
-/// A folder that is being looked at. It is held open: whatever the child does to its path, or to its mode, the look goes on.
-struct Level {
+/// A folder on the way down that is being measured. It is held open, so that a new path or mode does not interrupt the
+/// measurement.
+struct OpenFolder {
     list: Dir,
-    /// What was listed and not found by its name. A name that is still there when the folder is listed again, for the same
-    /// inode, was moved and not removed.
+    /// Inodes that were listed and not found by their name. A name for the same inode in the next listing shows that the
+    /// entry was moved, not removed.
     missed: HashSet<u64>,
-    /// Those of the last time, which are all that is looked at when the folder is listed again.
+    /// The missed inodes of the last listing: the only ones that are measured in a repeated listing.
     wanted: HashSet<u64>,
     tries: u32,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 enum Found {
     Nothing,
     File(u64),
@@ -142,12 +145,12 @@ enum Found {
     Hidden,
 }
 
-impl Level {
+impl OpenFolder {
     fn new(list: Dir) -> Self {
         Self { list, missed: HashSet::new(), wanted: HashSet::new(), tries: 0 }
     }
 
-    /// Lists the folder again, for what was missed. `false` if that was done as often as may be.
+    /// Lists the folder again for missed inodes. `false` after [`TRIES`] times.
     fn begin_again(&mut self) -> bool {
         self.tries += 1;
         self.wanted = std::mem::take(&mut self.missed);
@@ -155,20 +158,20 @@ impl Level {
         self.tries <= TRIES
     }
 
-    fn look(&mut self, entry: &DirEntry) -> io::Result<Found> {
+    fn measure_entry(&mut self, entry: &DirEntry) -> io::Result<Found> {
         let name = entry.file_name();
         if [c".", c".."].contains(&name) || (self.tries > 0 && !self.wanted.remove(&entry.ino())) {
             return Ok(Found::Nothing);
         }
         for _ in 0..TRIES {
-            let found = match look_at(self.list.fd()?, name) {
+            let found = match stat_entry(self.list.fd()?, name) {
                 Ok((bytes, None)) => return Ok(Found::File(bytes)),
                 Ok((bytes, Some(below))) => {
                     list(&below).map(|list| list.map_or(Found::Hidden, |list| Found::Folder(bytes, list)))
                 }
                 // The child has closed the folder since it was opened.
                 Err(Errno::ACCESS) => {
-                    regain(self.list.fd()?)?;
+                    reopen(self.list.fd()?)?;
                     continue;
                 }
                 Err(error) => Err(error.into()),
@@ -186,13 +189,14 @@ impl Level {
     }
 }
 
-/// The bytes of an entry, and the entry itself, if it is a folder of this file system.
-fn look_at(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(u64, Option<OwnedFd>)> {
+/// The allocated bytes of an entry, and a descriptor if the entry is a folder of the same file system. The bytes of a file
+/// with several names are divided among them.
+fn stat_entry(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(u64, Option<OwnedFd>)> {
     let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let bytes = u64::try_from(found.st_blocks).unwrap_or_default() * 512;
     if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
         // A file with several names is counted once in all.
-        return Ok((bytes / wide(found.st_nlink).max(1), None));
+        return Ok((bytes / widened(found.st_nlink).max(1), None));
     }
     match enter(folder, name) {
         Err(Errno::XDEV) => Ok((bytes, None)),
@@ -200,36 +204,36 @@ fn look_at(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(u64, Opti
     }
 }
 
-/// As wide as all counts here. How wide it is, depends on the machine.
-fn wide(count: impl Into<u64>) -> u64 {
+/// Widens a link count to 64 bits; its type depends on the architecture.
+fn widened(count: impl Into<u64>) -> u64 {
     count.into()
 }
 
-/// Opens a folder to list it, also one that the child has closed. `None` if the child closes it again and again.
+/// Opens a folder for listing, even if the child has closed it by its mode. `None` if the child closes it again each time.
 fn list(folder: &OwnedFd) -> io::Result<Option<Dir>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for _ in 0..TRIES {
         match rustix::fs::openat(folder, c".", flags, Mode::empty()) {
             Ok(opened) => return Ok(Some(Dir::new(opened)?)),
-            Err(Errno::ACCESS) => regain(folder.as_fd())?,
+            Err(Errno::ACCESS) => reopen(folder.as_fd())?,
             Err(error) => return Err(error.into()),
         }
     }
     Ok(None)
 }
 
-/// Gives the owner the rights to a folder back.
+/// Restores the owner's permissions on a folder.
 ///
 /// # Errors
-/// It is another user's, or the system refuses. That is no child's doing.
-fn regain(folder: BorrowedFd<'_>) -> io::Result<()> {
+/// The folder belongs to another user, or the system refuses. Neither can be caused by a child.
+fn reopen(folder: BorrowedFd<'_>) -> io::Result<()> {
     if rustix::fs::fstat(folder)?.st_uid != rustix::process::geteuid().as_raw() {
         return Err(Errno::ACCESS.into());
     }
-    grant(folder)
+    restore_access(folder)
 }
 
-/// Finds what a process has open of a folder though it has no name any more.
+/// Calls `found` with inode and bytes of each file that process `pid` holds open although it was removed from `folder`.
 fn removed_by(pid: i32, folder: &Path, found: &mut impl FnMut(u64, u64)) {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return };
     for descriptor in descriptors.flatten().take(MAX_DESCRIPTORS) {
@@ -310,7 +314,7 @@ mod tests {
         assert_eq!(folder.usage(MUCH, &[], || true).unwrap(), Measurement::Stopped);
     }
 
-    /// Looks many times while a child does something again and again.
+    /// Measures many times while `again` runs in a loop, and checks that no measurement misses files.
     fn no_look_overlooks(folder: &PrivateFolder, files: u64, again: impl Fn(u64) + Sync) {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Counts the processes below the gateway, and tells those of children from those that were left behind.
+//! Counts the processes below the gateway, and how many of them belong to its children.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,23 +8,24 @@ use super::handle::Guardian;
 use crate::process::cgroup::Subtree;
 use crate::process::proc::ProcessTree;
 
-/// How often processes are counted again when the two counts differ, because something started or ended in between.
+/// Most counts in a row while the two numbers differ because processes start or end meanwhile.
 const RECOUNTS: usize = 4;
-/// The time between two counts.
+/// Time between two counts.
 const RECOUNT: Duration = Duration::from_millis(25);
 
-/// Processes below the gateway, at one moment.
+/// Numbers of processes below the gateway at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Children in the gateway's table, and everything below them.
+    /// Children in the gateway's table, and their descendants.
     pub owned: usize,
-    /// All that run below the gateway, but for the guardian. More than `owned` means that something was left behind.
+    /// All processes below the gateway except for the guardian. A number above `owned` means that processes were left
+    /// behind.
     pub found: usize,
 }
 
 impl Guardian {
-    /// Counts the processes below the gateway. Where both counts differ, it looks again for a moment: what starts or
-    /// ends meanwhile is no difference.
+    /// Counts the processes below the gateway, up to four times until both numbers agree. Reading `/proc` happens on a
+    /// blocking thread.
     pub async fn census(&self) -> io::Result<Census> {
         let mut census = Census::default();
         for _ in 0..RECOUNTS {
@@ -44,7 +45,8 @@ impl Guardian {
         Ok(census)
     }
 
-    /// Below the gateway is what descends from it, or is in one of its cgroups.
+    /// Counts once. A process is below the gateway if it descends from the gateway or is in one of its cgroups (`groups`);
+    /// `leaders` are the children.
     fn count(&self, tree: &ProcessTree, groups: &[BTreeSet<i32>], leaders: &[i32]) -> Census {
         let (guardian, ready) = self.own_processes();
         let is_nobodys = |pid| Some(pid) == guardian || (ready.contains(&pid) && !leaders.contains(&pid));

@@ -1,7 +1,7 @@
-//! What the gateway holds of the guardian: a handle that children are started with, and the table behind it.
+//! The gateway's handle of the guardian, which starts and signals children, and the table of children behind it.
 //!
-//! Invariant: a child is in the table from before its start is asked for until the guardian has said that it is reaped,
-//! or the guardian is gone. Everything that waits for a child hears of its end.
+//! Invariant: a child is in the table from before its start is requested until the guardian reports that it is reaped, or
+//! the guardian is gone. All who wait for a child are told of its end.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,9 +23,9 @@ use crate::process::folder::Folders;
 use crate::process::limits::ProcessLimits;
 use crate::process::proc::{ProcReader, ProcessTree};
 
-/// Children on their way from request to program at once: each is a process that competes for the same processors.
+/// Starts that go on at the same time. Starting programs compete for the same processors.
 const STARTING: usize = 32;
-/// Starts children; cheap to clone. Made by [`GuardianSupervisor::start`](super::GuardianSupervisor::start).
+/// Starts children. Clones share their state. Made by [`GuardianSupervisor::start`](super::GuardianSupervisor::start).
 #[derive(Debug, Clone)]
 pub struct Guardian(Arc<Shared>);
 
@@ -43,11 +43,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Table {
     children: HashMap<u64, Entry>,
-    /// At most four for each child: its launch, its limits, and each signal once.
+    /// Requests for the guardian that are not sent yet. At most four for each child: its launch, its limits, and each
+    /// signal once.
     requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
-    /// Stages that are no children yet.
+    /// Process ids of the stages that wait for a child.
     ready: Vec<i32>,
     is_closed: bool,
 }
@@ -59,14 +60,14 @@ struct Entry {
     sent: Vec<Signal>,
 }
 
-/// Where a child is.
+/// The state of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Status {
     Asked,
     Running(Pid),
-    /// The guardian could not start it.
+    /// The guardian could not start the stage; with the error number of the system.
     Failed(i32),
-    /// With the id that it had, if it was ever started.
+    /// The child has ended; with its process id, if it was started at all.
     Ended(Option<Pid>, Exit),
 }
 
@@ -97,22 +98,22 @@ impl Guardian {
         }))
     }
 
-    /// What cgroups keep of a child's limits.
+    /// The limits that cgroups enforce for each child.
     pub(in crate::process) fn controllers(&self) -> Controllers {
         self.cgroups().map(Subtree::controllers).unwrap_or_default()
     }
 
-    /// Where the children's cgroups are.
+    /// The cgroup below which children's cgroups are made; `None` without cgroups.
     pub(in crate::process) fn cgroups(&self) -> Option<&Subtree> {
         self.0.cgroups.as_ref()
     }
 
-    /// The processes of the machine, for those who look at them again and again.
+    /// The shared reader of the process tree.
     pub(in crate::process) fn processes(&self) -> &ProcReader {
         &self.0.processes
     }
 
-    /// Reads `/proc` now, on a thread that may block.
+    /// Reads `/proc` now, on a blocking thread.
     ///
     /// # Errors
     /// `/proc` cannot be read.
@@ -122,17 +123,18 @@ impl Guardian {
         tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
     }
 
-    /// What makes the children's private folders.
+    /// The maker of private temporary folders.
     pub fn folders(&self) -> &Folders {
         &self.0.folders
     }
 
-    /// Whether there is a cgroup for all children of a tenant together.
+    /// Whether the children of `tenant` have a common cgroup.
     pub(in crate::process) fn limits_tenant(&self, tenant: &TenantId) -> bool {
         self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant))
     }
 
-    /// Asks for a stage, in the cgroup of a tenant if one is named. The handle ends it when it is dropped.
+    /// Requests a stage for a new child, in the cgroup of `tenant` if one is given. Dropping the returned handle ends the
+    /// child.
     pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<ChildHandle> {
         let (status, watched) = watch::channel(Status::Asked);
         let (socket, handed) = oneshot::channel();
@@ -149,7 +151,7 @@ impl Guardian {
         Ok(ChildHandle { guardian: self.clone(), id, status: watched, socket: Some(handed) })
     }
 
-    /// Waits for a turn to start a child. Hold it until the child has become its program.
+    /// Waits for a permit to start a child. Hold the permit until the child executes its program.
     pub(in crate::process) async fn turn(&self) -> io::Result<SemaphorePermit<'_>> {
         self.0.starting.acquire().await.map_err(io::Error::other)
     }
@@ -165,7 +167,7 @@ impl Guardian {
         }
     }
 
-    /// A child is given limits once: when it becomes a tenant's.
+    /// Requests limits for the running child `id`. Called once for a child: when a session adopts it.
     fn limit(&self, id: u64, limits: ProcessLimits) {
         let mut table = self.0.table.lock();
         if table.children.contains_key(&id) {
@@ -175,7 +177,7 @@ impl Guardian {
         }
     }
 
-    /// The next request for the guardian.
+    /// Waits for the next request to send to the guardian.
     pub(super) async fn next_request(&self) -> Request {
         loop {
             let next = self.0.table.lock().requests.pop_front();
@@ -186,7 +188,7 @@ impl Guardian {
         }
     }
 
-    /// Takes what the guardian said, and what came with it.
+    /// Updates the table by a report of the guardian. `with` is the descriptor that came with the report.
     pub(super) fn take(&self, report: Report, with: Option<OwnedFd>) {
         let mut table = self.0.table.lock();
         match report {
@@ -212,12 +214,13 @@ impl Guardian {
         }
     }
 
-    /// A guardian runs.
+    /// Notes the process id of a guardian that was started.
     pub(super) fn began(&self, guardian: Pid) {
         self.0.table.lock().guardian = Some(guardian);
     }
 
-    /// The guardian is gone, and every child that it was asked for: all got their parent-death signal.
+    /// Ends all children in the table, because the guardian is gone: the kernel has killed them. Requests for children that
+    /// were not sent yet remain for the next guardian.
     pub(super) fn lost(&self) {
         let mut table = self.0.table.lock();
         let Table { children, requests, guardian, ready, .. } = &mut *table;
@@ -235,7 +238,7 @@ impl Guardian {
         requests.retain(|request| request.id().is_some_and(|id| children.contains_key(&id)));
     }
 
-    /// There will be no other guardian.
+    /// Ends all children in the table and refuses new ones, because no other guardian will be started.
     pub(super) fn close(&self) {
         self.0.table.lock().is_closed = true;
         self.lost();
@@ -246,7 +249,7 @@ impl Guardian {
         }
     }
 
-    /// The process ids of the children that run.
+    /// The process ids of running children.
     pub(super) fn leaders(&self) -> Vec<i32> {
         let table = self.0.table.lock();
         let pid = |entry: &Entry| match *entry.status.borrow() {
@@ -256,7 +259,7 @@ impl Guardian {
         table.children.values().filter_map(pid).collect()
     }
 
-    /// The processes that are no children: the guardian, and the stages that wait.
+    /// The process ids that belong to no child: that of the guardian, and those of the stages that wait.
     pub(super) fn own_processes(&self) -> (Option<i32>, Vec<i32>) {
         let table = self.0.table.lock();
         (table.guardian.map(Pid::as_raw_pid), table.ready.clone())
@@ -268,7 +271,7 @@ impl Guardian {
     }
 }
 
-/// One child, as its owner holds it. Dropping it kills the child's group; the guardian reaps it.
+/// A child in the guardian's table. Dropping the handle kills the child's process group; the guardian reaps it.
 #[derive(Debug)]
 pub(in crate::process) struct ChildHandle {
     guardian: Guardian,
@@ -278,19 +281,19 @@ pub(in crate::process) struct ChildHandle {
 }
 
 impl ChildHandle {
-    /// Waits for the other end of the stage's stdin; `None` if there is no stage, or it has been handed out.
+    /// Waits for the gateway's end of the stage's stdin. `None` if there is no stage, or the socket was returned before.
     pub(in crate::process) async fn socket(&mut self) -> Option<OwnedFd> {
         self.socket.take()?.await.ok()
     }
 
-    /// Waits until it is more than asked for: [`Status::Running`], or how that failed.
+    /// Waits until the start of the child has succeeded ([`Status::Running`]) or failed.
     pub(in crate::process) async fn started(&self) -> Status {
         let mut status = self.status.clone();
         let started = status.wait_for(|status| *status != Status::Asked).await.map(|status| *status);
         started.unwrap_or(Status::Ended(None, Exit::killed()))
     }
 
-    /// Waits until it has ended and is reaped.
+    /// Waits until the child has ended and the guardian has reaped it.
     pub(in crate::process) async fn ended(&self) -> Exit {
         let mut status = self.status.clone();
         match status
@@ -303,12 +306,12 @@ impl ChildHandle {
         }
     }
 
-    /// Asks the guardian to signal its group.
+    /// Requests that the guardian send `signal` to the child's process group.
     pub(in crate::process) fn signal(&self, signal: Signal) {
         self.guardian.signal(self.id, signal);
     }
 
-    /// What sets the limits of each of its processes.
+    /// A handle that sets limits for the child's processes.
     pub(in crate::process) fn limiter(&self) -> Limiter {
         Limiter { guardian: self.guardian.clone(), id: self.id }
     }
@@ -316,7 +319,7 @@ impl ChildHandle {
 
 #[cfg(test)]
 impl Guardian {
-    /// One that nobody keeps running: it starts nothing.
+    /// A guardian without a process: starts nothing.
     pub(crate) fn of_nobody() -> Self {
         Self::new(true, None, Folders::new(None))
     }
@@ -326,7 +329,7 @@ impl Guardian {
     }
 }
 
-/// Sets the limits of each process of a child that runs already.
+/// Sets limits for the processes of a running child.
 #[derive(Debug)]
 pub(in crate::process) struct Limiter {
     guardian: Guardian,
@@ -334,7 +337,7 @@ pub(in crate::process) struct Limiter {
 }
 
 impl Limiter {
-    /// Asks the guardian to.
+    /// Requests that the guardian set `limits`.
     pub(in crate::process) fn set(&self, limits: ProcessLimits) {
         self.guardian.limit(self.id, limits);
     }

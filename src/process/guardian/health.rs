@@ -1,6 +1,6 @@
-//! How the gateway knows that the guardian is there: it asks, over a socket for this alone, and a thread of the guardian's
-//! answers. Invariant: that thread neither reads `/proc` nor starts a process nor touches a disk, so a guardian with much to do
-//! is not taken for one that hangs; and one whose main thread has come to nothing for a minute answers no more.
+//! Health checks of the guardian: the gateway sends bytes over a socket, and a thread of the guardian returns them.
+//! Invariants: this thread reads no `/proc`, starts no process and touches no disk, so a busy guardian still answers; and
+//! it stops answering when the main thread has made no progress for a minute.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long the main thread may be at one thing.
+/// Time without progress of the main thread after which the guardian counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
 
-/// When the main thread was last seen at its work.
+/// The time of the main thread's last progress.
 #[derive(Debug)]
 pub(super) struct MainThreadProgress {
     begin: Instant,
-    /// In milliseconds since then.
+    /// Milliseconds since `begin`.
     last: AtomicU64,
 }
 
@@ -29,8 +29,8 @@ impl MainThreadProgress {
         u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The main thread goes on.
-    pub(super) fn goes_on(&self) {
+    /// Notes that the main thread makes progress.
+    pub(super) fn note(&self) {
         self.last.store(self.now(), Ordering::Relaxed);
     }
 
@@ -39,17 +39,18 @@ impl MainThreadProgress {
     }
 }
 
-/// Both ends: the gateway's, and the guardian's.
+/// Makes a socket pair: the gateway's end, which does not block, and the guardian's.
 pub(super) fn pair() -> io::Result<(UnixStream, OwnedFd)> {
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     Ok((ours, theirs.into()))
 }
 
-/// Answers each byte with the same, until the gateway is gone.
+/// Starts a thread that returns each byte from `socket` until the gateway closes its end. It stays silent while the main
+/// thread is hung.
 ///
 /// # Errors
-/// There can be no thread.
+/// No thread can be started.
 pub(super) fn answer(socket: OwnedFd, progress: Arc<MainThreadProgress>) -> io::Result<()> {
     let mut socket = UnixStream::from(socket);
     let answer = move || {
@@ -60,7 +61,7 @@ pub(super) fn answer(socket: OwnedFd, progress: Arc<MainThreadProgress>) -> io::
             }
         }
     };
-    std::thread::Builder::new().name("sluice-beat".to_owned()).spawn(answer).map(drop)
+    std::thread::Builder::new().name("sluice-health".to_owned()).spawn(answer).map(drop)
 }
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ mod tests {
         let mut byte = [0];
         ours.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
         assert!(ours.read_exact(&mut byte).is_err());
-        progress.goes_on();
+        progress.note();
         ours.write_all(b"2").unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         ours.read_exact(&mut byte).unwrap();

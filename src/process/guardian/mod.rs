@@ -1,22 +1,26 @@
-//! The guardian: one small process, this binary executed again as `sluice guardian`, between the gateway and every
-//! child. Invariant: no process below it outlives its owner, by whatever means the owner ends.
+//! The guardian: a small process between the gateway and all children, which is this binary executed again as `sluice
+//! guardian`. Invariant: no process below the guardian outlives its owner, whatever ends the owner.
 //!
-//! - It forks all children from its main thread: so their parent-death signal means its death, and no other thread's.
-//! - Each child is the subreaper of its own descendants (`stage.rs`), and the guardian of all. So directly below the
-//!   guardian are leaders, and otherwise only what a leader left behind when it died: that is killed at sight. Nobody
-//!   has to find out whose it was.
-//! - A leader's end is seen before it is reaped, and its group killed in between: the group's id cannot pass to another.
-//! - Where cgroups can be had (`process/cgroup/`), each child is in one of its own, and everything in it is killed with it.
-//! - When the socket to the gateway closes, the guardian kills all that is below it, and goes.
-//! - When the guardian itself dies, the leaders get their parent-death signal, the rest comes to the gateway, which is
-//!   a subreaper too, and the [`GuardianSupervisor`] there kills it and starts another guardian.
-//! - When both die at once, the next gateway with the same state directory ends what was left ([`Record`]).
+//! - The guardian forks all children from its main thread. A child's parent-death signal follows that thread, so it means
+//!   the guardian's death.
+//! - Each child is the subreaper of its own descendants (`stage.rs`), and the guardian of all. So the direct children of
+//!   the guardian are leaders of process groups, or orphans that a dead leader left behind. Orphans are killed at once.
+//! - The guardian sees the end of a leader before it reaps the leader, and kills the group in between: until then the group
+//!   id belongs to nobody else.
+//! - Where cgroups are available (`process/cgroup/`), each child is in its own, and all in that cgroup are killed with the
+//!   child.
+//! - When the socket to the gateway closes, the guardian kills everything below it and exits.
+//! - When the guardian dies, the kernel kills the leaders by their parent-death signal. Other processes become children of
+//!   the gateway, which is a subreaper too; the [`GuardianSupervisor`] kills them and starts another guardian.
+//! - When gateway and guardian die at once, the next gateway with the same state directory kills what was left
+//!   ([`Record`]).
 //!
-//! Its main thread reads no more of `/proc` than the list of its own children, and no disk: a thread says that it is there when
-//! the gateway asks (`beat`), another looks at all processes (`scan_thread`). What fails in one look is done in the next.
+//! The main thread of the guardian reads nothing from `/proc` but the list of its own children, and nothing from a disk.
+//! One thread answers health checks (`health`), another reads all processes (`scan_thread`). Work that fails is tried again
+//! within a second.
 //!
-//! Over the socket go small packets only (`protocol.rs`). What a child is to execute, its secrets with it, goes from the
-//! gateway to the stage directly, and never through the guardian.
+//! The socket carries small packets only (`protocol`). The gateway sends the program and its secrets directly to the stage,
+//! never through the guardian.
 
 mod census;
 mod handle;

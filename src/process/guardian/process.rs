@@ -1,6 +1,6 @@
-//! The guardian process itself: starts stages, signals groups, reaps, and reports. One thread forks all children, and must stay:
-//! a child's parent-death signal follows the thread that forked it. Invariant: what the system refuses for a moment ends no
-//! child; it is done with the next look.
+//! The guardian process: starts stages, signals and reaps children, and reports to the gateway. Its main thread forks all
+//! children and must never end, because a child's parent-death signal follows the thread that forked it. Invariant: a
+//! temporary error of the system ends no child; the work is tried again within a second.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,24 +22,24 @@ use crate::process::cgroup::Cgroup;
 use crate::process::exit::Signal;
 use crate::process::proc::ChildList;
 
-/// How often orphans are looked for without a signal that something ended. There is none for what comes here from a
-/// child that gave up being the subreaper of its descendants.
-const LOOK: Duration = Duration::from_secs(1);
-/// How soon it is looked again whether what a dead child has left is gone.
+/// Time between two searches for orphans without a signal. No signal tells of orphans whose former parent gave up being a
+/// subreaper.
+const ROUND: Duration = Duration::from_secs(1);
+/// Time until the guardian checks again whether the orphans of a dead child are gone.
 const SOON: Duration = Duration::from_millis(5);
-/// How long that may take: the end of the child is reported then, whatever is left.
+/// Longest time that the report of a dead child is held back for its orphans.
 const STUCK: Duration = Duration::from_secs(2);
-/// Orphans that one look ends at most: a dead child may leave a hundred thousand, and others have requests meanwhile.
+/// Most orphans that are killed in one round. A dead child may leave a hundred thousand, while requests for others wait.
 const MAX_ORPHANS: usize = 1024;
-/// How soon the next look is then.
+/// Time until the next round, if a round did not get to all orphans.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// How long killed processes may take to be gone, at the end.
+/// Time limit for killed processes to disappear, when the guardian ends.
 const LAST: Duration = Duration::from_secs(5);
-/// How long the last look waits for a signal before it looks again.
-const LAST_LOOK: Duration = Duration::from_millis(20);
+/// Time between two checks for that.
+const LAST_CHECK: Duration = Duration::from_millis(20);
 
-/// Runs the guardian: `sluice guardian`, whose stdin is the socket to the gateway; the children's cgroups are in `cgroups`.
-/// Returns when the gateway is gone, and everything below the guardian with it.
+/// Runs the guardian (`sluice guardian`), whose stdin is the socket to the gateway. `cgroups` is the cgroup below which
+/// children's cgroups are made. Returns when the gateway is gone and everything below the guardian has ended.
 ///
 /// # Errors
 /// stdin is no socket, or the system refuses what the guardian needs.
@@ -51,12 +51,12 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let link = PacketSocket::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
+        let gateway = PacketSocket::new(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)?;
         let mut ended = signal(SignalKind::child())?;
         let mut process = GuardianProcess::new(Stages::new(cgroups))?;
-        let served = process.serve(&link, &mut ended).await;
+        let served = process.serve(&gateway, &mut ended).await;
         process.clear(&mut ended, served.is_ok()).await;
-        // The next gateway does not wait for the sweep.
+        // The next gateway does not wait for the removal of folders.
         process.scan_thread.end();
         // Those of a gateway that was killed: one that lives still holds its own.
         crate::process::folder::remove_abandoned(&std::env::temp_dir());
@@ -64,7 +64,7 @@ pub fn run(cgroups: Option<PathBuf>) -> io::Result<()> {
     })
 }
 
-/// Closes what whoever started the gateway has left open in it: the children would inherit that.
+/// Closes descriptors that the gateway inherited from its own parent; children would inherit them otherwise.
 fn close_inherited() -> io::Result<()> {
     let descriptors: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -76,29 +76,29 @@ fn close_inherited() -> io::Result<()> {
     Ok(())
 }
 
-/// The children, each the leader of its group. A leader is in here from its fork until it is reaped.
+/// The state of the guardian. A child is in the table from its fork until it is reaped.
 struct GuardianProcess {
     ids: HashMap<Pid, u64>,
     leaders: HashMap<u64, Leader>,
     stages: Stages,
-    /// At most two for each child, and one of the stages; what goes with it.
+    /// Reports to send, each with a descriptor. At most two for each child, and one about the stages.
     reports: VecDeque<(Report, Option<Arc<OwnedFd>>)>,
     children: ChildList,
     scan_thread: ScanThread,
     progress: Arc<MainThreadProgress>,
-    /// Whether the last look could see nothing.
+    /// Whether the last round could not list the children of this process.
     is_blind: bool,
-    /// Whether it left orphans to the next one.
+    /// Whether the last round left orphans to the next one.
     has_more: bool,
-    /// Children that have ended, and are reported when what they left has ended too.
+    /// Reaped children whose report waits for the end of their orphans.
     ended: Vec<Ended>,
-    /// What dead leaders left to this process, and since when.
+    /// Orphans that were killed, and since when they are known.
     orphans: HashMap<Pid, Instant>,
-    /// Cgroups in which something had not ended yet.
+    /// Cgroups to be removed that still had processes in them.
     left: Vec<Cgroup>,
 }
 
-/// A child that is reaped.
+/// A reaped child whose end was not reported yet.
 struct Ended {
     report: Report,
     cgroup: Option<Cgroup>,
@@ -111,7 +111,8 @@ struct Leader {
 }
 
 impl Leader {
-    /// Signals a child that is not reaped yet, and all of its group: the group may have lost its leader to another one.
+    /// Signals a child that is not reaped yet: its process group, and the child itself, in case it has joined another
+    /// group.
     fn send(&self, signal: Signal) {
         // The possible errors are that nothing is left to signal, and that everything in the group has another user.
         let _ = rustix::process::kill_process_group(self.pid, signal.into());
@@ -140,20 +141,20 @@ impl GuardianProcess {
         })
     }
 
-    /// Does what the gateway asks until its end of the socket closes.
-    async fn serve(&mut self, link: &PacketSocket, ended: &mut Caught) -> io::Result<()> {
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Handles requests of the gateway until the gateway closes its end of the socket.
+    async fn serve(&mut self, gateway: &PacketSocket, ended: &mut Caught) -> io::Result<()> {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.progress.goes_on();
+            self.progress.note();
             let report = self.reports.front().cloned();
             let soon = if self.has_more { AT_ONCE } else { SOON };
             tokio::select! {
-                request = link.receive() => match request? {
+                request = gateway.receive() => match request? {
                     Some((request, with)) => self.obey(request, with),
                     None => return Ok(()),
                 },
-                sent = deliver(link, report.as_ref()), if report.is_some() => {
+                sent = deliver(gateway, report.as_ref()), if report.is_some() => {
                     if !sent? {
                         return Ok(());
                     }
@@ -163,9 +164,9 @@ impl GuardianProcess {
                     self.stages.replenish();
                     self.report_stages();
                 }
-                _ = ended.recv() => self.look(),
-                () = sleep(soon), if self.has_more || !self.ended.is_empty() => self.look(),
-                _ = looks.tick() => self.look(),
+                _ = ended.recv() => self.round(),
+                () = sleep(soon), if self.has_more || !self.ended.is_empty() => self.round(),
+                _ = rounds.tick() => self.round(),
             }
         }
     }
@@ -207,8 +208,8 @@ impl GuardianProcess {
         }
     }
 
-    /// Ends what dead leaders left behind, and reaps all that is dead.
-    fn look(&mut self) {
+    /// One round: kills the groups of dead children and all orphans, and reaps the dead.
+    fn round(&mut self) {
         let dead: Vec<Pid> = self.ids.keys().copied().filter(|leader| is_dead(*leader)).collect();
         for leader in dead.iter().filter_map(|pid| self.leaders.get(self.ids.get(pid)?)) {
             leader.send(Signal::Kill);
@@ -240,7 +241,7 @@ impl GuardianProcess {
         self.left.retain(|cgroup| !cgroup.remove());
     }
 
-    /// Kills what dead leaders left behind, so much of it as has its turn in one look, and reaps what has ended.
+    /// Kills and reaps up to [`MAX_ORPHANS`] of the orphans among `children`, new ones first.
     fn end_orphans(&mut self, children: Vec<Pid>, now: Instant) {
         let is_orphan = |pid: &Pid| !self.ids.contains_key(pid) && !self.stages.has(*pid);
         let mut orphans: Vec<Pid> = children.into_iter().filter(is_orphan).collect();
@@ -256,9 +257,9 @@ impl GuardianProcess {
         self.orphans = orphans.into_iter().map(|pid| (pid, before.remove(&pid).unwrap_or(now))).collect();
     }
 
-    /// Reports the end of who has left nothing that runs: with a cgroup that is known exactly. Without one an orphan may be
-    /// anybody's, so there must be none, but for those that do not end for all that they are killed. What an orphan leaves
-    /// comes here before it can be reaped, so nothing is overlooked.
+    /// Queues the reports of dead children whose orphans have ended, or have taken too long. With a cgroup the orphans of a
+    /// child are known. Without one any orphan may be the child's, so all must have ended, except for those that survive
+    /// SIGKILL for [`STUCK`].
     fn report_ended(&mut self) {
         let is_stuck = |since: &Instant| since.elapsed() >= STUCK;
         let is_quiet = !self.is_blind && !self.has_more && self.orphans.values().all(is_stuck);
@@ -275,25 +276,26 @@ impl GuardianProcess {
         }
     }
 
-    /// The latest word on the stages replaces all earlier ones.
+    /// Queues a report about the waiting stages, in the place of earlier ones.
     fn report_stages(&mut self) {
         self.reports.retain(|(report, _)| !matches!(report, Report::Ready { .. }));
         self.reports.push_back((Report::Ready { pids: self.stages.pids() }, None));
     }
 
-    /// Kills everything, and waits until it is gone; the cgroups too, if the gateway is.
+    /// Kills everything below the guardian and waits up to [`LAST`] until it is gone. `is_alone` tells that the gateway is
+    /// gone: then its cgroups are removed too.
     async fn clear(&mut self, ended: &mut Caught, is_alone: bool) {
         self.stages.kill_all();
         self.leaders.values().for_each(|leader| leader.send(Signal::Kill));
         let deadline = Instant::now() + LAST;
         // What a killed process leaves behind comes here before that process can be reaped: no child, nothing left.
         while Instant::now() < deadline && (end_children(&mut self.children) || (is_alone && !self.stages.clear())) {
-            let _ = timeout(LAST_LOOK, ended.recv()).await;
+            let _ = timeout(LAST_CHECK, ended.recv()).await;
         }
     }
 }
 
-/// Kills all children of this process and reaps the dead. `false` when none was left.
+/// Kills and reaps all children of this process. `false` if there were none left.
 fn end_children(children: &mut ChildList) -> bool {
     for child in children.read().unwrap_or_default() {
         let _ = rustix::process::kill_process(child, rustix::process::Signal::KILL);
@@ -312,10 +314,10 @@ fn is_dead(leader: Pid) -> bool {
     matches!(rustix::process::waitid(WaitId::Pid(leader), look), Ok(Some(_)))
 }
 
-/// `false` if the gateway is gone.
-async fn deliver(link: &PacketSocket, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<bool> {
+/// Sends `report`. `false` if the gateway has closed its end.
+async fn deliver(gateway: &PacketSocket, report: Option<&(Report, Option<Arc<OwnedFd>>)>) -> io::Result<bool> {
     let Some((report, with)) = report else { return Ok(true) };
-    match link.send(report, with.as_deref()).await {
+    match gateway.send(report, with.as_deref()).await {
         Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(false),
         sent => sent.map(|()| true),
     }

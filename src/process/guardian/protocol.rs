@@ -1,5 +1,5 @@
-//! The socket between gateway and guardian: small packets, each whole, each with at most one descriptor. A packet is
-//! JSON of at most [`MAX_PACKET`] bytes, and carries no secret.
+//! The packets between gateway and guardian, and the socket that carries them. A packet is JSON of at most [`MAX_PACKET`]
+//! bytes with at most one descriptor, and contains no secret.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,30 +21,30 @@ use crate::process::cgroup::LimitOwner;
 use crate::process::exit::Signal;
 use crate::process::limits::ProcessLimits;
 
-/// Stages that wait for a child to become.
+/// Number of stages that the guardian keeps waiting for new children.
 pub(super) const READY: usize = 2;
-/// The largest packet, in bytes.
+/// Largest packet, in bytes.
 const MAX_PACKET: usize = 1024;
-/// How soon is tried again what the system had no room for.
+/// Time until a send or receive is repeated that the system had no resources for.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// What the gateway asks for.
+/// A request of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Start a stage; in the cgroup of a tenant, if one is named.
+    /// Start the stage for child `id`, in the cgroup of `tenant` if one is given.
     Launch { id: u64, tenant: Option<String> },
-    /// Keep the record in the file that comes with this.
+    /// Keep the record of processes in the file whose descriptor comes with this packet.
     Record,
-    /// Say that you are there on the socket that comes with this, whenever you are asked on it.
+    /// Answer health checks on the socket whose descriptor comes with this packet.
     HealthCheck,
-    /// Set limits of each process of a child.
+    /// Set the limits of each process of child `id`.
     Limit { id: u64, limits: ProcessLimits },
-    /// Send a signal to a child's group.
+    /// Send a signal to the process group of child `id`.
     Signal { id: u64, signal: Signal },
 }
 
 impl Request {
-    /// The child that it is about.
+    /// The child that the request is about, if it is about one.
     pub(super) fn id(&self) -> Option<u64> {
         match self {
             Self::Launch { id, .. } | Self::Limit { id, .. } | Self::Signal { id, .. } => Some(*id),
@@ -53,17 +53,18 @@ impl Request {
     }
 }
 
-/// What the guardian says.
+/// A report of the guardian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The stage runs; its process id becomes the child's. With this comes the other end of its stdin.
+    /// The stage of child `id` runs as process `pid`, which becomes the child. The other end of the stage's stdin comes
+    /// with this packet.
     Started { id: u64, pid: i32 },
-    /// Stages that wait for a child to become, all of them.
+    /// The process ids of all stages that wait for a child.
     Ready { pids: [Option<i32>; READY] },
-    /// The stage could not be started, with the system's error number. Nothing more will be said of this child.
+    /// The stage of child `id` could not be started. This is the last report about the child.
     Failed { id: u64, errno: i32 },
-    /// The leader has ended, its group was killed, it is reaped, and what it left has ended too. The status is as `wait` gives it; `memory` says whose
-    /// limit on memory the kernel has ended it for.
+    /// Child `id` is reaped, and its group and orphans are gone. `status` is the wait status. `memory` tells whose memory
+    /// limit the kernel ended the child for. This is the last report about the child.
     Exited { id: u64, status: i32, memory: Option<LimitOwner> },
 }
 
@@ -71,14 +72,14 @@ pub(super) enum Report {
 pub(super) struct PacketSocket(UnixDatagram);
 
 impl PacketSocket {
-    /// The gateway's end, and the other, for the guardian's stdin. Both are closed by an exec.
+    /// Makes the gateway's end, and the guardian's end for its stdin. An exec closes both.
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         Ok((Self::new(ours)?, theirs))
     }
 
-    /// An end that exists already.
+    /// Wraps an end of the socket.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
         // tokio has no type for sequenced packets. The one for datagrams does what is needed: it waits for readiness,
         // and each call here makes its own system calls.
@@ -87,7 +88,7 @@ impl PacketSocket {
         UnixDatagram::from_std(socket).map(Self)
     }
 
-    /// Sends one packet. Cancel-safe: it is sent whole or not at all.
+    /// Sends one packet, with the descriptor `with` if it is given. Cancel-safe: a packet is sent whole or not at all.
     pub(super) async fn send(&self, packet: &impl Serialize, with: Option<&OwnedFd>) -> io::Result<()> {
         let bytes = serde_json::to_vec(packet)?;
         if bytes.len() > MAX_PACKET {
@@ -101,7 +102,7 @@ impl PacketSocket {
         }
     }
 
-    /// Receives one packet; `None` when the other end is closed. Cancel-safe.
+    /// Receives one packet and the descriptor that came with it. `None` when the other end is closed. Cancel-safe.
     pub(super) async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
         let mut bytes = [0; MAX_PACKET];
         let received = loop {
@@ -119,7 +120,8 @@ impl PacketSocket {
     }
 }
 
-/// Whether the system has just no room for something. The end of the link is that of all children; this is no reason for it.
+/// Whether the system is short of a resource for a moment. Such an error must not close the socket, because that would end
+/// all children.
 fn is_passing(error: &io::Error) -> bool {
     let passing = [
         Errno::MFILE,

@@ -1,9 +1,9 @@
-//! The list, in the state directory, of the processes below the guardian: what a later gateway looks through when both
-//! gateway and guardian were killed at once. A process is known by its id and the time of its start, so that another
-//! that got the id is never taken for it.
+//! The record: a file in the state directory that lists the processes below the guardian. If gateway and guardian are both
+//! killed, the next gateway kills the processes in the list. A process is listed with its id and start time, so that a
+//! later process with the same id is never mistaken for it.
 //!
-//! The file is locked for as long as the gateway or its guardian lives: no second gateway takes its processes for left
-//! behind. Nobody else has the descriptor.
+//! The file is locked as long as the gateway or its guardian lives, so that no second gateway uses the same state
+//! directory. No other process has the descriptor.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -18,20 +18,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::process::proc::{ProcessKey, ProcessTree};
 
-/// How long the guardian of a gateway that has just ended may still be at work.
+/// Time limit for the guardian of an ended gateway to release the lock.
 const WAIT: Duration = Duration::from_secs(6);
-/// How long what is killed may take to be gone.
+/// Time limit for killed processes to disappear.
 const GONE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(20);
-/// The longest list that is read, in bytes.
+const POLL: Duration = Duration::from_millis(20);
+/// Largest record that is read, in bytes.
 const MAX_LIST: u64 = 4 << 20;
-/// Process ids and times of start begin anew with the machine: this is different then.
+/// File with an id that changes at each boot. Process ids and start times are unique between two boots only.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// Another gateway uses it.
+    /// Another gateway uses the directory.
     #[error("{} is in use: another gateway runs with this state_dir; give each its own", .0.display())]
     InUse(PathBuf),
     /// The system refused.
@@ -39,7 +39,7 @@ pub enum RecordError {
     System {
         /// The directory, or the file in it.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
 }
@@ -53,10 +53,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Takes over the record in a directory, which is made if it is not there; ends what is in it and still runs.
+    /// Opens and locks the record in `directory`, which is made if it is missing. Kills the processes in it that still run.
     ///
     /// # Errors
-    /// Another gateway has the directory, or it cannot be used.
+    /// Another gateway uses the directory, the directory cannot be used, or a listed process does not end.
     pub async fn take_over(directory: &Path) -> Result<Self, RecordError> {
         let path = directory.join("processes");
         let system = |error: io::Error| RecordError::System { path: path.clone(), error };
@@ -71,7 +71,7 @@ impl Record {
             if Instant::now() >= deadline {
                 return Err(RecordError::InUse(directory.to_owned()));
             }
-            sleep(LOOK).await;
+            sleep(POLL).await;
         }
         let record = Self::new(file).map_err(system)?;
         let left = record.read().map_err(system)?;
@@ -80,12 +80,12 @@ impl Record {
         Ok(record)
     }
 
-    /// The record behind a descriptor that is locked already.
+    /// Wraps a descriptor of the file, which is locked already.
     pub(super) fn new(file: File) -> io::Result<Self> {
         Ok(Self { file, boot: std::fs::read_to_string(BOOT)?.trim().to_owned(), written: BTreeSet::new() })
     }
 
-    /// Another descriptor of the same lock.
+    /// Duplicates the descriptor; both hold the same lock.
     pub(super) fn share(&self) -> io::Result<File> {
         self.file.try_clone()
     }
@@ -104,7 +104,7 @@ impl Record {
             .collect())
     }
 
-    /// Writes down what is below this process, if that has changed.
+    /// Writes the processes below this one to the file, if they have changed.
     pub(super) fn update(&mut self, tree: &ProcessTree) -> io::Result<()> {
         let below = tree.descendants_of(rustix::process::getpid());
         if below != self.written {
@@ -120,7 +120,7 @@ impl Record {
     }
 }
 
-/// Kills what is still there of `left`, and waits until it is gone.
+/// Kills the processes in `left` that still run, and waits until they are gone.
 async fn end(left: Vec<ProcessKey>) -> io::Result<()> {
     let left: Vec<ProcessKey> = left.into_iter().filter(|seen| kill(*seen)).collect();
     if left.is_empty() {
@@ -132,12 +132,12 @@ async fn end(left: Vec<ProcessKey>) -> io::Result<()> {
         if Instant::now() >= deadline {
             return Err(io::Error::other("a process that an earlier gateway left behind cannot be killed"));
         }
-        sleep(LOOK).await;
+        sleep(POLL).await;
     }
     Ok(())
 }
 
-/// Kills a process, if it is the one. `false` if there is nothing to kill.
+/// Kills a process. `false` if the process with this id is gone or another one.
 fn kill(seen: ProcessKey) -> bool {
     // With the descriptor first and the look second, the signal goes to what was looked at.
     let process = Pid::from_raw(seen.pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());

@@ -1,5 +1,5 @@
-//! What the guardian does that takes a look at all processes of the machine, or a disk: the record for a later gateway, and
-//! limits for processes that run already. It has a thread of its own, for which nothing else waits.
+//! The guardian's thread for slow work, which reads all processes of the machine or writes to a disk: it keeps the record
+//! for a later gateway, and sets limits for running processes. No other thread waits for it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -13,12 +13,12 @@ use super::record::Record;
 use crate::process::limits::ProcessLimits;
 use crate::process::proc::{ProcReader, ProcessKey};
 
-/// How often the record is brought up to date.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often it is looked whether a child has started more while limits of its processes were set.
-const MAX_LIMIT_LOOKS: usize = 8;
+/// Time between two updates of the record.
+const UPDATE: Duration = Duration::from_secs(1);
+/// Most readings of the process tree for one child whose limits are set, while it starts further processes.
+const MAX_READINGS: usize = 8;
 
-/// What is to be done. Cheap to clone.
+/// A handle of the thread. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ScanThread(Arc<Shared>);
 
@@ -31,7 +31,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Tasks {
     record: Option<Record>,
-    /// At most one for each child.
+    /// Children to set limits for; at most one entry for each.
     limits: VecDeque<(Pid, ProcessLimits)>,
     is_over: bool,
 }
@@ -40,7 +40,7 @@ impl ScanThread {
     /// Starts the thread.
     ///
     /// # Errors
-    /// There can be none.
+    /// No thread can be started.
     pub(super) fn start() -> io::Result<Self> {
         let scan_thread = Self::default();
         let shared = Arc::clone(&scan_thread.0);
@@ -48,19 +48,19 @@ impl ScanThread {
         Ok(scan_thread)
     }
 
-    /// Has a record kept.
+    /// Has the thread keep `record` up to date.
     pub(super) fn keep(&self, record: Record) {
         self.0.tasks.lock().record = Some(record);
         self.0.changed.notify_one();
     }
 
-    /// Ends the thread, which gives the record to the next gateway.
+    /// Ends the thread, which unlocks the record for the next gateway.
     pub(super) fn end(&self) {
         self.0.tasks.lock().is_over = true;
         self.0.changed.notify_one();
     }
 
-    /// Sets limits of a child and of what is below it.
+    /// Has the thread set `limits` for the child `leader` and its descendants.
     pub(super) fn limit(&self, leader: Pid, limits: ProcessLimits) {
         self.0.tasks.lock().limits.push_back((leader, limits));
         self.0.changed.notify_one();
@@ -89,33 +89,33 @@ impl Shared {
                 record = new.or(record);
                 // A disk that is full must end no child: the record gets old, and the next time tries again.
                 let _ = record.as_mut().map(|record| record.update(&*processes.read(Duration::ZERO)?));
-                next = Instant::now() + LOOK;
+                next = Instant::now() + UPDATE;
             }
         }
     }
 }
 
-/// Sets limits of the leader and of what is below it. What a process starts after that has them too; so it is done when a
-/// look finds nothing that an earlier one has not.
+/// Sets limits for `leader` and its descendants. A process inherits the limits of its parent, so this is repeated until a
+/// reading finds no new descendant.
 ///
-/// A process may end, and another get its id, between the look and the call: that takes all ids going round within
-/// microseconds, and is the only way to limit what runs already.
+/// Another process could get the id of an ended descendant between reading and setting. That would take all process ids to
+/// be used up within microseconds; the system offers no other way to limit running processes.
 fn limit(leader: Pid, limits: &ProcessLimits, processes: &ProcReader) {
     let own = rustix::process::getpid();
     let mut done = BTreeSet::new();
     let mut known: Option<ProcessKey> = None;
-    for look in 0..MAX_LIMIT_LOOKS {
+    for reading in 0..MAX_READINGS {
         let Ok(tree) = processes.read(Duration::ZERO) else { return };
         // The leader may have ended meanwhile, and another have its id.
         let Some(found) = tree.find_child(own, leader) else { return };
         if *known.get_or_insert(found) != found {
             return;
         }
-        if look == 0 && found.runs() {
+        if reading == 0 && found.runs() {
             limits.impose(leader);
         }
         let new: Vec<ProcessKey> = tree.descendants_of(leader).into_iter().filter(|seen| done.insert(*seen)).collect();
-        if new.is_empty() && look > 0 {
+        if new.is_empty() && reading > 0 {
             return;
         }
         for seen in new.into_iter().filter(|seen| seen.runs()) {

@@ -1,5 +1,6 @@
-//! Starts stages for the guardian, each in a cgroup of its own where there are cgroups, and keeps some ready: nobody waits
-//! for these to be executed, nor for the kernel to move them into their cgroups, which can take it ten milliseconds.
+//! Starts stages for the guardian, each in a cgroup of its own where cgroups are available. Some stages wait in advance, so
+//! that a child need not wait for the execution of the stage, nor for its move into a cgroup, which can take ten
+//! milliseconds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,24 +19,24 @@ use crate::config::RUNNING;
 use crate::process::cgroup::{Cgroup, remove_if_left, tenant_folder};
 use crate::process::pinned_folder::PinnedFolder;
 
-/// How long after a start others are made ready: who has just asked for one has use for the processors.
+/// Time between a start and the making of waiting stages. The child that has just started needs the processors.
 const LATER: Duration = Duration::from_millis(3);
-/// How long after a failure.
+/// Time between a failure to start a stage and the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A process that waits for its order.
+/// A process that waits for its spawn request.
 pub(super) struct Stage {
     pub(super) pid: Pid,
-    /// The other end of its stdin.
+    /// The gateway's end of the stage's stdin.
     pub(super) socket: OwnedFd,
     pub(super) cgroup: Option<Cgroup>,
 }
 
-/// What starts them.
+/// The waiting stages, and the means to start more.
 pub(super) struct Stages {
-    /// Where the cgroups are.
+    /// The cgroup below which children's cgroups are made.
     cgroups: Option<PathBuf>,
-    /// The same, whatever a server of the gateway's user does to its mode.
+    /// The folder of that cgroup, pinned against changes of its mode by servers.
     held: Option<PinnedFolder>,
     last_cgroup: u64,
     ready: VecDeque<Stage>,
@@ -48,7 +49,7 @@ impl Stages {
         Self { cgroups, held, last_cgroup: 0, ready: VecDeque::new(), next: Instant::now() }
     }
 
-    /// One for a child, in the cgroup of a tenant if one is named.
+    /// Returns a stage for a child: a waiting one, or a new one in the cgroup of `tenant`.
     pub(super) fn take(&mut self, tenant: Option<&str>) -> io::Result<Stage> {
         self.next = Instant::now() + LATER;
         match (tenant, self.ready.pop_front()) {
@@ -60,7 +61,7 @@ impl Stages {
         }
     }
 
-    /// Waits until it is time to make one ready.
+    /// Waits until another waiting stage should be started.
     pub(super) async fn is_due(&self) {
         if self.ready.len() >= READY {
             return std::future::pending().await;
@@ -68,7 +69,7 @@ impl Stages {
         sleep_until(self.next).await;
     }
 
-    /// Makes one ready.
+    /// Starts a waiting stage. After a failure, the next attempt is due in a second.
     pub(super) fn replenish(&mut self) {
         match self.start(None) {
             Ok(stage) => self.ready.push_back(stage),
@@ -76,38 +77,37 @@ impl Stages {
         }
     }
 
-    /// Those that are ready.
+    /// The process ids of the waiting stages.
     pub(super) fn pids(&self) -> [Option<i32>; READY] {
         let mut pids = self.ready.iter().map(|stage| stage.pid.as_raw_pid());
         [(); READY].map(|()| pids.next())
     }
 
-    /// Whether one that is ready has this id.
+    /// Whether a waiting stage has the process id `pid`.
     pub(super) fn has(&self, pid: Pid) -> bool {
         self.ready.iter().any(|stage| stage.pid == pid)
     }
 
-    /// Takes out those that have ended before they were of any use.
+    /// Removes and returns the waiting stages that have died.
     pub(super) fn remove(&mut self, is_dead: impl Fn(Pid) -> bool) -> Vec<Stage> {
         let (dead, ready): (Vec<_>, Vec<_>) = self.ready.drain(..).partition(|stage| is_dead(stage.pid));
         self.ready.extend(ready);
         dead
     }
 
-    /// Ends everything in all cgroups.
+    /// Kills everything in all children's cgroups.
     pub(super) fn kill_all(&self) {
         if let Some(path) = &self.cgroups {
             crate::process::cgroup::kill(path);
         }
     }
 
-    /// Removes all cgroups, and the one that they are in, which the gateway has locked until it is gone. `false` if
-    /// something is left.
+    /// Removes all cgroups of the gateway, which holds a lock on them while it lives. `false` if something is left.
     pub(super) fn clear(&self) -> bool {
         self.cgroups.as_ref().is_none_or(|path| remove_if_left(path))
     }
 
-    /// Starts this binary again, in a group of its own.
+    /// Starts this binary as a stage, in a new process group.
     fn start(&mut self, tenant: Option<&str>) -> io::Result<Stage> {
         let cgroup = self.make_cgroup(tenant);
         let (socket, theirs) = UnixStream::pair()?;
@@ -130,11 +130,11 @@ impl Stages {
         }
     }
 
-    /// Without one a child is started all the same, unless it or its tenant has limits that the cgroup was to keep: then the
-    /// stage refuses.
+    /// Makes the cgroup for a stage. `None` on failure: then the child starts without one, unless the cgroup has to keep
+    /// limits, in which case the stage reports a failure.
     fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<Cgroup> {
         let top = self.cgroups.as_ref()?;
-        let _ = self.held.as_ref().map(PinnedFolder::put_right);
+        let _ = self.held.as_ref().map(PinnedFolder::restore_mode);
         self.last_cgroup += 1;
         let parent = tenant.map_or_else(|| top.clone(), |tenant| tenant_folder(top, tenant));
         Cgroup::make(&parent, &format!("{}-{}", std::process::id(), self.last_cgroup)).ok()

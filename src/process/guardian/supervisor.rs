@@ -1,5 +1,5 @@
-//! The owner of the guardian in the gateway: starts it, carries packets, and starts another when it is gone. When it
-//! has run to its end, no child is left.
+//! Supervises the guardian from the gateway: starts it, carries packets, checks its health, and starts another when it is
+//! gone. Invariant: when the supervisor has stopped, no child is left.
 
 use std::convert::Infallible;
 use std::io;
@@ -24,43 +24,45 @@ use crate::process::cgroup::Subtree;
 use crate::process::folder::Folders;
 use crate::process::image::Program;
 
-/// How long the guardian has to end everything below it. Longer than what it allows itself.
+/// Time limit for the guardian to end everything below it; longer than the guardian's own limit.
 const LAST: Duration = Duration::from_secs(7);
-/// How long what came to the gateway may take to be gone.
+/// Time limit for orphans of a dead guardian to disappear.
 const LEFTOVERS: Duration = Duration::from_secs(5);
-/// How often the sweep looks.
-const LOOK: Duration = Duration::from_millis(20);
-/// How often the guardian is asked whether it is there.
-const BEAT: Duration = Duration::from_secs(2);
-/// How often in a row it may say nothing. Its end is that of all children: a machine that is busy is no reason.
+/// Time between two checks for that.
+const AGAIN: Duration = Duration::from_millis(20);
+/// Time between two health checks.
+const HEALTH_CHECK: Duration = Duration::from_secs(2);
+/// Unanswered health checks in a row after which the guardian is replaced. All children end with it, so a busy machine must
+/// not be a reason.
 const MISSED: u32 = 5;
-/// Time until a guardian that could not be started is tried again, doubled each time.
+/// Time until a failed start of a guardian is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// The longest such time.
+/// Longest such time.
 const LAST_RETRY: Duration = Duration::from_secs(5);
 
-/// Who else has children in the gateway's process.
+/// Whether the gateway's process has other children than the guardian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Neighbours {
-    /// Nobody: the process is the gateway. It becomes a subreaper, and what comes to it when a guardian dies is killed.
+    /// It has none: the process is a gateway alone. It becomes a subreaper and kills the orphans of a dead guardian.
     None,
-    /// Others, as in a test: the gateway touches no process but the guardian.
+    /// It has some, as in a test: the gateway touches no process but the guardian.
     Some,
 }
 
-/// Owns the guardian. Dropping it ends the guardian, and with it every child, in the background.
+/// Owner of the guardian process. Dropping it ends the guardian and every child in the background.
 pub struct GuardianSupervisor {
     guardian: Guardian,
     program: Program,
     neighbours: Neighbours,
     process: Child,
-    link: PacketSocket,
+    socket: PacketSocket,
     record: Option<Record>,
 }
 
 impl GuardianSupervisor {
-    /// Starts the guardian: `program` is this binary, `cgroups` where the children's cgroups are, `folders` makes
-    /// their private folders. Must be called in a tokio runtime.
+    /// Starts the guardian. `program` is this binary, `cgroups` the cgroup for children's cgroups, and `folders` the maker
+    /// of private temporary folders. Returns the supervisor and the handle to start children with. Must be called in a
+    /// tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
@@ -75,17 +77,18 @@ impl GuardianSupervisor {
         }
         let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups, folders);
         let program = program.into();
-        let (process, link) = start_guardian(program.path(), &guardian)?;
-        Ok((Self { guardian: guardian.clone(), program, neighbours, process, link, record: None }, guardian))
+        let (process, socket) = start_guardian(program.path(), &guardian)?;
+        Ok((Self { guardian: guardian.clone(), program, neighbours, process, socket, record: None }, guardian))
     }
 
-    /// Has the guardian keep a record of all processes.
+    /// Has each guardian keep `record` up to date.
     #[must_use]
     pub fn with_record(self, record: Option<Record>) -> Self {
         Self { record, ..self }
     }
 
-    /// Keeps a guardian running until `stop`; then has it end everything. When this returns, every child is reaped.
+    /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it. When this returns, every
+    /// child is reaped.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
@@ -102,10 +105,10 @@ impl GuardianSupervisor {
             self.start_again(&stop).await;
         }
         self.guardian.close();
-        let Self { guardian, neighbours, mut process, link, .. } = self;
+        let Self { guardian, neighbours, mut process, socket, .. } = self;
         guardian.cgroups().inspect(|cgroups| cgroups.leave());
         // This is what tells the guardian.
-        drop(link);
+        drop(socket);
         if timeout(LAST, process.wait()).await.is_err() {
             tracing::error!("the guardian did not end in time");
             end(&mut process).await;
@@ -123,19 +126,19 @@ impl GuardianSupervisor {
 
     async fn serve(&self) -> io::Error {
         match self.introduce().await {
-            Ok(beats) => carry(&self.link, &beats, &self.guardian).await,
+            Ok(health) => carry(&self.socket, &health, &self.guardian).await,
             Err(error) => error,
         }
     }
 
-    /// Gives a new guardian what it works with. Returns the socket on which it is asked whether it is there.
+    /// Sends a new guardian the health check socket and the record. Returns the gateway's end of the socket.
     async fn introduce(&self) -> io::Result<UnixStream> {
-        let (beats, theirs) = health::pair()?;
-        self.link.send(&Request::HealthCheck, Some(&theirs)).await?;
+        let (health, theirs) = health::pair()?;
+        self.socket.send(&Request::HealthCheck, Some(&theirs)).await?;
         if let Some(record) = &self.record {
-            self.link.send(&Request::Record, Some(&record.share()?.into())).await?;
+            self.socket.send(&Request::Record, Some(&record.share()?.into())).await?;
         }
-        UnixStream::from_std(beats)
+        UnixStream::from_std(health)
     }
 
     async fn kill_leftovers(&self) {
@@ -151,8 +154,8 @@ impl GuardianSupervisor {
         let mut wait = FIRST_RETRY;
         while !stop.is_cancelled() {
             match start_guardian(self.program.path(), &self.guardian) {
-                Ok((process, link)) => {
-                    (self.process, self.link) = (process, link);
+                Ok((process, socket)) => {
+                    (self.process, self.socket) = (process, socket);
                     return;
                 }
                 Err(error) => tracing::error!(%error, "the guardian cannot be started; trying again in {wait:?}"),
@@ -166,33 +169,33 @@ impl GuardianSupervisor {
 }
 
 fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, PacketSocket)> {
-    let (link, theirs) = PacketSocket::pair()?;
+    let (socket, theirs) = PacketSocket::pair()?;
     let mut command = std::process::Command::new(program);
     // A group of its own: a terminal's Ctrl-C is for the gateway, which ends its children in order.
     command.arg0("sluice").arg("guardian").args(guardian.cgroups().map(Subtree::path)).env_clear().process_group(0);
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
-    // Where the children's private folders are, to be swept.
+    // Where the private folders of children are, which the guardian removes if the gateway is killed.
     command.env("TMPDIR", guardian.folders().place());
     let process = Command::from(command).spawn()?;
     if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         guardian.began(pid);
     }
-    Ok((process, link))
+    Ok((process, socket))
 }
 
-/// Carries packets, both ways, until the link is gone, or nothing comes from the guardian any more. Returns why.
-async fn carry(link: &PacketSocket, beats: &UnixStream, guardian: &Guardian) -> io::Error {
+/// Carries packets in both directions until the socket fails or health checks remain unanswered. Returns the reason.
+async fn carry(socket: &PacketSocket, health: &UnixStream, guardian: &Guardian) -> io::Error {
     let heard = AtomicBool::new(true);
     let requests = async {
         loop {
-            if let Err(error) = link.send(&guardian.next_request().await, None).await {
+            if let Err(error) = socket.send(&guardian.next_request().await, None).await {
                 return error;
             }
         }
     };
     let reports = async {
         loop {
-            match link.receive().await {
+            match socket.receive().await {
                 Ok(Some((report, with))) => {
                     heard.store(true, Ordering::Relaxed);
                     guardian.take(report, with);
@@ -204,18 +207,18 @@ async fn carry(link: &PacketSocket, beats: &UnixStream, guardian: &Guardian) -> 
     };
     // HealthCheck are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
     let silence = async {
-        let mut ticks = interval(BEAT);
+        let mut ticks = interval(HEALTH_CHECK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut missed = 0;
         while missed < MISSED {
             ticks.tick().await;
-            let answers = std::iter::from_fn(|| beats.try_read(&mut [0; 64]).ok().filter(|bytes| *bytes > 0)).count();
+            let answers = std::iter::from_fn(|| health.try_read(&mut [0; 64]).ok().filter(|bytes| *bytes > 0)).count();
             let is_there = heard.swap(false, Ordering::Relaxed) || answers > 0;
             missed = if is_there { 0 } else { missed + 1 };
             // With no room for another question there are enough.
-            let _ = beats.try_write(&[0]);
+            let _ = health.try_write(&[0]);
         }
-        io::Error::new(io::ErrorKind::TimedOut, format!("it says nothing for {:?}", BEAT * MISSED))
+        io::Error::new(io::ErrorKind::TimedOut, format!("it says nothing for {:?}", HEALTH_CHECK * MISSED))
     };
     tokio::select! {
         error = requests => error,
@@ -224,7 +227,7 @@ async fn carry(link: &PacketSocket, beats: &UnixStream, guardian: &Guardian) -> 
     }
 }
 
-/// Ends a guardian that no longer serves, and reaps it. Once that is done, its children have other parents.
+/// Kills and reaps a guardian. After that its former children have other parents.
 async fn end(process: &mut Child) {
     let _ = process.start_kill();
     if let Err(error) = process.wait().await {
@@ -232,8 +235,8 @@ async fn end(process: &mut Child) {
     }
 }
 
-/// Reaps what comes to the gateway as the first process of a container, where nobody else does: such as what a
-/// `docker exec` left behind. It is not the gateway's, and so not killed.
+/// Reaps processes that become children of the gateway because the gateway is process 1 of a container, such as those that
+/// `docker exec` left behind. They are not killed. `guardian_id` is spared.
 async fn reap_strangers(neighbours: Neighbours, guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
     let ended = if neighbours == Neighbours::None { signal(SignalKind::child()).ok() } else { None };
     let Some(mut ended) = ended else { return std::future::pending().await };
@@ -247,8 +250,8 @@ async fn reap_strangers(neighbours: Neighbours, guardian: &Guardian, guardian_id
     }
 }
 
-/// Kills and reaps everything directly below the gateway, until nothing is: what a killed process leaves behind comes
-/// here before that process can be reaped.
+/// Kills and reaps the children of this process until none is left. Their own children become children of this process
+/// before they can be reaped.
 async fn kill_own_children(guardian: &Guardian) {
     let own = rustix::process::getpid();
     let deadline = Instant::now() + LEFTOVERS;
@@ -267,7 +270,7 @@ async fn kill_own_children(guardian: &Guardian) {
             let _ = rustix::process::kill_process(child, Signal::KILL);
             ended += usize::from(matches!(rustix::process::waitpid(Some(child), WaitOptions::NOHANG), Ok(Some(_))));
         }
-        sleep(LOOK).await;
+        sleep(AGAIN).await;
     }
     if ended > 0 {
         tracing::warn!(ended, "ended processes that had outlived the guardian");

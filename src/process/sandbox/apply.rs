@@ -8,8 +8,8 @@ use super::policy::Policy;
 use super::seccomp::Denials;
 use super::system_paths::own_limits;
 
-/// Puts a policy in force on this process, for good, and on all that it starts. The process must have a single thread:
-/// what the kernel keeps for each thread would hold for one of them only.
+/// Puts `policy` in force on this process and all that it starts, irrevocably. The process must have a single thread,
+/// because the kernel keeps parts of the sandbox for each thread.
 ///
 /// # Errors
 /// A step was refused, or a required part is missing. The process must then start nothing.

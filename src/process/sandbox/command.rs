@@ -1,10 +1,10 @@
-//! Encloses one program in one folder, where it can do anything, and outside of which it can do nothing but run the
-//! system's programs: how the built-in server runs a command. Invariant: what it does changes nothing outside of the
-//! folder, talks to nobody, and does not outlive the command.
+//! The sandbox of a command that the built-in server runs: the command may do anything inside one folder, and outside of it
+//! only execute the system's programs. Invariant: the command changes nothing outside of the folder, talks to nobody, and
+//! does not outlive its process group.
 //!
-//! Landlock decides over opening, making, removing and executing files. It does not know the mode, the owner, the
-//! times and the attributes of a file, sockets other than TCP, watching a directory, and a program that leaves its
-//! process group. What stays possible is to ask whether a path outside exists, and for its size and times.
+//! Landlock controls opening, making, removing and executing files. It does not control mode, owner, times and attributes
+//! of files, sockets other than TCP, watching of directories, or leaving a process group; seccomp denies those. A command
+//! can still find out whether a path outside exists, and its size and times.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use super::seccomp::{Denials, Metadata, Sockets, deny_metadata, deny_unseen_mode
 use super::system_paths::{DEVICES, PROGRAMS};
 use crate::process::limits::ProcessLimits;
 
-/// The largest file that it may make, in bytes.
+/// Largest file that the command may write, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
-/// The most descriptors that it may have open.
+/// Most descriptors that the command may have open.
 const MAX_DESCRIPTORS: u64 = 256;
 
-/// Leaving the group, which is killed as a whole.
+/// System calls to leave the process group, which is killed as a whole.
 const LEAVING: &[i64] = &[libc::SYS_setsid, libc::SYS_setpgid];
 
-/// Signals, where Landlock does not keep them inside (before Linux 6.12); `kill` stays for the own group.
+/// System calls that send signals, other than `kill`. Denied where Landlock does not contain signals (before Linux 6.12).
 const SIGNALS: &[i64] = &[
     libc::SYS_tkill,
     libc::SYS_tgkill,
@@ -32,7 +32,7 @@ const SIGNALS: &[i64] = &[
     libc::SYS_pidfd_send_signal,
 ];
 
-/// Encloses the calling process, which must have a single thread, and all that it starts, in a folder.
+/// Confines this process and all that it starts to `folder`. The process must have a single thread.
 ///
 /// # Errors
 /// A step was refused, or this kernel has no Landlock. The process must then start nothing.
@@ -58,7 +58,7 @@ pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
     denials(landlock)?.apply()
 }
 
-/// What such a program does not get, where Landlock has this version.
+/// The system calls to deny to a command on a kernel with this version of Landlock.
 fn denials(landlock: u8) -> Result<Denials, SandboxError> {
     let mut denials = server_denials(&[], Sockets::default())?;
     deny_metadata(&mut denials, Metadata::Refused)?;

@@ -2,29 +2,29 @@
 
 use std::path::PathBuf;
 
-/// Why a sandbox could not be put in force. The texts name no secret.
+/// Why a sandbox could not be put in force. The texts contain no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// A path of the configuration cannot be opened by the child.
+    /// The child has no access to a path that the configuration lists.
     #[error("the sandbox path {} cannot be opened: {error}; correct it, or let the server's user reach it", path.display())]
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: std::io::Error,
     },
     /// The system refused a step.
     #[error("{step} was refused: {detail}")]
     Refused {
-        /// What was tried.
+        /// The step.
         step: &'static str,
-        /// What the system said.
+        /// The error of the system.
         detail: String,
     },
-    /// A part without which nothing is started is not there.
+    /// The kernel lacks a part that is always needed.
     #[error("this kernel lacks {0}")]
     Lacking(&'static str),
-    /// A part that the configuration requires is not there.
+    /// The kernel lacks a part that the configuration requires.
     #[error("this kernel lacks {0}; allow it to be missing (require_sandbox = false), or use a newer kernel")]
     Required(String),
 }

@@ -1,4 +1,4 @@
-//! What a server's sandbox leaves open, in words for the operator: the folders, and what of the gateway's own is in them.
+//! Describes for the operator what a server's sandbox leaves open, and which of the gateway's own files are within reach.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
 use crate::config::{Account, Isolation, OwnFile, SandboxMode, SandboxOpen, Server};
 use crate::process::folder;
 
-/// What the names of SQLite's databases end with, mostly.
+/// Usual extensions of SQLite databases.
 const DATABASES: [&str; 3] = ["db", "sqlite", "sqlite3"];
 
-/// What a server can reach.
+/// What a server can reach, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
-    /// What it can read and change, in a line.
+    /// The paths that the server can read and change, in one line.
     pub open: String,
-    /// What should be looked at, each with a remedy.
+    /// Risks and likely mistakes, each with a remedy.
     pub warnings: Vec<String>,
-    /// What must not be so, each with a remedy: one tenant could become another by it.
+    /// Faults through which one tenant could act as another, each with a remedy.
     pub errors: Vec<String>,
 }
 
-/// What `server` can reach that so many tenants may use, and what of `own` is in it. Nothing can be said of one without a
-/// sandbox or a program.
+/// Describes what `server` can reach when `tenants` tenants may use it. `own` are the gateway's own files. `None` if the
+/// server has no sandbox or its program is not found.
 pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Exposure> {
     let program = server.program()?;
     let policy = Policy::of(server, &program, &[], &Reach::default());
@@ -69,7 +69,7 @@ pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Expo
     Some(Exposure { open, warnings, errors })
 }
 
-/// Who has a working directory of its own.
+/// The noun for whoever has a working directory of its own under this isolation.
 fn owner(isolation: Isolation) -> &'static str {
     match isolation {
         Isolation::Session | Isolation::Principal => "principal",
@@ -78,9 +78,9 @@ fn owner(isolation: Isolation) -> &'static str {
     }
 }
 
-/// The folders that a server can change and in which is what it runs, or where it starts: runtimes take code and settings from
-/// there (`node_modules`, `.npmrc`, modules of Python). What one tenant's child leaves there, another's runs. So is a folder
-/// in which the working directories of all are.
+/// Errors for the folders in `write` that contain the server's program, script, working directory or all workspaces.
+/// Runtimes load code and settings from there (`node_modules`, `.npmrc`, Python modules), so what one tenant's child writes
+/// could be executed by another's.
 fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<String> {
     let untrusted = UntrustedPaths::default();
     let cwd = server.cwd.as_deref();
@@ -107,7 +107,8 @@ fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<Strin
     folders.map(say).collect()
 }
 
-/// What belongs to the gateway that no configuration names: its program, and where the private folders of all are.
+/// Files of the gateway that no configuration key names: its program, and the folder with all temporary folders. `named`
+/// are the other ones.
 fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
     let state_dir = named.iter().find(|file| file.key == "state_dir").map(|file| file.path.as_path());
     let own = |key: &str, path, is_secret| OwnFile { key: key.to_owned(), path, is_secret };
@@ -118,8 +119,8 @@ fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
     program.into_iter().chain(folders).collect()
 }
 
-/// A warning if the working directory of `server` is not open to its sandbox: the server then finds nothing in there, which
-/// surprises. `None` without a sandbox or without a `cwd`.
+/// A warning if the sandbox does not open the working directory of `server`, which would then seem empty. `None` without a
+/// sandbox or without a `cwd`.
 pub fn unopened_cwd(server: &Server) -> Option<String> {
     let sandbox = &server.sandbox;
     if sandbox.mode == SandboxMode::None {
@@ -143,7 +144,8 @@ pub fn unopened_cwd(server: &Server) -> Option<String> {
     Some(format!("starts in {}, {why}; {remedy}", cwd.display()))
 }
 
-/// What to say of a path that a configuration names, where opening it is not enough: a sandbox can open only what is there.
+/// A warning if opening the named path `path` does not suffice, because it does not exist yet, or because SQLite makes
+/// files beside it. `write` are the paths that the server can change.
 fn unmade(path: &Path, write: &[PathBuf], is_by_arguments: bool) -> Option<String> {
     let is_there = path.exists();
     let is_database = path.extension().is_some_and(|extension| DATABASES.iter().any(|known| extension == *known));
@@ -160,7 +162,7 @@ fn unmade(path: &Path, write: &[PathBuf], is_by_arguments: bool) -> Option<Strin
     Some(format!("{why}; list the folder in which it is to be ({key})"))
 }
 
-/// The paths that are in no other one, and not the system's, which go without saying; nor in one of `others`.
+/// The paths to report: existing ones that are neither inside another path of `paths` or `others`, nor part of the system.
 fn outermost<'a>(paths: &'a [PathBuf], others: &[PathBuf]) -> Vec<&'a Path> {
     let system = |path: &Path| [PROGRAMS, SYSTEM, MACHINE].concat().iter().any(|known| path.starts_with(known));
     let is_inner = |path: &Path| {
@@ -170,12 +172,12 @@ fn outermost<'a>(paths: &'a [PathBuf], others: &[PathBuf]) -> Vec<&'a Path> {
     paths.iter().map(PathBuf::as_path).filter(|path| path.exists() && !system(path) && !is_inner(path)).collect()
 }
 
-/// Where a file really is, or will be.
+/// The path without symbolic links, for a file that exists or whose folder does.
 fn real(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
 }
 
-/// Whether the server's user may open it at all. Without a user of its own it is the gateway, whose file it is.
+/// Whether file permissions let the server's user (`account`, or else the gateway's) open `path`.
 fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
     let (Some(account), Ok(found)) = (account, path.metadata()) else { return true };
     let groups = || account.groups.iter().chain([&account.gid]);
@@ -196,7 +198,7 @@ mod tests {
         OwnFile { key: key.to_owned(), path: path.to_owned(), is_secret }
     }
 
-    /// A server that starts in `folder/work`, beside which is `folder/code/server.py`.
+    /// A server that starts in `folder/work`; beside that is its script, `folder/code/server.py`.
     fn server(folder: &Path) -> Server {
         for name in ["work", "code", "state"] {
             std::fs::create_dir(folder.join(name)).unwrap();

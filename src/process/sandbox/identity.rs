@@ -1,4 +1,4 @@
-//! Becomes another user, and nobody with a privilege. Invariant: there is no way back.
+//! Changes the user of a process and gives up all privileges. Invariant: neither can be undone.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Account;
 
-/// A user, a group and further groups, by number.
+/// Numbers of a user, its group and its supplementary groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     uid: u32,
@@ -23,7 +23,8 @@ impl From<&Account> for Identity {
 }
 
 impl Identity {
-    /// Takes it on. The groups first: afterwards there is no right to change them. This clears the parent-death signal.
+    /// Becomes this user. Sets the groups first, because that takes a privilege which the change of user removes. Clears
+    /// the parent-death signal.
     pub(super) fn take_on(&self) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -34,8 +35,8 @@ impl Identity {
     }
 }
 
-/// Gives up the bounding set: what an execution could ever bring back. Possible to who has a privilege only, which is
-/// who it matters to; so this comes before a change of user.
+/// Empties the capability bounding set, so that no execution can regain a capability. Must come before a change of user.
+/// Has no effect without privileges, where it is not needed.
 pub(super) fn drop_bounding_set() {
     for capability in CapabilitySet::all().iter() {
         // One that the kernel does not know is refused, as is all to who has no privilege.
@@ -43,8 +44,8 @@ pub(super) fn drop_bounding_set() {
     }
 }
 
-/// Makes this process one whose memory and environment no other process of the same user may read, in a sandbox or not:
-/// for the gateway's own processes, until one becomes a server by executing it. It writes no core file either.
+/// Forbids other processes of the same user to read memory and environment of this process, and forbids core dumps. Lasts
+/// until the process executes another program.
 ///
 /// # Errors
 /// The system refuses.
@@ -52,8 +53,8 @@ pub fn conceal() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
-/// Gives up every capability of the calling thread. With no-new-privileges an execution as root does not bring them
-/// back: capabilities(7).
+/// Gives up every capability of the calling thread. With no-new-privileges, executing a program as root does not restore
+/// them: capabilities(7).
 ///
 /// # Errors
 /// The system refuses.

@@ -1,26 +1,25 @@
-//! What this kernel can enforce. Invariant: it is found out by doing it, in a thread that ends right after, so that a
-//! kernel without a part and a container that forbids it look the same.
+//! Finds out which parts of a sandbox this kernel enforces. Invariant: each part is tried out, in a thread of its own, so
+//! that a part which a container forbids counts as missing too.
 
 use super::landlock::{Enclosure, enclose};
 use super::seccomp::Denials;
 
-/// The first version of Landlock in which all that a sandbox promises is enforced: signals and abstract sockets stay
-/// inside (Linux 6.12).
+/// First version of Landlock that enforces the whole sandbox: it also contains signals and abstract sockets (Linux 6.12).
 const ENOUGH: u8 = 6;
-/// The first version of Landlock that decides over the ports of TCP (Linux 6.7).
+/// First version of Landlock that controls TCP ports (Linux 6.7).
 const KNOWS_PORTS: u8 = 4;
 
 /// The parts of a sandbox that depend on the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel {
-    /// The version of Landlock; 0 where there is none.
+    /// The version of Landlock; 0 if there is none.
     pub landlock: u8,
-    /// Whether system calls can be taken away.
+    /// Whether system calls can be denied.
     pub seccomp: bool,
 }
 
 impl Kernel {
-    /// Looks.
+    /// Tries out both parts.
     pub fn probe() -> Self {
         let probe = || {
             // Neither is allowed otherwise to who is not root.
@@ -31,7 +30,7 @@ impl Kernel {
         std::thread::spawn(probe).join().unwrap_or(Self { landlock: 0, seccomp: false })
     }
 
-    /// What it has of a sandbox, in words.
+    /// The enforced parts of a sandbox, in words.
     pub fn enforces(&self) -> Vec<String> {
         let mut parts = vec!["no new privileges".to_owned()];
         if self.landlock > 0 {
@@ -43,7 +42,7 @@ impl Kernel {
         parts
     }
 
-    /// What it lacks of a sandbox, in words.
+    /// The missing parts of a sandbox with their consequences, in words.
     pub fn lacking(&self) -> Vec<String> {
         let mut parts = Vec::new();
         if self.landlock == 0 {

@@ -1,5 +1,6 @@
-//! Encloses a process in paths, by Landlock: what is not listed can be neither read nor executed nor changed, and the
-//! processes outside cannot be traced. Signals and abstract sockets stay inside where the kernel knows how.
+//! Restricts a process to a list of paths by Landlock: other paths can be neither read nor executed nor changed, and
+//! processes outside of the sandbox cannot be traced. Where the kernel supports it, signals and abstract sockets are
+//! contained as well.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -18,36 +19,36 @@ use super::error::SandboxError;
 use crate::config::RUNNING;
 use crate::process::image::runs_from_memory;
 
-/// What a process can reach.
+/// The paths, devices and kinds of connections that a process can reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enclosure {
-    /// Files and folders to read and execute. One that is not there is left out.
+    /// Files and folders to read and execute. Missing ones are ignored.
     pub read: Vec<PathBuf>,
-    /// Files and folders to change as well. One that is not there is left out.
+    /// Files and folders to change as well. Missing ones are ignored.
     pub write: Vec<PathBuf>,
-    /// Those of them that have to be there.
+    /// The files and folders among those that must exist.
     pub needed: Vec<PathBuf>,
-    /// Devices without a state, to read and write.
+    /// Devices to read and write.
     pub devices: Vec<PathBuf>,
-    /// Whether it may connect TCP sockets, and listen on a port that the kernel chooses.
+    /// Whether the process may connect by TCP, and listen on TCP ports that the kernel chooses.
     pub network: bool,
-    /// Whether it may listen on any port that is free, where it has the network.
+    /// Whether the process may listen on any free TCP port, provided that `network` is set.
     pub listen: bool,
-    /// Whether it may connect to sockets anywhere in the file system: otherwise to those that it can change only, as of
-    /// Landlock 9.
+    /// Whether the process may connect to sockets anywhere in the file system. Otherwise it may connect only to those in
+    /// `write`, which takes Landlock 9.
     pub sockets: bool,
 }
 
 impl Enclosure {
-    /// Follows all links, for none is followed when it is put in force.
+    /// Resolves the symbolic links in all paths. [`enclose`] follows none.
     pub(super) fn follow_links(&mut self) {
         for paths in [&mut self.read, &mut self.write, &mut self.devices] {
             paths.iter_mut().for_each(|path| *path = real(path));
         }
     }
 
-    /// Leaves out what is listed twice, and from what is read what can be changed anyway.
-    pub(super) fn tidy(&mut self) {
+    /// Sorts the paths and removes duplicates, and paths to read that can be changed anyway.
+    pub(super) fn normalize(&mut self) {
         for paths in [&mut self.read, &mut self.write, &mut self.devices] {
             paths.sort();
             paths.dedup();
@@ -57,8 +58,8 @@ impl Enclosure {
     }
 }
 
-/// Encloses the calling thread, which must have no-new-privileges, and all that it starts. Says which version of
-/// Landlock this kernel enforces: 0 for none.
+/// Restricts the calling thread and all that it starts. The thread must have no-new-privileges. Returns the enforced
+/// version of Landlock, 0 for none.
 ///
 /// # Errors
 /// A needed path cannot be opened, or the system refuses.
@@ -104,7 +105,7 @@ fn ruleset(enclosure: &Enclosure) -> Result<RulesetCreated, RulesetError> {
     Ok(created)
 }
 
-/// Allows a path. A file takes the rights of a file only.
+/// Adds a path to the ruleset. Rights that apply to folders only are left out for a file.
 fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
     // The kernel makes no rule for a file in memory, and lets everybody execute one.
     if path == Path::new(RUNNING) && runs_from_memory() {
@@ -118,7 +119,7 @@ fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Re
     created.add_rule(PathBeneath::new(opened, access))
 }
 
-/// Where a path leads, be it there or not. What the kernel links for each process by itself stays as it is.
+/// The path without symbolic links; parts that do not exist are kept as they are. Paths in /proc are returned unchanged.
 fn real(path: &Path) -> PathBuf {
     if path.starts_with(OF_EACH_PROCESS) {
         return path.to_owned();
@@ -131,11 +132,11 @@ fn real(path: &Path) -> PathBuf {
     }
 }
 
-/// LimitOwner links nobody can change, and lead elsewhere in every process.
+/// Folder whose symbolic links lead elsewhere in each process and cannot be changed by anybody.
 const OF_EACH_PROCESS: &str = "/proc";
 
-/// Opens what is at a path, in which all links have been followed already: another link has been put there since, by a
-/// server that may change what is around it, and leads to what it is not to reach.
+/// Opens a path whose symbolic links were resolved before. Fails on a symbolic link: a server that may change the
+/// surrounding folder has put it there since, to get at something else.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     if path.starts_with(OF_EACH_PROCESS) {

@@ -1,5 +1,5 @@
-//! What a server's sandbox amounts to on this machine, worked out in the gateway. It holds paths and numbers and no
-//! secret, and travels to the process that is to become the server.
+//! The policy of a child: its limits, user and sandbox, computed in the gateway from the server's configuration. A policy
+//! contains paths and numbers but no secret, and is sent to the process that becomes the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -15,39 +15,39 @@ use super::system_paths::{DEVICES, MACHINE, PROGRAMS, SYSTEM};
 use crate::config::{Allowance, RUNNING, SandboxMode, SandboxOpen, Server};
 use crate::process::limits::ProcessLimits;
 
-/// What a child is to be kept from.
+/// The restrictions of a child.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Limits of each process.
+    /// Limits of each of its processes.
     pub limits: ProcessLimits,
-    /// The user to become.
+    /// The user to become; `None` keeps the gateway's.
     pub identity: Option<Identity>,
-    /// The sandbox; none in the mode `none`.
+    /// The sandbox; `None` in the mode `none`.
     pub confinement: Option<Confinement>,
 }
 
-/// What a sandbox consists of.
+/// The settings of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Whether all of it has to be enforced.
+    /// Whether the child must not start if the kernel lacks a part of the sandbox.
     pub required: bool,
-    /// What can be reached.
+    /// The paths and connections that the child can reach.
     pub enclosure: Enclosure,
-    /// Where sockets that have a name in the file system can be made, and connected to.
+    /// Where the child may make and connect to Unix sockets.
     pub local: Local,
-    /// What may be done all the same.
+    /// Restrictions that the configuration lifts.
     pub allow: Vec<Allowance>,
-    /// Whether all else that is named is kept from it: `strict`.
+    /// Whether the mode is `strict`.
     pub is_strict: bool,
-    /// Which program it is, where that needs what others are not given.
+    /// The program, if it is one that needs exceptions from denied system calls.
     pub known: Option<KnownProgram>,
-    /// Folders to make as its user where they are not there: a launcher's caches, which the server could not make itself,
-    /// as that takes the right to write to the home folder.
+    /// Cache folders of a launcher, to be made before the start if they are missing. The server itself could not make them,
+    /// because it may not write to the home folder.
     pub caches: Vec<PathBuf>,
 }
 
 impl Confinement {
-    /// The system calls to take away, where Landlock has this version.
+    /// The system calls to deny on a kernel with this version of Landlock.
     pub(super) fn denials(&self, landlock: u8) -> Result<Denials, SandboxError> {
         let local = match self.local {
             Local::Anywhere => true,
@@ -66,24 +66,24 @@ impl Confinement {
     }
 }
 
-/// The first version of Landlock that decides over connecting to a socket in the file system.
+/// First version of Landlock that controls connecting to Unix sockets.
 const KNOWS_SOCKETS: u8 = 9;
 
-/// Where in the file system sockets can be connected to. Through one of them, a process that can do everything may be
-/// asked to do anything: a container engine, systemd, the bus of a desktop.
+/// Where in the file system a child may connect to Unix sockets. A socket can lead to a process with all privileges, such
+/// as a container engine or systemd, which would act for the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Local {
     /// Anywhere.
     Anywhere,
-    /// Where the server may change things. Before Landlock 9 nobody can tell: then nowhere.
+    /// In folders that the child may change. Before Landlock 9, which cannot tell them apart: nowhere.
     Inside,
     /// Nowhere.
     Nowhere,
 }
 
-/// What the configuration of a server opens to it, worked out when it is started first and not again: by the second time,
-/// other servers that may change something on the way to its paths have run.
+/// The paths that are open to a server, computed at its first start and kept for all later ones. Otherwise a running server
+/// could put a symbolic link on the way to a path before the next start.
 #[derive(Debug, Default)]
 pub struct Reach(OnceLock<Opened>);
 
@@ -94,7 +94,8 @@ struct Opened {
 }
 
 impl Policy {
-    /// The policy of a server that is to run `program`, in which this child has folders of its `own`.
+    /// Computes the policy of a child of `server` that will execute `program`. `own` are the private folders of this child,
+    /// and `reach` keeps the opened paths between starts.
     pub fn of(server: &Server, program: &Path, own: &[PathBuf], reach: &Reach) -> Self {
         let sandbox = &server.sandbox;
         let limits = ProcessLimits::from(&server.limits.resources);
@@ -120,7 +121,7 @@ impl Policy {
         let listen = sandbox.allow.contains(&Allowance::Listen);
         let sockets = local == Local::Anywhere;
         let mut enclosure = Enclosure { read, write, needed, devices, network, listen, sockets };
-        enclosure.tidy();
+        enclosure.normalize();
         let confinement = Confinement {
             required: sandbox.required,
             enclosure,
@@ -134,7 +135,7 @@ impl Policy {
     }
 }
 
-/// Works out what the configuration of `server` opens, without symbolic links.
+/// Computes which paths the configuration of `server` opens. The result contains no symbolic links.
 fn opened(server: &Server, program: &Path) -> Opened {
     let sandbox = &server.sandbox;
     let Inferred { read, write, caches } = match sandbox.open {
@@ -149,7 +150,8 @@ fn opened(server: &Server, program: &Path) -> Opened {
     Opened { enclosure, caches }
 }
 
-/// The paths that are open under `sandbox.open = "listed"` besides the listed ones: the system's, and the program itself.
+/// The paths that are open under `sandbox.open = "listed"` besides the listed ones: those of the system, and the program
+/// itself.
 fn without_inference(server: &Server, program: &Path) -> Vec<PathBuf> {
     let system = if server.sandbox.mode == SandboxMode::Strict { MACHINE } else { SYSTEM };
     // The kernel's link to this program leads to no path that could be resolved.

@@ -1,8 +1,8 @@
-//! Paths of the operating system that every sandboxed server may read, and its devices.
+//! Paths of the operating system that sandboxed servers may read, and devices that they may use.
 
 use std::path::{Path, PathBuf};
 
-/// Where programs and what they need to run are.
+/// Programs, their libraries and shared data. Open in each mode.
 pub const PROGRAMS: &[&str] = &[
     "/usr/bin",
     "/usr/sbin",
@@ -22,9 +22,9 @@ pub const PROGRAMS: &[&str] = &[
     "/etc/ld.so.cache",
     "/etc/localtime",
 ];
-/// Devices without a state that programs expect.
+/// Harmless devices that programs expect.
 pub const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// What programs read of the system, beside [`PROGRAMS`].
+/// Files of the system to read in the mode `standard`, besides [`PROGRAMS`]. No secrets are in them.
 pub(super) const SYSTEM: &[&str] = &[
     "/usr",
     "/opt",
@@ -66,7 +66,8 @@ pub(super) const SYSTEM: &[&str] = &[
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
 ];
-/// What the language runtimes read about the machine, without the processes on it.
+/// Files of the system to read in the mode `strict`, besides [`PROGRAMS`]: what language runtimes ask about the machine,
+/// without other processes.
 pub(super) const MACHINE: &[&str] = &[
     "/proc/self",
     "/proc/cpuinfo",
@@ -87,7 +88,8 @@ pub(super) const MACHINE: &[&str] = &[
     "/etc/ld.so.conf.d",
     "/etc/nsswitch.conf",
 ];
-/// What a runtime asks about its own limits, of the cgroup that this process is in; those of others have names of tenants.
+/// Files with the limits of this process's own cgroup, which runtimes read. Other cgroups stay closed, because their names
+/// contain tenants.
 pub(super) fn own_limits() -> Vec<PathBuf> {
     const FILES: [&str; 5] = ["memory.max", "memory.high", "memory.current", "cpu.max", "cpu.weight"];
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

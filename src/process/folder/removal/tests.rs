@@ -78,7 +78,7 @@ fn what_cannot_be_moved_up_is_removed_from_below() {
     let top = Rc::clone(&emptying.top);
     while place.path().join("folder/n").exists() {
         emptying.has_removed = false;
-        emptying.dig(&top, c"n").unwrap();
+        emptying.remove_deepest(&top, c"n").unwrap();
         assert!(emptying.has_removed);
     }
     assert!(is_untouched(place.path()));

@@ -1,6 +1,7 @@
 //! Infers which files and folders a server needs beyond those that its configuration lists: from its command, arguments,
-//! environment, working directory and home. All guessing of the sandbox is in this folder; `sandbox.open = "listed"` turns it
-//! off. Invariant: nothing that a server can change takes part in a guess, and no directory of many users is opened as a whole.
+//! environment, working directory and home. All guessing of the sandbox is in this folder; `sandbox.open = "listed"` turns
+//! it off. Invariant: no guess depends on anything that the server can change, and no directory with files of several users
+//! is opened as a whole.
 
 pub(super) mod paths;
 mod shared_directories;
@@ -15,14 +16,14 @@ pub(super) use self::untrusted_paths::UntrustedPaths;
 use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
 use crate::config::{self, SandboxMode, Server};
 
-/// The paths to open for a server, as far as they are inferred.
+/// The inferred paths to open for a server.
 #[derive(Debug, Default)]
 pub(super) struct Inferred {
     /// Paths to read and execute.
     pub(super) read: Vec<PathBuf>,
     /// Paths to change as well.
     pub(super) write: Vec<PathBuf>,
-    /// The folders in `write` that a launcher needs and that have to be made if they are missing.
+    /// Those folders in `write` that a launcher needs, and that have to be made if they are missing.
     pub(super) caches: Vec<PathBuf>,
 }
 
@@ -46,7 +47,7 @@ pub(super) fn is_engine_client(server: &Server) -> bool {
     server.sandbox.mode == SandboxMode::Standard && Path::new(&server.command).file_name() == Some("docker".as_ref())
 }
 
-/// The directories that hold files of others, from the view of `server`: its own home is one of them.
+/// The directories with files of several users, in the view of `server`. Its own home counts as one.
 pub(super) fn shared_directories(server: &Server) -> SharedDirectories {
     SharedDirectories::of(homes(server))
 }

@@ -1,5 +1,5 @@
-//! Where programs, their libraries and their caches are. Invariant: nothing here holds a secret of the gateway or of
-//! another tenant: not `/etc` as a whole, not a home folder as a whole, not `/tmp`.
+//! Guesses where a server's programs, code, caches and data are, from its command, arguments and environment. Invariant: no
+//! guess opens secrets of the gateway or another tenant: neither `/etc`, nor a home folder, nor `/tmp` as a whole.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::untrusted_paths::{UntrustedPaths, start_of};
 use crate::config::{RUNNING, SELF};
 use crate::process::sandbox::seccomp::KnownProgram;
 
-/// Versions and tools below a home folder: read and executed.
+/// Runtimes and tools below a home folder, to read and execute.
 const HOME_TOOLS: &[&str] = &[
     ".nvm",
     ".fnm",
@@ -35,7 +35,7 @@ const HOME_TOOLS: &[&str] = &[
     ".config/uv",
     ".gitconfig",
 ];
-/// Caches below a home folder: changed. Each by itself: beside them are the credentials of other tools, and uv's own.
+/// Caches below a home folder, to change. Each is listed by itself, because credentials of tools are beside them.
 const HOME_CACHES: &[&str] = &[
     ".cache/uv",
     ".cache/node",
@@ -51,7 +51,7 @@ const HOME_CACHES: &[&str] = &[
     ".local/share/virtualenv",
     ".bun/install/cache",
 ];
-/// Variables with code and certificates, which a server has no reason to change.
+/// Environment variables that name code or certificates. A server has no reason to change those.
 const CODE_VARIABLES: &[&str] = &[
     "VIRTUAL_ENV",
     "NODE_PATH",
@@ -70,9 +70,9 @@ const CODE_VARIABLES: &[&str] = &[
     "NODE_EXTRA_CA_CERTS",
     "REQUESTS_CA_BUNDLE",
 ];
-/// Variables whose folders are not meant for the server itself.
+/// Environment variables whose values are not meant as data for the server.
 const NOT_FOR_THE_SERVER: &[&str] = &["HOME", "PATH", "PWD", "OLDPWD", "TMPDIR", "TMP", "TEMP", "SHELL"];
-/// Programs that need what others are not given.
+/// Commands that need exceptions from denied system calls.
 const KNOWN: &[(&str, KnownProgram)] = &[
     ("npx", KnownProgram::Npm),
     ("npm", KnownProgram::Npm),
@@ -80,39 +80,40 @@ const KNOWN: &[(&str, KnownProgram)] = &[
     ("uv", KnownProgram::Uv),
     (SELF, KnownProgram::Sluice),
 ];
-/// The caches that launchers make below the home folder where there are none yet.
+/// Caches below the home folder that a launcher needs, whether they exist or not.
 const OF_NPM: &[&str] = &[".npm"];
 const OF_UV: &[&str] = &[".cache/uv", ".local/share/uv/python", ".local/share/uv/tools"];
-/// The settings of a client of a container engine; of no use to who is not started by it.
+/// The name of a container engine's client, and its settings below the home folder.
 const ENGINE_SETTINGS: (&str, &str) = ("docker", ".docker");
-/// The system's own folders: what a configuration names in them is read. To change it takes more than naming it.
+/// Folders of the system. A path in one of them, if it is named, is opened for reading only.
 const OF_THE_SYSTEM: &[&str] =
     &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/boot", "/proc", "/sys", "/nix"];
-/// What the names of programs in the languages of servers end with.
+/// Extensions of program files.
 const OF_PROGRAMS: &[&str] = &[
     "js", "mjs", "cjs", "jsx", "ts", "mts", "cts", "tsx", "py", "pyc", "pyz", "rb", "pl", "php", "lua", "sh", "jar",
     "wasm", "dll", "exs", "ps1",
 ];
-/// What marks the folder in which a program's own code begins.
+/// Files and folders that mark the top folder of a project.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
-/// The folders of a home that are read.
+/// The existing tools below `home`.
 pub(in crate::process::sandbox) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_TOOLS.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
-/// The folders of a home that are changed.
+/// The existing caches below `home`.
 pub(in crate::process::sandbox) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
-/// Which of the known programs one is, by its name.
+/// The known program that a command is, by its file name.
 pub(in crate::process::sandbox) fn known_program(program: &str) -> Option<KnownProgram> {
     let name = Path::new(program).file_name()?;
     KNOWN.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }
 
-/// The settings of a launcher, to read, and the caches that it needs and may not find, to change.
+/// For the command `program`: the settings below `home` to read, and the caches below `home` to change, which may not exist
+/// yet.
 pub(in crate::process::sandbox) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
     let caches = match known_program(program) {
         Some(KnownProgram::Npm) => OF_NPM,
@@ -124,9 +125,9 @@ pub(in crate::process::sandbox) fn of_launcher(program: &str, home: &Path) -> (O
     (is_engine.then(|| home.join(settings)), caches.iter().map(|path| home.join(path)).collect())
 }
 
-/// Where a program is installed: itself, and the folder around its `bin` or around itself, for every link to it; and
-/// the same for the interpreter that a script names in its first line, which is looked up in `path`. No link and no
-/// script in the server's own untrusted is asked.
+/// The paths of an installed program: the file, each symbolic link on the way to it, and the folder with the code around
+/// each. If the program is a script, the same for the interpreter in its first line, looked up in `path`. Links and scripts
+/// that the server itself can change are not followed.
 pub(in crate::process::sandbox) fn of_program(
     program: &Path,
     path: &str,
@@ -158,7 +159,7 @@ pub(in crate::process::sandbox) fn of_program(
     paths
 }
 
-/// The program in the first line of a script: `#!/usr/bin/python3`, or `#!/usr/bin/env node`.
+/// The interpreter in the first line of a script, such as `#!/usr/bin/python3` or `#!/usr/bin/env node`.
 fn interpreter(script: &Path, path: &str, untrusted: &UntrustedPaths) -> Option<PathBuf> {
     let start = start_of(script)?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
@@ -173,8 +174,8 @@ fn interpreter(script: &Path, path: &str, untrusted: &UntrustedPaths) -> Option<
     folders.find(|found| untrusted.resolve(found).is_some_and(|file| file.is_file()))
 }
 
-/// The folder with a file's own code: the project, the installation or the folder that it is in, as long as that is not
-/// one with everything in it.
+/// The folder with the code around `file`: its `node_modules`, project, installation prefix or parent folder; the first of
+/// these that is no shared directory.
 pub(in crate::process::sandbox) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<PathBuf> {
     let parent = file.parent()?;
     // What a package needs is beside it, not below it.
@@ -185,7 +186,8 @@ pub(in crate::process::sandbox) fn code_around(file: &Path, shared: &SharedDirec
     folders.find(|folder| !shared.includes(folder)).map(Path::to_owned)
 }
 
-/// The existing paths that arguments name, also as `--flag=PATH`. Whoever configured them meant the server to use them.
+/// The existing paths that arguments name, including `--flag=PATH`. The operator who wrote them meant the server to use
+/// them.
 pub(in crate::process::sandbox) fn in_arguments(
     args: &[String],
     cwd: Option<&Path>,
@@ -194,7 +196,7 @@ pub(in crate::process::sandbox) fn in_arguments(
     values(args).filter_map(|value| existing(value, cwd, untrusted)).collect()
 }
 
-/// The script that arguments have an interpreter run: the first of them that is one. The value of a flag is none.
+/// The script that arguments name: the first argument that is an existing program file and no flag.
 pub(in crate::process::sandbox) fn script_in(
     args: &[String],
     cwd: Option<&Path>,
@@ -204,7 +206,7 @@ pub(in crate::process::sandbox) fn script_in(
     words.filter_map(|word| existing(word, cwd, untrusted)).find(|path| is_program(path))
 }
 
-/// What arguments say apart from their flags.
+/// The values of arguments: those without a leading dash, and what follows the "=" in flags.
 fn values(args: &[String]) -> impl Iterator<Item = &str> {
     let values = args.iter().filter_map(|arg| match arg.starts_with('-') {
         true => Some(arg.split_once('=')?.1),
@@ -213,8 +215,7 @@ fn values(args: &[String]) -> impl Iterator<Item = &str> {
     values.map(|value| value.strip_prefix("file://").unwrap_or(value))
 }
 
-/// The files and folders that arguments and variables name by their full path, in a folder that is there, be they there
-/// themselves or not.
+/// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists.
 pub(in crate::process::sandbox) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
     let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
     let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));
@@ -222,13 +223,13 @@ pub(in crate::process::sandbox) fn named(args: &[String], env: &BTreeMap<String,
     paths.filter(|path| path.parent().is_some_and(|parent| parent.parent().is_some() && parent.is_dir())).collect()
 }
 
-/// Whether a path that a configuration names is that of code, which a server runs and must not change: the next child,
-/// perhaps another tenant's, runs it too.
+/// Whether a path is code or part of the system. A server must not change it, because the next child runs it, perhaps for
+/// another tenant.
 pub(in crate::process::sandbox) fn is_code(path: &Path) -> bool {
     OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder)) || is_program(path)
 }
 
-/// Whether a file is a program, by its name or by what it starts with.
+/// Whether a file is a program, by its extension or its first bytes.
 fn is_program(path: &Path) -> bool {
     let is_named_as_one =
         || path.extension().is_some_and(|extension| OF_PROGRAMS.iter().any(|known| extension == *known));
@@ -239,7 +240,7 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && (is_named_as_one() || starts_as_one())
 }
 
-/// The existing paths that variables name: those to read, and those to change.
+/// The existing paths that environment variables name: those to read, and those to change.
 pub(in crate::process::sandbox) fn in_variables(
     env: &BTreeMap<String, SecretString>,
     shared: &SharedDirectories,

@@ -1,26 +1,27 @@
-//! Knows the folders in which everybody's things are: to open one for the sake of one file in it would be wrong.
+//! Directories that hold files of several users or programs, such as `/tmp` and home folders. Invariant: a guess never
+//! opens one of them as a whole for the sake of one file in it.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::config;
 
-/// Folders of the system with things of many.
-const CROWDED: [&str; 15] = [
+/// Shared directories of the system.
+const SHARED: [&str; 15] = [
     "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt", "/media",
     "/boot", "/opt",
 ];
-/// Folders with a `bin` into which everybody installs, and what else belongs to them; the last below a home folder.
+/// Installation prefixes: folders whose `bin` contains unrelated programs. The last constant is relative to a home folder.
 const INSTALLED_IN: [&str; 3] = ["/usr", "/usr/local", "/opt"];
 const INSTALLED_IN_HOME: &str = ".local";
 
-/// The home folders of this machine, and of a server.
+/// The shared directories in the view of a server: those of the system and all home folders.
 #[derive(Debug, Clone, Default)]
 pub(in crate::process::sandbox) struct SharedDirectories {
     homes: Vec<PathBuf>,
 }
 
 impl SharedDirectories {
-    /// That of a server with these homes, beside those of all users of the machine.
+    /// Combines `homes`, the server's own, with the home folders of all users of the machine.
     pub(in crate::process::sandbox) fn of(mut homes: Vec<PathBuf>) -> Self {
         homes.extend(config::homes());
         let real: Vec<_> = homes.iter().filter_map(|home| home.canonicalize().ok()).collect();
@@ -31,15 +32,15 @@ impl SharedDirectories {
         Self { homes }
     }
 
-    /// Whether everybody's things are in this folder.
+    /// Whether `folder` is a shared directory or contains a home folder.
     pub(in crate::process::sandbox) fn includes(&self, folder: &Path) -> bool {
         folder.components().any(|part| part == Component::ParentDir)
             || folder.parent().is_none()
-            || CROWDED.iter().any(|crowded| folder == Path::new(crowded))
+            || SHARED.iter().any(|known| folder == Path::new(known))
             || self.homes.iter().any(|home| home.starts_with(folder))
     }
 
-    /// Whether this is a folder into whose `bin` everybody installs.
+    /// Whether `folder` is an installation prefix.
     pub(in crate::process::sandbox) fn is_install_prefix(&self, folder: &Path) -> bool {
         INSTALLED_IN.iter().any(|known| folder == Path::new(known))
             || self.homes.iter().any(|home| folder == home.join(INSTALLED_IN_HOME))

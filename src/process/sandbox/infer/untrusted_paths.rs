@@ -1,6 +1,6 @@
-//! Follows paths without asking the server where they lead. Invariant: nothing that a server can change decides over what
-//! is opened to it: neither a link that it has put somewhere, nor what it has written into a file. It would only have to
-//! end itself, and be started anew.
+//! Resolves paths without trusting what a server can change. Invariant: neither a symbolic link that a server has made nor
+//! the content of a file that it has written decides what is opened to it. Otherwise a server could end itself to be
+//! restarted with more access.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -10,10 +10,10 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::config::Server;
 
-/// As many links as the kernel follows in one path.
+/// Most symbolic links in one path, as in the kernel.
 const MAX_LINKS: usize = 40;
 
-/// The folders that a server may change anyway, without a link in their paths.
+/// The folders that a server may change, without symbolic links in their paths.
 #[derive(Debug, Clone, Default)]
 pub(in crate::process::sandbox) struct UntrustedPaths {
     folders: Vec<PathBuf>,
@@ -26,24 +26,24 @@ impl UntrustedPaths {
         Self { folders: workspaces.into_iter().chain(server.sandbox.write.iter().cloned()).collect() }
     }
 
-    /// This one, and these as well.
+    /// Adds `folders`.
     pub(in crate::process::sandbox) fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.folders.extend(folders);
         self
     }
 
-    /// Where a home folder really is, unless the server can change what is in it: then nothing in it is opened beside.
+    /// Resolves the home folder `home`. `None` if the server may change all of it: then nothing in it needs to be opened.
     pub(in crate::process::sandbox) fn home(&self, home: &Path) -> Option<PathBuf> {
         self.resolve(home).filter(|home| !self.folders.contains(home))
     }
 
-    /// Whether this is in it; a folder is not in itself.
+    /// Whether `path` is inside one of the folders. A folder is not inside itself.
     fn holds(&self, path: &Path) -> bool {
         self.folders.iter().any(|folder| path != folder && path.starts_with(folder))
     }
 
-    /// Where a full path leads, all links followed. `None` if nothing is there, or the way there goes through the untrusted:
-    /// what is in there is open to the server already, and where it leads from there is up to the server.
+    /// Resolves all symbolic links of an absolute path. `None` if nothing is there, or if the way leads into an untrusted
+    /// folder: the server can change what is in there, and has access to it anyway.
     pub(in crate::process::sandbox) fn resolve(&self, path: &Path) -> Option<PathBuf> {
         let mut done = PathBuf::from("/");
         let mut rest = parts(path);
@@ -69,7 +69,7 @@ impl UntrustedPaths {
     }
 }
 
-/// The parts of a path, the first one last.
+/// The components of a path, in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let part = |component: Component<'_>| match component {
         Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
@@ -78,7 +78,8 @@ fn parts(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(part).collect()
 }
 
-/// What a file starts with. Nothing else than a file is opened: that could wait for ever, or do something.
+/// The first 256 bytes of a regular file. Nothing else is opened, because opening a device or pipe could block or have
+/// effects.
 pub(in crate::process::sandbox) fn start_of(path: &Path) -> Option<Vec<u8>> {
     let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

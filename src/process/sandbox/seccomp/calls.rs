@@ -1,7 +1,6 @@
-//! The system calls that no server needs, whatever their arguments are.
+//! Lists of system calls to deny whatever their arguments are.
 
-/// The kernel's administration. Most of it takes a privilege that a child does not have; some of it has been a way to
-/// one.
+/// Administration of the kernel. Most calls need a privilege that a child does not have; some have been used to gain one.
 pub(super) const ADMINISTRATION: &[i64] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -57,19 +56,19 @@ const LSM_SET_SELF_ATTR: i64 = 460;
 const OPEN_TREE_ATTR: i64 = 467;
 const LISTNS: i64 = 470;
 
-/// Input and output of the older asynchronous kind, of which the whole machine has a number: no server's runtime uses it.
+/// Older asynchronous input and output. The machine has a limited number of contexts, and no server's runtime needs them.
 pub(super) const ASYNCHRONOUS: &[i64] = &[libc::SYS_io_setup, libc::SYS_io_submit];
 
-/// The same in the form that only some architectures have.
+/// Further calls for administration that exist on some architectures only.
 #[cfg(target_arch = "x86_64")]
 pub(super) const ONLY_HERE: &[i64] =
     &[libc::SYS_kexec_file_load, libc::SYS_iopl, libc::SYS_ioperm, libc::SYS_modify_ldt];
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const ONLY_HERE: &[i64] = &[];
 
-/// Memory and state of another process.
+/// Access to memory and state of other processes. Denied unless `debug` is allowed.
 pub(super) const DEBUG: &[i64] = &[libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
-/// Objects of the user that are not files, and that all processes of the user reach by a number or a name.
+/// Shared memory and message queues, which all processes of a user can reach. Denied unless `shared_memory` is allowed.
 pub(super) const SHARED: &[i64] = &[
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -85,9 +84,9 @@ pub(super) const SHARED: &[i64] = &[
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
 ];
-/// Operations that the filter would not see.
+/// io_uring, whose operations no filter sees. Denied unless `io_uring` is allowed.
 pub(super) const IO_URING: &[i64] = &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
-/// Every new namespace, of the flags of `clone` and `unshare`.
+/// Flags of `clone` and `unshare` for new namespaces. Denied unless `namespaces` is allowed.
 pub(super) const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,

@@ -1,4 +1,4 @@
-//! A seccomp filter: the system calls that it answers in the place of the kernel, and their compilation to BPF.
+//! A seccomp filter: the system calls to answer in place of the kernel, and their compilation to BPF.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use seccompiler::{
 
 use crate::process::sandbox::error::SandboxError;
 
-/// What a program is told in the place of the call. Where two apply, the kernel gives the later one of this list.
+/// What a denied call returns. If several answers apply to a call, the kernel gives the last one in this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
-    /// It is done. Nothing is.
+    /// Success, without an effect.
     Done,
-    /// It is not permitted.
+    /// EPERM: not permitted.
     Refused,
-    /// The kernel does not have this call. Programs are prepared for that, and make an older one.
+    /// ENOSYS: the kernel lacks the call. Programs fall back to an older one.
     Unknown,
-    /// The kernel does not have this protocol.
+    /// EPROTONOSUPPORT: the kernel lacks the protocol.
     NoProtocol,
-    /// The file system does not have this operation.
+    /// EOPNOTSUPP: the file system lacks the operation.
     Unsupported,
 }
 
@@ -36,29 +36,29 @@ impl Answer {
     }
 }
 
-/// When a call gets its answer.
+/// For which arguments a call is denied.
 #[derive(Debug, Clone)]
 enum When {
     Always,
     Any(Vec<SeccompRule>),
 }
 
-/// What an argument of a call is compared with, of 32 bits where nothing else is said.
+/// A condition on an argument of a call. Compares the lower 32 bits unless stated otherwise.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Is {
-    /// It points to something. (All 64 bits.)
+    /// The argument is not null (all 64 bits).
     There,
-    /// It is this.
+    /// The argument equals this value.
     Equal(u64),
-    /// It is not this.
+    /// The argument differs from this value.
     Not(u64),
-    /// These bits are set.
+    /// All of these bits are set.
     With(u64),
-    /// Of the bits of the first, those of the second are set.
+    /// Of the bits in the first value, exactly those in the second are set.
     Masked(u64, u64),
 }
 
-/// Matches a call of which all these arguments, each with its number, are like that.
+/// A rule for calls whose arguments meet all conditions. Each condition comes with the number of its argument, from 0.
 ///
 /// # Errors
 /// There is no such argument.
@@ -77,24 +77,24 @@ pub(super) fn rule(arguments: &[(u8, Is)]) -> Result<SeccompRule, BackendError> 
     SeccompRule::new(arguments.iter().map(condition).collect::<Result<_, _>>()?)
 }
 
-/// A number of the C library as a filter sees it.
+/// Converts a constant of the C library to the type that filters compare.
 pub(super) const fn number(value: libc::c_int) -> u64 {
     value.cast_unsigned() as u64
 }
 
-/// System calls that are refused: each always, or under conditions.
+/// The system calls to deny, by their answer: for any arguments, or under conditions.
 #[derive(Debug, Clone, Default)]
 pub struct Denials {
     answers: BTreeMap<Answer, BTreeMap<i64, When>>,
 }
 
 impl Denials {
-    /// Refuses these calls whatever their arguments are.
+    /// Answers `calls` with EPERM, whatever their arguments are.
     pub fn always(&mut self, calls: &[i64]) -> &mut Self {
         self.answer_always(Answer::Refused, calls)
     }
 
-    /// Answers these calls as if the kernel did not have them.
+    /// Answers `calls` with ENOSYS, whatever their arguments are.
     pub(super) fn unknown(&mut self, calls: &[i64]) -> &mut Self {
         self.answer_always(Answer::Unknown, calls)
     }
@@ -105,7 +105,7 @@ impl Denials {
         self
     }
 
-    /// Answers a call so where this matches, or what was given for it before.
+    /// Gives `answer` to calls that match `rule`, in addition to other rules for the same call.
     pub(super) fn when(&mut self, answer: Answer, call: i64, rule: SeccompRule) -> &mut Self {
         let when = self.answers.entry(answer).or_default().entry(call).or_insert_with(|| When::Any(Vec::new()));
         if let When::Any(rules) = when {
@@ -114,7 +114,8 @@ impl Denials {
         self
     }
 
-    /// Takes them from the calling thread, which must have no-new-privileges, and all that it starts.
+    /// Puts the filters in force on the calling thread and all that it starts, irrevocably. The thread must have
+    /// no-new-privileges.
     ///
     /// # Errors
     /// The system refuses.
@@ -126,8 +127,8 @@ impl Denials {
         Ok(())
     }
 
-    /// The filters, in the order in which they are put in force: a filter has one answer for all that it refuses. A filter
-    /// for nothing is among them where there is no other, so that [`apply`](Self::apply) says whether the kernel has any.
+    /// Compiles the filters, one for each answer, in the order in which they are put in force. There is always one filter,
+    /// so that [`apply`](Self::apply) fails on a kernel without seccomp.
     fn programs(&self) -> Result<Vec<BpfProgram>, BackendError> {
         let mut answers = self.answers.clone();
         answers.entry(Answer::Refused).or_default();
@@ -135,7 +136,7 @@ impl Denials {
         [Ok(newer())].into_iter().chain(programs).collect()
     }
 
-    /// The instructions that they come to.
+    /// The number of BPF instructions in all filters.
     pub fn instructions(&self) -> usize {
         self.programs().map_or(0, |programs| programs.iter().map(Vec::len).sum())
     }
@@ -151,12 +152,11 @@ fn program(calls: BTreeMap<i64, When>, errno: libc::c_int) -> Result<BpfProgram,
     SeccompFilter::new(rules.collect(), SeccompAction::Allow, answer, std::env::consts::ARCH.try_into()?)?.try_into()
 }
 
-/// The first number that no system call had when the lists here were made (Linux 7.0), on any architecture.
+/// Lowest system call number that was unused on all architectures when these lists were made (Linux 7.0).
 const FIRST_UNKNOWN: u32 = 472;
 
-/// Takes away all system calls that are newer than the lists here, so that none of them is a way around: programs are
-/// prepared for kernels without them. On x86-64 this takes away x32 too, the second form of all calls, some of them under
-/// numbers of their own: its numbers have a bit that makes them larger than any other.
+/// A filter that answers newer system calls than the lists know with ENOSYS, because they might circumvent the lists. On
+/// x86-64 this also denies the x32 ABI, a second set of all calls: a bit in its numbers makes them larger than any other.
 fn newer() -> BpfProgram {
     let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
     vec![

@@ -1,9 +1,9 @@
-//! The mode, the owner, the times and the attributes of files, over which Landlock does not decide. Invariant: none of them
-//! is changed by a path, which can be that of any file of the same user, in reach or not. What a program has opened, it may
-//! change by its descriptor: there Landlock has decided.
+//! Denies changes of the mode, owner, times and attributes of files, which Landlock does not control. Invariant: no such
+//! change is made by a path, because the path could be that of any file of the same user, open to the sandbox or not.
+//! Changes by an open descriptor are allowed, because Landlock has controlled the opening.
 //!
-//! In `strict` such a call is refused. In `standard` it is answered as if it were done, since package managers, git, tar and
-//! the libraries of languages give up when it fails, and few need the effect (ADR 0011).
+//! In the mode `strict` such a call is refused. In `standard` it returns success without an effect, because package
+//! managers, git, tar and the libraries of languages give up on a failure, and few need the effect (ADR 0011).
 
 use libc::c_int;
 use rustix::process::{getegid, geteuid};
@@ -13,39 +13,39 @@ use serde::{Deserialize, Serialize};
 use super::filter::{Answer, Denials, Is, number, rule};
 use crate::process::sandbox::error::SandboxError;
 
-/// A program that needs what others are not given, by its name.
+/// A program that needs exceptions, known by its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KnownProgram {
-    /// `npm` and `npx`: a lock is a folder whose times are set each second, and that is lost when they are not.
+    /// `npm` and `npx`. They set the times of a lock folder each second, and lose the lock if that fails.
     Npm,
-    /// `uv` and `uvx`: a file is written, and then made a program.
+    /// `uv` and `uvx`. They make files that they have written executable.
     Uv,
-    /// Sluice's own server: it confines paths to a folder by `openat2`, whose modes no filter sees.
+    /// Sluice's built-in server. It confines paths to a folder by `openat2`, whose mode argument no filter sees.
     Sluice,
 }
 
-/// How calls that change the properties of files by their paths are answered.
+/// How to answer calls that change properties of files by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metadata {
-    /// They are refused, as is watching folders.
+    /// They fail, as does watching folders.
     Refused,
-    /// They are answered as if they were done, except for what a launcher needs.
+    /// They succeed without an effect, except for what the given program needs.
     Ignored(Option<KnownProgram>),
 }
 
-/// Calls that set the mode of a file by its path, each with the argument that is the mode.
+/// Calls that set the mode of a file by path, each with the number of the mode argument.
 const MODE: &[(i64, u8)] = &[(libc::SYS_fchmodat, 2), (FCHMODAT2, 2)];
 #[cfg(target_arch = "x86_64")]
 const MODE_OLDER: &[(i64, u8)] = &[(libc::SYS_chmod, 1)];
-/// Calls that set the owner by the path, each with the arguments that are the user and the group.
+/// Calls that set the owner of a file by path, each with the numbers of the user and group arguments.
 const OWNER: &[(i64, u8, u8)] = &[(libc::SYS_fchownat, 2, 3)];
 #[cfg(target_arch = "x86_64")]
 const OWNER_OLDER: &[(i64, u8, u8)] = &[(libc::SYS_chown, 1, 2), (libc::SYS_lchown, 1, 2)];
-/// Calls that set the times by the path, beside `utimensat`.
+/// Calls that set the times of a file by path, besides `utimensat`.
 #[cfg(target_arch = "x86_64")]
 const TIMES_OLDER: &[i64] = &[libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
-/// Calls that set or remove attributes, by path or descriptor: access control lists are attributes, too.
+/// Calls that set or remove extended attributes, which include access control lists, by path or descriptor.
 const ATTRIBUTES: &[i64] = &[
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
@@ -57,7 +57,7 @@ const ATTRIBUTES: &[i64] = &[
     REMOVEXATTRAT,
     FILE_SETATTR,
 ];
-/// What watches folders: it tells the names of files that cannot be listed.
+/// Calls that watch folders. They reveal the names of files that cannot be listed.
 const WATCHING: &[i64] = &[libc::SYS_inotify_init1, libc::SYS_inotify_add_watch, libc::SYS_fanotify_mark];
 #[cfg(target_arch = "x86_64")]
 const WATCHING_OLDER: &[i64] = &[libc::SYS_inotify_init];
@@ -76,16 +76,17 @@ const SETXATTRAT: i64 = 463;
 const REMOVEXATTRAT: i64 = 466;
 const FILE_SETATTR: i64 = 469;
 
-/// The bits of a mode by which a program runs as the owner, or the group, of its file.
+/// Mode bits that let a program run as the owner or group of its file (setuid, setgid).
 const AS_ITS_OWNER: [u64; 2] = [0o4000, 0o2000];
-/// Bits of a mode without which the owner loses something, and bits by which others could write.
+/// Mode bits that the owner needs, and in the next constant those that let others write.
 const OWNERS: [u64; 3] = [0o400, 0o200, 0o100];
 const WRITABLE: [u64; 2] = [0o020, 0o002];
-/// The user or group of an owner that is to stay.
+/// The value that leaves the user or group of a file unchanged.
 const STAYS: u64 = u32::MAX as u64;
 
-/// Operations of file systems on what is open for reading only, by the letter that their numbers have in common, each with
-/// those of the same letter that pass: they read, or write to a descriptor that is open for writing.
+/// ioctl requests of file systems that take effect on files open for reading only. Each entry is the letter that such
+/// requests have in common, and the requests with this letter that are allowed, because they only read or need a writable
+/// descriptor.
 const OF_FILE_SYSTEMS: [(u8, &[u64]); 3] = [
     // Flags such as "append only"; fs-verity and encryption. Flags are read, and so is where the parts of a file are.
     (b'f', &[0x8008_6601, 0x8004_6601, 0xc020_660b]),
@@ -94,12 +95,12 @@ const OF_FILE_SYSTEMS: [(u8, &[u64]); 3] = [
     // Subvolumes of btrfs. Copies of parts of files, and the label of a file system.
     (0x94, &[0x4004_9409, 0x4020_940d, 0xc018_9436, 0x8100_9431]),
 ];
-/// Leases on a file, by which others wait that open it; and the same for folders.
+/// fcntl commands that take a lease on a file or a delegation of a folder, which blocks others that open it.
 const LEASES: [c_int; 2] = [1024, 1040];
-/// Word of what happens in a folder.
+/// fcntl command that reports changes in a folder.
 const NOTIFY: c_int = 1026;
 
-/// Refuses modes by which a program runs as somebody else, to files that are there and to new ones.
+/// Refuses to set setuid and setgid bits, on existing files and on new ones; and leases on files.
 pub(super) fn refuse_privileged_modes(denials: &mut Denials) -> Result<(), BackendError> {
     for bit in AS_ITS_OWNER.map(Is::With) {
         for (call, argument) in MODE.iter().chain(MODE_OLDER).chain(&[(libc::SYS_fchmod, 1)]) {
@@ -124,15 +125,16 @@ pub(super) fn refuse_privileged_modes(denials: &mut Denials) -> Result<(), Backe
     Ok(())
 }
 
-/// Takes the call away whose modes are in memory, where a filter cannot look. Programs fall back to `openat`.
+/// Answers `openat2` with ENOSYS, because its mode argument is in memory that no filter sees. Programs fall back to
+/// `openat`.
 pub fn deny_unseen_modes(denials: &mut Denials) {
     denials.unknown(&[libc::SYS_openat2]);
 }
 
-/// Takes away what changes the properties of files by their paths.
+/// Denies changes of file properties by path, answered as `how` says.
 ///
 /// # Errors
-/// There is no such condition.
+/// The rules cannot be expressed.
 pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), SandboxError> {
     take_metadata(denials, how).map_err(|error| SandboxError::refused("seccomp")(&error))
 }
@@ -173,7 +175,8 @@ fn take_metadata(denials: &mut Denials, how: Metadata) -> Result<(), BackendErro
     Ok(())
 }
 
-/// For `uv`, a mode that takes nothing from the owner, and lets nobody else write, is set.
+/// Denies the call `call`, whose argument `mode` is a file mode. For `uv` it is denied only for modes that take a
+/// permission from the owner or let others write.
 fn take_mode(
     denials: &mut Denials,
     answer: Answer,
@@ -192,7 +195,8 @@ fn take_mode(
     Ok(())
 }
 
-/// An owner that is the one already is answered in the same way as a mode; to give files to others is refused.
+/// Denies the call `call`, whose arguments `user` and `group` are the new owner. A change to another owner is refused;
+/// other calls get `answer`.
 fn take_owner(denials: &mut Denials, answer: Answer, call: i64, user: u8, group: u8) -> Result<(), BackendError> {
     for (argument, own) in [(user, geteuid().as_raw()), (group, getegid().as_raw())] {
         let other = [(argument, Is::Not(u64::from(own))), (argument, Is::Not(STAYS))];

@@ -1,12 +1,12 @@
-//! What concerns other processes, by the number of a process among the arguments: 0 is the caller itself. A filter does not
-//! know the numbers of a program's own threads, so a thread changes itself only.
+//! Denies system calls that affect other processes, by their process id argument; 0 means the caller itself. A filter does
+//! not know the ids of a program's own threads, so a thread can affect only itself.
 
 use seccompiler::{BackendError, SeccompRule};
 
 use super::filter::{Answer, Denials, Is, number, rule};
 
-/// Calls that change another process of the same user, such as the gateway: its limits, its scheduling, the processors it
-/// runs on, where its memory is; each with the arguments that are 0 for the caller itself.
+/// Calls that change limits, scheduling, processors or memory placement of another process of the same user, such as the
+/// gateway. Each comes with the numbers of the arguments that are 0 for the caller itself.
 const OF_A_PROCESS: &[(i64, &[u8])] = &[
     (libc::SYS_prlimit64, &[0]),
     (libc::SYS_setpriority, &[0, 1]),
@@ -19,15 +19,15 @@ const OF_A_PROCESS: &[(i64, &[u8])] = &[
     (libc::SYS_move_pages, &[0]),
     (libc::SYS_get_robust_list, &[0]),
 ];
-/// A process, as opposed to a group or a user, in `ioprio_set`.
+/// Value of `ioprio_set`'s first argument for a process, as opposed to a group or a user.
 const IOPRIO_WHO_PROCESS: u64 = 1;
-/// `PR_SCHED_CORE`: which processes share a core.
+/// `PR_SCHED_CORE`: makes processes share a processor core.
 const SCHED_CORE: u64 = 62;
-/// Keystrokes into a terminal, as if its user had typed them.
+/// ioctl requests that insert input into a terminal as if its user had typed it.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-/// Refuses to change another process of the same user; and to undo that by which a child is ended with the gateway, and
-/// what it leaves behind is found.
+/// Refuses changes of other processes. Also refuses to clear the parent-death signal and the subreaper flag, by which all
+/// processes of a child are found and ended.
 pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> {
     for (call, arguments) in OF_A_PROCESS {
         for argument in *arguments {
@@ -47,15 +47,15 @@ pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> 
     Ok(())
 }
 
-/// Refuses signals to all but the own process group.
+/// Refuses `kill` except for the caller's own process group.
 ///
 /// # Errors
-/// There is no such condition.
+/// The rules cannot be expressed.
 pub(in crate::process::sandbox) fn only_own_group(denials: &mut Denials) -> Result<(), BackendError> {
     denials.when(Answer::Refused, libc::SYS_kill, any_but_zero(0)?);
     Ok(())
 }
-/// Matches a call whose argument number `argument` is not zero.
+/// A rule for calls whose argument number `argument` is not 0.
 fn any_but_zero(argument: u8) -> Result<SeccompRule, BackendError> {
     rule(&[(argument, Is::Not(0))])
 }

@@ -1,4 +1,4 @@
-//! The system calls that are denied to a sandboxed server.
+//! Collects the system calls that are denied to a sandboxed server.
 
 use seccompiler::BackendError;
 
@@ -9,10 +9,11 @@ use super::{calls, other_processes};
 use crate::config::Allowance;
 use crate::process::sandbox::error::SandboxError;
 
-/// What a server has no business with, except for what is allowed.
+/// The denials for a server, except for what `allow` permits. `sockets` says which sockets the server may make. Changes of
+/// file properties are not among them; see [`deny_metadata`](super::deny_metadata).
 ///
 /// # Errors
-/// A filter cannot be expressed.
+/// The rules cannot be expressed.
 pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, SandboxError> {
     let mut denials = Denials::default();
     denials.always(calls::ADMINISTRATION).always(calls::ONLY_HERE);
@@ -30,7 +31,7 @@ pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, 
     Ok(denials)
 }
 
-/// Refuses calls that are denied for some of their arguments only.
+/// Adds the denials of calls that depend on arguments.
 fn refuse_by_argument(denials: &mut Denials, allow: &[Allowance], sockets: Sockets) -> Result<(), BackendError> {
     other_processes::refuse_changes(denials)?;
     refuse_namespaces(denials, allow)?;
@@ -38,7 +39,7 @@ fn refuse_by_argument(denials: &mut Denials, allow: &[Allowance], sockets: Socke
     refuse_privileged_modes(denials)
 }
 
-/// Refuses new namespaces, unless they are allowed.
+/// Denies new namespaces, unless they are allowed.
 fn refuse_namespaces(denials: &mut Denials, allow: &[Allowance]) -> Result<(), BackendError> {
     if allow.contains(&Allowance::Namespaces) {
         return Ok(());

@@ -1,32 +1,33 @@
-//! Which sockets can be made. Invariant: every one of the network is of TCP, UDP or ping, so that Landlock, which knows TCP
-//! alone, decides over all by which a client of the gateway could be served.
+//! Denies sockets by family, kind and protocol. Invariant: each network socket is TCP, UDP or ping. Landlock controls TCP
+//! ports only, so no other protocol may be able to serve clients on such a port.
 
 use seccompiler::BackendError;
 
 use super::filter::{Answer, Denials, Is, number, rule};
 
-/// What sockets can be made. Pairs that are connected to each other always can.
+/// The sockets that a server may make. Pairs of connected Unix sockets are always allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sockets {
-    /// Those of the network.
+    /// Whether network sockets are allowed.
     pub network: bool,
-    /// Those of the machine, which have a name in the file system.
+    /// Whether Unix sockets are allowed.
     pub local: bool,
 }
 
-/// The families of sockets that programs use; the others are ways into rarely used parts of the kernel.
+/// The families of internet sockets.
 const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
-/// Their protocols; 0 is the usual one. The others (MPTCP, SMC, SCTP, DCCP, …) listen on the ports of TCP too, unseen by
-/// Landlock, or are rarely used.
+/// The allowed protocols of internet sockets; 0 is the default of the kind. Others (MPTCP, SMC, SCTP, DCCP, …) can listen
+/// on TCP ports without Landlock's control, or are rarely used.
 const PROTOCOLS: [libc::c_int; 5] = [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
-/// Their kinds that are neither streams nor datagrams: raw, SCTP, DCCP and the like.
+/// The denied kinds of internet sockets: those that are neither streams nor datagrams.
 const OTHER_KINDS: [libc::c_int; 5] =
     [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET];
-/// Deprecated, and so not in the `libc` crate everywhere.
+/// Deprecated, so the `libc` crate lacks it on some architectures.
 const SOCK_PACKET: libc::c_int = 10;
-/// `IP_LOCAL_PORT_RANGE`: from which ports the kernel takes one for port 0. With a range of one port, a socket chooses its own.
+/// Socket option `IP_LOCAL_PORT_RANGE`: restricts which port the kernel chooses for port 0. A range of one port would let a
+/// server choose its port.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
-/// The part of the kind that is no flag.
+/// The bits of a socket's kind that are no flags.
 const KINDS: u64 = 0xf;
 
 pub(super) fn refuse_sockets(denials: &mut Denials, sockets: Sockets) -> Result<(), BackendError> {
