@@ -1,7 +1,7 @@
 //! Reads and checks the HTTP headers that the MCP transports define.
 
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::problem::Refusal;
 use crate::jsonrpc::RawId;
@@ -125,13 +125,6 @@ pub fn session_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(SESSION_ID).map(|value| value.to_str().unwrap_or_default())
 }
 
-/// Sets the headers of an event stream, which keep intermediaries from caching or buffering the stream.
-pub fn event_stream(headers: &mut HeaderMap) {
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-}
-
 /// Whether a response is an event stream.
 pub fn is_event_stream<B>(reply: &http::Response<B>) -> bool {
     reply.headers().get(CONTENT_TYPE).is_some_and(|value| value == "text/event-stream")
@@ -140,6 +133,8 @@ pub fn is_event_stream<B>(reply: &http::Response<B>) -> bool {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use http::HeaderValue;
+
     use super::*;
 
     fn with(name: HeaderName, value: &str) -> HeaderMap {

@@ -9,14 +9,13 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 
 use super::app::App;
-use super::body;
 use super::caller::Caller;
-use super::headers::{Version, check_accepts_events, check_is_json, event_stream};
+use super::headers::{Version, check_accepts_events, check_is_json};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
-use super::streamable::COME_BACK;
+use super::{answer, body};
 use crate::session::{Conversation, Conversations, Transport};
-use crate::stream::{EventStream, endpoint_event};
+use crate::stream::endpoint_event;
 
 /// Answers `GET …/sse`: opens a session and its stream.
 pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
@@ -39,15 +38,9 @@ async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
     let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
     let uri = format!("{up}messages?sessionId={}", conversation.id().as_str());
     conversation.expiry().extend(caller.until);
-    let expiry = conversation.expiry().clone();
-    let cursor = conversation.open_stream();
-    let guard = StreamGuard { conversations: Arc::clone(&app.conversations), conversation };
-    let body = EventStream::new(Some(endpoint_event(&uri)), cursor, snapshot.http.keep_alive, Box::new(guard))
-        .retry_at_end(COME_BACK)
-        .ends_with(&expiry);
-    let mut reply = Response::new(Body::new(body));
-    event_stream(reply.headers_mut());
-    Ok(reply)
+    let (conversations, of_stream) = (Arc::clone(&app.conversations), Arc::clone(&conversation));
+    let guard = StreamGuard { conversations, conversation: of_stream };
+    Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, Box::new(guard)))
 }
 
 /// Ends the session when its stream is dropped, because the client closed the stream, the connection broke, or the stream

@@ -8,12 +8,11 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::answer::respond;
+use super::answer::{open_stream, respond};
 use super::app::App;
 use super::caller::Caller;
 use super::headers::{
-    SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, event_stream,
-    session_id,
+    SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, session_id,
 };
 use super::message::{Messages, Posted, check_batch, give, read as read_messages};
 use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
@@ -22,11 +21,8 @@ use super::{body, headers};
 use crate::config::ServerName;
 use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Conversation, Conversations, Transport};
-use crate::stream::{Cursor, EventStream, Exchange, Outbox};
+use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
-
-/// The time after which a client should reconnect when its stream has ended.
-pub(super) const COME_BACK: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Answers all requests to the path of the transport.
 pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
@@ -176,14 +172,9 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
-    let (cursor, expiry) = (conversation.open_stream(), conversation.expiry().clone());
-    let guard = Box::new(StreamGuard { conversation, server: caller.server.name.clone() });
-    let body = EventStream::new(Some(crate::stream::KEEP_ALIVE), cursor, snapshot.http.keep_alive, guard)
-        .retry_at_end(COME_BACK)
-        .ends_with(&expiry);
-    let mut reply = Response::new(Body::new(body));
-    event_stream(reply.headers_mut());
-    Ok(reply)
+    let server = caller.server.name.clone();
+    let guard = Box::new(StreamGuard { conversation: Arc::clone(&conversation), server });
+    Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, guard))
 }
 
 /// Logs the end of a GET stream whose credential has expired.

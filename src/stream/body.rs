@@ -10,10 +10,10 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
-use super::cursor::Cursor;
 use super::event::{KEEP_ALIVE, encode_message, retry_field};
 use super::expiry::Expiry;
 use super::item::Entry;
+use super::outbox::Cursor;
 
 /// The size of a frame in bytes, above which no further event is added.
 const FRAME: usize = 64 * 1024;

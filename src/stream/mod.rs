@@ -3,21 +3,18 @@
 
 mod body;
 mod budget;
-mod cursor;
 mod event;
 mod exchange;
 mod expiry;
 mod item;
 mod log;
 mod outbox;
-mod shared_log;
 
 pub use body::EventStream;
 pub use budget::{Budget, Usage};
-pub use cursor::Cursor;
 pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
 pub use exchange::Exchange;
 pub use expiry::Expiry;
 pub use item::{Entry, Item, Requester, ServerRequest};
 pub use log::{CursorError, PushError};
-pub use outbox::Outbox;
+pub use outbox::{Cursor, Outbox};

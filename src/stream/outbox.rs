@@ -1,18 +1,37 @@
-//! The writing end of a stream: appends messages to a bounded log that cursors read. A writer that finds the log full
-//! decides whether to wait or to cut the stream.
+//! The writing end of a stream: appends messages to a bounded log that cursors read. A writer that finds the log full decides
+//! whether to wait or to cut the stream. No method blocks.
+
+mod cursor;
+mod readers;
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
+use parking_lot::Mutex;
+
+use self::readers::Readers;
 use super::budget::Budget;
-use super::cursor::Cursor;
 use super::item::Item;
-use super::log::{CursorError, PushError};
-use super::shared_log::SharedLog;
+use super::log::{CursorError, Log, PushError, Removed};
+
+pub use self::cursor::Cursor;
 
 /// The writing end of a stream; cheap to clone. The sender of a server request is told if no cursor reads the request.
 #[derive(Debug, Clone)]
-pub struct Outbox(Arc<SharedLog>);
+pub struct Outbox(Arc<Mutex<State>>);
+
+/// The log of a stream and the tasks that wait for the log.
+#[derive(Debug)]
+struct State {
+    log: Log,
+    /// The cursors that wait for a message.
+    readers: Readers,
+    /// The wakers of the tasks that wait for room.
+    writers: Vec<Waker>,
+    /// The highest id of a cursor. The first cursor has id 0.
+    last_cursor: u64,
+}
 
 impl Outbox {
     /// An empty stream and a cursor at its start. The log drops each message as soon as all cursors have read it, and ends
@@ -21,13 +40,13 @@ impl Outbox {
         Self::with_retention(budget, Budget::ZERO)
     }
 
-    /// Like [`Self::new`], for a stream that can be read again. The log keeps the newest messages that all cursors have
-    /// read, within `retention`, and does not end with the last cursor. A later cursor can start at any message that is
-    /// kept.
+    /// Like [`Self::new`], for a stream that can be read again. The log keeps the newest messages that all cursors have read,
+    /// within `retention`, and does not end with the last cursor. A later cursor can start at any message that is kept.
     pub fn with_retention(budget: Budget, retention: Budget) -> (Self, Cursor) {
-        let log = Arc::new(SharedLog::new(budget, retention));
-        let cursor = Cursor::first(Arc::clone(&log));
-        (Self(log), cursor)
+        let log = Log::new(budget, retention);
+        let state = State { log, readers: Readers::default(), writers: Vec::new(), last_cursor: 0 };
+        let outbox = Self(Arc::new(Mutex::new(state)));
+        (outbox.clone(), Cursor::new(outbox, 0, 1))
     }
 
     /// Another cursor, which starts at the message with sequence number `from`.
@@ -35,7 +54,10 @@ impl Outbox {
     /// # Errors
     /// The log has dropped that message, or the number is higher than that of the next message.
     pub fn cursor_from(&self, from: u64) -> Result<Cursor, CursorError> {
-        Cursor::open(Arc::clone(&self.0), from)
+        let mut state = self.0.lock();
+        state.log.add_cursor(from)?;
+        state.last_cursor += 1;
+        Ok(Cursor::new(self.clone(), state.last_cursor, from))
     }
 
     /// Appends a message.
@@ -43,7 +65,7 @@ impl Outbox {
     /// # Errors
     /// The unread messages use up the budget, or the stream has ended.
     pub fn push(&self, item: Item) -> Result<(), PushError> {
-        self.0.append(item, false)
+        self.append(item, false)
     }
 
     /// Appends a message of the gateway's own, which cannot wait for room: such messages may use the budget a second time.
@@ -51,32 +73,73 @@ impl Outbox {
     /// # Errors
     /// The unread messages use up the budget twice, or the stream has ended.
     pub fn push_own(&self, item: Item) -> Result<(), PushError> {
-        self.0.append(item, true)
+        self.append(item, true)
+    }
+
+    fn append(&self, item: Item, is_own: bool) -> Result<(), PushError> {
+        let (removed, readers) = {
+            let mut state = self.0.lock();
+            (state.log.append(item, is_own)?, std::mem::take(&mut state.readers))
+        };
+        removed.report();
+        readers.wake();
+        Ok(())
     }
 
     /// Waits until the log has room for a message of `len` bytes, or the stream has ended.
     pub async fn room_for(&self, len: usize) {
-        poll_fn(|context| self.0.poll_room(len, context)).await;
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            if !state.log.is_open() || state.log.has_room(len) {
+                return Poll::Ready(());
+            }
+            if !state.writers.iter().any(|writer| writer.will_wake(context.waker())) {
+                state.writers.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Ends the stream. Cursors still read the messages that are in the log.
     pub fn finish(&self) {
-        self.0.finish();
+        self.change(|state| {
+            state.log.finish();
+            Removed::default()
+        });
     }
 
     /// Ends the stream at once, and removes the messages that are in the log.
     pub fn cut(&self) {
-        self.0.cut();
+        self.change(|state| state.log.cut());
+    }
+
+    /// Changes the log and wakes all tasks that wait.
+    fn change(&self, change: impl FnOnce(&mut State) -> Removed) {
+        let (removed, readers, writers) = {
+            let mut state = self.0.lock();
+            (change(&mut state), std::mem::take(&mut state.readers), std::mem::take(&mut state.writers))
+        };
+        removed.report();
+        readers.wake();
+        writers.into_iter().for_each(Waker::wake);
     }
 
     /// Whether the stream takes messages.
     pub fn is_open(&self) -> bool {
-        self.0.is_open()
+        self.0.lock().log.is_open()
     }
 
     /// Whether both write to the same stream.
     pub fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Drop for State {
+    /// Reports the server requests that a log with retention keeps without a cursor.
+    fn drop(&mut self) {
+        self.log.cut().report();
     }
 }
 
