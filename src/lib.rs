@@ -3,7 +3,7 @@
 //! The path of a message, and the modules in that order: [`http`] accepts the connection and checks the request,
 //! [`auth`] makes its credential a principal, [`tenant`] finds the server, [`session`] the conversation, [`pool`] leases
 //! a child to it, [`worker`] talks to the child, and [`process`] runs it. The way back is the same, and ends in [`stream`]. [`jsonrpc`], [`config`] and
-//! [`telemetry`] serve all of them, as does [`text`]; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
+//! [`telemetry`] serve all of them, as do [`text`] and [`heavy`]; [`gateway`] is the only wiring. [`cli`] and the built-in server [`demo`] stand
 //! outside of that path.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod gateway;
+pub mod heavy;
 pub mod http;
 pub mod jsonrpc;
 pub mod pool;

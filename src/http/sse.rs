@@ -14,6 +14,7 @@ use super::headers::{Version, check_accepts_events, check_is_json};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
 use super::{answer, body};
+use crate::heavy;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
@@ -82,9 +83,9 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
         .ok_or_else(|| Refusal::no_session(None))?;
     conversation.expiry().extend(caller.until);
     let body = body::read(body, &snapshot.http).await?;
-    let messages = read_messages(&body, &snapshot.http)?;
+    let messages = heavy::run(body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || conversation.version());
-    let posted = messages.envelopes(version)?;
+    let posted = heavy::run(body.len(), || messages.envelopes(version)).await?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version.carried()))?;
     }

@@ -19,6 +19,7 @@ use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
 use super::snapshot::Snapshot;
 use super::{body, headers};
 use crate::config::ServerName;
+use crate::heavy;
 use crate::jsonrpc::{Envelope, Kind, RawId};
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
@@ -42,9 +43,9 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &snapshot.http).await?;
-    let messages = read_messages(&body, &snapshot.http)?;
+    let messages = heavy::run(body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
-    let mut posted = messages.envelopes(version)?;
+    let mut posted = heavy::run(body.len(), || messages.envelopes(version)).await?;
     if let ([only], false) = (posted.as_mut_slice(), messages.is_batch) {
         if let Some(error) = only.error.take() {
             return Err(error.into());

@@ -18,6 +18,7 @@ use super::hints::learn;
 use super::lease::{self, lost};
 use super::multiplexer::{Answer, Incoming, PeerId};
 use super::peer::{Route, Unsolicited};
+use crate::heavy;
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
@@ -60,7 +61,7 @@ async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
         Frame::Oversized(line) => return receive_oversized(shared, line, brake).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
-    match parse(&line) {
+    match heavy::run(line.len(), || parse(&line)).await {
         Ok(envelope) => pass(shared, &line, &envelope, brake).await,
         Err(_) => receive_batch(shared, &line, brake).await,
     }
@@ -108,14 +109,15 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Br
 async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
     let batch = || Batch::new(line).and_then(Result::ok);
-    if !batch().is_some_and(|mut batch| batch.all(|message| message.is_ok())) {
+    let is_batch = || batch().is_some_and(|mut batch| batch.all(|message| message.is_ok()));
+    if !heavy::run(line.len(), is_batch).await {
         brake.waste_message(line.len());
         return count_noise(shared, line.len());
     }
     for message in batch().into_iter().flatten().map_while(Result::ok) {
         // A copy: what is kept of a small message must not keep the whole line.
         let message = Bytes::copy_from_slice(message.as_bytes());
-        match parse(&message) {
+        match heavy::run(message.len(), || parse(&message)).await {
             Ok(envelope) => pass(shared, &message, &envelope, brake).await,
             Err(_) => {
                 brake.waste_message(message.len());

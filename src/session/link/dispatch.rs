@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::context::Context;
 use super::queue::{DrainToken, Pending};
 use crate::config::{Resend, Server};
+use crate::heavy;
 use crate::jsonrpc::{Envelope, Kind, parse, text};
 use crate::stream::Exchange;
 use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Refused};
@@ -55,15 +56,19 @@ impl Dispatch<'_> {
     pub(super) async fn send_queued(&self, mut token: DrainToken) -> Option<DrainToken> {
         let Context { target, state, ended, .. } = self.context;
         loop {
-            let (again, position, tool) = state.lock().queue.first(token)?;
+            let (again, position, tool, bytes) = state.lock().queue.first(token)?;
             token = again;
             let may_be_sent = self.may_be_sent(tool.as_deref()).await;
+            let turn = heavy::turn(bytes).await;
             // The client may have cancelled the message meanwhile.
             let Some(mut pending) = state.lock().queue.take(position) else { continue };
             let sent = {
                 let internal = || self.context.fail(&pending, Failure::internal(&target.server.name));
                 let guard = DropGuard::new(internal);
-                let sent = if may_be_sent { self.send_pending(&pending) } else { Err(Refused::Busy) };
+                let sent = match may_be_sent {
+                    true => turn.run(|| self.send_pending(&pending)),
+                    false => Err(Refused::Busy),
+                };
                 guard.disarm();
                 sent
             };

@@ -162,12 +162,15 @@ impl PendingQueue {
         self.put_back(Pending { position, message, id, exchange, refused_since, timeout, since, was_tried, retry });
     }
 
-    /// The position of the first message, which stays queued, and its tool if the message is a retry. If the queue is empty,
-    /// the token is consumed, and `None` is returned.
-    pub(super) fn first(&mut self, token: DrainToken) -> Option<(DrainToken, Position, Option<Arc<str>>)> {
+    /// The position of the first message, which stays queued; its tool if the message is a retry; and its size in bytes. If the
+    /// queue is empty, the token is consumed, and `None` is returned.
+    pub(super) fn first(&mut self, token: DrainToken) -> Option<(DrainToken, Position, Option<Arc<str>>, usize)> {
         let first = self.queue.first_key_value();
         self.is_being_drained = first.is_some();
-        first.map(|(position, pending)| (token, *position, pending.retry.as_ref().map(|(tool, _)| Arc::clone(tool))))
+        first.map(|(position, pending)| {
+            let tool = pending.retry.as_ref().map(|(tool, _)| Arc::clone(tool));
+            (token, *position, tool, pending.message.len())
+        })
     }
 
     /// Removes the message at a position; `None` if it has been cancelled or has failed.

@@ -199,3 +199,27 @@ async fn a_body_in_pieces_of_a_byte_costs_four_times_its_size_at_most() {
     neighbour.unharmed().await;
     binary.stop().await;
 }
+
+/// Reading a body of tiny members takes long, and several are read at a time: nobody else waits for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn large_bodies_and_lines_of_tiny_members_hold_nobody_else_up() {
+    let (binary, neighbour, _) = scene().await;
+    let echo = binary.caller.server("echo");
+    let members = ["{", &r#""":0,"#.repeat((10 << 20) / 5), r#""x":1}"#].concat();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let line = [r#"{"jsonrpc":"2.0","method":"notifications/x","params":"#, &members, "}\n"].concat();
+    std::fs::write(file.path(), line).unwrap();
+    let script = format!("cat {}", file.path().display());
+    let body = [r#"{"jsonrpc":"2.0","id":7,"method":"x/none","params":"#, &members, "}"].concat();
+    let attacks = (0..4).map(async |number| {
+        let client = Client::open(&echo, Wire::Streamable).await;
+        match number {
+            0 => drop(client.text("shell", json!({"script": script})).await),
+            _ => assert_eq!(client.post(&body).await.status, 200),
+        }
+        client.close().await;
+    });
+    futures_util::future::join_all(attacks).await;
+    neighbour.unharmed().await;
+    binary.stop().await;
+}

@@ -45,7 +45,7 @@ fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
     let token = pending.claim().unwrap();
     assert!(pending.claim().is_none(), "one sends, not two");
     assert!(pending.push_retries(vec![orphan(1), orphan(2)], |_| SECOND, &limits).is_empty());
-    let (token, position, tool) = pending.first(token).unwrap();
+    let (token, position, tool, _) = pending.first(token).unwrap();
     assert_eq!(tool.as_deref(), Some("t"));
     let first = pending.take(position).unwrap();
     assert!(pending.take(position).is_none());
@@ -73,12 +73,12 @@ fn what_no_child_took_stays_behind_what_a_child_crashed_over_meanwhile() {
         pending.push(message(number), id(number), &exchange(), None, &limits);
     }
     let token = pending.claim().unwrap();
-    let (token, position, _) = pending.first(token).unwrap();
+    let (token, position, ..) = pending.first(token).unwrap();
     let first = pending.take(position).unwrap();
     // The child that was to take it had two others in flight.
     assert!(pending.push_retries(vec![orphan(1), orphan(2)], |_| Duration::MAX, &limits).is_empty());
     pending.put_back(first);
-    let (_, position, _) = pending.first(token).unwrap();
+    let (_, position, ..) = pending.first(token).unwrap();
     let again = pending.take(position).unwrap();
     pending.put_back(again);
     assert_eq!(order(&mut pending), ["1", "2", "3", "4"]);
