@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::ChildLimits;
 use crate::jsonrpc::{Envelope, Kind, RawId};
-use crate::stream::Exchange;
+use crate::stream::{Budget, Exchange, Usage};
 use crate::worker::{Failure, Orphan};
 
 #[cfg(test)]
@@ -58,8 +58,7 @@ pub(super) struct PendingQueue {
     queue: BTreeMap<Position, Pending>,
     /// The positions of the requests with each id.
     by_id: HashMap<RawId, BTreeSet<Position>>,
-    /// The sum of the sizes of all queued messages.
-    bytes: usize,
+    usage: Usage,
     /// The number of messages queued so far.
     next: u64,
     /// Whether a drain token exists. Until the token is returned, every new message is queued behind the others.
@@ -144,7 +143,7 @@ impl PendingQueue {
     }
 
     fn has_room(&self, len: usize, limits: &ChildLimits) -> bool {
-        self.queue.is_empty() || (self.queue.len() < limits.max_in_flight && self.bytes + len <= limits.stdin_queue)
+        Budget { messages: limits.max_in_flight, bytes: limits.stdin_queue }.admits(self.usage, len)
     }
 
     /// Queues a message behind all others of its kind.
@@ -176,7 +175,7 @@ impl PendingQueue {
     /// Removes the message at a position; `None` if it has been cancelled or has failed.
     pub(super) fn take(&mut self, position: Position) -> Option<Pending> {
         let pending = self.queue.remove(&position)?;
-        self.bytes -= pending.message.len();
+        self.usage.remove(pending.message.len());
         if let Some(id) = &pending.id
             && let Some(positions) = self.by_id.get_mut(id)
         {
@@ -190,7 +189,7 @@ impl PendingQueue {
 
     /// Returns a message that was taken, but not accepted by a child, to its old position.
     pub(super) fn put_back(&mut self, pending: Pending) {
-        self.bytes += pending.message.len();
+        self.usage.add(pending.message.len());
         if let Some(id) = &pending.id {
             self.by_id.entry(id.clone()).or_default().insert(pending.position);
         }
@@ -225,7 +224,7 @@ impl PendingQueue {
 
     /// Removes all messages.
     pub(super) fn take_all(&mut self) -> Vec<Pending> {
-        self.bytes = 0;
+        self.usage = Usage::default();
         self.by_id.clear();
         std::mem::take(&mut self.queue).into_values().collect()
     }

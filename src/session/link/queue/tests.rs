@@ -113,7 +113,7 @@ fn to_cancel_costs_nothing_that_grows_with_what_waits() {
     for number in (0..limits.max_in_flight as u64).rev() {
         assert!(pending.cancel(&RawId::from(number)).is_some());
     }
-    assert!(pending.by_id.is_empty() && pending.bytes == 0);
+    assert!(pending.by_id.is_empty() && pending.usage.bytes() == 0);
 }
 
 #[test]
@@ -153,5 +153,5 @@ async fn a_call_waits_as_long_as_it_may_and_what_is_no_call_as_long_as_it_takes(
         let overdue = pending.take_overdue();
         assert_eq!(overdue.first().unwrap().id.as_ref().unwrap().as_str(), expected);
     }
-    assert_eq!((pending.bytes, order(&mut pending)), (message(2).len(), vec!["2".to_owned()]));
+    assert_eq!((pending.usage.bytes(), order(&mut pending)), (message(2).len(), vec!["2".to_owned()]));
 }
