@@ -45,8 +45,8 @@ impl NewKey {
 pub(super) struct ApiKeys {
     /// The keys by prefix. The empty prefix holds the keys without one.
     by_prefix: HashMap<String, Vec<Stored>>,
-    /// The entry that is compared if the prefix is unknown, so that the time does not tell. No input with this hash is
-    /// known.
+    /// The entry that is compared if the prefix of a key is unknown, so that the response time does not reveal which
+    /// prefixes exist. No input with this hash is known.
     absent: Stored,
 }
 

@@ -26,8 +26,8 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The age of a fetched set after which a new one is fetched. The old set is used meanwhile.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// The time since the last confirmation that a set is current, after which the set is no longer used. A withdrawn key so
-/// expires even if fetches or reads of the file fail.
+/// The longest time that a set stays in use after it was last confirmed to be current. A withdrawn key therefore expires
+/// even if fetches or reads of the file fail.
 const MAX_STALE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use super::Proven;
 /// The longest lifetime of an entry, in seconds. A withdrawn key may be accepted for that time.
 const MAX_AGE: u64 = 60;
 
-/// The largest number of entries. When it is reached, expired entries are removed; if there are none, all are.
+/// The largest number of entries. A full cache first drops its expired entries, or all entries if none has expired.
 const CAPACITY: usize = 4096;
 
 /// The SHA-256 of a token. The token itself is not stored.

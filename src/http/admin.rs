@@ -38,8 +38,8 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
 }
 
-/// Answers `/readyz` on the admin listener: readiness, and the servers whose children keep crashing, with the sessions
-/// concerned. Such servers do not make the gateway unready.
+/// Answers `/readyz` on the admin listener: readiness, and a line for each circuit breaker that is open or half-open. An
+/// open circuit breaker does not make the gateway unready.
 pub async fn readyz_in_full(State(admin): State<Arc<Admin>>) -> Reply {
     if !admin.app.is_ready() {
         return readyz(State(Arc::clone(&admin.app))).await;

@@ -134,8 +134,8 @@ pub fn preflight(asked: &HeaderMap) -> Reply {
     reply
 }
 
-/// The value of `Access-Control-Allow-Headers`. Requests with credentials know no wildcard, so the headers for parameters
-/// that the page asked for are listed by name.
+/// The value of `Access-Control-Allow-Headers`. Browsers accept no wildcard for requests with credentials, so the headers
+/// for parameters that the page asked for are listed by name.
 fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
     let is_token =

@@ -66,8 +66,8 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     Ok(converse(&snapshot, &conversation, &messages, posted).await?)
 }
 
-/// Finds the session that the request names. Status 400 without a name, 404 if this caller has no such session. `id` returns
-/// the id of the only request in the body, for the error.
+/// Finds the session that the request names, or refuses the request: status 400 without a session id, 404 if this caller has
+/// no such session. `id` returns the id of the only request in the body, for the error response.
 fn find(
     app: &App,
     parts: &Parts,

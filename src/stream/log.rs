@@ -14,7 +14,7 @@ use super::item::{Entry, Item};
 pub enum PushError {
     /// The unread messages use up the budget.
     Full,
-    /// The stream has ended, or nobody can read it any more.
+    /// The stream has ended, or its last cursor has been dropped.
     Closed,
 }
 
@@ -98,7 +98,7 @@ impl Log {
         !self.is_closed
     }
 
-    /// Whether the log takes a message of `len` bytes now, as far as its budget is concerned.
+    /// Whether the budget has room for a message of `len` bytes.
     pub(super) fn has_room(&self, len: usize) -> bool {
         self.budget.admits(self.unread, len)
     }

@@ -131,7 +131,8 @@ impl Outbox {
     }
 
     /// Whether both write to the same stream.
-    pub fn same_as(&self, other: &Self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -1,5 +1,5 @@
 //! Limits log lines that others can cause without bound: the first lines of a period are logged, the others are counted, and
-//! their number is logged when the period is over. Requests can so never flood the log.
+//! their number is logged when the period is over. Requests therefore cannot flood the log.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
