@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +17,7 @@ pub use host::Host;
 
 use crate::config::Config;
 use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
-use crate::pool::{Pools, Surroundings};
+use crate::pool::{Permits, Pools, Surroundings};
 use crate::process::{
     Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
 };
@@ -62,10 +61,10 @@ impl Gateway {
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
         let surroundings = Surroundings {
             ceilings: watched_ceilings(&config, &guardian, &metrics, &tasks, &stop_children),
+            permits: Permits::default(),
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
             spawn_concurrency: config.spawn_concurrency,
-            spawning_spares: Arc::new(Semaphore::new(config.spawn_concurrency.div_ceil(2))),
             tasks: tasks.clone(),
             draining: stop_children.clone(),
             kill: shutdown.kill.clone(),

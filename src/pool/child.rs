@@ -9,35 +9,29 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::PermitId;
-use super::permits::Slot;
-use crate::process::Place;
+use super::permits::Claim;
 use crate::worker::{Lease, Worker};
 
-/// A worker of a pool. The capacity becomes free when the last reference is dropped, or earlier by [`clear`](Self::clear).
+/// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by [`clear`](Self::clear).
 pub(super) struct PooledWorker {
     pub(super) worker: Worker,
-    /// The permit of the latest start or adoption.
+    /// The number of the breaker permit of the latest start or adoption.
     permit: Mutex<PermitId>,
-    slot: Mutex<Option<Slot>>,
-    place: Mutex<Option<Place>>,
+    /// The capacity; `None` once it is given back or inherited.
+    claim: Mutex<Option<Claim>>,
     /// Cancelled when the child process is gone.
     vacant: CancellationToken,
 }
 
 impl PooledWorker {
-    pub(super) fn new(worker: Worker, permit: PermitId, slot: Slot) -> Arc<Self> {
-        Arc::new(Self {
-            worker,
-            permit: Mutex::new(permit),
-            slot: Mutex::new(Some(slot)),
-            place: Mutex::default(),
-            vacant: CancellationToken::new(),
-        })
+    pub(super) fn new(worker: Worker, permit: PermitId, claim: Claim) -> Arc<Self> {
+        let (permit, claim) = (Mutex::new(permit), Mutex::new(Some(claim)));
+        Arc::new(Self { worker, permit, claim, vacant: CancellationToken::new() })
     }
 
     /// The pooled workers of leases whose workers take no calls any more, for a successor to inherit from.
     pub(super) fn replaced_by(leases: &[Arc<Lease>]) -> Vec<Arc<Self>> {
-        let replaced = leases.iter().filter(|lease| !lease.worker().takes_calls());
+        let replaced = leases.iter().filter(|lease| lease.leaves_capacity());
         replaced.filter_map(|lease| Arc::downcast(Arc::clone(lease.held()?)).ok()).collect()
     }
 
@@ -51,9 +45,13 @@ impl PooledWorker {
         *self.permit.lock() = permit;
     }
 
-    /// Adds a tenant's place: the worker counts for that tenant from now on.
-    pub(super) fn add(&self, place: Place) {
-        *self.place.lock() = Some(place);
+    /// Adds capacity that the worker counts under from now on, such as that of the tenant that adopts it.
+    pub(super) fn add(&self, claim: Claim) {
+        let mut own = self.claim.lock();
+        match &mut *own {
+            Some(own) => own.merge(claim),
+            None => *own = Some(claim),
+        }
     }
 
     /// Marks the child process as gone. The capacity is for a successor.
@@ -63,22 +61,17 @@ impl PooledWorker {
 
     /// Marks the child process as gone and gives its capacity back: the worker has no successor.
     pub(super) fn clear(&self) {
-        self.take_slot();
-        self.take_place();
+        self.take_claim();
         self.vacate();
     }
 
-    pub(super) fn take_slot(&self) -> Option<Slot> {
-        self.slot.lock().take()
-    }
-
-    pub(super) fn take_place(&self) -> Option<Place> {
-        self.place.lock().take()
+    fn take_claim(&self) -> Option<Claim> {
+        self.claim.lock().take()
     }
 
     /// Waits until one of the `replaced` workers is gone whose capacity nobody has taken yet, and takes it. Never returns if
     /// there is none.
-    pub(super) async fn inherit<T>(replaced: &[Arc<Self>], take: impl Fn(&Self) -> Option<T>) -> T {
+    pub(super) async fn inherit(replaced: &[Arc<Self>]) -> Claim {
         let vacated = |child: &Arc<Self>| {
             let child = Arc::clone(child);
             async move {
@@ -88,8 +81,8 @@ impl PooledWorker {
         };
         let mut replaced: FuturesUnordered<_> = replaced.iter().map(vacated).collect();
         while let Some(child) = replaced.next().await {
-            if let Some(left) = take(&child) {
-                return left;
+            if let Some(claim) = child.take_claim() {
+                return claim;
             }
         }
         std::future::pending().await

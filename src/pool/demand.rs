@@ -1,4 +1,5 @@
-//! What clients ask of a child when they open it: spares are opened for that in advance.
+//! The demand for spares: the openings (protocol version and capabilities) that clients have asked for lately. Spares are
+//! opened for the latest.
 
 use std::time::Duration;
 
@@ -6,20 +7,20 @@ use tokio::time::Instant;
 
 use crate::worker::{Fingerprint, Opening};
 
-/// Different wishes that are remembered.
+/// Compatibility keys that are remembered.
 const KINDS: usize = 16;
 
-/// The wishes of the latest clients.
+/// The compatibility keys of the latest clients.
 #[derive(Default)]
 pub(super) struct Demand {
-    /// When each was asked for last; the latest is at the end.
+    /// Each key with the moment of its latest request; the latest key is at the end.
     asked: Vec<(Fingerprint, Instant)>,
-    /// How a spare is opened for the latest.
+    /// The opening of a spare for the latest key.
     latest: Option<Opening>,
 }
 
 impl Demand {
-    /// A client has asked for this.
+    /// Notes a client's request. With more than [`KINDS`] keys the oldest is forgotten.
     pub(super) fn note(&mut self, opening: Opening, now: Instant) {
         self.asked.retain(|(fingerprint, _)| *fingerprint != opening.fingerprint);
         self.asked.push((opening.fingerprint.clone(), now));
@@ -29,17 +30,17 @@ impl Demand {
         self.latest = Some(opening);
     }
 
-    /// What the latest client has asked for, as a spare is told it.
+    /// The opening of a spare for the latest client.
     pub(super) fn latest(&self) -> Option<&Opening> {
         self.latest.as_ref()
     }
 
-    /// Whether a spare is what the latest client would have taken.
+    /// Whether the latest client would have taken a spare with this key. An unopened spare (`None`) fits every client.
     pub(super) fn is_for_latest(&self, opened_for: Option<&Fingerprint>) -> bool {
         opened_for.is_none_or(|opened_for| self.latest.as_ref().is_none_or(|latest| latest.fingerprint == *opened_for))
     }
 
-    /// Whether nobody has asked for this for so long, though others have asked for something else.
+    /// Whether a spare's key is out of demand: it is not the latest, and no client has asked for it for as long as `patience`.
     pub(super) fn is_stale(&self, opened_for: Option<&Fingerprint>, patience: Duration, now: Instant) -> bool {
         let Some(opened_for) = opened_for.filter(|_| !self.is_for_latest(opened_for)) else { return false };
         let asked = self.asked.iter().find(|(fingerprint, _)| fingerprint == opened_for);

@@ -1,7 +1,7 @@
-//! Children that a session has to itself. A start goes on though its client has hung up: a cold one may take minutes (`npx`
-//! downloads the server first), the client comes back, and finds it where it is by then.
+//! Exclusive workers: one lease each. A start goes on though its client has hung up: a cold one may take minutes (`npx`
+//! downloads the server first), the client comes back, and takes over the start as far as it has come.
 //!
-//! Invariant: such a child has heard the words of one client of one principal, and is for that principal and these words only.
+//! Invariant: a child that has heard a client's `initialize` is for that principal, and for an equal `initialize`, only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,34 +11,36 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Applicant, Granted, Pool, PooledWorker, SpawnRequest};
+use super::{Granted, Pool, PooledWorker, SpawnRequest, Wanted};
 use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::process::Owner;
 use crate::telemetry::Cause;
 use crate::worker::{Failure, Lease, Nobody, Opening};
 
-/// Starts of one principal that go on by themselves.
-const MOST: usize = 8;
+/// Starts of one principal that may go on without a waiting client.
+const ABANDONED: usize = 8;
 
-/// A child on its way to answer a client's `initialize`.
+/// A child that is being asked a client's `initialize`.
 pub(super) struct Start {
     principal: Principal,
     opening: Opening,
     child: Arc<PooledWorker>,
     lease: Arc<Lease>,
-    /// The answer, once there is one; whoever is to have the child waits for this.
+    /// The answer to `initialize`; `None` until it is there. The waiting client subscribes to this.
     outcome: watch::Sender<Option<Result<Bytes, Failure>>>,
-    /// Since when its client is gone, or, if that is later, it has answered to nobody. `None` while somebody waits for it.
+    /// When the last waiting client left, or when `initialize` was answered with no client waiting, whichever is later. `None`
+    /// while a client waits.
     left: Mutex<Option<Instant>>,
 }
 
 impl Start {
+    /// Whether no client waits for this start.
     fn is_left(&self) -> bool {
         self.left.lock().is_some()
     }
 
-    /// Whether it is of no use to anybody, or has been ready for nobody for longer than it may.
+    /// Whether no client waits for this start, and it has failed or has been ready for as long as `patience`.
     fn is_over(&self, patience: Duration, now: Instant) -> bool {
         let Some(left) = *self.left.lock() else { return false };
         let worker = self.lease.worker();
@@ -50,13 +52,13 @@ impl Start {
     }
 }
 
-/// The starts that are under way.
+/// The starts of exclusive workers that are under way, or ready with no client waiting.
 #[derive(Default)]
 pub(super) struct Starts(Vec<Arc<Start>>);
 
 impl Starts {
-    /// One that this client, or one that is like it in every word, has left behind.
-    fn take_up(&self, principal: &Principal, opening: &Opening) -> Option<Arc<Start>> {
+    /// Takes over a start that a client of this principal with an equal `initialize` has left.
+    fn take_over(&self, principal: &Principal, opening: &Opening) -> Option<Arc<Start>> {
         let fits = |start: &&Arc<Start>| {
             start.is_left()
                 && start.principal == *principal
@@ -72,53 +74,55 @@ impl Starts {
         self.0.retain(|other| !Arc::ptr_eq(other, start));
     }
 
+    /// The number of starts that clients of this principal have left.
     fn left_by(&self, principal: &Principal) -> usize {
         self.0.iter().filter(|start| start.is_left() && start.principal == *principal).count()
     }
 
-    /// Ends the one that its client has left last, of those that count for one `of` these. Says whether there was one.
+    /// Stops the start whose client left last, among the tenants that `of` accepts. Returns whether there was one.
     pub(super) fn give_up_last(&mut self, of: impl Fn(&TenantId) -> bool) -> bool {
         let left = self.0.iter().filter(|start| start.is_left() && of(start.principal.tenant()));
         let last = left.max_by_key(|start| *start.left.lock()).cloned();
         last.inspect(|start| self.give_up(start)).is_some()
     }
 
-    /// Ends one. Whoever opens it has a hold on the child as well, until that has ended.
+    /// Stops a start and forgets it. The task that waits for its `initialize` keeps the child until the child has ended.
     fn give_up(&mut self, start: &Arc<Start>) {
         start.lease.worker().stop();
         self.remove(start);
     }
 
-    /// Ends those that are over.
+    /// Stops the starts that are over (`Start::is_over`).
     pub(super) fn tidy(&mut self, patience: Duration) {
         let now = Instant::now();
         let ending = self.0.extract_if(.., |start| start.is_over(patience, now));
         ending.for_each(|start| start.lease.worker().stop());
     }
 
-    /// Forgets them all: their children end in another way.
+    /// Forgets all starts without stopping them.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// A session's wait for a start.
+/// A client's wait for a start. Dropped before the answer, the start is left to go on, or given up.
 struct Awaited<'a> {
     pool: &'a Pool,
     start: Arc<Start>,
-    /// Whether the client comes back, if it leaves before there is an answer.
+    /// Whether a client that hangs up may come back with the same `initialize`.
     may_come_back: bool,
     is_answered: bool,
 }
 
 impl Awaited<'_> {
+    /// Waits for the answer to `initialize`.
     async fn answer(mut self) -> Result<Granted, Failure> {
         let mut outcome = self.start.outcome.subscribe();
         let stopped = || Failure::stopped(&self.pool.server.name);
         let answer = outcome.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
         let answer = answer.unwrap_or_else(|| Err(stopped()));
         self.is_answered = true;
-        answer.map(|answer| Granted { lease: Arc::clone(&self.start.lease), answer })
+        answer.map(|answer| Granted { lease: Arc::clone(&self.start.lease), answer: Some(answer) })
     }
 }
 
@@ -130,7 +134,7 @@ impl Drop for Awaited<'_> {
         }
         let (principal, worker) = (&self.start.principal, self.start.lease.worker());
         let is_draining = self.pool.surroundings.draining.is_cancelled();
-        if !self.may_come_back || is_draining || inventory.starts.left_by(principal) >= MOST {
+        if !self.may_come_back || is_draining || inventory.starts.left_by(principal) >= ABANDONED {
             return inventory.starts.give_up(&self.start);
         }
         self.start.lease.hand_to(Nobody::peer());
@@ -144,38 +148,42 @@ impl Drop for Awaited<'_> {
 }
 
 impl Pool {
-    pub(super) async fn lease_exclusive(&self, applicant: &Applicant) -> Result<Granted, Failure> {
-        let opening = Opening::of_client(&applicant.initialize);
-        let left = self.inventory.lock().starts.take_up(&applicant.principal, &opening);
+    /// Leases an exclusive worker: a start that the same client has left, a spare, or a new child.
+    pub(super) async fn lease_exclusive(&self, wanted: &Wanted) -> Result<Granted, Failure> {
+        let opening = wanted.initialize.as_ref().map(Opening::of_client);
+        let left = opening.as_ref().and_then(|own| self.inventory.lock().starts.take_over(&wanted.principal, own));
         let start = match left {
             Some(start) => {
-                start.lease.hand_to(applicant.peer.clone());
-                start.lease.worker().adopt(applicant.principal.tenant(), &applicant.session);
+                start.lease.hand_to(wanted.holder.clone());
+                start.lease.worker().adopt(wanted.principal.tenant(), &wanted.caller);
                 start
             }
             None => {
                 let request = SpawnRequest {
-                    tenant: applicant.principal.tenant().clone(),
-                    owner: Owner::principal(&applicant.principal),
-                    session: Arc::clone(&applicant.session),
-                    is_replay: applicant.is_replay,
-                    replaces: PooledWorker::replaced_by(&applicant.replaces),
+                    tenant: wanted.principal.tenant().clone(),
+                    owner: Owner::principal(&wanted.principal),
+                    caller: Arc::clone(&wanted.caller),
+                    is_restart: wanted.is_restart,
+                    replaces: PooledWorker::replaced_by(&wanted.replaces),
                 };
-                let child = self.obtain(&request, &opening.fingerprint).await?;
-                let lease = Lease::new(child.worker.clone(), applicant.peer.clone(), true);
-                let held: Arc<PooledWorker> = Arc::clone(&child);
-                let lease = Arc::new(lease.holding(held));
+                let child = self.obtain(&request, opening.as_ref().map(|own| &own.fingerprint)).await?;
+                let lease = Lease::new(child.worker.clone(), wanted.holder.clone(), true);
+                let lease = Arc::new(lease.holding(Arc::<PooledWorker>::clone(&child)));
+                let Some(opening) = opening else {
+                    self.settle_unopened(child);
+                    return Ok(Granted { lease, answer: None });
+                };
                 if let Some(answer) = child.worker.opened() {
-                    return Ok(Granted { lease, answer: answer.clone() });
+                    return Ok(Granted { lease, answer: Some(answer.clone()) });
                 }
-                self.begin(applicant.principal.clone(), opening, child, lease)
+                self.begin(wanted.principal.clone(), opening, child, lease)
             }
         };
-        // Whoever has had an answer to `initialize` is not coming back with another.
-        Awaited { pool: self, start, may_come_back: !applicant.is_replay, is_answered: false }.answer().await
+        // A client that has had its answer to `initialize` does not send another.
+        Awaited { pool: self, start, may_come_back: !wanted.is_restart, is_answered: false }.answer().await
     }
 
-    /// Opens a child off the path of whoever asked for it.
+    /// Sends `initialize` to a child in a task of its own, which goes on when the client hangs up.
     fn begin(&self, principal: Principal, opening: Opening, child: Arc<PooledWorker>, lease: Arc<Lease>) -> Arc<Start> {
         let (outcome, _) = watch::channel(None);
         let start = Arc::new(Start { principal, opening, child, lease, outcome, left: Mutex::default() });

@@ -17,20 +17,24 @@ use crate::worker::{Failure, Fingerprint, Opening};
 /// Ended children that are remembered for operators, in each pool.
 const EXITED: usize = 20;
 
-/// Who may share a worker.
+/// The principals that may share a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Nobody: exclusive workers are not in the list of shared ones.
-    Session,
+    /// None: each lease has a worker of its own.
+    Exclusive,
+    /// One principal.
     Principal(Principal),
+    /// All principals of a tenant.
     Tenant(TenantId),
+    /// All principals of all tenants.
     Everybody,
 }
 
 /// A worker that several leases share, from the moment its start is wanted.
 pub(super) struct SharedWorker {
     pub(super) scope: Scope,
-    pub(super) opening: Opening,
+    /// The `initialize` that the child is opened with; `None` for a child that hears none.
+    pub(super) opening: Option<Opening>,
     /// The tenant of the first lease.
     pub(super) tenant: TenantId,
     /// The result of the start; `None` while the start is under way. All that want this worker wait here.
@@ -67,11 +71,13 @@ pub(super) struct Inventory {
 }
 
 impl Assigned {
+    /// Counts a request as a user of the worker.
     fn to(shared: &Arc<SharedWorker>) -> Self {
         shared.assigned.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(shared))
     }
 
+    /// The worker that the request is assigned to.
     pub(super) fn shared(&self) -> &Arc<SharedWorker> {
         &self.0
     }
@@ -106,35 +112,37 @@ impl SharedWorker {
         (self.users(), self.child().map_or(0, |child| child.worker.load()))
     }
 
+    /// Whether this is the entry of the child.
     fn is(&self, child: &Arc<PooledWorker>) -> bool {
         self.child().is_some_and(|own| Arc::ptr_eq(&own, child))
     }
 
-    fn fits(&self, scope: &Scope, fingerprint: &Fingerprint) -> bool {
-        self.scope == *scope && self.opening.fingerprint == *fingerprint
+    /// Whether the worker is for this scope, and opened (or unopened, with `None`) as the compatibility key says.
+    fn fits(&self, scope: &Scope, key: Option<&Fingerprint>) -> bool {
+        self.scope == *scope && self.opening.as_ref().map(|own| &own.fingerprint) == key
     }
 }
 
 impl Inventory {
     /// Assigns the least busy fitting worker, starting ones included, if the pool has `replicas` of them or one without
     /// users. `None` means that another worker has to be started.
-    pub(super) fn least_busy(&self, scope: &Scope, fingerprint: &Fingerprint, replicas: usize) -> Option<Assigned> {
+    pub(super) fn least_busy(&self, scope: &Scope, key: Option<&Fingerprint>, replicas: usize) -> Option<Assigned> {
         let takes_calls = |shared: &SharedWorker| shared.child().is_none_or(|child| child.worker.takes_calls());
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, fingerprint) && takes_calls(shared));
+        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key) && takes_calls(shared));
         let count = fitting.clone().count();
         let least = fitting.min_by_key(|shared| shared.business())?;
         (count >= replicas || least.users() == 0).then(|| Assigned::to(least))
     }
 
     /// Assigns the least busy fitting worker whose start has succeeded.
-    pub(super) fn least_busy_of_opened(&self, scope: &Scope, fingerprint: &Fingerprint) -> Option<Assigned> {
+    pub(super) fn least_busy_of_opened(&self, scope: &Scope, key: Option<&Fingerprint>) -> Option<Assigned> {
         let takes_calls = |shared: &SharedWorker| shared.child().is_some_and(|child| child.worker.takes_calls());
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, fingerprint) && takes_calls(shared));
+        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key) && takes_calls(shared));
         fitting.min_by_key(|shared| shared.business()).map(Assigned::to)
     }
 
     /// Adds a shared worker that is to be started.
-    pub(super) fn add(&mut self, scope: Scope, opening: Opening, tenant: TenantId) -> Assigned {
+    pub(super) fn add(&mut self, scope: Scope, opening: Option<Opening>, tenant: TenantId) -> Assigned {
         let (outcome, _) = watch::channel(None);
         let shared = Arc::new(SharedWorker { scope, opening, tenant, outcome, assigned: AtomicUsize::new(0) });
         let assigned = Assigned::to(&shared);
@@ -148,8 +156,8 @@ impl Inventory {
     }
 
     /// The fitting shared workers that take no calls any more: their successors inherit their capacity.
-    pub(super) fn replaced(&self, scope: &Scope, fingerprint: &Fingerprint) -> Vec<Arc<PooledWorker>> {
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, fingerprint));
+    pub(super) fn replaced(&self, scope: &Scope, key: Option<&Fingerprint>) -> Vec<Arc<PooledWorker>> {
+        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key));
         fitting.filter_map(|shared| shared.child().filter(|child| !child.worker.takes_calls())).collect()
     }
 
@@ -166,12 +174,21 @@ impl Inventory {
         self.shared.retain(|shared| !shared.is(child));
     }
 
-    /// Takes a spare that was opened with this key, or else one that has not heard `initialize`.
-    pub(super) fn take_spare(&mut self, fingerprint: &Fingerprint) -> Option<Arc<PooledWorker>> {
+    /// Whether [`take_spare`](Self::take_spare) would find a spare.
+    pub(super) fn has_spare(&mut self, key: Option<&Fingerprint>) -> bool {
+        self.spare(key).is_some()
+    }
+
+    /// Takes a spare that was opened with this compatibility key, or else one that has not heard `initialize`.
+    pub(super) fn take_spare(&mut self, key: Option<&Fingerprint>) -> Option<Arc<PooledWorker>> {
+        let place = self.spare(key)?;
+        Some(self.spares.remove(place).child)
+    }
+
+    fn spare(&mut self, key: Option<&Fingerprint>) -> Option<usize> {
         self.spares.retain(|spare| spare.child.worker.takes_calls());
         let place = |wanted: Option<&Fingerprint>| self.spares.iter().position(|s| s.fingerprint.as_ref() == wanted);
-        let place = place(Some(fingerprint)).or_else(|| place(None))?;
-        Some(self.spares.remove(place).child)
+        place(key).or_else(|| place(None))
     }
 
     /// Stops one unused child so that capacity of the pool becomes free: a spare, a start whose client has left, or a shared

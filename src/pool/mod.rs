@@ -1,8 +1,9 @@
-//! The children of one server: who gets which, how many there are, and which wait in advance.
+//! The pool of a server: it leases workers to callers, bounds their number, keeps spares, and replaces children that are due
+//! or have crashed.
 //!
-//! Invariants: never more than `max_children`, spares and starting ones included; a child that has been leased never
-//! moves to another session, principal or tenant than its isolation allows; a spare has been nobody's. (A session that has
-//! never had an answer of its child has not had it: the next of the same client may.)
+//! Invariants: a server never has more than `pool.max_children` children, spares and starting ones included; a leased child
+//! serves only the principals that its isolation allows; a spare has served nobody. (A caller that leaves before its child has
+//! answered `initialize` has not had the child: the next caller of the same client may.)
 
 mod breaker;
 mod breaker_permit;
@@ -37,62 +38,60 @@ use breaker::Breaker;
 pub use breaker::backoff;
 use child::PooledWorker;
 use inventory::{Inventory, Scope};
-use permits::{Slots, Whose};
+pub use permits::Permits;
+use permits::Whose;
 pub use pools::{Pools, Surroundings};
 use start::SpawnRequest;
 pub use status::WorkerStatus;
 
-/// How long a session has its child to itself before the pool starts others: their start would slow its first calls down.
+/// The pause between a lease and the start of spares: a start takes processor time from the first calls of the lease.
 const HEAD_START: Duration = Duration::from_millis(50);
 
-/// A session that needs a child.
-pub struct Applicant {
-    /// Whose it is.
+/// A caller's request for a lease.
+pub struct Wanted {
+    /// The principal that the child works for.
     pub principal: Principal,
-    /// The public part of its id, for the log.
-    pub session: Arc<str>,
-    /// Its client's `initialize` request.
-    pub initialize: Bytes,
-    /// Whether its client has had the answer to that already, from a child that is gone.
-    pub is_replay: bool,
-    /// Its leases whose workers are being replaced: the next worker may inherit the capacity of one.
+    /// The caller's name for log lines, such as the public part of a session's id.
+    pub caller: Arc<str>,
+    /// The client's `initialize` request. With `None` the child hears no `initialize`, as a stateless request needs it.
+    pub initialize: Option<Bytes>,
+    /// Whether the caller has leased a child before, which is gone or going. Its client knows the answer to `initialize`.
+    pub is_restart: bool,
+    /// The caller's leases whose workers are being replaced: the new worker may inherit the capacity of one.
     pub replaces: Vec<Arc<Lease>>,
-    /// The session itself.
-    pub peer: Weak<dyn Peer>,
+    /// The receiver of what the server sends unasked, such as requests and notifications.
+    pub holder: Weak<dyn Peer>,
 }
 
-/// A child for a session.
+/// A lease that a pool has granted.
 pub struct Granted {
-    /// What to send with.
+    /// The lease, which sends messages to the child.
     pub lease: Arc<Lease>,
-    /// The answer to `initialize`, under whatever id. It may be an error: then the child is of no use.
-    pub answer: Bytes,
+    /// The child's answer to `initialize`, whatever its id; `None` if the request had no `initialize`. If the answer is an
+    /// error, the child is of no use.
+    pub answer: Option<Bytes>,
 }
 
 /// The children of one server.
 pub struct Pool {
     server: Arc<Server>,
-    /// What is open to its children, all of them.
+    /// The paths that the sandbox opens to all children of this server.
     reach: Arc<Reach>,
-    /// Those that look its program up.
+    /// The bounded look-ups of the server's program and working directory.
     lookups: Lookups,
     surroundings: Surroundings,
     metrics: ServerMetrics,
     inventory: Mutex<Inventory>,
-    slots: Slots,
-    /// In which children of all servers are started.
-    turns: Slots,
-    /// The circuits of tenants, and that of children which are nobody's: spares, and those that all tenants share.
+    /// A circuit for each tenant, and one for spares and for children that all tenants share.
     breaker: Breaker<Whose>,
+    /// Notified when the number of spares may have to change.
     changed: Notify,
     this: Weak<Self>,
 }
 
 impl Pool {
-    fn new(server: Arc<Server>, metrics: ServerMetrics, surroundings: Surroundings, turns: Slots) -> Arc<Self> {
+    fn new(server: Arc<Server>, metrics: ServerMetrics, surroundings: Surroundings) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
-            turns,
-            slots: Slots::new(server.pool.max_children),
             breaker: Breaker::new(server.restart),
             reach: Arc::default(),
             lookups: Lookups::default(),
@@ -105,31 +104,45 @@ impl Pool {
         })
     }
 
+    /// Whether each lease of this server has a worker of its own.
     fn is_exclusive(&self) -> bool {
         self.server.isolation == Isolation::Session
     }
 
-    fn scope(&self, applicant: &Applicant) -> Scope {
+    /// The principals that may share a worker with this one.
+    fn scope(&self, principal: &Principal) -> Scope {
         match self.server.isolation {
-            Isolation::Session => Scope::Session,
-            Isolation::Principal => Scope::Principal(applicant.principal.clone()),
-            Isolation::Tenant => Scope::Tenant(applicant.principal.tenant().clone()),
+            Isolation::Session => Scope::Exclusive,
+            Isolation::Principal => Scope::Principal(principal.clone()),
+            Isolation::Tenant => Scope::Tenant(principal.tenant().clone()),
             Isolation::Shared => Scope::Everybody,
         }
     }
 
-    /// A child for a session: one that is shared, a spare one, or a new one.
+    /// Requests that wait because the pool has all its children.
+    fn queued(&self) -> usize {
+        self.surroundings.permits.waiting_for(&self.ceiling())
+    }
+
+    /// Whether the pool has all the children that it may have.
+    fn is_full(&self) -> bool {
+        self.surroundings.permits.full(&self.limits(None)).is_some()
+    }
+
+    /// Leases a worker: one that is shared, a spare, or a new one.
     ///
     /// # Errors
-    /// The child does not start, the pool is full, or the server keeps crashing.
-    pub async fn lease(&self, applicant: &Applicant) -> Result<Granted, Failure> {
+    /// The child does not start, there is no capacity in time, or the server keeps crashing.
+    pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, Failure> {
         let result = match self.is_exclusive() {
-            true => self.lease_exclusive(applicant).await,
-            false => self.lease_shared(applicant).await,
+            true => self.lease_exclusive(wanted).await,
+            false => self.lease_shared(wanted).await,
         };
-        if result.as_ref().is_ok_and(|granted| protocol_version(&granted.answer).is_some())
-            && self.server.pool.mode != PoolMode::Ondemand
-            && let Some(opening) = Opening::of_spare(&applicant.initialize, !self.is_exclusive())
+        let answer = result.as_ref().ok().and_then(|granted| granted.answer.as_ref());
+        if self.server.pool.mode != PoolMode::Ondemand
+            && answer.is_some_and(|answer| protocol_version(answer).is_some())
+            && let Some(initialize) = &wanted.initialize
+            && let Some(opening) = Opening::of_spare(initialize, !self.is_exclusive())
         {
             self.inventory.lock().demand.note(opening, Instant::now());
         }
@@ -137,7 +150,7 @@ impl Pool {
         result
     }
 
-    /// Puts `initialize` to a child that has not heard one.
+    /// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version.
     async fn open(&self, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         let answer = child.worker.open(lease, message).await?;
         let (whose, permit) = (child.worker.tenant(), child.permit());
@@ -149,8 +162,8 @@ impl Pool {
         Ok(answer)
     }
 
-    /// Keeps spares and recycles children, until it is stopped.
-    pub(super) async fn maintain(self: Arc<Self>, stop: CancellationToken) {
+    /// Keeps the spares and recycles children until `stop` is cancelled, and then stops every child.
+    async fn maintain(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = interval_at(Instant::now() + recycle::TICK, recycle::TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut is_tick = async || {
@@ -166,9 +179,10 @@ impl Pool {
             if is_tick {
                 self.recycle().await;
             }
-            if self.slots.queued() > 0 {
-                // What was in use when they began to wait may be no more.
-                self.inventory.lock().make_room(self.slots.queued());
+            // A child that was in use when a request began to wait may be unused by now.
+            let queued = self.queued();
+            if queued > 0 {
+                self.inventory.lock().make_room(queued);
             }
             self.replenish();
         }

@@ -1,7 +1,11 @@
-//! Places for children, of which there are so many, and the queue for them: fair between tenants, bounded for each, and with
-//! an end to the waiting. Such are those under a pool's ceiling, and the turns in which children are started.
+//! Permits for capacity that is limited: children of a server, children of a tenant, starts under way.
+//!
+//! A claim takes one unit under several ceilings as a whole: while one of them is full, the claim holds nothing of the
+//! others. Claims that wait are served in turns by tenant, at most 1024 wait in one queue, and each waits for a limited time.
+//!
+//! Invariant: no claim waits for which there is room, and no ceiling is exceeded.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,232 +13,230 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::config::TenantId;
+use crate::config::{ServerName, TenantId};
 
-/// How many of one tenant may wait for a place: what one has queued is no other's trouble.
+#[cfg(test)]
+mod tests;
+
+/// Claims that may wait in one queue: the same tenant and the same ceilings.
 const QUEUE: usize = 1024;
 
-/// For whom a child is: a tenant, or none.
+/// The tenant that a child is for; `None` for a spare, and for a child that all tenants share.
 pub(super) type Whose = Option<TenantId>;
+
+/// Something of which there is a limited number.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Ceiling {
+    /// The children of a tenant (`tenants.NAME.limits.max_children`).
+    Tenant(TenantId),
+    /// The children of a server (`pool.max_children`).
+    Server(ServerName),
+    /// Starts of children under way, over all servers (`children.spawn_concurrency`).
+    Starts,
+    /// Starts of spares under way, over all servers: half of `children.spawn_concurrency`.
+    SpareStarts,
+}
+
+/// One ceiling of a claim, and the number of units under it.
+pub(super) type Limit = (Ceiling, usize);
+
+/// The ceiling that a claim waits for: the first of its ceilings that is full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Full(pub(super) Ceiling, pub(super) usize);
+
+/// The permits of one gateway; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Permits(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    taken: usize,
-    waiting: BTreeMap<Whose, VecDeque<oneshot::Sender<Slot>>>,
-    /// Whose turn it is: each tenant that waits is in here once.
-    turns: VecDeque<Whose>,
-    queued: usize,
+    /// Units taken under each ceiling; without those of which none are taken.
+    taken: HashMap<Ceiling, usize>,
+    /// The queues that claims wait in. The first has its turn first.
+    queues: VecDeque<Queue>,
 }
 
-/// So many places; cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Slots {
-    state: Arc<Mutex<State>>,
-    max: usize,
-}
-
-/// A place for one child; dropped, it goes to the next who waits.
+/// The claims of one tenant that wait for the same ceilings, in the order of their arrival.
 #[derive(Debug)]
-pub(super) struct Slot(Option<Slots>);
+struct Queue {
+    whose: Whose,
+    limits: Vec<Limit>,
+    waiting: VecDeque<oneshot::Sender<Claim>>,
+}
 
-impl Slots {
-    pub(super) fn new(max: usize) -> Self {
-        Self { state: Arc::default(), max }
+/// One unit under each of some ceilings. Dropped, the units go to claims that wait.
+#[derive(Debug)]
+pub(super) struct Claim {
+    permits: Permits,
+    held: Vec<Ceiling>,
+}
+
+impl Permits {
+    /// Claims one unit under each ceiling, if there is room under all of them now. A waiting claim is never overtaken by
+    /// this: there is no room for any claim that waits.
+    pub(super) fn try_claim(&self, limits: &[Limit]) -> Option<Claim> {
+        self.0.lock().take(limits).then(|| self.claimed(limits))
     }
 
-    /// A place, if there is one and nobody waits for it.
-    pub(super) fn try_take(&self) -> Option<Slot> {
-        let mut state = self.state.lock();
-        if state.taken >= self.max || state.queued > 0 {
-            return None;
-        }
-        state.taken += 1;
-        Some(Slot(Some(self.clone())))
-    }
-
-    /// Waits for a place; `None` when it takes too long, or too many of the tenant wait already.
-    pub(super) async fn take(&self, tenant: &Whose, patience: Duration) -> Option<Slot> {
+    /// Claims one unit under each ceiling, as soon as there is room under all of them at the same moment.
+    ///
+    /// # Errors
+    /// There was no such moment for as long as `patience`, or the queue is full.
+    pub(super) async fn claim(&self, whose: &Whose, limits: &[Limit], patience: Duration) -> Result<Claim, Full> {
         let granted = {
-            let mut state = self.state.lock();
-            if state.taken < self.max && state.queued == 0 {
-                state.taken += 1;
-                return Some(Slot(Some(self.clone())));
+            let mut state = self.0.lock();
+            if state.take(limits) {
+                return Ok(self.claimed(limits));
             }
-            let queue = state.waiting.entry(tenant.clone()).or_default();
-            if queue.len() >= QUEUE {
-                return None;
-            }
-            let (grant, granted) = oneshot::channel();
-            queue.push_back(grant);
-            if !state.turns.contains(tenant) {
-                state.turns.push_back(tenant.clone());
-            }
-            state.queued += 1;
-            granted
+            state.enqueue(whose, limits).ok_or_else(|| state.blamed(limits))?
         };
-        let _left = Left { slots: self, tenant };
-        let outcome = timeout(patience, granted).await;
-        outcome.ok()?.ok()
-    }
-
-    /// Forgets who waits no more.
-    fn forget_left(&self, tenant: &Whose) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let Some(queue) = state.waiting.get_mut(tenant) else { return };
-        let before = queue.len();
-        queue.retain(|grant| !grant.is_closed());
-        state.queued -= before - queue.len();
-        if queue.is_empty() {
-            state.waiting.remove(tenant);
-            state.turns.retain(|turn| turn != tenant);
+        let _leaving = Leaving { permits: self, whose, limits };
+        match timeout(patience, granted).await {
+            Ok(Ok(claim)) => Ok(claim),
+            Ok(Err(_)) | Err(_) => Err(self.0.lock().blamed(limits)),
         }
     }
 
-    /// Whether all places are taken.
-    pub(super) fn is_full(&self) -> bool {
-        self.state.lock().taken >= self.max
+    /// The first of these ceilings that is full.
+    pub(super) fn full(&self, limits: &[Limit]) -> Option<Full> {
+        self.0.lock().full(limits)
     }
 
-    /// How many wait.
-    pub(super) fn queued(&self) -> usize {
-        self.state.lock().queued
+    /// The number of claims that wait for this ceiling: the first full one of theirs.
+    pub(super) fn waiting_for(&self, ceiling: &Ceiling) -> usize {
+        let state = self.0.lock();
+        let waits = |queue: &&Queue| state.full(&queue.limits).is_some_and(|full| full.0 == *ceiling);
+        state.queues.iter().filter(waits).map(|queue| queue.waiting.len()).sum()
     }
 
-    /// How many places are taken.
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
-        self.state.lock().taken
+    fn claimed(&self, limits: &[Limit]) -> Claim {
+        Claim { permits: self.clone(), held: limits.iter().map(|(ceiling, _)| ceiling.clone()).collect() }
     }
 
-    /// Gives a place that became free to the tenant whose turn it is.
-    fn pass_on(&self) {
-        let mut state = self.state.lock();
-        while let Some(tenant) = state.turns.pop_front() {
-            let Some(queue) = state.waiting.get_mut(&tenant) else { continue };
-            let next = queue.pop_front();
-            if queue.is_empty() {
-                state.waiting.remove(&tenant);
-            } else {
-                state.turns.push_back(tenant);
+    /// Gives units back, and serves the claims for which there is room now, queue by queue in turns.
+    fn release(&self, units: &mut Vec<Ceiling>) {
+        let mut state = self.0.lock();
+        state.put_back(units);
+        let mut turn = 0;
+        while let Some(limits) = state.queues.get(turn).map(|queue| queue.limits.clone()) {
+            if !state.take(&limits) {
+                turn += 1;
+                continue;
             }
-            let Some(next) = next else { continue };
-            state.queued -= 1;
-            // Whoever gave up waiting is passed over; the place must not be dropped while the lock is held.
-            match next.send(Slot(Some(self.clone()))) {
-                Ok(()) => return,
-                Err(mut slot) => slot.0 = None,
+            let Some(mut queue) = state.queues.remove(turn) else { return };
+            if let Some(mut claim) = queue.serve(self.claimed(&limits)) {
+                // Emptied here: its own drop would lock the state again.
+                state.put_back(&mut claim.held);
+            }
+            if !queue.waiting.is_empty() {
+                state.queues.push_back(queue);
             }
         }
-        state.taken -= 1;
     }
 }
 
-/// Dropped when someone waits no more, with or without a place.
-struct Left<'a> {
-    slots: &'a Slots,
-    tenant: &'a Whose,
+impl State {
+    fn full(&self, limits: &[Limit]) -> Option<Full> {
+        let is_full = |(ceiling, most): &&Limit| self.taken.get(ceiling).is_some_and(|taken| taken >= most);
+        limits.iter().find(is_full).map(|(ceiling, most)| Full(ceiling.clone(), *most))
+    }
+
+    /// The ceiling that a claim failed for. With room under all of them by now, the last is named.
+    fn blamed(&self, limits: &[Limit]) -> Full {
+        let last = || limits.last().map_or(Full(Ceiling::Starts, 0), |(ceiling, most)| Full(ceiling.clone(), *most));
+        self.full(limits).unwrap_or_else(last)
+    }
+
+    /// Takes a unit under each ceiling, or none if one is full. Returns whether the units were taken.
+    fn take(&mut self, limits: &[Limit]) -> bool {
+        let has_room = self.full(limits).is_none();
+        for (ceiling, _) in limits.iter().filter(|_| has_room) {
+            *self.taken.entry(ceiling.clone()).or_default() += 1;
+        }
+        has_room
+    }
+
+    fn put_back(&mut self, units: &mut Vec<Ceiling>) {
+        for unit in units.drain(..) {
+            if let Some(taken) = self.taken.get_mut(&unit) {
+                *taken -= 1;
+                if *taken == 0 {
+                    self.taken.remove(&unit);
+                }
+            }
+        }
+    }
+
+    /// Puts a claim into its queue. A new queue has its turn last. `None` if the queue is full.
+    fn enqueue(&mut self, whose: &Whose, limits: &[Limit]) -> Option<oneshot::Receiver<Claim>> {
+        let (grant, granted) = oneshot::channel();
+        match self.queues.iter_mut().find(|queue| queue.is_for(whose, limits)) {
+            Some(queue) if queue.waiting.len() >= QUEUE => return None,
+            Some(queue) => queue.waiting.push_back(grant),
+            None => {
+                let (whose, limits, waiting) = (whose.clone(), limits.to_vec(), [grant].into());
+                self.queues.push_back(Queue { whose, limits, waiting });
+            }
+        }
+        Some(granted)
+    }
 }
 
-impl Drop for Left<'_> {
+impl Queue {
+    fn is_for(&self, whose: &Whose, limits: &[Limit]) -> bool {
+        self.whose == *whose && self.limits == limits
+    }
+
+    /// Hands units to the first claim that still waits, and returns them if none does.
+    fn serve(&mut self, mut units: Claim) -> Option<Claim> {
+        while let Some(next) = self.waiting.pop_front() {
+            match next.send(units) {
+                Ok(()) => return None,
+                Err(refused) => units = refused,
+            }
+        }
+        Some(units)
+    }
+}
+
+impl Claim {
+    /// Whether the claim holds a unit under this ceiling.
+    pub(super) fn holds(&self, ceiling: &Ceiling) -> bool {
+        self.held.contains(ceiling)
+    }
+
+    /// Takes over the units of another claim. A unit that both hold goes back.
+    pub(super) fn merge(&mut self, mut other: Self) {
+        let units = std::mem::take(&mut other.held).into_iter();
+        let (twice, missing): (Vec<_>, Vec<_>) = units.partition(|unit| self.holds(unit));
+        other.held = twice;
+        self.held.extend(missing);
+    }
+}
+
+impl Drop for Claim {
     fn drop(&mut self) {
-        self.slots.forget_left(self.tenant);
+        if !self.held.is_empty() {
+            self.permits.clone().release(&mut self.held);
+        }
     }
 }
 
-impl Drop for Slot {
+/// Takes a claim out of its queue when its wait is over or is given up.
+struct Leaving<'a> {
+    permits: &'a Permits,
+    whose: &'a Whose,
+    limits: &'a [Limit],
+}
+
+impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        if let Some(slots) = self.0.take() {
-            slots.pass_on();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    fn tenant(name: &str) -> Whose {
-        Some(name.parse().unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_ceiling_holds_and_waiting_ends() {
-        let slots = Slots::new(2);
-        let (a, b) = (slots.try_take().unwrap(), slots.try_take().unwrap());
-        assert!(slots.try_take().is_none());
-        assert!(slots.take(&tenant("t"), Duration::from_secs(1)).await.is_none());
-        assert_eq!(slots.queued(), 0, "whoever gave up waits no more");
-        drop(a);
-        assert_eq!(slots.taken(), 1, "whoever gave up gets no place");
-        assert_eq!(slots.queued(), 0);
-        drop(b);
-        assert_eq!(slots.taken(), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn tenants_take_turns() {
-        let slots = Slots::new(1);
-        let first = slots.try_take().unwrap();
-        let (order, mut served) = tokio::sync::mpsc::channel(16);
-        for name in ["a", "a", "a", "b", "c"] {
-            let (slots, order) = (slots.clone(), order.clone());
-            tokio::spawn(async move {
-                let slot = slots.take(&tenant(name), LONG).await;
-                order.send(name).await.unwrap();
-                drop(slot);
-            });
-            tokio::task::yield_now().await;
-        }
-        drop(first);
-        let mut names = Vec::new();
-        for _ in 0..5 {
-            names.push(served.recv().await.unwrap());
-        }
-        assert_eq!(names, ["a", "b", "c", "a", "a"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_so_many_of_a_tenant_wait_and_the_next_is_told_at_once() {
-        let slots = Slots::new(1);
-        let first = slots.try_take().unwrap();
-        let wait = |name: &'static str| {
-            let slots = slots.clone();
-            tokio::spawn(async move { slots.take(&tenant(name), LONG).await.is_some() })
-        };
-        let mut waiting: Vec<_> = (0..QUEUE).map(|_| wait("many")).collect();
-        while slots.queued() < QUEUE {
-            tokio::task::yield_now().await;
-        }
-        let now = tokio::time::Instant::now();
-        assert!(slots.take(&tenant("many"), LONG).await.is_none());
-        assert_eq!(now.elapsed(), Duration::ZERO);
-        waiting.push(wait("another"));
-        while slots.queued() <= QUEUE {
-            tokio::task::yield_now().await;
-        }
-        drop(first);
-        for waits in waiting {
-            assert!(waits.await.unwrap());
-        }
-        assert_eq!((slots.taken(), slots.queued()), (0, 0));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_place_granted_to_one_who_left_is_not_lost() {
-        let slots = Slots::new(1);
-        let first = slots.try_take().unwrap();
-        let left = tokio::spawn({
-            let slots = slots.clone();
-            async move { slots.take(&tenant("t"), LONG).await.is_some() }
+        let mut state = self.permits.0.lock();
+        state.queues.retain_mut(|queue| {
+            if queue.is_for(self.whose, self.limits) {
+                queue.waiting.retain(|grant| !grant.is_closed());
+            }
+            !queue.waiting.is_empty()
         });
-        tokio::task::yield_now().await;
-        left.abort();
-        let _ = left.await;
-        drop(first);
-        assert!(slots.try_take().is_some());
     }
 }

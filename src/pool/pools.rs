@@ -1,56 +1,54 @@
-//! All pools of the gateway, and what they have in common.
+//! All pools of a gateway: one for each configured server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pool;
 use super::breaker::Broken;
-use super::permits::Slots;
+use super::permits::Permits;
 use super::status::WorkerStatus;
 use crate::config::{Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
 
-/// What all pools have in common.
+/// What all pools of a gateway share; cheap to clone.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// What starts children.
+    /// The guardian, which starts children.
     pub guardian: Guardian,
-    /// What the children of a tenant may use together.
+    /// The limits that the children of a tenant have together.
     pub ceilings: Ceilings,
-    /// A client that takes nothing for this long is cut.
+    /// The capacity for children and starts that is taken.
+    pub permits: Permits,
+    /// The longest time that a client may read nothing before its stream is cut.
     pub slow_client_timeout: Duration,
-    /// How many children are started at the same time.
+    /// The number of starts under way at the same time, over all servers. Spares get half of them.
     pub spawn_concurrency: usize,
-    /// Permits for those of them that nobody waits for: fewer, so that the others come first.
-    pub spawning_spares: Arc<Semaphore>,
-    /// What waits for everything at shutdown.
+    /// The tasks that a shutdown waits for.
     pub tasks: TaskTracker,
-    /// Cancelled when no more children are wanted.
+    /// Cancelled at shutdown: children end, and no more are started.
     pub draining: CancellationToken,
-    /// Cancelled when there is no time left to stop politely.
+    /// Cancelled when children that are stopping are to be killed.
     pub kill: CancellationToken,
 }
 
-/// All pools of the gateway.
+/// The pools of a gateway, by server.
 pub struct Pools(HashMap<ServerName, Arc<Pool>>);
 
 impl Pools {
-    /// A pool for each server. Spares are started, a few at a time.
+    /// Makes a pool for each server, and starts the task that keeps its spares and recycles its children.
     pub fn start<'a>(
         servers: impl Iterator<Item = &'a Arc<Server>>,
         metrics: &Arc<Metrics>,
         surroundings: &Surroundings,
     ) -> Self {
-        let turns = Slots::new(surroundings.spawn_concurrency);
         let pools = servers.map(|server| {
             let metrics = metrics.server(server.name.as_str());
-            let pool = Pool::new(Arc::clone(server), metrics, surroundings.clone(), turns.clone());
+            let pool = Pool::new(Arc::clone(server), metrics, surroundings.clone());
             surroundings.tasks.spawn(Arc::clone(&pool).maintain(surroundings.draining.clone()));
             (server.name.clone(), pool)
         });
@@ -62,12 +60,12 @@ impl Pools {
         self.0.get(server)
     }
 
-    /// The servers that are left alone because they keep crashing, or are just tried again: for whom, and until when.
+    /// A line for operators about each open or half-open circuit: the server, the tenant, and the time of the next attempt.
     pub fn crash_loops(&self) -> Vec<String> {
         self.0.values().flat_map(|pool| pool.crash_loops()).collect()
     }
 
-    /// All children that are there.
+    /// The state of all children that have not ended.
     pub fn workers(&self) -> Vec<WorkerStatus> {
         self.0
             .values()
@@ -76,12 +74,12 @@ impl Pools {
             .collect()
     }
 
-    /// The last children of each server that have ended, the latest first.
+    /// The state of the children that ended last: 20 of each server, the latest first.
     pub fn exited(&self) -> Vec<WorkerStatus> {
         self.0.values().flat_map(|pool| pool.inventory.lock().exited.clone()).collect()
     }
 
-    /// Brings the gauges of the pools up to date.
+    /// Sets the gauges of the pools to their current values.
     pub fn measure(&self, metrics: &Metrics) {
         for pool in self.0.values() {
             let children = pool.inventory.lock().children.clone();
@@ -92,7 +90,7 @@ impl Pools {
             let broken = pool.broken();
             let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
             metrics.circuits(pool.server.name.as_str(), open, broken.len() - open);
-            metrics.pool(pool.server.name.as_str(), pool.slots.queued(), pool.inventory.lock().spares.len());
+            metrics.pool(pool.server.name.as_str(), pool.queued(), pool.inventory.lock().spares.len());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Children that have served long enough are retired: others take their places, and no call is cut. Those that have had all
-//! their calls (`max_requests`) need not be looked for: they retire with the last one.
+//! Retires children that have reached a limit of their pool (`max_age`, `max_rss`, `idle_timeout`): successors replace them, and
+//! no call is cut. A child that reaches `max_requests` retires with that call, without this check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,29 +7,30 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use super::permits::Ceiling;
 use super::{Pool, PooledWorker};
 use crate::worker::{Due, Phase};
 
-/// How often children are looked at.
+/// The time between two checks.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
 impl Pool {
-    /// Retires what is over its limits, or shared and unused; ends starts that nobody comes back for, and what nobody uses where
-    /// its tenant waits for the place.
+    /// Retires children over their limits and unused shared ones. Stops starts that no client has taken over in time, and
+    /// unused children of tenants that wait at their own ceiling.
     pub(super) async fn recycle(&self) {
         let memory = match self.server.pool.max_rss {
-            // It reads about every process of the machine, once for all pools: not on a thread that serves others.
+            // Reads all processes of the machine, once for all pools: on a thread that serves no requests.
             Some(_) => {
                 let guardian = self.surroundings.guardian.clone();
                 spawn_blocking(move || crate::process::memory_of_groups(&guardian)).await.unwrap_or_default()
             }
             None => HashMap::new(),
         };
-        let (patience, ceilings) = (self.server.pool.idle_timeout, &self.surroundings.ceilings);
+        let (patience, permits) = (self.server.pool.idle_timeout, &self.surroundings.permits);
         let children = {
             let mut inventory = self.inventory.lock();
             inventory.starts.tidy(patience);
-            inventory.make_places(|tenant| ceilings.is_waited_for(tenant));
+            inventory.make_places(|tenant| permits.waiting_for(&Ceiling::Tenant(tenant.clone())) > 0);
             inventory.children.clone()
         };
         for child in children.iter().filter(|child| child.worker.takes_calls()) {
@@ -39,10 +40,11 @@ impl Pool {
         }
     }
 
+    /// The limit that a child has reached, if any. `memory` is in bytes, by process group.
     fn due(&self, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> Option<Due> {
         let (worker, pool) = (&child.worker, &self.server.pool);
         let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;
-        let is_old = |max| worker.age() >= its_age(max, worker.pid().unwrap_or_default());
+        let is_old = |max| worker.age() >= retirement_age(max, worker.pid().unwrap_or_default());
         if has_started && pool.max_age.is_some_and(is_old) {
             return Some(Due::MaxAge);
         }
@@ -56,9 +58,9 @@ impl Pool {
     }
 }
 
-/// At what age a child is old: up to a tenth before `max_age`, as its process id says, which is another for each. Children
-/// that were started together would all go together otherwise, and their successors for ever.
-fn its_age(max_age: Duration, pid: u32) -> Duration {
+/// The age at which a child retires: `max_age` less up to a tenth, chosen by process id. Children that were started together
+/// retire one after the other.
+fn retirement_age(max_age: Duration, pid: u32) -> Duration {
     max_age - max_age / 640 * (pid % 64)
 }
 
@@ -69,7 +71,7 @@ mod tests {
     #[test]
     fn children_that_were_started_together_do_not_become_old_together() {
         let max = Duration::from_secs(6400);
-        let ages: std::collections::BTreeSet<_> = (1000..1064).map(|pid| its_age(max, pid)).collect();
+        let ages: std::collections::BTreeSet<_> = (1000..1064).map(|pid| retirement_age(max, pid)).collect();
         assert_eq!(ages.len(), 64);
         assert_eq!((ages.first().copied(), ages.last().copied()), (Some(max - Duration::from_secs(630)), Some(max)));
     }

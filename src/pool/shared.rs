@@ -1,101 +1,116 @@
-//! Children that several sessions share: who gets which, and which takes the place of one that is replaced.
+//! Shared workers: several leases each. Requests are spread over the replicas, and a worker that retires or crashes while in
+//! use gets one successor for all its leases.
 
 use std::sync::Arc;
 
 use super::inventory::{Assigned, Scope, SharedWorker};
-use super::{Applicant, Granted, Pool, PooledWorker, SpawnRequest};
+use super::{Granted, Pool, PooledWorker, SpawnRequest, Wanted};
 use crate::config::{Isolation, TenantId};
 use crate::process::Owner;
 use crate::worker::{Failure, Lease, Nobody, Opening};
 
 impl Pool {
-    pub(super) async fn lease_shared(&self, applicant: &Applicant) -> Result<Granted, Failure> {
-        let opening = Opening::of_gateway(&applicant.initialize, true);
-        let scope = self.scope(applicant);
+    /// Leases a shared worker: the least busy one that fits, or a new one.
+    pub(super) async fn lease_shared(&self, wanted: &Wanted) -> Result<Granted, Failure> {
+        let opening = wanted.initialize.as_ref().map(|initialize| Opening::of_gateway(initialize, true));
+        let key = opening.as_ref().map(|own| &own.fingerprint);
+        let scope = self.scope(&wanted.principal);
         loop {
-            let mut assigned = self.member(&scope, &opening, applicant.principal.tenant(), applicant.is_replay);
+            let mut assigned = self.assign(&scope, opening.as_ref(), wanted.principal.tenant(), wanted.is_restart);
             let stopped = || Failure::stopped(&self.server.name);
             let mut outcome = assigned.opened().await.ok_or_else(stopped)?;
             if let Err(failure) = outcome {
-                // Whoever is there already takes those whose own does not start.
-                let other = self.inventory.lock().least_busy_of_opened(&scope, &opening.fingerprint);
+                // Where the start has failed, another replica that is up serves instead.
+                let other = self.inventory.lock().least_busy_of_opened(&scope, key);
                 assigned = other.ok_or(failure)?;
                 outcome = assigned.opened().await.ok_or_else(stopped)?;
             }
             let child = outcome?;
             let lease = {
-                // In one go, for who counts: it is on its way until it is there.
-                let _shelf = self.inventory.lock();
-                let lease = Arc::new(Lease::new(child.worker.clone(), applicant.peer.clone(), false));
+                // Under the lock, so that the request is counted either as assigned or as a lease.
+                let _inventory = self.inventory.lock();
+                let lease = Arc::new(Lease::new(child.worker.clone(), wanted.holder.clone(), false));
                 drop(assigned);
                 lease
             };
-            // It may have been retired between the choice and the lease: then another one is chosen.
-            if let (true, Some(answer)) = (child.worker.takes_calls(), child.worker.opened()) {
-                return Ok(Granted { lease, answer: answer.clone() });
+            // The worker may have been retired between the choice and the lease: then another one is chosen.
+            let answer = child.worker.opened().cloned().filter(|_| opening.is_some());
+            if child.worker.takes_calls() && answer.is_some() == opening.is_some() {
+                return Ok(Granted { lease, answer });
             }
         }
     }
 
+    /// The number of workers that leases of one scope are spread over.
     fn replicas(&self) -> usize {
         if self.server.isolation == Isolation::Shared { self.server.pool.replicas } else { 1 }
     }
 
-    /// The child for whoever wants this: the least busy, or one more, if there are not as many as there should be.
-    fn member(&self, scope: &Scope, opening: &Opening, tenant: &TenantId, is_replay: bool) -> Assigned {
+    /// Assigns the least busy fitting worker, and starts one more first if there are fewer than the replicas.
+    fn assign(&self, scope: &Scope, opening: Option<&Opening>, tenant: &TenantId, is_restart: bool) -> Assigned {
+        let key = opening.map(|own| &own.fingerprint);
         let (assigned, replaces) = {
             let mut inventory = self.inventory.lock();
-            if let Some(assigned) = inventory.least_busy(scope, &opening.fingerprint, self.replicas()) {
+            if let Some(assigned) = inventory.least_busy(scope, key, self.replicas()) {
                 return assigned;
             }
-            let replaces = inventory.replaced(scope, &opening.fingerprint);
-            (inventory.add(scope.clone(), opening.clone(), tenant.clone()), replaces)
+            let replaces = inventory.replaced(scope, key);
+            (inventory.add(scope.clone(), opening.cloned(), tenant.clone()), replaces)
         };
         let owner = match scope {
             Scope::Principal(principal) => Owner::principal(principal),
             Scope::Tenant(tenant) => Owner::tenant(tenant),
-            Scope::Session | Scope::Everybody => Owner::everybody(),
+            Scope::Exclusive | Scope::Everybody => Owner::everybody(),
         };
-        let request = SpawnRequest { tenant: tenant.clone(), owner, session: "-".into(), is_replay, replaces };
-        self.open_member(assigned.shared(), request);
+        let request = SpawnRequest { tenant: tenant.clone(), owner, caller: "-".into(), is_restart, replaces };
+        self.start_in_background(assigned.shared(), request);
         assigned
     }
 
-    /// A child takes no more calls, or has ended. If sessions are on it, another is started at once, one for all of them.
+    /// Starts a successor for a shared worker that takes no more calls or has ended, if it has leases.
     pub(super) fn succeed(&self, child: &Arc<PooledWorker>) {
-        let member = self.inventory.lock().shared_of(child);
-        if let Some(member) = member
+        let shared = self.inventory.lock().shared_of(child);
+        if let Some(shared) = shared
             && child.worker.is_in_use()
             && !self.surroundings.draining.is_cancelled()
         {
-            drop(self.member(&member.scope, &member.opening, &member.tenant, true));
+            drop(self.assign(&shared.scope, shared.opening.as_ref(), &shared.tenant, true));
         }
     }
 
-    /// Starts and opens a child that several will share, off the path of whoever asked first.
-    fn open_member(&self, member: &Arc<SharedWorker>, request: SpawnRequest) {
+    /// Starts a shared worker in a task of its own, which goes on when the first client hangs up.
+    fn start_in_background(&self, shared: &Arc<SharedWorker>, request: SpawnRequest) {
         let Some(this) = self.this.upgrade() else { return };
-        let member = Arc::clone(member);
+        let shared = Arc::clone(shared);
         self.surroundings.tasks.spawn(async move {
-            let started = this.start_shared(&request, &member.opening);
+            let started = this.start_shared(&request, shared.opening.as_ref());
             let outcome = this.surroundings.draining.run_until_cancelled(started).await;
             let outcome = outcome.unwrap_or_else(|| Err(Failure::stopped(&this.server.name)));
             if outcome.is_err() {
-                this.inventory.lock().remove(&member);
+                this.inventory.lock().remove(&shared);
             }
-            member.outcome.send_replace(Some(outcome));
-            // Who saw it end before it was known to be this one's has not found it on the inventory.
-            if member.child().is_some_and(|child| child.worker.has_ended()) {
-                this.inventory.lock().remove(&member);
+            shared.outcome.send_replace(Some(outcome));
+            // A child that ended before it was entered here has not been dismissed by its watch.
+            if shared.child().is_some_and(|child| child.worker.has_ended()) {
+                this.inventory.lock().remove(&shared);
             }
         });
     }
 
-    async fn start_shared(&self, request: &SpawnRequest, opening: &Opening) -> Result<Arc<PooledWorker>, Failure> {
-        let child = self.obtain(request, &opening.fingerprint).await?;
+    /// Gets a child, and opens it with the gateway's own `initialize` unless it is a spare that is open already.
+    async fn start_shared(
+        &self,
+        request: &SpawnRequest,
+        opening: Option<&Opening>,
+    ) -> Result<Arc<PooledWorker>, Failure> {
+        let child = self.obtain(request, opening.map(|own| &own.fingerprint)).await?;
+        let Some(opening) = opening else {
+            self.settle_unopened(Arc::clone(&child));
+            return Ok(child);
+        };
         let worker = &child.worker;
         if worker.opened().is_none() {
-            // A session that is nobody's: it opens the child, and is gone.
+            // Opened under a lease without a holder: what the child says meanwhile is for no session.
             let lease = Lease::new(worker.clone(), Nobody::peer(), false);
             let answer = self.open(&child, &lease, &opening.message).await?;
             if worker.opened().is_none() {

@@ -1,40 +1,40 @@
-//! Children that are started before anybody asks. A spare has been nobody's: it holds no tenant's secret, and is told nothing
-//! that is a client's own.
+//! Spares: children that are started before a request needs one.
+//!
+//! Invariant: a spare has run for no tenant. It holds no tenant's secret, and hears only an `initialize` of the gateway's own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::breaker::{Admission, PermitId};
 use super::inventory::{Inventory, Spare};
-use super::permits::Slot;
+use super::permits::{Ceiling, Claim, Whose};
 use super::{Pool, PooledWorker};
 use crate::config::PoolMode;
 use crate::process::{Origin, Owner};
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
-/// Until it is spoken to, nobody can tell when a child is up. It counts as one that is being started for this long.
+/// How long a child that hears no `initialize` counts as starting: it gives no sign of being up.
 const UNOPENED: Duration = Duration::from_secs(1);
 
 impl Pool {
-    /// Starts as many spares as there should be, and stops those that are too many, or that nobody would take.
+    /// Starts the missing spares, as far as capacity is free now, and stops spares that are too many or out of demand.
     pub(super) fn replenish(&self) {
         let missing = self.missing_spares(&mut self.inventory.lock());
         for _ in 0..missing {
-            // Whoever waits for a child comes first.
-            let Ok(permit) = Arc::clone(&self.surroundings.spawning_spares).try_acquire_owned() else { return };
-            let Some(slot) = self.slots.try_take() else { return };
-            // A server that does not start is not tried over and over for nobody.
-            let Admission::After(attempt, Duration::ZERO) = self.breaker.admit(&None, Instant::now()) else { return };
+            let (permits, most) = (&self.surroundings.permits, self.surroundings.spawn_concurrency.div_ceil(2));
+            let Some(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
+            let Some(claim) = permits.try_claim(&self.limits(None)) else { return };
+            // After a crash no spare is started before the pause of the breaker is over.
+            let Admission::After(permit, Duration::ZERO) = self.breaker.admit(&None, Instant::now()) else { return };
             self.inventory.lock().starting_spares += 1;
-            self.start_spare(slot, permit, attempt);
+            self.start_spare(slot, claim, permit);
         }
     }
 
-    /// How many are to be started. Those that are in their way are stopped.
+    /// The number of spares to start. Stops spares out of demand, and those that stand in the way of a spare in demand.
     fn missing_spares(&self, inventory: &mut Inventory) -> usize {
         let pool = &self.server.pool;
         inventory.spares.retain(|spare| spare.child.worker.takes_calls());
@@ -50,10 +50,10 @@ impl Pool {
                 let missing = pool.min_spare.saturating_sub(wanted);
                 (missing, (all + missing).saturating_sub(pool.max_spare))
             }
-            // One at a time makes room for one that the next client would take.
+            // A full pool without a spare in demand stops one other spare at a time.
             PoolMode::Static => {
                 let is_full = wanted == 0 && inventory.children.iter().all(|child| child.worker.takes_calls());
-                (pool.max_children.saturating_sub(all), usize::from(is_full && self.slots.is_full()))
+                (pool.max_children.saturating_sub(all), usize::from(is_full && self.is_full()))
             }
         };
         let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
@@ -61,10 +61,11 @@ impl Pool {
         missing
     }
 
-    fn start_spare(&self, slot: Slot, permit: OwnedSemaphorePermit, attempt: PermitId) {
+    /// Starts a spare in a task of its own. The start slot is held until the child is up, as far as is known.
+    fn start_spare(&self, slot: Claim, claim: Claim, permit: PermitId) {
         let Some(this) = self.this.upgrade() else { return };
         self.surroundings.tasks.spawn(async move {
-            let spare = this.prepare_spare(slot, attempt);
+            let spare = this.prepare_spare(claim, permit);
             let spare = this.surroundings.draining.run_until_cancelled(spare).await.flatten();
             let child = spare.as_ref().map(|spare| Arc::clone(&spare.child));
             {
@@ -77,33 +78,42 @@ impl Pool {
                 }
             }
             if let Some(child) = child {
-                this.until_settled(&child, attempt).await;
+                this.until_settled(&child, &None, permit).await;
             }
-            drop(permit);
+            drop(slot);
             this.changed.notify_one();
         });
     }
 
-    /// Waits until the start of a spare is over, as far as anybody can tell.
-    async fn until_settled(&self, child: &PooledWorker, attempt: PermitId) {
+    /// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
+    pub(super) fn settle_unopened(&self, child: Arc<PooledWorker>) {
+        let Some(this) = self.this.upgrade() else { return };
+        self.surroundings.tasks.spawn(async move {
+            let (whose, permit) = (child.worker.tenant(), child.permit());
+            this.until_settled(&child, &whose, permit).await;
+        });
+    }
+
+    /// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
+    async fn until_settled(&self, child: &PooledWorker, whose: &Whose, permit: PermitId) {
         let worker = &child.worker;
         tokio::select! {
             () = worker.settled() => {}
             _ = worker.ended() => {}
             () = tokio::time::sleep(UNOPENED) => worker.settle(),
         }
-        // It may be somebody's by now: then what becomes of it says nothing of the attempt that it was.
         match worker.takes_calls() {
-            true => self.breaker.opened(&None, attempt),
-            false => self.breaker.abandoned(&None, attempt),
+            true => self.breaker.opened(whose, permit),
+            false => self.breaker.abandoned(whose, permit),
         }
     }
 
-    async fn prepare_spare(&self, slot: Slot, attempt: PermitId) -> Option<Spare> {
-        let permit = self.permit(None, attempt);
+    /// Starts a spare, and opens it for the latest demand. `None` if it does not start, or refuses.
+    async fn prepare_spare(&self, claim: Claim, permit: PermitId) -> Option<Spare> {
+        let permit = self.permit(None, permit);
         let child =
-            self.spawn(slot, Origin::unowned(&self.server.name), Owner::everybody(), permit, &None).await.ok()?;
-        // Where it is not known what the first client will ask for, the child waits unopened.
+            self.spawn(claim, Origin::unowned(&self.server.name), Owner::everybody(), permit, &None).await.ok()?;
+        // Before the first client has come, the spare waits without `initialize`.
         let wanted = self.inventory.lock().demand.latest().cloned();
         let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
         let lease = Lease::new(child.worker.clone(), Nobody::peer(), false);
@@ -114,7 +124,7 @@ impl Pool {
                 tracing::warn!(%server, started, "a spare child did not open");
             }
             if answer.is_ok() {
-                // It refused, which is no end of its own: the next one would refuse likewise.
+                // A refusal is no exit, but the next spare would refuse likewise.
                 self.breaker.crashed(&None, child.permit(), self.answered_for(&None), Instant::now());
             }
             child.worker.stop();

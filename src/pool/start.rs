@@ -1,5 +1,5 @@
-//! How a child is got: a spare one, or a new one, as soon as the circuit breaker lets it, under the ceilings of its pool and
-//! of its tenant, in turns with the starts of all other servers; and what follows its end.
+//! How a request gets a child: the circuit breaker permits an attempt, capacity under the ceilings is claimed as a whole, a
+//! spare is taken or a child is started, and the end of the child is watched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,100 +7,107 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::breaker_permit::BreakerPermit;
-use super::permits::{Slot, Whose};
+use super::permits::{Ceiling, Claim, Full, Limit, Whose};
 use super::{Pool, PooledWorker};
 use crate::config::{Isolation, TenantId};
-use crate::process::{Origin, Owner, Place, hold};
+use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
 use crate::worker::{Failure, Fingerprint, Spec, spawn};
 
-/// What a child is wanted for.
+/// A request for one child.
 pub(super) struct SpawnRequest {
+    /// The tenant that asks, and that the child counts for unless all tenants share it.
     pub(super) tenant: TenantId,
-    /// Whose working directory it gets.
+    /// The owner of the child's working directory.
     pub(super) owner: Owner,
-    /// The public part of the session's id; `-` where several share the child.
-    pub(super) session: Arc<str>,
-    /// Whether it takes the place of one that is gone, or goes.
-    pub(super) is_replay: bool,
+    /// The caller's name for log lines; `-` where several callers share the child.
+    pub(super) caller: Arc<str>,
+    /// Whether the child replaces one that has ended or is ending.
+    pub(super) is_restart: bool,
     /// Children that are being replaced: the new one may inherit the capacity of one.
     pub(super) replaces: Vec<Arc<PooledWorker>>,
 }
 
-/// A start that takes longer than this waits for something else than the processors of this machine, such as a download:
-/// others start meanwhile.
+/// The longest time that a start counts as one under way. A slower start waits for something other than the processors of
+/// this machine, such as a download, and others may start meanwhile.
 const STARTING: Duration = Duration::from_secs(5);
 
 impl Pool {
-    /// A child for the tenant, under its ceiling; where everybody shares it, for nobody.
+    /// Gets a child for a request: a spare that fits the compatibility key (`None`: an unopened one), or a new one.
+    ///
+    /// # Errors
+    /// The server keeps crashing, there is no capacity in time, or the child cannot be started.
     pub(super) async fn obtain(
         &self,
         request: &SpawnRequest,
-        fingerprint: &Fingerprint,
+        key: Option<&Fingerprint>,
     ) -> Result<Arc<PooledWorker>, Failure> {
-        let is_owned = self.server.isolation != Isolation::Shared;
-        let mut permit = self.admitted(is_owned.then(|| request.tenant.clone())).await?;
-        let place = if is_owned { Some(self.place(request).await?) } else { None };
-        permit.renew()?;
-        let takes_spares = !is_owned || self.surroundings.ceilings.takes_spares(&request.tenant);
-        let spare = takes_spares.then(|| self.inventory.lock().take_spare(fingerprint)).flatten();
-        let (child, permit) = match spare {
-            Some(spare) => (spare, Some(permit)),
-            None => (self.start(request, permit).await?, None),
-        };
-        if let Some(place) = place {
-            child.worker.adopt(&request.tenant, &request.session);
-            child.add(place);
-        }
-        permit.into_iter().for_each(|permit| permit.adopts(&child));
-        Ok(child)
-    }
-
-    /// A place for one more child of the tenant: that of a child which is being replaced, or another.
-    async fn place(&self, request: &SpawnRequest) -> Result<Place, Failure> {
-        let free = self.surroundings.ceilings.place(&request.tenant, self.patience(request));
-        tokio::select! {
-            biased;
-            place = free => place.map_err(|full| Failure::tenant_full(&self.server.name, &full)),
-            place = PooledWorker::inherit(&request.replaces, PooledWorker::take_place) => Ok(place),
-        }
-    }
-
-    /// Starts a new child under the ceiling.
-    async fn start(&self, request: &SpawnRequest, mut permit: BreakerPermit<'_>) -> Result<Arc<PooledWorker>, Failure> {
-        let slot = match self.slots.try_take() {
-            Some(slot) => slot,
-            None => {
-                let slot = self.wait_for_slot(request).await?;
-                permit.renew()?;
-                slot
+        let owned_by = (self.server.isolation != Isolation::Shared).then_some(&request.tenant);
+        let mut permit = self.admitted(owned_by.cloned()).await?;
+        let takes_spares = owned_by.is_none_or(|tenant| self.surroundings.ceilings.takes_spares(tenant));
+        let end = Instant::now() + self.patience(request);
+        loop {
+            let mut limits = self.limits(owned_by);
+            // A spare has capacity under the ceiling of the pool already.
+            if takes_spares && self.inventory.lock().has_spare(key) {
+                limits.retain(|(ceiling, _)| *ceiling != self.ceiling());
             }
-        };
-        if request.is_replay {
-            self.metrics.restarts.inc();
+            let claim = self.claim(request, &limits, end).await?;
+            permit.renew()?;
+            if let Some(spare) = takes_spares.then(|| self.inventory.lock().take_spare(key)).flatten() {
+                if let Some(tenant) = owned_by {
+                    spare.worker.adopt(tenant, &request.caller);
+                }
+                spare.add(claim);
+                permit.adopts(&spare);
+                return Ok(spare);
+            }
+            if claim.holds(&self.ceiling()) {
+                return self.start(request, claim, permit).await;
+            }
+            // Another request has taken the spare: the next round claims capacity for a new child.
         }
-        let origin = match self.server.isolation {
-            // It counts for nobody, whoever has asked for it first.
-            Isolation::Shared => Origin::unowned(&self.server.name),
-            _ => Origin::new(&request.tenant, &self.server.name, &request.session),
-        };
-        self.spawn(slot, origin, request.owner.clone(), permit, &Some(request.tenant.clone())).await
     }
 
-    /// The ceiling is reached: something that nobody uses makes room, or the child that is being replaced does, or the
-    /// session waits its turn.
-    async fn wait_for_slot(&self, request: &SpawnRequest) -> Result<Slot, Failure> {
-        let before = Instant::now();
-        self.inventory.lock().make_room(self.slots.queued() + 1);
+    /// The ceiling over the children of this server.
+    pub(super) fn ceiling(&self) -> Ceiling {
+        Ceiling::Server(self.server.name.clone())
+    }
+
+    /// The ceilings that one more child counts under, for a tenant or for none.
+    pub(super) fn limits(&self, tenant: Option<&TenantId>) -> Vec<Limit> {
+        let of_tenant = |tenant: &TenantId| {
+            let most = self.surroundings.ceilings.max_children(tenant)?;
+            Some((Ceiling::Tenant(tenant.clone()), most))
+        };
+        let of_pool = (self.ceiling(), self.server.pool.max_children);
+        tenant.and_then(of_tenant).into_iter().chain([of_pool]).collect()
+    }
+
+    /// Claims capacity until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
+    /// leaves its capacity to this request.
+    async fn claim(&self, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
+        let (before, permits) = (Instant::now(), &self.surroundings.permits);
+        if permits.full(limits).is_some_and(|full| full.0 == self.ceiling()) {
+            self.inventory.lock().make_room(permits.waiting_for(&self.ceiling()) + 1);
+        }
         let whose = Some(request.tenant.clone());
-        let slot = tokio::select! {
-            slot = self.slots.take(&whose, self.patience(request)) => slot,
-            slot = PooledWorker::inherit(&request.replaces, PooledWorker::take_slot) => Some(slot),
+        let full = tokio::select! {
+            biased;
+            claimed = permits.claim(&whose, limits, end.saturating_duration_since(before)) => match claimed {
+                Ok(claim) => return Ok(claim),
+                Err(full) => full,
+            },
+            claim = PooledWorker::inherit(&request.replaces) => return Ok(claim),
         };
-        slot.ok_or_else(|| Failure::pool_full(&self.server.name, self.server.pool.max_children, before.elapsed()))
+        Err(match full {
+            Full(Ceiling::Tenant(tenant), most) => Failure::tenant_full(&self.server.name, &tenant, most),
+            Full(_, most) => Failure::pool_full(&self.server.name, most, before.elapsed()),
+        })
     }
 
-    /// How long to wait for room. One that is being replaced has the time at least that its end takes.
+    /// How long a request waits for capacity: `pool.queue_timeout`, and at least as long as a child that is being replaced
+    /// may take to end.
     fn patience(&self, request: &SpawnRequest) -> Duration {
         let (queue_timeout, limits) = (self.server.pool.queue_timeout, &self.server.limits);
         match request.replaces.is_empty() {
@@ -110,29 +117,43 @@ impl Pool {
         }
     }
 
-    /// Waits for the turn of a start `by` somebody: a few at a time over all servers.
-    async fn take_turn(&self, by: &Whose, permit: &mut BreakerPermit<'_>) -> Result<Slot, Failure> {
-        if let Some(turn) = self.turns.try_take() {
-            return Ok(turn);
+    /// Starts a new child for a request.
+    async fn start(
+        &self,
+        request: &SpawnRequest,
+        claim: Claim,
+        permit: BreakerPermit<'_>,
+    ) -> Result<Arc<PooledWorker>, Failure> {
+        if request.is_restart {
+            self.metrics.restarts.inc();
         }
-        // Starts are spread even where nobody is to queue for the ceiling.
-        let (before, patience) = (Instant::now(), self.server.pool.queue_timeout.max(2 * STARTING));
-        let turn = self.turns.take(by, patience).await;
-        let turn = turn.ok_or_else(|| Failure::spawn_full(&self.server.name, before.elapsed()))?;
-        permit.renew()?;
-        Ok(turn)
+        let origin = match self.server.isolation {
+            Isolation::Shared => Origin::unowned(&self.server.name),
+            _ => Origin::new(&request.tenant, &self.server.name, &request.caller),
+        };
+        self.spawn(claim, origin, request.owner.clone(), permit, &Some(request.tenant.clone())).await
     }
 
-    /// Spawns a child, when it is the turn of who asked for it, and watches over its end.
+    /// Waits until fewer than `children.spawn_concurrency` starts are under way over all servers.
+    async fn start_slot(&self, whose: &Whose) -> Result<Claim, Failure> {
+        // Starts are spread even where `pool.queue_timeout` is zero.
+        let (before, patience) = (Instant::now(), self.server.pool.queue_timeout.max(2 * STARTING));
+        let limits = [(Ceiling::Starts, self.surroundings.spawn_concurrency)];
+        let claimed = self.surroundings.permits.claim(whose, &limits, patience).await;
+        claimed.map_err(|_| Failure::spawn_full(&self.server.name, before.elapsed()))
+    }
+
+    /// Spawns a child that occupies the claimed capacity, and watches over its end. Starts wait in turns by tenant (`whose`).
     pub(super) async fn spawn(
         &self,
-        slot: Slot,
+        claim: Claim,
         origin: Origin,
         owner: Owner,
         mut permit: BreakerPermit<'_>,
-        by: &Whose,
+        whose: &Whose,
     ) -> Result<Arc<PooledWorker>, Failure> {
-        let turn = self.take_turn(by, &mut permit).await?;
+        let slot = self.start_slot(whose).await?;
+        permit.renew()?;
         let spec = Spec {
             guardian: self.surroundings.guardian.clone(),
             server: Arc::clone(&self.server),
@@ -146,8 +167,8 @@ impl Pool {
             tasks: self.surroundings.tasks.clone(),
             kill: self.surroundings.kill.clone(),
         };
-        let end_of_turn = Instant::now() + STARTING;
-        let (turn, spawned) = hold(turn, STARTING, spawn(spec)).await;
+        let end = Instant::now() + STARTING;
+        let (slot, spawned) = hold(slot, STARTING, spawn(spec)).await;
         let worker = match spawned {
             Ok(worker) => worker,
             Err(error) => {
@@ -160,29 +181,31 @@ impl Pool {
                 return Err(failure);
             }
         };
-        let child = PooledWorker::new(worker, permit.into_id(), slot);
+        let child = PooledWorker::new(worker, permit.into_id(), claim);
         self.inventory.lock().children.push(Arc::clone(&child));
         if self.surroundings.draining.is_cancelled() {
             child.worker.stop();
         }
         if let Some(this) = self.this.upgrade() {
             let watched = Arc::clone(&child);
-            let turn = turn.map(|turn| (turn, end_of_turn));
-            self.surroundings.tasks.spawn(async move { this.watch(watched, turn).await });
+            let slot = slot.map(|slot| (slot, end));
+            self.surroundings.tasks.spawn(async move { this.watch(watched, slot).await });
         }
         Ok(child)
     }
 
-    async fn watch(&self, child: Arc<PooledWorker>, turn: Option<(Slot, Instant)>) {
+    /// Follows a child to its end: gives the start slot back, starts a successor for a shared child that is retired or has
+    /// crashed in use, tells the breaker how the child ended, and frees its capacity.
+    async fn watch(&self, child: Arc<PooledWorker>, slot: Option<(Claim, Instant)>) {
         let worker = &child.worker;
-        // Until the child has answered `initialize`, it counts as one that is being started.
-        if let Some((turn, end)) = turn {
+        // Until the child has answered `initialize`, its start counts as under way.
+        if let Some((slot, end)) = slot {
             tokio::select! {
                 () = worker.settled() => {}
                 _ = worker.ended() => {}
                 () = sleep_until(end) => {}
             }
-            drop(turn);
+            drop(slot);
         }
         tokio::select! {
             biased;
@@ -197,7 +220,7 @@ impl Pool {
             true => self.breaker.crashed(&whose, permit, self.answered_for(&whose), Instant::now()),
             false => self.breaker.abandoned(&whose, permit),
         }
-        // Its sessions have been served, and get another at once: in its room, and not behind those who have had none yet.
+        // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
         let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
         if is_missed {
             self.succeed(&child);

@@ -6,14 +6,12 @@ mod folder_poller;
 mod usage_poller;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
 
 use super::cgroup::{Controllers, LimitOwner};
 use super::child::Child;
@@ -46,19 +44,12 @@ struct Shared {
 
 struct Ceiling {
     limits: Resources,
-    places: Option<Places>,
+    /// The most children that the tenant may have at once.
+    max_children: Option<usize>,
     /// Whether the children of the tenant are in a common cgroup.
     has_cgroup: bool,
     /// The limits that no cgroup enforces.
     watched: WatchedLimits,
-}
-
-/// The most children that a tenant may have at once, and how many more it may have now.
-struct Places {
-    most: usize,
-    free: Arc<Semaphore>,
-    /// Number of tasks that wait for a permit.
-    waiting: AtomicUsize,
 }
 
 /// A running child that counts against limits.
@@ -79,20 +70,6 @@ struct WatchedFolder {
     most: FolderSize,
 }
 
-/// A permit for one child of a tenant. Dropping it lets another child start.
-#[derive(Debug)]
-pub struct Place(#[expect(dead_code, reason = "held, and dropped")] Option<OwnedSemaphorePermit>);
-
-/// Error: the tenant has as many children as it may have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the tenant has all its {most} children in use (tenants.{tenant}.limits.max_children)")]
-pub struct Full {
-    /// The tenant.
-    pub tenant: TenantId,
-    /// The limit that is reached.
-    pub most: usize,
-}
-
 impl Ceilings {
     /// Takes the limits of all `tenants`, and makes cgroups for them where that is possible. `failures` counts attempts to
     /// watch that could not read anything.
@@ -110,9 +87,7 @@ impl Ceilings {
             let has_cgroup = guardian.limits_tenant(name);
             let kept = if has_cgroup { guardian.controllers() } else { Controllers::default() };
             let watched = WatchedLimits::left(&limits, kept);
-            let of = |most| Places { most, free: Arc::new(Semaphore::new(most)), waiting: AtomicUsize::new(0) };
-            let places = tenant.max_children.map(of);
-            (name.clone(), Ceiling { limits, places, has_cgroup, watched })
+            (name.clone(), Ceiling { limits, max_children: tenant.max_children, has_cgroup, watched })
         };
         let tenants = tenants.into_iter().map(ceiling).collect();
         // It has the same privileges as the gateway. Who is not root runs all children as itself.
@@ -121,26 +96,9 @@ impl Ceilings {
         Self(Arc::new(Shared { tenants, charged, last, limits_any, failures, guardian }))
     }
 
-    /// Waits up to `patience` for the permit to start a child of `tenant`.
-    ///
-    /// # Errors
-    /// The tenant still has all its children when the time is over.
-    pub async fn place(&self, tenant: &TenantId, patience: Duration) -> Result<Place, Full> {
-        let Some(places) = self.places(tenant) else { return Ok(Place(None)) };
-        let _waits = Waits::begin(&places.waiting);
-        match timeout(patience, Arc::clone(&places.free).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Place(Some(permit))),
-            _ => Err(Full { tenant: tenant.clone(), most: places.most }),
-        }
-    }
-
-    /// Whether anybody waits for a permit of `tenant`.
-    pub fn is_waited_for(&self, tenant: &TenantId) -> bool {
-        self.places(tenant).is_some_and(|places| places.waiting.load(Ordering::Relaxed) > 0)
-    }
-
-    fn places(&self, tenant: &TenantId) -> Option<&Places> {
-        self.0.tenants.get(tenant)?.places.as_ref()
+    /// The number of children that a tenant may have at once, if it is limited.
+    pub fn max_children(&self, tenant: &TenantId) -> Option<usize> {
+        self.0.tenants.get(tenant)?.max_children
     }
 
     /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because memory
@@ -188,23 +146,7 @@ impl Ceilings {
     }
 }
 
-/// Counts one waiting task until it is dropped.
-struct Waits<'a>(&'a AtomicUsize);
-
-impl<'a> Waits<'a> {
-    fn begin(waiting: &'a AtomicUsize) -> Self {
-        waiting.fetch_add(1, Ordering::Relaxed);
-        Self(waiting)
-    }
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The registration of a child that counts against limits. The owner of the child ends it.
+/// That a child counts for its tenant. Whoever owns the child ends it.
 pub struct Charge {
     ceilings: Ceilings,
     limiter: Limiter,
@@ -292,7 +234,7 @@ mod tests {
     ) -> Ceilings {
         let limits = Resources::default();
         let tenants =
-            HashMap::from([(tenant(), Ceiling { limits, places: None, has_cgroup: false, watched: ceiling })]);
+            HashMap::from([(tenant(), Ceiling { limits, max_children: None, has_cgroup: false, watched: ceiling })]);
         let origin = Origin::new(&tenant(), &"s".parse().unwrap(), "-");
         let charged = (1..).zip(children).map(|(id, (pid, watched))| {
             (id, Charged { pid, origin: origin.clone(), watched, temp: None, excess: watch::channel(None).0 })

@@ -26,7 +26,7 @@ mod usage;
 mod workspace;
 
 pub use brake::Brake;
-pub use ceilings::{Ceilings, Charge, Full, Place, watch_folders, watch_usage};
+pub use ceilings::{Ceilings, Charge, watch_folders, watch_usage};
 pub use child::{Child, Pipes};
 pub use enforcement::{Enforcement, enforcement, may_call_the_gateway, run_as_root, tenant_enforcement};
 pub use error::SpawnError;

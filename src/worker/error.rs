@@ -7,9 +7,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::sandbox_hint::SandboxHint;
-use crate::config::{Server, ServerName};
+use crate::config::{Server, ServerName, TenantId};
 use crate::jsonrpc::{Code, RawId, error_response_with_data, member, parse, text};
-use crate::process::{Excess, Exit, Full, SpawnError};
+use crate::process::{Excess, Exit, SpawnError};
 use crate::telemetry::ExitReason;
 
 /// Why a worker does not take a message.
@@ -198,8 +198,10 @@ impl Failure {
     }
 
     /// No child could be had in time, because the tenant is at its ceiling.
-    pub fn tenant_full(server: &ServerName, full: &Full) -> Self {
-        let text = format!("the server \"{server}\" was not started: {full}; end a session, or try again in a moment");
+    pub fn tenant_full(server: &ServerName, tenant: &TenantId, most: usize) -> Self {
+        let text = format!(
+            "the server \"{server}\" was not started: the tenant has all its {most} children in use (tenants.{tenant}.limits.max_children); end a session, or try again in a moment"
+        );
         Self::full("tenant_full", text)
     }
 

@@ -6,14 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Server, TenantId};
 use sluice::jsonrpc::parse;
-use sluice::pool::{Pools, Surroundings};
+use sluice::pool::{Permits, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::session::{Client, Link, Received, Target};
 use sluice::stream::{Budget, Cursor, Exchange, Item, Outbox};
@@ -75,7 +74,7 @@ impl Conversation {
             guardian,
             slow_client_timeout: Duration::from_secs(10),
             spawn_concurrency: 2,
-            spawning_spares: Arc::new(Semaphore::new(1)),
+            permits: Permits::default(),
             tasks: tasks.clone(),
             draining: stop_children.clone(),
             kill: CancellationToken::new(),

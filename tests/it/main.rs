@@ -25,6 +25,7 @@ mod ids;
 mod keep_alive;
 mod killed;
 mod layers;
+mod lease;
 mod limits;
 mod link;
 mod messages;

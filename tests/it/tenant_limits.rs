@@ -119,6 +119,64 @@ async fn a_tenant_has_no_more_children_than_it_may() {
 }
 
 #[tokio::test]
+async fn sessions_that_wait_for_one_server_take_nothing_from_their_tenant_on_another() {
+    let mut server = fixture("echo");
+    server.pool.max_children = 1;
+    server.pool.queue_timeout = Duration::from_secs(60);
+    let mut other = fixture("echo");
+    other.pool.queue_timeout = Duration::from_secs(1);
+    let servers = [named("a", server), named("b", other)];
+    let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
+    let holder = eve.server("a").streamable().await;
+    let waiting: Vec<_> = [&ann, &bob]
+        .map(|caller| caller.server("a"))
+        .into_iter()
+        .map(|caller| tokio::spawn(async move { caller.streamable().await.delete().await }))
+        .collect();
+    gateway.until("two wait", |metrics| metrics.sum("sluice_pool_queue", "") == 2.0).await;
+    // The tenant has no child at all, and may have two.
+    let mut free = ann.server("b").streamable().await;
+    assert_eq!(free.call("echo", json!({"text": "free"})).await, "free");
+    holder.delete().await;
+    for waits in waiting {
+        waits.await.unwrap();
+    }
+    gateway.finish().await;
+}
+
+/// Requests of a tenant that may wait for a child, as docs/ARCHITECTURE.md says.
+const QUEUE: usize = 1024;
+
+#[tokio::test]
+async fn so_many_wait_for_a_child_of_their_tenant_and_the_next_is_told_at_once() {
+    let mut server = fixture("echo");
+    server.pool.queue_timeout = Duration::from_secs(300);
+    let mut keys = Vec::new();
+    let gateway = Gateway::start_with([server], |config: &mut Config| {
+        keys = (0..8).map(|number| key(config, "acme", &format!("user-{number}"))).collect();
+        config.tenants.get_mut("acme").unwrap().max_children = Some(1);
+        config.sessions.max = 2 * QUEUE;
+        config.sessions.max_per_principal = 2 * QUEUE;
+    })
+    .await;
+    let callers: Vec<_> = keys.iter().map(|key| gateway.with_key(key)).collect();
+    let holder = callers[0].streamable().await;
+    let initialize = json!({"jsonrpc": "2.0", "id": "i", "method": "initialize", "params": hello("2025-11-25")});
+    let mut waiting = tokio::task::JoinSet::new();
+    for number in 0..=QUEUE {
+        let (caller, initialize) = (callers[number % callers.len()].clone(), initialize.clone());
+        waiting.spawn(async move { caller.send(Request::post("/mcp", initialize)).await });
+    }
+    // One too many: this answer comes though nothing has become free.
+    let refused = crate::harness::in_time("the answer to one too many", waiting.join_next()).await.unwrap().unwrap();
+    let error = refused.assert_error(200, -32003, "the server")["error"].clone();
+    assert_eq!(error["data"]["type"], "tenant_full", "{error}");
+    waiting.shutdown().await;
+    holder.delete().await;
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_shared_child_without_a_session_makes_room_for_another_of_its_tenant() {
     for isolation in [Isolation::Principal, Isolation::Tenant] {
         let mut one = fixture("echo");

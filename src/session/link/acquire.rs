@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::draining::MAX_BUSY;
 use super::slot::{Outcome, Starting};
-use crate::pool::{Applicant, Granted};
+use crate::pool::{Granted, Wanted};
 use crate::worker::{Failure, Lease, Peer, Refused, Terms, protocol_version};
 
 /// One attempt to get a child.
@@ -41,15 +41,16 @@ impl Acquisition<'_> {
         until_few_drain(context).await?;
         let is_replay = context.state.lock().handshake.done().is_some();
         let target = &context.target;
-        let applicant = Applicant {
+        let wanted = Wanted {
             principal: target.principal.clone(),
-            session: Arc::clone(&target.label),
-            initialize,
-            is_replay,
+            caller: Arc::clone(&target.label),
+            initialize: Some(initialize),
+            is_restart: is_replay,
             replaces,
-            peer: holder,
+            holder,
         };
-        let Granted { lease, answer } = target.pool.lease(&applicant).await?;
+        let Granted { lease, answer } = target.pool.lease(&wanted).await?;
+        let answer = answer.unwrap_or_default();
         if is_replay {
             replay(context, &lease, &answer).await?;
         }

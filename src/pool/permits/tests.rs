@@ -1,0 +1,278 @@
+//! Permits: ceilings hold, claims are whole, tenants take turns, queues are bounded, and no unit and no wake-up is lost.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn tenant(name: &str) -> Whose {
+    Some(name.parse().unwrap())
+}
+
+fn server(name: &str, most: usize) -> Limit {
+    (Ceiling::Server(name.parse().unwrap()), most)
+}
+
+fn of_tenant(name: &str, most: usize) -> Limit {
+    (Ceiling::Tenant(name.parse().unwrap()), most)
+}
+
+impl Permits {
+    fn taken(&self, ceiling: &Ceiling) -> usize {
+        self.0.lock().taken.get(ceiling).copied().unwrap_or_default()
+    }
+
+    fn waiting(&self) -> usize {
+        self.0.lock().queues.iter().map(|queue| queue.waiting.len()).sum()
+    }
+
+    fn is_unused(&self) -> bool {
+        let state = self.0.lock();
+        state.taken.is_empty() && state.queues.is_empty()
+    }
+
+    /// A task that waits for a claim, and has begun to.
+    async fn waiter(&self, whose: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Full>> {
+        let (permits, whose, limits, before) = (self.clone(), tenant(whose), limits.to_vec(), self.waiting());
+        let waiter = tokio::spawn(async move { permits.claim(&whose, &limits, LONG).await });
+        while self.waiting() == before {
+            tokio::task::yield_now().await;
+        }
+        waiter
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ceiling_holds_and_waiting_ends() {
+    let (permits, limits) = (Permits::default(), [server("s", 2)]);
+    let (a, b) = (permits.try_claim(&limits).unwrap(), permits.try_claim(&limits).unwrap());
+    assert!(permits.try_claim(&limits).is_none());
+    let full = permits.claim(&tenant("t"), &limits, Duration::from_secs(1)).await.unwrap_err();
+    assert_eq!(full, Full(limits[0].0.clone(), 2));
+    assert_eq!(permits.waiting(), 0, "a claim that was given up waits no more");
+    drop(a);
+    assert_eq!(permits.taken(&limits[0].0), 1);
+    drop(b);
+    assert!(permits.is_unused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_waits_holds_nothing_of_what_others_could_have() {
+    let permits = Permits::default();
+    let (both, other) = ([of_tenant("t", 1), server("a", 1)], [of_tenant("t", 1), server("b", 1)]);
+    let taken = permits.try_claim(&both[1..]).unwrap();
+    let waiter = permits.waiter("t", &both).await;
+    assert_eq!(permits.waiting_for(&both[1].0), 1);
+    let of_other = permits.try_claim(&other).expect("the tenant has no child yet");
+    assert_eq!((permits.waiting_for(&both[0].0), permits.waiting_for(&both[1].0)), (1, 0), "the first full one counts");
+    drop(taken);
+    tokio::task::yield_now().await;
+    assert!(!waiter.is_finished(), "there is room under one ceiling alone");
+    assert!(permits.try_claim(&both[1..]).is_some(), "nobody has it");
+    drop(of_other);
+    let claim = waiter.await.unwrap().unwrap();
+    assert!(both.iter().all(|(ceiling, _)| claim.holds(ceiling)));
+    drop(claim);
+    assert!(permits.is_unused());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_take_turns() {
+    let (permits, limits) = (Permits::default(), [server("s", 1)]);
+    let first = permits.try_claim(&limits).unwrap();
+    let (order, mut served) = tokio::sync::mpsc::channel(16);
+    for name in ["a", "a", "a", "b", "c"] {
+        let (waiter, order) = (permits.waiter(name, &limits).await, order.clone());
+        tokio::spawn(async move {
+            let claim = waiter.await.unwrap().unwrap();
+            order.send(name).await.unwrap();
+            drop(claim);
+        });
+    }
+    drop(first);
+    let mut names = Vec::new();
+    for _ in 0..5 {
+        names.push(served.recv().await.unwrap());
+    }
+    assert_eq!(names, ["a", "b", "c", "a", "a"]);
+}
+
+/// Drops a claim when it is granted.
+fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Full>>) -> tokio::task::JoinHandle<bool> {
+    tokio::spawn(async move { waiter.await.unwrap().is_ok() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_of_a_tenant_wait_and_the_next_is_told_at_once() {
+    for limits in [[server("s", 1)], [of_tenant("many", 1)]] {
+        let permits = Permits::default();
+        let first = permits.try_claim(&limits).unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..QUEUE {
+            waiting.push(is_served(permits.waiter("many", &limits).await));
+        }
+        let now = tokio::time::Instant::now();
+        assert!(permits.claim(&tenant("many"), &limits, LONG).await.is_err());
+        assert_eq!(now.elapsed(), Duration::ZERO);
+        waiting.push(is_served(permits.waiter("another", &limits).await));
+        drop(first);
+        for is_served in waiting {
+            assert!(is_served.await.unwrap());
+        }
+        assert!(permits.is_unused());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unit_granted_to_a_claim_that_is_given_up_is_not_lost() {
+    let (permits, limits) = (Permits::default(), [server("s", 1)]);
+    let first = permits.try_claim(&limits).unwrap();
+    let left = permits.waiter("t", &limits).await;
+    drop(first);
+    left.abort();
+    let _ = left.await;
+    assert!(permits.try_claim(&limits).is_some());
+}
+
+#[test]
+fn a_merged_claim_holds_each_unit_once() {
+    let (permits, both) = (Permits::default(), [of_tenant("t", 9), server("s", 9)]);
+    let (mut spare, inherited) = (permits.try_claim(&both[1..]).unwrap(), permits.try_claim(&both).unwrap());
+    assert_eq!(permits.taken(&both[1].0), 2);
+    spare.merge(inherited);
+    assert_eq!((permits.taken(&both[0].0), permits.taken(&both[1].0)), (1, 1));
+    drop(spare);
+    assert!(permits.is_unused());
+}
+
+/// Whether a future has been woken since it was polled last.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = Result<Claim, Full>>>>;
+
+/// A claim that waits.
+struct Waiter {
+    future: Waiting,
+    limits: Vec<Limit>,
+    woken: std::sync::Arc<Woken>,
+}
+
+impl Waiter {
+    fn poll(&mut self) -> Poll<Result<Claim, Full>> {
+        self.woken.0.store(false, Ordering::Relaxed);
+        self.future.as_mut().poll(&mut Context::from_waker(&Waker::from(std::sync::Arc::clone(&self.woken))))
+    }
+}
+
+/// Small numbers, the same for the same seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % most
+    }
+}
+
+/// Claims that come, wait, are granted, given up before and after that, and dropped, in any order.
+#[tokio::test(start_paused = true)]
+async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
+    for seed in 0..200 {
+        let (permits, mut numbers) = (Permits::default(), Numbers(seed));
+        let (servers, tenants) = (["a", "b", "c"], ["t", "u", "v"]);
+        let (mut waiting, mut claims) = (Vec::<Waiter>::new(), Vec::<Claim>::new());
+        for _ in 0..300 {
+            match numbers.below(6) {
+                0..3 => {
+                    let (a_server, a_tenant) = (numbers.below(3), numbers.below(3));
+                    let all = [of_tenant(tenants[a_tenant], 1 + a_tenant), server(servers[a_server], 1 + a_server)];
+                    let limits = match numbers.below(4) {
+                        0 => &all[..1],
+                        1 => &all[1..],
+                        _ => &all[..],
+                    };
+                    let (all, whose) = (permits.clone(), tenant(tenants[a_tenant]));
+                    let (own, woken) = (limits.to_vec(), std::sync::Arc::new(Woken(AtomicBool::new(true))));
+                    // Without a budget, which would make the runtime say that what is ready is not.
+                    let future = async move { all.claim(&whose, &own, LONG).await };
+                    let future = Box::pin(tokio::task::unconstrained(future));
+                    waiting.push(Waiter { future, limits: limits.to_vec(), woken });
+                }
+                3 if !claims.is_empty() => drop(claims.swap_remove(numbers.below(claims.len()))),
+                // With or without a claim that was granted and not looked at.
+                4 if !waiting.is_empty() => drop(waiting.swap_remove(numbers.below(waiting.len()))),
+                _ if claims.len() > 1 => {
+                    let (other, at) = (claims.swap_remove(0), numbers.below(claims.len()));
+                    claims[at].merge(other);
+                }
+                _ => {}
+            }
+            if numbers.below(2) == 0 {
+                continue;
+            }
+            let mut index = 0;
+            while let Some(waiter) = waiting.get_mut(index) {
+                let was_woken = waiter.woken.0.load(Ordering::Relaxed);
+                match waiter.poll() {
+                    Poll::Ready(claim) => {
+                        assert!(was_woken, "seed {seed}: a lost wake-up");
+                        claims.push(claim.unwrap());
+                        waiting.swap_remove(index);
+                    }
+                    Poll::Pending => {
+                        assert!(
+                            permits.full(&waiter.limits).is_some(),
+                            "seed {seed}: a claim waits though there is room"
+                        );
+                        index += 1;
+                    }
+                }
+            }
+            for limit in (0..3).flat_map(|at| [of_tenant(tenants[at], 1 + at), server(servers[at], 1 + at)]) {
+                let held = claims.iter().filter(|claim| claim.holds(&limit.0)).count();
+                assert_eq!(permits.taken(&limit.0), held, "seed {seed}: {limit:?}");
+                assert!(held <= limit.1, "seed {seed}: {limit:?}");
+            }
+            assert_eq!(permits.waiting(), waiting.len(), "seed {seed}");
+        }
+        drop((waiting, claims));
+        assert!(permits.is_unused(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_tenants_that_wait_none_is_served_twice_before_another_is_served_once() {
+    for seed in 0..50 {
+        let (permits, limits, mut numbers) = (Permits::default(), [server("s", 1)], Numbers(seed));
+        let names = ["a", "b", "c", "d"];
+        let mut held = permits.try_claim(&limits);
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            let name = names[numbers.below(4)];
+            waiting.push((name, permits.waiter(name, &limits).await));
+        }
+        let mut served = std::collections::HashMap::new();
+        while !waiting.is_empty() {
+            held.take();
+            while !waiting.iter().any(|(_, waiter)| waiter.is_finished()) {
+                tokio::task::yield_now().await;
+            }
+            let at = waiting.iter().position(|(_, waiter)| waiter.is_finished()).unwrap();
+            let (name, waiter) = waiting.remove(at);
+            held = Some(waiter.await.unwrap().unwrap());
+            *served.entry(name).or_insert(0) += 1;
+            let counts = waiting.iter().map(|(other, _)| served.get(other).copied().unwrap_or(0));
+            assert!(counts.min().is_none_or(|least| served[name] <= least + 1), "seed {seed}: {served:?}");
+        }
+    }
+}
