@@ -1,15 +1,11 @@
 //! What the HTTP side needs of conversations. A conversation takes messages of the client, and fills streams to the client;
-//! where the conversation lives is not the HTTP side's business. Here each is a [`Session`] of the [`Registry`].
-//!
-//! [`Registry`]: super::Registry
+//! where the conversation lives is not the HTTP side's business. In this process each is a session of the registry.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::id::SessionId;
-use super::link::Received;
-use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{Server, ServerName, Sessions};
@@ -125,40 +121,4 @@ pub struct NewSession<'a> {
     pub tenant_sessions: Option<usize>,
     /// Bounds of each stream of the session.
     pub stream: Budget,
-}
-
-impl Conversation for Session {
-    fn id(&self) -> &SessionId {
-        Self::id(self)
-    }
-
-    fn version(&self) -> Option<String> {
-        Self::version(self)
-    }
-
-    fn expiry(&self) -> &Expiry {
-        Self::expiry(self)
-    }
-
-    fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
-        match self.receive(message, envelope, exchange) {
-            Received::Accepted => Ok(()),
-            Received::Refused(reason) => {
-                self.refuse(envelope, reason, exchange);
-                Err(reason)
-            }
-        }
-    }
-
-    fn answer(&self, exchange: &Exchange, response: Bytes) {
-        Self::answer(self, exchange, response);
-    }
-
-    fn open_stream(&self) -> Cursor {
-        Self::open_stream(self)
-    }
-
-    fn stream(&self) -> Option<Arc<Exchange>> {
-        Self::stream(self)
-    }
 }

@@ -11,6 +11,6 @@ mod streams;
 
 pub use conversation::{Conversation, Conversations, NewSession, Rejected};
 pub use id::SessionId;
-pub use link::{Client, Link, Received, Target};
+pub use link::{Client, Link, Target};
 pub use registry::Registry;
 pub use streams::Transport;

@@ -1,4 +1,4 @@
-//! All sessions, found by id and principal; their limits, and the sweep that ends idle ones.
+//! The registry of all sessions: look-up by id and principal, the limits on their number, and the end of idle ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,24 +12,27 @@ use tokio_util::task::TaskTracker;
 
 use super::conversation::{Conversation, Conversations, NewSession, Rejected};
 use super::id::SessionId;
-use super::session::{Session, Surroundings};
+use super::link::Target;
+use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{ServerName, TenantId};
 use crate::pool::Pools;
 use crate::telemetry::{Cause, Metrics, ServerMetrics};
 
-/// Sessions of a server whose begin, or end, is logged in a period.
+/// The log lines about opened sessions, and as many about ended ones, that a server may cause in a period.
 const SESSIONS_LOGGED: u32 = 100;
 
-/// How often idle sessions are looked for.
+/// The interval at which idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// The numbers of open sessions.
 #[derive(Default)]
 struct Counts {
     all: usize,
     principals: HashMap<Principal, usize>,
     tenants: HashMap<TenantId, usize>,
+    /// Whether the gateway is shutting down, so that no session is opened any more.
     draining: bool,
 }
 
@@ -43,7 +46,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. `pools` have their children; `tasks` tracks everything that sessions start.
+    /// An empty registry. Sessions get their children from `pools` and spawn their tasks on `tasks`.
     pub fn new<'a>(
         servers: impl Iterator<Item = &'a ServerName>,
         metrics: &Arc<Metrics>,
@@ -54,6 +57,7 @@ impl Registry {
         Self { sessions: DashMap::new(), counts: Mutex::default(), servers, pools, tasks }
     }
 
+    /// Counts one more session, unless a limit is reached.
     fn count(&self, new: &NewSession<'_>) -> Result<(), Rejected> {
         let NewSession { principal, sessions: limits, tenant_sessions, .. } = *new;
         let mut counts = self.counts.lock();
@@ -77,6 +81,7 @@ impl Registry {
         Ok(())
     }
 
+    /// Counts one session less of a principal.
     fn uncount(&self, principal: &Principal) {
         let mut counts = self.counts.lock();
         counts.all = counts.all.saturating_sub(1);
@@ -94,7 +99,7 @@ impl Registry {
         }
     }
 
-    /// How many sessions are open.
+    /// The number of open sessions.
     pub fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -104,23 +109,24 @@ impl Registry {
         self.sessions.is_empty()
     }
 
-    /// Takes no new sessions from now on.
+    /// Refuses new sessions from now on.
     pub fn drain(&self) {
         self.counts.lock().draining = true;
     }
 
-    /// Whether any session has calls in flight.
+    /// Whether any session has calls in flight or queued, or running tasks.
     pub fn is_busy(&self) -> bool {
         self.sessions.iter().any(|entry| entry.is_busy())
     }
 
-    /// Ends all sessions.
+    /// Ends all sessions. `why` is for the log.
     pub fn end_all(&self, why: &'static str) {
         for session in self.all() {
             self.end(session.id(), why);
         }
     }
 
+    /// A snapshot of all open sessions.
     fn all(&self) -> Vec<Arc<Session>> {
         self.sessions.iter().map(|entry| Arc::clone(&*entry)).collect()
     }
@@ -150,14 +156,15 @@ impl Conversations for Registry {
         let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
         let pool = self.pools.get(&server.name).ok_or(Rejected::Draining)?;
         self.count(new)?;
-        let surroundings = Surroundings {
+        let target = Target {
+            server: Arc::clone(server),
+            principal: principal.clone(),
+            label: id.public(),
             pool: Arc::clone(pool),
             metrics: metrics.clone(),
-            stream_limits: new.stream,
             tasks: self.tasks.clone(),
         };
-        let session = Session::new(id.clone(), principal.clone(), Arc::clone(server), transport, surroundings);
-        let session = Arc::new(session);
+        let session = Arc::new(Session::new(id.clone(), transport, new.stream, target));
         metrics.sessions.inc();
         self.sessions.insert(id, Arc::clone(&session));
         if Cause::info("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
@@ -175,20 +182,20 @@ impl Conversations for Registry {
     ) -> Option<Arc<dyn Conversation>> {
         let session = Arc::clone(&*self.sessions.get(&SessionId::parse(id)?)?);
         let fits =
-            session.principal() == principal && session.server().name == *server && session.transport() == transport;
+            session.principal == *principal && session.server.name == *server && session.transport() == transport;
         fits.then_some(session as Arc<dyn Conversation>)
     }
 
-    /// The child is stopped in the background.
+    /// An exclusive child is stopped in the background.
     fn end(&self, id: &SessionId, why: &'static str) {
         let Some((_, session)) = self.sessions.remove(id) else { return };
         session.end();
-        self.uncount(session.principal());
-        if let Some(metrics) = self.servers.get(&session.server().name) {
+        self.uncount(&session.principal);
+        if let Some(metrics) = self.servers.get(&session.server.name) {
             metrics.sessions.dec();
         }
-        if Cause::info("session ended", session.server().name.to_string()).is_news(SESSIONS_LOGGED) {
-            tracing::info!(tenant = %session.principal().tenant(), server = %session.server().name, session = %session.id().public(), why, "session ended");
+        if Cause::info("session ended", session.server.name.to_string()).is_news(SESSIONS_LOGGED) {
+            tracing::info!(tenant = %session.principal.tenant(), server = %session.server.name, session = %session.id().public(), why, "session ended");
         }
     }
 

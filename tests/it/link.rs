@@ -14,7 +14,7 @@ use sluice::config::{Server, TenantId};
 use sluice::jsonrpc::parse;
 use sluice::pool::{Permits, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
-use sluice::session::{Client, Link, Received, Target};
+use sluice::session::{Client, Link, Target};
 use sluice::stream::{Budget, Cursor, Exchange, Item, Outbox};
 use sluice::telemetry::Metrics;
 use sluice::worker::{InFlight, Route, Unsolicited};
@@ -145,7 +145,7 @@ impl Request {
 
 fn give(link: &Link, message: &Value, exchange: &Arc<Exchange>) {
     let message = message.to_string();
-    assert_eq!(link.receive(message.as_bytes(), &parse(message.as_bytes()).unwrap(), exchange), Received::Accepted);
+    assert_eq!(link.receive(message.as_bytes(), &parse(message.as_bytes()).unwrap(), exchange), Ok(()));
 }
 
 /// Gives a link something that has no answer.

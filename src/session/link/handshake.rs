@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use crate::jsonrpc::{RawId, parse};
+use crate::jsonrpc::{RawId, member, parse};
 use crate::stream::Exchange;
 use crate::worker::Terms;
 
@@ -91,30 +89,10 @@ impl Done {
 
 /// The lists whose changes an answer to `initialize` declares with `listChanged`. `None` if the answer has no capabilities.
 fn announced_lists(answer: &[u8]) -> Option<Vec<&'static str>> {
-    #[derive(Deserialize)]
-    struct Answer<'a> {
-        #[serde(borrow)]
-        capabilities: Capabilities<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Capabilities<'a> {
-        #[serde(borrow, default)]
-        tools: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        prompts: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        resources: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Capability {
-        list_changed: bool,
-    }
-    let Answer { capabilities } = serde_json::from_str(parse(answer).ok()?.result?).ok()?;
-    let Capabilities { tools, prompts, resources } = capabilities;
-    let is_declared = |raw: &RawValue| serde_json::from_str(raw.get()).is_ok_and(|said: Capability| said.list_changed);
-    let declared = [("tools", tools), ("prompts", prompts), ("resources", resources)];
-    Some(declared.into_iter().filter(|(_, raw)| raw.is_some_and(is_declared)).map(|(list, _)| list).collect())
+    let capabilities = parse(answer).ok()?.members.capabilities?;
+    let setting = |list: &str| member(member(capabilities, list)?, "listChanged");
+    let is_announced = |list: &&str| setting(list) == Some("true");
+    Some(["tools", "prompts", "resources"].into_iter().filter(is_announced).collect())
 }
 
 #[cfg(test)]

@@ -19,15 +19,6 @@ use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response
 use crate::stream::Exchange;
 use crate::worker::{DropGuard, Failure, Lease, Refused, protocol_version};
 
-/// The fate of a client's message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Received {
-    /// The message is on its way, or has been answered. The answer to a request goes to its exchange.
-    Accepted,
-    /// The server takes no more messages for now. Nothing has been answered.
-    Refused(Refused),
-}
-
 /// The way between one client's conversation and one server. A conversation may have several links.
 pub struct Link {
     pub(super) context: Context,
@@ -57,19 +48,22 @@ impl Link {
         self.context.state.lock().is_busy(Lease::is_done)
     }
 
-    /// Takes one message of the client. Answers, errors included, go to `exchange`. The message is borrowed: what the link
-    /// keeps is a copy, and never a small part of a large body.
-    pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
-        let method = envelope.method.as_deref().unwrap_or_default();
-        if envelope.kind == Kind::Request && method == "initialize" {
-            return self.receive_initialize(message, envelope, exchange);
+    /// Takes one message of the client. The answer to a request, errors included, goes to `exchange`. The message is borrowed:
+    /// what the link keeps is a copy, and never a small part of a large body.
+    ///
+    /// # Errors
+    /// The server takes no more messages for now. Nothing has been answered.
+    pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
+        if envelope.kind == Kind::Request && envelope.method.as_deref() == Some("initialize") {
+            self.receive_initialize(message, envelope, exchange);
+            return Ok(());
         }
-        if let Some(received) = self.follow_up(message, envelope, exchange) {
-            return received;
+        if let Some(taken) = self.follow_up(message, envelope, exchange) {
+            return taken;
         }
         let cancels = Cancels::read(envelope);
         if cancels == Cancels::Nothing {
-            return Received::Accepted;
+            return Ok(());
         }
         let live = {
             let mut state = self.context.state.lock();
@@ -79,20 +73,20 @@ impl Link {
             {
                 drop(state);
                 cancelled.exchange.settle();
-                return Received::Accepted;
+                return Ok(());
             }
             if state.handshake.is_none() {
                 drop(state);
-                return self.receive_before_initialize(envelope, exchange);
+                self.answer_before_initialize(envelope, exchange);
+                return Ok(());
             }
             // No message overtakes the queued ones. Only responses do: they are for a child that waits for them.
             state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.queue.is_being_drained())
         };
         match live.map(|lease| self.dispatch(&lease).send(message, envelope, exchange)) {
-            Some(Ok(())) => Received::Accepted,
-            Some(Err(refused @ (Refused::Busy | Refused::Share))) => Received::Refused(refused),
             // The child is about to exit, or there is none: the message is queued for another.
             Some(Err(Refused::Ended | Refused::Retired)) | None => self.enqueue(message, envelope, exchange),
+            Some(sent) => sent,
         }
     }
 
@@ -125,24 +119,19 @@ impl Link {
     }
 
     /// Answers a message that comes before `initialize`: a ping succeeds, any other request fails (2025-11-25, "Lifecycle").
-    fn receive_before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) -> Received {
-        if let (Kind::Request, Some(id)) = (envelope.kind, envelope.raw_id()) {
-            let response = match envelope.method.as_deref() {
-                Some("ping") => empty_response(&id),
-                _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
-            };
-            self.context.answer(exchange, response);
-        }
-        Received::Accepted
+    fn answer_before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) {
+        let Some(id) = envelope.raw_id().filter(|_| envelope.kind == Kind::Request) else { return };
+        let response = match envelope.method.as_deref() {
+            Some("ping") => empty_response(&id),
+            _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
+        };
+        self.context.answer(exchange, response);
     }
 
     /// Takes the client's `initialize`, and starts the first child.
-    fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
-        let Some(id) = envelope.raw_id() else { return Received::Accepted };
-        let refuse = |code, text: &str| {
-            self.context.answer(exchange, error_response(Some(&id), code, text));
-            Received::Accepted
-        };
+    fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) {
+        let Some(id) = envelope.raw_id() else { return };
+        let refuse = |code, text: &str| self.context.answer(exchange, error_response(Some(&id), code, text));
         if let Some(ambiguity) = envelope.ambiguity() {
             return refuse(ambiguity.code(), &ambiguity.to_string());
         }
@@ -154,8 +143,7 @@ impl Link {
             let mut state = self.context.state.lock();
             state.touch();
             if self.context.ended.is_cancelled() {
-                self.context.answer(exchange, self.context.stopped().response(&id));
-                return Received::Accepted;
+                return self.context.answer(exchange, self.context.stopped().response(&id));
             }
             if !state.handshake.is_none() {
                 return refuse(Code::InvalidRequest, "the session is initialized already; open another one");
@@ -178,7 +166,6 @@ impl Link {
                 this.drain_queue(token).await;
             }
         });
-        Received::Accepted
     }
 
     /// Answers the client's `initialize` with the outcome of the first start. If it failed, so do all queued messages.
@@ -240,21 +227,29 @@ impl Link {
 
     /// Sends a message about something in flight to the child concerned, which may be draining or still hearing the replay.
     /// `None` if no such child is concerned: then the message goes the usual way.
-    fn follow_up(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Option<Received> {
+    fn follow_up(
+        &self,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Option<Result<(), Refused>> {
         if envelope.kind == Kind::Request {
             return self.follow_up_on_task(message, envelope, exchange);
         }
         let leases = self.context.state.lock().leases_in_flight();
         // Of several calls with one id, the latest is meant.
         let taken = leases.iter().find_map(|lease| lease.follow_up(envelope))?;
-        Some(match taken {
-            Err(refused) if refused.is_busy() => Received::Refused(refused),
-            Ok(()) | Err(_) => Received::Accepted,
-        })
+        // A child that has exited needs no word about what was in flight on it.
+        Some(taken.or_else(|refused| if refused.is_busy() { Err(refused) } else { Ok(()) }))
     }
 
     /// Sends a request about a task to the child that runs the task, although that child takes no new calls.
-    fn follow_up_on_task(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Option<Received> {
+    fn follow_up_on_task(
+        &self,
+        message: &[u8],
+        envelope: &Envelope<'_>,
+        exchange: &Arc<Exchange>,
+    ) -> Option<Result<(), Refused>> {
         if !envelope.method.as_deref().is_some_and(|method| method.starts_with("tasks/")) {
             return None;
         }
@@ -266,31 +261,30 @@ impl Link {
         // Servers may number their tasks, each child from the same number on: the latest child is meant.
         let lease = retired.iter().find(|lease| lease.takes_about_task(envelope))?;
         match self.dispatch(lease).send(message, envelope, exchange) {
-            Ok(()) => Some(Received::Accepted),
-            Err(refused @ (Refused::Busy | Refused::Share)) => Some(Received::Refused(refused)),
             // The task ended just now: another child may know of it.
             Err(Refused::Ended | Refused::Retired) => None,
+            sent => Some(sent),
         }
     }
 
     /// Queues a message for a child that is still to start.
-    fn enqueue(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Received {
+    fn enqueue(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
         let Context { target, state, .. } = &self.context;
         let (id, timeout) = match envelope.kind {
             // The child that asked has exited.
-            Kind::Response => return Received::Accepted,
+            Kind::Response => return Ok(()),
             Kind::Notification => (None, None),
             Kind::Request => (envelope.raw_id(), Some(call_timeout(&target.server, envelope))),
         };
         if let Some(id) = id.as_ref().filter(|id| id.as_str().len() > MAX_ID) {
             let text = format!("the id is longer than {MAX_ID} bytes");
             self.context.answer(exchange, error_response(Some(id), Code::InvalidRequest, &text));
-            return Received::Accepted;
+            return Ok(());
         }
         // Before the lock is taken: this takes as long as the message is large.
         let message = Bytes::copy_from_slice(message);
         let taken = state.lock().queue.push(message, id, exchange, timeout, &target.server.limits);
         self.begin_drain();
-        if taken { Received::Accepted } else { Received::Refused(Refused::Busy) }
+        if taken { Ok(()) } else { Err(Refused::Busy) }
     }
 }

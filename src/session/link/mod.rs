@@ -17,4 +17,4 @@ mod state;
 
 pub use client::Client;
 pub use context::Target;
-pub use link::{Link, Received};
+pub use link::Link;

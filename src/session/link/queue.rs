@@ -58,6 +58,7 @@ pub(super) struct PendingQueue {
     queue: BTreeMap<Position, Pending>,
     /// The positions of the requests with each id.
     by_id: HashMap<RawId, BTreeSet<Position>>,
+    /// The number of queued messages and of their bytes.
     usage: Usage,
     /// The number of messages queued so far.
     next: u64,
