@@ -21,7 +21,7 @@ use super::guardian::{Guardian, Limiter};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::stderr::Origin;
-use super::usage::{Excess, WatchedLimits};
+use super::usage::{Excess, Limit, WatchedLimits};
 use crate::config::{Resources, Tenant, TenantId, may_raise_limits};
 
 pub use folder_poller::watch_folders;
@@ -193,7 +193,7 @@ impl Charge {
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.get(tenant)?.limits.memory?;
-        Some(Excess::memory(limit as u64, Some(tenant.clone())))
+        Some(Excess::of_tenant(Limit::Memory, limit as u64, tenant.clone()))
     }
 
     /// Ends the registration, once the child has ended.

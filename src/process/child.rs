@@ -27,7 +27,7 @@ use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::lookup::hold;
 use super::stage::{self, Fault, SpawnRequest, Step};
-use super::usage::{Excess, WatchedLimits};
+use super::usage::{Excess, Limit, WatchedLimits};
 use crate::config::Resources;
 
 /// Time limit for a start, from the request to the execution of the program. Reading the program may have to wait for a
@@ -164,7 +164,7 @@ impl Child {
     /// The memory limit of this child, if the kernel ended it for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let limit = self.resources.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
-        Some(Excess::memory(limit as u64, None))
+        Some(Excess::of_child(Limit::Memory, limit as u64))
     }
 
     /// The limits that the kernel keeps for each process of this child, as set at its start.

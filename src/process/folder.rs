@@ -19,10 +19,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
+use super::lock::try_lock;
 use super::pinned_folder::PinnedFolder;
 use super::random_name::random_name;
 use crate::config::Account;
-use abandoned::{AbandonedFolders, MODE, PREFIX, lock_now};
+use abandoned::{AbandonedFolders, MODE, PREFIX};
 use removal::{enter, open};
 pub use remover::RemovalMetrics;
 use remover::{FolderToRemove, Remover};
@@ -157,7 +158,7 @@ impl GatewayFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
-            if lock_now(&lock)? && path.exists() {
+            if try_lock(&lock)? && path.exists() {
                 lock.set_permissions(Permissions::from_mode(MODE))?;
                 let held = PinnedFolder::open(&*folder, &name, MODE)?;
                 return Ok(Self { path, name, folder: Arc::new(lock), held, place: folder, around, remover });

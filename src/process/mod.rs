@@ -13,6 +13,7 @@ mod guardian;
 mod image;
 mod launch;
 pub mod limits;
+mod lock;
 mod lookup;
 mod pinned_folder;
 mod ports;

@@ -13,7 +13,8 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 /// Flags to open a folder as a mere location. That needs no permission on the folder, and its mode can be changed through
 /// /proc.
-const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const PATH_ONLY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// An open folder and the mode that it is to have.
 #[derive(Debug)]
@@ -55,10 +56,7 @@ impl PinnedFolder {
         if found & needed == needed {
             return Ok(());
         }
-        std::fs::set_permissions(
-            format!("/proc/self/fd/{}", self.folder.as_raw_fd()),
-            Permissions::from_mode(self.mode),
-        )
+        set_mode(&self.folder, self.mode)
     }
 
     /// Whether the folder is the one at `path`.
@@ -72,6 +70,12 @@ impl AsFd for PinnedFolder {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.folder.as_fd()
     }
+}
+
+/// Sets the mode of an open folder. A descriptor opened with [`PATH_ONLY`] takes no `fchmod`; its entry in /proc leads to the folder.
+pub(super) fn set_mode(folder: impl AsFd, mode: u32) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd());
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// Duplicates the descriptor.

@@ -38,65 +38,55 @@ impl WatchedLimits {
     /// The first limit that a child with the usage `used` exceeds; `None` if it exceeds none.
     pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
         let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
-        let processes = over(self.processes, used.processes).map(|limit| Excess::processes(limit, None));
-        processes.or_else(|| over(self.memory, used.memory).map(|limit| Excess::memory(limit, None)))
+        let processes = over(self.processes, used.processes).map(|limit| Excess::of_child(Limit::Processes, limit));
+        processes.or_else(|| over(self.memory, used.memory).map(|limit| Excess::of_child(Limit::Memory, limit)))
     }
 }
 
 /// A limit that a child, or all children of a tenant together, have exceeded. The owner of the child ends it for that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excess {
-    what: What,
+    kind: Limit,
     limit: u64,
     /// The tenant whose limit for all its children was exceeded; `None` for a limit of the child itself.
     tenant: Option<TenantId>,
 }
 
+/// A kind of limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
+pub(super) enum Limit {
+    /// Memory in bytes.
     Memory,
+    /// Number of processes and threads.
     Processes,
+    /// Bytes in the temporary folder.
     TempSize,
+    /// Files and folders in the temporary folder.
     TempFiles,
+    /// The same, where the child moves or closes entries faster than the gateway can count them.
     TempHidden,
 }
 
 impl Excess {
-    /// More memory than `limit` bytes was used: by the child, or by all children of `tenant`.
-    pub(super) fn memory(limit: u64, tenant: Option<TenantId>) -> Self {
-        Self { what: What::Memory, limit, tenant }
+    /// The child exceeds its own limit `limit`, which is of the kind `kind`.
+    pub(super) fn of_child(kind: Limit, limit: u64) -> Self {
+        Self { kind, limit, tenant: None }
     }
 
-    /// More processes and threads than `limit` were running: of the child, or of all children of `tenant`.
-    pub(super) fn processes(limit: u64, tenant: Option<TenantId>) -> Self {
-        Self { what: What::Processes, limit, tenant }
-    }
-
-    /// The child's temporary folder holds more than `limit` bytes.
-    pub(super) fn temp_size(limit: u64) -> Self {
-        Self { what: What::TempSize, limit, tenant: None }
-    }
-
-    /// The child's temporary folder holds more than `limit` files and folders.
-    pub(super) fn temp_files(limit: u64) -> Self {
-        Self { what: What::TempFiles, limit, tenant: None }
-    }
-
-    /// The child's temporary folder, which may hold `limit` files, cannot be counted: the child moves or closes entries
-    /// faster than the gateway reads them.
-    pub(super) fn temp_hidden(limit: u64) -> Self {
-        Self { what: What::TempHidden, limit, tenant: None }
+    /// All children of `tenant` together exceed the tenant's limit `limit`, which is of the kind `kind`.
+    pub(super) fn of_tenant(kind: Limit, limit: u64, tenant: TenantId) -> Self {
+        Self { kind, limit, tenant: Some(tenant) }
     }
 
     /// The name of the limit for metrics, from a closed set.
     pub fn label(&self) -> &'static str {
-        match (self.what, &self.tenant) {
-            (What::Memory, None) => "memory",
-            (What::Processes, None) => "processes",
-            (What::Memory, Some(_)) => "tenant_memory",
-            (What::Processes, Some(_)) => "tenant_processes",
-            (What::TempSize, _) => "temp_size",
-            (What::TempFiles | What::TempHidden, _) => "temp_files",
+        match (self.kind, &self.tenant) {
+            (Limit::Memory, None) => "memory",
+            (Limit::Processes, None) => "processes",
+            (Limit::Memory, Some(_)) => "tenant_memory",
+            (Limit::Processes, Some(_)) => "tenant_processes",
+            (Limit::TempSize, _) => "temp_size",
+            (Limit::TempFiles | Limit::TempHidden, _) => "temp_files",
         }
     }
 }
@@ -105,19 +95,19 @@ impl Excess {
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = || show_bytes(usize::try_from(self.limit).unwrap_or(usize::MAX));
-        let (what, key) = match self.what {
-            What::Memory => (format!("more memory than {}", bytes()), "memory"),
-            What::TempSize => (format!("more than {} in its temporary folder", bytes()), "temp_size"),
-            What::TempFiles => (
+        let (what, key) = match self.kind {
+            Limit::Memory => (format!("more memory than {}", bytes()), "memory"),
+            Limit::TempSize => (format!("more than {} in its temporary folder", bytes()), "temp_size"),
+            Limit::TempFiles => (
                 format!("more than {} files in its temporary folder, or folders more than 64 deep", self.limit),
                 "temp_files",
             ),
-            What::TempHidden => (
+            Limit::TempHidden => (
                 "a temporary folder in which it moves or closes files or folders so often that they cannot be counted"
                     .to_owned(),
                 "temp_files",
             ),
-            What::Processes => (format!("more processes and threads than {}", self.limit), "processes"),
+            Limit::Processes => (format!("more processes and threads than {}", self.limit), "processes"),
         };
         match &self.tenant {
             None => write!(f, "{what} (limits.{key})"),
@@ -175,8 +165,8 @@ mod tests {
         let used = Usage::of(&[own], &ProcReader::default().read(Duration::ZERO).unwrap()).unwrap()[&own];
         let bounds = |memory, processes| WatchedLimits { memory, processes };
         assert_eq!(bounds(Some(1 << 40), Some(1 << 22)).exceeded_by(used), None);
-        assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::memory(4096, None)));
-        assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::processes(0, None)));
+        assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::of_child(Limit::Memory, 4096)));
+        assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::of_child(Limit::Processes, 0)));
     }
 
     #[test]

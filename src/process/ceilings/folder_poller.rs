@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ceilings, Charged};
 use crate::process::folder::Measurement;
-use crate::process::usage::Excess;
+use crate::process::usage::{Excess, Limit};
 
 /// Time between two rounds, at least.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -68,12 +68,12 @@ fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &Cancella
         let look = folder.upgrade().map(|folder| folder.usage(most, processes, || stop.is_cancelled()));
         match look {
             Some(Ok(Measurement::Found(used))) if used.files > most.files => {
-                ceilings.end(id, Excess::temp_files(most.files))
+                ceilings.end(id, Excess::of_child(Limit::TempFiles, most.files))
             }
             Some(Ok(Measurement::Found(used))) if used.bytes > most.bytes => {
-                ceilings.end(id, Excess::temp_size(most.bytes))
+                ceilings.end(id, Excess::of_child(Limit::TempSize, most.bytes))
             }
-            Some(Ok(Measurement::Hidden)) => ceilings.end(id, Excess::temp_hidden(most.files)),
+            Some(Ok(Measurement::Hidden)) => ceilings.end(id, Excess::of_child(Limit::TempHidden, most.files)),
             Some(Err(_)) => drop(ceilings.0.failures.inc()),
             _ => {}
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Ceilings;
 use crate::config::TenantId;
-use crate::process::usage::{Excess, Usage, WatchedLimits};
+use crate::process::usage::{Excess, Limit, Usage, WatchedLimits};
 
 /// Time between two readings.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -103,18 +103,13 @@ fn over(
     children: &[&WatchedChild],
     used: &HashMap<i32, Usage>,
 ) -> Option<(u64, Excess)> {
-    let over = |limit: Option<u64>, of: fn(&Usage) -> u64| {
+    let over = |kind: Limit, limit: Option<u64>, of: fn(&Usage) -> u64| {
         let each = children.iter().filter_map(|child| Some((of(used.get(&child.pid)?), child.id)));
         let limit = limit.filter(|limit| each.clone().map(|(amount, _)| amount).sum::<u64>() > *limit)?;
-        each.max().map(|(_, id)| (id, limit))
+        each.max().map(|(_, id)| (id, Excess::of_tenant(kind, limit, tenant.clone())))
     };
-    let memory =
-        over(bounds.memory, |usage| usage.memory).map(|(id, limit)| (id, Excess::memory(limit, Some(tenant.clone()))));
-    let processes = || {
-        over(bounds.processes, |usage| usage.processes)
-            .map(|(id, limit)| (id, Excess::processes(limit, Some(tenant.clone()))))
-    };
-    memory.or_else(processes)
+    over(Limit::Memory, bounds.memory, |usage| usage.memory)
+        .or_else(|| over(Limit::Processes, bounds.processes, |usage| usage.processes))
 }
 
 #[cfg(test)]

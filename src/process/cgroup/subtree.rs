@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use super::group::{self, below, folders, kill, processes, remove, write};
 use super::{Controllers, Limits};
 use crate::config::{Resources, TenantId};
+use crate::process::lock::try_lock;
 use crate::process::random_name::random_name;
 
 /// Cgroup for the gateway's own process. A cgroup that divides resources among others may contain no process itself.
@@ -289,11 +290,7 @@ fn clear(path: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Ok(try_lock(&file)?.then_some(file))
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{Dir, Mode, OFlags};
 
 use super::removal::{Outcome, open, remove};
+use crate::process::lock::try_lock;
 use crate::process::pinned_folder::PinnedFolder;
 
 /// Start of the name of every gateway's folder.
@@ -88,7 +89,7 @@ impl State {
             }
             let Ok(lock) = open(&place, name).or_else(|error| open_again(&place, name, error)) else { continue };
             let is_ours = own.is_root() || lock.metadata().is_ok_and(|found| found.uid() == own.as_raw());
-            if !is_ours || !lock_now(&lock).is_ok_and(|is_locked| is_locked) {
+            if !is_ours || !try_lock(&lock).is_ok_and(|is_locked| is_locked) {
                 continue;
             }
             match remove(&place, name, deadline) {
@@ -118,13 +119,4 @@ fn open_again(place: &File, name: &CStr, error: io::Error) -> io::Result<File> {
     }
     PinnedFolder::open(place, name, MODE)?.restore_mode()?;
     open(place, name)
-}
-
-/// Locks a folder. `false` if somebody else holds the lock.
-pub(super) fn lock_now(folder: &File) -> io::Result<bool> {
-    match rustix::fs::flock(folder, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -6,18 +6,16 @@
 //! and emptied in its turn. So no path gets long, and there is no way back up that another process could redirect.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
 use std::rc::Rc;
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Flags to open a folder, and no symbolic link, as a mere location, which needs no permission on the folder.
-const PATH_ONLY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+use crate::process::pinned_folder::{PATH_ONLY, set_mode};
 
 /// The result of a removal.
 #[derive(Debug)]
@@ -84,7 +82,7 @@ impl Emptying {
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         // What is moved up into it is for nobody else, though it were so before.
         if rustix::fs::fstat(&top)?.st_mode & 0o7777 != 0o700 {
-            make_private(&top)?;
+            set_mode(&top, 0o700)?;
         }
         Ok(Self { top: Rc::new(top), deadline, next: u64::from_ne_bytes(random), has_removed: false, failure: None })
     }
@@ -293,13 +291,7 @@ fn list(folder: &OwnedFd) -> io::Result<Dir> {
 /// Gives the owner of a folder full permissions, if a child has taken some away.
 pub(super) fn restore_access(folder: impl AsFd) -> io::Result<()> {
     let folder = folder.as_fd();
-    if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { make_private(folder) }
-}
-
-/// Gives the owner of a folder full permissions, and others none.
-fn make_private(folder: impl AsFd) -> io::Result<()> {
-    // The descriptor is of the path only: that is changed by way of /proc, which leads to the folder itself.
-    std::fs::set_permissions(format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd()), Permissions::from_mode(0o700))
+    if rustix::fs::fstat(folder)?.st_mode & 0o700 == 0o700 { Ok(()) } else { set_mode(folder, 0o700) }
 }
 
 /// Clears the attributes "immutable" and "append only" of a folder. `false` if it has neither, or this process may not.

@@ -12,10 +12,10 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::time::{Instant, sleep};
 
+use crate::process::lock::try_lock;
 use crate::process::proc::{ProcessKey, ProcessTree};
 
 /// Time limit for the guardian of an ended gateway to release the lock.
@@ -64,10 +64,7 @@ impl Record {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(system)?;
         let deadline = Instant::now() + WAIT;
-        while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK {
-                return Err(system(error.into()));
-            }
+        while !try_lock(&file).map_err(system)? {
             if Instant::now() >= deadline {
                 return Err(RecordError::InUse(directory.to_owned()));
             }

@@ -69,7 +69,7 @@ fn denials(landlock: u8) -> Result<Denials, SandboxError> {
     }
     if landlock < 6 {
         denials.always(SIGNALS);
-        only_own_group(&mut denials).map_err(|error| SandboxError::refused("seccomp")(&error))?;
+        only_own_group(&mut denials)?;
     }
     Ok(denials)
 }

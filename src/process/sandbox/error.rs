@@ -34,3 +34,9 @@ impl SandboxError {
         move |error| Self::Refused { step, detail: error.to_string() }
     }
 }
+
+impl From<seccompiler::BackendError> for SandboxError {
+    fn from(error: seccompiler::BackendError) -> Self {
+        Self::refused("seccomp")(&error)
+    }
+}

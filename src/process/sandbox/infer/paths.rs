@@ -97,24 +97,24 @@ const OF_PROGRAMS: &[&str] = &[
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
 /// The existing tools below `home`.
-pub(in crate::process::sandbox) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_TOOLS.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The existing caches below `home`.
-pub(in crate::process::sandbox) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
     HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The known program that a command is, by its file name.
-pub(in crate::process::sandbox) fn known_program(program: &str) -> Option<KnownProgram> {
+pub fn known_program(program: &str) -> Option<KnownProgram> {
     let name = Path::new(program).file_name()?;
     KNOWN.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }
 
 /// For the command `program`: the settings below `home` to read, and the caches below `home` to change, which may not exist
 /// yet.
-pub(in crate::process::sandbox) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
+pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
     let caches = match known_program(program) {
         Some(KnownProgram::Npm) => OF_NPM,
         Some(KnownProgram::Uv) => OF_UV,
@@ -128,7 +128,7 @@ pub(in crate::process::sandbox) fn of_launcher(program: &str, home: &Path) -> (O
 /// The paths of an installed program: the file, each symbolic link on the way to it, and the folder with the code around
 /// each. If the program is a script, the same for the interpreter in its first line, looked up in `path`. Links and scripts
 /// that the server itself can change are not followed.
-pub(in crate::process::sandbox) fn of_program(
+pub(super) fn of_program(
     program: &Path,
     path: &str,
     shared: &SharedDirectories,
@@ -176,7 +176,7 @@ fn interpreter(script: &Path, path: &str, untrusted: &UntrustedPaths) -> Option<
 
 /// The folder with the code around `file`: its `node_modules`, project, installation prefix or parent folder; the first of
 /// these that is no shared directory.
-pub(in crate::process::sandbox) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<PathBuf> {
+pub(super) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<PathBuf> {
     let parent = file.parent()?;
     // What a package needs is beside it, not below it.
     let packages = parent.ancestors().filter(|folder| folder.ends_with("node_modules")).last();
@@ -188,20 +188,12 @@ pub(in crate::process::sandbox) fn code_around(file: &Path, shared: &SharedDirec
 
 /// The existing paths that arguments name, including `--flag=PATH`. The operator who wrote them meant the server to use
 /// them.
-pub(in crate::process::sandbox) fn in_arguments(
-    args: &[String],
-    cwd: Option<&Path>,
-    untrusted: &UntrustedPaths,
-) -> Vec<PathBuf> {
+pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>, untrusted: &UntrustedPaths) -> Vec<PathBuf> {
     values(args).filter_map(|value| existing(value, cwd, untrusted)).collect()
 }
 
 /// The script that arguments name: the first argument that is an existing program file and no flag.
-pub(in crate::process::sandbox) fn script_in(
-    args: &[String],
-    cwd: Option<&Path>,
-    untrusted: &UntrustedPaths,
-) -> Option<PathBuf> {
+pub fn script_in(args: &[String], cwd: Option<&Path>, untrusted: &UntrustedPaths) -> Option<PathBuf> {
     let words = args.iter().filter(|arg| !arg.starts_with('-'));
     words.filter_map(|word| existing(word, cwd, untrusted)).find(|path| is_program(path))
 }
@@ -216,7 +208,7 @@ fn values(args: &[String]) -> impl Iterator<Item = &str> {
 }
 
 /// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists.
-pub(in crate::process::sandbox) fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
+pub fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
     let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
     let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));
     let paths = texts.filter(|text| text.starts_with('/') && !text.contains(':')).map(PathBuf::from);
@@ -225,7 +217,7 @@ pub(in crate::process::sandbox) fn named(args: &[String], env: &BTreeMap<String,
 
 /// Whether a path is code or part of the system. A server must not change it, because the next child runs it, perhaps for
 /// another tenant.
-pub(in crate::process::sandbox) fn is_code(path: &Path) -> bool {
+pub fn is_code(path: &Path) -> bool {
     OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder)) || is_program(path)
 }
 
@@ -241,7 +233,7 @@ fn is_program(path: &Path) -> bool {
 }
 
 /// The existing paths that environment variables name: those to read, and those to change.
-pub(in crate::process::sandbox) fn in_variables(
+pub(super) fn in_variables(
     env: &BTreeMap<String, SecretString>,
     shared: &SharedDirectories,
     untrusted: &UntrustedPaths,

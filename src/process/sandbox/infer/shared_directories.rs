@@ -16,13 +16,13 @@ const INSTALLED_IN_HOME: &str = ".local";
 
 /// The shared directories in the view of a server: those of the system and all home folders.
 #[derive(Debug, Clone, Default)]
-pub(in crate::process::sandbox) struct SharedDirectories {
+pub struct SharedDirectories {
     homes: Vec<PathBuf>,
 }
 
 impl SharedDirectories {
     /// Combines `homes`, the server's own, with the home folders of all users of the machine.
-    pub(in crate::process::sandbox) fn of(mut homes: Vec<PathBuf>) -> Self {
+    pub fn of(mut homes: Vec<PathBuf>) -> Self {
         homes.extend(config::homes());
         let real: Vec<_> = homes.iter().filter_map(|home| home.canonicalize().ok()).collect();
         homes.extend(real);
@@ -33,7 +33,7 @@ impl SharedDirectories {
     }
 
     /// Whether `folder` is a shared directory or contains a home folder.
-    pub(in crate::process::sandbox) fn includes(&self, folder: &Path) -> bool {
+    pub fn includes(&self, folder: &Path) -> bool {
         folder.components().any(|part| part == Component::ParentDir)
             || folder.parent().is_none()
             || SHARED.iter().any(|known| folder == Path::new(known))
@@ -41,7 +41,7 @@ impl SharedDirectories {
     }
 
     /// Whether `folder` is an installation prefix.
-    pub(in crate::process::sandbox) fn is_install_prefix(&self, folder: &Path) -> bool {
+    pub fn is_install_prefix(&self, folder: &Path) -> bool {
         INSTALLED_IN.iter().any(|known| folder == Path::new(known))
             || self.homes.iter().any(|home| folder == home.join(INSTALLED_IN_HOME))
     }

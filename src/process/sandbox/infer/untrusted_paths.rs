@@ -15,25 +15,26 @@ const MAX_LINKS: usize = 40;
 
 /// The folders that a server may change, without symbolic links in their paths.
 #[derive(Debug, Clone, Default)]
-pub(in crate::process::sandbox) struct UntrustedPaths {
+pub struct UntrustedPaths {
     folders: Vec<PathBuf>,
 }
 
 impl UntrustedPaths {
     /// The folders that the configuration lets `server` change, and its workspaces.
-    pub(in crate::process::sandbox) fn of(server: &Server) -> Self {
+    pub fn of(server: &Server) -> Self {
         let workspaces = server.workspace.as_ref().and_then(|base| base.canonicalize().ok());
         Self { folders: workspaces.into_iter().chain(server.sandbox.write.iter().cloned()).collect() }
     }
 
     /// Adds `folders`.
-    pub(in crate::process::sandbox) fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn with(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.folders.extend(folders);
         self
     }
 
-    /// Resolves the home folder `home`. `None` if the server may change all of it: then nothing in it needs to be opened.
-    pub(in crate::process::sandbox) fn home(&self, home: &Path) -> Option<PathBuf> {
+    /// Resolves the home folder `home`. `None` if that fails, or if the server may change all of it, so that nothing in it needs
+    /// to be opened.
+    pub fn home(&self, home: &Path) -> Option<PathBuf> {
         self.resolve(home).filter(|home| !self.folders.contains(home))
     }
 
@@ -44,7 +45,7 @@ impl UntrustedPaths {
 
     /// Resolves all symbolic links of an absolute path. `None` if nothing is there, or if the way leads into an untrusted
     /// folder: the server can change what is in there, and has access to it anyway.
-    pub(in crate::process::sandbox) fn resolve(&self, path: &Path) -> Option<PathBuf> {
+    pub fn resolve(&self, path: &Path) -> Option<PathBuf> {
         let mut done = PathBuf::from("/");
         let mut rest = parts(path);
         let mut links = 0;
@@ -80,7 +81,7 @@ fn parts(path: &Path) -> Vec<OsString> {
 
 /// The first 256 bytes of a regular file. Nothing else is opened, because opening a device or pipe could block or have
 /// effects.
-pub(in crate::process::sandbox) fn start_of(path: &Path) -> Option<Vec<u8>> {
+pub fn start_of(path: &Path) -> Option<Vec<u8>> {
     let is_file = path.symlink_metadata().is_ok_and(|found| found.is_file());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(path, flags, Mode::empty()).ok().filter(|_| is_file);

@@ -120,9 +120,8 @@ impl Denials {
     /// # Errors
     /// The system refuses.
     pub fn apply(&self) -> Result<(), SandboxError> {
-        let failed = SandboxError::refused("seccomp");
-        for program in self.programs().map_err(|error| failed(&error))? {
-            seccompiler::apply_filter(&program).map_err(|error| failed(&error))?;
+        for program in self.programs()? {
+            seccompiler::apply_filter(&program).map_err(|error| SandboxError::refused("seccomp")(&error))?;
         }
         Ok(())
     }

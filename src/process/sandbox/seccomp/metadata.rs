@@ -11,7 +11,6 @@ use seccompiler::BackendError;
 use serde::{Deserialize, Serialize};
 
 use super::filter::{Answer, Denials, Is, number, rule};
-use crate::process::sandbox::error::SandboxError;
 
 /// A program that needs exceptions, known by its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,11 +134,7 @@ pub fn deny_unseen_modes(denials: &mut Denials) {
 ///
 /// # Errors
 /// The rules cannot be expressed.
-pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), SandboxError> {
-    take_metadata(denials, how).map_err(|error| SandboxError::refused("seccomp")(&error))
-}
-
-fn take_metadata(denials: &mut Denials, how: Metadata) -> Result<(), BackendError> {
+pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), BackendError> {
     let is_root = geteuid().is_root();
     let (answer, known) = match how {
         Metadata::Refused => (Answer::Refused, None),

@@ -7,14 +7,13 @@ use super::metadata::refuse_privileged_modes;
 use super::sockets::{Sockets, refuse_sockets};
 use super::{calls, other_processes};
 use crate::config::Allowance;
-use crate::process::sandbox::error::SandboxError;
 
 /// The denials for a server, except for what `allow` permits. `sockets` says which sockets the server may make. Changes of
 /// file properties are not among them; see [`deny_metadata`](super::deny_metadata).
 ///
 /// # Errors
 /// The rules cannot be expressed.
-pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, SandboxError> {
+pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, BackendError> {
     let mut denials = Denials::default();
     denials.always(calls::ADMINISTRATION).always(calls::ONLY_HERE);
     if !allow.contains(&Allowance::Debug) {
@@ -27,16 +26,11 @@ pub fn server_denials(allow: &[Allowance], sockets: Sockets) -> Result<Denials, 
         denials.unknown(calls::IO_URING);
     }
     denials.unknown(calls::ASYNCHRONOUS);
-    refuse_by_argument(&mut denials, allow, sockets).map_err(|error| SandboxError::refused("seccomp")(&error))?;
+    other_processes::refuse_changes(&mut denials)?;
+    refuse_namespaces(&mut denials, allow)?;
+    refuse_sockets(&mut denials, sockets)?;
+    refuse_privileged_modes(&mut denials)?;
     Ok(denials)
-}
-
-/// Adds the denials of calls that depend on arguments.
-fn refuse_by_argument(denials: &mut Denials, allow: &[Allowance], sockets: Sockets) -> Result<(), BackendError> {
-    other_processes::refuse_changes(denials)?;
-    refuse_namespaces(denials, allow)?;
-    refuse_sockets(denials, sockets)?;
-    refuse_privileged_modes(denials)
 }
 
 /// Denies new namespaces, unless they are allowed.
