@@ -125,20 +125,13 @@ impl Body for EventStream {
         }
         let data = if let Some(first) = this.first.take() {
             first
-        } else if this.ended {
-            match this.on_end.take() {
-                Some(after) => retry_field(after),
-                None => return Poll::Ready(None),
-            }
         } else {
-            match this.cursor.poll_next(context) {
+            match if this.ended { Poll::Ready(None) } else { this.cursor.poll_next(context) } {
                 Poll::Ready(Some(entry)) => this.gather(entry, context),
                 Poll::Ready(None) => {
                     this.ended = true;
-                    match this.on_end.take() {
-                        Some(after) => retry_field(after),
-                        None => return Poll::Ready(None),
-                    }
+                    let Some(after) = this.on_end.take() else { return Poll::Ready(None) };
+                    retry_field(after)
                 }
                 Poll::Pending => {
                     std::task::ready!(this.poll_quiet(context));

@@ -182,12 +182,12 @@ impl Log {
         Some((Entry { sequence: position, message, answer, request }, self.evict()))
     }
 
-    /// Stops to take messages. Cursors still read the messages that are in the log.
+    /// Stops taking messages. Cursors still read the messages that are in the log.
     pub(super) fn finish(&mut self) {
         self.is_closed = true;
     }
 
-    /// Stops to take messages, and removes the messages that are in the log.
+    /// Stops taking messages, and removes the messages that are in the log.
     pub(super) fn cut(&mut self) -> Removed {
         self.is_closed = true;
         self.first = self.next;
