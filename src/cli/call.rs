@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::mcp::method;
+
 use super::client::{self, Error};
 use super::terminal;
 
@@ -60,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         let name = Value::from(args.tool.as_str());
         let meta = if conversation.wants_progress() { r#","_meta":{"progressToken":"call"}"# } else { "" };
-        conversation.request("tools/call", &format!(r#"{{"name":{name},"arguments":{arguments}{meta}}}"#)).await
+        conversation.request(method::TOOLS_CALL, &format!(r#"{{"name":{name},"arguments":{arguments}{meta}}}"#)).await
     });
     let outcome = client::block_on(result)?.and_then(|result| show(&result, args.raw));
     Ok(client::exit_code(outcome))

@@ -1,13 +1,9 @@
-//! The JSON-RPC messages of the built-in server, and the revisions it speaks. Invariant: ids and progress tokens go
+//! The JSON-RPC messages of the built-in server. Invariant: ids and progress tokens go
 //! back with the type they came with.
 
 use serde_json::{Value, json};
 
-/// The revisions that are spoken, the latest first.
-pub(super) const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-
-/// The latest of [`VERSIONS`], offered to a client that asks for another.
-pub(super) const LATEST: &str = "2025-11-25";
+use crate::mcp::revision::{LATEST, SPOKEN};
 
 /// The line is not JSON.
 pub(super) const PARSE_ERROR: i64 = -32700;
@@ -66,7 +62,7 @@ pub(super) fn initialize(params: &Value) -> Result<(&'static str, Value), RpcErr
         .get("protocolVersion")
         .and_then(Value::as_str)
         .ok_or_else(|| RpcError::params("initialize: params.protocolVersion must be a string, such as 2025-11-25"))?;
-    let version = VERSIONS.into_iter().find(|version| *version == asked).unwrap_or(LATEST);
+    let version = SPOKEN.into_iter().find(|version| *version == asked).unwrap_or(LATEST);
     let result = json!({
         "protocolVersion": version,
         "capabilities": {"tools": {}, "resources": {}, "prompts": {}},

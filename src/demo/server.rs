@@ -20,6 +20,8 @@ use super::lines::{Line, Lines, MAX_LINE};
 use super::protocol::{self, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR, RpcError, response};
 use super::tools::{self, Progress, Toolbox};
 use super::{Error, context};
+use crate::mcp::method;
+use crate::mcp::revision::WITHOUT_BATCHES;
 
 /// Messages that wait for the client to read. When it is full, nothing more is read from the client.
 const OUTGOING: usize = 256;
@@ -177,7 +179,7 @@ impl Conversation {
         let params = message.get("params").unwrap_or(&Value::Null);
         match (id, message.get("method").and_then(Value::as_str)) {
             (Some(id), Some(method)) => self.request(id, method, params),
-            (None, Some("notifications/cancelled")) => {
+            (None, Some(method::CANCELLED)) => {
                 let call = params.get("requestId").and_then(|id| self.running.lock().remove(&id.to_string()));
                 if let Some(call) = call {
                     call.cancel();
@@ -197,18 +199,18 @@ impl Conversation {
             return Reply::Now(response(id, Err(RpcError::params("params must be an object"))));
         }
         let outcome = match method {
-            "tools/call" => return self.call(id, params),
-            "initialize" => protocol::initialize(params).map(|(version, result)| {
-                self.batches = version < "2025-06-18";
+            method::TOOLS_CALL => return self.call(id, params),
+            method::INITIALIZE => protocol::initialize(params).map(|(version, result)| {
+                self.batches = version < WITHOUT_BATCHES;
                 result
             }),
-            "ping" => Ok(json!({})),
-            "tools/list" => first_page(params).map(|()| tools::list()),
-            "resources/list" => first_page(params).map(|()| context::resources()),
-            "resources/templates/list" => first_page(params).map(|()| json!({"resourceTemplates": []})),
-            "resources/read" => context::read_resource(&self.toolbox.workspace, params),
-            "prompts/list" => first_page(params).map(|()| context::prompts()),
-            "prompts/get" => context::get_prompt(params),
+            method::PING => Ok(json!({})),
+            method::TOOLS_LIST => first_page(params).map(|()| tools::list()),
+            method::RESOURCES_LIST => first_page(params).map(|()| context::resources()),
+            method::RESOURCES_TEMPLATES_LIST => first_page(params).map(|()| json!({"resourceTemplates": []})),
+            method::RESOURCES_READ => context::read_resource(&self.toolbox.workspace, params),
+            method::PROMPTS_LIST => first_page(params).map(|()| context::prompts()),
+            method::PROMPTS_GET => context::get_prompt(params),
             _ => Err(RpcError::new(METHOD_NOT_FOUND, format!("there is no method `{method}` here"))),
         };
         Reply::Now(response(id, outcome))

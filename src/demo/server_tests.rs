@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::demo::{Runner, Workspace};
+use crate::mcp::revision::SPOKEN;
 
 /// A client of a running server.
 struct Client {
@@ -66,7 +67,7 @@ fn text(result: &Value) -> &str {
 
 #[tokio::test]
 async fn the_version_asked_for_is_spoken_or_else_the_latest() {
-    for version in protocol::VERSIONS {
+    for version in SPOKEN {
         assert_eq!(Client::start().initialize(version).await, version);
     }
     assert_eq!(Client::start().initialize("2026-07-28").await, "2025-11-25");

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::protocol::{RpcError, notification};
 use super::run_command::{Ended, MAX_OUTPUT, Outcome, Runner};
 use super::workspace::{MAX_FILE, Workspace};
+use crate::mcp::method;
 
 /// The longest that `slow` and `run_command` take, in seconds.
 const MAX_SECONDS: f64 = 60.0;
@@ -50,7 +51,7 @@ impl Progress {
             let message = format!("step {step} of {steps}");
             let params = json!({"progressToken": token, "progress": step, "total": steps, "message": message});
             // A client that has gone is noticed by the conversation itself.
-            let _ = self.out.send(notification("notifications/progress", params)).await;
+            let _ = self.out.send(notification(method::PROGRESS, params)).await;
         }
     }
 }

@@ -5,18 +5,12 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::problem::Refusal;
 use crate::jsonrpc::RawId;
+use crate::mcp::revision::{SPOKEN, STATELESS};
 
 /// The header that names the session (MCP 2025-03-26 to 2025-11-25).
 pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the protocol version (MCP 2025-06-18 and later).
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
-
-/// The protocol revisions that the transports here carry.
-pub const VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// The stateless revision. The gateway recognises this revision so that clients can be told to fall back.
-pub const MODERN: &str = "2026-07-28";
-/// The only protocol revision with JSON-RPC batches.
-pub const WITH_BATCHES: &str = "2025-03-26";
 
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
@@ -74,8 +68,8 @@ impl<'a> Version<'a> {
     pub fn of(headers: &'a HeaderMap) -> Self {
         let Some(value) = headers.get(PROTOCOL_VERSION) else { return Self::None };
         match value.to_str().ok().map(str::trim) {
-            Some(MODERN) => Self::Modern,
-            Some(version) if VERSIONS.contains(&version) => Self::Carried(version),
+            Some(STATELESS) => Self::Modern,
+            Some(version) if SPOKEN.contains(&version) => Self::Carried(version),
             _ => Self::Unknown,
         }
     }
@@ -104,9 +98,9 @@ impl<'a> Version<'a> {
     /// The refusal of a request whose version the gateway does not carry. `id` is the id of the only request in the body.
     pub fn refusal(self, id: Option<&RawId>) -> Refusal {
         if self == Self::Modern {
-            return Refusal::modern(MODERN);
+            return Refusal::modern(STATELESS);
         }
-        let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", VERSIONS.join(", "));
+        let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", SPOKEN.join(", "));
         Refusal::header(id, &text)
     }
 }

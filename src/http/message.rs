@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::headers::{MODERN, Version, WITH_BATCHES};
+use super::headers::Version;
 use super::problem::{Refusal, RequestError};
 use crate::config::Http;
 use crate::jsonrpc::{BatchError, Code, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
+use crate::mcp::method;
+use crate::mcp::revision::{STATELESS, WITH_BATCHES};
 use crate::session::Conversation;
 use crate::stream::Exchange;
 
@@ -72,7 +74,7 @@ impl Messages {
             match (version, only, id) {
                 // It has its error by what it says itself, or else by what the header says.
                 (Version::Modern, Some(only), Some(id)) => {
-                    only.error.get_or_insert_with(|| RequestError::modern(&id, false, MODERN));
+                    only.error.get_or_insert_with(|| RequestError::modern(&id, false, STATELESS));
                 }
                 (version, _, id) => return Err(version.refusal(id.as_ref())),
             }
@@ -107,7 +109,7 @@ pub fn give(
         if let Some(error) = posted.error {
             conversation.answer(exchange, error.response());
         } else if messages.is_batch
-            && posted.is_request("initialize")
+            && posted.is_request(method::INITIALIZE)
             && let Some(id) = posted.request_id()
         {
             // 2025-03-26, "Lifecycle".
@@ -133,8 +135,8 @@ fn posted(message: &Bytes) -> Result<Posted<'_>, Refusal> {
         && let Some(id) = posted.request_id()
     {
         // One that is no string is no version.
-        let version: String = text(version).as_deref().unwrap_or(MODERN).chars().take(32).collect();
-        posted.error = Some(RequestError::modern(&id, posted.is_request("server/discover"), &version));
+        let version: String = text(version).as_deref().unwrap_or(STATELESS).chars().take(32).collect();
+        posted.error = Some(RequestError::modern(&id, posted.is_request(method::SERVER_DISCOVER), &version));
     }
     Ok(posted)
 }

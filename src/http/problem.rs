@@ -11,8 +11,8 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use super::headers::VERSIONS;
 use crate::jsonrpc::{Code, ParseError, RawId, error_response, error_response_with_data};
+use crate::mcp::revision::SPOKEN;
 use crate::session::Rejected;
 use crate::tenant;
 use crate::worker::Refused;
@@ -210,7 +210,7 @@ fn rpc_error(status: StatusCode, id: Option<&RawId>, code: Code, text: &str) -> 
 }
 
 fn unsupported(id: Option<&RawId>, code: Code, requested: &str) -> Bytes {
-    let data = json!({ "supported": VERSIONS, "requested": requested });
+    let data = json!({ "supported": SPOKEN, "requested": requested });
     let text = "unsupported protocol version: this endpoint speaks the revisions with initialize";
     error_response_with_data(id, code, text, &data)
 }

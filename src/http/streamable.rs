@@ -21,6 +21,7 @@ use super::{body, headers};
 use crate::config::ServerName;
 use crate::heavy;
 use crate::jsonrpc::{Envelope, Kind, RawId};
+use crate::mcp::method;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
@@ -50,7 +51,7 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
         if let Some(error) = only.error.take() {
             return Err(error.into());
         }
-        if only.is_request("initialize")
+        if only.is_request(method::INITIALIZE)
             && let Some(id) = only.request_id()
         {
             return initialize(app, parts, &caller, &body, &only.envelope, &id).await;

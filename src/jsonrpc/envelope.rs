@@ -4,10 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::error::Code;
 use super::id::RawId;
-use super::members::{Fault, Members, is_label};
-use super::method::{self, MethodFault};
+use super::members::{Members, is_id};
 use super::scan::{Malformed, Scanner, member};
 use super::string::{text, unquoted};
 
@@ -54,44 +52,6 @@ impl Envelope<'_> {
     /// The error code of a response.
     pub fn error_code(&self) -> Option<i64> {
         member(self.error?, "code")?.parse().ok()
-    }
-
-    /// A reason why a server may read a client's message differently than the gateway does. A message with such a reason
-    /// must not reach a server.
-    pub fn ambiguity(&self) -> Option<Ambiguity> {
-        if self.kind == Kind::Response {
-            return None;
-        }
-        if let Some(fault) = method::fault(self.kind, self.method.as_deref().unwrap_or_default()) {
-            return Some(Ambiguity::Method(fault));
-        }
-        let is_array = self.params.is_some_and(|params| params.starts_with('['));
-        // It would pass as it is, and could be a number of the gateway's.
-        let has_token = self.kind == Kind::Notification && self.members.meta.progress_token.is_some();
-        let misplaced = is_array.then_some(Fault::Array).or(has_token.then_some(Fault::Token));
-        self.members.fault.or(misplaced).map(Ambiguity::Params)
-    }
-}
-
-/// The part of a message that a server may read differently than the gateway does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Ambiguity {
-    /// The method.
-    #[error("{0}")]
-    Method(MethodFault),
-    /// The params.
-    #[error("params, or params._meta, {0}")]
-    Params(Fault),
-}
-
-impl Ambiguity {
-    /// The JSON-RPC code of the error that refuses the message.
-    pub fn code(self) -> Code {
-        match self {
-            Self::Method(MethodFault::Alike(_)) => Code::MethodNotFound,
-            Self::Method(MethodFault::Notification | MethodFault::Request(_)) => Code::InvalidRequest,
-            Self::Params(_) => Code::InvalidParams,
-        }
     }
 }
 
@@ -196,7 +156,7 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
 
 fn envelope<'a>(fields: &Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Envelope<'a>, ParseError> {
     let Fields { id: raw_id, params, result, error, members, .. } = *fields;
-    let id = raw_id.filter(|id| is_label(id));
+    let id = raw_id.filter(|id| is_id(id));
     let invalid = |reason| Err(ParseError::Invalid { reason, id: id.and_then(RawId::new) });
     if fields.jsonrpc != Some("\"2.0\"") {
         return invalid("the message has no \"jsonrpc\": \"2.0\"");

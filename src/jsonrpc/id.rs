@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::frame::decimal;
-use super::members::is_label;
+use super::members::is_id;
 
 /// The longest id, in bytes, that is stored without an allocation.
 const SHORT: usize = 22;
@@ -23,7 +23,7 @@ enum Text {
 impl RawId {
     /// The id with this raw JSON text. `None` if the text is neither a string nor a number (MCP forbids null).
     pub fn new(raw: &str) -> Option<Self> {
-        is_label(raw).then(|| Self::of(raw))
+        is_id(raw).then(|| Self::of(raw))
     }
 
     fn of(raw: &str) -> Self {

@@ -185,6 +185,11 @@ impl<'a> Members<'a> {
         self.fault.get_or_insert(fault);
     }
 
+    /// Whether a member that is read appears twice.
+    pub fn has_twin(&self) -> bool {
+        matches!(self.fault, Some(Fault::Twice(_)))
+    }
+
     /// The raw id of the task that a message of the server belongs to (MCP 2025-11-25, "Tasks").
     pub fn related_task(&self) -> Option<&'a str> {
         let related = Self::of(self.meta.related_task?);
@@ -208,7 +213,7 @@ impl<'a> Meta<'a> {
             }
         };
         let value = Some(scanner.value()?).filter(|value| *value != "null");
-        if name == TOKEN && value.is_some_and(|value| !is_label(value)) {
+        if name == TOKEN && value.is_some_and(|value| !is_id(value)) {
             fault.get_or_insert(Fault::Type(TOKEN, "neither a string nor a number"));
         }
         if self.seen & 1 << bit != 0 {
@@ -221,7 +226,7 @@ impl<'a> Meta<'a> {
 }
 
 /// Whether a raw value can be an id or a progress token: a string or a number.
-pub(super) fn is_label(raw: &str) -> bool {
+pub fn is_id(raw: &str) -> bool {
     matches!(raw.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
 
@@ -236,19 +241,25 @@ fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
 }
 
 /// Whether some reader takes two names for the same name.
-pub fn is_like(name: &str, other: &str) -> bool {
+pub fn is_like(name: &str, other: &'static str) -> bool {
+    find_like(name, [other]).is_some()
+}
+
+/// The first of the `known` names that some reader takes `name` for.
+pub fn find_like(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     let (mut letters, mut others) = ([0; LETTERS], [0; LETTERS]);
-    fold(name, &mut letters).is_some_and(|letters| fold(other, &mut others) == Some(letters))
+    let letters = fold(name, &mut letters)?;
+    known.into_iter().find(|known| fold(known, &mut others) == Some(letters))
 }
 
 /// The largest number of letters in the folded form of a name. A longer name is similar to no known name.
-pub(super) const LETTERS: usize = 40;
+const LETTERS: usize = 40;
 
 /// The folded form of a name: its ASCII letters and digits in lower case. Names with equal folded forms are the same name to
 /// some reader: one that folds case (Go's encoding/json), accepts snake case as well (protobuf's JSON, Python models
 /// populated by name), or drops other characters. `None` if the name has letters outside ASCII that do not fold to ASCII, or
 /// too many letters.
-pub(super) fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
+fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
     let mut count = 0;
     let mut put = |letter: u8| {
         *letters.get_mut(count)? = letter;

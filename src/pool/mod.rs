@@ -30,10 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Principal;
 use crate::config::{Isolation, PoolMode, Server};
+use crate::mcp::protocol_version;
 use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
-use crate::worker::{Failure, Lease, Opening, Peer, protocol_version};
+use crate::worker::{Failure, Lease, Opening, Peer};
 use breaker::Breaker;
 pub use breaker::backoff;
 use child::PooledWorker;

@@ -100,29 +100,3 @@ impl DropReason {
         }
     }
 }
-
-/// The label for a method: its name if the MCP specification defines the method, otherwise `other`.
-pub fn method_label(method: &str) -> &'static str {
-    const KNOWN: [&str; 19] = [
-        "tools/call",
-        "tools/list",
-        "initialize",
-        "ping",
-        "resources/read",
-        "resources/list",
-        "resources/templates/list",
-        "resources/subscribe",
-        "resources/unsubscribe",
-        "prompts/get",
-        "prompts/list",
-        "completion/complete",
-        "logging/setLevel",
-        "server/discover",
-        "subscriptions/listen",
-        "tasks/get",
-        "tasks/result",
-        "tasks/list",
-        "tasks/cancel",
-    ];
-    KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
-}

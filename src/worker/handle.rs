@@ -15,18 +15,15 @@ use super::error::{Failure, Refused};
 use super::hints::Hints;
 use super::lease::{Lease, deliver};
 use super::multiplexer::{Expired, Multiplexer, PeerId};
-use super::opening::protocol_version;
 use super::peer::Peer;
 use super::phase::Phase;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
 use super::supervisor::Spec;
 use crate::config::{Isolation, Resend, Server, ServerName, TenantId};
+use crate::mcp::{INITIALIZED, protocol_version};
 use crate::process::{Charge, Origin, StderrTail};
 use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
-
-/// What a client says when it has the answer to `initialize`.
-pub(super) const INITIALIZED: &[u8] = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
 
 /// What the handle, the reader and the supervisor share.
 pub(super) struct Shared {

@@ -12,6 +12,7 @@ use super::lease::Lease;
 use super::multiplexer::Incoming;
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, elements, member, parse, quoted, text};
+use crate::mcp::method;
 
 /// Tools that are remembered of one child; what is beyond is not known.
 const TOOLS: usize = 4096;
@@ -67,10 +68,10 @@ pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incomin
         return;
     }
     match (incoming, envelope.result) {
-        (Incoming::Answer(answer, _), Some(result)) if answer.call.method == "tools/list" => {
+        (Incoming::Answer(answer, _), Some(result)) if answer.call.method == method::TOOLS_LIST => {
             shared.hints.lock().note(result, answer.call.is_first_page);
         }
-        (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some("notifications/tools/list_changed") => {
+        (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some(method::TOOLS_LIST_CHANGED) => {
             shared.hints.lock().0.clear();
         }
         _ => {}

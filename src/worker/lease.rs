@@ -17,6 +17,7 @@ use super::resend::Kept;
 use super::retiring::Due;
 use super::terms::Agreed;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
+use crate::mcp::{ambiguity, method};
 use crate::stream::{Budget, Cursor, Exchange, Outbox, PushError};
 use crate::telemetry::{Direction, DropReason, ServerMetrics};
 
@@ -144,11 +145,10 @@ impl Lease {
             return taken;
         }
         let shared = self.worker.shared();
-        let method = envelope.method.as_deref().unwrap_or_default();
-        match method {
+        match envelope.method.as_deref().unwrap_or_default() {
             // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
-            "notifications/cancelled" => Ok(()),
-            "notifications/initialized" if envelope.ambiguity().is_none() => {
+            method::CANCELLED => Ok(()),
+            method::INITIALIZED if ambiguity(envelope).is_none() => {
                 shared.say_initialized(notification_frame(envelope, &mut []))
             }
             _ => {
@@ -176,8 +176,8 @@ impl Lease {
     pub fn follow_up(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => self.answer_child(envelope)?,
-            (Kind::Notification, Some("notifications/cancelled")) => self.cancel(envelope)?,
-            (Kind::Notification, Some("notifications/progress")) => {
+            (Kind::Notification, Some(method::CANCELLED)) => self.cancel(envelope)?,
+            (Kind::Notification, Some(method::PROGRESS)) => {
                 let notified = self.worker.shared().multiplexer.lock().notified_by_client(self.peer, envelope);
                 match notified.written(envelope) {
                     Notified::Forward(frame) => self.push(frame),

@@ -28,7 +28,7 @@ pub use guard::DropGuard;
 pub use handle::Worker;
 pub use lease::{Lease, deliver};
 pub use multiplexer::Ask;
-pub use opening::{Fingerprint, Opening, protocol_version};
+pub use opening::{Fingerprint, Opening};
 pub use peer::{InFlight, Nobody, Peer, Route, Unsolicited};
 pub use phase::Phase;
 pub use resend::{Kept, Orphan};

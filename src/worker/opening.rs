@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::jsonrpc::{all_members, canonical, is_like, parse, quoted, text, without};
+use crate::mcp::Initialize;
 
 /// What a child has been opened for: the protocol version and the client's capabilities. Sessions share a child, or
 /// take a spare one, only where these are the same.
@@ -47,40 +48,34 @@ pub struct Opening {
 /// How deep the capabilities are nested that a spare is opened for.
 const DEPTH: usize = 8;
 
-/// What a client's `initialize` asks for, raw; `null` where it says nothing.
-struct Asked<'a> {
-    version: &'a str,
-    capabilities: &'a str,
-}
-
 impl Opening {
     /// Reads a client's `initialize`. Where the child will be the client's own, it hears the very words.
     pub fn of_client(message: &Bytes) -> Self {
-        Self { message: message.clone(), fingerprint: Asked::of(message).fingerprint(false) }
+        Self { message: message.clone(), fingerprint: fingerprint(&Initialize::read(message), false) }
     }
 
     /// The `initialize` of the gateway itself, for a child that several will share: the version and capabilities of this
     /// client, and nothing else that it says.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
-        let asked = Asked::of(message);
+        let asked = Initialize::read(message);
         let params = format!(
             r#"{{"protocolVersion":{},"capabilities":{},"clientInfo":{{"name":"sluice","title":"Sluice gateway","version":{}}}}}"#,
             asked.version,
-            asked.capabilities(is_shared),
+            told(&asked, is_shared),
             quoted(env!("CARGO_PKG_VERSION")),
         );
         let message = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#);
-        Self { message: message.into(), fingerprint: asked.fingerprint(is_shared) }
+        Self { message: message.into(), fingerprint: fingerprint(&asked, is_shared) }
     }
 
     /// The same for a child that is started in advance, for whoever comes next and asks for the same. `None` if this client
     /// says more than what is in everybody's mouth: that is not for others to be started with.
     pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
-        let asked = Asked::of(message);
+        let asked = Initialize::read(message);
         let is_version =
             |text: &str| text.len() <= 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
         let has_version = text(asked.version).is_some_and(|version| is_version(&version));
-        (has_version && is_common(&asked.capabilities(is_shared), DEPTH)).then(|| Self::of_gateway(message, is_shared))
+        (has_version && is_common(&told(&asked, is_shared), DEPTH)).then(|| Self::of_gateway(message, is_shared))
     }
 
     /// Whether another client says the same: whatever a child has been told by one, it could have been told by the other.
@@ -94,29 +89,19 @@ impl Opening {
     }
 }
 
-impl<'a> Asked<'a> {
-    fn of(message: &'a [u8]) -> Self {
-        let members = parse(message).map(|envelope| envelope.members).unwrap_or_default();
-        Self {
-            version: members.protocol_version.unwrap_or("null"),
-            capabilities: members.capabilities.unwrap_or("null"),
-        }
+/// The capabilities that a child is told of.
+fn told<'a>(asked: &Initialize<'a>, is_shared: bool) -> Cow<'a, str> {
+    if is_shared && asked.capabilities.starts_with('{') {
+        // A server may know the name in another spelling.
+        let is_left_out = |name: &str| NOT_SHARED.iter().any(|left_out| is_like(name, left_out));
+        return Cow::Owned(without(asked.capabilities, is_left_out));
     }
+    Cow::Borrowed(asked.capabilities)
+}
 
-    /// The capabilities that a child is told of.
-    fn capabilities(&self, is_shared: bool) -> Cow<'a, str> {
-        if is_shared && self.capabilities.starts_with('{') {
-            // A server may know the name in another spelling.
-            let is_left_out = |name: &str| NOT_SHARED.iter().any(|left_out| is_like(name, left_out));
-            return Cow::Owned(without(self.capabilities, is_left_out));
-        }
-        Cow::Borrowed(self.capabilities)
-    }
-
-    fn fingerprint(&self, is_shared: bool) -> Fingerprint {
-        let capabilities = self.capabilities(is_shared);
-        Fingerprint(format!("[{},{}]", canonical(self.version), canonical(&capabilities)))
-    }
+/// What a child is opened for that is told of these capabilities.
+fn fingerprint(asked: &Initialize<'_>, is_shared: bool) -> Fingerprint {
+    Fingerprint(format!("[{},{}]", canonical(asked.version), canonical(&told(asked, is_shared))))
 }
 
 /// Whether capabilities are made of words that all clients have.
@@ -128,12 +113,6 @@ fn is_common(raw: &str, depth: usize) -> bool {
         }
         _ => false,
     }
-}
-
-/// The `protocolVersion` in the answer to `initialize`; `None` if it is an error or has none.
-pub fn protocol_version(answer: &[u8]) -> Option<String> {
-    let envelope = parse(answer).ok().filter(|envelope| envelope.result.is_some())?;
-    text(envelope.members.protocol_version?).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::error::{Failure, Refused};
-use super::handle::INITIALIZED;
 use super::lease::{Answering, Lease};
 use super::multiplexer::{Expired, Multiplexer, PeerId};
 use crate::jsonrpc::{Envelope, parse, text};
+use crate::mcp::{INITIALIZED, method};
 use crate::telemetry::Cause;
 
 /// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
@@ -54,8 +54,8 @@ enum Wish {
 impl Wish {
     fn method(&self) -> &'static str {
         match self {
-            Self::Level(_) => "logging/setLevel",
-            Self::Subscription(_) => "resources/subscribe",
+            Self::Level(_) => method::LOGGING_SET_LEVEL,
+            Self::Subscription(_) => method::RESOURCES_SUBSCRIBE,
         }
     }
 
@@ -113,8 +113,8 @@ impl Agreed {
     /// The client has said something of it itself: that holds, and not what it had before.
     pub(super) fn overrule(&mut self, envelope: &Envelope<'_>) {
         match envelope.method.as_deref() {
-            Some("logging/setLevel") => self.level = None,
-            Some("resources/subscribe" | "resources/unsubscribe") if !self.subscriptions.is_empty() => {
+            Some(method::LOGGING_SET_LEVEL) => self.level = None,
+            Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE) if !self.subscriptions.is_empty() => {
                 if let Some(uri) = envelope.members.uri.and_then(text) {
                     self.subscriptions.remove(&*uri);
                 }

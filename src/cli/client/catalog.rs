@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::mcp::method;
+
 use super::conversation::Conversation;
 use super::error::Error;
 use super::schema::InputSchema;
@@ -53,7 +55,7 @@ pub(in crate::cli) async fn list_tools(conversation: &mut Conversation) -> Resul
         let params = cursor
             .as_ref()
             .map_or_else(|| "{}".to_owned(), |cursor| Value::from_iter([("cursor", cursor.clone())]).to_string());
-        let result = conversation.request("tools/list", &params).await?;
+        let result = conversation.request(method::TOOLS_LIST, &params).await?;
         let page: Page = serde_json::from_str(result.get()).map_err(unreadable)?;
         raw_tools.extend(page.tools);
         if raw_tools.len() > MAX_TOOLS {

@@ -14,14 +14,12 @@ use tokio_util::task::TaskTracker;
 use super::access::Access;
 use super::error::Error;
 use super::message::{Message, id_key};
-use super::transport::{CLOSE_TIMEOUT, Incoming, Transport, negotiated_version};
+use super::transport::{CLOSE_TIMEOUT, Incoming, Transport};
 use crate::cli::terminal::ProgressLine;
 use crate::jsonrpc::{Code, Kind, RawId, error_response};
+use crate::mcp::revision::{LATEST, SPOKEN};
+use crate::mcp::{method, protocol_version};
 
-/// The version offered.
-const OFFERED: &str = "2025-11-25";
-/// The versions understood.
-const SPOKEN: [&str; 4] = ["2024-11-05", "2025-03-26", "2025-06-18", OFFERED];
 /// How many requests of the server are answered at the same time; the others are left to its time-out.
 const REPLIES: usize = 16;
 
@@ -70,10 +68,10 @@ impl Conversation {
     async fn begin(&mut self) -> Result<(), Error> {
         self.transport.open().await?;
         let client = json!({ "name": "sluice", "version": env!("CARGO_PKG_VERSION") });
-        let params = json!({ "protocolVersion": OFFERED, "capabilities": {}, "clientInfo": client });
-        let answer = self.exchange("initialize", &params.to_string()).await?;
+        let params = json!({ "protocolVersion": LATEST, "capabilities": {}, "clientInfo": client });
+        let answer = self.exchange(method::INITIALIZE, &params.to_string()).await?;
         answer.result()?;
-        match negotiated_version(&answer) {
+        match protocol_version(&answer.text) {
             Some(version) if SPOKEN.contains(&version.as_str()) => {}
             Some(version) => {
                 let version: String = version.chars().take(40).collect();
@@ -81,7 +79,7 @@ impl Conversation {
             }
             None => return Err(Error::Protocol("the answer to `initialize` names no protocolVersion".to_owned())),
         }
-        self.transport.post(&Message::notification("notifications/initialized", "{}"), None).await
+        self.transport.post(&Message::notification(method::INITIALIZED, "{}"), None).await
     }
 
     /// Asks for `method` and gives its result as it came. `params` is JSON.
@@ -134,14 +132,14 @@ impl Conversation {
         match (message.kind, &message.id) {
             (Kind::Request, Some(id)) if self.replies.len() < REPLIES => {
                 let text = match message.method.as_deref() {
-                    Some("ping") => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into(),
+                    Some(method::PING) => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into(),
                     _ => error_response(Some(id), Code::MethodNotFound, "this client takes no requests but ping"),
                 };
                 let (transport, reply) = (self.transport.clone(), Message::response(text, id.clone()));
                 // A reply that does not arrive is the server's to notice: it waits for it, nobody here does.
                 self.replies.spawn(async move { transport.post(&reply, None).await });
             }
-            (Kind::Notification, _) if message.method.as_deref() == Some("notifications/progress") => {
+            (Kind::Notification, _) if message.method.as_deref() == Some(method::PROGRESS) => {
                 self.show_progress(message);
             }
             _ => {}

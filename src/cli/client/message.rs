@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, RpcError};
 use crate::jsonrpc::{Batch, Kind, ParseError, RawId, parse};
+use crate::mcp::{cancelled_notification, method};
 
 /// A message, either way.
 #[derive(Debug, Clone)]
@@ -55,8 +56,8 @@ impl Message {
 
     /// The notification that nobody waits for the answer to `id` any more.
     pub(super) fn cancelled(id: &RawId, reason: &str) -> Self {
-        let reason = serde_json::Value::from(reason);
-        Self::notification("notifications/cancelled", &format!(r#"{{"requestId":{},"reason":{reason}}}"#, id.as_str()))
+        let text = cancelled_notification(id.as_str(), reason).into();
+        Self { text, kind: Kind::Notification, id: None, method: Some(method::CANCELLED.into()) }
     }
 
     /// An answer of our own.
@@ -66,7 +67,7 @@ impl Message {
 
     /// Whether this is the request `initialize`.
     pub(super) fn is_initialize(&self) -> bool {
-        self.kind == Kind::Request && self.method.as_deref() == Some("initialize")
+        self.kind == Kind::Request && self.method.as_deref() == Some(method::INITIALIZE)
     }
 
     /// Whether this answers the request that has the key `key`.

@@ -16,8 +16,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::error::Error;
 use super::message::{Message, not_mcp};
 use super::remote::{EventStream, Remote, content_type};
-use super::transport::{Incoming, MessageBody, Sent, negotiated_version};
+use super::transport::{Incoming, MessageBody, Sent};
 use crate::jsonrpc::Kind;
+use crate::mcp::protocol_version;
 
 /// How long the first event, which says where to POST to, may take.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,7 +155,7 @@ async fn forward(events: &mut EventStream, sink: &mpsc::Sender<Incoming>, versio
                 Err(error) => return not_mcp(error),
             };
             if message.kind == Kind::Response && version.lock().is_none() {
-                *version.lock() = negotiated_version(&message);
+                *version.lock() = protocol_version(&message.text);
             }
             if sink.send(Incoming::Message(message)).await.is_err() {
                 return Error::Interrupted;

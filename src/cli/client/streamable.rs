@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::error::Error;
 use super::message::{Message, id_key, not_mcp};
 use super::remote::{EventStream, MAX_MESSAGE, Remote, content_type, read_body};
-use super::transport::{CLOSE_TIMEOUT, Incoming, MessageBody, Sent, negotiated_version};
+use super::transport::{CLOSE_TIMEOUT, Incoming, MessageBody, Sent};
 use crate::jsonrpc::Kind;
+use crate::mcp::protocol_version;
 
 /// How often in a row a stream that ended before the answer is taken up again and brings nothing new.
 const RESUMPTIONS: u32 = 5;
@@ -157,7 +158,7 @@ impl Streamable {
         let awaited = awaited.filter(|awaited| message.answers(&awaited.key));
         if let Some(session) = awaited.and_then(|awaited| awaited.begins.clone()) {
             // Before the answer is seen: what follows it belongs to the new session.
-            let version = negotiated_version(&message).and_then(|version| HeaderValue::from_str(&version).ok());
+            let version = protocol_version(&message.text).and_then(|version| HeaderValue::from_str(&version).ok());
             if version.is_some() {
                 *self.session.lock() = Session { version, ..session };
             }

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use reqwest::Url;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::Error;
@@ -139,15 +138,4 @@ impl http_body::Body for MessageBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
     }
-}
-
-/// The protocol version in the answer to `initialize`.
-pub(super) fn negotiated_version(answer: &Message) -> Option<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Initialized {
-        protocol_version: String,
-    }
-    let result = answer.result().ok()?;
-    serde_json::from_str::<Initialized>(result.get()).ok().map(|initialized| initialized.protocol_version)
 }

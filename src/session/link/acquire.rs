@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::draining::MAX_BUSY;
 use super::slot::{Outcome, Starting};
+use crate::mcp::protocol_version;
 use crate::pool::{Granted, Wanted};
-use crate::worker::{Failure, Lease, Peer, Refused, Terms, protocol_version};
+use crate::worker::{Failure, Lease, Peer, Refused, Terms};
 
 /// One attempt to get a child.
 pub(super) struct Acquisition<'a> {

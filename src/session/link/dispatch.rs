@@ -10,7 +10,8 @@ use super::context::Context;
 use super::queue::{DrainToken, Pending};
 use crate::config::{Resend, Server};
 use crate::heavy;
-use crate::jsonrpc::{Envelope, Kind, parse, text};
+use crate::jsonrpc::{Envelope, Kind, parse};
+use crate::mcp::called_tool;
 use crate::stream::Exchange;
 use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Refused};
 
@@ -128,6 +129,5 @@ pub(super) fn call_timeout(server: &Server, envelope: &Envelope<'_>) -> Duration
 
 /// The tool that a request calls, if the server has settings for single tools; `None` for any other message.
 fn tool_with_settings<'a>(server: &Server, envelope: &Envelope<'a>) -> Option<Cow<'a, str>> {
-    let is_call = server.minds_tools() && envelope.method.as_deref() == Some("tools/call");
-    text(envelope.members.name.filter(|_| is_call)?)
+    server.minds_tools().then(|| called_tool(envelope)).flatten()
 }

@@ -13,11 +13,12 @@ use super::client::Client;
 use super::context::{Context, Target};
 use super::dispatch::{Dispatch, call_timeout};
 use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered};
-use super::queue::{Cancels, DrainToken, MAX_ID};
+use super::queue::{DrainToken, MAX_ID};
 use super::slot::{Outcome, Slot};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, under_id};
+use crate::mcp::{self, Cancels, method, protocol_version};
 use crate::stream::Exchange;
-use crate::worker::{DropGuard, Failure, Lease, Refused, protocol_version};
+use crate::worker::{DropGuard, Failure, Lease, Refused};
 
 /// The way between one client's conversation and one server. A conversation may have several links.
 pub struct Link {
@@ -54,7 +55,7 @@ impl Link {
     /// # Errors
     /// The server takes no more messages for now. Nothing has been answered.
     pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
-        if envelope.kind == Kind::Request && envelope.method.as_deref() == Some("initialize") {
+        if envelope.kind == Kind::Request && envelope.method.as_deref() == Some(method::INITIALIZE) {
             self.receive_initialize(message, envelope, exchange);
             return Ok(());
         }
@@ -62,13 +63,13 @@ impl Link {
             return taken;
         }
         let cancels = Cancels::read(envelope);
-        if cancels == Cancels::Nothing {
+        if cancels == Cancels::Nothing || cancels.request().is_some_and(|id| id.len() > MAX_ID) {
             return Ok(());
         }
         let live = {
             let mut state = self.context.state.lock();
             state.touch();
-            if let Cancels::Request(id) = &cancels
+            if let Cancels::Request(id) = cancels
                 && let Some(cancelled) = state.queue.cancel(id)
             {
                 drop(state);
@@ -122,7 +123,7 @@ impl Link {
     fn answer_before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) {
         let Some(id) = envelope.raw_id().filter(|_| envelope.kind == Kind::Request) else { return };
         let response = match envelope.method.as_deref() {
-            Some("ping") => empty_response(&id),
+            Some(method::PING) => empty_response(&id),
             _ => error_response(Some(&id), Code::InvalidRequest, "send initialize first"),
         };
         self.context.answer(exchange, response);
@@ -132,7 +133,7 @@ impl Link {
     fn receive_initialize(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) {
         let Some(id) = envelope.raw_id() else { return };
         let refuse = |code, text: &str| self.context.answer(exchange, error_response(Some(&id), code, text));
-        if let Some(ambiguity) = envelope.ambiguity() {
+        if let Some(ambiguity) = mcp::ambiguity(envelope) {
             return refuse(ambiguity.code(), &ambiguity.to_string());
         }
         if message.len() > MAX_INITIALIZE {
@@ -250,7 +251,7 @@ impl Link {
         envelope: &Envelope<'_>,
         exchange: &Arc<Exchange>,
     ) -> Option<Result<(), Refused>> {
-        if !envelope.method.as_deref().is_some_and(|method| method.starts_with("tasks/")) {
+        if !envelope.method.as_deref().is_some_and(|asked| asked.starts_with(method::TASKS_PREFIX)) {
             return None;
         }
         let retired = {

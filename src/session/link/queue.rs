@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::config::ChildLimits;
-use crate::jsonrpc::{Envelope, Kind, RawId};
+use crate::jsonrpc::RawId;
 use crate::stream::{Budget, Exchange, Usage};
 use crate::worker::{Failure, Orphan};
 
@@ -198,8 +198,8 @@ impl PendingQueue {
     }
 
     /// Removes the request with an id for its cancellation: the latest, if a client uses one id for several requests.
-    pub(super) fn cancel(&mut self, id: &RawId) -> Option<Pending> {
-        let position = *self.by_id.get(id)?.last()?;
+    pub(super) fn cancel(&mut self, id: &str) -> Option<Pending> {
+        let position = *self.by_id.get(&RawId::new(id)?)?.last()?;
         self.take(position)
     }
 
@@ -228,28 +228,5 @@ impl PendingQueue {
         self.usage = Usage::default();
         self.by_id.clear();
         std::mem::take(&mut self.queue).into_values().collect()
-    }
-}
-
-/// The meaning of a client's message as a cancellation.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cancels {
-    /// The message is not `notifications/cancelled`.
-    No,
-    /// The message cancels the request with this id.
-    Request(RawId),
-    /// The message is `notifications/cancelled`, with an id that no request can have.
-    Nothing,
-}
-
-impl Cancels {
-    /// Reads a client's message.
-    pub(super) fn read(envelope: &Envelope<'_>) -> Self {
-        if envelope.kind != Kind::Notification || envelope.method.as_deref() != Some("notifications/cancelled") {
-            return Self::No;
-        }
-        // As for a call in flight: a cancellation that servers may read in two ways cancels nothing.
-        let id = envelope.members.request_id.filter(|id| id.len() <= MAX_ID && envelope.ambiguity().is_none());
-        id.and_then(RawId::new).map_or(Self::Nothing, Self::Request)
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::params::{TaskStatus, created_task, label};
 use super::{Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, RawId};
+use crate::mcp::{TaskStatus, ambiguity, created_task, is_about_task, label, method};
 use crate::telemetry::DropReason;
 
 /// A request of the server that the client has not answered yet.
@@ -64,18 +64,16 @@ impl Multiplexer {
         peer: PeerId,
         envelope: &Envelope<'_>,
     ) -> Notified<Option<RawId>> {
-        if envelope.ambiguity().is_some() {
+        if ambiguity(envelope).is_some() {
             return Notified::Drop(DropReason::Ambiguous);
         }
         match envelope.method.as_deref() {
-            Some("notifications/progress") => match self.progress_by_client(peer, envelope) {
+            Some(method::PROGRESS) => match self.progress_by_client(peer, envelope) {
                 Some(token) => Notified::Forward(Some(token)),
                 None => Notified::Drop(DropReason::LateProgress),
             },
             // A shared child has been offered neither roots nor tasks of the client's.
-            Some("notifications/roots/list_changed" | "notifications/tasks/status") if self.is_shared => {
-                Notified::Ignore
-            }
+            Some(method::ROOTS_LIST_CHANGED | method::TASKS_STATUS) if self.is_shared => Notified::Ignore,
             _ if self.is_shared && self.names_a_foreign_task(peer, envelope) => {
                 Notified::Drop(DropReason::Unattributable)
             }
@@ -86,9 +84,9 @@ impl Multiplexer {
     /// Whether a message of a session on a shared child names a task that is not the session's: in the params of a method
     /// about tasks, or as the task that the message belongs to (2025-11-25, "Tasks").
     pub(super) fn names_a_foreign_task(&self, peer: PeerId, envelope: &Envelope<'_>) -> bool {
-        let method = envelope.method.as_deref().unwrap_or_default();
-        let must_name_one = matches!(method, "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update");
-        let is_about_tasks = method.starts_with("tasks/") || method.starts_with("notifications/tasks/");
+        let name = envelope.method.as_deref().unwrap_or_default();
+        let must_name_one = is_about_task(name);
+        let is_about_tasks = name.starts_with(method::TASKS_PREFIX) || name.starts_with("notifications/tasks/");
         let asked_about = envelope.members.task_id.filter(|_| is_about_tasks);
         let belongs_to = envelope.members.meta.related_task.map(|_| envelope.members.related_task());
         let is_own = |task: Option<&str>| label(task).is_some_and(|task| self.tasks.get(&task) == Some(peer));

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::params::task_asked_about;
 use super::sharing::URI;
-use super::{Ask, LABEL, numbers};
+use super::{Ask, numbers};
 use crate::jsonrpc::{Code, RawId, Splice, error_response, request_frame, text};
+use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 
 /// A request that is ready to be put to a child.
 #[derive(Debug)]
@@ -31,16 +31,16 @@ impl<'a> Draft<'a> {
         let (id, original) = (ask.envelope.id?, ask.envelope.raw_id()?);
         let token = ask.envelope.members.meta.progress_token;
         let number = numbers::for_call(|_| false);
-        let frame = if let Some(ambiguity) = ask.envelope.ambiguity() {
+        let frame = if let Some(ambiguity) = ambiguity(ask.envelope) {
             Err(error_response(Some(&original), ambiguity.code(), &ambiguity.to_string()))
-        } else if id.len().max(token.map_or(0, str::len)) > LABEL {
-            let text = format!("the id or the progress token is longer than {LABEL} bytes");
+        } else if id.len().max(token.map_or(0, str::len)) > LONGEST_LABEL {
+            let text = format!("the id or the progress token is longer than {LONGEST_LABEL} bytes");
             Err(error_response(Some(&original), Code::InvalidRequest, &text))
         } else {
             Ok(frame(ask, number))
         };
         let is_subscription =
-            matches!(ask.envelope.method.as_deref(), Some("resources/subscribe" | "resources/unsubscribe"));
+            matches!(ask.envelope.method.as_deref(), Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE));
         let uri = ask.envelope.members.uri.filter(|_| is_subscription).and_then(text).map(Cow::into_owned);
         Some(Self { ask, number, frame, original, uri, task: task_asked_about(ask.envelope) })
     }

@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
-use super::params::each_task;
 use super::{Incoming, Notified, PeerId};
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, notification_frame, response_frame, splice};
+use crate::mcp::each_task;
 
 /// What is to be replaced in a message of the child, for its client.
 #[derive(Debug)]

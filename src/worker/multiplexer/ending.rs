@@ -11,6 +11,7 @@ use super::sharing::Waiting;
 use super::wishes::Wish;
 use super::{Call, InFlight, Multiplexer, PeerId, refusal};
 use crate::jsonrpc::{Envelope, one_line};
+use crate::mcp::{Cancels, cancelled_notification};
 
 /// What has run out of time, or lost its client.
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ impl Multiplexer {
     /// The client cancels: the number of the call. `None` if no such call of this session is in flight: one of the
     /// gateway's own, such as `initialize`, is not the client's to cancel. It goes on until [`Self::cancel`].
     pub(in crate::worker) fn cancelled_by_client(&self, peer: PeerId, envelope: &Envelope<'_>) -> Option<u64> {
-        let named = envelope.members.request_id.filter(|_| envelope.ambiguity().is_none())?;
+        let named = Cancels::read(envelope).request()?;
         let is_it = |call: &Call| call.peer == peer && call.original.as_str() == named && !call.is_own;
         // Clients that use one id for everything mean the latest call.
         let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
@@ -144,7 +145,7 @@ impl Multiplexer {
     }
 
     fn withdrawn(&self, number: u64, peer: PeerId, why: &str) -> (Withdrawn, Bytes) {
-        (Withdrawn { peer, number, in_flight: self.in_flight(peer) }, cancelled(number, why).into())
+        (Withdrawn { peer, number, in_flight: self.in_flight(peer) }, cancelled_notification(number, why).into())
     }
 
     /// Empties the tables, as the child is gone: the calls that were in flight, and who waited with them.
@@ -179,7 +180,7 @@ impl Multiplexer {
     pub(super) fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize {
-            expired.frames.push(one_line(BytesMut::from(cancelled(number, why).as_bytes())));
+            expired.frames.push(one_line(BytesMut::from(cancelled_notification(number, why).as_bytes())));
             self.linger(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         }
         self.unsettle(number, &call, expired);
@@ -193,10 +194,4 @@ impl Multiplexer {
             self.lingering.insert(number, peer, now, patience);
         }
     }
-}
-
-fn cancelled(number: u64, why: &str) -> String {
-    format!(
-        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{number},"reason":"{why}"}}}}"#
-    )
 }

@@ -8,10 +8,13 @@ use tokio::time::Instant;
 
 use super::edit::Edit;
 use super::numbers::for_asked;
-use super::params::{TaskStatus, created_task, each_elicitation, is_twofold, label, related_task, task_state};
-use super::sharing::{Level, Waiting};
-use super::{Asked, Call, LABEL, Multiplexer, PeerId, Withdrawn, refusal};
+use super::sharing::Waiting;
+use super::{Asked, Call, Multiplexer, PeerId, Withdrawn, refusal};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, one_line, text};
+use crate::mcp::{
+    LONGEST_LABEL, Level, TaskStatus, cancelled_by_server, created_task, each_elicitation, label, method, related_task,
+    task_state,
+};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 use crate::worker::peer::Unsolicited;
@@ -80,7 +83,7 @@ impl Multiplexer {
         if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
             self.note_tasks(&call, envelope, now);
         }
-        let edit = match self.is_shared && call.method == "tasks/list" && !envelope.is_error {
+        let edit = match self.is_shared && call.method == method::TASKS_LIST && !envelope.is_error {
             true => Edit::OwnTasks(call.peer, call.original.clone()),
             false => Edit::Id(call.original.clone()),
         };
@@ -112,11 +115,11 @@ impl Multiplexer {
         let (Some(old), Some(original)) = (envelope.id, envelope.raw_id()) else {
             return Incoming::Drop(DropReason::NotJson);
         };
-        if envelope.method.as_deref() == Some("ping") {
+        if envelope.method.as_deref() == Some(method::PING) {
             let pong = format!(r#"{{"jsonrpc":"2.0","id":{old},"result":{{}}}}"#);
             return Incoming::Reply(one_line(BytesMut::from(pong.as_bytes())));
         }
-        let offered = |method: &str| method != "roots/list" && !method.starts_with("tasks/");
+        let offered = |asked: &str| asked != method::ROOTS_LIST && !asked.starts_with(method::TASKS_PREFIX);
         if self.is_shared && !envelope.method.as_deref().is_some_and(offered) {
             let text = "the gateway has not offered this for its clients, who share the server";
             return Incoming::Reply(one_line(BytesMut::from(
@@ -130,10 +133,10 @@ impl Multiplexer {
             return Incoming::Reply(refusal(&original, &format!("params, or params._meta, {fault}")));
         }
         let token = envelope.members.meta.progress_token;
-        if old.len().max(token.map_or(0, str::len)) > LABEL {
+        if old.len().max(token.map_or(0, str::len)) > LONGEST_LABEL {
             return Incoming::Reply(refusal(
                 &original,
-                &format!("its id or progress token is longer than {LABEL} bytes"),
+                &format!("its id or progress token is longer than {LONGEST_LABEL} bytes"),
             ));
         }
         if !self.may_be_asked(peer) {
@@ -180,7 +183,7 @@ impl Multiplexer {
     fn notification(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
         let params = &envelope.members;
         // A shared child's word that can be read in two ways is nobody's.
-        let is_clear = !self.is_shared || !is_twofold(params);
+        let is_clear = !self.is_shared || !params.has_twin();
         let only = || match related_task(envelope).filter(|_| self.is_shared) {
             Some(task) => self.tasks.get(&task),
             None => self.only_peer(None, now),
@@ -200,23 +203,23 @@ impl Multiplexer {
         };
         match envelope.method.as_deref().unwrap_or_default() {
             _ if !is_clear => Incoming::Drop(DropReason::Unattributable),
-            "notifications/progress" => self.progress(envelope, now),
-            "notifications/cancelled" => self.cancelled_by_child(envelope),
-            "notifications/tools/list_changed"
-            | "notifications/prompts/list_changed"
-            | "notifications/resources/list_changed" => announce(all()),
-            "notifications/resources/updated" if self.is_shared => {
+            method::PROGRESS => self.progress(envelope, now),
+            method::CANCELLED => self.cancelled_by_child(envelope),
+            method::TOOLS_LIST_CHANGED | method::PROMPTS_LIST_CHANGED | method::RESOURCES_LIST_CHANGED => {
+                announce(all())
+            }
+            method::RESOURCES_UPDATED if self.is_shared => {
                 let peers = text(params.uri.unwrap_or_default())
                     .map(|uri| self.subscriptions.subscribers(&uri))
                     .unwrap_or_default();
                 announce(peers.into_iter().collect())
             }
-            "notifications/resources/updated" => announce(all()),
-            "notifications/elicitation/complete" if self.is_shared => {
+            method::RESOURCES_UPDATED => announce(all()),
+            method::ELICITATION_COMPLETE if self.is_shared => {
                 let owner = label(params.elicitation_id).and_then(|id| self.elicitations.get(&id));
                 to(Unsolicited::Announcement, owner.into_iter().collect())
             }
-            "notifications/tasks/status" => {
+            method::TASKS_STATUS => {
                 let state = task_state(params);
                 let owner = match self.is_shared {
                     true => state.as_ref().and_then(|state| self.tasks.get(&state.id)),
@@ -228,7 +231,7 @@ impl Multiplexer {
                 }
                 status
             }
-            "notifications/message" if self.is_shared => {
+            method::MESSAGE if self.is_shared => {
                 let level = label(params.level).as_deref().and_then(Level::parse);
                 let wanted = |peer: &PeerId| {
                     let asked_for = self.peers.get(peer).and_then(|peering| peering.level);
@@ -245,7 +248,7 @@ impl Multiplexer {
     }
 
     fn cancelled_by_child(&mut self, envelope: &Envelope<'_>) -> Incoming<Edit> {
-        let named = envelope.members.request_id.filter(|_| !is_twofold(&envelope.members));
+        let named = cancelled_by_server(envelope);
         let is_it = |asked: &Asked| named == Some(asked.original.as_str());
         let number = self.asked.iter().find(|(_, asked)| is_it(asked)).map(|(number, _)| *number);
         let Some((number, asked)) = number.and_then(|number| self.asked.remove_entry(&number)) else {
@@ -256,7 +259,7 @@ impl Multiplexer {
     }
 
     fn progress(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
-        let token = envelope.members.progress_token.filter(|_| !is_twofold(&envelope.members));
+        let token = envelope.members.progress_token.filter(|_| !envelope.members.has_twin());
         let Some(number) = token.and_then(|token| token.parse().ok()) else {
             return Incoming::Drop(DropReason::LateProgress);
         };

@@ -12,7 +12,6 @@ mod incoming;
 mod lingering;
 mod numbers;
 mod outgoing;
-mod params;
 mod retiring;
 mod shares;
 mod sharing;
@@ -47,9 +46,6 @@ use super::peer::InFlight;
 use super::resend::Kept;
 use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line, own_request};
 use crate::stream::Exchange;
-
-/// The longest id, progress token or name of a task that is kept, in bytes.
-const LABEL: usize = 1024;
 
 /// A session on a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use super::draft::Draft;
 use super::numbers::Number;
-use super::params::label;
-use super::sharing::{Counted, LEVELS, Level, URI, Waiting};
+use super::sharing::{Counted, URI, Waiting};
 use super::wishes::{Told, Wish, level_params};
 use super::{Ask, Call, Multiplexer, PeerId};
 use crate::jsonrpc::{Code, RawId, empty_response, error_response, own_request};
-use crate::telemetry::method_label;
+use crate::mcp::{LEVELS, Level, label, method};
 use crate::worker::error::Refused;
 use crate::worker::resend::Kept;
 
@@ -52,9 +51,9 @@ impl Multiplexer {
             return Ok(Outgoing::Local(answer.clone()));
         }
         let ask = draft.ask;
-        let method = ask.envelope.method.as_deref().unwrap_or_default();
+        let name = ask.envelope.method.as_deref().unwrap_or_default();
         let refusal = self.refusal(peer, ask.is_own);
-        if Wish::is_made_by(method) && !self.grants(peer) {
+        if Wish::is_made_by(name) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
         let number = self.number_of(&mut draft);
@@ -64,7 +63,7 @@ impl Multiplexer {
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             },
-            false if Wish::is_made_by(method) => Wish::of(method, &ask.envelope.members, draft.uri.take()),
+            false if Wish::is_made_by(name) => Wish::of(name, &ask.envelope.members, draft.uri.take()),
             false => None,
         };
         refusal.map_or(Ok(()), Err)?;
@@ -72,7 +71,7 @@ impl Multiplexer {
             self.told.filter(|_| self.is_shared && matches!(wish, Some(Wish::Level(_)))).map(|told| told.level);
         let frame = match loudest {
             // The child hears of a level, and of nothing else that one of its sessions has written.
-            Some(level) => own_request(number.wire, method, &level_params(level)),
+            Some(level) => own_request(number.wire, name, &level_params(level)),
             None => std::mem::replace(&mut draft.frame, Ok(Bytes::new())).unwrap_or_default(),
         };
         self.register(number, peer, draft, now, wish);
@@ -91,7 +90,7 @@ impl Multiplexer {
 
     fn register(&mut self, number: Number, peer: PeerId, draft: Draft<'_>, now: Instant, wish: Option<Wish>) {
         let Draft { ask, original, task, .. } = draft;
-        let method = ask.envelope.method.as_deref().unwrap_or_default();
+        let name = ask.envelope.method.as_deref().unwrap_or_default();
         let members = &ask.envelope.members;
         if let Some(number) = task.as_deref().and_then(|task| self.live_tasks.find(task)) {
             self.keep_task(number, now);
@@ -101,9 +100,9 @@ impl Multiplexer {
             peer,
             original,
             exchange: Arc::clone(ask.exchange),
-            method: method_label(method),
+            method: method::metric_label(name),
             started: now,
-            is_initialize: method == "initialize",
+            is_initialize: name == method::INITIALIZE,
             is_own: ask.is_own,
             wish,
             task,
@@ -128,7 +127,7 @@ impl Multiplexer {
 
     /// A `ping` of the gateway's own: its number, and the frame. It is no call: it neither counts nor keeps anything busy.
     pub(in crate::worker) fn ping(&mut self) -> (u64, Bytes) {
-        let (number, frame) = self.own_request("ping", "{}");
+        let (number, frame) = self.own_request(method::PING, "{}");
         (number.wire, frame)
     }
 
@@ -144,19 +143,19 @@ impl Multiplexer {
         let (ask, id) = (draft.ask, draft.original.clone());
         let id = &id;
         let params = &ask.envelope.members;
-        let method = ask.envelope.method.as_deref().unwrap_or_default();
-        Ok(match method {
-            "ping" => Shared::Local(empty_response(id)),
-            "resources/subscribe" | "resources/unsubscribe" if draft.has_long_uri() => {
+        let name = ask.envelope.method.as_deref().unwrap_or_default();
+        Ok(match name {
+            method::PING => Shared::Local(empty_response(id)),
+            method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE if draft.has_long_uri() => {
                 Shared::Local(invalid(id, &format!("params.uri is longer than {URI} bytes")))
             }
-            "resources/subscribe" | "resources/unsubscribe" => match draft.uri.take() {
+            method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE => match draft.uri.take() {
                 Some(uri) if is_cut_short(&uri) => Shared::Local(invalid(id, "params.uri must have no NUL in it")),
-                Some(uri) if method == "resources/subscribe" => return self.subscribe(peer, ask, id, uri, refusal),
+                Some(uri) if name == method::RESOURCES_SUBSCRIBE => return self.subscribe(peer, ask, id, uri, refusal),
                 Some(uri) => return self.unsubscribe(peer, id, uri, refusal),
                 None => Shared::Local(invalid(id, "params.uri must be a string")),
             },
-            "logging/setLevel" => match label(params.level).as_deref().and_then(Level::parse) {
+            method::LOGGING_SET_LEVEL => match label(params.level).as_deref().and_then(Level::parse) {
                 Some(level) => return self.set_level(peer, id, (level, number), refusal),
                 None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PeerId;
 use super::uri::is_part_of;
-use super::{LABEL, PeerId};
 use crate::jsonrpc::RawId;
+use crate::mcp::LONGEST_LABEL;
 use crate::stream::Exchange;
 
 /// Things whose owners are remembered, of each kind.
@@ -17,23 +18,6 @@ const OWNERS: usize = 10_000;
 const SUBSCRIPTIONS: usize = 1024;
 /// The longest of them, in bytes.
 pub(super) const URI: usize = 8 * 1024;
-
-/// The log levels, quietest last (RFC 5424).
-pub(super) const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
-
-/// A log level: the smaller, the louder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Level(usize);
-
-impl Level {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        LEVELS.iter().position(|level| *level == text).map(Self)
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        LEVELS.get(self.0).copied().unwrap_or("info")
-    }
-}
 
 /// Someone who waits for the answer to a request that another has sent already.
 #[derive(Debug)]
@@ -244,7 +228,7 @@ pub(super) struct Owners {
 
 impl Owners {
     pub(super) fn insert(&mut self, id: &str, owner: PeerId) {
-        if self.owners.contains_key(id) || id.len() > LABEL {
+        if self.owners.contains_key(id) || id.len() > LONGEST_LABEL {
             return;
         }
         self.owners.insert(id.to_owned(), owner);

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::numbers::Number;
-use super::params::{TaskState, TaskStatus, created_task, knows_no_task, task_asked_about, task_state};
 use super::{Call, Multiplexer, PeerId};
 use crate::jsonrpc::{Envelope, RawId, quoted};
+use crate::mcp::{TaskState, TaskStatus, created_task, knows_no_task, method, task_asked_about, task_state};
 
 /// A task that its session may come back for, or that is not known to be over.
 #[derive(Debug)]
@@ -124,9 +124,11 @@ impl Multiplexer {
         if let Some(task) = &call.task {
             let status = match task_state(&envelope.members).filter(|state| state.id == *task) {
                 // The result of a task is there when it is over, and not before.
-                _ if call.method == "tasks/result" => TaskStatus::Gone,
+                _ if call.method == method::TASKS_RESULT => TaskStatus::Gone,
                 // Asked again and again, it would keep the child for ever.
-                None if call.method == "tasks/get" && envelope.is_error && knows_no_task(envelope) => TaskStatus::Gone,
+                None if call.method == method::TASKS_GET && envelope.is_error && knows_no_task(envelope) => {
+                    TaskStatus::Gone
+                }
                 Some(state) => state.status,
                 None => TaskStatus::Working,
             };
@@ -165,7 +167,7 @@ impl Multiplexer {
 
     /// What the child hears of a task that nobody can ask for any more.
     pub(super) fn cancellation_of_task(&mut self, id: &str) -> Bytes {
-        self.own_request("tasks/cancel", &format!(r#"{{"taskId":{}}}"#, quoted(id))).1
+        self.own_request(method::TASKS_CANCEL, &format!(r#"{{"taskId":{}}}"#, quoted(id))).1
     }
 
     /// The child has spoken of a task: it is over, or goes on.

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::numbers::Number;
-use super::params::label;
-use super::sharing::{Level, Waiting};
+use super::sharing::Waiting;
 use super::{Call, Expired, Multiplexer, PeerId};
 use crate::jsonrpc::{Members, quoted};
+use crate::mcp::{Level, label, method};
 
 /// What a call asks for that lasts.
 #[derive(Debug)]
@@ -51,16 +51,16 @@ pub(super) struct Told {
 impl Wish {
     /// Whether a method asks for something that lasts.
     pub(super) fn is_made_by(method: &str) -> bool {
-        matches!(method, "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe")
+        matches!(method, method::LOGGING_SET_LEVEL | method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE)
     }
 
     /// What a request asks for, on a child that is one session's own: the child judges it, and what cannot be read or is
     /// too much to be kept is not.
     pub(super) fn of(method: &str, params: &Members<'_>, uri: Option<String>) -> Option<Self> {
         match method {
-            "logging/setLevel" => Level::parse(&label(params.level)?).map(Self::Level),
-            "resources/subscribe" => uri.map(Self::Subscribe),
-            "resources/unsubscribe" => uri.map(Self::Unsubscribe),
+            method::LOGGING_SET_LEVEL => Level::parse(&label(params.level)?).map(Self::Level),
+            method::RESOURCES_SUBSCRIBE => uri.map(Self::Subscribe),
+            method::RESOURCES_UNSUBSCRIBE => uri.map(Self::Unsubscribe),
             _ => None,
         }
     }
@@ -205,13 +205,13 @@ impl Multiplexer {
         if self.told.is_some_and(|told| told.level == loudest) {
             return None;
         }
-        let (number, frame) = self.own_request("logging/setLevel", &level_params(loudest));
+        let (number, frame) = self.own_request(method::LOGGING_SET_LEVEL, &level_params(loudest));
         self.told = Some(Told { level: loudest, by: number.wire, is_done: false });
         Some(frame)
     }
 
     pub(super) fn unsubscription(&mut self, uri: &str) -> Bytes {
-        self.own_request("resources/unsubscribe", &format!(r#"{{"uri":{}}}"#, quoted(uri))).1
+        self.own_request(method::RESOURCES_UNSUBSCRIBE, &format!(r#"{{"uri":{}}}"#, quoted(uri))).1
     }
 }
 

@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::Url;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -29,7 +27,8 @@ use super::message::{Message, id_key};
 use super::remote::MAX_MESSAGE;
 use super::transport::{CLOSE_TIMEOUT, Incoming, Sent, Transport};
 use crate::cli::terminal;
-use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response};
+use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response, parse};
+use crate::mcp::{Cancels, method};
 
 /// How many requests are in flight. While there are as many, stdin is not read.
 const IN_FLIGHT: usize = 256;
@@ -259,7 +258,7 @@ impl Relay {
         }
         let outcome = tokio::time::timeout(TELL_TIMEOUT, self.deliver(message)).await;
         match outcome.unwrap_or(Err(Error::TimedOut(TELL_TIMEOUT))) {
-            Ok(()) if method == "notifications/initialized" => self.initialized().await,
+            Ok(()) if method == method::INITIALIZED => self.initialized().await,
             Ok(()) => {}
             Err(error) => terminal::note(&format!("{method} was not passed on: {error}")),
         }
@@ -331,16 +330,7 @@ impl Relay {
     }
 }
 
-/// The request that a message cancels, if it does: that need not be answered any more.
+/// The id of the request that a message of the client cancels. Such a request needs no answer.
 fn cancelled(message: &Message) -> Option<RawId> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Cancelled {
-        request_id: Box<RawValue>,
-    }
-    if message.method.as_deref() != Some("notifications/cancelled") {
-        return None;
-    }
-    let cancelled: Cancelled = serde_json::from_str(&message.params()).ok()?;
-    RawId::new(cancelled.request_id.get())
+    RawId::new(Cancels::read(&parse(&message.text).ok()?).request()?)
 }

@@ -13,6 +13,7 @@ use super::super::message::{Message, id_key};
 use super::{INITIALIZE_TIMEOUT, Relay};
 use crate::cli::terminal;
 use crate::jsonrpc::RawId;
+use crate::mcp::method;
 
 /// The shortest and the longest pause before the gateway is tried again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
@@ -83,10 +84,10 @@ impl Relay {
         let id = RawId::new(&format!("\"sluice-renewal-{gone}\"")).ok_or(Error::SessionGone)?;
         let (sender, answer) = oneshot::channel();
         *self.own.lock() = Some((id_key(&id), sender));
-        self.transport.post(&Message::request(id, "initialize", &initialize.params()), None).await?;
+        self.transport.post(&Message::request(id, method::INITIALIZE, &initialize.params()), None).await?;
         answer.await.map_err(|_| Error::SessionGone)?.result()?;
         if initialized {
-            self.transport.post(&Message::notification("notifications/initialized", "{}"), None).await?;
+            self.transport.post(&Message::notification(method::INITIALIZED, "{}"), None).await?;
         }
         Ok(())
     }

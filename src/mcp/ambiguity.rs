@@ -1,40 +1,46 @@
-//! The methods that decide where a message goes (MCP), and a check for methods that a server may take for one of them.
+//! Finds client messages that a server may read differently than the gateway does.
 
-use super::envelope::Kind;
-use super::members::{LETTERS, fold};
+use crate::jsonrpc::{Code, Envelope, Fault, Kind, find_like};
 
-/// Methods of requests that the gateway acts upon, or that make a server act for a session.
-const REQUESTS: [&str; 19] = [
-    "initialize",
-    "ping",
-    "tools/list",
-    "tools/call",
-    "resources/list",
-    "resources/read",
-    "resources/templates/list",
-    "resources/subscribe",
-    "resources/unsubscribe",
-    "prompts/list",
-    "prompts/get",
-    "completion/complete",
-    "logging/setLevel",
-    "tasks/get",
-    "tasks/result",
-    "tasks/cancel",
-    "tasks/list",
-    "tasks/update",
-    "server/discover",
-];
-/// Methods of notifications that the gateway acts upon.
-const NOTIFICATIONS: [&str; 5] = [
-    "notifications/initialized",
-    "notifications/cancelled",
-    "notifications/progress",
-    "notifications/roots/list_changed",
-    "notifications/tasks/status",
-];
-/// The prefix of the methods of all notifications, and of no request.
-const NOTIFICATION: &str = "notifications/";
+use super::method::{NOTIFICATION_PREFIX, NOTIFICATIONS, REQUESTS};
+
+/// The part of a message that a server may read differently than the gateway does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ambiguity {
+    /// The method.
+    #[error("{0}")]
+    Method(MethodFault),
+    /// The params.
+    #[error("params, or params._meta, {0}")]
+    Params(Fault),
+}
+
+impl Ambiguity {
+    /// The JSON-RPC code of the error that refuses the message.
+    pub fn code(self) -> Code {
+        match self {
+            Self::Method(MethodFault::Alike(_)) => Code::MethodNotFound,
+            Self::Method(MethodFault::Notification | MethodFault::Request(_)) => Code::InvalidRequest,
+            Self::Params(_) => Code::InvalidParams,
+        }
+    }
+}
+
+/// A reason why a server may read a client's message differently than the gateway does. A message with such a reason must
+/// not reach a server.
+pub fn ambiguity(envelope: &Envelope<'_>) -> Option<Ambiguity> {
+    if envelope.kind == Kind::Response {
+        return None;
+    }
+    if let Some(fault) = method_fault(envelope.kind, envelope.method.as_deref().unwrap_or_default()) {
+        return Some(Ambiguity::Method(fault));
+    }
+    let is_array = envelope.params.is_some_and(|params| params.starts_with('['));
+    // It would pass as it is, and could be a number of the gateway's.
+    let has_token = envelope.kind == Kind::Notification && envelope.members.meta.progress_token.is_some();
+    let misplaced = is_array.then_some(Fault::Array).or(has_token.then_some(Fault::Token));
+    envelope.members.fault.or(misplaced).map(Ambiguity::Params)
+}
 
 /// The reason why a server may take a method for another one, or a notification for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,11 +59,11 @@ pub enum MethodFault {
 }
 
 /// The reason why servers may read the method of a message differently. `None` if there is no such reason.
-pub(super) fn fault(kind: Kind, method: &str) -> Option<MethodFault> {
+fn method_fault(kind: Kind, method: &str) -> Option<MethodFault> {
     let known = |names: &[&'static str]| names.iter().find(|name| **name == method).copied();
     match kind {
         Kind::Response => return None,
-        Kind::Request if method.starts_with(NOTIFICATION) => return Some(MethodFault::Notification),
+        Kind::Request if method.starts_with(NOTIFICATION_PREFIX) => return Some(MethodFault::Notification),
         Kind::Request if known(&REQUESTS).is_some() => return None,
         Kind::Notification if known(&NOTIFICATIONS).is_some() => return None,
         Kind::Request => {}
@@ -73,10 +79,7 @@ pub(super) fn fault(kind: Kind, method: &str) -> Option<MethodFault> {
 }
 
 fn alike(method: &str) -> Option<MethodFault> {
-    let (mut letters, mut others) = ([0; LETTERS], [0; LETTERS]);
-    let letters = fold(method, &mut letters)?;
-    let mut known = REQUESTS.iter().chain(&NOTIFICATIONS);
-    known.find(|name| fold(name, &mut others) == Some(letters)).map(|name| MethodFault::Alike(name))
+    find_like(method, REQUESTS.iter().chain(&NOTIFICATIONS).copied()).map(MethodFault::Alike)
 }
 
 #[cfg(test)]
@@ -101,7 +104,7 @@ mod tests {
             "notifications/cancelled\0",
             "notifications/x",
         ] {
-            assert!(fault(Kind::Request, method).is_some(), "{method:?}");
+            assert!(method_fault(Kind::Request, method).is_some(), "{method:?}");
         }
         for method in [
             "tasks/cancel",
@@ -110,14 +113,14 @@ mod tests {
             "Notifications/Cancelled",
             "notifications/CANCELLED",
         ] {
-            assert!(fault(Kind::Notification, method).is_some(), "{method:?}");
+            assert!(method_fault(Kind::Notification, method).is_some(), "{method:?}");
         }
         for method in ["tools/call", "x/y", "X/Y", "sampling/createMessage", "logging/setLevel", "tasks/get/x", "", "/"]
         {
-            assert_eq!(fault(Kind::Request, method), None, "{method:?}");
+            assert_eq!(method_fault(Kind::Request, method), None, "{method:?}");
         }
         for method in ["notifications/cancelled", "notifications/x", "x", "$/x"] {
-            assert_eq!(fault(Kind::Notification, method), None, "{method:?}");
+            assert_eq!(method_fault(Kind::Notification, method), None, "{method:?}");
         }
     }
 }
