@@ -1,5 +1,6 @@
 //! The client's side of a session: the streams that requests and notifications of the server take, for all links of the session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,18 +11,19 @@ use super::link::Client;
 use super::streams::{Streams, Transport};
 use crate::stream::{Budget, Cursor, Exchange, Item, Outbox};
 use crate::worker::{InFlight, Route, Unsolicited};
-use std::sync::Arc;
 
 /// The streams of one client.
 pub(super) struct ClientStreams {
     /// How the client is connected.
     pub(super) transport: Transport,
+    /// The bounds of each stream.
     limits: Budget,
     state: Mutex<State>,
 }
 
 /// The state of a client's streams.
 struct State {
+    /// The open stream, and the messages kept for the next one.
     streams: Streams,
     /// Whether the session has ended: no stream stays open.
     is_closed: bool,
@@ -30,7 +32,7 @@ struct State {
 }
 
 impl ClientStreams {
-    /// No stream so far. `limits` hold for each stream.
+    /// A client without an open stream. `limits` bound each stream.
     pub(super) fn new(transport: Transport, limits: Budget) -> Self {
         let state = State { streams: Streams::default(), is_closed: false, last_open: Instant::now() };
         Self { transport, limits, state: Mutex::new(state) }

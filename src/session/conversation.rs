@@ -70,25 +70,25 @@ pub trait Conversations: Send + Sync {
 /// Why a session was not opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// The gateway has as many sessions as it may have.
+    /// The gateway is at its limit of sessions (`sessions.max`).
     #[error("the gateway has reached its limit of {0} sessions (sessions.max); try again later")]
     Full(usize),
-    /// The principal has as many sessions as it may have.
+    /// The principal is at its limit of sessions (`sessions.max_per_principal`).
     #[error("you have reached your limit of {0} sessions (sessions.max_per_principal); close one, or try again later")]
     Principal(usize),
-    /// The tenant has as many sessions as it may have.
+    /// The tenant is at its limit of sessions (`max_sessions`).
     #[error("the tenant has reached its limit of {0} sessions (max_sessions); try again later")]
     Tenant(usize),
-    /// The gateway is stopping.
+    /// The gateway is shutting down.
     #[error("the gateway is stopping; try again in a moment")]
     Draining,
-    /// The system has no random numbers.
+    /// The operating system supplies no random numbers for a session id.
     #[error("no session id could be made: the system has no random numbers")]
     NoRandomness,
 }
 
 impl Rejected {
-    /// The `type` that callers are told.
+    /// The `type` member of the error that the caller receives.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Full(_) | Self::Principal(_) | Self::Tenant(_) => "sessions_full",
@@ -97,7 +97,7 @@ impl Rejected {
         }
     }
 
-    /// In how many seconds it may be better.
+    /// The time after which the caller may try again, in seconds.
     pub fn retry_after(&self) -> u64 {
         match self {
             Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::NoRandomness => 10,

@@ -29,8 +29,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The numbers of open sessions.
 #[derive(Default)]
 struct Counts {
+    /// The number of all sessions.
     all: usize,
+    /// The number of sessions of each principal that has any.
     principals: HashMap<Principal, usize>,
+    /// The number of sessions of each tenant that has any.
     tenants: HashMap<TenantId, usize>,
     /// Whether the gateway is shutting down, so that no session is opened any more.
     draining: bool,
@@ -38,10 +41,15 @@ struct Counts {
 
 /// All sessions of the gateway.
 pub struct Registry {
+    /// The open sessions by id.
     sessions: DashMap<SessionId, Arc<Session>>,
+    /// Their numbers, on which the limits are checked.
     counts: Mutex<Counts>,
+    /// The metrics of each configured server.
     servers: HashMap<ServerName, ServerMetrics>,
+    /// The children of each configured server.
     pools: Arc<Pools>,
+    /// The tracker of all tasks that sessions spawn.
     tasks: TaskTracker,
 }
 

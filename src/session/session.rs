@@ -19,13 +19,19 @@ use crate::worker::{Failure, Refused, deliver};
 
 /// A client's conversation with a server.
 pub(super) struct Session {
+    /// The id that the client sends with every message.
     id: SessionId,
     /// The owner: no other principal may use the session.
     pub(super) principal: Principal,
+    /// The server of the conversation.
     pub(super) server: Arc<Server>,
+    /// The metrics of that server.
     metrics: ServerMetrics,
+    /// When the newest credential of the client expires; the streams end then.
     expiry: Expiry,
+    /// The streams to the client.
     client: Arc<ClientStreams>,
+    /// The way to the server's children.
     link: Arc<Link>,
 }
 

@@ -23,8 +23,11 @@ pub enum Transport {
 /// The open stream of a session, if there is one, and the messages that are kept for the next stream.
 #[derive(Debug, Default)]
 pub(super) struct Streams {
+    /// The open stream.
     open: Option<Arc<Exchange>>,
+    /// The kept messages, the oldest first.
     backlog: VecDeque<Item>,
+    /// The number of kept messages and of their bytes.
     backlog_usage: Usage,
 }
 
@@ -86,6 +89,7 @@ impl Streams {
         }
     }
 
+    /// Keeps a message for the next stream, if the bounds allow.
     fn keep(&mut self, item: &Item) -> Route {
         let len = item.message.len();
         if !BACKLOG.fits(self.backlog_usage, len) {

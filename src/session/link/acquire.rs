@@ -37,6 +37,7 @@ impl Acquisition<'_> {
         }
     }
 
+    /// Leases the child and, where it replaces another, replays the handshake to it.
     async fn acquire(self) -> Outcome {
         let Self { context, holder, initialize, replaces } = self;
         until_few_drain(context).await?;

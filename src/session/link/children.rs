@@ -99,6 +99,7 @@ impl Link {
         starting
     }
 
+    /// Notes the outcome of a start in the state. If it succeeded, the replaced children are left as soon as they are idle.
     fn finish_start(&self, started: &Outcome) {
         let draining = {
             let mut state = self.context.state.lock();

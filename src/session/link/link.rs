@@ -22,7 +22,9 @@ use crate::worker::{DropGuard, Failure, Lease, Refused};
 
 /// The way between one client's conversation and one server. A conversation may have several links.
 pub struct Link {
+    /// The target, the client and the state, which the jobs of the link work on.
     pub(super) context: Context,
+    /// The link itself, for the tasks that it spawns.
     pub(super) this: Weak<Self>,
 }
 
@@ -108,6 +110,7 @@ impl Link {
         drop(leases);
     }
 
+    /// The way to write this link's messages to one child.
     pub(super) fn dispatch<'a>(&'a self, lease: &'a Lease) -> Dispatch<'a> {
         Dispatch { context: &self.context, lease }
     }

@@ -25,7 +25,9 @@ pub(super) const MAX_ID: usize = 1024;
 /// keep the order of their arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
+    /// `false` for a call that a child has crashed over; `false` sorts first.
     is_first_try: bool,
+    /// The number of the message in the order of arrival.
     number: u64,
 }
 
@@ -55,6 +57,7 @@ pub(super) struct Pending {
 /// The queue of a link. Its bounds are those of a child: `max_in_flight` messages and `stdin_queue` bytes.
 #[derive(Debug, Default)]
 pub(super) struct PendingQueue {
+    /// The messages in the order in which they will be sent.
     queue: BTreeMap<Position, Pending>,
     /// The positions of the requests with each id.
     by_id: HashMap<RawId, BTreeSet<Position>>,
@@ -143,6 +146,7 @@ impl PendingQueue {
         refused
     }
 
+    /// Whether a message of `len` bytes fits into the bounds. An empty queue has room for any message.
     fn has_room(&self, len: usize, limits: &ChildLimits) -> bool {
         Budget { messages: limits.max_in_flight, bytes: limits.stdin_queue }.admits(self.usage, len)
     }
