@@ -1,6 +1,5 @@
 //! Sessions: a client's conversation with a server, bound to its principal. A session outlives connections and children.
 
-mod client_streams;
 mod conversation;
 mod id;
 mod link;

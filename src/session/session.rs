@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::client_streams::ClientStreams;
 use super::conversation::Conversation;
 use super::id::SessionId;
 use super::link::{Client, Link, Target};
-use super::streams::Transport;
+use super::streams::{Streams, Transport};
 use crate::auth::Principal;
 use crate::config::Server;
 use crate::jsonrpc::{Envelope, Kind};
@@ -30,7 +29,7 @@ pub(super) struct Session {
     /// When the newest credential of the client expires; the streams end then.
     expiry: Expiry,
     /// The streams to the client.
-    client: Arc<ClientStreams>,
+    client: Arc<Streams>,
     /// The way to the server's children.
     link: Arc<Link>,
 }
@@ -40,7 +39,7 @@ impl Session {
     pub(super) fn new(id: SessionId, transport: Transport, budget: Budget, target: Target) -> Self {
         let (principal, server) = (target.principal.clone(), Arc::clone(&target.server));
         let (metrics, expiry) = (target.metrics.clone(), Expiry::default());
-        let client = Arc::new(ClientStreams::new(transport, budget));
+        let client = Arc::new(Streams::new(transport, budget));
         let link = Link::new(target, Arc::clone(&client) as Arc<dyn Client>);
         Self { id, principal, server, metrics, expiry, client, link }
     }

@@ -1,10 +1,16 @@
-//! Decides which stream of a session carries a message of the server that answers no request, and keeps such messages while
-//! no stream is open.
+//! The streams of a session to its client: which of them carries a message of the server that answers no request, and the
+//! messages that are kept while no stream is open.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::stream::{Budget, Exchange, Item, Outbox, Usage};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::link::Client;
+use crate::stream::{Budget, Cursor, Exchange, Item, Outbox, Usage};
 use crate::worker::{InFlight, Route, Unsolicited};
 
 /// The bounds of the messages that a session keeps while its client has no GET stream.
@@ -20,36 +26,85 @@ pub enum Transport {
     Streamable,
 }
 
-/// The open stream of a session, if there is one, and the messages that are kept for the next stream.
-#[derive(Debug, Default)]
+/// The streams of one client, for all links of its session.
 pub(super) struct Streams {
-    /// The open stream.
+    /// The transport of the client.
+    pub(super) transport: Transport,
+    /// The bounds of each stream.
+    budget: Budget,
+    /// The open stream and the kept messages.
+    state: Mutex<State>,
+}
+
+/// The changing state of a client's streams.
+struct State {
+    /// The open stream, as an exchange that takes any number of answers.
     open: Option<Arc<Exchange>>,
-    /// The kept messages, the oldest first.
+    /// The messages kept for the next stream, the oldest first.
     backlog: VecDeque<Item>,
     /// The number of kept messages and of their bytes.
     backlog_usage: Usage,
+    /// Whether the session has ended: no stream stays open.
+    is_closed: bool,
+    /// When a stream was last known to be open; before the first stream, when the session was opened.
+    last_open: Instant,
 }
 
 impl Streams {
-    /// Makes `outbox` the open stream and ends the earlier one. The kept messages go to the new stream, as far as it has
-    /// room.
-    pub(super) fn open(&mut self, outbox: Outbox) {
-        if let Some(earlier) = self.open.take() {
-            earlier.outbox().finish();
-        }
-        while let Some(item) = self.backlog.pop_front() {
-            if outbox.push(item.clone()).is_err() {
-                self.backlog.push_front(item);
-                break;
-            }
-            self.backlog_usage.remove(item.message.len());
-        }
-        self.open = Some(Arc::new(Exchange::of_stream(outbox)));
+    /// A client without an open stream. `budget` bounds each stream.
+    pub(super) fn new(transport: Transport, budget: Budget) -> Self {
+        let (open, backlog, backlog_usage) = (None, VecDeque::new(), Usage::default());
+        let state = State { open, backlog, backlog_usage, is_closed: false, last_open: Instant::now() };
+        Self { transport, budget, state: Mutex::new(state) }
     }
 
+    /// Opens the stream for messages that answer no request, and ends the one before it. The kept messages go to the new
+    /// stream, as far as it has room.
+    pub(super) fn open(&self) -> Cursor {
+        let (outbox, cursor) = Outbox::new(self.budget);
+        let mut state = self.state.lock();
+        state.end_open();
+        state.last_open = Instant::now();
+        if state.is_closed {
+            outbox.finish();
+        }
+        while let Some(item) = state.backlog.pop_front() {
+            if outbox.push(item.clone()).is_err() {
+                state.backlog.push_front(item);
+                break;
+            }
+            state.backlog_usage.remove(item.message.len());
+        }
+        state.open = Some(Arc::new(Exchange::of_stream(outbox)));
+        cursor
+    }
+
+    /// The open stream, as the exchange of every request (HTTP+SSE); `None` if its client has gone.
+    pub(super) fn current(&self) -> Option<Arc<Exchange>> {
+        self.state.lock().current().cloned()
+    }
+
+    /// Ends the open stream, and every stream that is opened from now on.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.end_open();
+    }
+
+    /// The time since a stream was last open; `None` while one is.
+    pub(super) fn idle_for(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        if state.current().is_some() {
+            state.last_open = Instant::now();
+            return None;
+        }
+        Some(state.last_open.elapsed())
+    }
+}
+
+impl State {
     /// The open stream; `None` if its client has gone.
-    pub(super) fn current(&mut self) -> Option<&Arc<Exchange>> {
+    fn current(&mut self) -> Option<&Arc<Exchange>> {
         if self.open.as_ref().is_some_and(|stream| !stream.outbox().is_open()) {
             self.open = None;
         }
@@ -57,7 +112,7 @@ impl Streams {
     }
 
     /// Ends the open stream, if there is one.
-    pub(super) fn close(&mut self) {
+    fn end_open(&mut self) {
         if let Some(stream) = self.open.take() {
             stream.outbox().finish();
         }
@@ -65,13 +120,7 @@ impl Streams {
 
     /// Chooses the stream for a message of the server, or keeps the message. A message goes to one stream at most
     /// (Streamable HTTP, "Multiple Connections").
-    pub(super) fn route(
-        &mut self,
-        transport: Transport,
-        item: &Item,
-        kind: Unsolicited,
-        in_flight: &InFlight,
-    ) -> Route {
+    fn route(&mut self, transport: Transport, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         let stream = self.current().map(|stream| stream.outbox().clone());
         if transport == Transport::Sse {
             return stream.map_or(Route::Nowhere, Route::Stream);
@@ -99,27 +148,47 @@ impl Streams {
         self.backlog.push_back(item.clone());
         Route::Kept
     }
+}
 
-    /// Whether a message with the same bytes is kept.
-    pub(super) fn keeps(&self, message: &[u8]) -> bool {
-        self.backlog.iter().any(|item| item.message == message)
+impl Client for Streams {
+    fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
+        self.state.lock().route(self.transport, item, kind, in_flight)
     }
 
-    /// Removes the kept request of the server with this number, which has ended. Returns whether the request was kept.
-    pub(super) fn forget(&mut self, number: u64) -> bool {
+    fn forget(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
         let is_it = |item: &Item| item.request.as_ref().is_some_and(|request| request.number == number);
-        let kept = self.backlog.iter().position(is_it).and_then(|place| self.backlog.remove(place));
+        let kept = state.backlog.iter().position(is_it).and_then(|place| state.backlog.remove(place));
         kept.is_some_and(|item| {
-            self.backlog_usage.remove(item.message.len());
+            state.backlog_usage.remove(item.message.len());
             true
         })
+    }
+
+    fn announce(&self, message: Bytes) {
+        let item = Item::notification(message);
+        let route = {
+            let mut state = self.state.lock();
+            if state.backlog.iter().any(|kept| kept.message == item.message) {
+                return;
+            }
+            state.route(self.transport, &item, Unsolicited::Announcement, &InFlight::default())
+        };
+        if let Route::Stream(outbox) = route {
+            // A client that does not read its stream misses a hint.
+            let _ = outbox.push(item);
+        }
+    }
+
+    fn is_listening(&self) -> bool {
+        self.state.lock().current().is_some()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::{Cursor, Requester, ServerRequest};
+    use crate::stream::{Requester, ServerRequest};
     use std::sync::Weak;
 
     const LIMITS: Budget = Budget { messages: 1000, bytes: 10 * 1024 * 1024 };
@@ -138,8 +207,8 @@ mod tests {
         (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1))) }, cursor)
     }
 
-    fn routed(streams: &mut Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
-        match streams.route(TO, &Item::notification("{}".into()), kind, in_flight) {
+    fn routed(streams: &Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
+        match streams.route(&Item::notification("{}".into()), kind, in_flight) {
             Route::Stream(outbox) => Some(outbox),
             Route::Kept | Route::Nowhere => None,
         }
@@ -147,45 +216,42 @@ mod tests {
 
     #[test]
     fn what_one_call_may_have_caused_goes_to_its_stream_and_the_rest_to_the_get_stream() {
-        let mut streams = Streams::default();
+        let streams = Streams::new(TO, LIMITS);
         let (mut in_flight, _cursor) = call();
         let of_call = in_flight.latest.as_ref().map(|e| e.outbox().clone());
         let same = |a: Option<Outbox>, b: &Option<Outbox>| matches!((a, b), (Some(a), Some(b)) if a.same_as(b));
-        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
-        assert!(routed(&mut streams, Unsolicited::Announcement, &in_flight).is_none());
-        let (get, get_cursor) = Outbox::new(LIMITS);
-        streams.open(get.clone());
-        let get = Some(get);
-        assert!(same(routed(&mut streams, Unsolicited::Announcement, &in_flight), &get));
-        assert!(same(routed(&mut streams, Unsolicited::Notification, &in_flight), &of_call));
+        assert!(same(routed(&streams, Unsolicited::Request, &in_flight), &of_call));
+        assert!(routed(&streams, Unsolicited::Announcement, &in_flight).is_none());
+        let get_cursor = streams.open();
+        let get = streams.current().map(|stream| stream.outbox().clone());
+        assert!(same(routed(&streams, Unsolicited::Announcement, &in_flight), &get));
+        assert!(same(routed(&streams, Unsolicited::Notification, &in_flight), &of_call));
         in_flight.count = 2;
-        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &get));
+        assert!(same(routed(&streams, Unsolicited::Request, &in_flight), &get));
         drop(get_cursor);
-        assert!(same(routed(&mut streams, Unsolicited::Request, &in_flight), &of_call));
+        assert!(same(routed(&streams, Unsolicited::Request, &in_flight), &of_call));
     }
 
     #[tokio::test]
     async fn what_came_too_early_waits_for_the_stream_within_bounds() {
-        let mut streams = Streams::default();
-        let keep = |streams: &mut Streams, number| {
+        let streams = Streams::new(TO, LIMITS);
+        let keep = |streams: &Streams, number| {
             let requester: Weak<Nobody> = Weak::new();
             let item = Item { request: Some(ServerRequest { number, requester }), ..Item::notification("{}".into()) };
-            matches!(streams.route(TO, &item, Unsolicited::Request, &InFlight::default()), Route::Kept)
+            matches!(streams.route(&item, Unsolicited::Request, &InFlight::default()), Route::Kept)
         };
         let (first, last) = (1000, 1000 + BACKLOG.messages as u64);
         for number in first..last {
-            assert!(keep(&mut streams, number));
+            assert!(keep(&streams, number));
         }
-        assert!(!keep(&mut streams, last) && !streams.forget(last));
+        assert!(!keep(&streams, last) && !streams.forget(last));
         assert!(streams.forget(first) && !streams.forget(first), "one that is over is not kept");
-        assert!(keep(&mut streams, last), "which makes room");
-        let (outbox, mut cursor) = Outbox::new(LIMITS);
-        streams.open(outbox);
+        assert!(keep(&streams, last), "which makes room");
+        let mut cursor = streams.open();
         for _ in 0..BACKLOG.messages {
             assert!(cursor.next().await.is_some());
         }
-        let (other, _other_cursor) = Outbox::new(LIMITS);
-        streams.open(other);
+        let _other = streams.open();
         assert!(cursor.next().await.is_none(), "the newer stream takes over");
     }
 }
