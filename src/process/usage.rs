@@ -11,7 +11,7 @@ use super::guardian::Guardian;
 use super::proc::{ProcessTree, private_memory_of};
 use crate::config::{Resources, TenantId, show_bytes};
 
-/// Oldest process tree that resident memory is computed from.
+/// Maximum age of the process tree that resident memory is computed from.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
 /// Limits that the gateway has to watch, of one child or of all children of a tenant together. `None`: nothing to watch.

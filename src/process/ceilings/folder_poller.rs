@@ -17,7 +17,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const REST: u32 = 9;
 /// Longest round: after this time no further folder is measured.
 const PASS: Duration = Duration::from_secs(1);
-/// Oldest process tree that a round uses.
+/// Maximum age of the process tree that a round uses.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// When each child's folder was last measured, by the number of its registration.

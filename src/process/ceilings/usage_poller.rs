@@ -15,7 +15,7 @@ use crate::process::usage::{Excess, Limit, Usage, WatchedLimits};
 
 /// Time between two readings.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Oldest process tree that is used: other parts of the gateway read it too.
+/// Maximum age of the process tree to compare with, which other parts of the gateway may have read.
 const MAX_AGE: Duration = Duration::from_millis(100);
 /// Time between two log lines about a failure to read.
 const REPEAT: Duration = Duration::from_secs(60);

@@ -142,7 +142,7 @@ pub(super) fn processes(path: &Path) -> BTreeSet<i32> {
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The direct children of a cgroup.
+/// The cgroups directly below a cgroup.
 pub(super) fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
