@@ -147,56 +147,60 @@ impl Drop for Awaited<'_> {
     }
 }
 
-impl Pool {
-    /// Leases an exclusive worker: a start that the same client has left, a spare, or a new child.
-    pub(super) async fn lease_exclusive(&self, wanted: &Wanted) -> Result<Granted, Failure> {
-        let opening = wanted.initialize.as_ref().map(Opening::of_client);
-        let left = opening.as_ref().and_then(|own| self.inventory.lock().starts.take_over(&wanted.principal, own));
-        let start = match left {
-            Some(start) => {
-                start.lease.hand_to(wanted.holder.clone());
-                start.lease.worker().adopt(wanted.principal.tenant(), &wanted.caller);
-                start
-            }
-            None => {
-                let request = SpawnRequest {
-                    tenant: wanted.principal.tenant().clone(),
-                    owner: Owner::principal(&wanted.principal),
-                    caller: Arc::clone(&wanted.caller),
-                    is_restart: wanted.is_restart,
-                    replaces: PooledWorker::replaced_by(&wanted.replaces),
-                };
-                let child = self.obtain(&request, opening.as_ref().map(|own| &own.fingerprint)).await?;
-                let lease = Lease::new(child.worker.clone(), wanted.holder.clone(), true);
-                let lease = Arc::new(lease.holding(Arc::<PooledWorker>::clone(&child)));
-                let Some(opening) = opening else {
-                    self.settle_unopened(child);
-                    return Ok(Granted { lease, answer: None });
-                };
-                if let Some(answer) = child.worker.opened() {
-                    return Ok(Granted { lease, answer: Some(answer.clone()) });
-                }
-                self.begin(wanted.principal.clone(), opening, child, lease)
-            }
-        };
-        // A client that has had its answer to `initialize` does not send another.
-        Awaited { pool: self, start, may_come_back: !wanted.is_restart, is_answered: false }.answer().await
-    }
-
-    /// Sends `initialize` to a child in a task of its own, which goes on when the client hangs up.
-    fn begin(&self, principal: Principal, opening: Opening, child: Arc<PooledWorker>, lease: Arc<Lease>) -> Arc<Start> {
-        let (outcome, _) = watch::channel(None);
-        let start = Arc::new(Start { principal, opening, child, lease, outcome, left: Mutex::default() });
-        self.inventory.lock().starts.0.push(Arc::clone(&start));
-        if let Some(this) = self.this.upgrade() {
-            let start = Arc::clone(&start);
-            self.surroundings.tasks.spawn(async move {
-                let answer = this.open(&start.child, &start.lease, &start.opening.message).await;
-                start.outcome.send_replace(Some(answer));
-                let mut left = start.left.lock();
-                *left = left.map(|_| Instant::now());
-            });
+/// Leases an exclusive worker: a start that the same client has left, a spare, or a new child.
+pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failure> {
+    let opening = wanted.initialize.as_ref().map(Opening::of_client);
+    let left = opening.as_ref().and_then(|own| pool.inventory.lock().starts.take_over(&wanted.principal, own));
+    let start = match left {
+        Some(start) => {
+            start.lease.hand_to(wanted.holder.clone());
+            start.lease.worker().adopt(wanted.principal.tenant(), &wanted.caller);
+            start
         }
-        start
+        None => {
+            let request = SpawnRequest {
+                tenant: wanted.principal.tenant().clone(),
+                owner: Owner::principal(&wanted.principal),
+                caller: Arc::clone(&wanted.caller),
+                is_restart: wanted.is_restart,
+                replaces: PooledWorker::replaced_by(&wanted.replaces),
+            };
+            let child = pool.obtain(&request, opening.as_ref().map(|own| &own.fingerprint)).await?;
+            let lease = Lease::new(child.worker.clone(), wanted.holder.clone(), true);
+            let lease = Arc::new(lease.holding(Arc::<PooledWorker>::clone(&child)));
+            let Some(opening) = opening else {
+                pool.settle_unopened(child);
+                return Ok(Granted { lease, answer: None });
+            };
+            if let Some(answer) = child.worker.opened() {
+                return Ok(Granted { lease, answer: Some(answer.clone()) });
+            }
+            begin(pool, wanted.principal.clone(), opening, child, lease)
+        }
+    };
+    // A client that has had its answer to `initialize` does not send another.
+    Awaited { pool, start, may_come_back: !wanted.is_restart, is_answered: false }.answer().await
+}
+
+/// Sends `initialize` to a child in a task of its own, which goes on when the client hangs up.
+fn begin(
+    pool: &Pool,
+    principal: Principal,
+    opening: Opening,
+    child: Arc<PooledWorker>,
+    lease: Arc<Lease>,
+) -> Arc<Start> {
+    let (outcome, _) = watch::channel(None);
+    let start = Arc::new(Start { principal, opening, child, lease, outcome, left: Mutex::default() });
+    pool.inventory.lock().starts.0.push(Arc::clone(&start));
+    if let Some(this) = pool.this.upgrade() {
+        let start = Arc::clone(&start);
+        pool.surroundings.tasks.spawn(async move {
+            let answer = this.open(&start.child, &start.lease, &start.opening.message).await;
+            start.outcome.send_replace(Some(answer));
+            let mut left = start.left.lock();
+            *left = left.map(|_| Instant::now());
+        });
     }
+    start
 }

@@ -35,12 +35,12 @@ use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
 use crate::worker::{Failure, Lease, Opening, Peer};
-use breaker::Breaker;
 pub use breaker::backoff;
+use breaker::{Breaker, Broken};
 use child::PooledWorker;
 use inventory::{Inventory, Scope};
 pub use permits::Permits;
-use permits::Whose;
+use permits::TenantKey;
 pub use pools::{Pools, Surroundings};
 use start::SpawnRequest;
 pub use status::WorkerStatus;
@@ -84,7 +84,7 @@ pub struct Pool {
     metrics: ServerMetrics,
     inventory: Mutex<Inventory>,
     /// A circuit for each tenant, and one for spares and for children that all tenants share.
-    breaker: Breaker<Whose>,
+    breaker: Breaker<TenantKey>,
     /// Notified when the number of spares may have to change.
     changed: Notify,
     this: Weak<Self>,
@@ -136,8 +136,8 @@ impl Pool {
     /// The child does not start, there is no capacity in time, or the server keeps crashing.
     pub async fn lease(&self, wanted: &Wanted) -> Result<Granted, Failure> {
         let result = match self.is_exclusive() {
-            true => self.lease_exclusive(wanted).await,
-            false => self.lease_shared(wanted).await,
+            true => exclusive::lease(self, wanted).await,
+            false => shared::lease(self, wanted).await,
         };
         let answer = result.as_ref().ok().and_then(|granted| granted.answer.as_ref());
         if self.server.pool.mode != PoolMode::Ondemand
@@ -154,11 +154,11 @@ impl Pool {
     /// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version.
     async fn open(&self, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
         let answer = child.worker.open(lease, message).await?;
-        let (whose, permit) = (child.worker.tenant(), child.permit());
+        let (tenant, permit) = (child.worker.tenant(), child.permit());
         if protocol_version(&answer).is_some() {
-            self.breaker.opened(&whose, permit);
+            self.breaker.opened(&tenant, permit);
         } else {
-            self.breaker.abandoned(&whose, permit);
+            self.breaker.abandoned(&tenant, permit);
         }
         Ok(answer)
     }
@@ -178,15 +178,42 @@ impl Pool {
         };
         while let Some(is_tick) = stop.run_until_cancelled(is_tick()).await {
             if is_tick {
-                self.recycle().await;
+                recycle::recycle(&self).await;
             }
             // A child that was in use when a request began to wait may be unused by now.
             let queued = self.queued();
             if queued > 0 {
                 self.inventory.lock().make_room(queued);
             }
-            self.replenish();
+            spares::replenish(&self);
         }
         self.inventory.lock().stop_all();
+    }
+
+    /// The circuits of this server that are open or half-open, by tenant.
+    fn broken(&self) -> Vec<(TenantKey, Broken)> {
+        self.breaker.broken(Instant::now())
+    }
+
+    /// A line for operators about each circuit that is open or half-open.
+    fn crash_loops(&self) -> Vec<String> {
+        let name = &self.server.name;
+        let who = |tenant: TenantKey| match tenant {
+            Some(tenant) => format!("{name} for {tenant}"),
+            None if self.server.isolation == Isolation::Shared => format!("{name}, for all"),
+            None => format!("{name}, its spares"),
+        };
+        let says = |(tenant, broken)| match broken {
+            Broken::Open(left) => format!("crash loop: {}, next attempt in {:.1} s", who(tenant), left.as_secs_f64()),
+            Broken::HalfOpen => format!("half-open: {}, the next attempt decides", who(tenant)),
+        };
+        self.broken().into_iter().map(says).collect()
+    }
+
+    /// Calls of clients that the living children of a tenant have answered.
+    fn answered_for(&self, tenant: &TenantKey) -> u64 {
+        let inventory = self.inventory.lock();
+        let theirs = inventory.children.iter().filter(|child| child.worker.tenant() == *tenant);
+        theirs.map(|child| child.worker.answered()).sum()
     }
 }

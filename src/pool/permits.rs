@@ -22,7 +22,7 @@ mod tests;
 const QUEUE: usize = 1024;
 
 /// The tenant that a child is for; `None` for a spare, and for a child that all tenants share.
-pub(super) type Whose = Option<TenantId>;
+pub(super) type TenantKey = Option<TenantId>;
 
 /// Something of which there is a limited number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ struct State {
 /// The claims of one tenant that wait for the same ceilings, in the order of their arrival.
 #[derive(Debug)]
 struct Queue {
-    whose: Whose,
+    tenant: TenantKey,
     limits: Vec<Limit>,
     waiting: VecDeque<oneshot::Sender<Claim>>,
 }
@@ -82,15 +82,15 @@ impl Permits {
     ///
     /// # Errors
     /// There was no such moment for as long as `patience`, or the queue is full.
-    pub(super) async fn claim(&self, whose: &Whose, limits: &[Limit], patience: Duration) -> Result<Claim, Full> {
+    pub(super) async fn claim(&self, tenant: &TenantKey, limits: &[Limit], patience: Duration) -> Result<Claim, Full> {
         let granted = {
             let mut state = self.0.lock();
             if state.take(limits) {
                 return Ok(self.claimed(limits));
             }
-            state.enqueue(whose, limits).ok_or_else(|| state.blamed(limits))?
+            state.enqueue(tenant, limits).ok_or_else(|| state.blamed(limits))?
         };
-        let _leaving = Leaving { permits: self, whose, limits };
+        let _leaving = Leaving { permits: self, tenant, limits };
         match timeout(patience, granted).await {
             Ok(Ok(claim)) => Ok(claim),
             Ok(Err(_)) | Err(_) => Err(self.0.lock().blamed(limits)),
@@ -168,14 +168,14 @@ impl State {
     }
 
     /// Puts a claim into its queue. A new queue has its turn last. `None` if the queue is full.
-    fn enqueue(&mut self, whose: &Whose, limits: &[Limit]) -> Option<oneshot::Receiver<Claim>> {
+    fn enqueue(&mut self, tenant: &TenantKey, limits: &[Limit]) -> Option<oneshot::Receiver<Claim>> {
         let (grant, granted) = oneshot::channel();
-        match self.queues.iter_mut().find(|queue| queue.is_for(whose, limits)) {
+        match self.queues.iter_mut().find(|queue| queue.is_for(tenant, limits)) {
             Some(queue) if queue.waiting.len() >= QUEUE => return None,
             Some(queue) => queue.waiting.push_back(grant),
             None => {
-                let (whose, limits, waiting) = (whose.clone(), limits.to_vec(), [grant].into());
-                self.queues.push_back(Queue { whose, limits, waiting });
+                let (tenant, limits, waiting) = (tenant.clone(), limits.to_vec(), [grant].into());
+                self.queues.push_back(Queue { tenant, limits, waiting });
             }
         }
         Some(granted)
@@ -183,8 +183,8 @@ impl State {
 }
 
 impl Queue {
-    fn is_for(&self, whose: &Whose, limits: &[Limit]) -> bool {
-        self.whose == *whose && self.limits == limits
+    fn is_for(&self, tenant: &TenantKey, limits: &[Limit]) -> bool {
+        self.tenant == *tenant && self.limits == limits
     }
 
     /// Hands units to the first claim that still waits, and returns them if none does.
@@ -225,7 +225,7 @@ impl Drop for Claim {
 /// Takes a claim out of its queue when its wait is over or is given up.
 struct Leaving<'a> {
     permits: &'a Permits,
-    whose: &'a Whose,
+    tenant: &'a TenantKey,
     limits: &'a [Limit],
 }
 
@@ -233,7 +233,7 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let mut state = self.permits.0.lock();
         state.queues.retain_mut(|queue| {
-            if queue.is_for(self.whose, self.limits) {
+            if queue.is_for(self.tenant, self.limits) {
                 queue.waiting.retain(|grant| !grant.is_closed());
             }
             !queue.waiting.is_empty()

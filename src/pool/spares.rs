@@ -7,129 +7,101 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Pool;
 use super::breaker::{Admission, PermitId};
+use super::breaker_permit::BreakerPermit;
 use super::inventory::{Inventory, Spare};
-use super::permits::{Ceiling, Claim, Whose};
-use super::{Pool, PooledWorker};
+use super::permits::{Ceiling, Claim};
 use crate::config::PoolMode;
 use crate::process::{Origin, Owner};
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
-/// How long a child that hears no `initialize` counts as starting: it gives no sign of being up.
-const UNOPENED: Duration = Duration::from_secs(1);
+/// Starts the missing spares, as far as capacity is free now, and stops spares that are too many or out of demand.
+pub(super) fn replenish(pool: &Pool) {
+    let missing = missing_spares(pool, &mut pool.inventory.lock());
+    for _ in 0..missing {
+        let (permits, most) = (&pool.surroundings.permits, pool.surroundings.spawn_concurrency.div_ceil(2));
+        let Some(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
+        let Some(claim) = permits.try_claim(&pool.limits(None)) else { return };
+        // After a crash no spare is started before the pause of the breaker is over.
+        let Admission::After(permit, Duration::ZERO) = pool.breaker.admit(&None, Instant::now()) else { return };
+        pool.inventory.lock().starting_spares += 1;
+        start_spare(pool, slot, claim, permit);
+    }
+}
 
-impl Pool {
-    /// Starts the missing spares, as far as capacity is free now, and stops spares that are too many or out of demand.
-    pub(super) fn replenish(&self) {
-        let missing = self.missing_spares(&mut self.inventory.lock());
-        for _ in 0..missing {
-            let (permits, most) = (&self.surroundings.permits, self.surroundings.spawn_concurrency.div_ceil(2));
-            let Some(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
-            let Some(claim) = permits.try_claim(&self.limits(None)) else { return };
-            // After a crash no spare is started before the pause of the breaker is over.
-            let Admission::After(permit, Duration::ZERO) = self.breaker.admit(&None, Instant::now()) else { return };
-            self.inventory.lock().starting_spares += 1;
-            self.start_spare(slot, claim, permit);
+/// The number of spares to start. Stops spares out of demand, and those that stand in the way of a spare in demand.
+fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
+    let settings = &pool.server.pool;
+    inventory.spares.retain(|spare| spare.child.worker.takes_calls());
+    let (demand, now) = (&inventory.demand, Instant::now());
+    let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), settings.idle_timeout, now);
+    inventory.spares.extract_if(.., is_stale).for_each(|spare| spare.child.worker.stop());
+    let all = inventory.spares.len() + inventory.starting_spares;
+    let is_wanted = |spare: &&Spare| demand.is_for_latest(spare.fingerprint.as_ref());
+    let wanted = inventory.spares.iter().filter(is_wanted).count() + inventory.starting_spares;
+    let (missing, too_many) = match settings.mode {
+        PoolMode::Ondemand => return 0,
+        PoolMode::Dynamic => {
+            let missing = settings.min_spare.saturating_sub(wanted);
+            (missing, (all + missing).saturating_sub(settings.max_spare))
         }
-    }
-
-    /// The number of spares to start. Stops spares out of demand, and those that stand in the way of a spare in demand.
-    fn missing_spares(&self, inventory: &mut Inventory) -> usize {
-        let pool = &self.server.pool;
-        inventory.spares.retain(|spare| spare.child.worker.takes_calls());
-        let (demand, now) = (&inventory.demand, Instant::now());
-        let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), pool.idle_timeout, now);
-        inventory.spares.extract_if(.., is_stale).for_each(|spare| spare.child.worker.stop());
-        let all = inventory.spares.len() + inventory.starting_spares;
-        let is_wanted = |spare: &&Spare| demand.is_for_latest(spare.fingerprint.as_ref());
-        let wanted = inventory.spares.iter().filter(is_wanted).count() + inventory.starting_spares;
-        let (missing, too_many) = match pool.mode {
-            PoolMode::Ondemand => return 0,
-            PoolMode::Dynamic => {
-                let missing = pool.min_spare.saturating_sub(wanted);
-                (missing, (all + missing).saturating_sub(pool.max_spare))
-            }
-            // A full pool without a spare in demand stops one other spare at a time.
-            PoolMode::Static => {
-                let is_full = wanted == 0 && inventory.children.iter().all(|child| child.worker.takes_calls());
-                (pool.max_children.saturating_sub(all), usize::from(is_full && self.is_full()))
-            }
-        };
-        let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
-        inventory.spares.extract_if(.., not_wanted).take(too_many).for_each(|spare| spare.child.worker.stop());
-        missing
-    }
-
-    /// Starts a spare in a task of its own. The start slot is held until the child is up, as far as is known.
-    fn start_spare(&self, slot: Claim, claim: Claim, permit: PermitId) {
-        let Some(this) = self.this.upgrade() else { return };
-        self.surroundings.tasks.spawn(async move {
-            let spare = this.prepare_spare(claim, permit);
-            let spare = this.surroundings.draining.run_until_cancelled(spare).await.flatten();
-            let child = spare.as_ref().map(|spare| Arc::clone(&spare.child));
-            {
-                let mut inventory = this.inventory.lock();
-                inventory.starting_spares -= 1;
-                if this.surroundings.draining.is_cancelled() {
-                    spare.inspect(|spare| spare.child.worker.stop());
-                } else {
-                    inventory.spares.extend(spare);
-                }
-            }
-            if let Some(child) = child {
-                this.until_settled(&child, &None, permit).await;
-            }
-            drop(slot);
-            this.changed.notify_one();
-        });
-    }
-
-    /// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
-    pub(super) fn settle_unopened(&self, child: Arc<PooledWorker>) {
-        let Some(this) = self.this.upgrade() else { return };
-        self.surroundings.tasks.spawn(async move {
-            let (whose, permit) = (child.worker.tenant(), child.permit());
-            this.until_settled(&child, &whose, permit).await;
-        });
-    }
-
-    /// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
-    async fn until_settled(&self, child: &PooledWorker, whose: &Whose, permit: PermitId) {
-        let worker = &child.worker;
-        tokio::select! {
-            () = worker.settled() => {}
-            _ = worker.ended() => {}
-            () = tokio::time::sleep(UNOPENED) => worker.settle(),
+        // A full pool without a spare in demand stops one other spare at a time.
+        PoolMode::Static => {
+            let is_full = wanted == 0 && inventory.children.iter().all(|child| child.worker.takes_calls());
+            (settings.max_children.saturating_sub(all), usize::from(is_full && pool.is_full()))
         }
-        match worker.takes_calls() {
-            true => self.breaker.opened(whose, permit),
-            false => self.breaker.abandoned(whose, permit),
-        }
-    }
+    };
+    let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
+    inventory.spares.extract_if(.., not_wanted).take(too_many).for_each(|spare| spare.child.worker.stop());
+    missing
+}
 
-    /// Starts a spare, and opens it for the latest demand. `None` if it does not start, or refuses.
-    async fn prepare_spare(&self, claim: Claim, permit: PermitId) -> Option<Spare> {
-        let permit = self.permit(None, permit);
-        let child =
-            self.spawn(claim, Origin::unowned(&self.server.name), Owner::everybody(), permit, &None).await.ok()?;
-        // Before the first client has come, the spare waits without `initialize`.
-        let wanted = self.inventory.lock().demand.latest().cloned();
-        let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
-        let lease = Lease::new(child.worker.clone(), Nobody::peer(), false);
-        let answer = self.open(&child, &lease, &message).await;
-        if child.worker.opened().is_none() {
-            let (server, started) = (&self.server.name, answer.is_ok());
-            if Cause::new("a spare child did not open", server.to_string()).is_news(20) {
-                tracing::warn!(%server, started, "a spare child did not open");
+/// Starts a spare in a task of its own. The start slot is held until the child is up, as far as is known.
+fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
+    let Some(this) = pool.this.upgrade() else { return };
+    pool.surroundings.tasks.spawn(async move {
+        let spare = prepare_spare(&this, claim, permit);
+        let spare = this.surroundings.draining.run_until_cancelled(spare).await.flatten();
+        let child = spare.as_ref().map(|spare| Arc::clone(&spare.child));
+        {
+            let mut inventory = this.inventory.lock();
+            inventory.starting_spares -= 1;
+            if this.surroundings.draining.is_cancelled() {
+                spare.inspect(|spare| spare.child.worker.stop());
+            } else {
+                inventory.spares.extend(spare);
             }
-            if answer.is_ok() {
-                // A refusal is no exit, but the next spare would refuse likewise.
-                self.breaker.crashed(&None, child.permit(), self.answered_for(&None), Instant::now());
-            }
-            child.worker.stop();
-            return None;
         }
-        Some(Spare { child, fingerprint: Some(fingerprint) })
+        if let Some(child) = child {
+            this.until_settled(&child, &None, permit).await;
+        }
+        drop(slot);
+        this.changed.notify_one();
+    });
+}
+
+/// Starts a spare, and opens it for the latest demand. `None` if it does not start, or refuses.
+async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Spare> {
+    let permit = BreakerPermit::new(pool, None, permit);
+    let child = pool.spawn(claim, Origin::unowned(&pool.server.name), Owner::everybody(), permit, &None).await.ok()?;
+    // Before the first client has come, the spare waits without `initialize`.
+    let wanted = pool.inventory.lock().demand.latest().cloned();
+    let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
+    let lease = Lease::new(child.worker.clone(), Nobody::peer(), false);
+    let answer = pool.open(&child, &lease, &message).await;
+    if child.worker.opened().is_none() {
+        let (server, started) = (&pool.server.name, answer.is_ok());
+        if Cause::new("a spare child did not open", server.to_string()).is_news(20) {
+            tracing::warn!(%server, started, "a spare child did not open");
+        }
+        if answer.is_ok() {
+            // A refusal is no exit, but the next spare would refuse likewise.
+            pool.breaker.crashed(&None, child.permit(), pool.answered_for(&None), Instant::now());
+        }
+        child.worker.stop();
+        return None;
     }
+    Some(Spare { child, fingerprint: Some(fingerprint) })
 }

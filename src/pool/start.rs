@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::breaker::PermitId;
 use super::breaker_permit::BreakerPermit;
-use super::permits::{Ceiling, Claim, Full, Limit, Whose};
+use super::permits::{Ceiling, Claim, Full, Limit, TenantKey};
+use super::shared::succeed;
 use super::{Pool, PooledWorker};
 use crate::config::{Isolation, TenantId};
 use crate::process::{Origin, Owner, hold};
@@ -32,6 +34,9 @@ pub(super) struct SpawnRequest {
 /// this machine, such as a download, and others may start meanwhile.
 const STARTING: Duration = Duration::from_secs(5);
 
+/// How long a child that hears no `initialize` counts as starting: it gives no sign of being up.
+const UNOPENED: Duration = Duration::from_secs(1);
+
 impl Pool {
     /// Gets a child for a request: a spare that fits the compatibility key (`None`: an unopened one), or a new one.
     ///
@@ -43,7 +48,7 @@ impl Pool {
         key: Option<&Fingerprint>,
     ) -> Result<Arc<PooledWorker>, Failure> {
         let owned_by = (self.server.isolation != Isolation::Shared).then_some(&request.tenant);
-        let mut permit = self.admitted(owned_by.cloned()).await?;
+        let mut permit = BreakerPermit::admitted(self, owned_by.cloned()).await?;
         let takes_spares = owned_by.is_none_or(|tenant| self.surroundings.ceilings.takes_spares(tenant));
         let end = Instant::now() + self.patience(request);
         loop {
@@ -91,10 +96,10 @@ impl Pool {
         if permits.full(limits).is_some_and(|full| full.0 == self.ceiling()) {
             self.inventory.lock().make_room(permits.waiting_for(&self.ceiling()) + 1);
         }
-        let whose = Some(request.tenant.clone());
+        let tenant = Some(request.tenant.clone());
         let full = tokio::select! {
             biased;
-            claimed = permits.claim(&whose, limits, end.saturating_duration_since(before)) => match claimed {
+            claimed = permits.claim(&tenant, limits, end.saturating_duration_since(before)) => match claimed {
                 Ok(claim) => return Ok(claim),
                 Err(full) => full,
             },
@@ -135,24 +140,24 @@ impl Pool {
     }
 
     /// Waits until fewer than `children.spawn_concurrency` starts are under way over all servers.
-    async fn start_slot(&self, whose: &Whose) -> Result<Claim, Failure> {
+    async fn start_slot(&self, tenant: &TenantKey) -> Result<Claim, Failure> {
         // Starts are spread even where `pool.queue_timeout` is zero.
         let (before, patience) = (Instant::now(), self.server.pool.queue_timeout.max(2 * STARTING));
         let limits = [(Ceiling::Starts, self.surroundings.spawn_concurrency)];
-        let claimed = self.surroundings.permits.claim(whose, &limits, patience).await;
+        let claimed = self.surroundings.permits.claim(tenant, &limits, patience).await;
         claimed.map_err(|_| Failure::spawn_full(&self.server.name, before.elapsed()))
     }
 
-    /// Spawns a child that occupies the claimed capacity, and watches over its end. Starts wait in turns by tenant (`whose`).
+    /// Spawns a child that occupies the claimed capacity, and watches over its end. Starts wait in turns by `tenant`.
     pub(super) async fn spawn(
         &self,
         claim: Claim,
         origin: Origin,
         owner: Owner,
         mut permit: BreakerPermit<'_>,
-        whose: &Whose,
+        tenant: &TenantKey,
     ) -> Result<Arc<PooledWorker>, Failure> {
-        let slot = self.start_slot(whose).await?;
+        let slot = self.start_slot(tenant).await?;
         permit.renew()?;
         let spec = Spec {
             guardian: self.surroundings.guardian.clone(),
@@ -194,6 +199,29 @@ impl Pool {
         Ok(child)
     }
 
+    /// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
+    pub(super) fn settle_unopened(&self, child: Arc<PooledWorker>) {
+        let Some(this) = self.this.upgrade() else { return };
+        self.surroundings.tasks.spawn(async move {
+            let (tenant, permit) = (child.worker.tenant(), child.permit());
+            this.until_settled(&child, &tenant, permit).await;
+        });
+    }
+
+    /// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
+    pub(super) async fn until_settled(&self, child: &PooledWorker, tenant: &TenantKey, permit: PermitId) {
+        let worker = &child.worker;
+        tokio::select! {
+            () = worker.settled() => {}
+            _ = worker.ended() => {}
+            () = tokio::time::sleep(UNOPENED) => worker.settle(),
+        }
+        match worker.takes_calls() {
+            true => self.breaker.opened(tenant, permit),
+            false => self.breaker.abandoned(tenant, permit),
+        }
+    }
+
     /// Follows a child to its end: gives the start slot back, starts a successor for a shared child that is retired or has
     /// crashed in use, tells the breaker how the child ended, and frees its capacity.
     async fn watch(&self, child: Arc<PooledWorker>, slot: Option<(Claim, Instant)>) {
@@ -209,21 +237,21 @@ impl Pool {
         }
         tokio::select! {
             biased;
-            () = worker.retired() => self.succeed(&child),
+            () = worker.retired() => succeed(self, &child),
             _ = worker.ended() => {}
         }
         let reason = worker.ended().await;
         self.inventory.lock().forget(&child);
-        let (whose, permit) = (worker.tenant(), child.permit());
-        self.breaker.ended(&whose, worker.answered());
+        let (tenant, permit) = (worker.tenant(), child.permit());
+        self.breaker.ended(&tenant, worker.answered());
         match reason.is_some_and(ExitReason::is_crash) {
-            true => self.breaker.crashed(&whose, permit, self.answered_for(&whose), Instant::now()),
-            false => self.breaker.abandoned(&whose, permit),
+            true => self.breaker.crashed(&tenant, permit, self.answered_for(&tenant), Instant::now()),
+            false => self.breaker.abandoned(&tenant, permit),
         }
         // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
         let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
         if is_missed {
-            self.succeed(&child);
+            succeed(self, &child);
         }
         self.inventory.lock().dismiss(&child);
         match worker.is_retired() || is_missed {

@@ -9,7 +9,7 @@ use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn tenant(name: &str) -> Whose {
+fn tenant(name: &str) -> TenantKey {
     Some(name.parse().unwrap())
 }
 
@@ -36,9 +36,9 @@ impl Permits {
     }
 
     /// A task that waits for a claim, and has begun to.
-    async fn waiter(&self, whose: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Full>> {
-        let (permits, whose, limits, before) = (self.clone(), tenant(whose), limits.to_vec(), self.waiting());
-        let waiter = tokio::spawn(async move { permits.claim(&whose, &limits, LONG).await });
+    async fn waiter(&self, name: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Full>> {
+        let (permits, own, limits, before) = (self.clone(), tenant(name), limits.to_vec(), self.waiting());
+        let waiter = tokio::spawn(async move { permits.claim(&own, &limits, LONG).await });
         while self.waiting() == before {
             tokio::task::yield_now().await;
         }
@@ -201,10 +201,10 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
                         1 => &all[1..],
                         _ => &all[..],
                     };
-                    let (all, whose) = (permits.clone(), tenant(tenants[a_tenant]));
+                    let (all, key) = (permits.clone(), tenant(tenants[a_tenant]));
                     let (own, woken) = (limits.to_vec(), std::sync::Arc::new(Woken(AtomicBool::new(true))));
                     // Without a budget, which would make the runtime say that what is ready is not.
-                    let future = async move { all.claim(&whose, &own, LONG).await };
+                    let future = async move { all.claim(&key, &own, LONG).await };
                     let future = Box::pin(tokio::task::unconstrained(future));
                     waiting.push(Waiter { future, limits: limits.to_vec(), woken });
                 }
