@@ -1,7 +1,7 @@
 //! API keys: made from 256 random bits, found by a public prefix, and compared as hashes in constant time. The gateway
 //! stores only hashes. The work for a check does not depend on the secret part of the key.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use base64::Engine as _;
@@ -48,6 +48,8 @@ pub(super) struct ApiKeys {
     /// The entry that is compared if the prefix of a key is unknown, so that the response time does not reveal which
     /// prefixes exist. No input with this hash is known.
     absent: Stored,
+    /// The principals of all keys.
+    principals: HashSet<Principal>,
 }
 
 struct Stored {
@@ -59,17 +61,24 @@ impl ApiKeys {
     /// The keys in the given entries of the configuration.
     pub(super) fn new(entries: &[ApiKey]) -> Self {
         let mut by_prefix: HashMap<String, Vec<Stored>> = HashMap::new();
+        let mut principals = HashSet::new();
         for entry in entries {
             let principal = Principal::new(entry.tenant.clone(), Issuer::Key, &entry.subject, entry.scopes.clone());
+            principals.insert(principal.clone());
             let stored = Stored { sha256: entry.sha256, principal: Some(principal) };
             by_prefix.entry(entry.prefix.clone()).or_default().push(stored);
         }
-        Self { by_prefix, absent: Stored { sha256: [0; 32], principal: None } }
+        Self { by_prefix, absent: Stored { sha256: [0; 32], principal: None }, principals }
     }
 
     /// Whether no key is configured.
     pub(super) fn is_empty(&self) -> bool {
         self.by_prefix.is_empty()
+    }
+
+    /// Whether a key stands for this principal.
+    pub(super) fn has(&self, principal: &Principal) -> bool {
+        self.principals.contains(principal)
     }
 
     /// Like `find`, for a text that may be a JWT: returns at once if all configured keys have a prefix.

@@ -71,6 +71,16 @@ impl JwtVerifier {
         Ok(Self { rules: config.clone(), validations, source, verdicts: Verdicts::default() })
     }
 
+    /// Whether this verifier does what the settings say, and reads its keys again when they change.
+    pub(super) fn is_for(&self, config: &Jwt) -> bool {
+        matches!(self.source, Source::File(_) | Source::Url(_)) && self.rules == *config
+    }
+
+    /// Whether tokens of this issuer (`iss`) are accepted.
+    pub(super) fn accepts_issuer(&self, issuer: &str) -> bool {
+        self.rules.issuers.iter().any(|accepted| accepted == issuer)
+    }
+
     /// Checks a token. Returns its principal and its expiry.
     pub(super) async fn verify(&self, token: &str) -> Result<Proven, AuthError> {
         if token.len() > MAX_TOKEN {

@@ -11,6 +11,8 @@ mod principal;
 mod proven;
 mod verdicts;
 
+use std::sync::Arc;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
@@ -21,7 +23,7 @@ pub use metadata::{ProtectedResource, WELL_KNOWN};
 pub use principal::{Issuer, Principal};
 pub use proven::Proven;
 
-use crate::config::{Auth, KEY_START};
+use crate::config::{Auth, Jwt, KEY_START};
 use api_key::ApiKeys;
 use jwt::JwtVerifier;
 
@@ -48,7 +50,7 @@ const CREDENTIAL_PARAMETERS: [&str; 12] = [
 pub struct Authenticator {
     anonymous: Option<Principal>,
     keys: ApiKeys,
-    jwt: Option<JwtVerifier>,
+    jwt: Option<Arc<JwtVerifier>>,
 }
 
 /// A credential that has not been checked.
@@ -65,13 +67,24 @@ impl Authenticator {
     /// # Errors
     /// A key file cannot be read or used, or the JWT settings contradict each other.
     pub fn new(config: &Auth) -> Result<Self, AuthSetupError> {
+        Self::after(None, config)
+    }
+
+    /// The authenticator of a configuration that takes the place of another one. With the same settings for JWTs, a JWK set that
+    /// has been fetched stays in use.
+    ///
+    /// # Errors
+    /// As [`Authenticator::new`].
+    pub fn after(previous: Option<&Self>, config: &Auth) -> Result<Self, AuthSetupError> {
         install_crypto();
+        let kept = |jwt: &Jwt| previous?.jwt.as_ref().filter(|verifier| verifier.is_for(jwt)).map(Arc::clone);
+        let verifier = |jwt| kept(jwt).map_or_else(|| JwtVerifier::new(jwt).map(Arc::new), Ok);
         let anonymous =
             |tenant: &crate::config::TenantId| Principal::new(tenant.clone(), Issuer::Anonymous, "anonymous", vec![]);
         Ok(Self {
             anonymous: config.anonymous.as_ref().map(anonymous),
             keys: ApiKeys::new(&config.keys),
-            jwt: config.jwt.as_ref().map(JwtVerifier::new).transpose()?,
+            jwt: config.jwt.as_ref().map(verifier).transpose()?,
         })
     }
 
@@ -96,6 +109,15 @@ impl Authenticator {
             (None, None) => Err(AuthError::Missing),
             (Some(Credential::ApiKey(key)), _) => self.key(key),
             (Some(Credential::Bearer(token)), _) => self.bearer(token).await,
+        }
+    }
+
+    /// Whether some credential can still stand for this principal: a key, a JWT of its issuer, or none for `anonymous`.
+    pub fn knows(&self, principal: &Principal) -> bool {
+        match principal.issuer() {
+            Issuer::Key => self.keys.has(principal),
+            Issuer::Anonymous => self.anonymous.as_ref() == Some(principal),
+            Issuer::Token(issuer) => self.jwt.as_ref().is_some_and(|jwt| jwt.accepts_issuer(issuer)),
         }
     }
 

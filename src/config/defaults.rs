@@ -5,12 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{
-    Auth, ChildLimits, Config, Http, Isolation, Jwt, JwtKey, Log, LogFormat, Pool, Resources, Restart, Server,
-    Sessions, TempLimits, Tenant,
-};
+use super::model::{Auth, Config, Http, Jwt, JwtKey, Log, LogFormat, Sessions, Tenant};
 use super::names::{ServerName, TenantId};
 use super::sandbox::Sandbox;
+use super::server::{ChildLimits, Isolation, Pool, Resources, Restart, Server, TempLimits};
 
 const MIB: usize = 1 << 20;
 

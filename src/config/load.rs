@@ -10,14 +10,16 @@ use rustix::fs::Access;
 use super::chosen_key::key_warning;
 use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
 use super::environment::Environment;
-use super::model::{ChildLimits, Config, Log, LogFormat, Server, Sessions};
+use super::model::{Config, Log, LogFormat, Sessions};
 use super::names::ServerName;
 use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::sandbox::{Sandbox, SandboxMode};
 use super::section::Section;
+use super::server::{ChildLimits, Server};
 use super::source::{KeyPath, Source};
-use super::{auth, http, sandbox, servers, suggest, tenants};
+use super::suggest::no_server;
+use super::{auth, http, sandbox, servers, tenants};
 
 const MILLION: usize = 1_000_000;
 /// The file systems of `/proc` and `/sys`: who is root may write there, but make nothing.
@@ -179,12 +181,6 @@ fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
         root.problem("state_dir", format!("cannot be made or used: {why}; name a folder of the gateway's own"));
     }
     Some(path)
-}
-
-/// What to say of a server that is not there.
-pub(super) fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
-    let hint = suggest::nearest(text, servers.keys().map(ServerName::as_str));
-    format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
 }
 
 /// The rules that no section can check alone.

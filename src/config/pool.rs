@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::model::{Isolation, Pool, PoolMode, Restart};
 use super::section::Section;
+use super::server::{Isolation, Pool, PoolMode, Restart};
 use super::tools::{RESENDS, Resend};
 
 const MS: Duration = Duration::from_millis(1);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
 
-use super::model::Server;
+use super::server::Server;
 
 /// The command that names this program itself, wherever it is installed.
 pub const SELF: &str = "sluice";

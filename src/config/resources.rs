@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
-use super::model::Resources;
 use super::section::Section;
+use super::server::Resources;
 
 /// Below these no program is even executed, or a runtime hangs or crashes on its first line: with 8 MiB Node.js and Python
 /// begin to run, with 20 descriptors, and Python's threads with 4 processes (Node.js needs 8).

@@ -1,4 +1,10 @@
-//! "Did you mean": the nearest of the words that would have been right.
+//! Suggests a known word in the place of an unknown one ("did you mean").
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::names::ServerName;
+use super::server::Server;
 
 /// ` (did you mean "…"?)` for the nearest candidate, or nothing if none is near.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
@@ -8,6 +14,12 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         Some(best) => format!(" (did you mean \"{best}\"?)"),
         None => String::new(),
     }
+}
+
+/// The problem with a reference to a server that is not configured.
+pub(super) fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
+    let hint = nearest(text, servers.keys().map(ServerName::as_str));
+    format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
 }
 
 /// The number of characters to insert, remove or replace (Levenshtein), case aside.

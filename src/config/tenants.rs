@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::load::no_server;
-use super::model::{Isolation, Resources, Server, Tenant};
+use super::model::Tenant;
 use super::names::{ServerName, TenantId};
 use super::resources;
 use super::section::Section;
+use super::server::{Isolation, Resources, Server};
+use super::suggest::no_server;
 use super::units::show_bytes;
 
 const MILLION: usize = 1_000_000;

@@ -1,9 +1,8 @@
-//! Reads `[servers.NAME.tools.TOOL]`: what is particular to single tools. And which calls may be sent twice.
+//! Reads `[servers.NAME.tools.TOOL]`: the settings of single tools.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::model::Server;
 use super::section::Section;
 
 const MS: Duration = Duration::from_millis(1);
@@ -33,32 +32,6 @@ pub struct Tool {
     pub timeout: Option<Duration>,
     /// Whether a call is sent again after a crash. `None`: as its annotations and `restart.resend` say.
     pub resend: Option<bool>,
-}
-
-impl Server {
-    /// Whether the name of the tool that a call is for makes any difference.
-    pub fn minds_tools(&self) -> bool {
-        !self.tools.is_empty() || self.restart.resend != Resend::Never
-    }
-
-    /// How long a call may take, of a tool or of no tool.
-    pub fn call_timeout(&self, tool: Option<&str>) -> Duration {
-        tool.and_then(|tool| self.tools.get(tool)?.timeout).unwrap_or(self.limits.call_timeout)
-    }
-
-    /// What this time-out of a call is called in the configuration.
-    pub fn timeout_key(&self, timeout: Duration) -> &'static str {
-        if timeout == self.limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" }
-    }
-
-    /// Which calls of a tool are sent again.
-    pub fn resend(&self, tool: &str) -> Resend {
-        match self.tools.get(tool).and_then(|tool| tool.resend) {
-            Some(true) => Resend::Always,
-            Some(false) => Resend::Never,
-            None => self.restart.resend,
-        }
-    }
 }
 
 /// Reads the tools of a server. Their names are the server's own, and not checked.

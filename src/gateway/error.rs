@@ -34,6 +34,9 @@ pub enum StartError {
         /// The error of the operating system.
         error: io::Error,
     },
+    /// The task that was to put a configuration in force did not come to its end.
+    #[error("the configuration could not be put in force: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
 }
 
 /// What to do about an address that cannot be bound; empty where nothing is known.

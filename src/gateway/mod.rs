@@ -1,5 +1,6 @@
 //! The wiring, and nothing else: a configuration becomes bound listeners, and these serve until the shutdown.
 
+mod control;
 mod drain;
 mod error;
 mod host;
@@ -12,10 +13,12 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use control::Control;
 pub use error::StartError;
 pub use host::Host;
 
-use crate::config::Config;
+use crate::auth::Principal;
+use crate::config::{Config, ServerName};
 use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
 use crate::pool::{Permits, Pools, Surroundings};
 use crate::process::{
@@ -33,6 +36,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 pub struct Gateway {
     admin: Arc<Admin>,
     sessions: Arc<Registry>,
+    control: Control,
     public_listener: Listener,
     admin_listener: Option<Listener>,
     supervisor: GuardianSupervisor,
@@ -51,7 +55,6 @@ impl Gateway {
     /// An address cannot be bound, a key file cannot be read, the state directory cannot be used, or the guardian cannot be
     /// started.
     pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
-        let snapshot = Snapshot::new(&config, Loopback::of(&config))?;
         let limits = Limits::from(&config.http);
         let public_listener = listen(config.http.listen, "http.listen", limits)?;
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
@@ -60,7 +63,7 @@ impl Gateway {
         let (supervisor, guardian) = start_guardian(&config, host, &metrics).await?;
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
         let surroundings = Surroundings {
-            ceilings: watched_ceilings(&config, &guardian, &metrics, &tasks, &stop_children),
+            ceilings: watched_ceilings(&guardian, &metrics, &tasks, &stop_children),
             permits: Permits::default(),
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
@@ -69,15 +72,26 @@ impl Gateway {
             draining: stop_children.clone(),
             kill: shutdown.kill.clone(),
         };
-        let pools = Arc::new(Pools::start(config.servers.values(), &metrics, &surroundings));
-        let sessions = Registry::new(config.servers.keys(), &metrics, Arc::clone(&pools), tasks.clone());
-        let sessions = Arc::new(sessions);
-        let snapshot = ArcSwap::from_pointee(snapshot);
+        let pools = Arc::new(Pools::new(Arc::clone(&metrics), surroundings));
+        let sessions = Arc::new(Registry::new(tasks.clone()));
+        let loopback = Loopback::of(&config);
+        let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, loopback, &pools, None)?);
         let conversations = Arc::<Registry>::clone(&sessions);
         let app = Arc::new(App { snapshot, conversations, metrics, shutdown });
+        let control = Control::new(&app, &sessions, &pools, loopback);
         let admin = Arc::new(Admin { app, pools, guardian });
         let drain_timeout = config.drain_timeout;
-        Ok(Self { admin, sessions, public_listener, admin_listener, supervisor, drain_timeout, tasks, stop_children })
+        Ok(Self {
+            admin,
+            sessions,
+            control,
+            public_listener,
+            admin_listener,
+            supervisor,
+            drain_timeout,
+            tasks,
+            stop_children,
+        })
     }
 
     /// The address of the public listener.
@@ -95,10 +109,24 @@ impl Gateway {
         Arc::clone(&self.admin.app.metrics)
     }
 
+    /// Puts other configurations in force while the gateway runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
     /// Serves until the shutdown, then drains. When this returns, every child is gone.
     pub async fn run(self) {
-        let Self { admin, sessions, public_listener, admin_listener, supervisor, drain_timeout, tasks, stop_children } =
-            self;
+        let Self {
+            admin,
+            sessions,
+            control: _,
+            public_listener,
+            admin_listener,
+            supervisor,
+            drain_timeout,
+            tasks,
+            stop_children,
+        } = self;
         let app = Arc::clone(&admin.app);
         let stop = CancellationToken::new();
         let supervisor = tokio::spawn(supervisor.run(stop.clone()));
@@ -112,8 +140,9 @@ impl Gateway {
             tokio::spawn(listener.serve(admin_router(admin), only_kill, TaskTracker::new(), open));
         }
         let current = Arc::clone(&app);
-        let idle_timeout = move || current.snapshot.load().sessions.idle_timeout;
-        tasks.spawn(Arc::clone(&sessions).sweep(idle_timeout, shutdown.drain.clone()));
+        let patience =
+            move |principal: &Principal, server: &ServerName| current.snapshot.load().patience(principal, server);
+        tasks.spawn(Arc::clone(&sessions).sweep(patience, shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
         public_listener.serve(router(app), shutdown.clone(), connections.clone(), open).await;
         Draining { sessions: &sessions, kill: &shutdown.kill, tasks, connections, stop_children }
@@ -153,15 +182,9 @@ async fn start_guardian(
     Ok((supervisor.with_record(record), guardian))
 }
 
-/// The ceilings of the configured tenants, watched by two tasks until `stop` is cancelled.
-fn watched_ceilings(
-    config: &Config,
-    guardian: &Guardian,
-    metrics: &Metrics,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> Ceilings {
-    let ceilings = Ceilings::new(&config.tenants, guardian, metrics.watch_failures.clone());
+/// The limits that tenants' children have together, none yet, watched by two tasks until `stop` is cancelled.
+fn watched_ceilings(guardian: &Guardian, metrics: &Metrics, tasks: &TaskTracker, stop: &CancellationToken) -> Ceilings {
+    let ceilings = Ceilings::new([], guardian, metrics.watch_failures.clone());
     tasks.spawn(watch_usage(ceilings.clone(), stop.clone()));
     tasks.spawn(watch_folders(ceilings.clone(), stop.clone()));
     ceilings

@@ -11,7 +11,8 @@ use super::paths::named_server;
 use super::problem::Refusal;
 use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
-use crate::config::Server;
+use crate::config::ServerName;
+use crate::pool::Deployment;
 use crate::session::{NewSession, Transport};
 use crate::telemetry::{Cause, Metrics};
 
@@ -21,8 +22,8 @@ pub struct Caller<'a> {
     pub principal: Principal,
     /// The time at which the credential expires. `None` if the credential does not expire.
     pub until: Option<Instant>,
-    /// The server that the path names.
-    pub server: &'a Arc<Server>,
+    /// The server that the path names, with its pool.
+    pub deployment: &'a Arc<Deployment>,
     /// The snapshot of the configuration that the request is judged by.
     pub snapshot: &'a Snapshot,
     /// The largest number of sessions of the principal's tenant. `None` if the tenant has no limit.
@@ -43,17 +44,22 @@ impl<'a> Caller<'a> {
         Ok(Self {
             until: proven.ends(),
             principal: proven.principal,
-            server: admission.server,
+            deployment: admission.deployment,
             snapshot,
             max_sessions: admission.max_sessions,
         })
+    }
+
+    /// The name of the server.
+    pub fn server(&self) -> &'a ServerName {
+        &self.deployment.server.name
     }
 
     /// A description of the session that this caller would open, with the limits that apply.
     pub fn new_session(&self, transport: Transport) -> NewSession<'_> {
         NewSession {
             principal: &self.principal,
-            server: self.server,
+            deployment: self.deployment,
             transport,
             sessions: &self.snapshot.sessions,
             tenant_sessions: self.max_sessions,

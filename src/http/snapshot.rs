@@ -1,9 +1,12 @@
 //! What one configuration decides about requests. A handler reads one snapshot for the whole of a request, so that a request is
 //! judged by one configuration; the gateway replaces the snapshot as a whole.
 
+use std::time::Duration;
+
 use super::guard::Guard;
-use crate::auth::{AuthSetupError, Authenticator};
-use crate::config::{Config, Http, Jwt, Sessions};
+use crate::auth::{AuthSetupError, Authenticator, Principal};
+use crate::config::{Config, Http, Jwt, ServerName, Sessions};
+use crate::pool::{Deployments, Pools};
 use crate::stream;
 use crate::tenant::Directory;
 
@@ -27,7 +30,6 @@ impl Loopback {
 }
 
 /// What one configuration decides about requests.
-#[derive(Debug)]
 pub struct Snapshot {
     /// Bounds and times of requests and streams, and the public URL.
     pub http: Http,
@@ -46,16 +48,25 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Builds the snapshot of a configuration. Reads the key files that the configuration names: not for a thread that serves.
+    /// Puts a configuration in force, in the place of the `previous` one: builds its snapshot, deploys its servers among `pools`, and
+    /// sets the limits of its tenants. Reads key files and writes limits to cgroups: not for a thread that serves.
     ///
     /// # Errors
-    /// A key file cannot be read or used, or the JWT settings contradict each other.
-    pub fn new(config: &Config, loopback: Loopback) -> Result<Self, AuthSetupError> {
+    /// A key file cannot be read or used, or the JWT settings contradict each other. Then nothing has changed.
+    pub fn new(
+        config: &Config,
+        loopback: Loopback,
+        pools: &Pools,
+        previous: Option<&Self>,
+    ) -> Result<Self, AuthSetupError> {
+        let auth = Authenticator::after(previous.map(|previous| &previous.auth), &config.auth)?;
+        let none = Deployments::new();
+        let deployments = pools.deploy(config, previous.map_or(&none, |previous| previous.directory.servers()));
         Ok(Self {
-            auth: Authenticator::new(&config.auth)?,
+            auth,
             guard: Guard::new(&config.http, loopback.public),
             admin_guard: Guard::new(&config.http, loopback.admin),
-            directory: Directory::new(config),
+            directory: Directory::new(config, deployments),
             http: config.http.clone(),
             jwt: config.auth.jwt.clone(),
             sessions: config.sessions.clone(),
@@ -68,6 +79,12 @@ impl Snapshot {
         let Some(url) = &self.http.public_url else { return "" };
         let after_scheme = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
         after_scheme.find('/').and_then(|slash| after_scheme.get(slash..)).unwrap_or_default().trim_end_matches('/')
+    }
+
+    /// How long a session of this principal and server may be unused; `None` if the principal may not use the server.
+    pub fn patience(&self, principal: &Principal, server: &ServerName) -> Option<Duration> {
+        let may_call = self.auth.knows(principal) && self.directory.admit(principal, Some(server.as_str())).is_ok();
+        may_call.then_some(self.sessions.idle_timeout)
     }
 
     /// Bounds of one stream: messages and bytes that wait for the client.

@@ -76,7 +76,7 @@ async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
         let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";
         return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
-    let server = &caller.server.name;
+    let server = caller.server();
     let conversation = app
         .conversations
         .find(name, &caller.principal, server, Transport::Sse)

@@ -81,7 +81,7 @@ fn find(
     };
     let conversation = app
         .conversations
-        .find(name, &caller.principal, &caller.server.name, Transport::Streamable)
+        .find(name, &caller.principal, caller.server(), Transport::Streamable)
         .ok_or_else(|| Refusal::no_session(id().as_ref()))?;
     conversation.expiry().extend(caller.until);
     Ok(conversation)
@@ -89,7 +89,7 @@ fn find(
 
 /// The protocol version that the named session has negotiated.
 fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
-    let server = &caller.server.name;
+    let server = caller.server();
     let id = session_id(&parts.headers)?;
     app.conversations.find(id, &caller.principal, server, Transport::Streamable)?.version()
 }
@@ -174,7 +174,7 @@ async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
-    let server = caller.server.name.clone();
+    let server = caller.server().clone();
     let guard = Box::new(StreamGuard { conversation: Arc::clone(&conversation), server });
     Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, guard))
 }

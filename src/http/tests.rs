@@ -16,6 +16,7 @@ use super::{App, Loopback, Snapshot, router};
 use crate::auth::Principal;
 use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
+use crate::pool::Pools;
 use crate::session::{Conversation, Conversations, NewSession, Rejected, SessionId, Transport};
 use crate::shutdown::Shutdown;
 use crate::stream::{Budget, Cursor, Exchange, Expiry, Outbox};
@@ -125,7 +126,7 @@ impl Conversations for Mirrors {
 fn gateway() -> (Router, Arc<Mirrors>) {
     let mut config = Config::for_servers([Server::new("mirror".parse().unwrap(), "none", Vec::new())]);
     config.auth.anonymous = Some(TenantId::fallback());
-    let snapshot = Snapshot::new(&config, Loopback::of(&config)).unwrap();
+    let snapshot = Snapshot::new(&config, Loopback::of(&config), &Pools::of_nobody(), None).unwrap();
     let mirrors = Arc::<Mirrors>::default();
     let app = App {
         snapshot: ArcSwap::from_pointee(snapshot),

@@ -9,6 +9,7 @@ mod breaker;
 mod breaker_permit;
 mod child;
 mod demand;
+mod deployment;
 mod exclusive;
 mod inventory;
 mod permits;
@@ -19,6 +20,7 @@ mod spares;
 mod start;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use crate::worker::{Failure, Lease, Opening, Peer};
 pub use breaker::backoff;
 use breaker::{Breaker, Broken};
 use child::PooledWorker;
+pub use deployment::{Deployment, Deployments};
 use inventory::{Inventory, Scope};
 pub use permits::Permits;
 use permits::TenantKey;
@@ -87,6 +90,8 @@ pub struct Pool {
     breaker: Breaker<TenantKey>,
     /// Notified when the number of spares may have to change.
     changed: Notify,
+    /// Whether new sessions get another pool, because the configuration of the server has changed.
+    is_superseded: AtomicBool,
     this: Weak<Self>,
 }
 
@@ -98,11 +103,23 @@ impl Pool {
             lookups: Lookups::default(),
             inventory: Mutex::default(),
             changed: Notify::new(),
+            is_superseded: AtomicBool::new(false),
             this: this.clone(),
             server,
             surroundings,
             metrics,
         })
+    }
+
+    /// New sessions get another pool from now on. This one stops what no session uses.
+    fn supersede(&self) {
+        self.is_superseded.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// How long a child may be unused that a client may come for.
+    fn idle_timeout(&self) -> Duration {
+        if self.is_superseded.load(Ordering::Relaxed) { Duration::ZERO } else { self.server.pool.idle_timeout }
     }
 
     /// Whether each lease of this server has a worker of its own.

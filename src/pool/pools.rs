@@ -1,17 +1,19 @@
-//! All pools of a gateway: one for each configured server.
+//! All pools of a gateway: one for each configured server, and those of earlier configurations that sessions still use.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Pool;
 use super::breaker::Broken;
+use super::deployment::{Deployment, Deployments};
 use super::permits::Permits;
 use super::status::WorkerStatus;
-use crate::config::{Server, ServerName};
+use crate::config::{Config, Server, ServerName};
 use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
 
@@ -36,61 +38,103 @@ pub struct Surroundings {
     pub kill: CancellationToken,
 }
 
-/// The pools of a gateway, by server.
-pub struct Pools(HashMap<ServerName, Arc<Pool>>);
+/// All pools of the gateway, those of servers that have been deployed anew among them.
+pub struct Pools {
+    surroundings: Surroundings,
+    metrics: Arc<Metrics>,
+    /// The pools of each server that sessions or children still use, the latest last.
+    pools: Mutex<BTreeMap<ServerName, Vec<Weak<Pool>>>>,
+}
 
 impl Pools {
-    /// Makes a pool for each server, and starts the task that keeps its spares and recycles its children.
-    pub fn start<'a>(
-        servers: impl Iterator<Item = &'a Arc<Server>>,
-        metrics: &Arc<Metrics>,
-        surroundings: &Surroundings,
-    ) -> Self {
-        let pools = servers.map(|server| {
-            let metrics = metrics.server(server.name.as_str());
-            let pool = Pool::new(Arc::clone(server), metrics, surroundings.clone());
-            surroundings.tasks.spawn(Arc::clone(&pool).maintain(surroundings.draining.clone()));
-            (server.name.clone(), pool)
-        });
-        Self(pools.collect())
+    /// No pools yet.
+    pub fn new(metrics: Arc<Metrics>, surroundings: Surroundings) -> Self {
+        Self { surroundings, metrics, pools: Mutex::default() }
     }
 
-    /// The pool of a server.
-    pub fn get(&self, server: &ServerName) -> Option<&Arc<Pool>> {
-        self.0.get(server)
+    /// Deploys the servers of a configuration, and puts the limits of its tenants in force. A server that `current` has with the
+    /// same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the sessions it has, under
+    /// the same ceiling, and starts no spares any more.
+    pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
+        self.surroundings.ceilings.replace(&config.tenants);
+        let is_kept = |old: &Deployment| config.servers.get(&old.server.name).is_some_and(|new| *new == old.server);
+        current.values().filter(|old| !is_kept(old)).for_each(|old| old.pool.supersede());
+        let deployed = |(name, server): (&ServerName, &Arc<Server>)| {
+            let kept = current.get(name).filter(|old| is_kept(old)).map(Arc::clone);
+            (name.clone(), kept.unwrap_or_else(|| Arc::new(self.start(server))))
+        };
+        config.servers.iter().map(deployed).collect()
+    }
+
+    /// Makes a pool, and starts the task that keeps its spares and recycles its children.
+    fn start(&self, server: &Arc<Server>) -> Deployment {
+        let stop = self.surroundings.draining.child_token();
+        let metrics = self.metrics.server(server.name.as_str());
+        let surroundings = Surroundings { draining: stop.clone(), ..self.surroundings.clone() };
+        let pool = Pool::new(Arc::clone(server), metrics.clone(), surroundings);
+        self.surroundings.tasks.spawn(Arc::clone(&pool).maintain(stop.clone()));
+        let mut pools = self.pools.lock();
+        let of_server = pools.entry(server.name.clone()).or_default();
+        of_server.retain(|pool| pool.strong_count() > 0);
+        of_server.push(Arc::downgrade(&pool));
+        Deployment { server: Arc::clone(server), pool, metrics, _stop: stop.drop_guard() }
+    }
+
+    /// The pools that sessions or children still use.
+    fn all(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().values().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// A line for operators about each open or half-open circuit: the server, the tenant, and the time of the next attempt.
     pub fn crash_loops(&self) -> Vec<String> {
-        self.0.values().flat_map(|pool| pool.crash_loops()).collect()
+        self.all().iter().flat_map(|pool| pool.crash_loops()).collect()
     }
 
     /// The state of all children that have not ended.
     pub fn workers(&self) -> Vec<WorkerStatus> {
-        self.0
-            .values()
-            .flat_map(|pool| pool.inventory.lock().children.clone())
-            .map(|child| WorkerStatus::of(&child.worker))
-            .collect()
+        let children = self.all().into_iter().flat_map(|pool| pool.inventory.lock().children.clone());
+        children.map(|child| WorkerStatus::of(&child.worker)).collect()
     }
 
-    /// The state of the children that ended last: 20 of each server, the latest first.
+    /// The state of the children that ended last: 20 of each pool, the latest first.
     pub fn exited(&self) -> Vec<WorkerStatus> {
-        self.0.values().flat_map(|pool| pool.inventory.lock().exited.clone()).collect()
+        self.all().iter().flat_map(|pool| pool.inventory.lock().exited.clone()).collect()
     }
 
     /// Sets the gauges of the pools to their current values.
     pub fn measure(&self, metrics: &Metrics) {
-        for pool in self.0.values() {
-            let children = pool.inventory.lock().children.clone();
+        for (name, pools) in &*self.pools.lock() {
+            let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+            let children: Vec<_> = pools.iter().flat_map(|pool| pool.inventory.lock().children.clone()).collect();
             let count = |phase: &str| children.iter().filter(|child| child.worker.phase().as_str() == phase).count();
             for phase in ["starting", "ready", "busy", "draining"] {
-                metrics.workers(pool.server.name.as_str(), phase, count(phase));
+                metrics.workers(name.as_str(), phase, count(phase));
             }
-            let broken = pool.broken();
+            let broken: Vec<_> = pools.iter().flat_map(|pool| pool.broken()).collect();
             let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
-            metrics.circuits(pool.server.name.as_str(), open, broken.len() - open);
-            metrics.pool(pool.server.name.as_str(), pool.queued(), pool.inventory.lock().spares.len());
+            metrics.circuits(name.as_str(), open, broken.len() - open);
+            let spares = pools.iter().map(|pool| pool.inventory.lock().spares.len()).sum();
+            metrics.pool(name.as_str(), pools.iter().map(|pool| pool.queued()).sum(), spares);
         }
+    }
+}
+
+#[cfg(test)]
+impl Pools {
+    /// Pools that can start no child.
+    pub(crate) fn of_nobody() -> Self {
+        let guardian = Guardian::of_nobody();
+        let metrics = Arc::<Metrics>::default();
+        let surroundings = Surroundings {
+            ceilings: Ceilings::new([], &guardian, metrics.watch_failures.clone()),
+            guardian,
+            slow_client_timeout: Duration::from_secs(1),
+            spawn_concurrency: 1,
+            permits: Permits::default(),
+            tasks: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            kill: CancellationToken::new(),
+        };
+        Self::new(metrics, surroundings)
     }
 }

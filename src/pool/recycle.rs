@@ -25,7 +25,7 @@ pub(super) async fn recycle(pool: &Pool) {
         }
         None => HashMap::new(),
     };
-    let (patience, permits) = (pool.server.pool.idle_timeout, &pool.surroundings.permits);
+    let (patience, permits) = (pool.idle_timeout(), &pool.surroundings.permits);
     let children = {
         let mut inventory = pool.inventory.lock();
         inventory.starts.tidy(patience);
@@ -52,7 +52,7 @@ fn due(pool: &Pool, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> 
         return Some(Due::MaxRss);
     }
     let unused =
-        !pool.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= settings.idle_timeout);
+        !pool.is_exclusive() && worker.idle_since().is_some_and(|since| since.elapsed() >= pool.idle_timeout());
     (unused && pool.inventory.lock().shared_of(child).is_some()).then_some(Due::IdleTimeout)
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a spare has run for no tenant. It holds no tenant's secret, and hears only an `initialize` of the gateway's own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,6 +36,10 @@ pub(super) fn replenish(pool: &Pool) {
 fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
     let settings = &pool.server.pool;
     inventory.spares.retain(|spare| spare.child.worker.takes_calls());
+    if pool.is_superseded.load(Ordering::Relaxed) {
+        inventory.spares.drain(..).for_each(|spare| spare.child.worker.stop());
+        return 0;
+    }
     let (demand, now) = (&inventory.demand, Instant::now());
     let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), settings.idle_timeout, now);
     inventory.spares.extract_if(.., is_stale).for_each(|spare| spare.child.worker.stop());

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
@@ -32,7 +33,8 @@ pub use usage_poller::watch_usage;
 pub struct Ceilings(Arc<Shared>);
 
 struct Shared {
-    tenants: HashMap<TenantId, Ceiling>,
+    /// Replaced as a whole when the configuration is.
+    tenants: ArcSwap<HashMap<TenantId, Arc<Ceiling>>>,
     charged: Mutex<HashMap<u64, Charged>>,
     last: AtomicU64,
     /// Whether the guardian has the right to limit running processes of any user.
@@ -48,6 +50,8 @@ struct Ceiling {
     max_children: Option<usize>,
     /// Whether the children of the tenant are in a common cgroup.
     has_cgroup: bool,
+    /// Whether some children may run outside of that cgroup, because they were started before the gateway made it.
+    is_split: bool,
     /// The limits that no cgroup enforces.
     watched: WatchedLimits,
 }
@@ -78,43 +82,62 @@ impl Ceilings {
         guardian: &Guardian,
         failures: Counter,
     ) -> Self {
-        let ceiling = |(name, tenant): (&TenantId, &Tenant)| {
-            let limits = tenant.limits.clone();
-            let made = guardian.cgroups().map(|cgroups| cgroups.limit_tenant(name, &limits));
-            if let Some(Err(error)) = made {
-                tracing::warn!(tenant = %name, %error, "the tenant gets no cgroup: its limits are watched");
-            }
-            let has_cgroup = guardian.limits_tenant(name);
-            let kept = if has_cgroup { guardian.controllers() } else { Controllers::default() };
-            let watched = WatchedLimits::left(&limits, kept);
-            (name.clone(), Ceiling { limits, max_children: tenant.max_children, has_cgroup, watched })
-        };
-        let tenants = tenants.into_iter().map(ceiling).collect();
         // It has the same privileges as the gateway. Who is not root runs all children as itself.
         let limits_any = may_raise_limits() || !rustix::process::geteuid().is_root();
         let (charged, last, guardian) = (Mutex::default(), AtomicU64::new(0), guardian.clone());
-        Self(Arc::new(Shared { tenants, charged, last, limits_any, failures, guardian }))
+        let shared = Shared { tenants: ArcSwap::default(), charged, last, limits_any, failures, guardian };
+        let ceilings = Self(Arc::new(shared));
+        ceilings.replace(tenants);
+        ceilings
+    }
+
+    /// Puts the limits of other tenants in force, or other limits of these. Children that run already are held to them as far as
+    /// limits are those of all children together.
+    pub fn replace<'a>(&self, tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>) {
+        let before = self.0.tenants.load_full();
+        let ceiling = |(name, tenant): (&TenantId, &Tenant)| {
+            let before = before.get(name);
+            let is_same =
+                |before: &&Arc<Ceiling>| (&before.limits, before.max_children) == (&tenant.limits, tenant.max_children);
+            let kept = before.filter(is_same);
+            (name.clone(), kept.map_or_else(|| Arc::new(self.ceiling(name, tenant, before)), Arc::clone))
+        };
+        self.0.tenants.store(Arc::new(tenants.into_iter().map(ceiling).collect()));
+    }
+
+    fn ceiling(&self, name: &TenantId, tenant: &Tenant, before: Option<&Arc<Ceiling>>) -> Ceiling {
+        let (guardian, limits) = (&self.0.guardian, tenant.limits.clone());
+        let made = guardian.cgroups().map(|cgroups| cgroups.limit_tenant(name, &limits));
+        if let Some(Err(error)) = made {
+            tracing::warn!(tenant = %name, %error, "the tenant gets no cgroup: its limits are watched");
+        }
+        let has_cgroup = guardian.limits_tenant(name);
+        // Children that run already stay where they were started.
+        let is_split = before.is_some_and(|before| before.is_split || !before.has_cgroup);
+        let kept = if has_cgroup && !is_split { guardian.controllers() } else { Controllers::default() };
+        let watched = WatchedLimits::left(&limits, kept);
+        Ceiling { limits, max_children: tenant.max_children, has_cgroup, is_split, watched }
     }
 
     /// The number of children that a tenant may have at once, if it is limited.
     pub fn max_children(&self, tenant: &TenantId) -> Option<usize> {
-        self.0.tenants.get(tenant)?.max_children
+        self.0.tenants.load().get(tenant)?.max_children
     }
 
     /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because memory
     /// that a process has taken stays with its first cgroup; nor if the guardian cannot lower the limits of the spare's
     /// processes, because they have another user.
     pub fn takes_spares(&self, tenant: &TenantId) -> bool {
-        let can_be_limited =
-            |ceiling: &Ceiling| self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default();
-        self.0.tenants.get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
+        let can_be_limited = |ceiling: &Arc<Ceiling>| {
+            self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default()
+        };
+        self.0.tenants.load().get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
     }
 
     /// Adds the limits of `tenant` to `launch`.
     pub fn apply(&self, launch: Launch, tenant: Option<&TenantId>) -> Launch {
-        let Some((tenant, ceiling)) = tenant.and_then(|tenant| self.0.tenants.get_key_value(tenant)) else {
-            return launch;
-        };
+        let tenants = self.0.tenants.load();
+        let Some((tenant, ceiling)) = tenant.and_then(|tenant| tenants.get_key_value(tenant)) else { return launch };
         let mut launch = Launch { tenant: Some(tenant.clone()), ..launch };
         launch.policy.limits = launch.policy.limits.lowered(&ceiling.limits);
         launch
@@ -166,7 +189,7 @@ impl Charge {
         if self.started_for.as_ref() == Some(tenant) {
             return;
         }
-        if let Some(ceiling) = self.ceilings.0.tenants.get(tenant) {
+        if let Some(ceiling) = self.ceilings.0.tenants.load().get(tenant) {
             let lowered = self.limits.lowered(&ceiling.limits);
             if lowered != self.limits {
                 self.limiter.set(lowered);
@@ -192,7 +215,7 @@ impl Charge {
     /// The memory limit of its tenant, if the kernel ended the child for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
-        let limit = self.ceilings.0.tenants.get(tenant)?.limits.memory?;
+        let limit = self.ceilings.0.tenants.load().get(tenant)?.limits.memory?;
         Some(Excess::of_tenant(Limit::Memory, limit as u64, tenant.clone()))
     }
 
@@ -233,8 +256,11 @@ mod tests {
         children: impl IntoIterator<Item = (i32, WatchedLimits)>,
     ) -> Ceilings {
         let limits = Resources::default();
-        let tenants =
-            HashMap::from([(tenant(), Ceiling { limits, max_children: None, has_cgroup: false, watched: ceiling })]);
+        let tenants = HashMap::from([(
+            tenant(),
+            Arc::new(Ceiling { limits, max_children: None, has_cgroup: false, is_split: false, watched: ceiling }),
+        )]);
+        let tenants = ArcSwap::from_pointee(tenants);
         let origin = Origin::new(&tenant(), &"s".parse().unwrap(), "-");
         let charged = (1..).zip(children).map(|(id, (pid, watched))| {
             (id, Charged { pid, origin: origin.clone(), watched, temp: None, excess: watch::channel(None).0 })
@@ -249,12 +275,11 @@ mod tests {
     fn a_spare_is_for_who_can_be_limited() {
         let mut shared = Arc::into_inner(ceilings(WatchedLimits::default(), []).0).unwrap();
         shared.limits_any = false;
-        shared.tenants.get_mut(&tenant()).unwrap().limits.memory = Some(1);
         let ceilings = Ceilings(Arc::new(shared));
+        let limited = |limits| ceilings.replace([(&tenant(), &Tenant { limits, ..Tenant::default() })]);
+        limited(Resources { memory: Some(1), ..Resources::default() });
         assert!(ceilings.takes_spares(&tenant()), "memory is watched, whoever is");
-        let mut shared = Arc::into_inner(ceilings.0).unwrap();
-        shared.tenants.get_mut(&tenant()).unwrap().limits.open_files = Some(1);
-        let ceilings = Ceilings(Arc::new(shared));
+        limited(Resources { open_files: Some(1), ..Resources::default() });
         assert!(!ceilings.takes_spares(&tenant()));
     }
 }

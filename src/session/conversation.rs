@@ -8,8 +8,9 @@ use bytes::Bytes;
 use super::id::SessionId;
 use super::streams::Transport;
 use crate::auth::Principal;
-use crate::config::{Server, ServerName, Sessions};
+use crate::config::{ServerName, Sessions};
 use crate::jsonrpc::Envelope;
+use crate::pool::Deployment;
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::worker::Refused;
 
@@ -107,12 +108,11 @@ impl Rejected {
 }
 
 /// A session to be opened, with the limits that hold at the moment.
-#[derive(Debug)]
 pub struct NewSession<'a> {
     /// The owner of the session.
     pub principal: &'a Principal,
-    /// The server of the session.
-    pub server: &'a Arc<Server>,
+    /// The server of the session, with its pool. The session keeps both until it ends.
+    pub deployment: &'a Arc<Deployment>,
     /// How the client is connected.
     pub transport: Transport,
     /// Limits on all sessions, and on those of one principal.

@@ -17,8 +17,8 @@ use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{ServerName, TenantId};
-use crate::pool::Pools;
-use crate::telemetry::{Cause, Metrics, ServerMetrics};
+use crate::pool::Deployment;
+use crate::telemetry::Cause;
 
 /// The log lines about opened sessions, and as many about ended ones, that a server may cause in a period.
 const SESSIONS_LOGGED: u32 = 100;
@@ -42,27 +42,23 @@ struct Counts {
 /// All sessions of the gateway.
 pub struct Registry {
     /// The open sessions by id.
-    sessions: DashMap<SessionId, Arc<Session>>,
+    sessions: DashMap<SessionId, Entry>,
     /// Their numbers, on which the limits are checked.
     counts: Mutex<Counts>,
-    /// The metrics of each configured server.
-    servers: HashMap<ServerName, ServerMetrics>,
-    /// The children of each configured server.
-    pools: Arc<Pools>,
     /// The tracker of all tasks that sessions spawn.
     tasks: TaskTracker,
 }
 
+/// A session, with the deployment that it was opened on: the pool goes on for as long as a session needs it.
+struct Entry {
+    session: Arc<Session>,
+    deployment: Arc<Deployment>,
+}
+
 impl Registry {
-    /// An empty registry. Sessions get their children from `pools` and spawn their tasks on `tasks`.
-    pub fn new<'a>(
-        servers: impl Iterator<Item = &'a ServerName>,
-        metrics: &Arc<Metrics>,
-        pools: Arc<Pools>,
-        tasks: TaskTracker,
-    ) -> Self {
-        let servers = servers.map(|name| (name.clone(), metrics.server(name.as_str()))).collect();
-        Self { sessions: DashMap::new(), counts: Mutex::default(), servers, pools, tasks }
+    /// An empty registry. Sessions spawn their tasks on `tasks`.
+    pub fn new(tasks: TaskTracker) -> Self {
+        Self { sessions: DashMap::new(), counts: Mutex::default(), tasks }
     }
 
     /// Counts one more session, unless a limit is reached.
@@ -124,7 +120,7 @@ impl Registry {
 
     /// Whether any session has calls in flight or queued, or running tasks.
     pub fn is_busy(&self) -> bool {
-        self.sessions.iter().any(|entry| entry.is_busy())
+        self.sessions.iter().any(|entry| entry.session.is_busy())
     }
 
     /// Ends all sessions. `why` is for the log.
@@ -136,34 +132,40 @@ impl Registry {
 
     /// A snapshot of all open sessions.
     fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.iter().map(|entry| Arc::clone(&*entry)).collect()
+        self.sessions.iter().map(|entry| Arc::clone(&entry.session)).collect()
     }
 
-    /// Ends sessions that have been unused for `idle_timeout`, which is read anew each second, until `stop` is cancelled.
-    pub async fn sweep(self: Arc<Self>, idle_timeout: impl Fn() -> Duration, stop: CancellationToken) {
+    /// Ends sessions that have been unused for too long, and those whose principal may not use the server any more. `patience`
+    /// says how long a session of a principal and a server may be unused; `None` if the principal may not use the server.
+    pub fn tidy(&self, patience: impl Fn(&Principal, &ServerName) -> Option<Duration>) {
+        for session in self.all() {
+            match patience(&session.principal, &session.server.name) {
+                None => self.end(session.id(), "its principal may not use the server any more"),
+                Some(limit) if session.idle_for().is_some_and(|idle| idle >= limit) => self.end(session.id(), "idle"),
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Tidies once a second until `stop` is cancelled.
+    pub async fn sweep(
+        self: Arc<Self>,
+        patience: impl Fn(&Principal, &ServerName) -> Option<Duration>,
+        stop: CancellationToken,
+    ) {
         let mut ticks = interval(SWEEP);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            let limit = idle_timeout();
-            for session in self.all() {
-                if session.idle_for().is_some_and(|idle| idle >= limit) {
-                    self.end(session.id(), "idle");
-                }
-            }
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.tidy(&patience);
         }
     }
 }
 
 impl Conversations for Registry {
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
-        let NewSession { principal, server, transport, .. } = *new;
+        let NewSession { principal, deployment, transport, .. } = *new;
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
-        let metrics = self.servers.get(&server.name).ok_or(Rejected::Draining)?;
-        let pool = self.pools.get(&server.name).ok_or(Rejected::Draining)?;
         self.count(new)?;
+        let Deployment { server, pool, metrics, .. } = &**deployment;
         let target = Target {
             server: Arc::clone(server),
             principal: principal.clone(),
@@ -174,7 +176,7 @@ impl Conversations for Registry {
         };
         let session = Arc::new(Session::new(id.clone(), transport, new.stream, target));
         metrics.sessions.inc();
-        self.sessions.insert(id, Arc::clone(&session));
+        self.sessions.insert(id, Entry { session: Arc::clone(&session), deployment: Arc::clone(deployment) });
         if Cause::info("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
             tracing::info!(tenant = %principal.tenant(), server = %server.name, session = %session.id().public(), ?transport, "session opened");
         }
@@ -188,7 +190,7 @@ impl Conversations for Registry {
         server: &ServerName,
         transport: Transport,
     ) -> Option<Arc<dyn Conversation>> {
-        let session = Arc::clone(&*self.sessions.get(&SessionId::parse(id)?)?);
+        let session = Arc::clone(&self.sessions.get(&SessionId::parse(id)?)?.session);
         let fits =
             session.principal == *principal && session.server.name == *server && session.transport() == transport;
         fits.then_some(session as Arc<dyn Conversation>)
@@ -196,12 +198,10 @@ impl Conversations for Registry {
 
     /// An exclusive child is stopped in the background.
     fn end(&self, id: &SessionId, why: &'static str) {
-        let Some((_, session)) = self.sessions.remove(id) else { return };
+        let Some((_, Entry { session, deployment })) = self.sessions.remove(id) else { return };
         session.end();
         self.uncount(&session.principal);
-        if let Some(metrics) = self.servers.get(&session.server.name) {
-            metrics.sessions.dec();
-        }
+        deployment.metrics.sessions.dec();
         if Cause::info("session ended", session.server.name.to_string()).is_news(SESSIONS_LOGGED) {
             tracing::info!(tenant = %session.principal.tenant(), server = %session.server.name, session = %session.id().public(), why, "session ended");
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::auth::Principal;
-use crate::config::{Config, Server, ServerName, Tenant, TenantId};
+use crate::config::{Config, ServerName, Tenant, TenantId};
+use crate::pool::{Deployment, Deployments};
 
 /// The reason why a principal may not use a server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,30 +23,29 @@ pub enum Refusal {
 }
 
 /// The server that a principal may use.
-#[derive(Debug)]
 pub struct Admission<'a> {
-    /// The server.
-    pub server: &'a Arc<Server>,
+    /// The server, with its pool.
+    pub deployment: &'a Arc<Deployment>,
     /// The largest number of sessions of the tenant. `None` without a limit.
     pub max_sessions: Option<usize>,
 }
 
 /// The tenants and servers of a configuration.
-#[derive(Debug)]
 pub struct Directory {
     tenants: BTreeMap<TenantId, Tenant>,
-    servers: BTreeMap<ServerName, Arc<Server>>,
+    servers: Deployments,
     default_server: Option<ServerName>,
 }
 
 impl Directory {
-    /// Builds the directory of a configuration.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            tenants: config.tenants.clone(),
-            servers: config.servers.clone(),
-            default_server: config.default_server.clone(),
-        }
+    /// Builds the directory of a configuration. `servers` are the deployments of its servers.
+    pub fn new(config: &Config, servers: Deployments) -> Self {
+        Self { tenants: config.tenants.clone(), servers, default_server: config.default_server.clone() }
+    }
+
+    /// All deployed servers.
+    pub fn servers(&self) -> &Deployments {
+        &self.servers
     }
 
     /// Finds the server with this name, or the default server, for a principal.
@@ -60,7 +60,7 @@ impl Directory {
         let allowed =
             tenant.servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.as_str() == name));
         match self.servers.get(name) {
-            Some(server) if allowed => Ok(Admission { server, max_sessions: tenant.max_sessions }),
+            Some(deployment) if allowed => Ok(Admission { deployment, max_sessions: tenant.max_sessions }),
             _ => Err(Refusal::NoServer(name.chars().take(64).collect())),
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Isolation, Server};
 use sluice::jsonrpc::parse;
-use sluice::pool::{Permits, Pool, Pools, Surroundings, Wanted};
+use sluice::pool::{Deployments, Permits, Pool, Pools, Surroundings, Wanted};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::stream::{Budget, Exchange, Outbox};
 use sluice::telemetry::Metrics;
@@ -23,6 +23,7 @@ use crate::harness::{PATIENCE, eventually, fixture, in_time};
 /// The pools of a gateway, and nothing else of it.
 struct Lone {
     pools: Pools,
+    deployments: Deployments,
     surroundings: Surroundings,
     keeper: JoinHandle<()>,
     stop_guardian: CancellationToken,
@@ -46,12 +47,13 @@ impl Lone {
             draining: CancellationToken::new(),
             kill: CancellationToken::new(),
         };
-        let pools = Pools::start(config.servers.values(), &Arc::new(Metrics::default()), &surroundings);
-        Self { pools, surroundings, keeper, stop_guardian }
+        let pools = Pools::new(Arc::new(Metrics::default()), surroundings.clone());
+        let deployments = pools.deploy(&config, &Deployments::new());
+        Self { pools, deployments, surroundings, keeper, stop_guardian }
     }
 
     fn pool(&self) -> &Arc<Pool> {
-        self.pools.get(&"fixture".parse().unwrap()).unwrap()
+        &self.deployments["fixture"].pool
     }
 
     async fn lease(&self, subject: &str) -> Arc<Lease> {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use sluice::auth::{Issuer, Principal};
-use sluice::config::{Server, TenantId};
+use sluice::config::{Config, Server, ServerName, TenantId};
 use sluice::jsonrpc::parse;
-use sluice::pool::{Permits, Pools, Surroundings};
+use sluice::pool::{Deployments, Permits, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::session::{Client, Link, Target};
 use sluice::stream::{Budget, Cursor, Exchange, Item, Outbox};
@@ -55,6 +55,7 @@ struct Conversation {
     listener: Arc<Listener>,
     cursor: Cursor,
     links: Vec<Arc<Link>>,
+    _deployments: Deployments,
     tasks: TaskTracker,
     stop_children: CancellationToken,
     stop_guardian: CancellationToken,
@@ -79,25 +80,27 @@ impl Conversation {
             draining: stop_children.clone(),
             kill: CancellationToken::new(),
         };
-        let servers: Vec<_> = servers.into_iter().map(Arc::new).collect();
-        let pools = Pools::start(servers.iter(), &metrics, &surroundings);
+        let names: Vec<_> = servers.iter().map(|server| server.name.clone()).collect();
+        let pools = Pools::new(metrics, surroundings);
+        let deployments = pools.deploy(&Config::for_servers(servers), &Deployments::new());
         let (outbox, cursor) = Outbox::new(LIMITS);
         let listener = Arc::new(Listener { outbox, announced: Mutex::default() });
-        let link = |server: &Arc<Server>| {
+        let link = |server: &ServerName| {
+            let deployment = &deployments[server];
             let target = Target {
-                server: Arc::clone(server),
+                server: Arc::clone(&deployment.server),
                 principal: Principal::new(TenantId::fallback(), Issuer::Anonymous, "anonymous", Vec::new()),
                 label: "test".into(),
-                pool: Arc::clone(pools.get(&server.name).unwrap()),
-                metrics: metrics.server(server.name.as_str()),
+                pool: Arc::clone(&deployment.pool),
+                metrics: deployment.metrics.clone(),
                 tasks: tasks.clone(),
             };
             Link::new(target, Arc::clone(&listener) as Arc<dyn Client>)
         };
-        let links = servers.iter().map(link).collect();
+        let links = names.iter().map(link).collect();
         let stop_guardian = CancellationToken::new();
         let guardian = tokio::spawn(supervisor.run(stop_guardian.clone()));
-        Self { listener, cursor, links, tasks, stop_children, stop_guardian, guardian }
+        Self { listener, cursor, links, _deployments: deployments, tasks, stop_children, stop_guardian, guardian }
     }
 
     /// The next request of a server, and its id.

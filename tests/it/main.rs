@@ -34,6 +34,7 @@ mod panics;
 mod pool;
 mod proc;
 mod recycling;
+mod replace;
 mod replay;
 mod replicas;
 mod requests;

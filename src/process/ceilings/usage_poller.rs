@@ -71,7 +71,7 @@ fn compare(ceilings: &Ceilings) -> io::Result<()> {
         child.tenant.as_ref().inspect(|tenant| theirs.entry(tenant).or_default().push(child));
     }
     for (tenant, children) in theirs {
-        let bounds = ceilings.0.tenants.get(tenant).map(|ceiling| ceiling.watched).unwrap_or_default();
+        let bounds = ceilings.0.tenants.load().get(tenant).map(|ceiling| ceiling.watched).unwrap_or_default();
         // The end of one may be all that is needed.
         if !children.iter().any(|child| child.is_leaving)
             && let Some((id, excess)) = over(tenant, bounds, &children, &used)
@@ -84,10 +84,10 @@ fn compare(ceilings: &Ceilings) -> io::Result<()> {
 
 /// The children to be compared: those that have watched limits, or whose tenant has.
 fn watched(ceilings: &Ceilings) -> Vec<WatchedChild> {
-    let charged = ceilings.0.charged.lock();
+    let (charged, tenants) = (ceilings.0.charged.lock(), ceilings.0.tenants.load());
     let watched = charged.iter().filter_map(|(id, charged)| {
         let tenant = charged.origin.tenant();
-        let ceiling = tenant.as_ref().and_then(|tenant| ceilings.0.tenants.get(tenant));
+        let ceiling = tenant.as_ref().and_then(|tenant| tenants.get(tenant));
         let counts = !charged.watched.is_empty() || ceiling.is_some_and(|ceiling| !ceiling.watched.is_empty());
         let is_leaving = charged.excess.borrow().is_some();
         counts.then_some(WatchedChild { id: *id, pid: charged.pid, tenant, bounds: charged.watched, is_leaving })

@@ -84,6 +84,17 @@ pub(in crate::process) fn limit(path: &Path, limits: &Limits) -> io::Result<()> 
     Ok(())
 }
 
+/// Sets the limits of a cgroup that had others, and lifts those that are not among `limits`.
+pub(in crate::process) fn limit_anew(path: &Path, limits: &Limits) -> io::Result<()> {
+    let Limits { memory, processes, millicores } = *limits;
+    let files = [("memory.max", memory), ("pids.max", processes), ("cpu.max", millicores)];
+    for (file, _) in files.into_iter().filter(|(_, limit)| limit.is_none()) {
+        // Without the controller there is no such file, and no limit.
+        let _ = write(&path.join(file), "max");
+    }
+    limit(path, limits)
+}
+
 /// Has the kernel kill all processes of a cgroup when its memory runs out, rather than one of them.
 pub(in crate::process) fn end_together(path: &Path) {
     // Without the controller there is no such file, and no limit.

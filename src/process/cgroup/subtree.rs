@@ -172,8 +172,11 @@ impl Subtree {
     /// # Errors
     /// The system refuses.
     pub fn limit_tenant(&self, tenant: &TenantId, limits: &Resources) -> io::Result<()> {
-        let Some(limits) = Limits::of(limits, self.controllers) else { return Ok(()) };
-        let path = tenant_folder(&self.path, tenant.as_str());
+        let (limits, path) = (Limits::of(limits, self.controllers), tenant_folder(&self.path, tenant.as_str()));
+        if self.limits_tenant(tenant) {
+            return group::limit_anew(&path, &limits.unwrap_or_default());
+        }
+        let Some(limits) = limits else { return Ok(()) };
         fs::create_dir(&path)?;
         group::limit(&path, &limits)?;
         pass_on(&path, self.controllers)?;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sluice::config::{Config, Server, TenantId};
+use sluice::gateway::{Control, StartError};
 use sluice::shutdown::Shutdown;
 use tempfile::NamedTempFile;
 use tokio::runtime::{Builder, Handle};
@@ -22,6 +24,8 @@ pub(crate) struct Gateway {
     admin: Caller,
     /// What starts its drain, and its end.
     pub(crate) shutdown: Shutdown,
+    control: Control,
+    runtime: Handle,
     mark: String,
     pids: NamedTempFile,
     ended: Option<oneshot::Receiver<Ended>>,
@@ -57,10 +61,7 @@ impl Gateway {
         config.drain_timeout = Duration::from_secs(2);
         config.auth.anonymous = Some(TenantId::fallback());
         change(&mut config);
-        for server in config.servers.values_mut().map(Arc::make_mut) {
-            server.env.insert(MARK.to_owned(), mark.clone().into());
-            server.env.insert("FIXTURE_PIDS".to_owned(), pids.path().to_string_lossy().into_owned().into());
-        }
+        mark_servers(&mut config, &mark, pids.path());
         if std::env::var_os("SLUICE_TEST_LOG").is_some() {
             sluice::telemetry::init_logs(&config.log).unwrap();
         }
@@ -71,16 +72,26 @@ impl Gateway {
             let shutdown = shutdown.clone();
             move || drop(done.send(serve(config, shutdown, ready)))
         });
-        let (public, admin) = in_time("the gateway listens", addresses).await.unwrap();
+        let (public, admin, control, runtime) = in_time("the gateway listens", addresses).await.unwrap();
         Self {
             anybody: Caller::new(public),
             admin: Caller::new(admin),
             shutdown,
+            control,
+            runtime,
             mark,
             pids,
             ended: Some(ended),
             thread: Some(thread),
         }
+    }
+
+    /// Puts another configuration in force.
+    pub(crate) async fn replace(&self, mut config: Config) -> Result<(), StartError> {
+        mark_servers(&mut config, &self.mark, self.pids.path());
+        let control = self.control.clone();
+        // On the gateway's runtime: what is started is the gateway's.
+        self.runtime.spawn(async move { control.replace(config).await }).await.unwrap()
     }
 
     /// A caller with an API key or token.
@@ -161,13 +172,25 @@ impl Drop for Gateway {
     }
 }
 
-fn serve(config: Config, shutdown: Shutdown, ready: oneshot::Sender<(SocketAddr, SocketAddr)>) -> Ended {
+/// Lets the processes of the servers be found again.
+fn mark_servers(config: &mut Config, mark: &str, pids: &Path) {
+    for server in config.servers.values_mut().map(Arc::make_mut) {
+        server.env.insert(MARK.to_owned(), mark.to_owned().into());
+        server.env.insert("FIXTURE_PIDS".to_owned(), pids.to_string_lossy().into_owned().into());
+    }
+}
+
+/// Where a gateway listens, and what controls it.
+type Ready = (SocketAddr, SocketAddr, Control, Handle);
+
+fn serve(config: Config, shutdown: Shutdown, ready: oneshot::Sender<Ready>) -> Ended {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let host = sluice::gateway::Host::shared(env!("CARGO_BIN_EXE_sluice").into());
         let gateway = sluice::gateway::Gateway::bind(config, shutdown, host).await.unwrap();
         let metrics = gateway.metrics();
-        ready.send((gateway.address(), gateway.admin_address().unwrap())).unwrap();
+        let addresses = (gateway.address(), gateway.admin_address().unwrap());
+        assert!(ready.send((addresses.0, addresses.1, gateway.control(), Handle::current())).is_ok());
         gateway.run().await;
         // Nobody waits for the admin listener: it has been told to end, and does so about now.
         let tasks = || Handle::current().metrics().num_alive_tasks();
