@@ -74,10 +74,10 @@ impl<'a> Host<'a> {
         {
             return Ok(Self::Address(IpAddr::V4(address)));
         }
-        let is_label = |label: &str| {
-            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        let is_label = |label: &[u8]| {
+            !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         };
-        if name.len() > LONGEST_NAME || !name.split('.').all(is_label) {
+        if name.len() > LONGEST_NAME || !name.as_bytes().split(|byte| *byte == b'.').all(is_label) {
             return Err(InvalidAuthority::Host);
         }
         Ok(Self::Name(lower(name)))
@@ -111,12 +111,14 @@ impl<'a> Authority<'a> {
     /// # Errors
     /// It is something else, `user@host` for one.
     pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
-        if text.contains('@') {
+        // Hosts are short: a search byte by byte is the quickest.
+        let find = |wanted: u8| text.bytes().position(|byte| byte == wanted);
+        if find(b'@').is_some() {
             return Err(InvalidAuthority::User);
         }
         // The colons within brackets belong to the address.
-        let after_host = text.find(']').map_or(0, |bracket| bracket + 1);
-        let colon = text.get(after_host..).and_then(|rest| rest.find(':'));
+        let after_host = find(b']').map_or(0, |bracket| bracket + 1);
+        let colon = text.bytes().skip(after_host).position(|byte| byte == b':');
         let (host, port) = match colon {
             Some(at) => text.split_at(after_host + at),
             None => (text, ""),

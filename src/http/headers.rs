@@ -14,14 +14,18 @@ pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-v
 
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |range| {
-            let range = range.split(';').next().unwrap_or_default().trim();
-            range == "*/*"
-                || range.eq_ignore_ascii_case(wanted)
-                || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(family))
-        },
-    )
+    let is_wanted = |range: &[u8]| {
+        let range = without_parameters(range);
+        range == b"*/*"
+            || range.eq_ignore_ascii_case(wanted.as_bytes())
+            || range.strip_suffix(b"/*").is_some_and(|range| range.eq_ignore_ascii_case(family.as_bytes()))
+    };
+    headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_wanted))
+}
+
+/// The media type or range in an element of a header. Headers are short: a search byte by byte is the quickest.
+fn without_parameters(element: &[u8]) -> &[u8] {
+    element.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
 /// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server").
@@ -42,9 +46,8 @@ pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// Checks that the `Content-Type` of the body is JSON.
 pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
-    let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/json") {
+    let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| without_parameters(value.as_bytes()));
+    if media_type.eq_ignore_ascii_case(b"application/json") {
         return Ok(());
     }
     Err(Refusal::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
