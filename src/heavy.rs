@@ -51,7 +51,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn others_of_the_same_thread_go_on_while_a_large_message_is_worked_on() {
-        let (go_on, waits) = mpsc::channel();
+        let (go_on, waits) = mpsc::sync_channel(64);
         let large = tokio::spawn(run(LIGHT + 1, move || waits.recv_timeout(Duration::from_secs(10))));
         // The only thread that serves runs this task too.
         tokio::spawn(async move { go_on.send(()).unwrap() }).await.unwrap();
@@ -61,8 +61,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn large_messages_are_worked_on_one_after_the_other_where_processors_are_few() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let (begun, begins) = mpsc::channel();
-        let (go_on, waits) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::sync_channel(64);
+        let (go_on, waits) = mpsc::sync_channel::<()>(64);
         let waits = std::sync::Arc::new(parking_lot::Mutex::new(waits));
         let tasks: Vec<_> = (0..=processors)
             .map(|_| {

@@ -190,7 +190,10 @@ async fn a_banner_on_stdout_is_left_out_and_counted() {
 #[tokio::test]
 async fn a_server_that_exits_after_initialize_is_started_again_for_each_call() {
     for wire in BOTH {
-        let scene = Scene::of(fixture(&["exit-after-initialize", "0"])).await;
+        let mut server = fixture(&["exit-after-initialize", "0"]);
+        // The child is also restarted while no call is made, and each of these restarts ends in a crash.
+        server.restart.max_crashes = 1000;
+        let scene = Scene::of(server).await;
         let client = scene.open(wire).await;
         for _ in 0..2 {
             let answer = client.call("echo", json!({"text": "?"})).await;
