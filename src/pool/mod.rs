@@ -170,7 +170,7 @@ impl Pool {
 
     /// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version.
     async fn open(&self, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
-        let answer = child.worker.open(lease, message).await?;
+        let answer = lease.open(message).await?;
         let (tenant, permit) = (child.worker.tenant(), child.permit());
         if protocol_version(&answer).is_some() {
             self.breaker.opened(&tenant, permit);

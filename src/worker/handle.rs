@@ -11,15 +11,15 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Failure, Refused};
+use super::calls::{Expired, LeaseId, Multiplexer, Refused};
+use super::delivery::deliver;
+use super::error::Failure;
 use super::hints::Hints;
-use super::lease::{Lease, deliver};
-use super::multiplexer::{Expired, Multiplexer, PeerId};
 use super::peer::Peer;
 use super::phase::Phase;
 use super::pulse::Pulse;
 use super::queue::StdinQueue;
-use super::supervisor::Spec;
+use super::spec::Spec;
 use crate::config::{Isolation, Resend, Server, ServerName, TenantId};
 use crate::mcp::{INITIALIZED, protocol_version};
 use crate::process::{Charge, Origin, StderrTail};
@@ -60,7 +60,7 @@ pub(super) struct Shared {
     pub(super) pulse: Mutex<Pulse>,
     /// What its tools say of themselves, where that decides anything.
     pub(super) hints: Mutex<Hints>,
-    peers: Mutex<HashMap<PeerId, Weak<dyn Peer>>>,
+    peers: Mutex<HashMap<LeaseId, Weak<dyn Peer>>>,
     next_peer: AtomicU64,
     born: Instant,
     /// Since when no session has been on it. Changed under the lock of `peers` only.
@@ -115,7 +115,7 @@ impl Shared {
         }
     }
 
-    pub(super) fn peer(&self, peer: PeerId) -> Option<Arc<dyn Peer>> {
+    pub(super) fn peer(&self, peer: LeaseId) -> Option<Arc<dyn Peer>> {
         self.peers.lock().get(&peer)?.upgrade()
     }
 
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Takes a session off the child, if it is on it.
-    pub(super) fn detach(&self, peer: PeerId) {
+    pub(super) fn detach(&self, peer: LeaseId) {
         {
             let mut peers = self.peers.lock();
             if peers.remove(&peer).is_none() {
@@ -240,8 +240,8 @@ impl Worker {
         self.0.exit.get().copied()
     }
 
-    pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> PeerId {
-        let id = PeerId(self.0.next_peer.fetch_add(1, Ordering::Relaxed));
+    pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> LeaseId {
+        let id = LeaseId(self.0.next_peer.fetch_add(1, Ordering::Relaxed));
         {
             let mut peers = self.0.peers.lock();
             peers.insert(id, peer);
@@ -252,14 +252,9 @@ impl Worker {
     }
 
     /// What the child says is for another from now on, or for nobody. What it has asked nobody else can answer.
-    pub(super) fn readdress(&self, peer: PeerId, to: Weak<dyn Peer>) {
+    pub(super) fn readdress(&self, peer: LeaseId, to: Weak<dyn Peer>) {
         self.0.peers.lock().entry(peer).and_modify(|peer| *peer = to);
         self.0.expire(|multiplexer| multiplexer.refuse_asked(peer));
-    }
-
-    /// Puts `initialize` to a child that has not heard one.
-    pub async fn open(&self, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
-        lease.ask(message, self.0.server.limits.start_timeout).await
     }
 
     /// The answer to `initialize`, once there is a good one.

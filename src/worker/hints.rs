@@ -2,27 +2,16 @@
 //! answer that passes, forgotten when the child says that its list has changed, and never taken over from another child.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::time::timeout;
 
-use super::handle::Shared;
-use super::lease::Lease;
-use super::multiplexer::Incoming;
 use crate::config::Resend;
-use crate::jsonrpc::{Envelope, elements, member, parse, quoted, text};
-use crate::mcp::method;
+use crate::jsonrpc::{elements, member, text};
 
 /// Tools that are remembered of one child; what is beyond is not known.
 const TOOLS: usize = 4096;
 /// Longest name that is remembered, in bytes.
 const NAME: usize = 256;
-/// Pages that a child is asked for.
-const PAGES: usize = 16;
-/// A child that lists no tools in this time gets no call a second time.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The hints of one tool (2025-03-26 and later, "Tool annotations"). What is not said is false.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -37,7 +26,7 @@ pub(super) struct Hints(HashMap<String, Hint>);
 
 impl Hints {
     /// Notes a page of the list; the first one begins a new list.
-    fn note(&mut self, result: &str, is_first_page: bool) {
+    pub(super) fn note(&mut self, result: &str, is_first_page: bool) {
         if is_first_page {
             self.0.clear();
         }
@@ -50,6 +39,11 @@ impl Hints {
         }
     }
 
+    /// Forgets all tools: the child says that its list has changed.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Whether a call of a tool may be sent again; `None` if that is for the tool to say, and it is not known.
     pub(super) fn allow(&self, resend: Resend, tool: &str) -> Option<bool> {
         let hint = || self.0.get(tool);
@@ -58,39 +52,6 @@ impl Hints {
             Resend::Always => Some(true),
             Resend::ReadOnly => hint().map(|hint| hint.read_only_hint),
             Resend::Idempotent => hint().map(|hint| hint.read_only_hint || hint.idempotent_hint),
-        }
-    }
-}
-
-/// Notes what a message of the child says of its tools, where that can decide anything.
-pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incoming) {
-    if shared.server.restart.resend == Resend::Never {
-        return;
-    }
-    match (incoming, envelope.result) {
-        (Incoming::Answer(answer, _), Some(result)) if answer.call.method == method::TOOLS_LIST => {
-            shared.hints.lock().note(result, answer.call.is_first_page);
-        }
-        (Incoming::Unsolicited(..), _) if envelope.method.as_deref() == Some(method::TOOLS_LIST_CHANGED) => {
-            shared.hints.lock().0.clear();
-        }
-        _ => {}
-    }
-}
-
-/// Asks a child for its list, until it has said what it has to say of a tool, or there is no more of it.
-pub(super) async fn ask_for_hints(lease: &Lease, resend: Resend, tool: &str) {
-    let mut cursor: Option<String> = None;
-    for _ in 0..PAGES {
-        let params = cursor.map_or("{}".to_owned(), |cursor| format!(r#"{{"cursor":{}}}"#, quoted(&cursor)));
-        let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
-        // The answer is noted on its way here.
-        let answer = timeout(PATIENCE, lease.ask(request.as_bytes(), PATIENCE)).await;
-        let Ok(Ok(answer)) = answer else { return };
-        let result = parse(&answer).ok().and_then(|envelope| envelope.result);
-        cursor = result.and_then(|result| Some(text(member(result, "nextCursor")?)?.into_owned()));
-        if cursor.is_none() || lease.worker().may_resend(resend, tool).is_some() {
-            return;
         }
     }
 }

@@ -8,18 +8,20 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::error::{Failure, Refused};
+use super::calls::{
+    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, answer_frame, cancellation_frame,
+};
+use super::delivery::deliver;
+use super::error::Failure;
 use super::handle::Worker;
-use super::multiplexer::{Ask, Draft, Multiplexer, Notified, Outgoing, PeerId, answer_frame, cancellation_frame};
+use super::negotiated::Agreed;
 use super::peer::Peer;
+use super::phase::Due;
 use super::queue::Queued;
-use super::resend::Kept;
-use super::retiring::Due;
-use super::terms::Agreed;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
 use crate::mcp::{ambiguity, method};
-use crate::stream::{Budget, Cursor, Exchange, Outbox, PushError};
-use crate::telemetry::{Direction, DropReason, ServerMetrics};
+use crate::stream::{Budget, Cursor, Exchange, Outbox};
+use crate::telemetry::{Direction, DropReason};
 
 /// What opening a child needs to queue its one answer.
 const OPENING: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
@@ -27,7 +29,7 @@ const OPENING: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
 /// A session's hold on a worker.
 pub struct Lease {
     worker: Worker,
-    peer: PeerId,
+    peer: LeaseId,
     /// Whether the child is this session's alone, and goes with it.
     exclusive: bool,
     /// Dropped with the lease: for example the capacity that an exclusive child occupies, which its successor inherits.
@@ -53,7 +55,7 @@ impl Lease {
         Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
     }
 
-    pub(super) fn peer(&self) -> PeerId {
+    pub(super) fn peer(&self) -> LeaseId {
         self.peer
     }
 
@@ -236,6 +238,14 @@ impl Lease {
         shared.stdin.push_of(self.queued.as_ref(), frame)
     }
 
+    /// Puts `initialize` to a child that has not heard one, and waits for the answer, at most `limits.start_timeout`.
+    ///
+    /// # Errors
+    /// The child does not take the request, or ends before it answers.
+    pub async fn open(&self, message: &[u8]) -> Result<Bytes, Failure> {
+        self.ask(message, self.worker.shared().server.limits.start_timeout).await
+    }
+
     /// Puts a request of the gateway's own, and waits for its answer.
     ///
     /// # Errors
@@ -333,20 +343,5 @@ impl Drop for Lease {
         if self.exclusive {
             self.worker.stop();
         }
-    }
-}
-
-/// Delivers an answer that was made here. A client that does not read loses it with its stream, which is counted.
-pub fn deliver(metrics: &ServerMetrics, exchange: &Exchange, message: Bytes) {
-    if let Err(error) = exchange.answer_or_cut(message) {
-        metrics.dropped(lost(error));
-    }
-}
-
-/// Why a message that a stream did not take was dropped.
-pub(super) fn lost(error: PushError) -> DropReason {
-    match error {
-        PushError::Full => DropReason::SlowClient,
-        PushError::Closed => DropReason::StreamClosed,
     }
 }

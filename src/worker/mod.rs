@@ -1,8 +1,9 @@
 //! A worker is a supervised child with its multiplexer: calls go in under the worker's own ids, and each answer comes
 //! back to the exchange that asked, or to nobody.
 
-mod alarm;
-mod asking;
+mod calls;
+mod deadlines;
+mod delivery;
 #[cfg(test)]
 mod dice;
 mod error;
@@ -10,28 +11,33 @@ mod guard;
 mod handle;
 mod hints;
 mod lease;
-mod multiplexer;
+mod negotiated;
 mod opening;
+mod orphan;
 mod peer;
 mod phase;
 mod pulse;
 mod queue;
 mod reader;
-mod resend;
+mod replay;
 mod retiring;
+mod retry;
 mod sandbox_hint;
+mod spec;
 mod supervisor;
-mod terms;
+mod undelivered;
 
-pub use error::{Failure, Refused};
+pub use calls::{Ask, InFlight, Kept, Refused, Unsolicited};
+pub use delivery::deliver;
+pub use error::Failure;
 pub use guard::DropGuard;
 pub use handle::Worker;
-pub use lease::{Lease, deliver};
-pub use multiplexer::Ask;
+pub use lease::Lease;
+pub use negotiated::Terms;
 pub use opening::{Fingerprint, Opening};
-pub use peer::{InFlight, Nobody, Peer, Route, Unsolicited};
-pub use phase::Phase;
-pub use resend::{Kept, Orphan};
-pub use retiring::Due;
-pub use supervisor::{Spec, spawn};
-pub use terms::{Replay, Terms};
+pub use orphan::Orphan;
+pub use peer::{Nobody, Peer, Route};
+pub use phase::{Due, Phase};
+pub use replay::Replay;
+pub use spec::Spec;
+pub use supervisor::spawn;

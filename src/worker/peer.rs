@@ -1,29 +1,10 @@
 //! Who a worker talks to besides the exchanges: the session that takes what the server says unasked.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
-use super::resend::Orphan;
-use crate::stream::{Exchange, Item, Outbox};
-
-/// What a server sends without being asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsolicited {
-    /// A request: sampling, elicitation, roots.
-    Request,
-    /// A notification that may well belong to a call in flight, such as a log message.
-    Notification,
-    /// A notification about the server as a whole (`list_changed`, `resources/updated`): it belongs to no call.
-    Announcement,
-}
-
-/// The calls that may have caused it: stdio does not say which one did.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight {
-    /// How many calls are in flight.
-    pub count: usize,
-    /// The exchange of the latest.
-    pub latest: Option<Arc<Exchange>>,
-}
+use super::calls::{InFlight, Unsolicited};
+use super::orphan::Orphan;
+use crate::stream::{Item, Outbox};
 
 /// Where a message goes.
 #[derive(Debug)]

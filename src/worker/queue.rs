@@ -13,7 +13,7 @@ use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use super::error::Refused;
+use super::calls::Refused;
 use crate::stream::{Budget, Usage};
 use crate::telemetry::as_gauge;
 

@@ -12,12 +12,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
+use super::calls::{Answer, Incoming, LeaseId, Unsolicited};
+use super::delivery::{self, lost};
 use super::error::Failure;
 use super::handle::Shared;
-use super::hints::learn;
-use super::lease::{self, lost};
-use super::multiplexer::{Answer, Incoming, PeerId};
-use super::peer::{Route, Unsolicited};
+use super::peer::Route;
+use super::retry::learn;
 use crate::heavy;
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::process::Brake;
@@ -231,12 +231,12 @@ impl Drop for InHand<'_> {
         self.message
             .take()
             .into_iter()
-            .for_each(|message| lease::deliver(&self.shared.metrics, self.exchange, message));
+            .for_each(|message| delivery::deliver(&self.shared.metrics, self.exchange, message));
     }
 }
 
 /// Takes something unsolicited to one session. Says whether it was taken.
-async fn pass_on(shared: &Shared, peer: PeerId, kind: Unsolicited, item: &Item) -> bool {
+async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
     match shared.peer(peer).map(|peer| peer.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {

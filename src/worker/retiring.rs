@@ -3,35 +3,11 @@
 
 use std::fmt;
 
+use super::calls::Multiplexer;
 use super::handle::{Shared, Worker};
 use super::lease::Lease;
-use super::multiplexer::Multiplexer;
+use super::phase::Due;
 use crate::telemetry::Cause;
-
-/// What makes a child due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// The child has had `pool.max_requests` calls.
-    MaxRequests,
-    /// The child is as old as `pool.max_age`.
-    MaxAge,
-    /// The child uses `pool.max_rss` of memory.
-    MaxRss,
-    /// A shared child has had no session for `pool.idle_timeout`.
-    IdleTimeout,
-}
-
-impl Due {
-    /// The key of the configuration that says so, without its table.
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::MaxRequests => "max_requests",
-            Self::MaxAge => "max_age",
-            Self::MaxRss => "max_rss",
-            Self::IdleTimeout => "idle_timeout",
-        }
-    }
-}
 
 impl Shared {
     pub(super) fn is_retired(&self) -> bool {

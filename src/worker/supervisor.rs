@@ -10,24 +10,19 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::alarm::keep_watch;
+use super::calls::Multiplexer;
+use super::deadlines::keep_watch;
 use super::error::Failure;
 use super::handle::{Shared, Worker};
-use super::multiplexer::Multiplexer;
 use super::pulse::Beat;
 use super::reader::read_stdout;
-use super::resend::rescue;
+use super::retry::rescue;
 use super::sandbox_hint::SandboxHint;
-use crate::config::{Isolation, Server};
-use crate::process::sandbox::Reach;
-use crate::process::{
-    Brake, Ceilings, Child, Excess, Exit, Guardian, Launch, Lookups, Origin, Owner, Pipes, Signal, SpawnError,
-    drain_stderr,
-};
-use crate::telemetry::{Cause, ExitReason, ServerMetrics};
+use super::spec::Spec;
+use crate::config::Isolation;
+use crate::process::{Brake, Child, Excess, Exit, Launch, Pipes, Signal, SpawnError, drain_stderr};
+use crate::telemetry::{Cause, ExitReason};
 
 /// Children of a server whose start, or end, is logged in a period.
 const CHILDREN_LOGGED: u32 = 100;
@@ -37,32 +32,6 @@ mod tests;
 
 /// How long the pipes of a dead child may still be drained: somebody outside its group may hold them open.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// What a worker is made of.
-pub struct Spec {
-    /// What starts the child.
-    pub guardian: Guardian,
-    /// The server to run.
-    pub server: Arc<Server>,
-    /// What is open to all children of that server.
-    pub reach: Arc<Reach>,
-    /// Where its program is looked up.
-    pub lookups: Lookups,
-    /// Whose it is.
-    pub origin: Origin,
-    /// Whose working directory it gets, where its server has any.
-    pub owner: Owner,
-    /// What it counts for.
-    pub ceilings: Ceilings,
-    /// A client that takes nothing for this long is cut.
-    pub slow_client_timeout: Duration,
-    /// Where it is counted.
-    pub metrics: ServerMetrics,
-    /// What waits for it at shutdown.
-    pub tasks: TaskTracker,
-    /// Cancelled when there is no time left to stop politely.
-    pub kill: CancellationToken,
-}
 
 /// Spawns a child and its tasks. Fails if the program is not found, or the child does not start.
 pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {

@@ -151,6 +151,71 @@ fn no_file_is_too_long_to_read() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
+/// What the tables of calls may import of the crate, besides themselves. Of telemetry the one word for why a message is dropped.
+const TABLES_IMPORT: [&str; 4] = ["jsonrpc", "mcp", "stream", "telemetry::DropReason"];
+/// What would give the tables of calls a clock, a task, a lock or I/O of their own.
+const IMPURE: [&str; 7] = ["async ", "Instant::now", "SystemTime", "tokio::sync", "parking_lot", "std::fs", "std::net"];
+
+#[test]
+fn the_tables_of_calls_are_pure() {
+    let mut wrong = Vec::new();
+    for (file, _, text) in sources() {
+        let is_test = file.components().any(|part| part.as_os_str() == "tests");
+        if is_test || !file.starts_with("worker/calls") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+        let code = code.replace("pub(in crate::worker)", "pub");
+        let may = |path: &String| TABLES_IMPORT.iter().any(|may| path == may || path.starts_with(&format!("{may}::")));
+        let imports = imports(&code).into_iter().filter(|path| !may(path));
+        wrong.extend(imports.map(|path| format!("src/{} imports {path}", file.display())));
+        let impure = IMPURE.iter().filter(|word| code.contains(**word));
+        wrong.extend(impure.map(|word| format!("src/{} has {word}", file.display())));
+        // No way out of the folder either.
+        if code.contains("super::super::") {
+            wrong.push(format!("src/{} leaves the tables by super::", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The files of the worker that a file of it imports, by `super::module` or a group of such.
+fn siblings(text: &str) -> Vec<String> {
+    let uses = text.lines().filter_map(|line| line.strip_prefix("use super::"));
+    uses.map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_files_of_the_worker_import_each_other_in_no_circle() {
+    let mut edges: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, layer, text) in sources() {
+        let is_test = file.components().any(|part| part.as_os_str() == "tests");
+        if layer != "worker" || is_test || file.ends_with("mod.rs") {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+        let folder = file.parent().unwrap().display().to_string();
+        let name = |module: &str| format!("{folder}/{module}");
+        edges.insert(
+            name(&file.file_stem().unwrap().to_string_lossy()),
+            siblings(&text).iter().map(|to| name(to)).collect(),
+        );
+    }
+    assert!(edges.len() > 30, "the worker has been found");
+    // Files whose imports are all gone go too: what is left imports in a circle.
+    loop {
+        let before = edges.len();
+        let names: Vec<String> = edges.keys().cloned().collect();
+        edges.retain(|_, to| to.iter().any(|to| names.contains(to)));
+        if edges.len() == before {
+            break;
+        }
+    }
+    assert!(edges.is_empty(), "{edges:#?}");
+}
+
 #[test]
 fn the_rules_catch_what_they_are_for() {
     let text = "use crate::{auth::Principal, http::{App, x}};\nuse crate::session::Session; // crate::no::no\npub(crate) fn a() -> crate::worker::Worker {}";

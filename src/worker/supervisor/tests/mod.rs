@@ -16,10 +16,16 @@ use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
 use super::*;
+use crate::config::Server;
+use crate::process::{Ceilings, Guardian, Origin};
+use crate::telemetry::ServerMetrics;
 use crate::worker::dice::{Dice, asked_for};
 use crate::worker::lease::Lease;
-use crate::worker::retiring::Due;
+use crate::worker::phase::Due;
 use checks::Tally;
 use child::{Heard, Script};
 use session::Session;
@@ -109,7 +115,7 @@ impl Running {
         let nobody: std::sync::Weak<session::Listener> = std::sync::Weak::new();
         let lease = Lease::new(self.worker.clone(), nobody, false);
         let initialize = br#"{"jsonrpc":"2.0","id":"i","method":"initialize","params":{}}"#;
-        let answer = self.worker.open(&lease, initialize).await.unwrap();
+        let answer = lease.open(initialize).await.unwrap();
         assert_eq!(crate::jsonrpc::parse(&answer).unwrap().id, Some("\"i\""));
         self.worker.say_initialized();
         self.worker.say_initialized();

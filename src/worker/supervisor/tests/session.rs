@@ -13,9 +13,8 @@ use super::checks::Tally;
 use super::*;
 use crate::jsonrpc::parse;
 use crate::stream::{Budget, Cursor, Entry, Exchange, Item, Outbox};
-use crate::worker::error::Refused;
-use crate::worker::multiplexer::Ask;
-use crate::worker::peer::{InFlight, Peer, Route, Unsolicited};
+use crate::worker::calls::{Ask, InFlight, Refused, Unsolicited};
+use crate::worker::peer::{Peer, Route};
 
 /// What clients write, often the same.
 const IDS: [&str; 6] = ["1", "2", "\"1\"", "1.0", "\"\\u0031\"", "-0"];

@@ -1,0 +1,87 @@
+//! What a message is to say in the place of what it says. The tables decide on that under their lock; whoever has asked them
+//! copies the message when the lock is free again, since a message can have many megabytes.
+
+use bytes::Bytes;
+
+use super::lease_id::LeaseId;
+use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, notification_frame, response_frame, splice};
+use crate::mcp::each_task;
+
+/// What is to be replaced in a message of the child, for its client.
+#[derive(Debug)]
+pub(in crate::worker) enum Edit {
+    /// Nothing.
+    Nothing,
+    /// The id of an answer, by the client's.
+    Id(RawId),
+    /// The progress token, by the client's.
+    ProgressToken(RawId),
+    /// The request that is cancelled, by the number that the client knows it by.
+    RequestId(u64),
+    /// The id of a request, and its progress token, by the number that the client knows them by.
+    Request(u64),
+    /// The id of an answer to `tasks/list`, by the client's, and the list, by the tasks of this session.
+    OwnTasks(LeaseId, RawId),
+}
+
+impl Edit {
+    /// The message as the client gets it. `owns` says whether a task is a session's.
+    pub(in crate::worker) fn apply(
+        self,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        owns: impl Fn(LeaseId, &str) -> bool,
+    ) -> Bytes {
+        let (old, new) = match self {
+            Self::Nothing => return message.clone(),
+            Self::OwnTasks(peer, id) => return only_own_tasks(message, envelope, &id, |task| owns(peer, task)),
+            Self::Id(id) => (envelope.id, id),
+            Self::ProgressToken(token) => (envelope.members.progress_token, token),
+            Self::RequestId(number) => (envelope.members.request_id, number.into()),
+            Self::Request(number) => {
+                let new = RawId::from(number);
+                let replace = |old| Splice { old, new: new.as_str() };
+                let token = envelope.members.meta.progress_token.map(replace);
+                return match (envelope.id.map(replace), token) {
+                    (Some(id), Some(token)) => splice(message, &mut [id, token]).freeze(),
+                    (id, _) => splice(message, id.into_iter().collect::<Vec<_>>().as_mut_slice()).freeze(),
+                };
+            }
+        };
+        splice(message, old.map(|old| Splice { old, new: new.as_str() }).as_mut_slice()).freeze()
+    }
+}
+
+/// The answer to `tasks/list`, without the tasks of others.
+fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: impl Fn(&str) -> bool) -> Bytes {
+    let Some(old) = envelope.id else { return message.clone() };
+    let (mut own, list) = (String::from("["), envelope.members.tasks);
+    let read = list.map(|list| {
+        each_task(list, |id, task| {
+            if id.is_some_and(|id| is_own(&id)) {
+                own.push_str(if own.len() > 1 { "," } else { "" });
+                own.push_str(task);
+            }
+        })
+    });
+    own.push(']');
+    if envelope.members.fault.is_some() || read.is_some_and(|read| read.is_err()) {
+        let text = "the list of tasks cannot be read, and may hold those of others";
+        return error_response(Some(id), Code::Internal, text);
+    }
+    let mut replacements = vec![Splice { old, new: id.as_str() }];
+    replacements.extend(list.map(|list| Splice { old: list, new: &own }));
+    splice(message, &mut replacements).freeze()
+}
+
+/// The frame of a cancellation by the client, of the call that the child knows by this number.
+pub(in crate::worker) fn cancellation_frame(number: u64, envelope: &Envelope<'_>) -> Bytes {
+    let new = RawId::from(number);
+    let mut replacement = envelope.members.request_id.map(|old| Splice { old, new: new.as_str() });
+    notification_frame(envelope, replacement.as_mut_slice())
+}
+
+/// The frame of the client's answer to a request of the child, under the id that the child gave it.
+pub(in crate::worker) fn answer_frame(id: &RawId, envelope: &Envelope<'_>) -> Bytes {
+    response_frame(id.as_str(), envelope)
+}

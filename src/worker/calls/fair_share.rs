@@ -1,0 +1,64 @@
+//! How much of the room on a child one of the sessions that share it may take: as many calls as are left for the others. So
+//! one that is alone gets half, two that want all get a third each, and there is always room for one more.
+
+use super::call::Call;
+use super::lease_id::LeaseId;
+use super::refused::Refused;
+use super::subscriptions::Waiting;
+use super::table::Multiplexer;
+
+impl Multiplexer {
+    /// Why another call of a session has no room, if it has none. The gateway's own are bound by the whole alone.
+    pub(super) fn refusal(&self, peer: LeaseId, is_own: bool) -> Option<Refused> {
+        let total = self.calls.len() + self.subscriptions.waits();
+        if total >= self.max_in_flight {
+            return Some(Refused::Busy);
+        }
+        let own = self.waits(peer);
+        (self.is_shared && !is_own && own >= self.max_in_flight - total).then_some(Refused::Share)
+    }
+
+    /// Whether the child may ask a session one thing more: as much may wait for its client as is left for others.
+    pub(super) fn may_be_asked(&self, peer: LeaseId) -> bool {
+        let left = self.max_in_flight.saturating_sub(self.asked.len());
+        // One cannot have more than there are: mostly there is nothing to count.
+        let has_room = |own: usize| !self.is_shared || own < left;
+        left > 0 && (has_room(self.asked.len()) || has_room(self.asked.values().filter(|a| a.peer == peer).count()))
+    }
+
+    /// A session waits for one answer more.
+    pub(super) fn begin(&mut self, peer: LeaseId) {
+        self.peers.entry(peer).and_modify(|peering| peering.in_flight += 1);
+    }
+
+    /// A session, if it is still there, waits for one answer less.
+    pub(super) fn end(&mut self, peer: LeaseId) {
+        self.peers.entry(peer).and_modify(|peering| peering.in_flight = peering.in_flight.saturating_sub(1));
+    }
+
+    /// A call is not in flight any more.
+    pub(super) fn take_call(&mut self, number: u64) -> Option<Call> {
+        let call = self.calls.remove(&number)?;
+        self.end(call.peer);
+        Some(call)
+    }
+
+    /// The first subscribe for a URI is answered, or will not be: what [`Subscriptions::subscribed`] says of it.
+    ///
+    /// [`Subscriptions::subscribed`]: super::subscriptions::Subscriptions::subscribed
+    pub(super) fn subscribed(&mut self, uri: &str, accepted: bool) -> (Vec<Waiting>, bool) {
+        let (waiting, is_unwanted) = self.subscriptions.subscribed(uri, accepted);
+        waiting.iter().for_each(|waiting| self.end(waiting.peer));
+        (waiting, is_unwanted)
+    }
+
+    /// Whether what is counted for each session is what it has in flight.
+    pub(super) fn is_counted(&self) -> bool {
+        let in_flight = |peer: LeaseId| {
+            let calls = self.calls.values().filter(|call| call.peer == peer).count();
+            calls + self.subscriptions.waiting().filter(|waiting| waiting.peer == peer).count()
+        };
+        self.peers.iter().all(|(peer, peering)| peering.in_flight == in_flight(*peer))
+            && self.subscriptions.waits() == self.subscriptions.waiting().count()
+    }
+}

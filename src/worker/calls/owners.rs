@@ -1,0 +1,76 @@
+//! Which session a task or an elicitation belongs to, on a child that sessions share.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::lease_id::LeaseId;
+use crate::mcp::LONGEST_LABEL;
+
+/// Things whose owners are remembered, of each kind.
+const OWNERS: usize = 10_000;
+
+/// Whose something is, by its id. It stays whose it was first: an id that is named again is no way to another's things.
+/// Bounded: the oldest of whoever has most is forgotten, and then is nobody's.
+#[derive(Debug, Default)]
+pub(super) struct Owners {
+    owners: HashMap<String, LeaseId>,
+    order: VecDeque<String>,
+    counts: HashMap<LeaseId, usize>,
+}
+
+impl Owners {
+    pub(super) fn insert(&mut self, id: &str, owner: LeaseId) {
+        if self.owners.contains_key(id) || id.len() > LONGEST_LABEL {
+            return;
+        }
+        self.owners.insert(id.to_owned(), owner);
+        self.order.push_back(id.to_owned());
+        *self.counts.entry(owner).or_default() += 1;
+        if self.order.len() > OWNERS {
+            self.forget_one();
+        }
+    }
+
+    fn forget_one(&mut self) {
+        let most = self.counts.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
+        let place = self.order.iter().position(|id| self.get(id) == most);
+        if let Some(id) = place.and_then(|place| self.order.remove(place)) {
+            self.owners.remove(&id);
+            most.and_then(|most| self.counts.get_mut(&most)).into_iter().for_each(|count| *count -= 1);
+        }
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<LeaseId> {
+        self.owners.get(id).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.owners.is_empty() && self.order.is_empty() && self.counts.is_empty()
+    }
+
+    pub(super) fn forget(&mut self, peer: LeaseId) {
+        if self.counts.remove(&peer).is_none() {
+            return;
+        }
+        self.owners.retain(|_, owner| *owner != peer);
+        self.order.retain(|id| self.owners.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_too_many_things_makes_nobody_else_forget_his() {
+        let (mut owners, greedy, other) = (Owners::default(), LeaseId(1), LeaseId(2));
+        owners.insert("other", other);
+        (0..2 * OWNERS).for_each(|number| owners.insert(&number.to_string(), greedy));
+        assert_eq!((owners.get("other"), owners.owners.len()), (Some(other), OWNERS));
+        let kept = |number: usize| owners.get(&number.to_string()).is_some();
+        assert!(!kept(OWNERS) && kept(OWNERS + 1) && kept(2 * OWNERS - 1), "of his own the latest are kept");
+        owners.forget(greedy);
+        owners.forget(other);
+        assert!(owners.is_empty());
+    }
+}

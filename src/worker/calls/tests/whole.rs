@@ -1,0 +1,43 @@
+//! What the lease and the reader do around the tables: they make frames before, and copy messages afterwards.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::jsonrpc::Envelope;
+use crate::worker::Refused;
+use crate::worker::calls::{
+    Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, answer_frame, cancellation_frame,
+};
+
+impl Multiplexer {
+    pub(super) fn ask(&mut self, peer: LeaseId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
+        Draft::new(ask).map_or(Err(Refused::Ended), |draft| self.put(peer, draft, now))
+    }
+
+    pub(super) fn hear(
+        &mut self,
+        message: &Bytes,
+        envelope: &Envelope<'_>,
+        now: Instant,
+        timeout: Duration,
+    ) -> Incoming {
+        let incoming = self.receive(envelope, now, timeout);
+        incoming.written(message, envelope, |peer, task| self.owns_task(peer, task))
+    }
+
+    pub(super) fn cancellation(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
+        let number = self.cancelled_by_client(peer, envelope)?;
+        Some((number, cancellation_frame(number, envelope)))
+    }
+
+    pub(super) fn answer_to_child(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
+        let (number, id) = self.answer_of_client(peer, envelope)?;
+        Some((number, answer_frame(&id, envelope)))
+    }
+
+    pub(super) fn notice_of_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Notified {
+        self.notified_by_client(peer, envelope).written(envelope)
+    }
+}

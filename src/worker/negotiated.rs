@@ -1,0 +1,106 @@
+//! What a session and its child have agreed on: the data that a child in the place of another is brought to.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::calls::{LeaseId, Multiplexer};
+use crate::jsonrpc::{Envelope, text};
+use crate::mcp::method;
+
+/// What a session and its child have agreed on. A child that has refused something has not agreed.
+#[derive(Debug, Clone, Default)]
+pub struct Terms {
+    /// Whether the child has heard `notifications/initialized`.
+    pub(super) initialized: bool,
+    pub(super) granted: Agreed,
+}
+
+/// What a session has of a child, or is to have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Agreed {
+    /// The log level.
+    pub(super) level: Option<&'static str>,
+    /// The URIs that are subscribed to.
+    pub(super) subscriptions: BTreeSet<String>,
+}
+
+/// One thing that a child is asked again.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Level(&'static str),
+    Subscription(String),
+}
+
+impl Wish {
+    pub(super) fn method(&self) -> &'static str {
+        match self {
+            Self::Level(_) => method::LOGGING_SET_LEVEL,
+            Self::Subscription(_) => method::RESOURCES_SUBSCRIBE,
+        }
+    }
+
+    pub(super) fn request(&self) -> Bytes {
+        let method = self.method();
+        let (name, value) = match self {
+            Self::Level(level) => ("level", *level),
+            Self::Subscription(uri) => ("uri", uri.as_str()),
+        };
+        let value = serde_json::to_string(value).unwrap_or_default();
+        format!(r#"{{"id":"{method}","jsonrpc":"2.0","method":"{method}","params":{{"{name}":{value}}}}}"#).into()
+    }
+}
+
+impl Terms {
+    /// What a session has of a child so far.
+    pub(super) fn of(multiplexer: &Multiplexer, peer: LeaseId, initialized: bool) -> Self {
+        let (level, subscriptions) = multiplexer.granted(peer);
+        Self { initialized, granted: Agreed { level, subscriptions } }
+    }
+
+    /// Whether the client waits to hear of resources.
+    pub fn has_subscriptions(&self) -> bool {
+        !self.granted.subscriptions.is_empty()
+    }
+
+    /// What another child has to be asked, in this order.
+    pub(super) fn wishes(&self) -> impl Iterator<Item = Wish> {
+        let uris = self.granted.subscriptions.iter().cloned().map(Wish::Subscription);
+        self.granted.level.into_iter().map(Wish::Level).chain(uris)
+    }
+
+    /// The requests for it.
+    #[cfg(test)]
+    pub(super) fn requests(&self) -> impl Iterator<Item = Bytes> {
+        self.wishes().map(|wish| wish.request())
+    }
+}
+
+impl Agreed {
+    pub(super) fn holds(&self, wish: &Wish) -> bool {
+        match wish {
+            Wish::Level(level) => self.level == Some(*level),
+            Wish::Subscription(uri) => self.subscriptions.contains(uri),
+        }
+    }
+
+    pub(super) fn remove(&mut self, wish: &Wish) {
+        match wish {
+            Wish::Level(_) => self.level = None,
+            Wish::Subscription(uri) => drop(self.subscriptions.remove(uri)),
+        }
+    }
+
+    /// The client has said something of it itself: that holds, and not what it had before.
+    pub(super) fn overrule(&mut self, envelope: &Envelope<'_>) {
+        match envelope.method.as_deref() {
+            Some(method::LOGGING_SET_LEVEL) => self.level = None,
+            Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE) if !self.subscriptions.is_empty() => {
+                if let Some(uri) = envelope.members.uri.and_then(text) {
+                    self.subscriptions.remove(&*uri);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a session and its child have agreed on, so that a child that takes its place can be brought to the same.
+//!
+//! Invariant: nobody waits for what a child is asked again. It stands before the session's next call on stdin, as far as there
+//! is room; the rest follows as soon as there is, unless the client has said something else of it by then.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::calls::{Expired, Multiplexer, Refused};
+use super::error::Failure;
+use super::lease::{Answering, Lease};
+use super::negotiated::{Terms, Wish};
+use crate::jsonrpc::parse;
+use crate::mcp::INITIALIZED;
+use crate::telemetry::Cause;
+
+/// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a child that is being replaced may take over what it has been asked for last.
+const MOMENT: Duration = Duration::from_secs(10);
+/// The pause before a child that was too busy is asked once more.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Things that a child is asked again at the same time.
+const AT_ONCE: usize = 64;
+
+impl Lease {
+    /// What the session has of the child so far.
+    pub fn terms(&self) -> Terms {
+        self.read_terms(&self.worker().shared().multiplexer.lock())
+    }
+
+    /// Whether the client waits to hear of resources.
+    pub fn has_subscriptions(&self) -> bool {
+        !self.owed().lock().subscriptions.is_empty()
+            || self.worker().shared().multiplexer.lock().is_subscribed(self.peer())
+    }
+
+    fn read_terms(&self, multiplexer: &Multiplexer) -> Terms {
+        let mut terms = Terms::of(multiplexer, self.peer(), self.worker().is_initialized());
+        let owed = self.owed().lock();
+        terms.granted.level = terms.granted.level.or(owed.level);
+        terms.granted.subscriptions.extend(owed.subscriptions.iter().cloned());
+        terms
+    }
+
+    /// What the session has of the child, for another child: this one grants nothing more from now on, so that nothing is
+    /// lost between the two. What it is being asked for has a moment to be answered. `None` if it has been handed over.
+    pub async fn hand_over(&self) -> Option<Terms> {
+        let end = Instant::now() + MOMENT;
+        let is_wishing = || self.worker().shared().multiplexer.lock().is_client_wishing(self.peer());
+        while self.is_alive() && Instant::now() < end && is_wishing() {
+            sleep(PAUSE).await;
+        }
+        self.hand_over_now()
+    }
+
+    /// The same, at once.
+    pub fn hand_over_now(&self) -> Option<Terms> {
+        let shared = self.worker().shared();
+        let mut terms = None;
+        // In one go: what is granted is among the terms, or is not granted.
+        let gone = shared.expire(|multiplexer| {
+            if !multiplexer.grants(self.peer()) {
+                return Expired::default();
+            }
+            terms = Some(self.read_terms(multiplexer));
+            multiplexer.hand_over_wishes(self.peer(), Instant::now())
+        });
+        shared.give_up(gone, |_| Failure::refused(Refused::Ended));
+        terms
+    }
+
+    /// Begins to bring the child to what the session has agreed on with the one before it. When this returns, as much of it
+    /// stands in the queue for the child as there is room for: what the session says next comes behind it.
+    ///
+    /// # Errors
+    /// The child ends, or does not even take `notifications/initialized` until the `end`.
+    pub async fn replay(self: &Arc<Self>, terms: &Terms, end: Instant) -> Result<Replay, Failure> {
+        if terms.initialized {
+            self.say_initialized(end).await?;
+        }
+        *self.owed().lock() = terms.granted.clone();
+        let (wishes, asked) = (terms.wishes().collect(), VecDeque::new());
+        let mut replay = Replay { lease: Arc::clone(self), wishes, asked, end };
+        match replay.ask_more() {
+            Ok(()) => Ok(replay),
+            Err(refused) => Err(self.failed(refused).await),
+        }
+    }
+
+    async fn say_initialized(&self, end: Instant) -> Result<(), Failure> {
+        loop {
+            match self.worker().shared().say_initialized(Bytes::from_static(INITIALIZED)) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Busy) if Instant::now() < end => sleep(PAUSE).await,
+                Err(refused) => return Err(self.failed(refused).await),
+            }
+        }
+    }
+
+    fn note_refusal(&self, method: &'static str, answer: Option<&[u8]>) {
+        let shared = self.worker().shared();
+        shared.metrics.replay_refusals.inc();
+        let code =
+            answer.and_then(|answer| serde_json::from_slice::<Refusal>(answer).ok()).map(|refusal| refusal.error.code);
+        let (server, tenant) = (&shared.origin.server, shared.origin.names().0);
+        if Cause::new("another child refuses what a session was granted", server.to_string()).is_news(20) {
+            tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: ErrorCode,
+}
+
+#[derive(Deserialize)]
+struct ErrorCode {
+    code: i64,
+}
+
+/// What a child is being asked again for a session.
+pub struct Replay {
+    lease: Arc<Lease>,
+    /// What it has not been asked yet.
+    wishes: VecDeque<Wish>,
+    /// What it has been asked, and not answered as far as is known.
+    asked: VecDeque<(Wish, Answering)>,
+    end: Instant,
+}
+
+impl Replay {
+    /// Asks for the rest, and waits for the answers. What the child refuses, or does not get to until the end, is left,
+    /// counted and logged: then the session is not quite what its client thinks. A child that ends leaves it to the next.
+    pub async fn finish(mut self) {
+        while !self.asked.is_empty() || !self.wishes.is_empty() {
+            let Some((wish, answering)) = self.asked.pop_front() else {
+                if Instant::now() >= self.end {
+                    return std::mem::take(&mut self.wishes).iter().for_each(|wish| self.refused(wish, None));
+                }
+                sleep(PAUSE).await;
+                if self.ask_more().is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Ok(answer) = self.lease.answer_to(answering).await else { return };
+            if parse(&answer).is_ok_and(|answer| !answer.is_error) {
+                self.lease.owed().lock().remove(&wish);
+            } else if self.lease.worker().shared().multiplexer.lock().grants(self.lease.peer()) {
+                self.refused(&wish, Some(&answer));
+            } else {
+                // The next child is asked for it.
+                return;
+            }
+            if self.ask_more().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn refused(&self, wish: &Wish, answer: Option<&[u8]>) {
+        let was_owed = {
+            let mut owed = self.lease.owed().lock();
+            let was_owed = owed.holds(wish);
+            owed.remove(wish);
+            was_owed
+        };
+        if was_owed {
+            self.lease.note_refusal(wish.method(), answer);
+        }
+    }
+
+    /// Asks for as much as there is room for.
+    fn ask_more(&mut self) -> Result<(), Refused> {
+        let patience = PATIENCE.min(self.lease.worker().shared().server.limits.call_timeout);
+        while self.asked.len() < AT_ONCE
+            && let Some(wish) = self.wishes.front()
+        {
+            let left = self.end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let is_owed = || self.lease.owed().lock().holds(wish);
+            let answering = match self.lease.put_own(wish.request(), patience.min(left), is_owed) {
+                Ok(answering) => answering,
+                Err(refused) if refused.is_busy() => return Ok(()),
+                Err(refused) => return Err(refused),
+            };
+            let wish = self.wishes.pop_front();
+            self.asked.extend(wish.zip(answering));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Requests of a child that do not come to an answer: lost on their way to the client, or over before it has answered. The
+//! child is refused what is lost, and the client need not answer what is over.
+
+use bytes::Bytes;
+
+use super::calls::{Unsolicited, Withdrawn};
+use super::delivery::lost;
+use super::handle::Shared;
+use super::peer::Route;
+use crate::stream::{Item, Requester};
+use crate::telemetry::DropReason;
+
+impl Shared {
+    /// Refuses the requests of the child that were lost on their way to a client.
+    pub(super) fn refuse_lost(&self) {
+        let lost = std::mem::take(&mut *self.lost.lock());
+        for number in lost {
+            self.refuse_undelivered(number);
+        }
+    }
+
+    /// A request of the child could not be put to its client: the child is told so, unless it is over anyway.
+    pub(super) fn refuse_undelivered(&self, number: u64) {
+        let refusal = self.multiplexer.lock().undelivered(number);
+        refusal.into_iter().for_each(|refusal| self.send(refusal));
+        self.something_is_over();
+    }
+
+    /// Tells a client that it need not answer a request any more, or does not show it to the client at all.
+    pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
+        let Withdrawn { peer, number, in_flight } = withdrawn;
+        let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
+        let item = Item::notification(message);
+        let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {
+            Route::Stream(outbox) => outbox.push_own(item).err().map(lost),
+            Route::Kept => None,
+            Route::Nowhere => Some(DropReason::NoStream),
+        };
+        dropped.into_iter().for_each(|reason| self.metrics.dropped(reason));
+    }
+}
+
+impl Requester for Shared {
+    fn undelivered(&self, number: u64) {
+        self.lost.lock().push(number);
+        self.has_lost.notify_one();
+    }
+}
