@@ -14,12 +14,12 @@ use tokio_util::sync::CancellationToken;
 use super::calls::{Expired, LeaseId, Multiplexer, Refused};
 use super::delivery::deliver;
 use super::error::Failure;
+use super::health::Health;
 use super::hints::Hints;
 use super::peer::Peer;
 use super::phase::Phase;
-use super::pulse::Pulse;
-use super::queue::StdinQueue;
 use super::spec::Spec;
+use super::stdin::StdinQueue;
 use crate::config::{Isolation, Resend, Server, ServerName, TenantId};
 use crate::mcp::{INITIALIZED, protocol_version};
 use crate::process::{Charge, Origin, StderrTail};
@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) charge: Charge,
     pub(super) multiplexer: Mutex<Multiplexer>,
     /// Notified when something is due before all that the supervisor knows of.
-    pub(super) alarm: Notify,
+    pub(super) deadline_moved: Notify,
     pub(super) metrics: ServerMetrics,
     pub(super) slow_client_timeout: Duration,
     pub(super) stdin: StdinQueue,
@@ -57,7 +57,7 @@ pub(super) struct Shared {
     /// Why the child went, known before any call fails of it.
     pub(super) failure: OnceLock<Failure>,
     pub(super) pid: OnceLock<u32>,
-    pub(super) pulse: Mutex<Pulse>,
+    pub(super) health: Mutex<Health>,
     /// What its tools say of themselves, where that decides anything.
     pub(super) hints: Mutex<Hints>,
     peers: Mutex<HashMap<LeaseId, Weak<dyn Peer>>>,
@@ -82,7 +82,7 @@ impl Shared {
                     .with_harakiri(limits.harakiri)
                     .with_cancel_grace(limits.cancel_grace),
             ),
-            alarm: Notify::new(),
+            deadline_moved: Notify::new(),
             stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
             stderr: StderrTail::new(limits.stderr_tail),
             noise: AtomicU64::new(0),
@@ -98,7 +98,7 @@ impl Shared {
             was_in_use: OnceLock::new(),
             failure: OnceLock::new(),
             pid: OnceLock::new(),
-            pulse: Mutex::new(Pulse::new(Instant::now())),
+            health: Mutex::new(Health::new(Instant::now())),
             hints: Mutex::default(),
             peers: Mutex::default(),
             next_peer: AtomicU64::new(0),
@@ -186,7 +186,7 @@ impl Shared {
         let mut multiplexer = self.multiplexer.lock();
         let mut expired = what(&mut multiplexer);
         if !expired.frames.is_empty() {
-            self.pulse.lock().worked(Instant::now());
+            self.health.lock().worked(Instant::now());
         }
         expired.frames.drain(..).for_each(|frame| self.send(frame));
         drop(multiplexer);

@@ -17,7 +17,7 @@ use super::handle::Worker;
 use super::negotiated::Agreed;
 use super::peer::Peer;
 use super::phase::Due;
-use super::queue::Queued;
+use super::stdin::Queued;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
 use crate::mcp::{ambiguity, method};
 use crate::stream::{Budget, Cursor, Exchange, Outbox};
@@ -117,8 +117,8 @@ impl Lease {
     ) -> Result<bool, Refused> {
         let shared = self.worker.shared();
         let outgoing = multiplexer.put(self.peer, draft, Instant::now())?;
-        if multiplexer.alarm().take_moved() {
-            shared.alarm.notify_one();
+        if multiplexer.timer().take_moved() {
+            shared.deadline_moved.notify_one();
         }
         match outgoing {
             Outgoing::Forward(number, frame) => {
@@ -205,7 +205,7 @@ impl Lease {
         // Where there is no room the child still waits for the answer, and the client may send it again.
         Some(self.push(frame).inspect(|()| {
             multiplexer.answered_by_client(number, envelope);
-            shared.pulse.lock().worked(Instant::now());
+            shared.health.lock().worked(Instant::now());
         }))
     }
 
@@ -226,7 +226,7 @@ impl Lease {
             Ok(()) | Err(_) => {
                 let now = Instant::now();
                 multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
-                shared.pulse.lock().worked(now);
+                shared.health.lock().worked(now);
                 Ok(())
             }
         })

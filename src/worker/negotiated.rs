@@ -27,12 +27,12 @@ pub(super) struct Agreed {
 
 /// One thing that a child is asked again.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum StandingRequest {
     Level(&'static str),
     Subscription(String),
 }
 
-impl Wish {
+impl StandingRequest {
     pub(super) fn method(&self) -> &'static str {
         match self {
             Self::Level(_) => method::LOGGING_SET_LEVEL,
@@ -64,30 +64,30 @@ impl Terms {
     }
 
     /// What another child has to be asked, in this order.
-    pub(super) fn wishes(&self) -> impl Iterator<Item = Wish> {
-        let uris = self.granted.subscriptions.iter().cloned().map(Wish::Subscription);
-        self.granted.level.into_iter().map(Wish::Level).chain(uris)
+    pub(super) fn standing_requests(&self) -> impl Iterator<Item = StandingRequest> {
+        let uris = self.granted.subscriptions.iter().cloned().map(StandingRequest::Subscription);
+        self.granted.level.into_iter().map(StandingRequest::Level).chain(uris)
     }
 
     /// The requests for it.
     #[cfg(test)]
     pub(super) fn requests(&self) -> impl Iterator<Item = Bytes> {
-        self.wishes().map(|wish| wish.request())
+        self.standing_requests().map(|request| request.request())
     }
 }
 
 impl Agreed {
-    pub(super) fn holds(&self, wish: &Wish) -> bool {
+    pub(super) fn holds(&self, wish: &StandingRequest) -> bool {
         match wish {
-            Wish::Level(level) => self.level == Some(*level),
-            Wish::Subscription(uri) => self.subscriptions.contains(uri),
+            StandingRequest::Level(level) => self.level == Some(*level),
+            StandingRequest::Subscription(uri) => self.subscriptions.contains(uri),
         }
     }
 
-    pub(super) fn remove(&mut self, wish: &Wish) {
+    pub(super) fn remove(&mut self, wish: &StandingRequest) {
         match wish {
-            Wish::Level(_) => self.level = None,
-            Wish::Subscription(uri) => drop(self.subscriptions.remove(uri)),
+            StandingRequest::Level(_) => self.level = None,
+            StandingRequest::Subscription(uri) => drop(self.subscriptions.remove(uri)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A call whose child has crashed and that another child may get.
+//! A call that was in flight when its child crashed, and that another child may get.
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::calls::{Expired, Multiplexer, Refused};
 use super::error::Failure;
 use super::lease::{Answering, Lease};
-use super::negotiated::{Terms, Wish};
+use super::negotiated::{StandingRequest, Terms};
 use crate::jsonrpc::parse;
 use crate::mcp::INITIALIZED;
 use crate::telemetry::Cause;
@@ -52,8 +52,9 @@ impl Lease {
     /// lost between the two. What it is being asked for has a moment to be answered. `None` if it has been handed over.
     pub async fn hand_over(&self) -> Option<Terms> {
         let end = Instant::now() + MOMENT;
-        let is_wishing = || self.worker().shared().multiplexer.lock().is_client_wishing(self.peer());
-        while self.is_alive() && Instant::now() < end && is_wishing() {
+        let has_standing_request =
+            || self.worker().shared().multiplexer.lock().has_standing_request_of_client(self.peer());
+        while self.is_alive() && Instant::now() < end && has_standing_request() {
             sleep(PAUSE).await;
         }
         self.hand_over_now()
@@ -69,7 +70,7 @@ impl Lease {
                 return Expired::default();
             }
             terms = Some(self.read_terms(multiplexer));
-            multiplexer.hand_over_wishes(self.peer(), Instant::now())
+            multiplexer.hand_over(self.peer(), Instant::now())
         });
         shared.give_up(gone, |_| Failure::refused(Refused::Ended));
         terms
@@ -85,8 +86,8 @@ impl Lease {
             self.say_initialized(end).await?;
         }
         *self.owed().lock() = terms.granted.clone();
-        let (wishes, asked) = (terms.wishes().collect(), VecDeque::new());
-        let mut replay = Replay { lease: Arc::clone(self), wishes, asked, end };
+        let (requests, asked) = (terms.standing_requests().collect(), VecDeque::new());
+        let mut replay = Replay { lease: Arc::clone(self), requests, asked, end };
         match replay.ask_more() {
             Ok(()) => Ok(replay),
             Err(refused) => Err(self.failed(refused).await),
@@ -129,9 +130,9 @@ struct ErrorCode {
 pub struct Replay {
     lease: Arc<Lease>,
     /// What it has not been asked yet.
-    wishes: VecDeque<Wish>,
+    requests: VecDeque<StandingRequest>,
     /// What it has been asked, and not answered as far as is known.
-    asked: VecDeque<(Wish, Answering)>,
+    asked: VecDeque<(StandingRequest, Answering)>,
     end: Instant,
 }
 
@@ -139,10 +140,10 @@ impl Replay {
     /// Asks for the rest, and waits for the answers. What the child refuses, or does not get to until the end, is left,
     /// counted and logged: then the session is not quite what its client thinks. A child that ends leaves it to the next.
     pub async fn finish(mut self) {
-        while !self.asked.is_empty() || !self.wishes.is_empty() {
+        while !self.asked.is_empty() || !self.requests.is_empty() {
             let Some((wish, answering)) = self.asked.pop_front() else {
                 if Instant::now() >= self.end {
-                    return std::mem::take(&mut self.wishes).iter().for_each(|wish| self.refused(wish, None));
+                    return std::mem::take(&mut self.requests).iter().for_each(|wish| self.refused(wish, None));
                 }
                 sleep(PAUSE).await;
                 if self.ask_more().is_err() {
@@ -165,7 +166,7 @@ impl Replay {
         }
     }
 
-    fn refused(&self, wish: &Wish, answer: Option<&[u8]>) {
+    fn refused(&self, wish: &StandingRequest, answer: Option<&[u8]>) {
         let was_owed = {
             let mut owed = self.lease.owed().lock();
             let was_owed = owed.holds(wish);
@@ -181,7 +182,7 @@ impl Replay {
     fn ask_more(&mut self) -> Result<(), Refused> {
         let patience = PATIENCE.min(self.lease.worker().shared().server.limits.call_timeout);
         while self.asked.len() < AT_ONCE
-            && let Some(wish) = self.wishes.front()
+            && let Some(wish) = self.requests.front()
         {
             let left = self.end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -193,7 +194,7 @@ impl Replay {
                 Err(refused) if refused.is_busy() => return Ok(()),
                 Err(refused) => return Err(refused),
             };
-            let wish = self.wishes.pop_front();
+            let wish = self.requests.pop_front();
             self.asked.extend(wish.zip(answering));
         }
         Ok(())

@@ -55,7 +55,7 @@ impl Shared {
             (multiplexer.ready_to_leave(), multiplexer.is_idle())
         };
         // What the reader holds in its hands is in flight too: it says when it has delivered it.
-        if !self.is_retired() || !self.pulse.lock().is_listened_to() {
+        if !self.is_retired() || !self.health.lock().is_listened_to() {
             return;
         }
         if is_idle {

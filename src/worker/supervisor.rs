@@ -15,11 +15,11 @@ use super::calls::Multiplexer;
 use super::deadlines::keep_watch;
 use super::error::Failure;
 use super::handle::{Shared, Worker};
-use super::pulse::Beat;
-use super::reader::read_stdout;
+use super::health::HealthAction;
 use super::retry::rescue;
 use super::sandbox_hint::SandboxHint;
 use super::spec::Spec;
+use super::stdout::read_stdout;
 use crate::config::Isolation;
 use crate::process::{Brake, Child, Excess, Exit, Launch, Pipes, Signal, SpawnError, drain_stderr};
 use crate::telemetry::{Cause, ExitReason};
@@ -172,7 +172,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             child.signal(Signal::Kill);
             Some(outgrown(shared, &excess))
         }
-        failure = keep_watch(&shared.alarm, |now| look(shared, now)) => {
+        failure = keep_watch(&shared.deadline_moved, |now| look(shared, now)) => {
             if failure.exit_reason() == Some(ExitReason::Wedged) {
                 // Not politely: it does not listen.
                 child.signal(Signal::Kill);
@@ -194,7 +194,7 @@ fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> 
     if let Some(failure) = expire(shared, now) {
         return ControlFlow::Break(failure);
     }
-    let next = shared.multiplexer.lock().alarm().at();
+    let next = shared.multiplexer.lock().timer().at();
     let next_beat = feel_pulse(shared, now)?;
     ControlFlow::Continue([next, next_beat].into_iter().flatten().min())
 }
@@ -253,7 +253,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
         }
         // A task may well keep it from everything else.
         if !works && oldest.is_none_or(|oldest| oldest > call.started) {
-            shared.pulse.lock().overdue(call.started);
+            shared.health.lock().overdue(call.started);
         }
     }
     let late = |timeout| Failure::call_timeout(server, timeout, shared.server.timeout_key(timeout));
@@ -276,17 +276,17 @@ fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Inst
         return ControlFlow::Continue(limits.ping_interval.map(|interval| now + interval));
     }
     let is_idle = shared.multiplexer.lock().is_idle();
-    let (beat, next) = shared.pulse.lock().beat(is_idle, limits, now);
+    let (beat, next) = shared.health.lock().check(is_idle, limits, now);
     match beat {
-        Beat::Nothing => ControlFlow::Continue(next),
-        Beat::Ask => {
+        HealthAction::Nothing => ControlFlow::Continue(next),
+        HealthAction::Ask => {
             let (number, frame) = shared.multiplexer.lock().ping();
             // Before it is sent: the answer may be quick.
-            shared.pulse.lock().asked(number, now);
+            shared.health.lock().asked(number, now);
             shared.send(frame);
             ControlFlow::Continue(next)
         }
-        Beat::Wedged => {
+        HealthAction::Wedged => {
             let (server, after) = (&shared.origin.server, limits.ping_timeout);
             shared.log_ending("it is wedged", format_args!("it is wedged, and has answered no ping for {after:?}"));
             let failure = Failure::wedged(server, limits.ping_timeout, last_words(shared));

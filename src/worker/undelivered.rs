@@ -1,5 +1,5 @@
-//! Requests of a child that do not come to an answer: lost on their way to the client, or over before it has answered. The
-//! child is refused what is lost, and the client need not answer what is over.
+//! Server-to-client requests that end without an answer of the client: undeliverable ones are refused to the server, expired ones
+//! are withdrawn from the client.
 
 use bytes::Bytes;
 

@@ -1,5 +1,5 @@
-//! What the child may still work for though no call of it is in flight: calls that were given up, and tasks. Whoever they
-//! are for, gone or not, may be the cause of what the child says.
+//! Cancelled and timed-out calls, and tasks, that a shared child may still be processing. They are needed to attribute what the
+//! child sends without being asked.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use super::numbers::Number;
 #[derive(Debug)]
 struct Work {
     peer: LeaseId,
-    /// The how-manyth request it was begun by.
+    /// The position of the call among all calls of the child.
     order: u64,
     until: Instant,
-    /// How long it is believed to go on without a sign of life.
+    /// The time without a sign of life after which the call no longer counts.
     patience: Duration,
 }
 
-/// Work that nobody waits for, by the number of the call that began it. It counts until the child says that it is over,
-/// or has not been heard of for as long as a call may take, or as `limits.cancel_grace` says of one that was cancelled. Bounded in number: while more than that would count, nobody
-/// can tell whom anything is for.
+/// Abandoned calls, by the number of each call. An entry counts until the child says that the call is over, or has sent
+/// nothing about the call for the time-out of the call (`limits.cancel_grace` for a cancelled call). Holds at most `capacity` entries:
+/// while an entry that was dropped would still count, no message can be attributed.
 #[derive(Debug)]
-pub(super) struct Lingering {
+pub(super) struct AbandonedCalls {
     works: BTreeMap<u64, Work>,
     capacity: usize,
     /// When the last of those that are not remembered no longer counts.
     crowded_until: Option<Instant>,
 }
 
-impl Lingering {
+impl AbandonedCalls {
     pub(super) fn new(capacity: usize) -> Self {
         Self { works: BTreeMap::new(), capacity, crowded_until: None }
     }
@@ -46,29 +46,29 @@ impl Lingering {
         }
     }
 
-    /// The child has shown that it still works for it.
+    /// The child has sent progress of the call: the call counts for its time again.
     pub(super) fn renew(&mut self, number: u64, now: Instant) {
         if let Some(work) = self.works.get_mut(&number) {
             work.until = now + work.patience;
         }
     }
 
-    /// Whether the child may still speak of it.
+    /// Whether the call with this number is abandoned and still counts.
     pub(super) fn has(&self, number: u64) -> bool {
         self.works.contains_key(&number)
     }
 
-    /// Whom the child still works for with this, how long it is believed to, and the whole number.
+    /// The session, the time without a sign of life after which the entry expires, and the number of an abandoned call.
     pub(super) fn of(&self, wire: u64) -> Option<(LeaseId, Duration, Number)> {
         self.works.get(&wire).map(|work| (work.peer, work.patience, Number { wire, order: work.order }))
     }
 
-    /// It is over.
+    /// Removes the call: the child has said that it is over.
     pub(super) fn remove(&mut self, number: u64) {
         self.works.remove(&number);
     }
 
-    /// Forgets what has not been heard of for too long.
+    /// Removes the calls whose time is over.
     pub(super) fn expire(&mut self, now: Instant) {
         self.works.retain(|_, work| work.until > now);
         self.crowded_until = self.crowded_until.filter(|until| *until > now);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::lease_id::LeaseId;
 use super::numbers::Number;
-use super::standing::Wish;
+use super::standing::Standing;
 use crate::jsonrpc::{Envelope, RawId};
 use crate::stream::Exchange;
 
@@ -26,7 +26,7 @@ pub(in crate::worker) struct Call {
     /// Whether it is the gateway's, and no client's.
     pub(super) is_own: bool,
     /// What it asks for that lasts.
-    pub(super) wish: Option<Wish>,
+    pub(super) wish: Option<Standing>,
     /// The task that it asks about.
     pub(super) task: Option<String>,
     /// Whether it may be answered with a task.

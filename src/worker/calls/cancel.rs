@@ -1,5 +1,5 @@
-//! What becomes of calls that nobody waits for any more: the session has left, the client has cancelled, the time is over.
-//! The child hears of it, and may go on all the same: such calls are still counted among what it may work for.
+//! Ends calls that no client waits for any more: the session has left, the client has cancelled, or the time-out has passed. The
+//! child gets a cancellation.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::lease_id::LeaseId;
 use super::numbers::Number;
-use super::standing::Wish;
+use super::standing::Standing;
 use super::subscriptions::Waiting;
 use super::table::{Multiplexer, refusal};
 use super::unsolicited::InFlight;
@@ -92,7 +92,7 @@ impl Multiplexer {
         // Clients that use one id for everything mean the latest call.
         let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
         // Others may wait for this answer: it goes on for them.
-        if self.is_shared && matches!(latest.wish, Some(Wish::Subscribe(_))) {
+        if self.is_shared && matches!(latest.wish, Some(Standing::Subscribe(_))) {
             return None;
         }
         Some(latest.number.wire)
@@ -107,7 +107,7 @@ impl Multiplexer {
     pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
         let call = self.take_call(number)?;
         self.level_over(number, false);
-        self.linger(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
+        self.note_abandoned(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         Some(call)
     }
 
@@ -115,7 +115,7 @@ impl Multiplexer {
     pub(in crate::worker) fn expire(&mut self, now: Instant) -> Expired {
         debug_assert!(self.is_counted(), "what is in flight is counted wrongly");
         let mut expired = Expired::default();
-        self.lingering.expire(now);
+        self.abandoned.expire(now);
         // Before the calls, on whose streams the clients may have been asked.
         let late: Vec<u64> = self.asked.iter().filter(|(_, a)| a.deadline <= now).map(|(n, _)| *n).collect();
         for number in late {
@@ -132,7 +132,7 @@ impl Multiplexer {
         let tasks = self.live_tasks.expire(now);
         let calls = self.calls.values().map(|call| self.due(call));
         let next = calls.chain(self.asked.values().map(|asked| asked.deadline)).chain(tasks).min();
-        self.alarm.set(next);
+        self.timer.set(next);
         expired
     }
 
@@ -169,7 +169,7 @@ impl Multiplexer {
     /// A first subscription that others wait for as well goes on, as that of the next of them: it is not cancelled.
     pub(super) fn bequeath(&mut self, number: u64, gone: &mut Expired) -> bool {
         let Some(call) = self.calls.get_mut(&number) else { return false };
-        let Some(Wish::Subscribe(uri)) = &call.wish else { return false };
+        let Some(Standing::Subscribe(uri)) = &call.wish else { return false };
         let next = self.subscriptions.next_waiting(uri);
         let Some(Waiting { peer, id, exchange, is_own, .. }) = next else { return false };
         let (wish, task) = (call.wish.take(), call.task.take());
@@ -184,17 +184,17 @@ impl Multiplexer {
         let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize {
             expired.frames.push(one_line(BytesMut::from(cancelled_notification(number, why).as_bytes())));
-            self.linger(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
+            self.note_abandoned(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         }
         self.unsettle(number, &call, expired);
         expired.calls.push(call);
     }
 
     /// The child may go on with a call that nobody waits for.
-    pub(super) fn linger(&mut self, number: Number, peer: LeaseId, now: Instant, patience: Duration) {
+    pub(super) fn note_abandoned(&mut self, number: Number, peer: LeaseId, now: Instant, patience: Duration) {
         // Where nobody shares the child, everything is its session's anyway.
         if self.is_shared {
-            self.lingering.insert(number, peer, now, patience);
+            self.abandoned.insert(number, peer, now, patience);
         }
     }
 }

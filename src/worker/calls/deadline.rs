@@ -5,12 +5,12 @@ use tokio::time::Instant;
 /// The earliest known deadline. The timer may fire early: finished calls do not move it back. Only an earlier deadline moves
 /// it, so calls with equal time-outs wake the supervisor once.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Alarm {
+pub(in crate::worker) struct DeadlineTimer {
     at: Option<Instant>,
     is_moved: bool,
 }
 
-impl Alarm {
+impl DeadlineTimer {
     /// Moves the timer to `at`, if that is earlier.
     pub(in crate::worker) fn no_later_than(&mut self, at: Instant) {
         if self.at.is_none_or(|set| at < set) {

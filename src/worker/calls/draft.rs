@@ -1,5 +1,4 @@
-//! A request for a child, with all that costs time in proportion to its size done already: whoever puts it into the tables
-//! holds their lock only for as long as that takes.
+//! A request for a child whose frame is written before the tables are locked, so that the lock is held for a short time.
 
 use std::borrow::Cow;
 

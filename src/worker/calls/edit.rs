@@ -1,5 +1,5 @@
-//! What a message is to say in the place of what it says. The tables decide on that under their lock; whoever has asked them
-//! copies the message when the lock is free again, since a message can have many megabytes.
+//! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables decide on them under their
+//! lock; the message, which can have many megabytes, is copied after the lock is free.
 
 use bytes::Bytes;
 

@@ -1,5 +1,5 @@
-//! How much of the room on a child one of the sessions that share it may take: as many calls as are left for the others. So
-//! one that is alone gets half, two that want all get a third each, and there is always room for one more.
+//! Fair share: a session on a shared child may add a call while its own count is below the remaining capacity. A session alone
+//! gets half of the capacity, two get a third each, and one more always fits.
 
 use super::call::Call;
 use super::lease_id::LeaseId;
@@ -8,7 +8,8 @@ use super::subscriptions::Waiting;
 use super::table::Multiplexer;
 
 impl Multiplexer {
-    /// Why another call of a session has no room, if it has none. The gateway's own are bound by the whole alone.
+    /// The reason why a session may not add a call; `None` if it may. Calls of the gateway's own are bounded by the capacity of
+    /// the child alone.
     pub(super) fn refusal(&self, peer: LeaseId, is_own: bool) -> Option<Refused> {
         let total = self.calls.len() + self.subscriptions.waits();
         if total >= self.max_in_flight {
@@ -18,7 +19,7 @@ impl Multiplexer {
         (self.is_shared && !is_own && own >= self.max_in_flight - total).then_some(Refused::Share)
     }
 
-    /// Whether the child may ask a session one thing more: as much may wait for its client as is left for others.
+    /// Whether the child may put one more request to a session: fewer are open with its client than there is capacity left.
     pub(super) fn may_be_asked(&self, peer: LeaseId) -> bool {
         let left = self.max_in_flight.saturating_sub(self.asked.len());
         // One cannot have more than there are: mostly there is nothing to count.
@@ -26,17 +27,17 @@ impl Multiplexer {
         left > 0 && (has_room(self.asked.len()) || has_room(self.asked.values().filter(|a| a.peer == peer).count()))
     }
 
-    /// A session waits for one answer more.
+    /// Counts one more answer that a session waits for.
     pub(super) fn begin(&mut self, peer: LeaseId) {
-        self.peers.entry(peer).and_modify(|peering| peering.in_flight += 1);
+        self.peers.entry(peer).and_modify(|state| state.in_flight += 1);
     }
 
-    /// A session, if it is still there, waits for one answer less.
+    /// Counts one answer less that a session waits for, if the session is still on the child.
     pub(super) fn end(&mut self, peer: LeaseId) {
-        self.peers.entry(peer).and_modify(|peering| peering.in_flight = peering.in_flight.saturating_sub(1));
+        self.peers.entry(peer).and_modify(|state| state.in_flight = state.in_flight.saturating_sub(1));
     }
 
-    /// A call is not in flight any more.
+    /// Removes a call from the calls in flight.
     pub(super) fn take_call(&mut self, number: u64) -> Option<Call> {
         let call = self.calls.remove(&number)?;
         self.end(call.peer);
@@ -58,7 +59,7 @@ impl Multiplexer {
             let calls = self.calls.values().filter(|call| call.peer == peer).count();
             calls + self.subscriptions.waiting().filter(|waiting| waiting.peer == peer).count()
         };
-        self.peers.iter().all(|(peer, peering)| peering.in_flight == in_flight(*peer))
+        self.peers.iter().all(|(peer, state)| state.in_flight == in_flight(*peer))
             && self.subscriptions.waits() == self.subscriptions.waiting().count()
     }
 }

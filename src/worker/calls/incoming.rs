@@ -1,4 +1,4 @@
-//! What becomes of a message of the child: whose it is, under which id, or that it is nobody's.
+//! Decides for each message of the child which exchange or session gets it, and under which id.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl Multiplexer {
         }
         let made = created_task(envelope).filter(|task| task.status == TaskStatus::Working);
         let Some(task) = made else {
-            self.lingering.remove(number);
+            self.abandoned.remove(number);
             return Incoming::Drop(DropReason::UnknownId);
         };
         self.abandon_task(number, task.id, now).map_or(Incoming::Drop(DropReason::UnknownId), Incoming::Reply)
@@ -175,7 +175,7 @@ impl Multiplexer {
         let number = for_asked(is_used);
         let progress_token = token.and_then(RawId::new);
         let deadline = now + timeout;
-        self.alarm.no_later_than(deadline);
+        self.timer.no_later_than(deadline);
         self.asked.insert(number, Asked { peer, original, progress_token, deadline, timeout });
         Incoming::Unsolicited(Unsolicited::Request, Edit::Request(number), Some(number), vec![peer])
     }
@@ -190,7 +190,7 @@ impl Multiplexer {
             }
         }
         let caller = self.calls.values().next().map(|call| call.peer);
-        self.only_peer(caller.or_else(|| self.lingering.peers(now)?.next()), now)
+        self.only_peer(caller.or_else(|| self.abandoned.peers(now)?.next()), now)
     }
 
     /// The only session on the child, or else this one, if the child works for nobody else. What it does for those who
@@ -202,7 +202,7 @@ impl Multiplexer {
         }
         let peer = alone.or(otherwise).filter(|peer| self.peers.contains_key(peer))?;
         let is_it = |other: LeaseId| other == peer;
-        (self.calls.values().map(|call| call.peer).all(is_it) && self.lingering.peers(now)?.all(is_it)).then_some(peer)
+        (self.calls.values().map(|call| call.peer).all(is_it) && self.abandoned.peers(now)?.all(is_it)).then_some(peer)
     }
 
     fn notification(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
@@ -260,7 +260,7 @@ impl Multiplexer {
             method::MESSAGE if self.is_shared => {
                 let level = label(params.level).as_deref().and_then(Level::parse);
                 let wanted = |peer: &LeaseId| {
-                    let asked_for = self.peers.get(peer).and_then(|peering| peering.level);
+                    let asked_for = self.peers.get(peer).and_then(|state| state.level);
                     asked_for.is_none() || level.is_none() || level >= asked_for
                 };
                 // A log line may hold anybody's data: it goes out only where there is nobody else.
@@ -299,7 +299,7 @@ impl Multiplexer {
 
     /// Progress for a call that is over: it may have made a task, whose progress goes on.
     fn progress_of_task(&mut self, number: u64, now: Instant) -> Incoming<Edit> {
-        self.lingering.renew(number, now);
+        self.abandoned.renew(number, now);
         self.keep_task(number, now);
         let Some(task) = self.live_tasks.working(number) else { return Incoming::Drop(DropReason::LateProgress) };
         // Who waits for its result knows that it goes on.

@@ -1,5 +1,5 @@
-//! Numbers for requests that nobody can guess: whoever could, could name another's call to a child that sessions share. The
-//! order in which they were given out is kept beside, and never leaves the gateway.
+//! Random request numbers. A session that could guess the number of another could name its call on a shared child. The order in
+//! which numbers were given out is kept beside them, and never leaves the gateway.
 
 use std::cell::RefCell;
 use std::hash::BuildHasher as _;

@@ -1,5 +1,5 @@
-//! What becomes of a client's request: a frame for the child under a number of this worker's own, or an answer from here
-//! where it would disturb the others on the child.
+//! Registers a client's request and produces the frame for the child, or answers the request here where the child would change
+//! something for other sessions.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::lease_id::LeaseId;
 use super::numbers::Number;
 use super::refused::Refused;
-use super::standing::{Told, Wish};
+use super::standing::{Standing, Told};
 use super::standing_requests::level_params;
 use super::subscriptions::{Counted, URI, Waiting};
 use super::table::Multiplexer;
@@ -32,7 +32,7 @@ pub(in crate::worker) enum Outgoing {
 /// What a request means for the others on the child.
 enum Shared {
     /// The child has to hear it; with what it asks for that lasts.
-    Forward(Option<Wish>),
+    Forward(Option<Standing>),
     Local(Bytes),
     Wait,
 }
@@ -55,7 +55,7 @@ impl Multiplexer {
         let ask = draft.ask;
         let name = ask.envelope.method.as_deref().unwrap_or_default();
         let refusal = self.refusal(peer, ask.is_own);
-        if Wish::is_made_by(name) && !self.grants(peer) {
+        if Standing::is_made_by(name) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
         let number = self.number_of(&mut draft);
@@ -65,12 +65,12 @@ impl Multiplexer {
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             },
-            false if Wish::is_made_by(name) => Wish::of(name, &ask.envelope.members, draft.uri.take()),
+            false if Standing::is_made_by(name) => Standing::of(name, &ask.envelope.members, draft.uri.take()),
             false => None,
         };
         refusal.map_or(Ok(()), Err)?;
         let loudest =
-            self.told.filter(|_| self.is_shared && matches!(wish, Some(Wish::Level(_)))).map(|told| told.level);
+            self.told.filter(|_| self.is_shared && matches!(wish, Some(Standing::Level(_)))).map(|told| told.level);
         let frame = match loudest {
             // The child hears of a level, and of nothing else that one of its sessions has written.
             Some(level) => own_request(number.wire, name, &level_params(level)),
@@ -90,7 +90,7 @@ impl Multiplexer {
         Number { wire: draft.number, order: self.given }
     }
 
-    fn register(&mut self, number: Number, peer: LeaseId, draft: Draft<'_>, now: Instant, wish: Option<Wish>) {
+    fn register(&mut self, number: Number, peer: LeaseId, draft: Draft<'_>, now: Instant, wish: Option<Standing>) {
         let Draft { ask, original, task, .. } = draft;
         let name = ask.envelope.method.as_deref().unwrap_or_default();
         let members = &ask.envelope.members;
@@ -115,7 +115,7 @@ impl Multiplexer {
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         };
-        self.alarm.no_later_than(self.due(&call));
+        self.timer.no_later_than(self.due(&call));
         self.calls.insert(number.wire, call);
         self.begin(peer);
     }
@@ -182,7 +182,7 @@ impl Multiplexer {
         Ok(match counted {
             Counted::Forward => {
                 self.subscriptions.ask(&uri, peer);
-                Shared::Forward(Some(Wish::Subscribe(uri)))
+                Shared::Forward(Some(Standing::Subscribe(uri)))
             }
             Counted::Wait => {
                 let exchange = Arc::clone(ask.exchange);
@@ -215,7 +215,7 @@ impl Multiplexer {
         }
         let was = self.subscriptions.unsubscribe(&uri, peer);
         Ok(match has_to_hear {
-            true => Shared::Forward(was.then_some(Wish::Unsubscribe(uri))),
+            true => Shared::Forward(was.then_some(Standing::Unsubscribe(uri))),
             false => Shared::Local(empty_response(id)),
         })
     }
@@ -235,7 +235,7 @@ impl Multiplexer {
         }
         refusal.map_or(Ok(()), Err)?;
         self.told = Some(Told { level: loudest, by: number.wire, is_done: false });
-        Ok(Shared::Forward(Some(Wish::Level(level))))
+        Ok(Shared::Forward(Some(Standing::Level(level))))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of the client's answers to requests of the server, and of its notifications.
+//! Clients' answers to requests of the server, and clients' notifications.
 
 use bytes::Bytes;
 

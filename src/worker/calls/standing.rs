@@ -3,9 +3,9 @@
 use crate::jsonrpc::Members;
 use crate::mcp::{Level, label, method};
 
-/// What a call asks for that lasts.
+/// A request whose effect outlives the call.
 #[derive(Debug)]
-pub(super) enum Wish {
+pub(super) enum Standing {
     /// A log level for its session. On a shared child: what that is told is the loudest.
     Level(Level),
     /// A URI that its session is not subscribed to. On a shared child: that nobody is.
@@ -14,18 +14,18 @@ pub(super) enum Wish {
     Unsubscribe(String),
 }
 
-/// What a session has of the child.
+/// The state of one lease: the log level, and what the session waits for.
 #[derive(Debug, Default)]
-pub(super) struct Peering {
-    /// Its log level, once the child has taken it.
+pub(super) struct LeaseState {
+    /// The log level of the session, once the child has accepted one.
     pub(super) level: Option<Level>,
-    /// The how-manyth request was for it: what is older and answered later does not change it.
+    /// The position of the request that set the level. An older request that is answered later does not change the level.
     pub(super) by: u64,
-    /// It has another child, and stays for what is in flight on this one only.
+    /// Whether the session has another child, and keeps this one for what is in flight.
     pub(super) is_leaving: bool,
-    /// Another child is asked for all that it has: it gets no more of this one.
+    /// Whether the state has been handed over to another child. Then this child grants the session nothing more.
     pub(super) is_handed_over: bool,
-    /// Answers that it waits for.
+    /// The number of answers that the session waits for.
     pub(super) in_flight: usize,
 }
 
@@ -39,8 +39,8 @@ pub(super) struct Told {
     pub(super) is_done: bool,
 }
 
-impl Wish {
-    /// Whether a method asks for something that lasts.
+impl Standing {
+    /// Whether requests of this method have an effect that outlives the call.
     pub(super) fn is_made_by(method: &str) -> bool {
         matches!(method, method::LOGGING_SET_LEVEL | method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE)
     }

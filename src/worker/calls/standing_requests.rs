@@ -1,5 +1,5 @@
-//! What sessions want of the child as long as it lives: a log level, subscriptions. Theirs is what the child has agreed to, and
-//! nothing else: that is what a child in its place is asked for again.
+//! Session state that outlives a call: log level and subscriptions. Only what the child has accepted counts, and only that is
+//! replayed to its successor.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::call::Call;
 use super::cancel::Expired;
 use super::lease_id::LeaseId;
 use super::numbers::Number;
-use super::standing::{Told, Wish};
+use super::standing::{Standing, Told};
 use super::subscriptions::Waiting;
 use super::table::Multiplexer;
 use crate::jsonrpc::quoted;
@@ -22,26 +22,28 @@ impl Multiplexer {
     pub(super) fn settle(
         &mut self,
         peer: LeaseId,
-        wish: &Wish,
+        wish: &Standing,
         number: Number,
         accepted: bool,
     ) -> (Vec<Waiting>, Option<Bytes>) {
         match wish {
-            Wish::Level(level) => {
+            Standing::Level(level) => {
                 if accepted {
                     self.grant_level(peer, *level, number.order);
                 }
                 self.level_over(number.wire, accepted);
             }
-            Wish::Subscribe(uri) if self.is_shared => {
+            Standing::Subscribe(uri) if self.is_shared => {
                 let (waiting, is_unwanted) = self.subscribed(uri, accepted);
                 return (waiting, is_unwanted.then(|| self.unsubscription(uri)));
             }
-            Wish::Subscribe(uri) if accepted => self.subscriptions.remember(uri, peer),
+            Standing::Subscribe(uri) if accepted => self.subscriptions.remember(uri, peer),
             // On a shared child it was taken from the session at once, so that the next who subscribes is heard.
-            Wish::Unsubscribe(uri) if self.is_shared && !accepted => self.subscriptions.hold(uri, peer),
-            Wish::Unsubscribe(uri) if !self.is_shared && accepted => drop(self.subscriptions.unsubscribe(uri, peer)),
-            Wish::Subscribe(_) | Wish::Unsubscribe(_) => {}
+            Standing::Unsubscribe(uri) if self.is_shared && !accepted => self.subscriptions.hold(uri, peer),
+            Standing::Unsubscribe(uri) if !self.is_shared && accepted => {
+                self.subscriptions.unsubscribe(uri, peer);
+            }
+            Standing::Subscribe(_) | Standing::Unsubscribe(_) => {}
         }
         (Vec::new(), None)
     }
@@ -49,7 +51,7 @@ impl Multiplexer {
     /// The call with this number is not answered any more: whether the child does what it asks for, nobody knows.
     pub(super) fn unsettle(&mut self, number: u64, call: &Call, expired: &mut Expired) {
         self.level_over(number, false);
-        if let Some(Wish::Subscribe(uri)) = call.wish.as_ref().filter(|_| self.is_shared) {
+        if let Some(Standing::Subscribe(uri)) = call.wish.as_ref().filter(|_| self.is_shared) {
             expired.waiting.extend(self.subscribed(uri, false).0);
             if !self.subscriptions.is_held(uri) {
                 // The child may have subscribed before it heard of the end.
@@ -63,27 +65,27 @@ impl Multiplexer {
     pub(super) fn unsay(&mut self, number: u64, call: &Call) -> Vec<Waiting> {
         self.level_over(number, false);
         match &call.wish {
-            Some(Wish::Subscribe(uri)) => return self.subscribed(uri, false).0,
-            Some(Wish::Unsubscribe(uri)) if self.is_shared => self.subscriptions.hold(uri, call.peer),
-            Some(Wish::Unsubscribe(_) | Wish::Level(_)) | None => {}
+            Some(Standing::Subscribe(uri)) => return self.subscribed(uri, false).0,
+            Some(Standing::Unsubscribe(uri)) if self.is_shared => self.subscriptions.hold(uri, call.peer),
+            Some(Standing::Unsubscribe(_) | Standing::Level(_)) | None => {}
         }
         Vec::new()
     }
 
     /// Whether a session can still be granted anything.
     pub(in crate::worker) fn grants(&self, peer: LeaseId) -> bool {
-        self.peers.get(&peer).is_some_and(|peering| !peering.is_handed_over)
+        self.peers.get(&peer).is_some_and(|state| !state.is_handed_over)
     }
 
     /// Whether a session has asked for something that lasts, and not been answered.
     #[cfg(test)]
-    pub(in crate::worker) fn is_wishing(&self, peer: LeaseId) -> bool {
+    pub(in crate::worker) fn has_standing_request(&self, peer: LeaseId) -> bool {
         self.calls.values().any(|call| call.peer == peer && call.wish.is_some())
             || self.subscriptions.waiting().any(|waiting| waiting.peer == peer)
     }
 
     /// Whether the client of a session has asked for something that lasts, and not been answered.
-    pub(in crate::worker) fn is_client_wishing(&self, peer: LeaseId) -> bool {
+    pub(in crate::worker) fn has_standing_request_of_client(&self, peer: LeaseId) -> bool {
         self.calls.values().any(|call| call.peer == peer && call.wish.is_some() && !call.is_own)
             || self.subscriptions.waiting().any(|waiting| waiting.peer == peer && !waiting.is_own)
     }
@@ -96,11 +98,11 @@ impl Multiplexer {
     /// What a session has of the child: its level, and what it is subscribed to. What it has asked to be rid of is among
     /// that until the child has agreed.
     pub(in crate::worker) fn granted(&self, peer: LeaseId) -> (Option<&'static str>, BTreeSet<String>) {
-        let level = self.peers.get(&peer).and_then(|peering| peering.level).map(Level::as_str);
+        let level = self.peers.get(&peer).and_then(|state| state.level).map(Level::as_str);
         let mut subscriptions = self.subscriptions.of(peer);
         subscriptions.extend(self.calls.values().filter(|call| call.peer == peer).filter_map(
             |call| match &call.wish {
-                Some(Wish::Unsubscribe(uri)) if self.is_shared => Some(uri.clone()),
+                Some(Standing::Unsubscribe(uri)) if self.is_shared => Some(uri.clone()),
                 _ => None,
             },
         ));
@@ -109,10 +111,10 @@ impl Multiplexer {
 
     /// Another child is asked for what a session has of this one: it gets no more of it, and what it is asking for now
     /// comes to nothing.
-    pub(in crate::worker) fn hand_over_wishes(&mut self, peer: LeaseId, now: Instant) -> Expired {
+    pub(in crate::worker) fn hand_over(&mut self, peer: LeaseId, now: Instant) -> Expired {
         let mut gone = Expired::default();
-        let Some(peering) = self.peers.get_mut(&peer) else { return gone };
-        peering.is_handed_over = true;
+        let Some(state) = self.peers.get_mut(&peer) else { return gone };
+        state.is_handed_over = true;
         gone.waiting = self.subscriptions.withdraw(peer);
         gone.waiting.iter().for_each(|waiting| self.end(waiting.peer));
         let wishes = self.calls.iter().filter(|(_, call)| call.peer == peer && call.wish.is_some());
@@ -126,9 +128,9 @@ impl Multiplexer {
 
     /// The loudest level that a session has or has asked for, but for this one.
     pub(super) fn loudest(&self, but: Option<LeaseId>) -> Option<Level> {
-        let have = self.peers.iter().map(|(peer, peering)| (*peer, peering.level));
+        let have = self.peers.iter().map(|(peer, state)| (*peer, state.level));
         let wanted = self.calls.values().map(|call| match call.wish {
-            Some(Wish::Level(level)) => (call.peer, Some(level)),
+            Some(Standing::Level(level)) => (call.peer, Some(level)),
             _ => (call.peer, None),
         });
         have.chain(wanted).filter(|(peer, _)| Some(*peer) != but).filter_map(|(_, level)| level).min()
@@ -136,8 +138,8 @@ impl Multiplexer {
 
     /// The child has taken a level of a session, by the how-manyth request.
     pub(super) fn grant_level(&mut self, peer: LeaseId, level: Level, by: u64) {
-        if let Some(peering) = self.peers.get_mut(&peer).filter(|peering| peering.by <= by) {
-            (peering.level, peering.by) = (Some(level), by);
+        if let Some(state) = self.peers.get_mut(&peer).filter(|state| state.by <= by) {
+            (state.level, state.by) = (Some(level), by);
         }
     }
 

@@ -1,5 +1,5 @@
-//! What sessions that share a child hold of it: subscriptions, log levels, tasks, elicitations. Nothing of one session's
-//! is ever told to another.
+//! Resource subscriptions of all sessions on a child, counted by URI: the child hears the first subscribe and the last
+//! unsubscribe.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

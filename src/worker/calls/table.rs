@@ -11,15 +11,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::abandoned::Lingering;
+use super::abandoned::AbandonedCalls;
 use super::asked::Asked;
 use super::call::Call;
-use super::deadline::Alarm;
+use super::deadline::DeadlineTimer;
 use super::lease_id::LeaseId;
 use super::live_tasks::LiveTasks;
 use super::numbers::{self, Number};
 use super::owners::Owners;
-use super::standing::{Peering, Told};
+use super::standing::{LeaseState, Told};
 use super::subscriptions::Subscriptions;
 use super::unsolicited::InFlight;
 use crate::jsonrpc::{Code, RawId, error_response, one_line, own_request};
@@ -38,20 +38,20 @@ pub(in crate::worker) struct Multiplexer {
     pub(super) answered_by_task: VecDeque<(u64, LeaseId, RawId)>,
     /// Requests of the gateway's own whose answers nobody needs, the oldest first. Bounded by `max_in_flight`.
     pub(super) unheeded: VecDeque<u64>,
-    pub(super) peers: BTreeMap<LeaseId, Peering>,
+    pub(super) peers: BTreeMap<LeaseId, LeaseState>,
     pub(super) subscriptions: Subscriptions,
     /// The level that the child was told last, unless it refused it or it is not known what became of it.
     pub(super) told: Option<Told>,
     pub(super) tasks: Owners,
     pub(super) live_tasks: LiveTasks,
-    pub(super) lingering: Lingering,
+    pub(super) abandoned: AbandonedCalls,
     pub(super) elicitations: Owners,
     pub(super) max_in_flight: usize,
     /// How long a call may take before the child has to go for it.
     pub(super) harakiri: Option<Duration>,
     /// How long the child is believed to go on with a call that it was told is cancelled.
     pub(super) cancel_grace: Option<Duration>,
-    pub(super) alarm: Alarm,
+    pub(super) timer: DeadlineTimer,
     pub(super) total: u64,
     pub(super) answered: u64,
 }
@@ -71,12 +71,12 @@ impl Multiplexer {
             told: None,
             tasks: Owners::default(),
             live_tasks: LiveTasks::new(max_in_flight),
-            lingering: Lingering::new(max_in_flight),
+            abandoned: AbandonedCalls::new(max_in_flight),
             elicitations: Owners::default(),
             max_in_flight,
             harakiri: None,
             cancel_grace: None,
-            alarm: Alarm::default(),
+            timer: DeadlineTimer::default(),
             total: 0,
             answered: 0,
         }
@@ -93,8 +93,8 @@ impl Multiplexer {
     }
 
     /// When something may be out of time that is in flight.
-    pub(in crate::worker) fn alarm(&mut self) -> &mut Alarm {
-        &mut self.alarm
+    pub(in crate::worker) fn timer(&mut self) -> &mut DeadlineTimer {
+        &mut self.timer
     }
 
     /// Calls of clients that the child has answered.
@@ -112,13 +112,13 @@ impl Multiplexer {
     pub(super) fn is_used(&self, number: u64) -> bool {
         self.calls.contains_key(&number)
             || self.unheeded.contains(&number)
-            || self.lingering.has(number)
+            || self.abandoned.has(number)
             || self.live_tasks.has(number)
     }
 
     /// Puts a session on the child.
     pub(in crate::worker) fn attach(&mut self, peer: LeaseId) {
-        self.peers.insert(peer, Peering::default());
+        self.peers.insert(peer, LeaseState::default());
     }
 
     /// A request of the gateway's own, whose answer nobody needs. `params` is JSON.
@@ -167,7 +167,7 @@ impl Multiplexer {
             (&self.peers, self.peers.is_empty()),
             (&self.subscriptions, self.subscriptions.is_empty()),
             (&self.tasks, self.tasks.is_empty()),
-            (&self.lingering, self.lingering.is_empty()),
+            (&self.abandoned, self.abandoned.is_empty()),
             (&self.elicitations, self.elicitations.is_empty()),
         ];
         tables.into_iter().filter(|(_, is_empty)| !is_empty).map(|(table, _)| format!("{table:?}")).collect()
@@ -192,7 +192,7 @@ impl Multiplexer {
 
     /// How many answers a session waits for.
     pub(super) fn waits(&self, peer: LeaseId) -> usize {
-        self.peers.get(&peer).map_or(0, |peering| peering.in_flight)
+        self.peers.get(&peer).map_or(0, |state| state.in_flight)
     }
 
     /// Calls in flight.

@@ -1,5 +1,4 @@
-//! Tasks (2025-11-25, "Tasks"): whose they are, the progress tokens that live as long as they do, and for how long a child is
-//! needed for them.
+//! Tasks (MCP 2025-11-25, "Tasks"): their owners, their progress, and for how long a child is kept for them.
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -36,9 +35,9 @@ impl Multiplexer {
                 let until = Some(now + timeout);
                 let number = call.number;
                 self.live_tasks.insert(LiveTask { number, peer, id, token, is_over, is_orphan: false, until, timeout });
-                self.alarm.no_later_than(now + timeout);
+                self.timer.no_later_than(now + timeout);
                 if !is_over {
-                    self.linger(number, peer, now, timeout);
+                    self.note_abandoned(number, peer, now, timeout);
                 }
             }
         }
@@ -47,14 +46,14 @@ impl Multiplexer {
     /// A call that was given up has become a task, which nobody knows of and will ask for: the child still works for whoever
     /// made the call, and is told to stop.
     pub(super) fn abandon_task(&mut self, number: u64, id: String, now: Instant) -> Option<Bytes> {
-        let (peer, timeout, number) = self.lingering.of(number)?;
+        let (peer, timeout, number) = self.abandoned.of(number)?;
         let is_new = self.tasks.get(&id).is_none() && self.live_tasks.find(&id).is_none();
         if is_new {
             let (id, token, until) = (id.clone(), None, None);
             let task = LiveTask { number, peer, id, token, is_over: false, is_orphan: true, until, timeout };
             self.live_tasks.insert(task);
         }
-        self.linger(number, peer, now, timeout);
+        self.note_abandoned(number, peer, now, timeout);
         is_new.then(|| self.cancellation_of_task(&id))
     }
 
@@ -67,8 +66,8 @@ impl Multiplexer {
     pub(super) fn task_heard_of(&mut self, id: &str, status: TaskStatus, now: Instant) {
         let Some(number) = self.live_tasks.find(id) else { return };
         match self.live_tasks.heard_of(number, status).map(|task| (task.number, task.peer, task.timeout)) {
-            Some((number, peer, timeout)) => self.linger(number, peer, now, timeout),
-            None => self.lingering.remove(number),
+            Some((number, peer, timeout)) => self.note_abandoned(number, peer, now, timeout),
+            None => self.abandoned.remove(number),
         }
         self.keep_task(number, now);
     }
@@ -77,7 +76,7 @@ impl Multiplexer {
     pub(super) fn keep_task(&mut self, number: u64, now: Instant) {
         let Some(task) = self.live_tasks.tasks.get_mut(&number) else { return };
         task.renew(now);
-        task.until.into_iter().for_each(|until| self.alarm.no_later_than(until));
+        task.until.into_iter().for_each(|until| self.timer.no_later_than(until));
     }
 
     /// Whether the child works on a task that somebody waits for.

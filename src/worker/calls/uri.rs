@@ -1,4 +1,4 @@
-//! Which URIs are a part of another one: whoever has subscribed to that hears of them.
+//! Decides whether a URI is a sub-resource of a subscribed URI.
 
 /// Whether `uri` is the one that is `subscribed` to, or a sub-resource of it (2025-06-18, "Resources", which leaves open what
 /// that is).

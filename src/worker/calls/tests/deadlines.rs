@@ -17,7 +17,7 @@ const ASKS: &str = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage",
 /// A child that somebody watches as the supervisor does.
 struct Watched {
     multiplexer: Mutex<Multiplexer>,
-    alarm: Notify,
+    deadline_moved: Notify,
     looks: Mutex<usize>,
 }
 
@@ -25,7 +25,7 @@ impl Watched {
     fn new(harakiri: Option<Duration>) -> Self {
         let mut multiplexer = Multiplexer::new(1000, true).with_harakiri(harakiri);
         multiplexer.attach(A);
-        Self { multiplexer: Mutex::new(multiplexer), alarm: Notify::new(), looks: Mutex::new(0) }
+        Self { multiplexer: Mutex::new(multiplexer), deadline_moved: Notify::new(), looks: Mutex::new(0) }
     }
 
     fn call(&self, timeout: Duration) -> u64 {
@@ -47,21 +47,21 @@ impl Watched {
     }
 
     fn moved(&self, multiplexer: &mut Multiplexer) {
-        if multiplexer.alarm().take_moved() {
-            self.alarm.notify_one();
+        if multiplexer.timer().take_moved() {
+            self.deadline_moved.notify_one();
         }
     }
 
     /// Watches until something is given up, or a call has overrun: when that was, and what.
     async fn expired(&self) -> (Instant, Expired) {
-        keep_watch(&self.alarm, |now| {
+        keep_watch(&self.deadline_moved, |now| {
             *self.looks.lock() += 1;
             let mut multiplexer = self.multiplexer.lock();
             let expired = multiplexer.expire(now);
             if !expired.frames.is_empty() || multiplexer.has_overrun(now).is_some() {
                 return ControlFlow::Break((now, expired));
             }
-            ControlFlow::Continue(multiplexer.alarm().at())
+            ControlFlow::Continue(multiplexer.timer().at())
         })
         .await
     }

@@ -124,7 +124,7 @@ pub(super) struct Model {
     /// By the number that the child knows their calls by.
     pub(super) live: BTreeMap<u64, Live>,
     /// For whom the child may still work, and until when, by the same number.
-    pub(super) lingering: BTreeMap<u64, (LeaseId, Instant)>,
+    pub(super) abandoned: BTreeMap<u64, (LeaseId, Instant)>,
     /// Until when there is more of that than is remembered.
     pub(super) crowded: Option<Instant>,
     pub(super) elicitations: BTreeMap<u64, LeaseId>,
@@ -189,7 +189,7 @@ impl Model {
     /// The one who can have caused something, if it is one, and still here.
     pub(super) fn causer(&self) -> Option<LeaseId> {
         let mut causers: BTreeSet<LeaseId> = self.open.values().map(|open| open.asker.peer).collect();
-        causers.extend(self.lingering.values().map(|(peer, _)| *peer).chain(self.alone()));
+        causers.extend(self.abandoned.values().map(|(peer, _)| *peer).chain(self.alone()));
         let only = causers.first().copied().filter(|_| causers.len() == 1 && self.crowded.is_none());
         only.filter(|peer| self.peers.contains_key(peer))
     }
@@ -199,10 +199,10 @@ impl Model {
         self.alone().filter(|alone| self.causer() == Some(*alone))
     }
 
-    pub(super) fn linger(&mut self, wire: u64, peer: LeaseId, now: Instant) {
-        self.lingering.insert(wire, (peer, now + TIMEOUT));
-        if self.lingering.len() > self.max_in_flight {
-            let (_, (_, until)) = self.lingering.pop_first().unwrap();
+    pub(super) fn note_abandoned(&mut self, wire: u64, peer: LeaseId, now: Instant) {
+        self.abandoned.insert(wire, (peer, now + TIMEOUT));
+        if self.abandoned.len() > self.max_in_flight {
+            let (_, (_, until)) = self.abandoned.pop_first().unwrap();
             self.crowded = self.crowded.max(Some(until));
         }
     }
@@ -213,9 +213,9 @@ impl Model {
         match found {
             Some((wire, _)) if is_over => {
                 self.live.remove(&wire);
-                self.lingering.remove(&wire);
+                self.abandoned.remove(&wire);
             }
-            Some((wire, peer)) => self.linger(wire, peer, now),
+            Some((wire, peer)) => self.note_abandoned(wire, peer, now),
             None => {}
         }
     }
@@ -301,7 +301,7 @@ impl Model {
         let open = self.open.remove(&tag).unwrap();
         self.told_by(open.wire, false);
         frames.push(format!("cancel {}", open.wire));
-        self.linger(open.wire, open.asker.peer, now);
+        self.note_abandoned(open.wire, open.asker.peer, now);
         if let What::Subscribe(uri) = open.what {
             let subscribed = self.uris.get_mut(&uri).unwrap();
             failed.extend(subscribed.asking.take().unwrap().waiting);
@@ -317,7 +317,7 @@ impl Model {
     /// what any more.
     pub(super) fn expire(&mut self, now: Instant) -> (Vec<String>, Vec<Asker>, Vec<(LeaseId, u64)>) {
         let (mut frames, mut failed, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
-        self.lingering.retain(|_, (_, until)| *until > now);
+        self.abandoned.retain(|_, (_, until)| *until > now);
         self.crowded = self.crowded.filter(|until| *until > now);
         let late = |(tag, open): (&u64, &Open)| (open.deadline <= now).then_some((open.wire, *tag));
         let mut tags: Vec<(u64, u64)> = self.open.iter().filter_map(late).collect();
@@ -360,7 +360,7 @@ impl Model {
     }
 
     /// Whether a session waits for something that lasts.
-    pub(super) fn is_wishing(&self, peer: LeaseId) -> bool {
+    pub(super) fn has_standing_request(&self, peer: LeaseId) -> bool {
         let asks = |open: &Open| match open.what {
             What::Unsubscribe(_) => open.has_taken,
             what => what.is_wish(),

@@ -86,7 +86,7 @@ fn a_session_that_is_handed_over_gets_nothing_more_of_the_child_and_is_told_so()
         let (number, _) = forwarded(ask(&mut multiplexer, A, &subscribe));
         forwarded(ask(&mut multiplexer, A, &level("debug")));
         let (call, _) = forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
-        let gone = multiplexer.hand_over_wishes(A, Instant::now());
+        let gone = multiplexer.hand_over(A, Instant::now());
         assert_eq!(gone.calls.len(), 2);
         assert!(matches!(say(&mut multiplexer, &answer(number)), Incoming::Drop(_)), "it has failed");
         assert_eq!(granted(&multiplexer), (None, vec![]));
@@ -104,7 +104,7 @@ fn who_is_not_handed_over_keeps_what_it_waits_for() {
     let subscribe = request("resources/subscribe", SUBSCRIBE);
     let (number, _) = forwarded(ask(&mut multiplexer, A, &subscribe));
     assert!(matches!(ask(&mut multiplexer, B, &subscribe), Ok(Outgoing::Wait)));
-    let gone = multiplexer.hand_over_wishes(A, Instant::now());
+    let gone = multiplexer.hand_over(A, Instant::now());
     assert_eq!((gone.calls.len(), gone.waiting.len(), frames(&gone)), (1, 0, vec![]));
     let Incoming::Answer(answered, _) = say(&mut multiplexer, &answer(number)) else { panic!("lost") };
     assert_eq!(answered.call.peer, B);
@@ -112,7 +112,7 @@ fn who_is_not_handed_over_keeps_what_it_waits_for() {
     let (mut other, uri) = (shared(10), request("resources/subscribe", SUBSCRIBE));
     forwarded(ask(&mut other, B, &uri));
     assert!(matches!(ask(&mut other, A, &uri), Ok(Outgoing::Wait)));
-    let gone = other.hand_over_wishes(A, Instant::now());
+    let gone = other.hand_over(A, Instant::now());
     assert_eq!((gone.calls.len(), gone.waiting.len()), (0, 1));
 }
 

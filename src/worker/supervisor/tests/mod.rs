@@ -96,7 +96,7 @@ async fn live(shared: Arc<Shared>, pipes: Pipes) {
         () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(&shared) => match never {},
         never = keep_refusing(&shared) => match never {},
-        failure = keep_watch(&shared.alarm, |now| look(&shared, now)) => Some(failure),
+        failure = keep_watch(&shared.deadline_moved, |now| look(&shared, now)) => Some(failure),
     };
     let asked_to = shared.stop.is_cancelled();
     shared.stop.cancel();

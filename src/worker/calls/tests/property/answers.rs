@@ -108,11 +108,11 @@ impl World {
     fn late(&mut self, tag: u64, wire: u64, makes_task: bool, incoming: Incoming) {
         let model = &mut self.model;
         let is_known = model.tasks.contains_key(&tag) || model.live.values().any(|live| live.task == tag);
-        let works_for = model.lingering.get(&wire).map(|(peer, _)| *peer);
+        let works_for = model.abandoned.get(&wire).map(|(peer, _)| *peer);
         if model.live.contains_key(&wire) || !makes_task || works_for.is_none() {
             assert!(matches!(incoming, Incoming::Drop(_)), "late, but {incoming:?}");
             if !model.live.contains_key(&wire) {
-                model.lingering.remove(&wire);
+                model.abandoned.remove(&wire);
             }
             return;
         }
@@ -127,7 +127,7 @@ impl World {
             let Incoming::Reply(frame) = incoming else { panic!("it goes on: {incoming:?}") };
             assert_eq!(self.hear(&frame), format!("end task {tag}"));
         }
-        self.model.linger(wire, peer, self.now);
+        self.model.note_abandoned(wire, peer, self.now);
     }
 
     /// What an answer changes; who else gets it, and what nobody wants any more.
@@ -154,7 +154,7 @@ impl World {
                     if model.live.len() > model.max_in_flight {
                         model.live.pop_first();
                     }
-                    model.linger(open.wire, peer, now);
+                    model.note_abandoned(open.wire, peer, now);
                 }
             }
             What::Task(task, verb) => model.heard_of(task, verb == 1 || (is_over && !is_error), now),

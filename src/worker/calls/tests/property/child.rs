@@ -48,7 +48,7 @@ impl World {
             }
             return;
         }
-        model.lingering.entry(heard.wire).and_modify(|(_, until)| *until = now + TIMEOUT);
+        model.abandoned.entry(heard.wire).and_modify(|(_, until)| *until = now + TIMEOUT);
         let live = model.live.get(&heard.wire);
         if let Some(live) = live {
             let waits = |what: What| matches!(what, What::Task(task, _) if task == live.task);

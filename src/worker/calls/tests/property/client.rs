@@ -307,7 +307,7 @@ impl World {
                 let call = self.multiplexer.cancel(number, self.now).unwrap();
                 assert!(same(&open.asker, call.peer, call.original.as_str(), &call.exchange));
                 self.model.told_by(open.wire, false);
-                self.model.linger(open.wire, peer, self.now);
+                self.model.note_abandoned(open.wire, peer, self.now);
             }
             (cancellation, open) => panic!("{cancellation:?}, not {open:?}"),
         }

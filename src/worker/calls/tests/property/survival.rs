@@ -210,10 +210,10 @@ impl Gateway {
         }
         let to_move = self.moving.get_mut(&session).unwrap();
         if let Some(before) = self.retired.iter_mut().find(|world| Some(world.number) == to_move.before) {
-            let is_wishing = before.model.is_wishing(session);
-            assert_eq!(before.multiplexer.is_wishing(session), is_wishing);
+            let has_standing_request = before.model.has_standing_request(session);
+            assert_eq!(before.multiplexer.has_standing_request(session), has_standing_request);
             // It has a moment to answer what it has been asked for last.
-            if is_wishing && self.dice.roll(8) > 0 {
+            if has_standing_request && self.dice.roll(8) > 0 {
                 return;
             }
             to_move.part_with(session, before);
@@ -318,7 +318,7 @@ impl World {
     fn hand_over(&mut self, session: LeaseId) -> (Terms, Had) {
         self.check_granted(session);
         let (terms, had) = (Terms::of(&self.multiplexer, session, true), self.model.granted(session));
-        let gone = self.multiplexer.hand_over_wishes(session, self.now);
+        let gone = self.multiplexer.hand_over(session, self.now);
         let (frames, failed) = self.model.hand_over(session, self.now);
         self.check_expired(gone, frames, failed, Vec::new());
         (terms, had)

@@ -15,9 +15,9 @@ const HELD_UP: Duration = Duration::from_secs(5);
 /// How often a child is looked at that has been asked, so that this shows.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is to be done.
+/// The action that a health check asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(super) enum HealthAction {
     Nothing,
     /// Send a `ping`.
     Ask,
@@ -36,9 +36,9 @@ enum Knows {
     NoPing,
 }
 
-/// What is known of a child's life.
+/// The state of the health check of one child.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Health {
     knows: Knows,
     /// The `ping` in flight: its id, and when it was sent.
     asked: Option<(String, Instant)>,
@@ -54,7 +54,7 @@ pub(super) struct Pulse {
     is_overdue: bool,
 }
 
-impl Pulse {
+impl Health {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             knows: Knows::Unknown,
@@ -110,8 +110,13 @@ impl Pulse {
     }
 
     /// Looks at it: what is to be done, and when to look again. `is_idle`: nothing is in flight, either way.
-    pub(super) fn beat(&mut self, is_idle: bool, limits: &ChildLimits, now: Instant) -> (Beat, Option<Instant>) {
-        let Some(interval) = limits.ping_interval else { return (Beat::Nothing, None) };
+    pub(super) fn check(
+        &mut self,
+        is_idle: bool,
+        limits: &ChildLimits,
+        now: Instant,
+    ) -> (HealthAction, Option<Instant>) {
+        let Some(interval) = limits.ping_interval else { return (HealthAction::Nothing, None) };
         if !self.is_listened_to {
             self.heard = now;
         }
@@ -121,18 +126,18 @@ impl Pulse {
         }
         let since = self.heard.max(self.busy);
         let (beat, due) = match (&self.asked, self.knows) {
-            (_, Knows::NoPing) => (Beat::Nothing, None),
+            (_, Knows::NoPing) => (HealthAction::Nothing, None),
             (None, Knows::Unknown | Knows::Ping) => {
                 let due = if self.is_overdue { now } else { since + interval };
                 match due <= now {
-                    true => (Beat::Ask, Some(now + LOOK.min(limits.ping_timeout).min(interval))),
-                    false => (Beat::Nothing, Some(due)),
+                    true => (HealthAction::Ask, Some(now + LOOK.min(limits.ping_timeout).min(interval))),
+                    false => (HealthAction::Nothing, Some(due)),
                 }
             }
-            (Some(_), Knows::Unknown) => (Beat::Nothing, Some(now + interval)),
+            (Some(_), Knows::Unknown) => (HealthAction::Nothing, Some(now + interval)),
             (Some((_, at)), Knows::Ping) => {
                 let end = since.max(*at) + limits.ping_timeout;
-                (if end <= now { Beat::Wedged } else { Beat::Nothing }, Some(end.min(now + LOOK)))
+                (if end <= now { HealthAction::Wedged } else { HealthAction::Nothing }, Some(end.min(now + LOOK)))
             }
         };
         self.due = due;
@@ -150,7 +155,7 @@ mod tests {
 
     /// A child that is looked at when it should be, or at other times as well.
     struct Child {
-        pulse: Pulse,
+        health: Health,
         limits: ChildLimits,
         now: Instant,
         looks: usize,
@@ -160,22 +165,22 @@ mod tests {
         fn new() -> Self {
             let (ping_interval, ping_timeout) = (Some(10 * SECOND), 5 * SECOND);
             let now = Instant::now();
-            let mut pulse = Pulse::new(now);
-            pulse.listen(now);
+            let mut health = Health::new(now);
+            health.listen(now);
             let limits = ChildLimits { ping_interval, ping_timeout, ..ChildLimits::default() };
-            Self { pulse, limits, now, looks: 0 }
+            Self { health, limits, now, looks: 0 }
         }
 
         /// Looks when it is time to, for so long: after how long there was something to do.
-        fn look(&mut self, seconds: u32, is_idle: bool) -> Option<(Duration, Beat)> {
+        fn look(&mut self, seconds: u32, is_idle: bool) -> Option<(Duration, HealthAction)> {
             let begin = self.now;
             loop {
                 self.looks += 1;
-                let (beat, next) = self.pulse.beat(is_idle, &self.limits, self.now);
-                if beat == Beat::Ask {
-                    self.pulse.asked(7, self.now);
+                let (beat, next) = self.health.check(is_idle, &self.limits, self.now);
+                if beat == HealthAction::Ask {
+                    self.health.asked(7, self.now);
                 }
-                if beat != Beat::Nothing {
+                if beat != HealthAction::Nothing {
                     return Some((self.now - begin, beat));
                 }
                 let end = begin + seconds * SECOND;
@@ -187,18 +192,18 @@ mod tests {
         }
 
         fn say(&mut self, message: &str) {
-            self.pulse.heard(self.now);
+            self.health.heard(self.now);
             let envelope = parse(message.as_bytes()).unwrap();
-            self.pulse.answered(&envelope);
-            self.pulse.listen(self.now);
+            self.health.answered(&envelope);
+            self.health.listen(self.now);
         }
 
         /// It has been asked, has answered, and is asked again.
         fn asked_twice() -> Self {
             let mut child = Self::new();
-            assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
+            assert_eq!(child.look(100, true), Some((10 * SECOND, HealthAction::Ask)));
             child.say(PONG);
-            assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
+            assert_eq!(child.look(100, true), Some((10 * SECOND, HealthAction::Ask)));
             child
         }
     }
@@ -210,14 +215,14 @@ mod tests {
     #[test]
     fn who_has_answered_once_and_is_silent_then_is_wedged() {
         let mut child = Child::asked_twice();
-        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)));
+        assert_eq!(child.look(100, true), Some((5 * SECOND, HealthAction::Wedged)));
         assert!(child.looks < 15, "looked at {} times", child.looks);
     }
 
     #[test]
     fn who_has_never_answered_is_asked_once() {
         let mut silent = Child::new();
-        assert_eq!(silent.look(100, true), Some((10 * SECOND, Beat::Ask)));
+        assert_eq!(silent.look(100, true), Some((10 * SECOND, HealthAction::Ask)));
         assert_eq!(silent.look(1000, true), None);
         let mut ignorant = Child::new();
         ignorant.look(100, true);
@@ -233,22 +238,22 @@ mod tests {
             assert_eq!(child.look(4, true), None);
             child.say(OTHER);
         }
-        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)));
+        assert_eq!(child.look(100, true), Some((5 * SECOND, HealthAction::Wedged)));
     }
 
     #[test]
     fn work_is_no_silence_until_it_has_come_to_nothing() {
         let mut child = Child::asked_twice();
         assert_eq!(child.look(1000, false), None, "the ping is in flight, but so is a call");
-        child.pulse.worked(child.now);
-        child.pulse.overdue(child.now);
-        assert_eq!(child.look(100, false), Some((5 * SECOND, Beat::Wedged)));
+        child.health.worked(child.now);
+        child.health.overdue(child.now);
+        assert_eq!(child.look(100, false), Some((5 * SECOND, HealthAction::Wedged)));
         let mut busy = Child::new();
         busy.look(100, true);
         busy.say(PONG);
         assert_eq!(busy.look(1000, false), None);
-        busy.pulse.overdue(busy.now);
-        assert_eq!(busy.look(100, false), Some((Duration::ZERO, Beat::Ask)));
+        busy.health.overdue(busy.now);
+        assert_eq!(busy.look(100, false), Some((Duration::ZERO, HealthAction::Ask)));
         busy.say(OTHER);
         assert_eq!(busy.look(1000, false), None, "it has said something: it works");
     }
@@ -258,18 +263,18 @@ mod tests {
         let mut child = Child::new();
         assert_eq!(child.look(13, false), None);
         // The call is cancelled.
-        child.pulse.worked(child.now);
-        assert_eq!(child.look(100, true), Some((10 * SECOND, Beat::Ask)));
+        child.health.worked(child.now);
+        assert_eq!(child.look(100, true), Some((10 * SECOND, HealthAction::Ask)));
     }
 
     #[test]
     fn silence_while_nobody_listens_or_looks_is_not_the_childs() {
         let mut child = Child::asked_twice();
-        child.pulse.heard(child.now);
+        child.health.heard(child.now);
         assert_eq!(child.look(1000, true), None, "what it said last is still being passed on");
-        child.pulse.listen(child.now);
+        child.health.listen(child.now);
         assert_eq!(child.look(2, true), None);
         child.now += 1000 * SECOND;
-        assert_eq!(child.look(100, true), Some((5 * SECOND, Beat::Wedged)), "the gateway was held up");
+        assert_eq!(child.look(100, true), Some((5 * SECOND, HealthAction::Wedged)), "the gateway was held up");
     }
 }

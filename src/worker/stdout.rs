@@ -32,7 +32,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
     let mut framer = Framer::new(shared.server.limits.max_line);
     let mut brake = Brake::new(shared.gone.clone());
     loop {
-        shared.pulse.lock().listen(Instant::now());
+        shared.health.lock().listen(Instant::now());
         // All that it has said is delivered: that may have been the last.
         shared.something_is_over();
         let ended = match stdout.read_buf(framer.room(READ)).await {
@@ -42,7 +42,7 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
                 true
             }
         };
-        shared.pulse.lock().heard(Instant::now());
+        shared.health.lock().heard(Instant::now());
         while let Some(frame) = framer.next_frame().or_else(|| if ended { framer.finish() } else { None }) {
             receive(&shared, frame, &mut brake).await;
             brake.pause().await;
@@ -143,7 +143,7 @@ fn count_noise(shared: &Shared, bytes: usize) {
 async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) -> bool {
     let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
-        shared.pulse.lock().answered(envelope);
+        shared.health.lock().answered(envelope);
     }
     let incoming = receive_by(shared, message, envelope, timeout);
     learn(shared, envelope, &incoming);
@@ -196,8 +196,8 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
 fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
     let mut multiplexer = shared.multiplexer.lock();
     let mut incoming = multiplexer.receive(envelope, Instant::now(), timeout);
-    if multiplexer.alarm().take_moved() {
-        shared.alarm.notify_one();
+    if multiplexer.timer().take_moved() {
+        shared.deadline_moved.notify_one();
     }
     if let Incoming::Answer(answer, _) = &mut incoming
         && let Some(frame) = answer.frame.take()
