@@ -174,13 +174,17 @@ fn it_refuses_what_it_is_told_to_and_wants_to_know_roots_first() {
     let mut fixture = Fixture::start(&["roots-first"]);
     fixture.initialize();
     fixture.send(&json!({"jsonrpc": "2.0", "id": 2, "method": "resources/subscribe", "params": {"uri": "x://y"}}));
-    assert_eq!(fixture.call("first_roots", &json!({})), "null");
+    fixture.start_call(&json!(3), "first_roots", &json!({}));
+    assert_eq!(fixture.call("echo", &json!({"text": "both wait"})), "both wait");
     fixture.send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
     let asked: Value = serde_json::from_str(&fixture.line()).unwrap();
     assert_eq!((&asked["method"], &asked["id"]), (&json!("roots/list"), &json!(0)));
     fixture.send(&json!({"jsonrpc": "2.0", "id": 0, "result": {"roots": []}}));
-    assert_eq!(fixture.answer(&json!(2))["result"], json!({}));
-    assert!(fixture.call("first_roots", &json!({})).contains(r#""result":{"roots":[]}"#));
+    let both = [fixture.line(), fixture.line()].map(|line| serde_json::from_str::<Value>(&line).unwrap());
+    let answer = |id: u64| both.iter().find(|answer| answer["id"] == id).unwrap();
+    assert_eq!(answer(2)["result"], json!({}));
+    let roots = answer(3)["result"]["content"][0]["text"].as_str().unwrap();
+    assert!(roots.contains(r#""result":{"roots":[]}"#), "{roots}");
 }
 
 #[test]
