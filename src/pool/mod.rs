@@ -137,7 +137,7 @@ impl Pool {
         }
     }
 
-    /// Requests that wait because the pool has all its children.
+    /// Requests that wait because the server has all its children, whichever of its pools they ask.
     fn queued(&self) -> usize {
         self.surroundings.permits.waiting_for(&self.ceiling())
     }
@@ -197,8 +197,9 @@ impl Pool {
             if is_tick {
                 recycle::recycle(&self).await;
             }
-            // A child that was in use when a request began to wait may be unused by now.
-            let queued = self.queued();
+            // A child that was in use when a request began to wait may be unused by now. Of the pools of one server, the latest
+            // alone makes room for those that wait: the others keep nothing unused anyway.
+            let queued = if self.is_superseded.load(Ordering::Relaxed) { 0 } else { self.queued() };
             if queued > 0 {
                 self.inventory.lock().make_room(queued);
             }

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::Pool;
 use super::breaker::Broken;
 use super::deployment::{Deployment, Deployments};
-use super::permits::Permits;
+use super::permits::{Ceiling, Permits};
 use super::status::WorkerStatus;
 use crate::config::{Config, Server, ServerName};
 use crate::process::{Ceilings, Guardian};
@@ -114,7 +114,9 @@ impl Pools {
             let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
             metrics.circuits(name.as_str(), open, broken.len() - open);
             let spares = pools.iter().map(|pool| pool.inventory.lock().spares.len()).sum();
-            metrics.pool(name.as_str(), pools.iter().map(|pool| pool.queued()).sum(), spares);
+            // All pools of a server have one ceiling, and the requests that wait under it.
+            let queued = self.surroundings.permits.waiting_for(&Ceiling::Server(name.clone()));
+            metrics.pool(name.as_str(), queued, spares);
         }
     }
 }
@@ -136,5 +138,34 @@ impl Pools {
             kill: CancellationToken::new(),
         };
         Self::new(metrics, surroundings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_waits_counts_once_however_many_pools_its_server_has() {
+        let pools = Pools::of_nobody();
+        let mut server = Server::new("s".parse().unwrap(), "nothing", Vec::new());
+        server.pool.max_children = 1;
+        let before = pools.deploy(&Config::for_servers([server.clone()]), &Deployments::default());
+        server.args.push("other".to_owned());
+        let after = pools.deploy(&Config::for_servers([server]), &before);
+        assert_eq!(pools.all().len(), 2);
+        let pool = &after.values().next().unwrap().pool;
+        let (permits, limits) = (&pools.surroundings.permits, pool.limits(None));
+        let _taken = permits.try_claim(&limits).unwrap();
+        let waits = permits.claim(&None, &limits, Duration::from_secs(60));
+        tokio::select! {
+            biased;
+            _ = waits => panic!("there is no room"),
+            () = async { pools.measure(&pools.metrics) } => {}
+        }
+        let text = pools.metrics.render().unwrap();
+        assert!(text.contains("sluice_pool_queue{server=\"s\"} 1\n"), "{text}");
     }
 }
