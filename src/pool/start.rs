@@ -79,14 +79,15 @@ impl Pool {
         Ceiling::Server(self.server.name.clone())
     }
 
-    /// The ceilings that one more child counts under, for a tenant or for none.
+    /// The ceilings that one more child counts under, for a tenant or for none. A tenant without a limit has its children
+    /// counted as well: a limit of a later configuration holds for those that run by then.
     pub(super) fn limits(&self, tenant: Option<&TenantId>) -> Vec<Limit> {
         let of_tenant = |tenant: &TenantId| {
-            let most = self.surroundings.ceilings.max_children(tenant)?;
-            Some((Ceiling::Tenant(tenant.clone()), most))
+            let most = self.surroundings.ceilings.max_children(tenant).unwrap_or(usize::MAX);
+            (Ceiling::Tenant(tenant.clone()), most)
         };
         let of_pool = (self.ceiling(), self.server.pool.max_children);
-        tenant.and_then(of_tenant).into_iter().chain([of_pool]).collect()
+        tenant.map(of_tenant).into_iter().chain([of_pool]).collect()
     }
 
     /// Claims capacity until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
@@ -260,5 +261,31 @@ impl Pool {
         }
         drop(child);
         self.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::config::{Config, Server};
+    use crate::pool::{Deployments, Pools};
+
+    #[tokio::test]
+    async fn a_later_limit_of_a_tenant_counts_the_children_that_run_already() {
+        let (pools, tenant) = (Pools::of_nobody(), TenantId::fallback());
+        let server = Server::new("s".parse().unwrap(), "nothing", Vec::new());
+        let mut config = Config::for_servers([server]);
+        let deployed = pools.deploy(&config, &Deployments::default());
+        let pool = &deployed.values().next().unwrap().pool;
+        let permits = &pool.surroundings.permits;
+        let running = permits.try_claim(&pool.limits(Some(&tenant))).unwrap();
+        config.tenants.get_mut(&tenant).unwrap().max_children = Some(1);
+        pools.deploy(&config, &deployed);
+        let limits = pool.limits(Some(&tenant));
+        assert_eq!(permits.full(&limits), Some(Full(Ceiling::Tenant(tenant), 1)));
+        drop(running);
+        assert!(permits.try_claim(&limits).is_some());
     }
 }
