@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::StartError;
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::http::{App, Loopback, Snapshot};
 use crate::pool::Pools;
@@ -47,7 +48,8 @@ impl Parts {
     fn replace(&self, config: &Config) -> Result<(), StartError> {
         let _one_at_a_time = self.replacing.lock();
         let previous = self.app.snapshot.load_full();
-        let next = Arc::new(Snapshot::new(config, self.loopback, &self.pools, Some(&previous))?);
+        let auth = Authenticator::after(Some(&previous.auth), &config.auth)?;
+        let next = Arc::new(Snapshot::new(config, auth, self.loopback, &self.pools, Some(&previous)));
         self.app.snapshot.store(Arc::clone(&next));
         self.sessions.tidy(|principal, server| next.patience(principal, server));
         Ok(())

@@ -17,7 +17,7 @@ pub use control::Control;
 pub use error::StartError;
 pub use host::Host;
 
-use crate::auth::Principal;
+use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
 use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
 use crate::pool::{Permits, Pools, Surroundings};
@@ -49,12 +49,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds the listeners of a configuration, and starts the guardian.
+    /// Reads the credentials of a configuration, binds its listeners, and starts the guardian.
     ///
     /// # Errors
     /// An address cannot be bound, a key file cannot be read, the state directory cannot be used, or the guardian cannot be
     /// started.
     pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
+        // First what can be wrong without anything else: nothing is bound and nothing killed for a key file that cannot be read.
+        let auth = Authenticator::after(None, &config.auth)?;
         let limits = Limits::from(&config.http);
         let public_listener = listen(config.http.listen, "http.listen", limits)?;
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
@@ -75,7 +77,7 @@ impl Gateway {
         let pools = Arc::new(Pools::new(Arc::clone(&metrics), surroundings));
         let sessions = Arc::new(Registry::new(tasks.clone()));
         let loopback = Loopback::of(&config);
-        let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, loopback, &pools, None)?);
+        let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, auth, loopback, &pools, None));
         let conversations = Arc::<Registry>::clone(&sessions);
         let app = Arc::new(App { snapshot, conversations, metrics, shutdown });
         let control = Control::new(&app, &sessions, &pools, loopback);

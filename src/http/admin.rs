@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use http::header::CONTENT_TYPE;
@@ -9,6 +10,7 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
 use super::problem::{Reply, json, problem};
+use super::snapshot::Snapshot;
 use crate::pool::{Pools, WorkerStatus};
 use crate::process::Guardian;
 use crate::telemetry::{Cause, as_gauge};
@@ -30,8 +32,8 @@ pub async fn healthz() -> Reply {
 
 /// Answers `/readyz`: whether the gateway would open a new session now. The response contains no names, because anybody may
 /// ask.
-pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
-    if app.is_ready() {
+pub async fn readyz(State(app): State<Arc<App>>, snapshot: Extension<Arc<Snapshot>>) -> Reply {
+    if app.is_ready(&snapshot) {
         return Response::new(Body::from("ready\n"));
     }
     let why = if app.shutdown.drain.is_cancelled() { "draining" } else { "sessions.max is reached" };
@@ -40,9 +42,9 @@ pub async fn readyz(State(app): State<Arc<App>>) -> Reply {
 
 /// Answers `/readyz` on the admin listener: readiness, and a line for each circuit breaker that is open or half-open. An
 /// open circuit breaker does not make the gateway unready.
-pub async fn readyz_in_full(State(admin): State<Arc<Admin>>) -> Reply {
-    if !admin.app.is_ready() {
-        return readyz(State(Arc::clone(&admin.app))).await;
+pub async fn readyz_in_full(State(admin): State<Arc<Admin>>, snapshot: Extension<Arc<Snapshot>>) -> Reply {
+    if !admin.app.is_ready(&snapshot) {
+        return readyz(State(Arc::clone(&admin.app)), snapshot).await;
     }
     let loops: String = admin.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
     Response::new(Body::from(format!("ready\n{loops}")))

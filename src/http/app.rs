@@ -23,7 +23,7 @@ pub struct App {
 
 impl App {
     /// Whether the gateway would open a session now: it is not draining, and `sessions.max` is not reached.
-    pub fn is_ready(&self) -> bool {
-        !self.shutdown.drain.is_cancelled() && self.conversations.has_room(self.snapshot.load().sessions.max)
+    pub fn is_ready(&self, snapshot: &Snapshot) -> bool {
+        !self.shutdown.drain.is_cancelled() && self.conversations.has_room(snapshot.sessions.max)
     }
 }

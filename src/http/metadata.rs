@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, StatusCode};
 
-use super::app::App;
 use super::guard::authority;
 use super::paths::{named_server, resource};
 use super::problem::{Reply, json, method_not_allowed, problem};
@@ -37,12 +36,11 @@ pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
 }
 
 /// Answers `GET /.well-known/oauth-protected-resource/…`, without authentication.
-pub async fn document(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+pub async fn document(Extension(snapshot): Extension<Arc<Snapshot>>, request: Request<Body>) -> Reply {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET {
         return method_not_allowed("GET");
     }
-    let snapshot = app.snapshot.load();
     let path = parts.uri.path().strip_prefix(WELL_KNOWN).unwrap_or_default().trim_end_matches('/');
     let path = path.strip_prefix(snapshot.prefix()).unwrap_or(path);
     let document = snapshot.jwt.as_ref().zip(base_url(&snapshot, &parts)).and_then(|(jwt, base)| {

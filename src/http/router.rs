@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{any, get};
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -15,6 +16,7 @@ use super::admin::{self, Admin};
 use super::app::App;
 use super::guard::{allow_origin, preflight};
 use super::problem::{Reply, problem};
+use super::snapshot::Snapshot;
 use super::{metadata, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
@@ -60,13 +62,21 @@ pub fn admin_router(admin: Arc<Admin>) -> Router {
 
 /// Wraps every request to the admin listener: checks host and origin, and allows no web page to read a response (no CORS).
 async fn pass_admin(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
-    let (parts, body) = request.into_parts();
-    let mut reply = match app.snapshot.load().admin_guard.check(&parts) {
+    let (mut parts, body) = request.into_parts();
+    let snapshot = judged(&app, &mut parts);
+    let mut reply = match snapshot.admin_guard.check(&parts) {
         Err(refusal) => refusal,
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
     };
     no_sniffing(&mut reply);
     reply
+}
+
+/// The snapshot that a request is judged by: the current one, which goes on to the handler as an extension.
+fn judged(app: &App, parts: &mut Parts) -> Arc<Snapshot> {
+    let snapshot = app.snapshot.load_full();
+    parts.extensions.insert(Arc::clone(&snapshot));
+    snapshot
 }
 
 fn no_sniffing(reply: &mut Reply) {
@@ -75,8 +85,9 @@ fn no_sniffing(reply: &mut Reply) {
 
 /// Wraps every request to the public listener: first the guard, last the counters.
 async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
-    let (parts, body) = request.into_parts();
-    let mut reply = match app.snapshot.load().guard.check(&parts) {
+    let (mut parts, body) = request.into_parts();
+    let snapshot = judged(&app, &mut parts);
+    let mut reply = match snapshot.guard.check(&parts) {
         Err(refusal) => refusal,
         Ok(()) => {
             let origin = parts.headers.get(ORIGIN).cloned();

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::guard::Guard;
-use crate::auth::{AuthSetupError, Authenticator, Principal};
+use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Http, Jwt, ServerName, Sessions};
 use crate::pool::{Deployments, Pools};
 use crate::stream;
@@ -49,20 +49,18 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a configuration in force, in the place of the `previous` one: builds its snapshot, deploys its servers among `pools`, and
-    /// sets the limits of its tenants. Reads key files and writes limits to cgroups: not for a thread that serves.
-    ///
-    /// # Errors
-    /// A key file cannot be read or used, or the JWT settings contradict each other. Then nothing has changed.
+    /// sets the limits of its tenants. `auth` is made of this configuration: that can fail, so it comes before all that has an
+    /// effect. Writes limits to cgroups: not for a thread that serves.
     pub fn new(
         config: &Config,
+        auth: Authenticator,
         loopback: Loopback,
         pools: &Pools,
         previous: Option<&Self>,
-    ) -> Result<Self, AuthSetupError> {
-        let auth = Authenticator::after(previous.map(|previous| &previous.auth), &config.auth)?;
+    ) -> Self {
         let none = Deployments::new();
         let deployments = pools.deploy(config, previous.map_or(&none, |previous| previous.directory.servers()));
-        Ok(Self {
+        Self {
             auth,
             guard: Guard::new(&config.http, loopback.public),
             admin_guard: Guard::new(&config.http, loopback.admin),
@@ -70,7 +68,7 @@ impl Snapshot {
             http: config.http.clone(),
             jwt: config.auth.jwt.clone(),
             sessions: config.sessions.clone(),
-        })
+        }
     }
 
     /// The path of the public URL, without a slash at its end; empty without a public URL. Paths that are handed to clients

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use http::request::Parts;
@@ -13,24 +14,28 @@ use super::caller::Caller;
 use super::headers::{Version, check_accepts_events, check_is_json};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
+use super::snapshot::Snapshot;
 use super::{answer, body};
 use crate::heavy;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
 /// Answers `GET …/sse`: opens a session and its stream.
-pub async fn open(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+pub async fn open(
+    State(app): State<Arc<App>>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    request: Request<Body>,
+) -> Reply {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET {
         // Clients that try Streamable HTTP first learn from this status what is spoken here.
         return method_not_allowed("GET");
     }
-    open_stream(&app, &parts).await.unwrap_or_else(Refusal::reply)
+    open_stream(&app, &snapshot, &parts).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn open_stream(app: &Arc<App>, parts: &Parts) -> Result<Reply, Refusal> {
-    let snapshot = app.snapshot.load_full();
-    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
+async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+    let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     let new = caller.new_session(Transport::Sse);
     let conversation = app.conversations.open(&new).map_err(|rejected| Refusal::no_room(&rejected))?;
@@ -60,17 +65,20 @@ impl Drop for StreamGuard {
 }
 
 /// Answers `POST …/messages?sessionId=…`: takes messages, whose answers go to the stream of the session.
-pub async fn post(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+pub async fn post(
+    State(app): State<Arc<App>>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    request: Request<Body>,
+) -> Reply {
     let (parts, body) = request.into_parts();
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
-    take(&app, &parts, body).await.unwrap_or_else(Refusal::reply)
+    take(&app, &snapshot, &parts, body).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn take(app: &App, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
-    let snapshot = app.snapshot.load_full();
-    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
+async fn take(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
+    let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {
         let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use bytes::Bytes;
@@ -27,20 +28,23 @@ use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
 
 /// Answers all requests to the path of the transport.
-pub async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Reply {
+pub async fn handle(
+    State(app): State<Arc<App>>,
+    Extension(snapshot): Extension<Arc<Snapshot>>,
+    request: Request<Body>,
+) -> Reply {
     let (parts, body) = request.into_parts();
     let done = match parts.method {
-        Method::POST => post(&app, &parts, body).await,
-        Method::GET => get(&app, &parts).await.map_err(Denied::from),
-        Method::DELETE => delete(&app, &parts).await.map_err(Denied::from),
+        Method::POST => post(&app, &snapshot, &parts, body).await,
+        Method::GET => get(&app, &snapshot, &parts).await.map_err(Denied::from),
+        Method::DELETE => delete(&app, &snapshot, &parts).await.map_err(Denied::from),
         _ => Ok(method_not_allowed("GET, POST, DELETE")),
     };
     done.unwrap_or_else(Denied::reply)
 }
 
-async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied> {
-    let snapshot = app.snapshot.load_full();
-    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
+async fn post(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Result<Reply, Denied> {
+    let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &snapshot.http).await?;
@@ -64,7 +68,7 @@ async fn post(app: &Arc<App>, parts: &Parts, body: Body) -> Result<Reply, Denied
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version.carried()))?;
     }
-    Ok(converse(&snapshot, &conversation, &messages, posted).await?)
+    Ok(converse(snapshot, &conversation, &messages, posted).await?)
 }
 
 /// Finds the session that the request names, or refuses the request: status 400 without a session id, 404 if this caller has
@@ -168,9 +172,8 @@ async fn converse(
 
 /// Opens the session's stream for messages that belong to no request. A newer stream replaces an older one, because the
 /// client knows best which connection is alive.
-async fn get(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
-    let snapshot = app.snapshot.load_full();
-    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
+async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+    let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
@@ -196,9 +199,8 @@ impl Drop for StreamGuard {
     }
 }
 
-async fn delete(app: &App, parts: &Parts) -> Result<Reply, Refusal> {
-    let snapshot = app.snapshot.load_full();
-    let caller = Caller::of(parts, &snapshot, &app.metrics).await?;
+async fn delete(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+    let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
     app.conversations.end(conversation.id(), "deleted by the client");

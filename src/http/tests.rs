@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tower::ServiceExt as _;
 
 use super::{App, Loopback, Snapshot, router};
-use crate::auth::Principal;
+use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
 use crate::pool::Pools;
@@ -126,7 +126,8 @@ impl Conversations for Mirrors {
 fn gateway() -> (Router, Arc<Mirrors>) {
     let mut config = Config::for_servers([Server::new("mirror".parse().unwrap(), "none", Vec::new())]);
     config.auth.anonymous = Some(TenantId::fallback());
-    let snapshot = Snapshot::new(&config, Loopback::of(&config), &Pools::of_nobody(), None).unwrap();
+    let auth = Authenticator::new(&config.auth).unwrap();
+    let snapshot = Snapshot::new(&config, auth, Loopback::of(&config), &Pools::of_nobody(), None);
     let mirrors = Arc::<Mirrors>::default();
     let app = App {
         snapshot: ArcSwap::from_pointee(snapshot),
