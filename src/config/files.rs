@@ -83,11 +83,20 @@ pub(super) fn careless(path: &Path, is_secret: bool) -> Option<String> {
     let readers = match metadata.mode() {
         // Who mounts one file, into a container, has chosen who is there, and leaves it the mode that it has elsewhere.
         _ if is_fixed && is_mounted_alone(&path) => return None,
+        _ if path.ancestors().skip(1).any(is_closed) => return None,
         mode if mode & 0o004 != 0 => "anybody on this machine",
         mode if mode & 0o040 != 0 && !is_own_group(&metadata) => "its group",
         _ => return None,
     };
     (is_secret && metadata.is_file()).then(|| format!("{readers} may read it; take that right away (chmod go-r)"))
+}
+
+/// Whether nobody but its owner reaches what is in a folder, whatever the modes in there say.
+fn is_closed(folder: &Path) -> bool {
+    folder.metadata().is_ok_and(|folder| match folder.mode() {
+        mode if mode & 0o001 != 0 => false,
+        mode => mode & 0o010 == 0 || is_own_group(&folder),
+    })
 }
 
 /// Whether a file is mounted by itself, and not the folder that it is in.
@@ -163,6 +172,7 @@ mod tests {
         let set = |path: &Path, mode: u32| {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap()
         };
+        set(folder.path(), 0o755);
         set(&inner, 0o755);
         for (mode, is_secret, says) in [
             (0o600, true, None),
@@ -176,6 +186,19 @@ mod tests {
             assert_eq!(said.is_some(), says.is_some(), "{mode:o}: {said:?}");
             assert!(said.unwrap_or_default().contains(says.unwrap_or_default()), "{mode:o}");
         }
+        set(&file, 0o644);
+        for (mode, is_said) in [(0o700, false), (0o711, true), (0o755, true)] {
+            for (outer, within) in [(mode, 0o755), (0o755, mode)] {
+                set(folder.path(), outer);
+                set(&inner, within);
+                let said = careless(&file, true);
+                assert_eq!(
+                    said.is_some(),
+                    is_said,
+                    "who cannot pass a folder reads nothing in it: {outer:o} {within:o} {said:?}"
+                );
+            }
+        }
         set(&file, 0o600);
         set(&inner, 0o777);
         assert!(careless(&file, true).unwrap().contains("may put another in its place"));
@@ -188,6 +211,7 @@ mod tests {
     fn the_mode_of_a_file_that_is_mounted_by_itself_and_read_only_says_nothing_about_its_readers() {
         use nix::mount::{MsFlags, mount};
         let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let key = folder.path().join("key");
         std::fs::write(&key, "secret").unwrap();
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();

@@ -141,6 +141,7 @@ async fn who_may_change_or_read_what_is_secret_is_said() {
     let set = |path: &Path, mode: u32| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
+    set(folder.path(), 0o755);
     let (config, secret) = (folder.path().join("sluice.toml"), folder.path().join("secret"));
     std::fs::write(&secret, "a secret of more than thirty-two bytes").unwrap();
     std::fs::write(&config, format!("{LEAST}{JWT}secret_file = {secret:?}\n")).unwrap();
