@@ -11,7 +11,7 @@ use super::gateway::{Addresses, reachable};
 use super::terminal;
 use crate::auth::NewKey;
 use crate::config::{
-    ApiKey, ChosenKey, Config, Environment, KEY, KEY_FILE, Problem, SELF, Server, TenantId, key_warning,
+    ApiKey, ChosenKey, Config, Environment, KEY, KEY_OPTION, Problem, SELF, Server, TenantId, key_warning,
 };
 
 /// Who may call a single server.
@@ -78,7 +78,7 @@ impl KeyArgs {
     pub(super) fn environment(&self) -> Environment {
         let environment = Environment::of_process();
         match &self.key_file {
-            Some(file) => environment.with(KEY_FILE, &file.to_string_lossy()).with(KEY, ""),
+            Some(file) => environment.with(KEY_OPTION, &file.to_string_lossy()),
             None => environment,
         }
     }

@@ -51,7 +51,7 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
             return None;
         }
     };
-    let variable = chosen.variable();
+    let name = chosen.name;
     section.reading.own.borrow_mut().extend(chosen.own_file());
     *section.reading.chosen_key.borrow_mut() = Some(chosen.clone());
     let named = environment.get(KEY_TENANT);
@@ -63,10 +63,10 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
         // A client's variable in the gateway's shell is no reason not to start.
         let text = match named {
             Some(_) => {
-                format!("the key in {variable} is not used: {KEY_TENANT} names no tenant of this file")
+                format!("the key in {name} is not used: {KEY_TENANT} names no tenant of this file")
             }
             None => {
-                format!("the key in {variable} is not used: there are several tenants; set {KEY_TENANT} to one of them")
+                format!("the key in {name} is not used: there are several tenants; set {KEY_TENANT} to one of them")
             }
         };
         section.reading.warning(&section.path, text);

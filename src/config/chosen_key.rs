@@ -13,11 +13,15 @@ use super::model::Config;
 use super::own::OwnFile;
 use super::problem::{Place, Problem};
 use super::reference::read_secret;
+use super::shown::shown_value;
+use crate::text::visible;
 
 /// The variable with the key.
 pub const KEY: &str = "SLUICE_KEY";
 /// The variable with the path of a file that holds the key.
 pub const KEY_FILE: &str = "SLUICE_KEY_FILE";
+/// The option with the path of such a file, which an [`Environment`] has by this name: it goes before both variables.
+pub const KEY_OPTION: &str = "--key-file";
 /// The shortest key, in characters: what a person makes up, others guess.
 pub const SHORTEST_KEY: usize = 32;
 
@@ -26,20 +30,17 @@ pub const SHORTEST_KEY: usize = 32;
 pub struct ChosenKey {
     /// What clients send.
     pub key: SecretString,
+    /// The option or variable that it came by.
+    pub name: &'static str,
     /// The file, if it is from one.
     pub file: Option<PathBuf>,
 }
 
 impl ChosenKey {
-    /// The variable that it came by.
-    pub fn variable(&self) -> &'static str {
-        if self.file.is_some() { KEY_FILE } else { KEY }
-    }
-
     /// The file, as one that no server should reach.
     pub(super) fn own_file(&self) -> Option<OwnFile> {
         let path = self.file.clone()?;
-        Some(OwnFile { key: KEY_FILE.to_owned(), path, is_secret: true })
+        Some(OwnFile { key: self.name.to_owned(), path, is_secret: true })
     }
 
     /// The key that the environment gives; `None` if it gives none.
@@ -48,32 +49,38 @@ impl ChosenKey {
     /// The file cannot be read, the key is too short, or there are two.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
         let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
-        let problem = |variable: &str, text: String| Problem {
-            place: Place::Variable(variable.to_owned()),
+        let problem = |name: &str, file: Option<&Path>, text: String| Problem {
+            place: place(name, file),
             key: String::new(),
             text,
         };
-        let chosen = match (given(KEY_FILE), given(KEY)) {
-            (None, None) => return Ok(None),
-            (Some(_), Some(_)) => return Err(problem(KEY_FILE, format!("{KEY} is set too; unset one of them"))),
-            (None, Some(key)) => Self { key: key.into(), file: None },
-            (Some(path), None) => {
-                let key = key_in(Path::new(path)).map_err(|why| problem(KEY_FILE, why))?;
-                Self { key, file: Some(path.into()) }
-            }
+        let from_file = |name, path: &str| {
+            let path = Path::new(path);
+            let key = key_in(path).map_err(|why| problem(name, Some(path), why))?;
+            Ok(Self { key, name, file: Some(path.to_owned()) })
         };
+        let chosen = match (given(KEY_OPTION), given(KEY_FILE), given(KEY)) {
+            (Some(path), _, _) => from_file(KEY_OPTION, path)?,
+            (None, None, None) => return Ok(None),
+            (None, Some(_), Some(_)) => {
+                return Err(problem(KEY_FILE, None, format!("{KEY} is set too; unset one of them")));
+            }
+            (None, None, Some(key)) => Self { key: key.into(), name: KEY, file: None },
+            (None, Some(path), None) => from_file(KEY_FILE, path)?,
+        };
+        let wrong = |text: String| problem(chosen.name, chosen.file.as_deref(), text);
         let length = chosen.key.expose_secret().chars().count();
         if length < SHORTEST_KEY {
             let text = format!(
                 "the key is too short: it has {length} characters and needs at least {SHORTEST_KEY}; make one, such as \
                  \"slk_local_$(openssl rand -hex 32)\""
             );
-            return Err(problem(chosen.variable(), text));
+            return Err(wrong(text));
         }
         if !chosen.key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
             let text = "the key has characters that no client can send, such as a blank or the end of a line; it is one word of \
                         letters, digits, \"_\" and \"-\"";
-            return Err(problem(chosen.variable(), text.to_owned()));
+            return Err(wrong(text.to_owned()));
         }
         Ok(Some(chosen))
     }
@@ -85,7 +92,14 @@ pub fn key_warning(chosen: &ChosenKey, config: &Config) -> Option<Problem> {
         Some(file) => format!("not safe as it is: {}", careless(file, true)?),
         None => in_the_environment(config.servers.values().find(|server| reads_others(server))?),
     };
-    Some(Problem { place: Place::Variable(chosen.variable().to_owned()), key: String::new(), text })
+    Some(Problem { place: place(chosen.name, chosen.file.as_deref()), key: String::new(), text })
+}
+
+/// The option or the variable that gives a key, with the path that it gives, unless a secret seems to stand there.
+fn place(name: &str, file: Option<&Path>) -> Place {
+    let Some(file) = file else { return Place::Variable(name.to_owned()) };
+    let between = if name == KEY_OPTION { ' ' } else { '=' };
+    Place::Variable(format!("{name}{between}{}", visible(&shown_value(&file.to_string_lossy()))))
 }
 
 /// The key in a file, without white space around it.
@@ -129,7 +143,10 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         let empty = of(&[(KEY_FILE, path)]).unwrap_err();
-        assert!(empty.starts_with("SLUICE_KEY_FILE: ") && empty.contains("holds no key"), "{empty}");
+        assert!(empty.starts_with(&format!("SLUICE_KEY_FILE={path}: ")) && empty.contains("holds no key"), "{empty}");
+        // The option goes before the variables.
+        let of_option = of(&[(KEY_OPTION, path), (KEY_FILE, "/absent"), (KEY, LONG)]).unwrap_err();
+        assert!(of_option.starts_with(&format!("--key-file {path}: ")), "{of_option}");
         let absent = of(&[(KEY_FILE, LONG)]).unwrap_err();
         assert!(absent.contains("cannot be read") && !absent.contains(LONG), "{absent}");
         let short = of(&[(KEY, "hunter2")]).unwrap_err();

@@ -42,7 +42,7 @@ mod tests;
 pub use accounts::{Account, home_of, homes};
 pub use api_key::KEY_START;
 pub use authority::{Authority, Host, InvalidAuthority, Origin};
-pub use chosen_key::{ChosenKey, KEY, KEY_FILE, key_in, key_warning};
+pub use chosen_key::{ChosenKey, KEY, KEY_FILE, KEY_OPTION, key_in, key_warning};
 pub use defaults::CHILD_PATH;
 pub use environment::Environment;
 pub use files::read_bounded;
