@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret as _;
 
 use super::infer::{UntrustedPaths, paths, shared_directories};
+use super::landlock::Enclosure;
 use super::policy::{Policy, Reach};
 use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
-use crate::config::{Account, Isolation, OwnFile, SandboxMode, SandboxOpen, Server};
+use crate::config::{Account, Isolation, OwnFile, SandboxOpen, Server};
 use crate::process::folder;
 
 /// Usual extensions of SQLite databases.
@@ -43,7 +44,7 @@ pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Expo
     };
     let open = format!("reads {}; changes {}", list("the system", &reads), list(&own_folders, &changes));
     let mut warnings = Vec::new();
-    warnings.extend(unopened_cwd(server));
+    warnings.extend(unopened_cwd_in(server, &enclosure));
     let is_inferred = server.sandbox.open == SandboxOpen::Inferred;
     let named = is_inferred.then(|| paths::named(&server.args, &server.env));
     warnings.extend(named.iter().flatten().filter_map(|path| unmade(path, &enclosure.write, server.is_by_arguments)));
@@ -120,21 +121,23 @@ fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
 }
 
 /// A warning if the sandbox does not open the working directory of `server`, which would then seem empty. `None` without a
-/// sandbox or without a `cwd`.
+/// sandbox, without a `cwd`, or if its program is not found.
 pub fn unopened_cwd(server: &Server) -> Option<String> {
-    let sandbox = &server.sandbox;
-    if sandbox.mode == SandboxMode::None {
-        return None;
-    }
+    let policy = Policy::of(server, &server.program()?, &[], &Reach::default());
+    unopened_cwd_in(server, &policy.confinement?.enclosure)
+}
+
+/// As [`unopened_cwd`], where `enclosure` is what the sandbox of `server` opens.
+fn unopened_cwd_in(server: &Server, enclosure: &Enclosure) -> Option<String> {
     let cwd = server.cwd.as_ref()?.canonicalize().ok()?;
-    if sandbox.write.iter().chain(&sandbox.read).any(|listed| cwd.starts_with(listed)) {
+    if enclosure.write.iter().chain(&enclosure.read).any(|open| cwd.starts_with(open)) {
         return None;
     }
     let remedy = match server.is_by_arguments {
         true => "start it in a folder of its own, or list what it needs (--read, --write)",
         false => "give it a folder of its own (cwd), or list what it needs (sandbox.read, sandbox.write)",
     };
-    let (why, remedy) = match sandbox.open {
+    let (why, remedy) = match server.sandbox.open {
         SandboxOpen::Listed => {
             ("which its sandbox does not open, as it is not listed", "list it (sandbox.read, sandbox.write)")
         }
@@ -193,6 +196,7 @@ fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
+    use crate::config::SandboxMode;
 
     fn own(key: &str, path: &Path, is_secret: bool) -> OwnFile {
         OwnFile { key: key.to_owned(), path: path.to_owned(), is_secret }
@@ -300,5 +304,23 @@ mod tests {
         assert!(exposure(&server, &[], 1).unwrap().warnings.is_empty());
         server.sandbox.mode = SandboxMode::None;
         assert_eq!(exposure(&server, &[], 1), None);
+    }
+
+    #[test]
+    fn a_folder_of_the_system_that_the_mode_opens_need_not_be_listed() {
+        let mut server = Server::new("s".parse().unwrap(), "sh", Vec::new());
+        server.sandbox.open = SandboxOpen::Listed;
+        for (cwd, mode, is_open) in [
+            ("/usr/share", SandboxMode::Standard, true),
+            ("/opt", SandboxMode::Standard, true),
+            ("/opt", SandboxMode::Strict, false),
+            ("/srv", SandboxMode::Standard, false),
+        ] {
+            server.cwd = Some(cwd.into());
+            server.sandbox.mode = mode;
+            let warning = unopened_cwd(&server);
+            assert_eq!(warning.is_none(), is_open, "{cwd}: {warning:?}");
+            assert_eq!(exposure(&server, &[], 1).unwrap().warnings, Vec::from_iter(warning));
+        }
     }
 }
