@@ -106,7 +106,7 @@ impl Signals {
             match self.next().await {
                 (signal, Effect::Nothing(why)) => tracing::warn!(signal, "not acted on: {why}"),
                 (signal, Effect::Drain | Effect::Hangup) if !shutdown.drain.is_cancelled() => {
-                    tracing::info!(signal, "draining: a second signal stops at once");
+                    tracing::info!(signal, "draining: SIGINT, SIGTERM or SIGQUIT now stops at once");
                     shutdown.drain.cancel();
                 }
                 (signal, Effect::Hangup) => tracing::info!(signal, "the drain goes on"),
