@@ -15,6 +15,13 @@ pub struct TaskState {
     pub status: TaskStatus,
 }
 
+impl TaskState {
+    /// Whether the task goes on.
+    pub fn is_working(&self) -> bool {
+        self.status == TaskStatus::Working
+    }
+}
+
 /// The status of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskStatus {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::calls::{
-    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, answer_frame, cancellation_frame,
+    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, answer_frame, cancellation_frame,
 };
 use super::delivery::deliver;
 use super::error::Failure;
@@ -179,13 +179,7 @@ impl Lease {
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => self.answer_child(envelope)?,
             (Kind::Notification, Some(method::CANCELLED)) => self.cancel(envelope)?,
-            (Kind::Notification, Some(method::PROGRESS)) => {
-                let notified = self.worker.shared().multiplexer.lock().notified_by_client(self.peer, envelope);
-                match notified.written(envelope) {
-                    Notified::Forward(frame) => self.push(frame),
-                    Notified::Drop(_) | Notified::Ignore => return None,
-                }
-            }
+            (Kind::Notification, Some(method::PROGRESS)) => self.progress(envelope)?,
             _ => return None,
         };
         self.worker.shared().something_is_over();
@@ -196,7 +190,7 @@ impl Lease {
     fn answer_child(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let (number, id) = shared.multiplexer.lock().answer_of_client(self.peer, envelope)?;
-        let frame = answer_frame(&id, envelope);
+        let (frame, reported) = (answer_frame(&id, envelope), Reported::by(envelope));
         let mut multiplexer = shared.multiplexer.lock();
         // Meanwhile the request may have run out of time, or been answered by another message.
         if !multiplexer.is_asked(self.peer, number) {
@@ -204,9 +198,20 @@ impl Lease {
         }
         // Where there is no room the child still waits for the answer, and the client may send it again.
         Some(self.push(frame).inspect(|()| {
-            multiplexer.answered_by_client(number, envelope);
+            multiplexer.answered_by_client(number, &reported);
             shared.health.lock().worked(Instant::now());
         }))
+    }
+
+    /// Sends the client's progress with a request of the server; `None` if the server waits for no such progress.
+    fn progress(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
+        let shared = self.worker.shared();
+        let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
+        let Notified::Forward(frame) = notified.written(envelope) else { return None };
+        let multiplexer = shared.multiplexer.lock();
+        // Meanwhile the request may be over, and its token may be that of another request.
+        let is_open = matches!(multiplexer.notified_by_client(self.peer, envelope), Notified::Forward(_));
+        is_open.then(|| self.push(frame))
     }
 
     /// Cancels a call for its client; `None` if no such call is in flight.

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 use tokio::time::{Instant, timeout};
 
-use super::calls::{Answer, Incoming, LeaseId, Unsolicited};
+use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
 use super::error::Failure;
 use super::handle::Shared;
@@ -61,7 +61,7 @@ async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
         Frame::Oversized(line) => return receive_oversized(shared, line, brake).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
-    match heavy::run(line.len(), || parse(&line)).await {
+    match heavy::LINES.run(line.len(), || parse(&line)).await {
         Ok(envelope) => pass(shared, &line, &envelope, brake).await,
         Err(_) => receive_batch(shared, &line, brake).await,
     }
@@ -110,14 +110,16 @@ async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
     let batch = || Batch::new(line).and_then(Result::ok);
     let is_batch = || batch().is_some_and(|mut batch| batch.all(|message| message.is_ok()));
-    if !heavy::run(line.len(), is_batch).await {
+    if !heavy::LINES.run(line.len(), is_batch).await {
         brake.waste_message(line.len());
         return count_noise(shared, line.len());
     }
-    for message in batch().into_iter().flatten().map_while(Result::ok) {
+    let Some(mut batch) = batch() else { return };
+    // One that is large takes long to find again.
+    while let Some(Ok(message)) = heavy::LINES.run(line.len(), || batch.next()).await {
         // A copy: what is kept of a small message must not keep the whole line.
         let message = Bytes::copy_from_slice(message.as_bytes());
-        match heavy::run(message.len(), || parse(&message)).await {
+        match heavy::LINES.run(message.len(), || parse(&message)).await {
             Ok(envelope) => pass(shared, &message, &envelope, brake).await,
             Err(_) => {
                 brake.waste_message(message.len());
@@ -145,8 +147,12 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
     if envelope.kind == Kind::Response {
         shared.health.lock().answered(envelope);
     }
-    let incoming = receive_by(shared, message, envelope, timeout);
-    learn(shared, envelope, &incoming);
+    // From here to the delivery nothing waits: a call that is answered is in no table any more.
+    let incoming = heavy::LINES.turn(message.len()).await.run(|| {
+        let incoming = receive_by(shared, message, envelope, timeout);
+        learn(shared, envelope, &incoming);
+        incoming
+    });
     match incoming {
         Incoming::Answer(answered, message) => {
             let Answer { call, waiting, .. } = *answered;
@@ -194,8 +200,9 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
 /// What becomes of a message. What the child has to hear of it goes before anything that others tell it. The message is copied
 /// when the lock is free again.
 fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
+    let reported = Reported::by(envelope);
     let mut multiplexer = shared.multiplexer.lock();
-    let mut incoming = multiplexer.receive(envelope, Instant::now(), timeout);
+    let mut incoming = multiplexer.receive(envelope, reported, Instant::now(), timeout);
     if multiplexer.timer().take_moved() {
         shared.deadline_moved.notify_one();
     }

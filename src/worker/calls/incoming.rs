@@ -12,14 +12,12 @@ use super::cancel::Withdrawn;
 use super::edit::Edit;
 use super::lease_id::LeaseId;
 use super::numbers::for_asked;
+use super::reported::Reported;
 use super::subscriptions::Waiting;
 use super::table::{Multiplexer, refusal};
 use super::unsolicited::Unsolicited;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, one_line, text};
-use crate::mcp::{
-    LONGEST_LABEL, Level, TaskStatus, cancelled_by_server, created_task, each_elicitation, label, method, related_task,
-    task_state,
-};
+use crate::mcp::{LONGEST_LABEL, Level, TaskState, cancelled_by_server, label, method, related_task, task_state};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 
@@ -75,38 +73,40 @@ pub(in crate::worker) struct Answer {
 }
 
 impl Multiplexer {
-    /// Decides what becomes of a message of the child. `timeout` is what the client has to answer a request in it.
+    /// Decides what becomes of a message of the child. `reported` was read of it; `timeout` is what the client has to answer a
+    /// request in it.
     pub(in crate::worker) fn receive(
         &mut self,
         envelope: &Envelope<'_>,
+        reported: Reported,
         now: Instant,
         timeout: Duration,
     ) -> Incoming<Edit> {
         match envelope.kind {
-            Kind::Response => self.answer(envelope, now),
+            Kind::Response => self.answer(envelope, reported, now),
             Kind::Request => self.request(envelope, now, timeout),
             Kind::Notification => self.notification(envelope, now),
         }
     }
 
-    fn answer(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
+    fn answer(&mut self, envelope: &Envelope<'_>, reported: Reported, now: Instant) -> Incoming<Edit> {
         // Exactly as it was written to the child: a number in another form is another id.
         let Some(number) = envelope.id.and_then(|id| id.parse().ok()) else {
             return Incoming::Drop(DropReason::UnknownId);
         };
         let Some(call) = self.take_call(number) else {
-            return self.late_answer(number, envelope, now);
+            return self.late_answer(number, envelope, reported, now);
         };
         self.answered += u64::from(!call.is_own);
         let (waiting, frame) = match &call.wish {
             Some(wish) => self.settle(call.peer, wish, call.number, !envelope.is_error),
             None => (Vec::new(), None),
         };
-        if envelope.is_error && self.is_shared {
-            each_elicitation(envelope, |id| self.elicitations.insert(id, call.peer));
+        if self.is_shared {
+            reported.elicitations.iter().for_each(|id| self.elicitations.insert(id, call.peer));
         }
         if self.is_shared || call.may_make_task || call.progress_token.is_some() || call.task.is_some() {
-            self.note_tasks(&call, envelope, now);
+            self.note_tasks(&call, envelope, reported, now);
         }
         let edit = match self.is_shared && call.method == method::TASKS_LIST && !envelope.is_error {
             true => Edit::OwnTasks(call.peer, call.original.clone()),
@@ -116,7 +116,13 @@ impl Multiplexer {
     }
 
     /// An answer that nobody waits for.
-    fn late_answer(&mut self, number: u64, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {
+    fn late_answer(
+        &mut self,
+        number: u64,
+        envelope: &Envelope<'_>,
+        reported: Reported,
+        now: Instant,
+    ) -> Incoming<Edit> {
         if self.was_unheeded(number) {
             self.level_over(number, !envelope.is_error);
             if let Some(state) = task_state(&envelope.members) {
@@ -128,8 +134,7 @@ impl Multiplexer {
         if self.live_tasks.working(number).is_some() {
             return Incoming::Drop(DropReason::UnknownId);
         }
-        let made = created_task(envelope).filter(|task| task.status == TaskStatus::Working);
-        let Some(task) = made else {
+        let Some(task) = reported.created.filter(TaskState::is_working) else {
             self.abandoned.remove(number);
             return Incoming::Drop(DropReason::UnknownId);
         };

@@ -4,9 +4,10 @@ use bytes::Bytes;
 
 use super::asked::Asked;
 use super::lease_id::LeaseId;
+use super::reported::Reported;
 use super::table::{Multiplexer, refusal};
 use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame};
-use crate::mcp::{TaskStatus, ambiguity, created_task, is_about_task, label, method};
+use crate::mcp::{ambiguity, is_about_task, label, method};
 use crate::telemetry::DropReason;
 
 /// What becomes of a notification of the client. `F` is first the progress token that the child knows, then the frame that the
@@ -51,9 +52,9 @@ impl Multiplexer {
     }
 
     /// The client's answer to a request of the server is on its way to the child.
-    pub(in crate::worker) fn answered_by_client(&mut self, number: u64, envelope: &Envelope<'_>) {
+    pub(in crate::worker) fn answered_by_client(&mut self, number: u64, reported: &Reported) {
         let Some(Asked { peer, progress_token: Some(token), .. }) = self.asked.remove(&number) else { return };
-        if created_task(envelope).is_some_and(|task| task.status == TaskStatus::Working) {
+        if reported.makes_task() {
             self.answered_by_task.push_back((number, peer, token));
             if self.answered_by_task.len() > self.max_in_flight {
                 self.answered_by_task.pop_front();

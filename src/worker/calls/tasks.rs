@@ -6,27 +6,26 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::lease_id::LeaseId;
 use super::live_tasks::LiveTask;
+use super::reported::Reported;
 use super::table::Multiplexer;
 use crate::jsonrpc::{Envelope, quoted};
-use crate::mcp::{TaskState, TaskStatus, created_task, knows_no_task, method, task_asked_about, task_state};
+use crate::mcp::{TaskState, TaskStatus, method, task_asked_about, task_state};
 
 impl Multiplexer {
     /// Takes note of what an answer says about tasks.
-    pub(super) fn note_tasks(&mut self, call: &Call, envelope: &Envelope<'_>, now: Instant) {
+    pub(super) fn note_tasks(&mut self, call: &Call, envelope: &Envelope<'_>, reported: Reported, now: Instant) {
         if let Some(task) = &call.task {
             let status = match task_state(&envelope.members).filter(|state| state.id == *task) {
                 // The result of a task is there when it is over, and not before.
                 _ if call.method == method::TASKS_RESULT => TaskStatus::Gone,
                 // Asked again and again, it would keep the child for ever.
-                None if call.method == method::TASKS_GET && envelope.is_error && knows_no_task(envelope) => {
-                    TaskStatus::Gone
-                }
+                None if call.method == method::TASKS_GET && reported.knows_no_task => TaskStatus::Gone,
                 Some(state) => state.status,
                 None => TaskStatus::Working,
             };
             self.task_heard_of(task, status, now);
         }
-        if let Some(TaskState { id, status }) = created_task(envelope) {
+        if let Some(TaskState { id, status }) = reported.created {
             self.tasks.insert(&id, call.peer);
             // A server that names the task of another does not make it this session's.
             if status != TaskStatus::Gone && self.tasks.get(&id) == Some(call.peer) {

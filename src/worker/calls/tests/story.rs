@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::super::{Ask, Expired, Incoming, LeaseId, Multiplexer, Outgoing};
+use super::super::{Ask, Expired, Incoming, LeaseId, Multiplexer, Outgoing, Reported};
 use crate::jsonrpc::parse;
 use crate::stream::{Budget, Exchange, Outbox};
 use crate::worker::Refused;
@@ -83,5 +83,5 @@ pub(super) fn cancel(multiplexer: &mut Multiplexer, peer: LeaseId, now: Instant)
 pub(super) fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
     let envelope = parse(message.as_bytes()).unwrap();
     let (number, _) = multiplexer.answer_to_child(A, &envelope).unwrap();
-    multiplexer.answered_by_client(number, &envelope);
+    multiplexer.answered_by_client(number, &Reported::by(&envelope));
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::jsonrpc::Envelope;
 use crate::worker::Refused;
 use crate::worker::calls::{
-    Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, answer_frame, cancellation_frame,
+    Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, Reported, answer_frame, cancellation_frame,
 };
 
 impl Multiplexer {
@@ -23,7 +23,7 @@ impl Multiplexer {
         now: Instant,
         timeout: Duration,
     ) -> Incoming {
-        let incoming = self.receive(envelope, now, timeout);
+        let incoming = self.receive(envelope, Reported::by(envelope), now, timeout);
         incoming.written(message, envelope, |peer, task| self.owns_task(peer, task))
     }
 

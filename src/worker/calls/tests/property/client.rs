@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::super::{Ask, LeaseId, Notified, Outgoing};
+use super::super::super::{Ask, LeaseId, Notified, Outgoing, Reported};
 use super::super::model::{Asker, Asking, LEVELS, Open, TIMEOUT, Told, What};
 use super::super::story::exchange;
 use super::{Heard, IDS, World, same, uri};
@@ -347,7 +347,7 @@ impl World {
                 // The frame could not be queued: the client may answer again.
                 return;
             }
-            self.multiplexer.answered_by_client(number, &envelope);
+            self.multiplexer.answered_by_client(number, &Reported::by(&envelope));
             let asked = self.model.asked.remove(&number).unwrap();
             if let Some(token) = asked.token.filter(|_| by_task) {
                 self.model.answered_by_task.insert(number, (peer, token));
