@@ -91,9 +91,10 @@ async fn take(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Resu
         .ok_or_else(|| Refusal::no_session(None))?;
     conversation.expiry().extend(caller.until);
     let body = body::read(body, &snapshot.http).await?;
-    let messages = heavy::BODIES.run(body.len(), || read_messages(&body, &snapshot.http)).await?;
+    let messages =
+        heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || conversation.version());
-    let posted = heavy::BODIES.run(body.len(), || messages.envelopes(version)).await?;
+    let posted = heavy::BODIES.run(caller.principal.tenant(), body.len(), || messages.envelopes(version)).await?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version.carried()))?;
     }

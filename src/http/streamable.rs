@@ -48,9 +48,10 @@ async fn post(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Resu
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = body::read(body, &snapshot.http).await?;
-    let messages = heavy::BODIES.run(body.len(), || read_messages(&body, &snapshot.http)).await?;
+    let messages =
+        heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
-    let mut posted = heavy::BODIES.run(body.len(), || messages.envelopes(version)).await?;
+    let mut posted = heavy::BODIES.run(caller.principal.tenant(), body.len(), || messages.envelopes(version)).await?;
     if let ([only], false) = (posted.as_mut_slice(), messages.is_batch) {
         if let Some(error) = only.error.take() {
             return Err(error.into());

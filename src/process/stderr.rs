@@ -2,6 +2,7 @@
 //! cut and floods thinned out, so that a child cannot fill the disk or the memory of the gateway.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -38,6 +39,13 @@ pub struct Origin {
 struct Owner {
     tenant: Option<TenantId>,
     session: Arc<str>,
+}
+
+/// The owner of a child: its server, and the tenant that the child works for.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.server, self.names().0)
+    }
 }
 
 impl Origin {

@@ -104,6 +104,15 @@ impl Failure {
         Self::new(Code::ServerUnavailable, "message_too_large", text)
     }
 
+    /// The answer to `initialize` is longer than `limit` bytes.
+    pub fn large_opening(server: &ServerName, bytes: usize, limit: usize) -> Self {
+        let text = format!(
+            "the answer of the server \"{server}\" to initialize is {bytes} bytes long: at most {limit} bytes are taken; \
+             make what it says of itself shorter, such as its instructions"
+        );
+        Self::new(Code::ServerUnavailable, "message_too_large", text)
+    }
+
     /// A call waited for a child as long as it may wait for an answer: no child has had it.
     pub fn waited(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!(

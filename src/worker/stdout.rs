@@ -24,6 +24,8 @@ use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
 use crate::telemetry::{Cause, Direction, DropReason};
 
+/// The largest answer to `initialize` that is taken, in bytes: it is kept, and read several times.
+const LARGEST_OPENING: usize = 256 * 1024;
 /// Room that is made for each read, in bytes.
 const READ: usize = 64 * 1024;
 
@@ -61,7 +63,7 @@ async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
         Frame::Oversized(line) => return receive_oversized(shared, line, brake).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
-    match heavy::LINES.run(line.len(), || parse(&line)).await {
+    match heavy::LINES.run(&shared.origin, line.len(), || parse(&line)).await {
         Ok(envelope) => pass(shared, &line, &envelope, brake).await,
         Err(_) => receive_batch(shared, &line, brake).await,
     }
@@ -110,16 +112,14 @@ async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
     let batch = || Batch::new(line).and_then(Result::ok);
     let is_batch = || batch().is_some_and(|mut batch| batch.all(|message| message.is_ok()));
-    if !heavy::LINES.run(line.len(), is_batch).await {
+    if !heavy::LINES.run(&shared.origin, line.len(), is_batch).await {
         brake.waste_message(line.len());
         return count_noise(shared, line.len());
     }
-    let Some(mut batch) = batch() else { return };
-    // One that is large takes long to find again.
-    while let Some(Ok(message)) = heavy::LINES.run(line.len(), || batch.next()).await {
+    for message in batch().into_iter().flatten().map_while(Result::ok) {
         // A copy: what is kept of a small message must not keep the whole line.
         let message = Bytes::copy_from_slice(message.as_bytes());
-        match heavy::LINES.run(message.len(), || parse(&message)).await {
+        match heavy::LINES.run(&shared.origin, message.len(), || parse(&message)).await {
             Ok(envelope) => pass(shared, &message, &envelope, brake).await,
             Err(_) => {
                 brake.waste_message(message.len());
@@ -148,7 +148,7 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
         shared.health.lock().answered(envelope);
     }
     // From here to the delivery nothing waits: a call that is answered is in no table any more.
-    let incoming = heavy::LINES.turn(message.len()).await.run(|| {
+    let incoming = heavy::LINES.turn(&shared.origin, message.len()).await.run(|| {
         let incoming = receive_by(shared, message, envelope, timeout);
         learn(shared, envelope, &incoming);
         incoming
@@ -157,6 +157,12 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
         Incoming::Answer(answered, message) => {
             let Answer { call, waiting, .. } = *answered;
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
+            let message = match call.is_initialize && message.len() > LARGEST_OPENING {
+                true => {
+                    Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original)
+                }
+                false => message,
+            };
             if call.is_initialize {
                 shared.note_opened(&message);
             }

@@ -21,6 +21,7 @@ use super::sandbox_hint::SandboxHint;
 use super::spec::Spec;
 use super::stdout::read_stdout;
 use crate::config::Isolation;
+use crate::heavy;
 use crate::process::{Brake, Child, Excess, Exit, Launch, Pipes, Signal, SpawnError, drain_stderr};
 use crate::telemetry::{Cause, ExitReason};
 
@@ -143,9 +144,9 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
         let excess = child.ended_for(exit).or_else(|| shared.charge.ended_for(exit));
         excess.map(|excess| outgrown(&shared, &excess))
     });
-    for task in [&mut tasks.reader, &mut tasks.stderr] {
-        wait_for(task, DRAIN).await;
-    }
+    // A wait for a turn to read a large line is the gateway's own.
+    while !wait_for(&mut tasks.reader, DRAIN).await && heavy::LINES.has(&shared.origin) {}
+    wait_for(&mut tasks.stderr, DRAIN).await;
     drop(tasks);
     shared.stdin.close(true);
     ending.finish(exit, failure, asked_to);
@@ -226,11 +227,9 @@ async fn is_gone(child: &Child, wait: Duration) -> bool {
     timeout(wait, child.exited()).await.is_ok()
 }
 
-async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) {
+async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) -> bool {
     // A finished task may have been awaited already, and must not be again.
-    if !task.is_finished() {
-        let _ = timeout(wait, task).await;
-    }
+    task.is_finished() || timeout(wait, task).await.is_ok()
 }
 
 /// Fails what has run out of time. `Some` if the child has to go for it: it did not answer `initialize`, or a call

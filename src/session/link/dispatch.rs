@@ -60,7 +60,7 @@ impl Dispatch<'_> {
             let (again, position, tool, bytes) = state.lock().queue.first(token)?;
             token = again;
             let may_be_sent = self.may_be_sent(tool.as_deref()).await;
-            let turn = heavy::BODIES.turn(bytes).await;
+            let turn = heavy::BODIES.turn(self.context.target.principal.tenant(), bytes).await;
             // The client may have cancelled the message meanwhile.
             let Some(mut pending) = state.lock().queue.take(position) else { continue };
             let sent = {

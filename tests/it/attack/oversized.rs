@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sluice::config::Server;
 
-use crate::scene::{BOTH, Client, Scene, fixture};
+use crate::scene::{BOTH, Client, Scene, Wire, fixture, program};
 
 /// The limit in these tests.
 const LIMIT: usize = 4096;
@@ -123,4 +123,26 @@ async fn a_line_over_the_limit_that_answers_nothing_ends_no_call() {
     assert_goes_on(&client, pid).await;
     client.close().await;
     scene.finish().await;
+}
+
+/// The answer to `initialize` is kept, and read again for each session: it is bounded.
+#[tokio::test]
+async fn an_answer_to_initialize_that_is_too_large_is_an_error_and_a_large_one_is_taken() {
+    for (filling, is_taken) in [(200_000, true), (300_000, false)] {
+        let script = format!(
+            r#"while read -r line; do id=$(expr "$line" : '.*"id":\([0-9]*\)'); [ "$id" ] || continue
+               printf '{{"jsonrpc":"2.0","id":%s,"result":{{"protocolVersion":"2025-11-25","capabilities":{{}},' "$id"
+               printf '"serverInfo":{{"name":"x","version":"1"}},"instructions":"'
+               head -c {filling} /dev/zero | tr '\0' x; printf '"}}}}\n'; done"#
+        );
+        let scene = Scene::of(program("/bin/sh", &["-c", &script])).await;
+        let client = scene.connect(Wire::Streamable).await;
+        let answer = client.start_initialize().await.unwrap();
+        match is_taken {
+            true => assert_eq!(answer["result"]["instructions"].as_str().map(str::len), Some(filling)),
+            false => assert!(answer["error"]["message"].as_str().unwrap().contains("262144 bytes"), "{answer}"),
+        }
+        client.close().await;
+        scene.finish().await;
+    }
 }
