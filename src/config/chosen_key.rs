@@ -30,9 +30,9 @@ pub const SHORTEST_KEY: usize = 32;
 pub struct ChosenKey {
     /// What clients send.
     pub key: SecretString,
-    /// The option or variable that it came by.
+    /// The setting that gave the key: the option `--key-file`, or the variable `SLUICE_KEY` or `SLUICE_KEY_FILE`.
     pub name: &'static str,
-    /// The file, if it is from one.
+    /// The file that the key was read from. `None` for a key from `SLUICE_KEY`.
     pub file: Option<PathBuf>,
 }
 

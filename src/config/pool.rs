@@ -42,7 +42,8 @@ impl Default for Restart {
     }
 }
 
-/// Reads `pool`, of a server whose children are shared so far.
+/// Reads `pool`, and reports values that contradict each other. `isolation`, which says who shares a child of the server, decides
+/// whether `replicas` may be more than 1.
 pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
     let default = Pool::default();
     let before = section.reading.problems();

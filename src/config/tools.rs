@@ -19,7 +19,7 @@ pub enum Resend {
     Never,
     /// Those of tools that say `readOnlyHint`.
     ReadOnly,
-    /// Those of tools that say `readOnlyHint` or `idempotentHint`.
+    /// Calls of tools that declare `readOnlyHint` or `idempotentHint` are sent again after a crash.
     Idempotent,
     /// All, whatever they say. For single tools only.
     Always,

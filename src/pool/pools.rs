@@ -24,7 +24,8 @@ pub struct Surroundings {
     pub guardian: Guardian,
     /// The limits that the children of a tenant have together.
     pub ceilings: Ceilings,
-    /// The capacity for children and starts that is taken.
+    /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits here while
+    /// there is none.
     pub permits: Permits,
     /// The longest time that a client may read nothing before its stream is cut.
     pub slow_client_timeout: Duration,

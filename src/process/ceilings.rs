@@ -134,7 +134,8 @@ impl Ceilings {
         self.0.tenants.load().get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
     }
 
-    /// Adds the limits of `tenant` to `launch`.
+    /// Makes `launch` a launch for `tenant`, with the lower one of each process limit of the two. Returns `launch` unchanged without a
+    /// tenant, or if the configuration does not have the tenant.
     pub fn apply(&self, launch: Launch, tenant: Option<&TenantId>) -> Launch {
         let tenants = self.0.tenants.load();
         let Some((tenant, ceiling)) = tenant.and_then(|tenant| tenants.get_key_value(tenant)) else { return launch };

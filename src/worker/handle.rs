@@ -358,7 +358,7 @@ impl Worker {
         self.0.ended.is_cancelled()
     }
 
-    /// Whether nothing is in flight, either way.
+    /// Whether no request is in flight, in either direction, and no task is left that its session may come back for.
     pub fn is_idle(&self) -> bool {
         self.0.multiplexer.lock().is_idle()
     }

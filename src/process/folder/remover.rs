@@ -44,7 +44,7 @@ pub struct RemovalMetrics {
 pub(super) struct FolderToRemove {
     /// The folder around it.
     pub(super) parent: Arc<File>,
-    /// Its name in `parent`.
+    /// The name of the folder to remove, as an entry of the folder `parent`.
     pub(super) name: CString,
     /// Its path, for messages.
     pub(super) path: PathBuf,

@@ -112,7 +112,7 @@ struct Leader {
 
 impl Leader {
     /// Signals a child that is not reaped yet: its process group, and the child itself, in case it has joined another
-    /// group.
+    /// group. [`Signal::Kill`] also kills everything in the child's cgroup, if it has one.
     fn send(&self, signal: Signal) {
         // The possible errors are that nothing is left to signal, and that everything in the group has another user.
         let _ = rustix::process::kill_process_group(self.pid, signal.into());

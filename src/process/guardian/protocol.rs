@@ -39,7 +39,8 @@ pub(super) enum Request {
     HealthCheck,
     /// Set the limits of each process of child `id`.
     Limit { id: u64, limits: ProcessLimits },
-    /// Send a signal to the process group of child `id`.
+    /// Send a signal to child `id`: to its process group and to the child itself; [`Signal::Kill`] also kills everything in its
+    /// cgroup. Ignored if the child is reaped.
     Signal { id: u64, signal: Signal },
 }
 

@@ -133,8 +133,11 @@ impl Multiplexer {
         (number.wire, frame)
     }
 
-    /// What a request means for the others on the child. Nothing is changed where it has no room on the child,
-    /// because of the `refusal`.
+    /// Decides whether a child that sessions share has to receive a request: forwards the request, answers it here, or lets it
+    /// wait for the answer to another session's request. Updates subscriptions and the log level to match.
+    ///
+    /// # Errors
+    /// `refusal`, the reason why the child takes no more calls now, if the request needs the child. Nothing has changed then.
     fn share(
         &mut self,
         peer: LeaseId,
