@@ -237,7 +237,8 @@ mod tests {
         std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    /// Looks until something is so that another thread does, which tells nobody when it has.
+    pub(super) fn eventually(what: &str, is_so: impl Fn() -> bool) {
         let begin = Instant::now();
         while !is_so() {
             assert!(begin.elapsed() < Duration::from_secs(30), "it did not happen: {what}");

@@ -96,7 +96,7 @@ impl Lease {
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
-        let is_heard = self.put(&mut multiplexer, draft, ask, kept)?;
+        let is_heard = self.put(&mut multiplexer, draft, kept)?;
         self.owed.lock().overrule(ask.envelope);
         if is_heard {
             let calls = multiplexer.count();
@@ -108,14 +108,8 @@ impl Lease {
     }
 
     /// Puts a request to the child. Says whether the child hears of it.
-    fn put(
-        &self,
-        multiplexer: &mut Multiplexer,
-        draft: Draft<'_>,
-        ask: &Ask<'_>,
-        kept: Option<Kept>,
-    ) -> Result<bool, Refused> {
-        let shared = self.worker.shared();
+    fn put(&self, multiplexer: &mut Multiplexer, draft: Draft<'_>, kept: Option<Kept>) -> Result<bool, Refused> {
+        let (shared, ask) = (self.worker.shared(), draft.ask);
         let outgoing = multiplexer.put(self.peer, draft, Instant::now())?;
         if multiplexer.timer().take_moved() {
             shared.deadline_moved.notify_one();
@@ -281,7 +275,7 @@ impl Lease {
         if !is_wanted() {
             return Ok(None);
         }
-        self.put(&mut multiplexer, draft, &ask, None)?;
+        self.put(&mut multiplexer, draft, None)?;
         Ok(Some(Answering { cursor, id }))
     }
 

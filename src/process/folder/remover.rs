@@ -259,7 +259,8 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::super::tests::eventually;
     use super::*;
 
     #[test]
@@ -273,15 +274,8 @@ mod tests {
         remover.remove(FolderToRemove { name: c"folder".to_owned(), path: path.clone(), keeps, parent });
         assert!(!remover.finish(Duration::from_secs(30)), "one is left");
         assert_eq!((path.exists(), metrics.waiting.get()), (false, 1));
-        let begin = Instant::now();
-        while metrics.failures.get() < 2 {
-            assert!(begin.elapsed() < Duration::from_secs(30), "it is not tried again");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("it is tried again", || metrics.failures.get() >= 2);
         remover.close();
-        while remover.0.state.lock().has_thread {
-            assert!(begin.elapsed() < Duration::from_secs(30), "the thread does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        eventually("the thread ends", || !remover.0.state.lock().has_thread);
     }
 }

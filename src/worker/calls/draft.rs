@@ -13,7 +13,8 @@ use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 /// A request that is ready to be put to a child.
 #[derive(Debug)]
 pub(in crate::worker) struct Draft<'a> {
-    pub(super) ask: &'a Ask<'a>,
+    /// The request.
+    pub(in crate::worker) ask: &'a Ask<'a>,
     /// The number that the child is to know the request by.
     pub(super) number: u64,
     /// The frame for the child; or the answer, where the request is refused whatever else there is.

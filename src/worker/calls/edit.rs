@@ -39,13 +39,10 @@ impl Edit {
             Self::ProgressToken(token) => (envelope.members.progress_token, token),
             Self::RequestId(number) => (envelope.members.request_id, number.into()),
             Self::Request(number) => {
-                let new = RawId::from(number);
-                let replace = |old| Splice { old, new: new.as_str() };
-                let token = envelope.members.meta.progress_token.map(replace);
-                return match (envelope.id.map(replace), token) {
-                    (Some(id), Some(token)) => splice(message, &mut [id, token]).freeze(),
-                    (id, _) => splice(message, id.into_iter().collect::<Vec<_>>().as_mut_slice()).freeze(),
-                };
+                let (new, token) = (RawId::from(number), envelope.members.meta.progress_token);
+                let old = envelope.id.into_iter().chain(token);
+                let mut replacements: Vec<_> = old.map(|old| Splice { old, new: new.as_str() }).collect();
+                return splice(message, &mut replacements).freeze();
             }
         };
         splice(message, old.map(|old| Splice { old, new: new.as_str() }).as_mut_slice()).freeze()
