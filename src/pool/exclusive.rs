@@ -137,7 +137,7 @@ impl Drop for Awaited<'_> {
         if !self.may_come_back || is_draining || inventory.starts.left_by(principal) >= ABANDONED {
             return inventory.starts.give_up(&self.start);
         }
-        self.start.lease.hand_to(Nobody::peer());
+        self.start.lease.hand_to(Nobody::holder());
         worker.adopt(principal.tenant(), "-");
         *self.start.left.lock() = Some(Instant::now());
         if !Cause::info("a client hung up before its server was there", self.pool.server.name.to_string()).is_news(20) {

@@ -36,7 +36,7 @@ use crate::mcp::protocol_version;
 use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
-use crate::worker::{Failure, Lease, Opening, Peer};
+use crate::worker::{Failure, Lease, LeaseHolder, Opening};
 pub use breaker::backoff;
 use breaker::{Breaker, Broken};
 use child::PooledWorker;
@@ -64,7 +64,7 @@ pub struct Wanted {
     /// The caller's leases whose workers are being replaced: the new worker may inherit the capacity of one.
     pub replaces: Vec<Arc<Lease>>,
     /// The receiver of what the server sends unasked, such as requests and notifications.
-    pub holder: Weak<dyn Peer>,
+    pub holder: Weak<dyn LeaseHolder>,
 }
 
 /// A lease that a pool has granted.

@@ -110,7 +110,7 @@ async fn start_shared(
     let worker = &child.worker;
     if worker.opened().is_none() {
         // Opened under a lease without a holder: what the child says meanwhile is for no session.
-        let lease = Lease::new(worker.clone(), Nobody::peer(), false);
+        let lease = Lease::new(worker.clone(), Nobody::holder(), false);
         let answer = pool.open(&child, &lease, &opening.message).await?;
         if worker.opened().is_none() {
             worker.stop();

@@ -94,7 +94,7 @@ async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Sp
     // Before the first client has come, the spare waits without `initialize`.
     let wanted = pool.inventory.lock().demand.latest().cloned();
     let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
-    let lease = Lease::new(child.worker.clone(), Nobody::peer(), false);
+    let lease = Lease::new(child.worker.clone(), Nobody::holder(), false);
     let answer = pool.open(&child, &lease, &message).await;
     if child.worker.opened().is_none() {
         let (server, started) = (&pool.server.name, answer.is_ok());

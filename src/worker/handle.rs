@@ -16,7 +16,7 @@ use super::delivery::deliver;
 use super::error::Failure;
 use super::health::Health;
 use super::hints::Hints;
-use super::peer::Peer;
+use super::lease_holder::LeaseHolder;
 use super::phase::Phase;
 use super::spec::Spec;
 use super::stdin::StdinQueue;
@@ -60,10 +60,10 @@ pub(super) struct Shared {
     pub(super) health: Mutex<Health>,
     /// What its tools say of themselves, where that decides anything.
     pub(super) hints: Mutex<Hints>,
-    peers: Mutex<HashMap<LeaseId, Weak<dyn Peer>>>,
+    holders: Mutex<HashMap<LeaseId, Weak<dyn LeaseHolder>>>,
     next_peer: AtomicU64,
     born: Instant,
-    /// Since when no session has been on it. Changed under the lock of `peers` only.
+    /// Since when no session has been on it. Changed under the lock of `holders` only.
     unused_since: Mutex<Option<Instant>>,
     /// Notified when the child has answered `initialize`.
     settled: CancellationToken,
@@ -100,7 +100,7 @@ impl Shared {
             pid: OnceLock::new(),
             health: Mutex::new(Health::new(Instant::now())),
             hints: Mutex::default(),
-            peers: Mutex::default(),
+            holders: Mutex::default(),
             next_peer: AtomicU64::new(0),
             born: Instant::now(),
             unused_since: Mutex::new(Some(Instant::now())),
@@ -115,12 +115,12 @@ impl Shared {
         }
     }
 
-    pub(super) fn peer(&self, peer: LeaseId) -> Option<Arc<dyn Peer>> {
-        self.peers.lock().get(&peer)?.upgrade()
+    pub(super) fn holder(&self, lease: LeaseId) -> Option<Arc<dyn LeaseHolder>> {
+        self.holders.lock().get(&lease)?.upgrade()
     }
 
-    pub(super) fn peers(&self) -> Vec<Arc<dyn Peer>> {
-        self.peers.lock().values().filter_map(Weak::upgrade).collect()
+    pub(super) fn holders(&self) -> Vec<Arc<dyn LeaseHolder>> {
+        self.holders.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     /// Whether one session alone is on the child, for good: then the child may wait for its client.
@@ -168,11 +168,11 @@ impl Shared {
     /// Takes a session off the child, if it is on it.
     pub(super) fn detach(&self, peer: LeaseId) {
         {
-            let mut peers = self.peers.lock();
-            if peers.remove(&peer).is_none() {
+            let mut holders = self.holders.lock();
+            if holders.remove(&peer).is_none() {
                 return;
             }
-            if peers.is_empty() {
+            if holders.is_empty() {
                 *self.unused_since.lock() = Some(Instant::now());
             }
         }
@@ -240,11 +240,11 @@ impl Worker {
         self.0.exit.get().copied()
     }
 
-    pub(super) fn attach(&self, peer: Weak<dyn Peer>) -> LeaseId {
+    pub(super) fn attach(&self, holder: Weak<dyn LeaseHolder>) -> LeaseId {
         let id = LeaseId(self.0.next_peer.fetch_add(1, Ordering::Relaxed));
         {
-            let mut peers = self.0.peers.lock();
-            peers.insert(id, peer);
+            let mut holders = self.0.holders.lock();
+            holders.insert(id, holder);
             *self.0.unused_since.lock() = None;
         }
         self.0.multiplexer.lock().attach(id);
@@ -252,9 +252,9 @@ impl Worker {
     }
 
     /// What the child says is for another from now on, or for nobody. What it has asked nobody else can answer.
-    pub(super) fn readdress(&self, peer: LeaseId, to: Weak<dyn Peer>) {
-        self.0.peers.lock().entry(peer).and_modify(|peer| *peer = to);
-        self.0.expire(|multiplexer| multiplexer.refuse_asked(peer));
+    pub(super) fn readdress(&self, lease: LeaseId, to: Weak<dyn LeaseHolder>) {
+        self.0.holders.lock().entry(lease).and_modify(|holder| *holder = to);
+        self.0.expire(|multiplexer| multiplexer.refuse_asked(lease));
     }
 
     /// The answer to `initialize`, once there is a good one.
@@ -275,12 +275,12 @@ impl Worker {
 
     /// Sessions on the child that still exist, for operators.
     pub fn listeners(&self) -> usize {
-        self.0.peers().len()
+        self.0.holders().len()
     }
 
     /// Sessions on the child.
     pub fn sessions(&self) -> usize {
-        self.0.peers.lock().len()
+        self.0.holders.lock().len()
     }
 
     /// Whether sessions are on it, or were when it ended: from then on they leave.

@@ -14,8 +14,8 @@ use super::calls::{
 use super::delivery::deliver;
 use super::error::Failure;
 use super::handle::Worker;
+use super::lease_holder::LeaseHolder;
 use super::negotiated::Agreed;
-use super::peer::Peer;
 use super::phase::Due;
 use super::stdin::Queued;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
@@ -49,8 +49,8 @@ pub(super) struct Answering {
 
 impl Lease {
     /// Puts a session on a worker.
-    pub fn new(worker: Worker, peer: Weak<dyn Peer>, exclusive: bool) -> Self {
-        let peer = worker.attach(peer);
+    pub fn new(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool) -> Self {
+        let peer = worker.attach(holder);
         let queued = (!worker.shared().is_exclusive()).then(Queued::default);
         Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
     }
@@ -60,8 +60,8 @@ impl Lease {
     }
 
     /// The child is another session's, or nobody's: the one that this was for has never had an answer of it.
-    pub fn hand_to(&self, peer: Weak<dyn Peer>) {
-        self.worker.readdress(self.peer, peer);
+    pub fn hand_to(&self, holder: Weak<dyn LeaseHolder>) {
+        self.worker.readdress(self.peer, holder);
     }
 
     /// Keeps a value until the lease is dropped.

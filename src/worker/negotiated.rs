@@ -10,7 +10,7 @@ use crate::mcp::method;
 
 /// What a session and its child have agreed on. A child that has refused something has not agreed.
 #[derive(Debug, Clone, Default)]
-pub struct Terms {
+pub struct Negotiated {
     /// Whether the child has heard `notifications/initialized`.
     pub(super) initialized: bool,
     pub(super) granted: Agreed,
@@ -51,7 +51,7 @@ impl StandingRequest {
     }
 }
 
-impl Terms {
+impl Negotiated {
     /// What a session has of a child so far.
     pub(super) fn of(multiplexer: &Multiplexer, peer: LeaseId, initialized: bool) -> Self {
         let (level, subscriptions) = multiplexer.granted(peer);

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::calls::{Expired, Multiplexer, Refused};
 use super::error::Failure;
 use super::lease::{Answering, Lease};
-use super::negotiated::{StandingRequest, Terms};
+use super::negotiated::{Negotiated, StandingRequest};
 use crate::jsonrpc::parse;
 use crate::mcp::INITIALIZED;
 use crate::telemetry::Cause;
@@ -30,8 +30,8 @@ const AT_ONCE: usize = 64;
 
 impl Lease {
     /// What the session has of the child so far.
-    pub fn terms(&self) -> Terms {
-        self.read_terms(&self.worker().shared().multiplexer.lock())
+    pub fn negotiated(&self) -> Negotiated {
+        self.read_negotiated(&self.worker().shared().multiplexer.lock())
     }
 
     /// Whether the client waits to hear of resources.
@@ -40,17 +40,17 @@ impl Lease {
             || self.worker().shared().multiplexer.lock().is_subscribed(self.peer())
     }
 
-    fn read_terms(&self, multiplexer: &Multiplexer) -> Terms {
-        let mut terms = Terms::of(multiplexer, self.peer(), self.worker().is_initialized());
+    fn read_negotiated(&self, multiplexer: &Multiplexer) -> Negotiated {
+        let mut negotiated = Negotiated::of(multiplexer, self.peer(), self.worker().is_initialized());
         let owed = self.owed().lock();
-        terms.granted.level = terms.granted.level.or(owed.level);
-        terms.granted.subscriptions.extend(owed.subscriptions.iter().cloned());
-        terms
+        negotiated.granted.level = negotiated.granted.level.or(owed.level);
+        negotiated.granted.subscriptions.extend(owed.subscriptions.iter().cloned());
+        negotiated
     }
 
     /// What the session has of the child, for another child: this one grants nothing more from now on, so that nothing is
     /// lost between the two. What it is being asked for has a moment to be answered. `None` if it has been handed over.
-    pub async fn hand_over(&self) -> Option<Terms> {
+    pub async fn hand_over(&self) -> Option<Negotiated> {
         let end = Instant::now() + MOMENT;
         let has_standing_request =
             || self.worker().shared().multiplexer.lock().has_standing_request_of_client(self.peer());
@@ -61,19 +61,19 @@ impl Lease {
     }
 
     /// The same, at once.
-    pub fn hand_over_now(&self) -> Option<Terms> {
+    pub fn hand_over_now(&self) -> Option<Negotiated> {
         let shared = self.worker().shared();
-        let mut terms = None;
-        // In one go: what is granted is among the terms, or is not granted.
+        let mut negotiated = None;
+        // In one go: what is granted is part of the negotiated state, or is not granted.
         let gone = shared.expire(|multiplexer| {
             if !multiplexer.grants(self.peer()) {
                 return Expired::default();
             }
-            terms = Some(self.read_terms(multiplexer));
+            negotiated = Some(self.read_negotiated(multiplexer));
             multiplexer.hand_over(self.peer(), Instant::now())
         });
         shared.give_up(gone, |_| Failure::refused(Refused::Ended));
-        terms
+        negotiated
     }
 
     /// Begins to bring the child to what the session has agreed on with the one before it. When this returns, as much of it
@@ -81,12 +81,12 @@ impl Lease {
     ///
     /// # Errors
     /// The child ends, or does not even take `notifications/initialized` until the `end`.
-    pub async fn replay(self: &Arc<Self>, terms: &Terms, end: Instant) -> Result<Replay, Failure> {
-        if terms.initialized {
+    pub async fn replay(self: &Arc<Self>, negotiated: &Negotiated, end: Instant) -> Result<Replay, Failure> {
+        if negotiated.initialized {
             self.say_initialized(end).await?;
         }
-        *self.owed().lock() = terms.granted.clone();
-        let (requests, asked) = (terms.standing_requests().collect(), VecDeque::new());
+        *self.owed().lock() = negotiated.granted.clone();
+        let (requests, asked) = (negotiated.standing_requests().collect(), VecDeque::new());
         let mut replay = Replay { lease: Arc::clone(self), requests, asked, end };
         match replay.ask_more() {
             Ok(()) => Ok(replay),

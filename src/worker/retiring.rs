@@ -61,9 +61,9 @@ impl Shared {
         if is_idle {
             self.stop.cancel();
         }
-        for (id, peer) in ready.into_iter().filter_map(|id| Some((id, self.peer(id)?))) {
+        for (id, holder) in ready.into_iter().filter_map(|id| Some((id, self.holder(id)?))) {
             self.detach(id);
-            peer.let_go();
+            holder.let_go();
         }
     }
 }
@@ -101,6 +101,6 @@ impl Lease {
 
     /// Whether nothing of the session can come from this child any more.
     pub fn is_over(&self) -> bool {
-        self.worker().has_ended() || self.worker().shared().peer(self.peer()).is_none()
+        self.worker().has_ended() || self.worker().shared().holder(self.peer()).is_none()
     }
 }

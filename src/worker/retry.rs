@@ -38,8 +38,8 @@ pub(super) fn rescue(shared: &Shared, left: &mut Expired, failure: &Failure) {
         let (of_peer, others) = orphans.into_iter().partition(|(owner, _)| *owner == peer);
         orphans = others;
         let calls = Vec::into_iter(of_peer).map(|(_, orphan)| orphan).collect();
-        let refused = match shared.peer(peer) {
-            Some(peer) => peer.resend(calls),
+        let refused = match shared.holder(peer) {
+            Some(holder) => holder.resend(calls),
             None => calls,
         };
         for orphan in refused {

@@ -16,7 +16,7 @@ use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
 use super::error::Failure;
 use super::handle::Shared;
-use super::peer::Route;
+use super::lease_holder::Route;
 use super::retry::learn;
 use crate::heavy;
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
@@ -251,7 +251,7 @@ impl Drop for InHand<'_> {
 /// Takes something unsolicited to one session. Says whether it was taken.
 async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
-    match shared.peer(peer).map(|peer| peer.route(item, kind, &in_flight)) {
+    match shared.holder(peer).map(|holder| holder.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {
             let importance = if kind == Unsolicited::Request { Importance::Awaited } else { Importance::Passing };
             deliver(shared, &outbox, item.message.len(), importance, || outbox.push(item.clone())).await

@@ -379,8 +379,8 @@ impl Ending {
     fn tell(&self, reason: ExitReason) {
         let shared = &self.shared;
         let _ = shared.exit.set(reason);
-        let _ = shared.was_in_use.set(!shared.peers().is_empty());
+        let _ = shared.was_in_use.set(!shared.holders().is_empty());
         shared.ended.cancel();
-        shared.peers().iter().for_each(|peer| peer.exited());
+        shared.holders().iter().for_each(|holder| holder.exited());
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::calls::{Unsolicited, Withdrawn};
 use super::delivery::lost;
 use super::handle::Shared;
-use super::peer::Route;
+use super::lease_holder::Route;
 use crate::stream::{Item, Requester};
 use crate::telemetry::DropReason;
 
@@ -29,9 +29,9 @@ impl Shared {
     /// Tells a client that it need not answer a request any more, or does not show it to the client at all.
     pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
         let Withdrawn { peer, number, in_flight } = withdrawn;
-        let Some(peer) = self.peer(peer).filter(|peer| !peer.forget(number)) else { return };
+        let Some(holder) = self.holder(peer).filter(|holder| !holder.forget(number)) else { return };
         let item = Item::notification(message);
-        let dropped = match peer.route(&item, Unsolicited::Notification, &in_flight) {
+        let dropped = match holder.route(&item, Unsolicited::Notification, &in_flight) {
             Route::Stream(outbox) => outbox.push_own(item).err().map(lost),
             Route::Kept => None,
             Route::Nowhere => Some(DropReason::NoStream),

@@ -63,7 +63,7 @@ impl Lone {
             initialize: None,
             is_restart: false,
             replaces: Vec::new(),
-            holder: Nobody::peer(),
+            holder: Nobody::holder(),
         };
         let granted = in_time("a lease", self.pool().lease(&wanted)).await.unwrap();
         assert_eq!(granted.answer, None, "nothing was asked");

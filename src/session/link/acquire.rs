@@ -13,14 +13,14 @@ use super::draining::MAX_BUSY;
 use super::slot::{Outcome, Starting};
 use crate::mcp::protocol_version;
 use crate::pool::{Granted, Wanted};
-use crate::worker::{Failure, Lease, Peer, Refused, Terms};
+use crate::worker::{Failure, Lease, LeaseHolder, Negotiated, Refused};
 
 /// One attempt to get a child.
 pub(super) struct Acquisition<'a> {
     /// The link that wants the child.
     pub(super) context: &'a Context,
     /// The receiver of what the child will send.
-    pub(super) holder: Weak<dyn Peer>,
+    pub(super) holder: Weak<dyn LeaseHolder>,
     /// The client's `initialize` request.
     pub(super) initialize: Bytes,
     /// The leases on replaced children, of which the new child may inherit the capacity of one.
@@ -124,7 +124,7 @@ fn check_version(context: &Context, lease: &Lease, answer: &[u8]) -> Result<Vec<
 
 /// Takes over the negotiated state of the most recently replaced child, which grants nothing more from then on: what it
 /// granted later would be lost.
-async fn take_negotiated(context: &Context) -> Terms {
+async fn take_negotiated(context: &Context) -> Negotiated {
     let before = context.state.lock().draining.latest_first().next().cloned();
     let latest = match before {
         Some(before) => before.hand_over().await,
@@ -135,6 +135,6 @@ async fn take_negotiated(context: &Context) -> Terms {
             latest.into_iter().for_each(|latest| done.negotiated = latest);
             done.negotiated.clone()
         }
-        None => Terms::default(),
+        None => Negotiated::default(),
     }
 }

@@ -15,7 +15,7 @@ use super::restart::pause_before_restart;
 use super::slot::{Outcome, Slot, Starting};
 use super::state::State;
 use crate::stream::Item;
-use crate::worker::{DropGuard, Failure, InFlight, Lease, Orphan, Peer, Refused, Route, Unsolicited};
+use crate::worker::{DropGuard, Failure, InFlight, Lease, LeaseHolder, Orphan, Refused, Route, Unsolicited};
 
 impl Link {
     /// Spawns the task that drains the queue, if messages are queued and no such task runs.
@@ -82,7 +82,7 @@ impl Link {
     /// Spawns a start with the client's `initialize`. The child may inherit the capacity of one of those that it `replaces`.
     pub(super) fn start(&self, initialize: Bytes, replaces: Vec<Arc<Lease>>) -> Starting {
         let (result, starting) = watch::channel(None);
-        let holder: Weak<dyn Peer> = self.this.clone();
+        let holder: Weak<dyn LeaseHolder> = self.this.clone();
         self.spawn(async move |this| {
             let guard = DropGuard::new(|| {
                 let failed = Err(Failure::internal(&this.context.target.server.name));
@@ -156,7 +156,7 @@ impl Link {
     }
 }
 
-impl Peer for Link {
+impl LeaseHolder for Link {
     fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         self.context.client.route(item, kind, in_flight)
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::jsonrpc::{RawId, member, parse};
 use crate::stream::Exchange;
-use crate::worker::Terms;
+use crate::worker::Negotiated;
 
 /// The largest accepted `initialize` request, in bytes. The request is kept for the life of the link.
 pub(super) const MAX_INITIALIZE: usize = 256 * 1024;
@@ -42,7 +42,7 @@ pub(super) struct Done {
     /// The lists (`tools`, `prompts`, `resources`) whose changes the server announces.
     pub(super) lists: Vec<&'static str>,
     /// The log level and subscriptions granted by earlier children. Those of the current child are with its lease.
-    pub(super) negotiated: Terms,
+    pub(super) negotiated: Negotiated,
 }
 
 impl Handshake {
@@ -83,7 +83,7 @@ impl Done {
     /// The handshake of a client's `initialize` with the successful `answer` of the first child.
     pub(super) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
         let lists = announced_lists(answer).unwrap_or_default();
-        Self { initialize, version, lists, negotiated: Terms::default() }
+        Self { initialize, version, lists, negotiated: Negotiated::default() }
     }
 }
 

@@ -77,7 +77,7 @@ impl State {
         self.useless = self.slot.useless_in_a_row(self.useless);
         if let Slot::Leased(lease) = std::mem::take(&mut self.slot) {
             if let Some(done) = self.handshake.done_mut() {
-                done.negotiated = lease.terms();
+                done.negotiated = lease.negotiated();
             }
             self.draining.push(lease);
         }

@@ -14,7 +14,7 @@ use super::*;
 use crate::jsonrpc::parse;
 use crate::stream::{Budget, Cursor, Entry, Exchange, Item, Outbox};
 use crate::worker::calls::{Ask, InFlight, Refused, Unsolicited};
-use crate::worker::peer::{Peer, Route};
+use crate::worker::lease_holder::{LeaseHolder, Route};
 
 /// What clients write, often the same.
 const IDS: [&str; 6] = ["1", "2", "\"1\"", "1.0", "\"\\u0031\"", "-0"];
@@ -25,7 +25,7 @@ pub(super) struct Listener {
     outbox: Outbox,
 }
 
-impl Peer for Listener {
+impl LeaseHolder for Listener {
     fn route(&self, _: &Item, _: Unsolicited, _: &InFlight) -> Route {
         Route::Stream(self.outbox.clone())
     }

@@ -11,7 +11,7 @@ use super::super::model::{LEVELS, TIMEOUT, What};
 use super::client::{replay_id, replayed};
 use super::{SESSIONS, Seen, World};
 use crate::stream::Exchange;
-use crate::worker::Terms;
+use crate::worker::Negotiated;
 use crate::worker::dice::Dice;
 
 /// Children that finish what is in flight, beside the one that takes calls.
@@ -41,7 +41,7 @@ struct Move {
     /// The child that still grants it something, by its number.
     before: Option<u64>,
     /// What it has been granted: what is kept of it, and what the model says.
-    terms: Terms,
+    negotiated: Negotiated,
     had: Had,
     coming: Option<Coming>,
 }
@@ -275,8 +275,8 @@ impl Move {
     /// The session takes what the child has granted it, if it has that of this one still, and gets nothing more of it.
     fn part_with(&mut self, session: LeaseId, before: &mut World) {
         if self.before.take_if(|number| *number == before.number).is_some() {
-            let (terms, had) = before.hand_over(session);
-            self.terms = terms;
+            let (negotiated, had) = before.hand_over(session);
+            self.negotiated = negotiated;
             self.had = had;
         }
     }
@@ -288,7 +288,7 @@ impl Move {
         let expected = level.into_iter().chain(uris.iter().map(|uri| What::Subscribe(*uri)));
         let text = |what| replayed(replay_id(what), what, self.had.0.unwrap_or_default());
         let expected: Vec<(What, Bytes)> = expected.map(|what| (what, text(what).into())).collect();
-        let asks: Vec<Bytes> = self.terms.requests().collect();
+        let asks: Vec<Bytes> = self.negotiated.requests().collect();
         assert_eq!(asks, expected.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>());
         expected.into()
     }
@@ -315,13 +315,13 @@ impl World {
     }
 
     /// What a session has of the child, which grants it nothing more.
-    fn hand_over(&mut self, session: LeaseId) -> (Terms, Had) {
+    fn hand_over(&mut self, session: LeaseId) -> (Negotiated, Had) {
         self.check_granted(session);
-        let (terms, had) = (Terms::of(&self.multiplexer, session, true), self.model.granted(session));
+        let (negotiated, had) = (Negotiated::of(&self.multiplexer, session, true), self.model.granted(session));
         let gone = self.multiplexer.hand_over(session, self.now);
         let (frames, failed) = self.model.hand_over(session, self.now);
         self.check_expired(gone, frames, failed, Vec::new());
-        (terms, had)
+        (negotiated, had)
     }
 
     /// What another child would be asked for is what this one has agreed to.
