@@ -90,13 +90,13 @@ impl Lease {
     /// send it again after a crash.
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
-        let draft = Draft::new(ask).ok_or(Refused::Ended)?;
+        let draft = Draft::new(ask, self.peer, kept, Instant::now()).ok_or(Refused::Ended)?;
         let mut multiplexer = shared.multiplexer.lock();
         let is_retired = shared.is_retired();
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
             return Err(Refused::Retired);
         }
-        let is_heard = self.put(&mut multiplexer, draft, kept)?;
+        let is_heard = self.put(&mut multiplexer, draft)?;
         self.owed.lock().overrule(ask.envelope);
         if is_heard {
             let calls = multiplexer.count();
@@ -108,9 +108,9 @@ impl Lease {
     }
 
     /// Puts a request to the child. Says whether the child hears of it.
-    fn put(&self, multiplexer: &mut Multiplexer, draft: Draft<'_>, kept: Option<Kept>) -> Result<bool, Refused> {
+    fn put(&self, multiplexer: &mut Multiplexer, draft: Draft<'_>) -> Result<bool, Refused> {
         let (shared, ask) = (self.worker.shared(), draft.ask);
-        let outgoing = multiplexer.put(self.peer, draft, Instant::now())?;
+        let outgoing = multiplexer.put(draft)?;
         if multiplexer.timer().take_moved() {
             shared.deadline_moved.notify_one();
         }
@@ -119,7 +119,6 @@ impl Lease {
                 shared.metrics.carried(Direction::ToServer, frame.len());
                 let queued = self.queued.as_ref().filter(|_| !ask.is_own);
                 shared.stdin.push_of(queued, frame).inspect_err(|_| multiplexer.forget(number))?;
-                kept.into_iter().for_each(|kept| multiplexer.keep(number, kept));
                 return Ok(true);
             }
             Outgoing::Local(answer) => deliver(&shared.metrics, ask.exchange, answer),
@@ -270,12 +269,12 @@ impl Lease {
         let envelope = parse(&message).map_err(|_| Refused::Ended)?;
         let id = envelope.raw_id();
         let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: true };
-        let draft = Draft::new(&ask).ok_or(Refused::Ended)?;
+        let draft = Draft::new(&ask, self.peer, None, Instant::now()).ok_or(Refused::Ended)?;
         let mut multiplexer = self.worker.shared().multiplexer.lock();
         if !is_wanted() {
             return Ok(None);
         }
-        self.put(&mut multiplexer, draft, None)?;
+        self.put(&mut multiplexer, draft)?;
         Ok(Some(Answering { cursor, id }))
     }
 

@@ -154,16 +154,15 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
         incoming
     });
     match incoming {
-        Incoming::Answer(answered, message) => {
-            let Answer { call, waiting, .. } = *answered;
+        Incoming::Answer(Answer { call, waiting, .. }, message) => {
             shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
-            let message = match call.is_initialize && message.len() > LARGEST_OPENING {
+            let message = match call.is_initialize() && message.len() > LARGEST_OPENING {
                 true => {
                     Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original)
                 }
                 false => message,
             };
-            if call.is_initialize {
+            if call.is_initialize() {
                 shared.note_opened(&message);
             }
             for waiting in waiting {

@@ -241,7 +241,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
         let multiplexer = shared.multiplexer.lock();
         (multiplexer.oldest(), multiplexer.works_on_task(), multiplexer.has_overrun(now))
     };
-    let unopened = expired.calls.iter().find(|call| call.is_initialize).map(|call| {
+    let unopened = expired.calls.iter().find(|call| call.is_initialize()).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
         let failure = Failure::start_timeout(&shared.server, call.timeout(), last_words(shared), noise);
         shared.failure.get_or_init(|| failure).clone()

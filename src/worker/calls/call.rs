@@ -10,9 +10,10 @@ use super::lease_id::LeaseId;
 use super::numbers::Number;
 use super::standing::Standing;
 use crate::jsonrpc::{Envelope, RawId};
+use crate::mcp::method;
 use crate::stream::Exchange;
 
-/// A call in flight.
+/// A call in flight. Held in a box, which moves from its draft to the table and from there to its answer.
 #[derive(Debug)]
 pub(in crate::worker) struct Call {
     /// The number that the child knows it by.
@@ -22,7 +23,6 @@ pub(in crate::worker) struct Call {
     pub(in crate::worker) exchange: Arc<Exchange>,
     pub(in crate::worker) method: &'static str,
     pub(in crate::worker) started: Instant,
-    pub(in crate::worker) is_initialize: bool,
     /// Whether it is the gateway's, and no client's.
     pub(super) is_own: bool,
     /// What it asks for that lasts.
@@ -44,6 +44,11 @@ impl Call {
     /// The time that it was given.
     pub(in crate::worker) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// Whether the call is the `initialize` of the child.
+    pub(in crate::worker) fn is_initialize(&self) -> bool {
+        self.method == method::INITIALIZE
     }
 }
 

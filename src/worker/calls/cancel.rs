@@ -20,7 +20,7 @@ use crate::mcp::{Cancels, cancelled_notification};
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Expired {
     /// Calls to fail.
-    pub(in crate::worker) calls: Vec<Call>,
+    pub(in crate::worker) calls: Vec<Box<Call>>,
     /// Others that waited for the answers to these.
     pub(in crate::worker) waiting: Vec<Waiting>,
     /// Requests of the child that clients need not answer any more, and what they are told.
@@ -104,7 +104,7 @@ impl Multiplexer {
     }
 
     /// A call is over, as its client has cancelled it.
-    pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Call> {
+    pub(in crate::worker) fn cancel(&mut self, number: u64, now: Instant) -> Option<Box<Call>> {
         let call = self.take_call(number)?;
         self.level_over(number, false);
         self.note_abandoned(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
@@ -138,7 +138,7 @@ impl Multiplexer {
 
     /// When a call has to be looked at: it is out of time, or has overrun.
     pub(super) fn due(&self, call: &Call) -> Instant {
-        let overruns = self.harakiri.filter(|_| !call.is_initialize).map(|harakiri| call.started + harakiri);
+        let overruns = self.harakiri.filter(|_| !call.is_initialize()).map(|harakiri| call.started + harakiri);
         overruns.map_or(call.deadline, |overruns| overruns.min(call.deadline))
     }
 
@@ -173,8 +173,9 @@ impl Multiplexer {
         let next = self.subscriptions.next_waiting(uri);
         let Some(Waiting { peer, id, exchange, is_own, .. }) = next else { return false };
         let (wish, task) = (call.wish.take(), call.task.take());
-        let heir = Call { peer, original: id, exchange, is_own, wish, task, progress_token: None, kept: None, ..*call };
-        let call = std::mem::replace(call, heir);
+        let heir =
+            Call { peer, original: id, exchange, is_own, wish, task, progress_token: None, kept: None, ..**call };
+        let call = std::mem::replace(call, Box::new(heir));
         self.end(call.peer);
         gone.calls.push(call);
         true
@@ -182,7 +183,7 @@ impl Multiplexer {
 
     pub(super) fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.take_call(number) else { return };
-        if !call.is_initialize {
+        if !call.is_initialize() {
             expired.frames.push(one_line(BytesMut::from(cancelled_notification(number, why).as_bytes())));
             self.note_abandoned(call.number, call.peer, now, self.cancel_grace.unwrap_or(call.timeout));
         }

@@ -38,7 +38,7 @@ impl Multiplexer {
     }
 
     /// Removes a call from the calls in flight.
-    pub(super) fn take_call(&mut self, number: u64) -> Option<Call> {
+    pub(super) fn take_call(&mut self, number: u64) -> Option<Box<Call>> {
         let call = self.calls.remove(&number)?;
         self.end(call.peer);
         Some(call)

@@ -25,7 +25,7 @@ use crate::telemetry::DropReason;
 #[derive(Debug)]
 pub(in crate::worker) enum Incoming<M = Bytes> {
     /// Deliver the answer to a call, which is now over.
-    Answer(Box<Answer>, M),
+    Answer(Answer, M),
     /// Deliver to the exchange of a call that goes on.
     Inform(Arc<Exchange>, M),
     /// Ask these sessions where it goes. A request, for one session only, carries the number that it was given.
@@ -65,7 +65,7 @@ impl Incoming<Edit> {
 #[derive(Debug)]
 pub(in crate::worker) struct Answer {
     /// The call.
-    pub(in crate::worker) call: Call,
+    pub(in crate::worker) call: Box<Call>,
     /// Who gets the same, under their own ids.
     pub(in crate::worker) waiting: Vec<Waiting>,
     /// What the child has to hear because of it, before anything else.
@@ -112,7 +112,7 @@ impl Multiplexer {
             true => Edit::OwnTasks(call.peer, call.original.clone()),
             false => Edit::Id(call.original.clone()),
         };
-        Incoming::Answer(Box::new(Answer { call, waiting, frame }), edit)
+        Incoming::Answer(Answer { call, waiting, frame }, edit)
     }
 
     /// An answer that nobody waits for.
@@ -308,7 +308,7 @@ impl Multiplexer {
         self.keep_task(number, now);
         let Some(task) = self.live_tasks.working(number) else { return Incoming::Drop(DropReason::LateProgress) };
         // Who waits for its result knows that it goes on.
-        let waits = |call: &&mut Call| call.task.as_ref() == Some(&task.id);
+        let waits = |call: &&mut Box<Call>| call.task.as_ref() == Some(&task.id);
         self.calls.values_mut().filter(waits).for_each(|call| call.deadline = now + call.timeout);
         let Some(token) = &task.token else { return Incoming::Drop(DropReason::LateProgress) };
         let edit = Edit::ProgressToken(token.clone());

@@ -2,7 +2,7 @@
 //! which numbers were given out is kept beside them, and never leaves the gateway.
 
 use std::cell::RefCell;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hasher};
 
 /// Below this are the numbers that a child knows calls by: exact also for a reader that takes numbers as doubles.
 const CALLS: u64 = 100_000_000_000_000;
@@ -16,6 +16,24 @@ pub(super) struct Number {
     pub(super) wire: u64,
     /// The how-manyth it is.
     pub(super) order: u64,
+}
+
+/// Hashes the random numbers of calls: they are spread already, apart from the highest bits, which the table looks at first.
+#[derive(Debug, Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// A number for a call that is not `used`.

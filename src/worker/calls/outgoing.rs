@@ -1,15 +1,14 @@
 //! Registers a client's request and produces the frame for the child, or answers the request here where the child would change
 //! something for other sessions.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
-use super::call::{Ask, Call, Kept};
+use super::call::Ask;
 use super::draft::Draft;
 use super::lease_id::LeaseId;
-use super::numbers::Number;
 use super::refused::Refused;
 use super::standing::{Standing, Told};
 use super::standing_requests::level_params;
@@ -39,12 +38,8 @@ enum Shared {
 
 impl Multiplexer {
     /// Registers a call, or answers it here.
-    pub(in crate::worker) fn put(
-        &mut self,
-        peer: LeaseId,
-        mut draft: Draft<'_>,
-        now: Instant,
-    ) -> Result<Outgoing, Refused> {
+    pub(in crate::worker) fn put(&mut self, mut draft: Draft<'_>) -> Result<Outgoing, Refused> {
+        let peer = draft.call.peer;
         // A session that has left may still be on its way out.
         if !self.peers.contains_key(&peer) {
             return Err(Refused::Ended);
@@ -52,78 +47,54 @@ impl Multiplexer {
         if let Err(answer) = &draft.frame {
             return Ok(Outgoing::Local(answer.clone()));
         }
-        let ask = draft.ask;
-        let name = ask.envelope.method.as_deref().unwrap_or_default();
-        let refusal = self.refusal(peer, ask.is_own);
+        let name = draft.ask.envelope.method.as_deref().unwrap_or_default();
+        let refusal = self.refusal(peer, draft.call.is_own);
         if Standing::is_made_by(name) && !self.grants(peer) {
             return Err(Refused::Ended);
         }
-        let number = self.number_of(&mut draft);
-        let wish = match self.is_shared {
-            true => match self.share(peer, &mut draft, number, refusal)? {
+        draft.call.wish = match self.is_shared {
+            true => match self.share(&mut draft, refusal)? {
                 Shared::Forward(wish) => wish,
                 Shared::Local(answer) => return Ok(Outgoing::Local(answer)),
                 Shared::Wait => return Ok(Outgoing::Wait),
             },
-            false if Standing::is_made_by(name) => Standing::of(name, &ask.envelope.members, draft.uri.take()),
+            false if Standing::is_made_by(name) => Standing::of(name, &draft.ask.envelope.members, draft.uri.take()),
             false => None,
         };
         refusal.map_or(Ok(()), Err)?;
-        let loudest =
-            self.told.filter(|_| self.is_shared && matches!(wish, Some(Standing::Level(_)))).map(|told| told.level);
-        let frame = match loudest {
+        let is_level = self.is_shared && matches!(draft.call.wish, Some(Standing::Level(_)));
+        let (number, frame) = self.register(draft);
+        let told = self.told.as_mut().filter(|_| is_level);
+        let frame = match told {
             // The child hears of a level, and of nothing else that one of its sessions has written.
-            Some(level) => own_request(number.wire, name, &level_params(level)),
-            None => std::mem::replace(&mut draft.frame, Ok(Bytes::new())).unwrap_or_default(),
+            Some(told) => {
+                told.by = number;
+                own_request(number, name, &level_params(told.level))
+            }
+            None => frame,
         };
-        self.register(number, peer, draft, now, wish);
-        Ok(Outgoing::Forward(number.wire, frame))
+        Ok(Outgoing::Forward(number, frame))
     }
 
-    /// The number of a request, which the child has for nothing else that it may still speak of.
-    fn number_of(&mut self, draft: &mut Draft<'_>) -> Number {
-        // The number was drawn before the lock was taken. Hardly ever has another call the same.
-        while self.is_used(draft.number) {
-            draft.renumber();
+    /// Puts a call into the table. Returns the number that the child knows the call by, and the frame.
+    fn register(&mut self, mut draft: Draft<'_>) -> (u64, Bytes) {
+        if let Some(number) = draft.call.task.as_deref().and_then(|task| self.live_tasks.find(task)) {
+            self.keep_task(number, draft.call.started);
         }
         self.given += 1;
-        Number { wire: draft.number, order: self.given }
-    }
-
-    fn register(&mut self, number: Number, peer: LeaseId, draft: Draft<'_>, now: Instant, wish: Option<Standing>) {
-        let Draft { ask, original, task, .. } = draft;
-        let name = ask.envelope.method.as_deref().unwrap_or_default();
-        let members = &ask.envelope.members;
-        if let Some(number) = task.as_deref().and_then(|task| self.live_tasks.find(task)) {
-            self.keep_task(number, now);
-        }
-        let call = Call {
-            number,
-            peer,
-            original,
-            exchange: Arc::clone(ask.exchange),
-            method: method::metric_label(name),
-            started: now,
-            is_initialize: name == method::INITIALIZE,
-            is_own: ask.is_own,
-            wish,
-            task,
-            may_make_task: members.task.is_some(),
-            progress_token: members.meta.progress_token.and_then(RawId::new),
-            is_first_page: members.cursor.is_none(),
-            kept: None,
-            deadline: now + ask.timeout,
-            timeout: ask.timeout,
-        };
-        self.timer.no_later_than(self.due(&call));
-        self.calls.insert(number.wire, call);
-        self.begin(peer);
-    }
-
-    /// Keeps what is needed to send a call again.
-    pub(in crate::worker) fn keep(&mut self, number: u64, kept: Kept) {
-        if let Some(call) = self.calls.get_mut(&number) {
-            call.kept = Some(kept);
+        draft.call.number.order = self.given;
+        self.timer.no_later_than(self.due(&draft.call));
+        self.begin(draft.call.peer);
+        loop {
+            let number = draft.call.number.wire;
+            if !self.is_remembered(number)
+                && let Entry::Vacant(place) = self.calls.entry(number)
+            {
+                place.insert(draft.call);
+                return (number, draft.frame.unwrap_or_default());
+            }
+            // The number was drawn before the lock was taken. Hardly ever has another request the same.
+            draft.renumber();
         }
     }
 
@@ -138,14 +109,8 @@ impl Multiplexer {
     ///
     /// # Errors
     /// `refusal`, the reason why the child takes no more calls now, if the request needs the child. Nothing has changed then.
-    fn share(
-        &mut self,
-        peer: LeaseId,
-        draft: &mut Draft<'_>,
-        number: Number,
-        refusal: Option<Refused>,
-    ) -> Result<Shared, Refused> {
-        let (ask, id) = (draft.ask, draft.original.clone());
+    fn share(&mut self, draft: &mut Draft<'_>, refusal: Option<Refused>) -> Result<Shared, Refused> {
+        let (ask, peer, id) = (draft.ask, draft.call.peer, draft.call.original.clone());
         let id = &id;
         let params = &ask.envelope.members;
         let name = ask.envelope.method.as_deref().unwrap_or_default();
@@ -161,7 +126,7 @@ impl Multiplexer {
                 None => Shared::Local(invalid(id, "params.uri must be a string")),
             },
             method::LOGGING_SET_LEVEL => match label(params.level).as_deref().and_then(Level::parse) {
-                Some(level) => return self.set_level(peer, id, (level, number), refusal),
+                Some(level) => return self.set_level(peer, id, level, refusal),
                 None => Shared::Local(invalid(id, &format!("params.level must be one of {}", LEVELS.join(", ")))),
             },
             // Whose it is, is nobody else's business: it does not exist.
@@ -227,17 +192,19 @@ impl Multiplexer {
         &mut self,
         peer: LeaseId,
         id: &RawId,
-        (level, number): (Level, Number),
+        level: Level,
         refusal: Option<Refused>,
     ) -> Result<Shared, Refused> {
         let loudest = self.loudest(Some(peer)).map_or(level, |others| others.min(level));
         // What is in flight for another may still be refused.
         if self.told.is_some_and(|told| told.is_done && told.level == loudest) {
-            self.grant_level(peer, level, number.order);
+            self.given += 1;
+            self.grant_level(peer, level, self.given);
             return Ok(Shared::Local(empty_response(id)));
         }
         refusal.map_or(Ok(()), Err)?;
-        self.told = Some(Told { level: loudest, by: number.wire, is_done: false });
+        // The number is known when the call is in the table.
+        self.told = Some(Told { level: loudest, by: 0, is_done: false });
         Ok(Shared::Forward(Some(Standing::Level(level))))
     }
 }

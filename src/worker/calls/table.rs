@@ -5,6 +5,7 @@
 //! each gets its own only, or what concerns all of them.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::call::Call;
 use super::deadline::DeadlineTimer;
 use super::lease_id::LeaseId;
 use super::live_tasks::LiveTasks;
-use super::numbers::{self, Number};
+use super::numbers::{self, Number, NumberHasher};
 use super::owners::Owners;
 use super::standing::{LeaseState, Told};
 use super::subscriptions::Subscriptions;
@@ -31,7 +32,7 @@ pub(in crate::worker) struct Multiplexer {
     pub(super) given: u64,
     pub(super) is_shared: bool,
     /// In no order: the numbers are random.
-    pub(super) calls: HashMap<u64, Call>,
+    pub(super) calls: HashMap<u64, Box<Call>, BuildHasherDefault<NumberHasher>>,
     pub(super) asked: BTreeMap<u64, Asked>,
     /// Requests of the server that the client has answered with a task, and what the child calls their progress, which
     /// goes on. Bounded by `max_in_flight`.
@@ -62,7 +63,7 @@ impl Multiplexer {
         Self {
             given: 0,
             is_shared,
-            calls: HashMap::new(),
+            calls: HashMap::default(),
             asked: BTreeMap::new(),
             answered_by_task: VecDeque::new(),
             unheeded: VecDeque::new(),
@@ -105,15 +106,15 @@ impl Multiplexer {
     /// A number for a request, which the child has for nothing else that it may still speak of.
     pub(super) fn number(&mut self) -> Number {
         self.given += 1;
-        Number { wire: numbers::for_call(|number| self.is_used(number)), order: self.given }
+        Number {
+            wire: numbers::for_call(|number| self.calls.contains_key(&number) || self.is_remembered(number)),
+            order: self.given,
+        }
     }
 
-    /// Whether the child may still speak of a request by this number.
-    pub(super) fn is_used(&self, number: u64) -> bool {
-        self.calls.contains_key(&number)
-            || self.unheeded.contains(&number)
-            || self.abandoned.has(number)
-            || self.live_tasks.has(number)
+    /// Whether the child may still speak of a request by this number that is no call in flight.
+    pub(super) fn is_remembered(&self, number: u64) -> bool {
+        self.unheeded.contains(&number) || self.abandoned.has(number) || self.live_tasks.has(number)
     }
 
     /// Puts a session on the child.
@@ -202,7 +203,7 @@ impl Multiplexer {
 
     /// When the oldest call in flight was made.
     pub(in crate::worker) fn oldest(&self) -> Option<Instant> {
-        self.calls.values().filter(|call| !call.is_initialize).map(|call| call.started).min()
+        self.calls.values().filter(|call| !call.is_initialize()).map(|call| call.started).min()
     }
 }
 

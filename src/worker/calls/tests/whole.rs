@@ -13,7 +13,7 @@ use crate::worker::calls::{
 
 impl Multiplexer {
     pub(super) fn ask(&mut self, peer: LeaseId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
-        Draft::new(ask).map_or(Err(Refused::Ended), |draft| self.put(peer, draft, now))
+        Draft::new(ask, peer, None, now).map_or(Err(Refused::Ended), |draft| self.put(draft))
     }
 
     pub(super) fn hear(
