@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::environment::Environment;
-use super::files::careless;
-use super::load::{in_the_environment, reads_others};
-use super::model::Config;
 use super::own::OwnFile;
 use super::problem::{Place, Problem};
 use super::reference::read_secret;
@@ -49,11 +46,6 @@ impl ChosenKey {
     /// The file cannot be read, the key is too short, or there are two.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
         let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
-        let problem = |name: &str, file: Option<&Path>, text: String| Problem {
-            place: place(name, file),
-            key: String::new(),
-            text,
-        };
         let from_file = |name, path: &str| {
             let path = Path::new(path);
             let key = key_in(path).map_err(|why| problem(name, Some(path), why))?;
@@ -68,38 +60,36 @@ impl ChosenKey {
             (None, None, Some(key)) => Self { key: key.into(), name: KEY, file: None },
             (None, Some(path), None) => from_file(KEY_FILE, path)?,
         };
-        let wrong = |text: String| problem(chosen.name, chosen.file.as_deref(), text);
         let length = chosen.key.expose_secret().chars().count();
         if length < SHORTEST_KEY {
             let text = format!(
                 "the key is too short: it has {length} characters and needs at least {SHORTEST_KEY}; make one, such as \
                  \"slk_local_$(openssl rand -hex 32)\""
             );
-            return Err(wrong(text));
+            return Err(chosen.problem(text));
         }
         if !chosen.key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
             let text = "the key has characters that no client can send, such as a blank or the end of a line; it is one word of \
                         letters, digits, \"_\" and \"-\"";
-            return Err(wrong(text.to_owned()));
+            return Err(chosen.problem(text.to_owned()));
         }
         Ok(Some(chosen))
     }
+
+    /// A problem, or a warning, about the setting that gave the key.
+    pub(super) fn problem(&self, text: String) -> Problem {
+        problem(self.name, self.file.as_deref(), text)
+    }
 }
 
-/// What is doubtful about where a chosen key stands, with the servers that there are.
-pub fn key_warning(chosen: &ChosenKey, config: &Config) -> Option<Problem> {
-    let text = match &chosen.file {
-        Some(file) => format!("not safe as it is: {}", careless(file, true)?),
-        None => in_the_environment(config.servers.values().find(|server| reads_others(server))?),
-    };
-    Some(Problem { place: place(chosen.name, chosen.file.as_deref()), key: String::new(), text })
-}
-
-/// The option or the variable that gives a key, with the path that it gives, unless a secret seems to stand there.
-fn place(name: &str, file: Option<&Path>) -> Place {
-    let Some(file) = file else { return Place::Variable(name.to_owned()) };
+/// A problem with an option or a variable that gives a key. The path in it is shown unless it may be a secret.
+fn problem(name: &str, file: Option<&Path>, text: String) -> Problem {
     let between = if name == KEY_OPTION { ' ' } else { '=' };
-    Place::Variable(format!("{name}{between}{}", visible(&shown_value(&file.to_string_lossy()))))
+    let place = match file {
+        Some(file) => format!("{name}{between}{}", visible(&shown_value(&file.to_string_lossy()))),
+        None => name.to_owned(),
+    };
+    Problem { place: Place::Variable(place), key: String::new(), text }
 }
 
 /// The key in a file, without white space around it.

@@ -1,19 +1,12 @@
 //! The built-in defaults, once: the file, the environment and the commands that need no file all start from here.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Auth, Config, Http, Jwt, JwtKey, Log, LogFormat, Sessions, Tenant};
-use super::names::{ServerName, TenantId};
-use super::sandbox::Sandbox;
-use super::server::{ChildLimits, Isolation, Pool, Resources, Restart, Server, TempLimits};
+use super::model::{Auth, Http, Jwt, JwtKey, Log, LogFormat, Sessions};
+use super::server::{ChildLimits, Resources, TempLimits};
 
 const MIB: usize = 1 << 20;
-
-/// The `PATH` of a child whose configuration gives none. Without one neither `npx` nor `uvx` would be found.
-pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where the admin listener is unless configured.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
@@ -107,28 +100,6 @@ impl Auth {
     }
 }
 
-impl Server {
-    /// A server with the default limits and isolation, and nothing but the default `PATH` in its environment.
-    pub fn new(name: ServerName, command: impl Into<String>, args: Vec<String>) -> Self {
-        Self {
-            name,
-            command: command.into(),
-            args,
-            cwd: None,
-            changes_cwd: false,
-            workspace: None,
-            env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
-            isolation: Isolation::Session,
-            limits: ChildLimits::default(),
-            sandbox: Sandbox::default(),
-            pool: Pool::default(),
-            restart: Restart::default(),
-            tools: BTreeMap::new(),
-            is_by_arguments: false,
-        }
-    }
-}
-
 impl Jwt {
     /// Tokens of this issuer for this audience, signed with this key by this algorithm; the rest by default.
     pub fn new(key: JwtKey, algorithm: jsonwebtoken::Algorithm, issuer: &str, audience: &str) -> Self {
@@ -145,32 +116,4 @@ impl Jwt {
             authorization_servers: Vec::new(),
         }
     }
-}
-
-impl Config {
-    /// A configuration without a file: these servers, all defaults, and the tenant [`TenantId::fallback`], which may
-    /// use them all. Nobody may call until the caller fills in `auth`. The default server is the only one, if it is.
-    pub fn for_servers(servers: impl IntoIterator<Item = Server>) -> Self {
-        let servers: BTreeMap<_, _> =
-            servers.into_iter().map(|server| (server.name.clone(), Arc::new(server))).collect();
-        Self {
-            http: Http::default(),
-            admin: Some(ADMIN),
-            log: Log::default(),
-            drain_timeout: DRAIN_TIMEOUT,
-            spawn_concurrency: SPAWN_CONCURRENCY,
-            sessions: Sessions::default(),
-            auth: Auth::nobody(),
-            tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
-            default_server: only(&servers),
-            state_dir: None,
-            own: Vec::new(),
-            servers,
-        }
-    }
-}
-
-/// The name of the only server.
-pub(super) fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
-    servers.keys().next().filter(|_| servers.len() == 1).cloned()
 }

@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use rustix::fs::Access;
 
-use super::chosen_key::key_warning;
-use super::defaults::{DRAIN_TIMEOUT, SPAWN_CONCURRENCY, only};
+use super::defaults::{ADMIN, DRAIN_TIMEOUT, SPAWN_CONCURRENCY};
 use super::environment::Environment;
-use super::model::{Config, Log, LogFormat, Sessions};
-use super::names::ServerName;
+use super::model::{Auth, Config, Http, Log, LogFormat, Sessions, Tenant};
+use super::names::{ServerName, TenantId};
+use super::own::OwnFile;
 use super::problem::{Problem, Problems};
 use super::reading::Reading;
-use super::sandbox::{Sandbox, SandboxMode};
+use super::sandbox::Sandbox;
 use super::section::Section;
 use super::server::{ChildLimits, Server};
 use super::source::{KeyPath, Source};
 use super::suggest::no_server;
-use super::{auth, http, sandbox, servers, tenants};
+use super::{auth, http, mcp_servers, sandbox, secrets, servers, tenants};
 
 const MILLION: usize = 1_000_000;
 /// The file systems of `/proc` and `/sys`: who is root may write there, but make nothing.
@@ -51,6 +51,47 @@ impl Config {
         let warnings = reading.findings.into_inner().conclude()?;
         Ok(Loaded { config, warnings })
     }
+
+    /// Reads an `mcpServers` file of a desktop client: its servers, and the defaults for the rest. `${NAME}`,
+    /// `${NAME:-default}` and `${env:NAME}` in `command`, `args`, `env` and `cwd` are replaced by variables of `environment`.
+    /// A server gets the variables of its `env`, and `PATH` and `HOME` of `environment`. A name that cannot stand in a URL
+    /// is replaced, with a warning.
+    ///
+    /// Nobody may call until the caller fills in `auth`, for the tenant [`TenantId::fallback`].
+    ///
+    /// # Errors
+    /// All problems at once, each with its file and line.
+    pub fn from_mcp_servers(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
+        let (servers, warnings) = mcp_servers::read(path, environment)?;
+        let own = vec![OwnFile::configuration(path.to_owned())];
+        Ok(Loaded { config: Self { own, ..Self::for_servers(servers) }, warnings })
+    }
+
+    /// A configuration without a file: these servers, all defaults, and the tenant [`TenantId::fallback`], which may
+    /// use them all. Nobody may call until the caller fills in `auth`. The default server is the only one, if it is.
+    pub fn for_servers(servers: impl IntoIterator<Item = Server>) -> Self {
+        let servers: BTreeMap<_, _> =
+            servers.into_iter().map(|server| (server.name.clone(), Arc::new(server))).collect();
+        Self {
+            http: Http::default(),
+            admin: Some(ADMIN),
+            log: Log::default(),
+            drain_timeout: DRAIN_TIMEOUT,
+            spawn_concurrency: SPAWN_CONCURRENCY,
+            sessions: Sessions::default(),
+            auth: Auth::nobody(),
+            tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
+            default_server: only(&servers),
+            state_dir: None,
+            own: Vec::new(),
+            servers,
+        }
+    }
+}
+
+/// The name of the only server.
+pub(super) fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
+    servers.keys().next().filter(|_| servers.len() == 1).cloned()
 }
 
 /// Reads everything. The result is only good if no problem was found.
@@ -185,7 +226,7 @@ fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
 
 /// The rules that no section can check alone.
 fn whole(reading: &Reading<'_>, config: &Config) {
-    readable_secrets(reading, config);
+    secrets::warn(reading, config);
     if config.servers.is_empty() {
         reading
             .problem(&KeyPath::of(&["servers"]), "there is no server; add one: [servers.NAME] with command and args");
@@ -202,33 +243,6 @@ fn whole(reading: &Reading<'_>, config: &Config) {
         reading.warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
     }
     exposed(reading, config);
-}
-
-/// Secrets in the gateway's environment, where a server without a sandbox could read them: not in the gateway, whose memory is
-/// its own, but in whatever has started it with the same variables.
-fn readable_secrets(reading: &Reading<'_>, config: &Config) {
-    let about_the_key = reading.chosen_key.borrow().as_ref().and_then(|chosen| key_warning(chosen, config));
-    reading.findings.borrow_mut().warnings.extend(about_the_key);
-    for key in reading.from_variables.borrow().iter() {
-        let is_for = |server: &Server| key.to_string().starts_with(&format!("servers.{}.", server.name));
-        if let Some(server) = config.servers.values().find(|server| reads_others(server) && !is_for(server)) {
-            reading.warning(key, in_the_environment(server));
-        }
-    }
-}
-
-/// Whether a server may look into other processes of the gateway's user.
-pub(super) fn reads_others(server: &Server) -> bool {
-    server.sandbox.mode == SandboxMode::None && server.sandbox.account.is_none()
-}
-
-/// What to say of a secret in the environment, where there is a server that may look into other processes.
-pub(super) fn in_the_environment(server: &Server) -> String {
-    format!(
-        "a secret in the environment of whatever has started the gateway, where the server {} may read it (its sandbox is \
-         \"none\"); keep it in a file that is named instead",
-        server.name
-    )
 }
 
 fn exposed(reading: &Reading<'_>, config: &Config) {

@@ -12,10 +12,7 @@ use serde_json::{Map, Value};
 
 use super::environment::Environment;
 use super::files::{MAX_CONFIGURATION, careless, read_text};
-use super::load::Loaded;
-use super::model::Config;
 use super::names::ServerName;
-use super::own::OwnFile;
 use super::problem::{Findings, Place, Problem, Problems};
 use super::server::Server;
 use super::servers::is_variable;
@@ -36,54 +33,46 @@ struct Document<'a> {
     servers: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-impl Config {
-    /// Reads an `mcpServers` file. Names that cannot stand in a URL are replaced, with a warning. `${NAME}`,
-    /// `${NAME:-default}` and `${env:NAME}` in `command`, `args`, `env` and `cwd` are expanded from `environment`, as
-    /// the clients do; of it a server gets what `env` names, and `PATH` and `HOME`.
-    ///
-    /// `auth` is left empty: the caller decides who may call, as the tenant [`TenantId::fallback`](super::TenantId::fallback).
-    ///
-    /// # Errors
-    /// All problems at once.
-    pub fn from_mcp_servers(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
-        let whole = |line, text| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
-        let text = read_text(path, MAX_CONFIGURATION)
-            .map_err(|error| whole(None, format!("cannot be read: {error}; give the path of an mcpServers file")))?;
-        let text = text.trim_start_matches('\u{feff}');
-        let document: Document<'_> = serde_json::from_str(text).map_err(|error| {
-            let why = if error.is_data() { "not an object of the right form" } else { "not valid JSON" };
-            whole(
-                Some(error.line()),
-                format!("{why}; write {{\"mcpServers\": {{\"NAME\": {{\"command\": …}}}}}} without comments"),
-            )
-        })?;
-        let (group, entries) = match (document.mcp_servers, document.servers) {
-            (Some(entries), _) => ("mcpServers", entries),
-            (None, Some(entries)) => ("servers", entries),
-            (None, None) => return Err(whole(Some(1), "there is no \"mcpServers\" in it; add it".to_owned()).into()),
-        };
-        let mut findings = Findings::default();
-        findings.warnings.extend(careless(path, false).map(|why| whole(None, format!("not safe as it is: {why}"))));
-        // Made names keep clear of all given ones, whatever the order.
-        let mut names = entries.keys().filter(|name| name.parse::<ServerName>().is_ok()).cloned().collect();
-        let mut servers = Vec::new();
-        for (name, raw) in &entries {
-            // The entry is a part of the text: its distance from the start is its place.
-            let line = line_at(text, (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
-            let key = format!("{group}.{}", shown_key(name));
-            let mut texts = texts(raw);
-            // Messages repeat its name, and the one that is made of it.
-            texts.extend([name.clone(), slug(name)]);
-            let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
-            servers.extend(entry.read(name, raw, &mut names));
-        }
-        if servers.is_empty() && findings.problems.is_empty() {
-            findings.problems.push(whole(Some(1), "there is no server to start in it; add one".to_owned()));
-        }
-        let warnings = findings.conclude()?;
-        let own = vec![OwnFile::configuration(path.to_owned())];
-        Ok(Loaded { config: Config { own, ..Config::for_servers(servers) }, warnings })
+/// Reads the servers of an `mcpServers` file, and warnings about them.
+///
+/// # Errors
+/// All problems at once.
+pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server>, Vec<Problem>), Problems> {
+    let whole = |line, text| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
+    let text = read_text(path, MAX_CONFIGURATION)
+        .map_err(|error| whole(None, format!("cannot be read: {error}; give the path of an mcpServers file")))?;
+    let text = text.trim_start_matches('\u{feff}');
+    let document: Document<'_> = serde_json::from_str(text).map_err(|error| {
+        let why = if error.is_data() { "not an object of the right form" } else { "not valid JSON" };
+        whole(
+            Some(error.line()),
+            format!("{why}; write {{\"mcpServers\": {{\"NAME\": {{\"command\": …}}}}}} without comments"),
+        )
+    })?;
+    let (group, entries) = match (document.mcp_servers, document.servers) {
+        (Some(entries), _) => ("mcpServers", entries),
+        (None, Some(entries)) => ("servers", entries),
+        (None, None) => return Err(whole(Some(1), "there is no \"mcpServers\" in it; add it".to_owned()).into()),
+    };
+    let mut findings = Findings::default();
+    findings.warnings.extend(careless(path, false).map(|why| whole(None, format!("not safe as it is: {why}"))));
+    // Made names keep clear of all given ones, whatever the order.
+    let mut names = entries.keys().filter(|name| name.parse::<ServerName>().is_ok()).cloned().collect();
+    let mut servers = Vec::new();
+    for (name, raw) in &entries {
+        // The entry is a part of the text: its distance from the start is its place.
+        let line = line_at(text, (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
+        let key = format!("{group}.{}", shown_key(name));
+        let mut texts = texts(raw);
+        // Messages repeat its name, and the one that is made of it.
+        texts.extend([name.clone(), slug(name)]);
+        let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
+        servers.extend(entry.read(name, raw, &mut names));
     }
+    if servers.is_empty() && findings.problems.is_empty() {
+        findings.problems.push(whole(Some(1), "there is no server to start in it; add one".to_owned()));
+    }
+    Ok((servers, findings.conclude()?))
 }
 
 /// One entry of the file, being read.
@@ -180,7 +169,7 @@ impl Entry<'_> {
     fn env(&mut self, entry: &Map<String, Value>) -> BTreeMap<String, SecretString> {
         let passed = PASSED.into_iter().filter_map(|name| Some((name.to_owned(), self.environment.get(name)?.into())));
         let mut env: BTreeMap<String, SecretString> = passed.collect();
-        env.entry("PATH".to_owned()).or_insert_with(|| super::defaults::CHILD_PATH.into());
+        env.entry("PATH".to_owned()).or_insert_with(|| super::server::CHILD_PATH.into());
         let given = match entry.get("env") {
             None | Some(Value::Null) => return env,
             Some(Value::Object(given)) => given,

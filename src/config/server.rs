@@ -10,6 +10,9 @@ use super::names::ServerName;
 use super::sandbox::Sandbox;
 use super::tools::{Resend, Tool};
 
+/// The `PATH` of a child whose configuration gives none. Without one neither `npx` nor `uvx` would be found.
+pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Who may share a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isolation {
@@ -57,6 +60,26 @@ pub struct Server {
 }
 
 impl Server {
+    /// A server with the default limits and isolation, and nothing but the default `PATH` in its environment.
+    pub fn new(name: ServerName, command: impl Into<String>, args: Vec<String>) -> Self {
+        Self {
+            name,
+            command: command.into(),
+            args,
+            cwd: None,
+            changes_cwd: false,
+            workspace: None,
+            env: BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]),
+            isolation: Isolation::Session,
+            limits: ChildLimits::default(),
+            sandbox: Sandbox::default(),
+            pool: Pool::default(),
+            restart: Restart::default(),
+            tools: BTreeMap::new(),
+            is_by_arguments: false,
+        }
+    }
+
     /// Whether the name of the tool that a call is for makes any difference.
     pub fn minds_tools(&self) -> bool {
         !self.tools.is_empty() || self.restart.resend != Resend::Never

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::defaults::CHILD_PATH;
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
 use super::reference::Resolved;
 use super::sandbox::{Sandbox, SandboxMode};
 use super::section::Section;
-use super::server::{ChildLimits, Isolation, PoolMode, Server, TempLimits};
+use super::server::{CHILD_PATH, ChildLimits, Isolation, PoolMode, Server, TempLimits};
 use super::shown::shown_name;
 use super::{resources, sandbox, tools};
 

@@ -1,10 +1,8 @@
 //! Suggests a known word in the place of an unknown one ("did you mean").
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::names::ServerName;
-use super::server::Server;
 
 /// ` (did you mean "…"?)` for the nearest candidate, or nothing if none is near.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
@@ -16,8 +14,8 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     }
 }
 
-/// The problem with a reference to a server that is not configured.
-pub(super) fn no_server(text: &str, servers: &BTreeMap<ServerName, Arc<Server>>) -> String {
+/// The text of the problem that `text` is not the name of a configured server.
+pub(super) fn no_server<T>(text: &str, servers: &BTreeMap<ServerName, T>) -> String {
     let hint = nearest(text, servers.keys().map(ServerName::as_str));
     format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
 }
