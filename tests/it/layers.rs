@@ -189,9 +189,9 @@ const MOST_FIELDS: usize = 15;
 /// Most files that the inherent `impl` blocks of a type stand in.
 const MOST_FILES: usize = 2;
 /// What breaks the rules still, by layer. A number may only become smaller.
-const IN_CIRCLES: [(&str, usize); 4] = [("cli", 8), ("config", 20), ("jsonrpc", 4), ("pool", 8)];
+const IN_CIRCLES: [(&str, usize); 2] = [("jsonrpc", 4), ("pool", 8)];
 const WIDE: [(&str, usize); 2] = [("jsonrpc", 1), ("worker", 3)];
-const SCATTERED: [(&str, usize); 2] = [("config", 2), ("worker", 3)];
+const SCATTERED: [(&str, usize); 1] = [("worker", 3)];
 
 /// Asserts that a rule is broken nowhere but where it is known to be.
 fn assert_broken_by<'a>(offenders: impl IntoIterator<Item = (&'a str, String)>, known: &[(&str, usize)]) {

@@ -11,7 +11,7 @@ use crate::config::{Environment, KEY, KEY_FILE, key_in};
 
 /// Options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Access {
+pub struct Access {
     /// API key or JWT, sent as "Authorization: Bearer KEY", in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
     #[arg(long, value_parser = secret, conflicts_with = "key_file")]
     key: Option<SecretString>,
@@ -117,7 +117,7 @@ impl Access {
 ///
 /// # Errors
 /// What is no http or https URL, or carries a password: that would be seen in process lists and logs.
-pub(in crate::cli) fn parse_url(text: &str) -> Result<Url, String> {
+pub fn parse_url(text: &str) -> Result<Url, String> {
     let example = "give the whole URL, such as http://127.0.0.1:8081/mcp";
     let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {

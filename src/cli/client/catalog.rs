@@ -20,21 +20,21 @@ const MAX_TOOLS: usize = 10_000;
 /// A tool, as far as this client reads it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::cli) struct Tool {
-    pub(in crate::cli) name: String,
+pub struct Tool {
+    pub name: String,
     title: Option<String>,
     description: Option<String>,
     #[serde(default)]
-    pub(in crate::cli) input_schema: InputSchema,
+    pub input_schema: InputSchema,
 }
 
 /// What `tools/list` answered.
 #[derive(Debug)]
-pub(in crate::cli) struct Catalog {
+pub struct Catalog {
     /// The tools, in the server's order.
-    pub(in crate::cli) tools: Vec<Tool>,
+    pub tools: Vec<Tool>,
     /// The result as it came; of many pages, their tools in one.
-    pub(in crate::cli) raw: String,
+    pub raw: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,7 +48,7 @@ struct Page {
 ///
 /// # Errors
 /// [`Error::Protocol`] for a list without an end, or one that cannot be read.
-pub(in crate::cli) async fn list_tools(conversation: &mut Conversation) -> Result<Catalog, Error> {
+pub async fn list_tools(conversation: &mut Conversation) -> Result<Catalog, Error> {
     let unreadable = |error: serde_json::Error| Error::Protocol(format!("the list of tools cannot be read: {error}"));
     let (mut raw_tools, mut cursor, mut first) = (Vec::new(), None::<String>, None);
     for _ in 0..MAX_PAGES {
@@ -85,7 +85,7 @@ impl Catalog {
     ///
     /// # Errors
     /// [`Error::Arguments`], which names those that there are.
-    pub(in crate::cli) fn tool(&self, name: &str) -> Result<&Tool, Error> {
+    pub fn tool(&self, name: &str) -> Result<&Tool, Error> {
         self.tools.iter().find(|tool| tool.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_str()).take(50).collect();
             let there = if names.is_empty() {
@@ -100,7 +100,7 @@ impl Catalog {
 
 impl Tool {
     /// The tool for people: how to call it, and below that what it does.
-    pub(in crate::cli) fn describe(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut text = format!("{}({})", self.name, self.input_schema.signature());
         for line in self.title.iter().chain(&self.description).flat_map(|text| text.trim().lines()) {
             let _ = write!(text, "\n    {line}");

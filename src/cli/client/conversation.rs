@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use super::access::Access;
 use super::error::Error;
-use super::message::{Message, id_key};
-use super::transport::{CLOSE_TIMEOUT, Incoming, Transport};
+use super::message::{Incoming, Message, id_key};
+use super::remote::CLOSE_TIMEOUT;
+use super::transport::Transport;
 use crate::cli::terminal::ProgressLine;
 use crate::jsonrpc::{Code, Kind, RawId, error_response};
 use crate::mcp::revision::{LATEST, SPOKEN};
@@ -25,7 +26,7 @@ const REPLIES: usize = 16;
 
 /// A conversation that has begun.
 #[derive(Debug)]
-pub(in crate::cli) struct Conversation {
+pub struct Conversation {
     transport: Transport,
     incoming: mpsc::Receiver<Incoming>,
     next_id: u64,
@@ -40,7 +41,7 @@ pub(in crate::cli) struct Conversation {
 ///
 /// # Errors
 /// What the gateway or `work` failed with, [`Error::TimedOut`], or [`Error::Interrupted`].
-pub(in crate::cli) async fn converse<T>(
+pub async fn converse<T>(
     url: Url,
     access: &Access,
     limit: Duration,
@@ -86,12 +87,12 @@ impl Conversation {
     ///
     /// # Errors
     /// The server's error ([`Error::Rpc`]), or whatever kept the answer from coming.
-    pub(in crate::cli) async fn request(&mut self, method: &str, params: &str) -> Result<Box<RawValue>, Error> {
+    pub async fn request(&mut self, method: &str, params: &str) -> Result<Box<RawValue>, Error> {
         self.exchange(method, params).await?.result()
     }
 
     /// Whether somebody would see progress, and so whether to ask for it.
-    pub(in crate::cli) fn wants_progress(&self) -> bool {
+    pub fn wants_progress(&self) -> bool {
         self.progress.is_some()
     }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
 
 /// The exit codes of `tools` and `call`, as `--help` shows them.
-pub(in crate::cli) const EXIT_CODES: &str = "\
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0    fine
   1    the tool itself answered with an error (what it said is on stdout)
@@ -25,11 +25,11 @@ Exit codes:
   130  interrupted (Ctrl-C); the call was cancelled";
 
 /// The exit code of a tool that answered with `isError`.
-pub(in crate::cli) const TOOL_FAILED: u8 = 1;
+pub const TOOL_FAILED: u8 = 1;
 
 /// Why a conversation with a gateway failed.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::cli) enum Error {
+pub enum Error {
     /// No connection.
     #[error(
         "cannot reach {origin}: {reason}. Is the gateway running there? `sluice demo` starts one on 127.0.0.1:8081"
@@ -69,7 +69,7 @@ pub(in crate::cli) enum Error {
 /// A JSON-RPC error object (JSON-RPC 2.0 section 5.1).
 #[derive(Debug, Clone, serde::Deserialize, thiserror::Error)]
 #[error("the server answered with error {code}: {message}")]
-pub(in crate::cli) struct RpcError {
+pub struct RpcError {
     pub(super) code: i64,
     pub(super) message: String,
     #[serde(default)]
@@ -78,7 +78,7 @@ pub(in crate::cli) struct RpcError {
 
 /// An HTTP answer that is no success.
 #[derive(Debug)]
-pub(in crate::cli) struct Refusal {
+pub struct Refusal {
     /// The status.
     pub(super) status: StatusCode,
     /// What was asked for, without query and credentials.
@@ -134,7 +134,7 @@ impl std::fmt::Display for Refusal {
 
 impl Error {
     /// The exit code, as in [`EXIT_CODES`].
-    pub(in crate::cli) fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Self::Arguments(_) => 64,
             Self::Unreachable { .. } | Self::SessionGone | Self::Lost(_) => 69,

@@ -18,6 +18,20 @@ pub(super) struct Message {
     pub(super) method: Option<Box<str>>,
 }
 
+/// What comes from the gateway.
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// A message.
+    Message(Message),
+    /// The stream that carries the answers of this generation is over (HTTP+SSE only).
+    Lost {
+        /// Counts the streams that were opened, from 1.
+        generation: u64,
+        /// Why.
+        error: Error,
+    },
+}
+
 impl Message {
     /// Reads one message.
     ///

@@ -3,20 +3,27 @@
 //! Redirects are not followed: a credential goes to the address it was given for, and nowhere else.
 
 use std::error::Error as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 
 use super::error::{Error, Refusal, RpcError};
 use super::events::{Event, EventParser};
+use super::message::Message;
 
 /// The largest message taken, either way (bytes).
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
 /// How much of an error's body is read (bytes).
 const MAX_ERROR_BODY: usize = 64 << 10;
+/// The longest time for ending a session.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -33,7 +40,7 @@ pub(super) struct Remote {
 ///
 /// # Errors
 /// Where the system has no certificates to check `https` with.
-pub(in crate::cli) fn http_client(url: &Url) -> Result<Client, Error> {
+pub fn http_client(url: &Url) -> Result<Client, Error> {
     let mut builder = Client::builder()
         .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -167,8 +174,42 @@ impl EventStream {
     }
 }
 
+/// Resolves the receiver when it is dropped: the body of a request goes when it has been written, or given up.
+pub(super) type Sent = oneshot::Sender<()>;
+
+/// The body of a POST: one piece of known length, which tells when it is gone.
+#[derive(Debug)]
+pub(super) struct MessageBody {
+    text: Option<Bytes>,
+    _sent: Option<Sent>,
+}
+
+impl MessageBody {
+    /// The body that carries `message`.
+    pub(super) fn of(message: &Message, sent: Option<Sent>) -> reqwest::Body {
+        reqwest::Body::wrap(Self { text: Some(message.text.clone()), _sent: sent })
+    }
+}
+
+impl http_body::Body for MessageBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.text.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
+    }
+}
+
 /// The innermost cause of an error: what the system said. It never has the URL, and so no query either.
-pub(in crate::cli) fn reason(error: &reqwest::Error) -> String {
+pub fn reason(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     while let Some(inner) = cause.and_then(std::error::Error::source) {
         cause = Some(inner);
@@ -180,7 +221,7 @@ pub(in crate::cli) fn reason(error: &reqwest::Error) -> String {
 }
 
 /// A URL as it may be shown: without its query.
-pub(in crate::cli) fn display(url: &Url) -> String {
+pub fn display(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);

@@ -16,7 +16,7 @@ const MAX_ALTERNATIVES: usize = 256;
 
 /// The schema of a tool's arguments.
 #[derive(Debug, Default)]
-pub(in crate::cli) struct InputSchema {
+pub struct InputSchema {
     /// The whole schema, for `$ref`.
     whole: Value,
     /// The properties in the order in which the server wrote them.
@@ -83,7 +83,7 @@ impl InputSchema {
     /// # Errors
     /// [`Error::Arguments`] for a name that the tool does not know, that is given twice or missing, or a value of
     /// another type.
-    pub(in crate::cli) fn arguments(&self, pairs: &[(String, String)]) -> Result<Map<String, Value>, Error> {
+    pub fn arguments(&self, pairs: &[(String, String)]) -> Result<Map<String, Value>, Error> {
         let mut arguments = Map::new();
         for (name, text) in pairs {
             let schema = self.properties.iter().find(|(known, _)| known == name).map(|(_, schema)| schema);

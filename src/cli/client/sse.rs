@@ -14,9 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
-use super::message::{Message, not_mcp};
-use super::remote::{EventStream, Remote, content_type};
-use super::transport::{Incoming, MessageBody, Sent};
+use super::message::{Incoming, Message, not_mcp};
+use super::remote::{EventStream, MessageBody, Remote, Sent, content_type};
 use crate::jsonrpc::Kind;
 use crate::mcp::protocol_version;
 

@@ -12,9 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::error::Error;
-use super::message::{Message, id_key, not_mcp};
-use super::remote::{EventStream, MAX_MESSAGE, Remote, content_type, read_body};
-use super::transport::{CLOSE_TIMEOUT, Incoming, MessageBody, Sent};
+use super::message::{Incoming, Message, id_key, not_mcp};
+use super::remote::{CLOSE_TIMEOUT, EventStream, MAX_MESSAGE, MessageBody, Remote, Sent, content_type, read_body};
 use crate::jsonrpc::Kind;
 use crate::mcp::protocol_version;
 

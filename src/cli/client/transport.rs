@@ -1,41 +1,20 @@
 //! What both transports do: take a message towards the gateway, and hand every message that comes back to one channel.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use reqwest::Url;
 use reqwest::header::HeaderMap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::error::Error;
-use super::message::Message;
-use super::remote::Remote;
+use super::message::{Incoming, Message};
+use super::remote::{Remote, Sent};
 use super::sse::Sse;
 use super::streamable::Streamable;
 
 /// How many messages wait between a transport and its reader. When it is full the transport stops reading, and TCP
 /// passes that on.
 pub(super) const INCOMING: usize = 64;
-/// How long the end of a session may take.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What comes from the gateway.
-#[derive(Debug)]
-pub(super) enum Incoming {
-    /// A message.
-    Message(Message),
-    /// The stream that carries the answers of this generation is over (HTTP+SSE only).
-    Lost {
-        /// Counts the streams that were opened, from 1.
-        generation: u64,
-        /// Why.
-        error: Error,
-    },
-}
 
 /// The transport that the URL names.
 #[derive(Debug, Clone)]
@@ -103,39 +82,5 @@ impl Transport {
             Self::Sse(sse) => sse.close(),
             Self::Streamable(streamable) => streamable.close().await,
         }
-    }
-}
-
-/// Resolves the receiver when it is dropped: the body of a request goes when it has been written, or given up.
-pub(super) type Sent = oneshot::Sender<()>;
-
-/// The body of a POST: one piece of known length, which tells when it is gone.
-#[derive(Debug)]
-pub(super) struct MessageBody {
-    text: Option<Bytes>,
-    _sent: Option<Sent>,
-}
-
-impl MessageBody {
-    /// The body that carries `message`.
-    pub(super) fn of(message: &Message, sent: Option<Sent>) -> reqwest::Body {
-        reqwest::Body::wrap(Self { text: Some(message.text.clone()), _sent: sent })
-    }
-}
-
-impl http_body::Body for MessageBody {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.text.take().map(|text| Ok(Frame::data(text))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.text.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.text.as_ref().map_or(0, |text| text.len() as u64))
     }
 }

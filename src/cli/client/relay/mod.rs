@@ -14,18 +14,18 @@ use parking_lot::Mutex;
 use reqwest::Url;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use self::output::Output;
 use self::pending::{Pending, Waiting};
-use self::session::Handshake;
+use self::session::{INITIALIZE_TIMEOUT, Session};
 use super::access::Access;
 use super::error::Error;
-use super::message::{Message, id_key};
-use super::remote::MAX_MESSAGE;
-use super::transport::{CLOSE_TIMEOUT, Incoming, Sent, Transport};
+use super::message::{Incoming, Message, id_key};
+use super::remote::{CLOSE_TIMEOUT, MAX_MESSAGE, Sent};
+use super::transport::Transport;
 use crate::cli::terminal;
 use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response, parse};
 use crate::mcp::{Cancels, method};
@@ -34,8 +34,6 @@ use crate::mcp::{Cancels, method};
 const IN_FLIGHT: usize = 256;
 /// Room that is made for each read, in bytes.
 const READ: usize = 64 * 1024;
-/// How long `initialize` may take: nothing else is sent before its answer.
-const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a notification, or an answer of the client, may take to be accepted.
 const TELL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long calls in flight may still take after the end of stdin.
@@ -44,15 +42,11 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What passes messages on. Cheap to share; the tasks of one `connect` all hold it.
 #[derive(Debug)]
 struct Relay {
-    transport: Transport,
+    session: Arc<Session>,
     output: Output,
     pending: Mutex<Pending>,
-    handshake: AsyncMutex<Handshake>,
-    /// Who waits for the answer to a request of our own, which the client must not see.
-    own: Mutex<Option<(String, oneshot::Sender<Message>)>>,
     permits: Arc<Semaphore>,
     tasks: TaskTracker,
-    listening: Mutex<Option<AbortOnDropHandle<()>>>,
     /// Ends what is in flight.
     end: CancellationToken,
     limit: Duration,
@@ -62,18 +56,15 @@ struct Relay {
 ///
 /// # Errors
 /// Where this machine cannot speak HTTP at all. What goes wrong later is answered to the client.
-pub(in crate::cli) async fn relay(url: Url, access: &Access, limit: Duration) -> Result<u8, Error> {
+pub async fn relay(url: Url, access: &Access, limit: Duration) -> Result<u8, Error> {
     let (transport, incoming) = Transport::new(url, access.headers().map_err(Error::Arguments)?)?;
     let (output, writer) = Output::new(tokio::io::stdout());
     let relay = Arc::new(Relay {
-        transport,
+        session: Arc::new(Session::new(transport)),
         output,
         pending: Mutex::default(),
-        handshake: AsyncMutex::default(),
-        own: Mutex::default(),
         permits: Arc::new(Semaphore::new(IN_FLIGHT)),
         tasks: TaskTracker::new(),
-        listening: Mutex::default(),
         end: CancellationToken::new(),
         limit,
     });
@@ -166,7 +157,7 @@ impl Relay {
         let (Kind::Request, Some(id)) = (message.kind, message.id.clone()) else { return self.tell(&message).await };
         // The semaphore is never closed: without a permit there is nothing to do, either way.
         let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return };
-        let waiting = self.pending.lock().register(&id, self.transport.generation());
+        let waiting = self.pending.lock().register(&id, self.session.transport.generation());
         let Some(waiting) = waiting else {
             let reason = "the id is that of another request, which has no answer yet";
             return self.complain(Some(&id), Code::InvalidRequest, reason).await;
@@ -207,13 +198,14 @@ impl Relay {
 
     async fn exchange(&self, message: &Message, id: &RawId, mut waiting: Waiting, sent: Sent) -> Result<(), Error> {
         let key = id_key(id);
-        let seen = if message.is_initialize() { self.begin(message).await? } else { self.ready().await? };
+        let seen =
+            if message.is_initialize() { self.session.begin(message).await? } else { self.session.ready().await? };
         match self.post_and_wait(message, &key, &mut waiting, Some(sent)).await {
             Err(Error::SessionGone) if !message.is_initialize() => {}
             outcome => return outcome,
         }
         // The gateway knew nothing of the session, so the request was not made: it is sent once more, in a new one.
-        self.renew(seen).await?;
+        self.session.renew(seen).await?;
         self.post_and_wait(message, &key, &mut waiting, None).await
     }
 
@@ -225,10 +217,10 @@ impl Relay {
         waiting: &mut Waiting,
         sent: Option<Sent>,
     ) -> Result<(), Error> {
-        if !self.pending.lock().stamp(key, self.transport.generation()) {
+        if !self.pending.lock().stamp(key, self.session.transport.generation()) {
             return Ok(());
         }
-        let post = self.transport.post(message, sent);
+        let post = self.session.transport.post(message, sent);
         tokio::pin!(post);
         tokio::select! {
             outcome = &mut post => {
@@ -258,7 +250,7 @@ impl Relay {
         }
         let outcome = tokio::time::timeout(TELL_TIMEOUT, self.deliver(message)).await;
         match outcome.unwrap_or(Err(Error::TimedOut(TELL_TIMEOUT))) {
-            Ok(()) if method == method::INITIALIZED => self.initialized().await,
+            Ok(()) if method == method::INITIALIZED => self.session.initialized().await,
             Ok(()) => {}
             Err(error) => terminal::note(&format!("{method} was not passed on: {error}")),
         }
@@ -268,12 +260,12 @@ impl Relay {
     }
 
     async fn deliver(&self, message: &Message) -> Result<(), Error> {
-        let seen = self.ready().await?;
-        match self.transport.post(message, None).await {
+        let seen = self.session.ready().await?;
+        match self.session.transport.post(message, None).await {
             // An answer belongs to a question of the session that is gone; a notification may be of use in the next.
             Err(Error::SessionGone) if message.kind == Kind::Notification => {
-                self.renew(seen).await?;
-                self.transport.post(message, None).await
+                self.session.renew(seen).await?;
+                self.session.transport.post(message, None).await
             }
             outcome => outcome,
         }
@@ -297,12 +289,7 @@ impl Relay {
 
     async fn answer(&self, message: Message) {
         let key = message.id.as_ref().map(id_key).unwrap_or_default();
-        let own = self.own.lock().take_if(|(own, _)| *own == key);
-        if let Some((_, waiting)) = own {
-            // Who asked may have given up.
-            let _ = waiting.send(message);
-            return;
-        }
+        let Some(message) = self.session.take_replayed(&key, message) else { return };
         let answered = self.pending.lock().remove(&key);
         match answered {
             Some(answered) => {
@@ -325,8 +312,7 @@ impl Relay {
         for id in left {
             self.output.write(&stopped.answer(Some(&id))).await;
         }
-        self.listening.lock().take();
-        self.transport.close().await;
+        self.session.close().await;
     }
 }
 

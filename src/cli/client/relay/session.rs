@@ -1,39 +1,59 @@
-//! The session of `connect`: begun by the client's `initialize`, and begun anew, unseen by the client, when the gateway
-//! has lost it. While that goes on nothing else is sent.
+//! The session of `connect` with the gateway. The client's `initialize` begins it. If the gateway loses the session,
+//! `connect` begins another with the same `initialize`, without the client's notice; other messages wait meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::super::error::Error;
 use super::super::message::{Message, id_key};
-use super::{INITIALIZE_TIMEOUT, Relay};
+use super::super::transport::Transport;
 use crate::cli::terminal;
 use crate::jsonrpc::RawId;
 use crate::mcp::method;
 
-/// The shortest and the longest pause before the gateway is tried again.
+/// The longest time for `initialize`. No other message is sent before its answer.
+pub(super) const INITIALIZE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The shortest and the longest pause before another attempt to receive messages.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
-/// A session that is gone sooner than this was never good.
+/// A session that is lost within this time counts as short.
 const SHORT: Duration = Duration::from_secs(10);
-/// How many such sessions in a row there may be.
+/// The largest number of short sessions in a row before `connect` stops renewing the session by itself.
 const SHORT_SESSIONS: u32 = 3;
 
-/// What a session was begun with.
+/// The session, and the transport that carries it.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) transport: Transport,
+    handshake: AsyncMutex<Handshake>,
+    /// The id key of a replayed `initialize`, and the task that waits for its answer. The client must not see that answer.
+    replayed: Mutex<Option<(String, oneshot::Sender<Message>)>>,
+    /// The task that receives messages outside of any request.
+    listening: Mutex<Option<AbortOnDropHandle<()>>>,
+}
+
+/// The messages that began the session.
 #[derive(Debug, Default)]
-pub(super) struct Handshake {
-    /// Counts the sessions, so that one that is gone is renewed once, however many requests it took along.
+struct Handshake {
+    /// The number of the session. Several requests may report the loss of one session; only the first renews it.
     generation: u64,
     opened: bool,
     initialize: Option<Message>,
     initialized: bool,
 }
 
-impl Relay {
-    /// Opens the transport if need be, waits while the session is renewed, and tells which session it is.
+impl Session {
+    /// A session that has not begun. Nothing is sent yet.
+    pub(super) fn new(transport: Transport) -> Self {
+        let (handshake, replayed, listening) = (AsyncMutex::default(), Mutex::default(), Mutex::default());
+        Self { transport, handshake, replayed, listening }
+    }
+
+    /// Opens the transport if it is not open, and waits for a renewal in progress. Returns the number of the session.
     pub(super) async fn ready(&self) -> Result<u64, Error> {
         let mut handshake = self.handshake.lock().await;
         if !handshake.opened {
@@ -43,12 +63,12 @@ impl Relay {
         Ok(handshake.generation)
     }
 
-    /// Opens the transport for the client's `initialize`; a session that there was is closed.
+    /// Closes the session before, if there is one, and opens the transport for the client's `initialize`, which the
+    /// caller then posts. Returns the number of the new session.
     pub(super) async fn begin(&self, initialize: &Message) -> Result<u64, Error> {
         let mut handshake = self.handshake.lock().await;
         if handshake.initialize.is_some() {
-            self.listening.lock().take();
-            self.transport.close().await;
+            self.close().await;
         }
         let generation = handshake.generation + 1;
         *handshake = Handshake { generation, ..Handshake::default() };
@@ -58,14 +78,14 @@ impl Relay {
         Ok(generation)
     }
 
-    /// The client has the answer to `initialize`: from now on messages may come that belong to no request.
+    /// Notes that the client has sent `notifications/initialized`, and starts to receive messages outside of requests.
     pub(super) async fn initialized(self: &Arc<Self>) {
         self.handshake.lock().await.initialized = true;
         let task = tokio::spawn(Arc::clone(self).listen());
         *self.listening.lock() = Some(AbortOnDropHandle::new(task));
     }
 
-    /// Begins a new session in place of the session `gone`, unless somebody has done so already.
+    /// Begins a session in place of session number `gone`. Does nothing if that session has been replaced already.
     pub(super) async fn renew(&self, gone: u64) -> Result<(), Error> {
         let mut handshake = self.handshake.lock().await;
         if handshake.generation != gone {
@@ -79,11 +99,12 @@ impl Relay {
         Ok(())
     }
 
+    /// Sends `initialize` again under an id of our own, and `notifications/initialized` if the client had sent it.
     async fn replay(&self, initialize: &Message, gone: u64, initialized: bool) -> Result<(), Error> {
         self.transport.open().await?;
         let id = RawId::new(&format!("\"sluice-renewal-{gone}\"")).ok_or(Error::SessionGone)?;
         let (sender, answer) = oneshot::channel();
-        *self.own.lock() = Some((id_key(&id), sender));
+        *self.replayed.lock() = Some((id_key(&id), sender));
         self.transport.post(&Message::request(id, method::INITIALIZE, &initialize.params()), None).await?;
         answer.await.map_err(|_| Error::SessionGone)?.result()?;
         if initialized {
@@ -92,7 +113,17 @@ impl Relay {
         Ok(())
     }
 
-    /// Keeps open what messages come on that belong to no request, in a new session if need be.
+    /// Takes the answer to a replayed `initialize`. Returns any other message.
+    pub(super) fn take_replayed(&self, key: &str, message: Message) -> Option<Message> {
+        let Some((_, waiting)) = self.replayed.lock().take_if(|(replayed, _)| replayed == key) else {
+            return Some(message);
+        };
+        // The renewal may have run out of time.
+        let _ = waiting.send(message);
+        None
+    }
+
+    /// Receives messages outside of requests until the gateway offers none or refuses. Renews a lost session.
     async fn listen(self: Arc<Self>) {
         let (mut pause, mut short_sessions) = (PAUSE.0, 0);
         loop {
@@ -125,5 +156,11 @@ impl Relay {
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(PAUSE.1);
         }
+    }
+
+    /// Stops receiving messages, and ends the session.
+    pub(super) async fn close(&self) {
+        self.listening.lock().take();
+        self.transport.close().await;
     }
 }
