@@ -19,7 +19,7 @@ pub use host::Host;
 
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
-use crate::http::{Admin, App, Limits, Listener, Loopback, Snapshot, admin_router, router};
+use crate::http::{Admin, App, Limits, Listener, Loopback, Router, Snapshot};
 use crate::pool::{Permits, Pools, Surroundings};
 use crate::process::{
     Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
@@ -139,14 +139,14 @@ impl Gateway {
             // The admin listener goes on during the drain: that is when it is looked at.
             let only_kill = Shutdown { drain: shutdown.kill.clone(), kill: shutdown.kill.clone() };
             let open = prometheus_client::metrics::gauge::Gauge::default();
-            tokio::spawn(listener.serve(admin_router(admin), only_kill, TaskTracker::new(), open));
+            tokio::spawn(listener.serve(Router::Admin(admin), only_kill, TaskTracker::new(), open));
         }
         let current = Arc::clone(&app);
         let patience =
             move |principal: &Principal, server: &ServerName| current.snapshot.load().patience(principal, server);
         tasks.spawn(Arc::clone(&sessions).sweep(patience, shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
-        public_listener.serve(router(app), shutdown.clone(), connections.clone(), open).await;
+        public_listener.serve(Router::Public(app), shutdown.clone(), connections.clone(), open).await;
         Draining { sessions: &sessions, kill: &shutdown.kill, tasks, connections, stop_children }
             .run(drain_timeout)
             .await;

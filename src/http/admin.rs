@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 
 use super::app::App;
+use super::body::Body;
 use super::problem::{Reply, json, problem};
 use super::snapshot::Snapshot;
 use crate::pool::{Pools, WorkerStatus};
@@ -26,63 +24,65 @@ pub struct Admin {
 }
 
 /// Answers `/healthz`: the gateway's process is alive.
-pub async fn healthz() -> Reply {
+pub fn healthz() -> Reply {
     Response::new(Body::from("ok\n"))
 }
 
 /// Answers `/readyz`: whether the gateway would open a new session now. The response contains no names, because anybody may
 /// ask.
-pub async fn readyz(State(app): State<Arc<App>>, snapshot: Extension<Arc<Snapshot>>) -> Reply {
-    if app.is_ready(&snapshot) {
+pub fn readyz(app: &App, snapshot: &Snapshot) -> Reply {
+    if app.is_ready(snapshot) {
         return Response::new(Body::from("ready\n"));
     }
     let why = if app.shutdown.drain.is_cancelled() { "draining" } else { "sessions.max is reached" };
     problem(StatusCode::SERVICE_UNAVAILABLE, &format!("not ready: {why}"))
 }
 
-/// Answers `/readyz` on the admin listener: readiness, and a line for each circuit breaker that is open or half-open. An
-/// open circuit breaker does not make the gateway unready.
-pub async fn readyz_in_full(State(admin): State<Arc<Admin>>, snapshot: Extension<Arc<Snapshot>>) -> Reply {
-    if !admin.app.is_ready(&snapshot) {
-        return readyz(State(Arc::clone(&admin.app)), snapshot).await;
-    }
-    let loops: String = admin.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
-    Response::new(Body::from(format!("ready\n{loops}")))
-}
-
-/// Answers `/metrics` with all metrics as OpenMetrics text.
-pub async fn metrics(State(admin): State<Arc<Admin>>) -> Reply {
-    let metrics = &admin.app.metrics;
-    match admin.guardian.census().await {
-        Ok(census) => {
-            metrics.processes_owned.set(as_gauge(census.owned));
-            metrics.processes_found.set(as_gauge(census.found));
+impl Admin {
+    /// Answers `/readyz` on the admin listener: readiness, and a line for each circuit breaker that is open or half-open. An
+    /// open circuit breaker does not make the gateway unready.
+    pub fn readyz_in_full(&self, snapshot: &Snapshot) -> Reply {
+        if !self.app.is_ready(snapshot) {
+            return readyz(&self.app, snapshot);
         }
-        Err(error) if Cause::new("processes cannot be counted", "admin").is_news(1) => {
-            tracing::error!(%error, "processes cannot be counted")
-        }
-        Err(_) => {}
+        let loops: String = self.pools.crash_loops().iter().map(|one| format!("{one}\n")).collect();
+        Response::new(Body::from(format!("ready\n{loops}")))
     }
-    admin.pools.measure(metrics);
-    match metrics.render() {
-        Ok(text) => {
-            let mut reply = Response::new(Body::from(text));
-            let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(openmetrics));
-            reply
+
+    /// Answers `/metrics` with all metrics as OpenMetrics text.
+    pub async fn metrics(&self) -> Reply {
+        let metrics = &self.app.metrics;
+        match self.guardian.census().await {
+            Ok(census) => {
+                metrics.processes_owned.set(as_gauge(census.owned));
+                metrics.processes_found.set(as_gauge(census.found));
+            }
+            Err(error) if Cause::new("processes cannot be counted", "admin").is_news(1) => {
+                tracing::error!(%error, "processes cannot be counted")
+            }
+            Err(_) => {}
         }
-        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics could not be written: {error}")),
+        self.pools.measure(metrics);
+        match metrics.render() {
+            Ok(text) => {
+                let mut reply = Response::new(Body::from(text));
+                let openmetrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(openmetrics));
+                reply
+            }
+            Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics could not be written: {error}")),
+        }
     }
-}
 
-/// Answers `/workers` with the running child processes, as JSON.
-pub async fn workers(State(admin): State<Arc<Admin>>) -> Reply {
-    listed(&admin.pools.workers())
-}
+    /// Answers `/workers` with the running child processes, as JSON.
+    pub fn workers(&self) -> Reply {
+        listed(&self.pools.workers())
+    }
 
-/// Answers `/workers/exited` with the child processes that ended last, as JSON.
-pub async fn exited_workers(State(admin): State<Arc<Admin>>) -> Reply {
-    listed(&admin.pools.exited())
+    /// Answers `/workers/exited` with the child processes that ended last, as JSON.
+    pub fn exited_workers(&self) -> Reply {
+        listed(&self.pools.exited())
+    }
 }
 
 fn listed(workers: &[WorkerStatus]) -> Reply {

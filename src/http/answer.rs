@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
+use super::body::Body;
 use super::problem::{Reply, json};
 use crate::config::Http;
 use crate::session::Conversation;
@@ -16,9 +16,6 @@ use crate::stream::{Cursor, Entry, EventStream, encode_message};
 /// The time after which a client should reconnect when its stream has ended.
 const COME_BACK: Duration = Duration::from_secs(3);
 
-/// Resources that a response holds until its body has been sent or dropped.
-pub type Guard = Box<dyn Send + Sync>;
-
 /// Waits for the answers to `requests` requests and returns them as JSON. If another message comes first, or no message
 /// comes for `patience`, the response is an event stream with the rest. `guard` is dropped with the response.
 pub async fn respond(
@@ -26,7 +23,7 @@ pub async fn respond(
     (requests, is_batch): (usize, bool),
     patience: Duration,
     http: &Http,
-    guard: Guard,
+    guard: impl Send + 'static,
 ) -> Reply {
     let patience = Instant::now() + patience;
     let mut answers: Vec<Entry> = Vec::with_capacity(requests);
@@ -65,24 +62,24 @@ fn array(answers: &[Entry]) -> Bytes {
     out.freeze()
 }
 
-fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: Guard) -> Reply {
+fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 'static) -> Reply {
     let mut first = BytesMut::new();
     so_far.iter().for_each(|entry| encode_message(&mut first, &entry.message));
     let first = (!first.is_empty()).then(|| first.freeze());
-    event_stream(EventStream::new(first, cursor, http.keep_alive, guard))
+    event_stream(EventStream::new(first, cursor, http.keep_alive), guard)
 }
 
 /// Opens the stream of a conversation and responds with it. The stream starts with the event `first`, ends when the
 /// credential of its reader expires at the latest, and tells the client to reconnect after 3 s. `guard` is dropped with the
 /// response.
-pub fn open_stream(conversation: &dyn Conversation, first: Bytes, http: &Http, guard: Guard) -> Reply {
-    let body = EventStream::new(Some(first), conversation.open_stream(), http.keep_alive, guard);
-    event_stream(body.retry_at_end(COME_BACK).ends_with(conversation.expiry()))
+pub fn open_stream(conversation: &dyn Conversation, first: Bytes, http: &Http, guard: impl Send + 'static) -> Reply {
+    let body = EventStream::new(Some(first), conversation.open_stream(), http.keep_alive);
+    event_stream(body.retry_at_end(COME_BACK).ends_with(conversation.expiry()), guard)
 }
 
 /// The response with an event stream as its body. Its headers keep intermediaries from caching or buffering the stream.
-fn event_stream(body: EventStream) -> Reply {
-    let mut reply = Response::new(Body::new(body));
+fn event_stream(body: EventStream, guard: impl Send + 'static) -> Reply {
+    let mut reply = Response::new(Body::from(body).hold(guard));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));

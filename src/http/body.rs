@@ -1,52 +1,81 @@
-//! Reads the body of a request within a bound of bytes and of time.
+//! The body of a response: bytes or an event stream, and the values that are kept until the body has been sent or dropped.
 
-use axum::BoxError;
-use axum::body::Body;
-use bytes::{Bytes, BytesMut};
-use http::StatusCode;
-use http_body::Body as _;
-use http_body_util::{BodyExt as _, Limited};
-use tokio::time::timeout;
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use super::problem::Refusal;
-use crate::config::Http;
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 
-/// Reads the whole body, or refuses the request: status 413 for too many bytes, 408 for too much time.
-pub async fn read(body: Body, http: &Http) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        let text = format!("the body is larger than {} bytes (http.max_body)", http.max_body);
-        Refusal::problem(StatusCode::PAYLOAD_TOO_LARGE, &text)
-    };
-    if body.size_hint().lower() > http.max_body as u64 {
-        return Err(too_large());
+use crate::stream::EventStream;
+
+/// The body of a response.
+pub struct Body {
+    content: Content,
+    /// The values that are dropped with the body.
+    held: Vec<Box<dyn Send>>,
+}
+
+enum Content {
+    /// The bytes that are not sent yet; `None` once they are sent.
+    Whole(Option<Bytes>),
+    Stream(Box<EventStream>),
+}
+
+impl Body {
+    /// A body of no bytes.
+    pub fn empty() -> Self {
+        Self { content: Content::Whole(None), held: Vec::new() }
     }
-    match timeout(http.body_timeout, collect(Limited::new(body, http.max_body))).await {
-        Ok(Ok(collected)) => Ok(collected),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::problem(StatusCode::BAD_REQUEST, "the body broke off before its end")),
-        Err(_) => {
-            let text = format!("the body did not arrive within {:?} (http.body_timeout)", http.body_timeout);
-            Err(Refusal::problem(StatusCode::REQUEST_TIMEOUT, &text))
-        }
+
+    /// Keeps `value` until the body has been sent or is dropped.
+    pub fn hold(mut self, value: impl Send + 'static) -> Self {
+        self.held.push(Box::new(value));
+        self
     }
 }
 
-/// Joins the data of all frames in one buffer, so that a body of many small frames takes no more memory than a body of few.
-/// The data of a single frame is not copied.
-async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
-    let (mut first, mut all) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        if first.is_empty() && all.is_empty() {
-            first = data;
-            continue;
-        }
-        if all.is_empty() {
-            let rest = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-            all.reserve(first.len() + data.len() + rest);
-            all.extend_from_slice(&std::mem::take(&mut first));
-        }
-        all.extend_from_slice(&data);
+impl<B: Into<Bytes>> From<B> for Body {
+    fn from(bytes: B) -> Self {
+        Self { content: Content::Whole(Some(bytes.into()).filter(|bytes| !bytes.is_empty())), held: Vec::new() }
     }
-    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+impl From<EventStream> for Body {
+    fn from(stream: EventStream) -> Self {
+        Self { content: Content::Stream(Box::new(stream)), held: Vec::new() }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").field("size", &self.size_hint()).finish_non_exhaustive()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut self.content {
+            Content::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Stream(stream) => Pin::new(&mut **stream).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Stream(_) => SizeHint::default(),
+        }
+    }
 }

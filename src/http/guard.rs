@@ -8,6 +8,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 
+use super::body::Body;
 use super::problem::{Reply, problem};
 use crate::config::{Authority, Host, Http, Origin};
 
@@ -124,7 +125,7 @@ pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
 
 /// The response to a CORS preflight request whose origin has been checked.
 pub fn preflight(asked: &HeaderMap) -> Reply {
-    let mut reply = Response::new(axum::body::Body::empty());
+    let mut reply = Response::new(Body::empty());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
@@ -155,10 +156,10 @@ fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
 }
 
 /// Adds the headers that let the requesting page read the response. The origin has been checked.
-pub fn allow_origin(origin: Option<HeaderValue>, reply: &mut Reply) {
+pub fn allow_origin(origin: Option<&HeaderValue>, reply: &mut Reply) {
     let Some(origin) = origin else { return };
     let headers = reply.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("mcp-session-id, www-authenticate, retry-after"),

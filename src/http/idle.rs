@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
-use http::{Response, Version};
+use http::Version;
 
-use super::held::Held;
+use super::problem::Reply;
 
 /// Counts the requests of one connection. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -63,8 +62,8 @@ pub struct Open(Requests);
 
 impl Open {
     /// Keeps the request open until the body of `reply` is dropped.
-    pub fn until_the_end_of(self, reply: Response<Body>) -> Response<Body> {
-        reply.map(|body| Body::new(Held { body, _held: self }))
+    pub fn until_the_end_of(self, reply: Reply) -> Reply {
+        reply.map(|body| body.hold(self))
     }
 }
 

@@ -7,19 +7,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
 use bytes::Bytes;
 use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tower::ServiceExt as _;
 
 use super::headers::is_event_stream;
-use super::held::Held;
+use super::problem::Reply;
+use super::router::Router;
 
 /// The largest number of bytes of a body that are read and dropped.
 const MOST: u64 = 64 << 20;
@@ -33,21 +31,13 @@ pub struct Unread(Arc<Mutex<Option<Incoming>>>);
 
 /// Answers a request with `router`. The unread rest of the request's body is read and dropped behind the response, for at
 /// most `time`.
-pub async fn answer(router: Router, request: Request<Incoming>, unread: Unread, time: Duration) -> Response<Body> {
+pub async fn answer(router: &Router, request: Request<Incoming>, unread: &Unread, time: Duration) -> Reply {
     let version = request.version();
     // Requests share a connection of HTTP/2.
-    let unread = if version > Version::HTTP_11 { Unread::default() } else { unread };
-    let watched = request.map(|body| {
-        if body.is_end_stream() {
-            Body::empty()
-        } else {
-            Body::new(Watched { body: Some(body), unread: unread.clone() })
-        }
-    });
-    let reply = match router.oneshot(watched).await {
-        Ok(reply) => reply,
-        Err(never) => match never {},
-    };
+    let unread = if version > Version::HTTP_11 { Unread::default() } else { unread.clone() };
+    let watched =
+        |body: Incoming| Watched { body: Some(body).filter(|body| !body.is_end_stream()), unread: unread.clone() };
+    let reply = router.respond(request.map(watched)).await;
     let rest = unread.0.lock().take();
     match rest {
         // A stream goes on for long, and is no refusal.
@@ -56,15 +46,15 @@ pub async fn answer(router: Router, request: Request<Incoming>, unread: Unread, 
     }
 }
 
-fn linger(mut reply: Response<Body>, rest: Incoming, version: Version, time: Duration) -> Response<Body> {
+fn linger(mut reply: Reply, rest: Incoming, version: Version, time: Duration) -> Reply {
     let is_small = rest.size_hint().upper().is_some_and(|bytes| bytes <= SMALL);
     if version <= Version::HTTP_11 && !is_small {
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    reply.map(|body| Body::new(Held { body, _held: Rest(Some((rest, time))) }))
+    reply.map(|body| body.hold(Rest(Some((rest, time)))))
 }
 
-/// The body of a request. If dropped before its end, the body moves to `unread`.
+/// The body of a request. If dropped before its end, the body moves to `unread`. `body` is `None` at the end.
 struct Watched {
     body: Option<Incoming>,
     unread: Unread,

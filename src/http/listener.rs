@@ -3,10 +3,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -18,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use super::bind::{Bound, bind};
 use super::idle::Requests;
 use super::linger::{Unread, answer};
+use super::router::Router;
 use super::stall::NoStall;
 use crate::config::Http;
 use crate::shutdown::Shutdown;
@@ -133,40 +137,56 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     let idle = requests.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
-        let answer = answer(router.clone(), request, unread.clone(), limits.linger);
+        let (router, unread) = (router.clone(), unread.clone());
         async move {
-            let reply = answer.await;
+            let reply = answer(&router, request, &unread, limits.linger).await;
             Ok::<_, Infallible>(match open {
                 Some(open) => open.until_the_end_of(reply),
                 None => reply,
             })
         }
     });
-    let connection = builder.serve_connection(io, service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.kill.cancelled() => return,
-        () = idle.are_missing_for(limits.headers) => {
-            connection.as_mut().graceful_shutdown();
-            loop {
-                tokio::select! {
-                    ended = connection.as_mut() => break ended,
-                    () = shutdown.kill.cancelled() => return,
-                    // A request that has come just now is answered first.
-                    () = tokio::time::sleep(TO_CLOSE) => if idle.are_over() { return },
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut events = events(shutdown, idle.clone(), limits.headers);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            Some(event) = events.next() => match event {
+                Event::Kill => return,
+                // A request that has come just now is answered first.
+                Event::TimeToClose if idle.are_over() => return,
+                Event::Drain => connection.as_mut().graceful_shutdown(),
+                Event::Idle | Event::TimeToClose => {
+                    connection.as_mut().graceful_shutdown();
+                    events.push(tokio::time::sleep(TO_CLOSE).map(|()| Event::TimeToClose).boxed());
                 }
-            }
-        }
-        () = shutdown.drain.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = shutdown.kill.cancelled() => return,
-            }
+            },
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
     }
+}
+
+/// What may end a connection from outside.
+#[derive(Clone, Copy)]
+enum Event {
+    /// The gateway drains.
+    Drain,
+    /// The gateway ends all connections.
+    Kill,
+    /// The connection has had no request for too long.
+    Idle,
+    /// The peer was asked to close an idle connection [`TO_CLOSE`] ago.
+    TimeToClose,
+}
+
+/// The events of one connection, each of them polled only when it has come, and not whenever the connection is polled.
+fn events(shutdown: Shutdown, idle: Requests, limit: Duration) -> FuturesUnordered<BoxFuture<'static, Event>> {
+    FuturesUnordered::from_iter([
+        shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),
+        shutdown.kill.cancelled_owned().map(|()| Event::Kill).boxed(),
+        async move { idle.are_missing_for(limit).await }.map(|()| Event::Idle).boxed(),
+    ])
 }

@@ -1,12 +1,8 @@
 //! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint, which tells a client without a token where to
 //! get one.
 
-use std::sync::Arc;
-
-use axum::Extension;
-use axum::body::Body;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::guard::authority;
 use super::paths::{named_server, resource};
@@ -36,14 +32,13 @@ pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
 }
 
 /// Answers `GET /.well-known/oauth-protected-resource/…`, without authentication.
-pub async fn document(Extension(snapshot): Extension<Arc<Snapshot>>, request: Request<Body>) -> Reply {
-    let (parts, _) = request.into_parts();
+pub fn document(snapshot: &Snapshot, parts: &Parts) -> Reply {
     if parts.method != Method::GET {
         return method_not_allowed("GET");
     }
     let path = parts.uri.path().strip_prefix(WELL_KNOWN).unwrap_or_default().trim_end_matches('/');
     let path = path.strip_prefix(snapshot.prefix()).unwrap_or(path);
-    let document = snapshot.jwt.as_ref().zip(base_url(&snapshot, &parts)).and_then(|(jwt, base)| {
+    let document = snapshot.jwt.as_ref().zip(base_url(snapshot, parts)).and_then(|(jwt, base)| {
         let name = named_server(path).unwrap_or("sluice");
         ProtectedResource::new(jwt, &format!("{base}{path}"), name)
     });

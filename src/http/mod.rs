@@ -9,7 +9,6 @@ mod body;
 mod caller;
 mod guard;
 mod headers;
-mod held;
 mod idle;
 mod linger;
 mod listener;
@@ -17,6 +16,7 @@ mod message;
 mod metadata;
 mod paths;
 mod problem;
+mod request_body;
 mod router;
 mod snapshot;
 mod sse;
@@ -26,7 +26,7 @@ mod streamable;
 pub use admin::Admin;
 pub use app::App;
 pub use listener::{Limits, Listener};
-pub use router::{admin_router, router};
+pub use router::Router;
 pub use snapshot::{Loopback, Snapshot};
 
 #[cfg(test)]

@@ -1,5 +1,15 @@
 //! Reads server names and resource paths from the paths of requests.
 
+/// The last segment of the path of a server's endpoint: `/servers/NAME/ENDPOINT`, or `/ENDPOINT` for the default server. A slash
+/// at the end is left out.
+pub fn endpoint(path: &str) -> Option<&str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    match path.strip_prefix("/servers/") {
+        Some(named) => named.split_once('/').filter(|(name, _)| !name.is_empty()).map(|(_, endpoint)| endpoint),
+        None => path.strip_prefix('/'),
+    }
+}
+
 /// The server name in a path (`/servers/NAME/…`). `None` for the paths of the default server. A server name contains only
 /// characters that no client percent-encodes.
 pub fn named_server(path: &str) -> Option<&str> {

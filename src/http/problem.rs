@@ -5,12 +5,12 @@
 //! answers go. The types keep the two apart: only code that reads headers or bodies makes a `Refusal`, and a `RequestError`
 //! cannot be given a status.
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 
+use super::body::Body;
 use crate::jsonrpc::{Code, ParseError, RawId, error_response, error_response_with_data};
 use crate::mcp::revision::SPOKEN;
 use crate::session::Rejected;

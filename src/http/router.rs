@@ -1,118 +1,120 @@
-//! The table of all paths, and the checks that every request passes.
+//! The paths of both listeners, and the checks that every request passes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::State;
-use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{any, get};
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use futures_util::FutureExt as _;
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{Method, Request, StatusCode};
-use tower_http::catch_panic::CatchPanicLayer;
+use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::admin::{self, Admin};
 use super::app::App;
 use super::guard::{allow_origin, preflight};
-use super::problem::{Reply, problem};
+use super::problem::{Reply, method_not_allowed, problem};
+use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
-use super::{metadata, sse, streamable};
+use super::{metadata, paths, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
-/// The router of the public listener. Endpoints of servers are also served with a trailing slash, because a client whose URL
-/// has one sends it.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/servers/{name}/mcp", any(streamable::handle))
-        .route("/servers/{name}/mcp/", any(streamable::handle))
-        .route("/servers/{name}/sse", any(sse::open))
-        .route("/servers/{name}/sse/", any(sse::open))
-        .route("/servers/{name}/messages", any(sse::post))
-        .route("/servers/{name}/messages/", any(sse::post))
-        .route("/mcp", any(streamable::handle))
-        .route("/mcp/", any(streamable::handle))
-        .route("/sse", any(sse::open))
-        .route("/sse/", any(sse::open))
-        .route("/messages", any(sse::post))
-        .route("/messages/", any(sse::post))
-        .route("/healthz", get(admin::healthz))
-        .route("/readyz", get(admin::readyz))
-        .route(WELL_KNOWN, any(metadata::document))
-        .route(&format!("{WELL_KNOWN}/{{*endpoint}}"), any(metadata::document))
-        .fallback(not_found)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(&app), pass))
-        .with_state(app)
+/// What a listener serves. Cheap to clone.
+#[derive(Clone)]
+pub enum Router {
+    /// The endpoints of servers, and what anybody may read.
+    Public(Arc<App>),
+    /// What operators read.
+    Admin(Arc<Admin>),
 }
 
-/// The router of the admin listener.
-pub fn admin_router(admin: Arc<Admin>) -> Router {
-    Router::new()
-        .route("/healthz", get(admin::healthz))
-        .route("/readyz", get(admin::readyz_in_full))
-        .route("/metrics", get(admin::metrics))
-        .route("/workers", get(admin::workers))
-        .route("/workers/exited", get(admin::exited_workers))
-        .fallback(not_found)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(Arc::clone(&admin.app), pass_admin))
-        .with_state(admin)
+impl Router {
+    /// Answers one request. The request is judged by one snapshot of the configuration: the current one.
+    pub async fn respond<B: RequestBody>(&self, request: Request<B>) -> Reply {
+        let (parts, body) = request.into_parts();
+        let app = match self {
+            Self::Public(app) => app,
+            Self::Admin(admin) => &admin.app,
+        };
+        let snapshot = app.snapshot.load_full();
+        let mut reply = match self {
+            Self::Public(app) => {
+                let reply = public(app, &snapshot, &parts, body).await;
+                app.metrics.response(reply.status().as_u16());
+                reply
+            }
+            Self::Admin(admin) => match snapshot.admin_guard.check(&parts) {
+                Err(refusal) => refusal,
+                Ok(()) => caught(operators(admin, &snapshot, &parts)).await,
+            },
+        };
+        reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        reply
+    }
 }
 
-/// Wraps every request to the admin listener: checks host and origin, and allows no web page to read a response (no CORS).
-async fn pass_admin(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
-    let (mut parts, body) = request.into_parts();
-    let snapshot = judged(&app, &mut parts);
-    let mut reply = match snapshot.admin_guard.check(&parts) {
-        Err(refusal) => refusal,
-        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+/// Answers a request to the public listener: first the guard, then the endpoint, then the headers for web pages.
+async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+    if let Err(refusal) = snapshot.guard.check(parts) {
+        return refusal;
+    }
+    let is_preflight = parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut reply = match is_preflight {
+        true => preflight(&parts.headers),
+        false => caught(endpoint(app, snapshot, parts, body)).await,
     };
-    no_sniffing(&mut reply);
+    allow_origin(parts.headers.get(ORIGIN), &mut reply);
     reply
 }
 
-/// The snapshot that a request is judged by: the current one, which goes on to the handler as an extension.
-fn judged(app: &App, parts: &mut Parts) -> Arc<Snapshot> {
-    let snapshot = app.snapshot.load_full();
-    parts.extensions.insert(Arc::clone(&snapshot));
-    snapshot
+/// Finds what the path names on the public listener. Endpoints of servers are also served with a slash at the end, because a
+/// client whose URL has one sends the slash.
+async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+    let path = parts.uri.path();
+    match paths::endpoint(path) {
+        Some("mcp") => streamable::handle(app, snapshot, parts, body).await,
+        Some("sse") => sse::open(app, snapshot, parts).await,
+        Some("messages") => sse::post(app, snapshot, parts, body).await,
+        _ => match path {
+            "/healthz" => only_get(parts, admin::healthz),
+            "/readyz" => only_get(parts, || admin::readyz(app, snapshot)),
+            _ if path
+                .strip_prefix(WELL_KNOWN)
+                .is_some_and(|of| of.is_empty() || (of.len() > 1 && of.starts_with('/'))) =>
+            {
+                metadata::document(snapshot, parts)
+            }
+            _ => not_found(),
+        },
+    }
 }
 
-fn no_sniffing(reply: &mut Reply) {
-    reply.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
+/// Finds what the path names on the admin listener.
+async fn operators(admin: &Admin, snapshot: &Snapshot, parts: &Parts) -> Reply {
+    match parts.uri.path() {
+        "/healthz" => only_get(parts, admin::healthz),
+        "/readyz" => only_get(parts, || admin.readyz_in_full(snapshot)),
+        "/workers" => only_get(parts, || admin.workers()),
+        "/workers/exited" => only_get(parts, || admin.exited_workers()),
+        "/metrics" if matches!(parts.method, Method::GET | Method::HEAD) => admin.metrics().await,
+        "/metrics" => method_not_allowed("GET, HEAD"),
+        _ => not_found(),
+    }
 }
 
-/// Wraps every request to the public listener: first the guard, last the counters.
-async fn pass(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Reply {
-    let (mut parts, body) = request.into_parts();
-    let snapshot = judged(&app, &mut parts);
-    let mut reply = match snapshot.guard.check(&parts) {
-        Err(refusal) => refusal,
-        Ok(()) => {
-            let origin = parts.headers.get(ORIGIN).cloned();
-            let mut reply =
-                if parts.method == Method::OPTIONS && parts.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
-                    preflight(&parts.headers)
-                } else {
-                    next.run(Request::from_parts(parts, body)).await
-                };
-            allow_origin(origin, &mut reply);
-            reply
-        }
-    };
-    no_sniffing(&mut reply);
-    app.metrics.response(reply.status().as_u16());
-    reply
+/// The answer to a GET or HEAD, or status 405.
+fn only_get(parts: &Parts, answer: impl FnOnce() -> Reply) -> Reply {
+    if matches!(parts.method, Method::GET | Method::HEAD) { answer() } else { method_not_allowed("GET, HEAD") }
 }
 
-async fn not_found() -> Reply {
+/// The reply of a handler, or status 500 if the handler panics.
+async fn caught(handler: impl Future<Output = Reply>) -> Reply {
+    AssertUnwindSafe(handler).catch_unwind().await.unwrap_or_else(|_| {
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed on this request; its log says where")
+    })
+}
+
+fn not_found() -> Reply {
     problem(
         StatusCode::NOT_FOUND,
         "nothing is served here: use /servers/NAME/mcp or /servers/NAME/sse (or /mcp and /sse for the default server)",
     )
-}
-
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Reply {
-    problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway failed on this request; its log says where")
 }

@@ -3,35 +3,29 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 
 use super::app::App;
+use super::body::Body;
 use super::caller::Caller;
 use super::headers::{Version, check_accepts_events, check_is_json};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed};
+use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
-use super::{answer, body};
+use super::{answer, request_body};
 use crate::heavy;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
 /// Answers `GET …/sse`: opens a session and its stream.
-pub async fn open(
-    State(app): State<Arc<App>>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    request: Request<Body>,
-) -> Reply {
-    let (parts, _) = request.into_parts();
+pub async fn open(app: &App, snapshot: &Snapshot, parts: &Parts) -> Reply {
     if parts.method != Method::GET {
         // Clients that try Streamable HTTP first learn from this status what is spoken here.
         return method_not_allowed("GET");
     }
-    open_stream(&app, &snapshot, &parts).await.unwrap_or_else(Refusal::reply)
+    open_stream(app, snapshot, parts).await.unwrap_or_else(Refusal::reply)
 }
 
 async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
@@ -46,7 +40,7 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Re
     conversation.expiry().extend(caller.until);
     let (conversations, of_stream) = (Arc::clone(&app.conversations), Arc::clone(&conversation));
     let guard = StreamGuard { conversations, conversation: of_stream };
-    Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, Box::new(guard)))
+    Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, guard))
 }
 
 /// Ends the session when its stream is dropped, because the client closed the stream, the connection broke, or the stream
@@ -65,19 +59,14 @@ impl Drop for StreamGuard {
 }
 
 /// Answers `POST …/messages?sessionId=…`: takes messages, whose answers go to the stream of the session.
-pub async fn post(
-    State(app): State<Arc<App>>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    request: Request<Body>,
-) -> Reply {
-    let (parts, body) = request.into_parts();
+pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
-    take(&app, &snapshot, &parts, body).await.unwrap_or_else(Refusal::reply)
+    take(app, snapshot, parts, body).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn take(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Result<Reply, Refusal> {
+async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {
@@ -90,17 +79,17 @@ async fn take(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Resu
         .find(name, &caller.principal, server, Transport::Sse)
         .ok_or_else(|| Refusal::no_session(None))?;
     conversation.expiry().extend(caller.until);
-    let body = body::read(body, &snapshot.http).await?;
-    let messages =
+    let body = request_body::read(body, &snapshot.http).await?;
+    let mut messages =
         heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || conversation.version());
-    let posted = heavy::BODIES.run(caller.principal.tenant(), body.len(), || messages.envelopes(version)).await?;
+    messages.check_version(version)?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version.carried()))?;
     }
     let stream = conversation.stream().ok_or_else(|| Refusal::no_session(None))?;
     // No revision has a status for what is not taken: it would end the whole session of most clients.
-    let _ = give(&*conversation, &messages, posted, &stream);
+    let _ = give(&*conversation, messages, &stream);
     let mut reply = Response::new(Body::from("Accepted"));
     *reply.status_mut() = StatusCode::ACCEPTED;
     Ok(reply)

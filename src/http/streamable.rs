@@ -2,57 +2,50 @@
 
 use std::sync::Arc;
 
-use axum::Extension;
-use axum::body::Body;
-use axum::extract::State;
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::answer::{open_stream, respond};
 use super::app::App;
+use super::body::Body;
 use super::caller::Caller;
 use super::headers::{
     SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, session_id,
 };
-use super::message::{Messages, Posted, check_batch, give, read as read_messages};
+use super::message::{Messages, check_batch, give, read as read_messages};
 use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
+use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
-use super::{body, headers};
+use super::{headers, request_body};
 use crate::config::ServerName;
 use crate::heavy;
-use crate::jsonrpc::{Envelope, Kind, RawId};
+use crate::jsonrpc::{Envelope, RawId};
 use crate::mcp::method;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
 
 /// Answers all requests to the path of the transport.
-pub async fn handle(
-    State(app): State<Arc<App>>,
-    Extension(snapshot): Extension<Arc<Snapshot>>,
-    request: Request<Body>,
-) -> Reply {
-    let (parts, body) = request.into_parts();
+pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
     let done = match parts.method {
-        Method::POST => post(&app, &snapshot, &parts, body).await,
-        Method::GET => get(&app, &snapshot, &parts).await.map_err(Denied::from),
-        Method::DELETE => delete(&app, &snapshot, &parts).await.map_err(Denied::from),
+        Method::POST => post(app, snapshot, parts, body).await,
+        Method::GET => get(app, snapshot, parts).await.map_err(Denied::from),
+        Method::DELETE => delete(app, snapshot, parts).await.map_err(Denied::from),
         _ => Ok(method_not_allowed("GET, POST, DELETE")),
     };
     done.unwrap_or_else(Denied::reply)
 }
 
-async fn post(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Result<Reply, Denied> {
+async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Result<Reply, Denied> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
-    let body = body::read(body, &snapshot.http).await?;
-    let messages =
+    let body = request_body::read(body, &snapshot.http).await?;
+    let mut messages =
         heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
-    let mut posted = heavy::BODIES.run(caller.principal.tenant(), body.len(), || messages.envelopes(version)).await?;
-    if let ([only], false) = (posted.as_mut_slice(), messages.is_batch) {
+    messages.check_version(version)?;
+    if let Some(only) = messages.only() {
         if let Some(error) = only.error.take() {
             return Err(error.into());
         }
@@ -62,14 +55,11 @@ async fn post(app: &App, snapshot: &Snapshot, parts: &Parts, body: Body) -> Resu
             return initialize(app, parts, &caller, &body, &only.envelope, &id).await;
         }
     }
-    let conversation = find(app, parts, &caller, || match posted.as_slice() {
-        [only] if !messages.is_batch => only.request_id(),
-        _ => None,
-    })?;
+    let conversation = find(app, parts, &caller, || messages.only()?.request_id())?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version.carried()))?;
     }
-    Ok(converse(snapshot, &conversation, &messages, posted).await?)
+    Ok(converse(snapshot, conversation, messages).await?)
 }
 
 /// Finds the session that the request names, or refuses the request: status 400 without a session id, 404 if this caller has
@@ -78,7 +68,7 @@ fn find(
     app: &App,
     parts: &Parts,
     caller: &Caller<'_>,
-    id: impl Fn() -> Option<RawId>,
+    mut id: impl FnMut() -> Option<RawId>,
 ) -> Result<Arc<dyn Conversation>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
@@ -108,7 +98,7 @@ async fn initialize(
     app: &App,
     parts: &Parts,
     caller: &Caller<'_>,
-    body: &Bytes,
+    body: &[u8],
     envelope: &Envelope<'_>,
     id: &RawId,
 ) -> Result<Reply, Denied> {
@@ -126,7 +116,7 @@ async fn initialize(
     let (exchange, cursor) = exchange(caller.snapshot, 1);
     // A request has its error on the exchange.
     let _ = conversation.give(body, envelope, &exchange);
-    let mut reply = respond(cursor, (1, false), http.keep_alive, http, Box::new(opening)).await;
+    let mut reply = respond(cursor, (1, false), http.keep_alive, http, opening).await;
     // A stream tells the id before it is known whether the server starts: the session ends if it does not.
     if (headers::is_event_stream(&reply) || conversation.version().is_some())
         && let Ok(value) = HeaderValue::from_str(conversation.id().as_str())
@@ -153,13 +143,12 @@ impl Drop for Opening {
 
 async fn converse(
     snapshot: &Snapshot,
-    conversation: &Arc<dyn Conversation>,
-    messages: &Messages,
-    posted: Vec<Posted<'_>>,
+    conversation: Arc<dyn Conversation>,
+    messages: Messages<'_>,
 ) -> Result<Reply, Refusal> {
-    let requests = posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count();
+    let (requests, is_batch) = (messages.requests(), messages.is_batch);
     let (exchange, cursor) = exchange(snapshot, requests);
-    if let Some(refusal) = give(&**conversation, messages, posted, &exchange) {
+    if let Some(refusal) = give(&*conversation, messages, &exchange) {
         return Err(refusal);
     }
     if requests == 0 {
@@ -167,8 +156,8 @@ async fn converse(
         *reply.status_mut() = StatusCode::ACCEPTED;
         return Ok(reply);
     }
-    let (http, guard) = (&snapshot.http, Box::new(Arc::clone(conversation)));
-    Ok(respond(cursor, (requests, messages.is_batch), http.keep_alive, http, guard).await)
+    let http = &snapshot.http;
+    Ok(respond(cursor, (requests, is_batch), http.keep_alive, http, conversation).await)
 }
 
 /// Opens the session's stream for messages that belong to no request. A newer stream replaces an older one, because the
@@ -179,7 +168,7 @@ async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Ref
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
     let server = caller.server().clone();
-    let guard = Box::new(StreamGuard { conversation: Arc::clone(&conversation), server });
+    let guard = StreamGuard { conversation: Arc::clone(&conversation), server };
     Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, guard))
 }
 

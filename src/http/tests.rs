@@ -4,15 +4,13 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use axum::Router;
-use axum::body::Body;
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
-use tower::ServiceExt as _;
 
-use super::{App, Loopback, Snapshot, router};
+use super::body::Body;
+use super::{App, Loopback, Router, Snapshot};
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
@@ -135,7 +133,7 @@ fn gateway() -> (Router, Arc<Mirrors>) {
         metrics: Arc::default(),
         shutdown: Shutdown::default(),
     };
-    (router(Arc::new(app)), mirrors)
+    (Router::Public(Arc::new(app)), mirrors)
 }
 
 async fn send(router: &Router, method: Method, path: &str, session: &str, body: &str) -> Response<Body> {
@@ -144,8 +142,9 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
     if !session.is_empty() {
         request = request.header("Mcp-Session-Id", session);
     }
-    let request = request.header("Content-Type", "application/json").body(Body::from(body.to_owned())).unwrap();
-    router.clone().oneshot(request).await.unwrap()
+    let request =
+        request.header("Content-Type", "application/json").body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+    router.respond(request).await
 }
 
 async fn text(reply: Response<Body>) -> (u16, String) {

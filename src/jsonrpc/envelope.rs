@@ -40,7 +40,7 @@ pub struct Envelope<'a> {
     /// Whether a response carries an error.
     pub is_error: bool,
     /// The members of `params`, or of `result`, that routing reads.
-    pub members: Members<'a>,
+    pub members: Box<Members<'a>>,
 }
 
 impl Envelope<'_> {
@@ -80,7 +80,8 @@ struct Fields<'a> {
     params: Option<&'a str>,
     result: Option<&'a str>,
     error: Option<&'a str>,
-    members: Members<'a>,
+    /// Boxed, because an envelope moves from function to function.
+    members: Box<Members<'a>>,
     /// Whether a member appears twice.
     has_twin: bool,
     /// Whether the name of a member cannot be decoded.
@@ -111,14 +112,7 @@ impl<'a> Fields<'a> {
         };
         self.has_twin |= slot.is_some();
         let has_members = matches!(&*key, "params" | "result") && scanner.peek() == Some(b'{');
-        *slot = Some(match has_members {
-            false => scanner.value()?,
-            true => {
-                let (members, object) = Members::read(scanner)?;
-                self.members = members;
-                object
-            }
-        });
+        *slot = Some(if has_members { self.members.read(scanner)? } else { scanner.value()? });
         Ok(())
     }
 }
@@ -151,11 +145,11 @@ pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
             return Err(ParseError::Invalid { reason, id: None });
         }
     };
-    envelope(&fields, method)
+    envelope(fields, method)
 }
 
-fn envelope<'a>(fields: &Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Envelope<'a>, ParseError> {
-    let Fields { id: raw_id, params, result, error, members, .. } = *fields;
+fn envelope<'a>(fields: Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Envelope<'a>, ParseError> {
+    let Fields { id: raw_id, params, result, error, members, .. } = fields;
     let id = raw_id.filter(|id| is_id(id));
     let invalid = |reason| Err(ParseError::Invalid { reason, id: id.and_then(RawId::new) });
     if fields.jsonrpc != Some("\"2.0\"") {

@@ -3,8 +3,9 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::envelope::Envelope;
-use super::splice::{Splice, one_line, put_spliced};
+use super::envelope::{Envelope, parse};
+use super::id::{RawId, decimal};
+use super::splice::{Splice, one_line, put_spliced, splice};
 
 /// The frame of a client's request, with the id `number` in place of the client's id and with `replacements` made in its
 /// params.
@@ -69,31 +70,24 @@ fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Sp
     one_line(frame)
 }
 
+/// A copy of a response with `id` in place of its id.
+pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
+    match parse(response).ok().and_then(|envelope| envelope.id) {
+        Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
+        None => Bytes::copy_from_slice(response),
+    }
+}
+
 /// The text as a JSON string with quotes.
 pub fn quoted(text: &str) -> String {
     // A text has always such a form.
     serde_json::to_string(text).unwrap_or_default()
 }
 
-/// The decimal digits of `number`, written to the end of `digits`.
-pub fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut start = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
-        number /= 10;
-        start -= 1;
-        if number == 0 {
-            break;
-        }
-    }
-    digits.get(start..).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::jsonrpc::parse;
 
     #[test]
     fn of_an_envelope_only_its_four_members_reach_a_child() {
@@ -110,13 +104,6 @@ mod tests {
         ] {
             let frame = response_frame("\"s\"", &parse(text.as_bytes()).unwrap());
             assert_eq!(frame, format!("{{\"jsonrpc\":\"2.0\",\"id\":\"s\",{expected}}}\n"));
-        }
-    }
-
-    #[test]
-    fn numbers_are_written_in_digits() {
-        for number in [0, 7, 10, 99_999_999_999_999, u64::MAX] {
-            assert_eq!(decimal(number, &mut [0; 20]), number.to_string().as_bytes());
         }
     }
 }

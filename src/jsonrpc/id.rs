@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use super::frame::decimal;
 use super::members::is_id;
 
 /// The longest id, in bytes, that is stored without an allocation.
@@ -66,6 +65,20 @@ impl fmt::Debug for RawId {
     }
 }
 
+/// The decimal digits of `number`, written to the end of `digits`.
+pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or_default();
+        number /= 10;
+        start -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    digits.get(start..).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -81,5 +94,12 @@ mod tests {
         assert_eq!(RawId::from(u64::MAX).as_u64(), Some(u64::MAX));
         assert_ne!(RawId::new("1"), RawId::new("1.0"));
         assert_eq!([RawId::new("null"), RawId::new("{}"), RawId::new("")], [const { None }; 3]);
+    }
+
+    #[test]
+    fn numbers_are_written_in_digits() {
+        for number in [0, 7, 10, 99_999_999_999_999, u64::MAX] {
+            assert_eq!(decimal(number, &mut [0; 20]), number.to_string().as_bytes());
+        }
     }
 }

@@ -39,7 +39,6 @@ pub struct Members<'a> {
     pub capabilities: Option<&'a str>,
     /// The first reason found why readers may disagree.
     pub fault: Option<Fault>,
-    seen: u32,
 }
 
 /// Members of `_meta`, raw.
@@ -51,7 +50,6 @@ pub struct Meta<'a> {
     pub related_task: Option<&'a str>,
     /// `io.modelcontextprotocol/protocolVersion`.
     pub protocol_version: Option<&'a str>,
-    seen: u32,
 }
 
 /// The reason why JSON readers may disagree about an object. The text continues after the name of the object, such as
@@ -110,18 +108,20 @@ const ROUTED_META: [(&str, &str); 3] = [
 impl<'a> Members<'a> {
     /// The members of a raw object. Empty for any other value.
     pub fn of(object: &'a str) -> Self {
-        let read = |object| Self::read(&mut Scanner::new(object));
-        Some(object).filter(|object| object.starts_with('{')).and_then(|object| read(object).ok()).unwrap_or_default().0
-    }
-
-    /// Reads an object. Returns its members and its raw text.
-    pub(super) fn read(scanner: &mut Scanner<'a>) -> Result<(Self, &'a str), Malformed> {
         let mut members = Self::default();
-        let object = scanner.object(|scanner, key| members.member(scanner, key))?;
-        Ok((members, object))
+        match members.read(&mut Scanner::new(object)) {
+            Ok(_) => members,
+            Err(_) => Self::default(),
+        }
     }
 
-    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str) -> Result<(), Malformed> {
+    /// Reads the members of an object. Returns the raw text of the object.
+    pub(super) fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<&'a str, Malformed> {
+        let mut seen = Seen::default();
+        scanner.object(|scanner, key| self.member(scanner, key, &mut seen))
+    }
+
+    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, seen: &mut Seen) -> Result<(), Malformed> {
         // Most members that are not routed are one of these.
         if matches!(raw, "arguments" | "content" | "structuredContent" | "isError") {
             return scanner.value().map(drop);
@@ -131,7 +131,7 @@ impl<'a> Members<'a> {
             return scanner.value().map(drop);
         };
         let (name, slot, bit) = match &*key {
-            META => return self.meta(scanner),
+            META => return self.meta(scanner, seen),
             TOKEN => (TOKEN, &mut self.progress_token, 1),
             "requestId" => ("requestId", &mut self.request_id, 2),
             "uri" => ("uri", &mut self.uri, 3),
@@ -151,18 +151,17 @@ impl<'a> Members<'a> {
             }
         };
         *slot = Some(scanner.value()?).filter(|value| *value != "null");
-        self.once(name, bit);
+        seen.once(name, bit).into_iter().for_each(|fault| self.blame(fault));
         Ok(())
     }
 
-    fn meta(&mut self, scanner: &mut Scanner<'a>) -> Result<(), Malformed> {
-        self.once(META, 0);
+    fn meta(&mut self, scanner: &mut Scanner<'a>, seen: &mut Seen) -> Result<(), Malformed> {
+        seen.once(META, 0).into_iter().for_each(|fault| self.blame(fault));
         match scanner.peek() {
             Some(b'{') => {
-                let mut meta = Meta::default();
-                let mut fault = None;
-                scanner.object(|scanner, key| meta.member(scanner, key, &mut fault))?;
-                self.meta = meta;
+                let (mut seen, mut fault) = (Seen::default(), None);
+                self.meta = Meta::default();
+                scanner.object(|scanner, key| self.meta.member(scanner, key, &mut seen, &mut fault))?;
                 fault.into_iter().for_each(|fault| self.blame(fault));
             }
             Some(b'n') => drop(scanner.value()?),
@@ -172,13 +171,6 @@ impl<'a> Members<'a> {
             }
         }
         Ok(())
-    }
-
-    fn once(&mut self, name: &'static str, bit: u32) {
-        if self.seen & 1 << bit != 0 {
-            self.blame(Fault::Twice(name));
-        }
-        self.seen |= 1 << bit;
     }
 
     fn blame(&mut self, fault: Fault) {
@@ -198,7 +190,13 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> Meta<'a> {
-    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, fault: &mut Option<Fault>) -> Result<(), Malformed> {
+    fn member(
+        &mut self,
+        scanner: &mut Scanner<'a>,
+        raw: &'a str,
+        seen: &mut Seen,
+        fault: &mut Option<Fault>,
+    ) -> Result<(), Malformed> {
         let Some(key) = unquoted(raw) else {
             fault.get_or_insert(Fault::Unreadable);
             return scanner.value().map(drop);
@@ -216,12 +214,22 @@ impl<'a> Meta<'a> {
         if name == TOKEN && value.is_some_and(|value| !is_id(value)) {
             fault.get_or_insert(Fault::Type(TOKEN, "neither a string nor a number"));
         }
-        if self.seen & 1 << bit != 0 {
-            fault.get_or_insert(Fault::Twice(name));
-        }
-        self.seen |= 1 << bit;
+        *fault = fault.or_else(|| seen.once(name, bit));
         *slot = value;
         Ok(())
+    }
+}
+
+/// The members of one object that have been read, one bit each.
+#[derive(Default)]
+struct Seen(u32);
+
+impl Seen {
+    /// Notes the member `name`, whose bit is `bit`. Returns a fault if the member was there before.
+    fn once(&mut self, name: &'static str, bit: u32) -> Option<Fault> {
+        let is_twice = self.0 & 1 << bit != 0;
+        self.0 |= 1 << bit;
+        is_twice.then_some(Fault::Twice(name))
     }
 }
 

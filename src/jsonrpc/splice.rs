@@ -2,9 +2,6 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-use super::envelope::parse;
-use super::id::RawId;
-
 /// One replacement. `old` must be a slice of the message.
 #[derive(Debug, Clone, Copy)]
 pub struct Splice<'a> {
@@ -43,14 +40,6 @@ pub(super) fn put_spliced(out: &mut BytesMut, message: &[u8], replacements: &mut
     out.put_slice(message.get(copied..).unwrap_or_default());
 }
 
-/// A copy of a response with `id` in place of its id.
-pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
-    match parse(response).ok().and_then(|envelope| envelope.id) {
-        Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
-        None => Bytes::copy_from_slice(response),
-    }
-}
-
 /// Puts a valid JSON text on one line and appends a newline. Raw CR and LF, which can only be white space there, become
 /// blanks (stdio transport: messages must not contain embedded newlines).
 pub fn one_line(mut message: BytesMut) -> Bytes {
@@ -67,6 +56,7 @@ pub fn one_line(mut message: BytesMut) -> Bytes {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::jsonrpc::{RawId, parse};
 
     #[test]
     fn only_the_id_changes() {

@@ -30,26 +30,14 @@ pub struct EventStream {
     /// The time at which the reader's credential expires, and the timer for that time. `None` if the credential does not
     /// expire.
     expiry: Option<(Expiry, Pin<Box<Sleep>>)>,
-    /// Resources that the response holds, such as a permit or a session. They are released with the body.
-    _guard: Box<dyn Send + Sync>,
 }
 
 impl EventStream {
     /// A body that writes `first` (complete events) and then the messages that `cursor` reads. A comment is written after
-    /// `keep_alive` without a message. `guard` is dropped with the body.
-    pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration, guard: Box<dyn Send + Sync>) -> Self {
+    /// `keep_alive` without a message.
+    pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
-        Self {
-            first,
-            cursor,
-            keep_alive,
-            idle,
-            last_sent: Instant::now(),
-            ended: false,
-            on_end: None,
-            expiry: None,
-            _guard: guard,
-        }
+        Self { first, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
     }
 
     /// Ends the body when `expiry` is over.
@@ -158,7 +146,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn gathers_messages_and_keeps_alive() {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(15), Box::new(()));
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(15));
         for message in ["1", "2"] {
             assert!(outbox.push(Item::notification(message.into())).is_ok());
         }
@@ -178,7 +166,7 @@ mod tests {
         let (expiry, start) = (Expiry::default(), Instant::now());
         let after = |seconds| Some(start + Duration::from_secs(seconds));
         expiry.extend(after(60));
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(1000), Box::new(()))
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(1000))
             .retry_at_end(Duration::from_secs(2))
             .ends_with(&expiry);
         // One that ends sooner changes nothing, one that ends later does.
@@ -196,7 +184,7 @@ mod tests {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
         let expiry = Expiry::default();
         expiry.extend(Some(Instant::now() + Duration::from_secs(1)));
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(15), Box::new(())).ends_with(&expiry);
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(15)).ends_with(&expiry);
         expiry.extend(None);
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         outbox.finish();
@@ -206,8 +194,8 @@ mod tests {
     #[tokio::test]
     async fn says_when_to_come_back() {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
-        let mut body = EventStream::new(Some("x".into()), cursor, Duration::from_secs(15), Box::new(()))
-            .retry_at_end(Duration::from_secs(2));
+        let mut body =
+            EventStream::new(Some("x".into()), cursor, Duration::from_secs(15)).retry_at_end(Duration::from_secs(2));
         outbox.finish();
         assert_eq!(text(&mut body).await.as_deref(), Some("x"));
         assert_eq!(text(&mut body).await.as_deref(), Some("retry: 2000\n\n"));
