@@ -6,6 +6,7 @@
 //! that belong to no tenant.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -32,15 +33,6 @@ struct Circuit {
     probe: Option<PermitId>,
 }
 
-/// The breaker's answer to a request for a permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Granted: start after this pause.
-    After(PermitId, Duration),
-    /// Refused: ask again after this time.
-    Refused(Duration),
-}
-
 /// The state of a circuit that is not closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
@@ -54,66 +46,71 @@ pub(super) enum Broken {
 #[derive(Debug)]
 pub(super) struct Breaker<K> {
     settings: Restart,
-    state: Mutex<State<K>>,
-}
-
-#[derive(Debug)]
-struct State<K> {
-    circuits: HashMap<K, Circuit>,
-    permits: u64,
+    circuits: Mutex<HashMap<K, Circuit>>,
+    /// The number of permits granted so far. Changed and read under the lock of `circuits` only.
+    permits: AtomicU64,
 }
 
 impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
+    /// A breaker whose circuits are all closed.
     pub(super) fn new(settings: Restart) -> Self {
-        Self { settings, state: Mutex::new(State { circuits: HashMap::new(), permits: 0 }) }
+        Self { settings, circuits: Mutex::default(), permits: AtomicU64::new(0) }
     }
 
-    /// Asks for a permit to start a child, or to take a spare.
-    pub(super) fn admit(&self, key: &K, now: Instant) -> Admission {
-        let mut state = self.state.lock();
-        let permit = state.next();
-        let Some(circuit) = state.circuits.get_mut(key) else { return Admission::After(permit, Duration::ZERO) };
+    fn next_permit(&self) -> PermitId {
+        PermitId(self.permits.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Grants a permit to start a child, or to take a spare: the permit, and the pause before the start. A half-open circuit
+    /// grants one permit, and no other until the outcome is known.
+    ///
+    /// # Errors
+    /// The circuit is open, or its only permit is out; ask again after the returned time.
+    pub(super) fn admit(&self, key: &K, now: Instant) -> Result<(PermitId, Duration), Duration> {
+        let mut circuits = self.circuits.lock();
+        let permit = self.next_permit();
+        let Some(circuit) = circuits.get_mut(key) else { return Ok((permit, Duration::ZERO)) };
         circuit.forget_old(now, self.settings.window);
         if let Some(until) = circuit.open_until {
             if now < until {
-                return Admission::Refused(until - now);
+                return Err(until - now);
             }
             if circuit.probe.is_some() {
-                return Admission::Refused(self.settings.backoff_min);
+                return Err(self.settings.backoff_min);
             }
             circuit.probe = Some(permit);
-            return Admission::After(permit, Duration::ZERO);
+            return Ok((permit, Duration::ZERO));
         }
         // The pause counts from the crash: a later request waits for the rest only.
         let since = circuit.crashes.back().map_or(Duration::ZERO, |crash| now.duration_since(*crash));
-        Admission::After(permit, backoff(&self.settings, circuit.crashes.len()).saturating_sub(since))
+        Ok((permit, backoff(&self.settings, circuit.crashes.len()).saturating_sub(since)))
     }
 
-    /// Replaces a permit whose holder had to wait for something else, so that crashes during the wait count as earlier ones.
+    /// Replaces a permit whose holder had to wait for something else: crashes during the wait then count as earlier ones. The
+    /// permit of a half-open circuit stays the same.
     ///
     /// # Errors
-    /// The circuit is open by now; ask again after the returned time.
+    /// The circuit has opened meanwhile; ask again after the returned time.
     pub(super) fn renew(&self, key: &K, permit: PermitId, now: Instant) -> Result<PermitId, Duration> {
-        let mut state = self.state.lock();
-        let next = state.next();
-        match state.circuits.get(key) {
+        let circuits = self.circuits.lock();
+        let next = self.next_permit();
+        match circuits.get(key) {
             Some(circuit) if circuit.probe == Some(permit) => Ok(permit),
             Some(Circuit { open_until: Some(until), .. }) => Err((*until - now).max(self.settings.backoff_min)),
             _ => Ok(next),
         }
     }
 
-    /// Notes that a child has ended that had answered this many client calls.
+    /// Adds the client calls that a child had answered when it ended.
     pub(super) fn ended(&self, key: &K, answered: u64) {
-        self.state.lock().circuits.entry(key.clone()).or_default().answered += answered;
+        self.circuits.lock().entry(key.clone()).or_default().answered += answered;
     }
 
     /// Notes that the child of a permit has crashed, or did not start. `answered` is the number of client calls that the
     /// living children of the same key have answered.
     pub(super) fn crashed(&self, key: &K, permit: PermitId, answered: u64, now: Instant) {
-        let mut state = self.state.lock();
-        let generation = PermitId(state.permits);
-        let circuit = state.circuits.entry(key.clone()).or_default();
+        let mut circuits = self.circuits.lock();
+        let circuit = circuits.entry(key.clone()).or_default();
         circuit.forget_old(now, self.settings.window);
         let progress = circuit.answered + answered;
         if progress > circuit.progress {
@@ -125,7 +122,7 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         if permit <= circuit.generation {
             return;
         }
-        circuit.generation = generation;
+        circuit.generation = PermitId(self.permits.load(Ordering::Relaxed));
         circuit.crashes.push_back(now);
         let is_half_open = circuit.open_until.is_some();
         if is_half_open || circuit.crashes.len() >= self.settings.max_crashes {
@@ -133,36 +130,24 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         }
     }
 
-    /// Notes that the child of a permit has answered `initialize`. A half-open circuit closes.
-    pub(super) fn opened(&self, key: &K, permit: PermitId) {
-        if let Some(circuit) = self.state.lock().circuits.get_mut(key)
+    /// Notes that the child of a permit has answered `initialize` (`has_opened`), which closes a half-open circuit, or that
+    /// the permit was returned without an outcome. Either way a half-open circuit can grant another permit. Without effect for
+    /// any other permit than the one of a half-open circuit.
+    pub(super) fn settled(&self, key: &K, permit: PermitId, has_opened: bool) {
+        if let Some(circuit) = self.circuits.lock().get_mut(key)
             && circuit.take_probe(permit)
+            && has_opened
         {
             circuit.open_until = None;
             circuit.crashes.clear();
         }
     }
 
-    /// Notes that a permit was returned without an outcome: the child did not fail. Another permit can be granted.
-    pub(super) fn abandoned(&self, key: &K, permit: PermitId) {
-        if let Some(circuit) = self.state.lock().circuits.get_mut(key) {
-            circuit.take_probe(permit);
-        }
-    }
-
     /// The circuits that are not closed, with their states.
     pub(super) fn broken(&self, now: Instant) -> Vec<(K, Broken)> {
         let stands = |until: Instant| if now < until { Broken::Open(until - now) } else { Broken::HalfOpen };
-        let state = self.state.lock();
         let broken = |(key, circuit): (&K, &Circuit)| Some((key.clone(), stands(circuit.open_until?)));
-        state.circuits.iter().filter_map(broken).collect()
-    }
-}
-
-impl<K> State<K> {
-    fn next(&mut self) -> PermitId {
-        self.permits += 1;
-        PermitId(self.permits)
+        self.circuits.lock().iter().filter_map(broken).collect()
     }
 }
 
@@ -209,16 +194,13 @@ mod tests {
     impl Breaker<&str> {
         fn permit(&self, key: &'static str) -> PermitId {
             match self.admit(&key, Instant::now()) {
-                Admission::After(permit, _) => permit,
-                refused @ Admission::Refused(_) => panic!("{refused:?}"),
+                Ok((permit, _)) => permit,
+                Err(refused) => panic!("{refused:?}"),
             }
         }
 
         fn pause(&self, key: &'static str) -> Option<Duration> {
-            match self.admit(&key, Instant::now()) {
-                Admission::After(_, pause) => Some(pause),
-                Admission::Refused(_) => None,
-            }
+            self.admit(&key, Instant::now()).ok().map(|(_, pause)| pause)
         }
 
         fn crash(&self, key: &'static str, permit: PermitId) {
@@ -259,7 +241,7 @@ mod tests {
         breaker.crash("a", probe);
         assert_eq!(breaker.pause("a"), None);
         tokio::time::advance(NOT_LONG).await;
-        breaker.opened(&"a", breaker.permit("a"));
+        breaker.settled(&"a", breaker.permit("a"), true);
         assert_eq!(breaker.broken(Instant::now()), []);
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO));
     }
@@ -271,12 +253,12 @@ mod tests {
         breaker.wear_out("a");
         tokio::time::advance(NOT_LONG).await;
         let probe = breaker.permit("a");
-        breaker.abandoned(&"a", old);
-        breaker.opened(&"a", old);
+        breaker.settled(&"a", old, false);
+        breaker.settled(&"a", old, true);
         breaker.crash("a", old);
         assert_eq!(breaker.pause("a"), None, "the attempt is still under way");
         assert_eq!(breaker.broken(Instant::now()), [("a", Broken::HalfOpen)]);
-        breaker.abandoned(&"a", probe);
+        breaker.settled(&"a", probe, false);
         assert_eq!(breaker.pause("a"), Some(Duration::ZERO), "another one takes its place");
         tokio::time::advance(2 * SETTINGS.window).await;
         breaker.crash("a", probe);

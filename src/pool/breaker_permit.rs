@@ -1,16 +1,14 @@
-//! Permits of the circuit breaker: leave for one attempt to have a child.
-
-use std::sync::Arc;
+//! A permit of the circuit breaker as a guard, for one attempt to get a child.
 
 use tokio::time::{Instant, sleep};
 
-use super::Pool;
-use super::breaker::{Admission, PermitId};
+use super::breaker::PermitId;
 use super::child::PooledWorker;
 use super::permits::TenantKey;
+use super::pool::Pool;
 use crate::worker::Failure;
 
-/// Leave of the circuit breaker for one attempt to have a child. A permit that is dropped unused counts as no attempt.
+/// The circuit breaker's permit for one attempt to get a child. Dropped unused, the permit counts as no attempt.
 pub(super) struct BreakerPermit<'a> {
     pool: &'a Pool,
     tenant: TenantKey,
@@ -24,25 +22,21 @@ impl<'a> BreakerPermit<'a> {
         Self { pool, tenant, id: Some(id) }
     }
 
-    /// Gets a permit, after the pause that the circuit breaker asks for.
+    /// Gets a permit, and waits for the pause that the circuit breaker asks for.
     ///
     /// # Errors
     /// The server keeps crashing.
     pub(super) async fn admitted(pool: &'a Pool, tenant: TenantKey) -> Result<Self, Failure> {
-        let refused = |retry| Failure::crash_loop(&pool.server.name, retry);
-        match pool.breaker.admit(&tenant, Instant::now()) {
-            Admission::After(id, pause) => {
-                let permit = Self::new(pool, tenant, id);
-                sleep(pause).await;
-                // The permit keeps its generation, but too many others may have crashed during the pause.
-                pool.breaker.renew(&permit.tenant, id, Instant::now()).map_err(refused)?;
-                Ok(permit)
-            }
-            Admission::Refused(retry) => Err(refused(retry)),
-        }
+        let admitted = pool.breaker.admit(&tenant, Instant::now());
+        let (id, pause) = admitted.map_err(|retry| Failure::crash_loop(&pool.server.name, retry))?;
+        let mut permit = Self::new(pool, tenant, id);
+        sleep(pause).await;
+        // Too many others may have crashed during the pause.
+        permit.renew()?;
+        Ok(permit)
     }
 
-    /// Asks again after a wait: crashes of other children since then count for this attempt.
+    /// Renews the permit after a wait: crashes of other children during the wait do not hide a crash of this attempt.
     ///
     /// # Errors
     /// The server keeps crashing.
@@ -58,28 +52,26 @@ impl<'a> BreakerPermit<'a> {
         self.id.take().unwrap_or_default()
     }
 
-    /// Ends the attempt with a spare, whose fate tells the outcome from now on.
-    pub(super) fn adopts(self, spare: &Arc<PooledWorker>) {
+    /// Hands the permit over to a spare, whose end tells the outcome of the attempt from now on.
+    pub(super) fn adopts(self, spare: &PooledWorker) {
         let (pool, tenant) = (self.pool, self.tenant.clone());
         let id = self.into_id();
-        spare.set_permit(id);
-        if spare.worker.opened().is_some() {
-            pool.breaker.opened(&tenant, id);
-        } else if !spare.worker.is_alive() {
-            // The spare may have ended before its end could be attributed to this permit.
-            pool.breaker.abandoned(&tenant, id);
+        *spare.permit.lock() = id;
+        // The spare may have ended before its end could be attributed to this permit.
+        let has_opened = spare.worker.opened().is_some();
+        if has_opened || !spare.worker.is_alive() {
+            pool.breaker.settled(&tenant, id, has_opened);
         }
     }
 
-    /// Ends the attempt: no child could be started.
+    /// Ends the attempt: no child could be started, which counts as a crash.
     pub(super) fn fails(mut self) {
-        let Some(id) = self.id.take() else { return };
-        self.pool.breaker.crashed(&self.tenant, id, self.pool.answered_for(&self.tenant), Instant::now());
+        self.id.take().into_iter().for_each(|id| self.pool.crashed(&self.tenant, id));
     }
 }
 
 impl Drop for BreakerPermit<'_> {
     fn drop(&mut self) {
-        self.id.inspect(|id| self.pool.breaker.abandoned(&self.tenant, *id));
+        self.id.inspect(|id| self.pool.breaker.settled(&self.tenant, *id, false));
     }
 }

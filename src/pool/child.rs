@@ -12,11 +12,11 @@ use super::breaker::PermitId;
 use super::permits::Claim;
 use crate::worker::{Lease, Worker};
 
-/// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by [`clear`](Self::clear).
+/// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by [`vacate`](Self::vacate).
 pub(super) struct PooledWorker {
     pub(super) worker: Worker,
-    /// The number of the breaker permit of the latest start or adoption.
-    permit: Mutex<PermitId>,
+    /// The breaker permit of the start, or of the request that has taken the worker as a spare.
+    pub(super) permit: Mutex<PermitId>,
     /// The capacity; `None` once it is given back or inherited.
     claim: Mutex<Option<Claim>>,
     /// Cancelled when the child process is gone.
@@ -24,6 +24,7 @@ pub(super) struct PooledWorker {
 }
 
 impl PooledWorker {
+    /// A worker that was started under a breaker permit, and occupies the claimed capacity.
     pub(super) fn new(worker: Worker, permit: PermitId, claim: Claim) -> Arc<Self> {
         let (permit, claim) = (Mutex::new(permit), Mutex::new(Some(claim)));
         Arc::new(Self { worker, permit, claim, vacant: CancellationToken::new() })
@@ -35,16 +36,6 @@ impl PooledWorker {
         replaced.filter_map(|lease| Arc::downcast(Arc::clone(lease.held()?)).ok()).collect()
     }
 
-    /// The number of the breaker permit that the worker was started or adopted with.
-    pub(super) fn permit(&self) -> PermitId {
-        *self.permit.lock()
-    }
-
-    /// Replaces the permit: a spare is adopted under the permit of the request that takes it.
-    pub(super) fn set_permit(&self, permit: PermitId) {
-        *self.permit.lock() = permit;
-    }
-
     /// Adds capacity that the worker counts under from now on, such as that of the tenant that adopts it.
     pub(super) fn add(&self, claim: Claim) {
         let mut own = self.claim.lock();
@@ -54,34 +45,25 @@ impl PooledWorker {
         }
     }
 
-    /// Marks the child process as gone. The capacity is for a successor.
-    pub(super) fn vacate(&self) {
+    /// Marks the child process as gone. The capacity goes to a successor, or, with `is_last`, back to the pool.
+    pub(super) fn vacate(&self, is_last: bool) {
+        self.claim.lock().take_if(|_| is_last);
         self.vacant.cancel();
     }
 
-    /// Marks the child process as gone and gives its capacity back: the worker has no successor.
-    pub(super) fn clear(&self) {
-        self.take_claim();
-        self.vacate();
-    }
-
-    fn take_claim(&self) -> Option<Claim> {
-        self.claim.lock().take()
-    }
-
-    /// Waits until one of the `replaced` workers is gone whose capacity nobody has taken yet, and takes it. Never returns if
-    /// there is none.
+    /// Waits until one of the `replaced` workers is gone whose capacity no other successor has taken, and takes that capacity.
+    /// Never returns if there is none.
     pub(super) async fn inherit(replaced: &[Arc<Self>]) -> Claim {
         let vacated = |child: &Arc<Self>| {
             let child = Arc::clone(child);
             async move {
                 child.vacant.cancelled().await;
-                child
+                child.claim.lock().take()
             }
         };
         let mut replaced: FuturesUnordered<_> = replaced.iter().map(vacated).collect();
-        while let Some(child) = replaced.next().await {
-            if let Some(claim) = child.take_claim() {
+        while let Some(claim) = replaced.next().await {
+            if let Some(claim) = claim {
                 return claim;
             }
         }

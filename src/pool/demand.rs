@@ -15,8 +15,8 @@ const KINDS: usize = 16;
 pub(super) struct Demand {
     /// Each key with the moment of its latest request; the latest key is at the end.
     asked: Vec<(Fingerprint, Instant)>,
-    /// The opening of a spare for the latest key.
-    latest: Option<Opening>,
+    /// The opening of a spare for the latest key; `None` before the first request.
+    pub(super) latest: Option<Opening>,
 }
 
 impl Demand {
@@ -28,11 +28,6 @@ impl Demand {
             self.asked.remove(0);
         }
         self.latest = Some(opening);
-    }
-
-    /// The opening of a spare for the latest client.
-    pub(super) fn latest(&self) -> Option<&Opening> {
-        self.latest.as_ref()
     }
 
     /// Whether the latest client would have taken a spare with this key. An unopened spare (`None`) fits every client.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::DropGuard;
 
-use super::Pool;
+use super::pool::Pool;
 use crate::config::{Server, ServerName};
 use crate::telemetry::ServerMetrics;
 

@@ -2,17 +2,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch;
 
 use super::child::PooledWorker;
 use super::demand::Demand;
-use super::exclusive::Starts;
+use super::starts::Starts;
 use super::status::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
-use crate::worker::{Failure, Fingerprint, Opening};
+use crate::worker::{Failure, Fingerprint, Opening, Worker};
 
 /// Ended children that are remembered for operators, in each pool.
 const EXITED: usize = 20;
@@ -20,8 +19,6 @@ const EXITED: usize = 20;
 /// The principals that may share a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// None: each lease has a worker of its own.
-    Exclusive,
     /// One principal.
     Principal(Principal),
     /// All principals of a tenant.
@@ -39,12 +36,16 @@ pub(super) struct SharedWorker {
     pub(super) tenant: TenantId,
     /// The result of the start; `None` while the start is under way. All that want this worker wait here.
     pub(super) outcome: watch::Sender<Option<Result<Arc<PooledWorker>, Failure>>>,
-    /// Requests that wait for the start, or are about to lease the worker.
-    assigned: AtomicUsize,
+    /// Shared by the requests that wait for the start, or are about to lease the worker: the number of references counts them.
+    assigned: Arc<()>,
 }
 
 /// A request's claim on a shared worker, counted as a user of the worker until the lease exists.
-pub(super) struct Assigned(Arc<SharedWorker>);
+pub(super) struct Assigned {
+    /// The worker that the request is assigned to.
+    pub(super) shared: Arc<SharedWorker>,
+    _counted: Arc<()>,
+}
 
 /// A child that was started in advance and waits to be leased.
 pub(super) struct Spare {
@@ -73,26 +74,14 @@ pub(super) struct Inventory {
 impl Assigned {
     /// Counts a request as a user of the worker.
     fn to(shared: &Arc<SharedWorker>) -> Self {
-        shared.assigned.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(shared))
-    }
-
-    /// The worker that the request is assigned to.
-    pub(super) fn shared(&self) -> &Arc<SharedWorker> {
-        &self.0
+        Self { shared: Arc::clone(shared), _counted: Arc::clone(&shared.assigned) }
     }
 
     /// Waits for the end of the start, and returns its result. `None` if the start was abandoned.
     pub(super) async fn opened(&self) -> Option<Result<Arc<PooledWorker>, Failure>> {
-        let mut outcome = self.0.outcome.subscribe();
+        let mut outcome = self.shared.outcome.subscribe();
         let outcome = outcome.wait_for(Option::is_some).await.ok()?;
         outcome.clone()
-    }
-}
-
-impl Drop for Assigned {
-    fn drop(&mut self) {
-        self.0.assigned.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,49 +91,50 @@ impl SharedWorker {
         self.outcome.borrow().as_ref().and_then(|outcome| outcome.as_ref().ok().cloned())
     }
 
-    /// Leases on the worker, and requests assigned to it.
-    fn users(&self) -> usize {
-        self.assigned.load(Ordering::Relaxed) + self.child().map_or(0, |child| child.worker.sessions())
+    /// The number of requests that are assigned to the worker and have no lease yet.
+    fn assigned(&self) -> usize {
+        Arc::strong_count(&self.assigned) - 1
     }
 
-    /// A sort key for choosing the least loaded worker: users first, then calls in flight.
-    fn business(&self) -> (usize, usize) {
-        (self.users(), self.child().map_or(0, |child| child.worker.load()))
+    /// The load of the worker, to compare workers by: its leases and assigned requests, then its calls in flight.
+    fn load(&self) -> (usize, usize) {
+        let (leases, calls) = self.child().map_or((0, 0), |child| (child.worker.sessions(), child.worker.load()));
+        (self.assigned() + leases, calls)
     }
 
     /// Whether this is the entry of the child.
     fn is(&self, child: &Arc<PooledWorker>) -> bool {
         self.child().is_some_and(|own| Arc::ptr_eq(&own, child))
     }
-
-    /// Whether the worker is for this scope, and opened (or unopened, with `None`) as the compatibility key says.
-    fn fits(&self, scope: &Scope, key: Option<&Fingerprint>) -> bool {
-        self.scope == *scope && self.opening.as_ref().map(|own| &own.fingerprint) == key
-    }
 }
 
 impl Inventory {
-    /// Assigns the least busy fitting worker, starting ones included, if the pool has `replicas` of them or one without
-    /// users. `None` means that another worker has to be started.
-    pub(super) fn least_busy(&self, scope: &Scope, key: Option<&Fingerprint>, replicas: usize) -> Option<Assigned> {
-        let takes_calls = |shared: &SharedWorker| shared.child().is_none_or(|child| child.worker.takes_calls());
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key) && takes_calls(shared));
-        let count = fitting.clone().count();
-        let least = fitting.min_by_key(|shared| shared.business())?;
-        (count >= replicas || least.users() == 0).then(|| Assigned::to(least))
+    /// The shared workers for this scope that are opened as the compatibility key says (`None`: not opened).
+    fn fitting(&self, scope: &Scope, key: Option<&Fingerprint>) -> impl Iterator<Item = &Arc<SharedWorker>> + Clone {
+        let is_opened_for = move |shared: &SharedWorker| shared.opening.as_ref().map(|own| &own.fingerprint) == key;
+        self.shared.iter().filter(move |shared| shared.scope == *scope && is_opened_for(shared))
     }
 
-    /// Assigns the least busy fitting worker whose start has succeeded.
-    pub(super) fn least_busy_of_opened(&self, scope: &Scope, key: Option<&Fingerprint>) -> Option<Assigned> {
+    /// Assigns the least loaded fitting worker, starting ones included, if the pool has `replicas` of them or one without
+    /// users. `None` means that another worker has to be started.
+    pub(super) fn least_loaded(&self, scope: &Scope, key: Option<&Fingerprint>, replicas: usize) -> Option<Assigned> {
+        let takes_calls = |shared: &SharedWorker| shared.child().is_none_or(|child| child.worker.takes_calls());
+        let fitting = self.fitting(scope, key).filter(|shared| takes_calls(shared));
+        let least = fitting.clone().min_by_key(|shared| shared.load())?;
+        (fitting.count() >= replicas || least.load().0 == 0).then(|| Assigned::to(least))
+    }
+
+    /// Assigns the least loaded fitting worker whose start has succeeded.
+    pub(super) fn least_loaded_of_opened(&self, scope: &Scope, key: Option<&Fingerprint>) -> Option<Assigned> {
         let takes_calls = |shared: &SharedWorker| shared.child().is_some_and(|child| child.worker.takes_calls());
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key) && takes_calls(shared));
-        fitting.min_by_key(|shared| shared.business()).map(Assigned::to)
+        let fitting = self.fitting(scope, key).filter(|shared| takes_calls(shared));
+        fitting.min_by_key(|shared| shared.load()).map(Assigned::to)
     }
 
     /// Adds a shared worker that is to be started.
     pub(super) fn add(&mut self, scope: Scope, opening: Option<Opening>, tenant: TenantId) -> Assigned {
-        let (outcome, _) = watch::channel(None);
-        let shared = Arc::new(SharedWorker { scope, opening, tenant, outcome, assigned: AtomicUsize::new(0) });
+        let outcome = watch::channel(None).0;
+        let shared = Arc::new(SharedWorker { scope, opening, tenant, outcome, assigned: Arc::default() });
         let assigned = Assigned::to(&shared);
         self.shared.push(shared);
         assigned
@@ -157,8 +147,8 @@ impl Inventory {
 
     /// The fitting shared workers that take no calls any more: their successors inherit their capacity.
     pub(super) fn replaced(&self, scope: &Scope, key: Option<&Fingerprint>) -> Vec<Arc<PooledWorker>> {
-        let fitting = self.shared.iter().filter(|shared| shared.fits(scope, key));
-        fitting.filter_map(|shared| shared.child().filter(|child| !child.worker.takes_calls())).collect()
+        let children = self.fitting(scope, key).filter_map(|shared| shared.child());
+        children.filter(|child| !child.worker.takes_calls()).collect()
     }
 
     /// Moves a child that has ended to the list of ended ones.
@@ -174,18 +164,14 @@ impl Inventory {
         self.shared.retain(|shared| !shared.is(child));
     }
 
-    /// Whether [`take_spare`](Self::take_spare) would find a spare.
-    pub(super) fn has_spare(&mut self, key: Option<&Fingerprint>) -> bool {
-        self.spare(key).is_some()
-    }
-
-    /// Takes a spare that was opened with this compatibility key, or else one that has not heard `initialize`.
+    /// Takes the spare that [`place_of_spare`](Self::place_of_spare) finds.
     pub(super) fn take_spare(&mut self, key: Option<&Fingerprint>) -> Option<Arc<PooledWorker>> {
-        let place = self.spare(key)?;
-        Some(self.spares.remove(place).child)
+        self.place_of_spare(key).map(|place| self.spares.remove(place).child)
     }
 
-    fn spare(&mut self, key: Option<&Fingerprint>) -> Option<usize> {
+    /// The index of a spare that was opened with this compatibility key, or else of one that has not heard `initialize`. Spares
+    /// that take no calls any more are removed first.
+    pub(super) fn place_of_spare(&mut self, key: Option<&Fingerprint>) -> Option<usize> {
         self.spares.retain(|spare| spare.child.worker.takes_calls());
         let place = |wanted: Option<&Fingerprint>| self.spares.iter().position(|s| s.fingerprint.as_ref() == wanted);
         place(key).or_else(|| place(None))
@@ -197,11 +183,10 @@ impl Inventory {
         if self.children.iter().filter(|child| !child.worker.is_alive()).count() >= wanted {
             return;
         }
-        if let Some(spare) = self.spares.pop() {
-            spare.child.worker.stop();
-            return;
+        match self.spares.pop() {
+            Some(spare) => spare.child.worker.stop(),
+            None => drop(self.give_up_unused(|_| true)),
         }
-        self.give_up_unused(|_| true);
     }
 
     /// Stops one unused child for each tenant that is waited for at its own ceiling, unless a child of that tenant is already
@@ -225,11 +210,8 @@ impl Inventory {
         }
         let unused = self.shared.iter().position(|shared| {
             let holder = Some(&shared.tenant).filter(|_| shared.scope != Scope::Everybody);
-            let is_unused = |child: Arc<PooledWorker>| {
-                let worker = &child.worker;
-                worker.sessions() == 0 && worker.is_idle() && worker.takes_calls()
-            };
-            of(holder) && shared.assigned.load(Ordering::Relaxed) == 0 && shared.child().is_some_and(is_unused)
+            let is_unused = |worker: &Worker| worker.sessions() == 0 && worker.is_idle() && worker.takes_calls();
+            of(holder) && shared.assigned() == 0 && shared.child().is_some_and(|child| is_unused(&child.worker))
         });
         let unused = unused.map(|place| self.shared.remove(place)).and_then(|shared| shared.child());
         unused.inspect(|child| child.worker.stop()).is_some()
@@ -243,7 +225,7 @@ impl Inventory {
     /// Stops every child.
     pub(super) fn stop_all(&mut self) {
         self.spares.clear();
-        self.starts.clear();
+        self.starts.0.clear();
         self.shared.clear();
         self.children.iter().for_each(|child| child.worker.stop());
     }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::config::{ServerName, TenantId};
+use crate::worker::DropGuard;
 
 #[cfg(test)]
 mod tests;
@@ -37,12 +38,8 @@ pub(super) enum Ceiling {
     SpareStarts,
 }
 
-/// One ceiling of a claim, and the number of units under it.
+/// One ceiling, and the largest number of units that may be taken under it.
 pub(super) type Limit = (Ceiling, usize);
-
-/// The ceiling that a claim waits for: the first of its ceilings that is full.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Full(pub(super) Ceiling, pub(super) usize);
 
 /// The permits of one gateway; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -81,8 +78,9 @@ impl Permits {
     /// Claims one unit under each ceiling, as soon as there is room under all of them at the same moment.
     ///
     /// # Errors
-    /// There was no such moment for as long as `patience`, or the queue is full.
-    pub(super) async fn claim(&self, tenant: &TenantKey, limits: &[Limit], patience: Duration) -> Result<Claim, Full> {
+    /// There was no such moment for as long as `patience`, or the queue is full. Returned is the first of the `limits` that is
+    /// reached.
+    pub(super) async fn claim(&self, tenant: &TenantKey, limits: &[Limit], patience: Duration) -> Result<Claim, Limit> {
         let granted = {
             let mut state = self.0.lock();
             if state.take(limits) {
@@ -90,19 +88,19 @@ impl Permits {
             }
             state.enqueue(tenant, limits).ok_or_else(|| state.blamed(limits))?
         };
-        let _leaving = Leaving { permits: self, tenant, limits };
+        let _leaving = DropGuard::new(|| self.0.lock().tidy(tenant, limits));
         match timeout(patience, granted).await {
             Ok(Ok(claim)) => Ok(claim),
             Ok(Err(_)) | Err(_) => Err(self.0.lock().blamed(limits)),
         }
     }
 
-    /// The first of these ceilings that is full.
-    pub(super) fn full(&self, limits: &[Limit]) -> Option<Full> {
+    /// The first of these limits that is reached; `None` if there is room under all of them.
+    pub(super) fn full(&self, limits: &[Limit]) -> Option<Limit> {
         self.0.lock().full(limits)
     }
 
-    /// The number of claims that wait for this ceiling: the first full one of theirs.
+    /// The number of claims that wait for this ceiling. A claim waits for the first of its ceilings that is full.
     pub(super) fn waiting_for(&self, ceiling: &Ceiling) -> usize {
         let state = self.0.lock();
         let waits = |queue: &&Queue| state.full(&queue.limits).is_some_and(|full| full.0 == *ceiling);
@@ -136,15 +134,13 @@ impl Permits {
 }
 
 impl State {
-    fn full(&self, limits: &[Limit]) -> Option<Full> {
-        let is_full = |(ceiling, most): &&Limit| self.taken.get(ceiling).is_some_and(|taken| taken >= most);
-        limits.iter().find(is_full).map(|(ceiling, most)| Full(ceiling.clone(), *most))
+    fn full(&self, limits: &[Limit]) -> Option<Limit> {
+        limits.iter().find(|(ceiling, most)| self.taken.get(ceiling).is_some_and(|taken| taken >= most)).cloned()
     }
 
-    /// The ceiling that a claim failed for. With room under all of them by now, the last is named.
-    fn blamed(&self, limits: &[Limit]) -> Full {
-        let last = || limits.last().map_or(Full(Ceiling::Starts, 0), |(ceiling, most)| Full(ceiling.clone(), *most));
-        self.full(limits).unwrap_or_else(last)
+    /// The limit that a claim failed for. If there is room under all of them by now, the last is named.
+    fn blamed(&self, limits: &[Limit]) -> Limit {
+        self.full(limits).or_else(|| limits.last().cloned()).unwrap_or((Ceiling::Starts, 0))
     }
 
     /// Takes a unit under each ceiling, or none if one is full. Returns whether the units were taken.
@@ -180,6 +176,16 @@ impl State {
         }
         Some(granted)
     }
+
+    /// Removes the claims that nobody waits for any more from one queue.
+    fn tidy(&mut self, tenant: &TenantKey, limits: &[Limit]) {
+        self.queues.retain_mut(|queue| {
+            if queue.is_for(tenant, limits) {
+                queue.waiting.retain(|grant| !grant.is_closed());
+            }
+            !queue.waiting.is_empty()
+        });
+    }
 }
 
 impl Queue {
@@ -205,7 +211,7 @@ impl Claim {
         self.held.contains(ceiling)
     }
 
-    /// Takes over the units of another claim. A unit that both hold goes back.
+    /// Takes over the units of another claim. A unit under a ceiling that both hold goes back.
     pub(super) fn merge(&mut self, mut other: Self) {
         let units = std::mem::take(&mut other.held).into_iter();
         let (twice, missing): (Vec<_>, Vec<_>) = units.partition(|unit| self.holds(unit));
@@ -219,24 +225,5 @@ impl Drop for Claim {
         if !self.held.is_empty() {
             self.permits.clone().release(&mut self.held);
         }
-    }
-}
-
-/// Takes a claim out of its queue when its wait is over or is given up.
-struct Leaving<'a> {
-    permits: &'a Permits,
-    tenant: &'a TenantKey,
-    limits: &'a [Limit],
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let mut state = self.permits.0.lock();
-        state.queues.retain_mut(|queue| {
-            if queue.is_for(self.tenant, self.limits) {
-                queue.waiting.retain(|grant| !grant.is_closed());
-            }
-            !queue.waiting.is_empty()
-        });
     }
 }

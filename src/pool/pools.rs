@@ -2,42 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
 
-use super::Pool;
 use super::breaker::Broken;
 use super::deployment::{Deployment, Deployments};
-use super::permits::{Ceiling, Permits};
+use super::maintain::maintain;
+use super::permits::Ceiling;
+use super::pool::Pool;
 use super::status::WorkerStatus;
+use super::surroundings::Surroundings;
 use crate::config::{Config, Server, ServerName};
-use crate::process::{Ceilings, Guardian};
 use crate::telemetry::Metrics;
-
-/// What all pools of a gateway share; cheap to clone.
-#[derive(Clone)]
-pub struct Surroundings {
-    /// The guardian, which starts children.
-    pub guardian: Guardian,
-    /// The limits that the children of a tenant have together.
-    pub ceilings: Ceilings,
-    /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits here while
-    /// there is none.
-    pub permits: Permits,
-    /// The longest time that a client may read nothing before its stream is cut.
-    pub slow_client_timeout: Duration,
-    /// The number of starts under way at the same time, over all servers. Spares get half of them.
-    pub spawn_concurrency: usize,
-    /// The tasks that a shutdown waits for.
-    pub tasks: TaskTracker,
-    /// Cancelled at shutdown: children end, and no more are started.
-    pub draining: CancellationToken,
-    /// Cancelled when children that are stopping are to be killed.
-    pub kill: CancellationToken,
-}
 
 /// All pools of the gateway, those of servers that have been deployed anew among them.
 pub struct Pools {
@@ -73,7 +50,7 @@ impl Pools {
         let metrics = self.metrics.server(server.name.as_str());
         let surroundings = Surroundings { draining: stop.clone(), ..self.surroundings.clone() };
         let pool = Pool::new(Arc::clone(server), metrics.clone(), surroundings);
-        self.surroundings.tasks.spawn(Arc::clone(&pool).maintain(stop.clone()));
+        self.surroundings.tasks.spawn(maintain(Arc::clone(&pool), stop.clone()));
         let mut pools = self.pools.lock();
         let of_server = pools.entry(server.name.clone()).or_default();
         of_server.retain(|pool| pool.strong_count() > 0);
@@ -111,7 +88,7 @@ impl Pools {
             for phase in ["starting", "ready", "busy", "draining"] {
                 metrics.workers(name.as_str(), phase, count(phase));
             }
-            let broken: Vec<_> = pools.iter().flat_map(|pool| pool.broken()).collect();
+            let broken: Vec<_> = pools.iter().flat_map(|pool| pool.breaker.broken(Instant::now())).collect();
             let open = broken.iter().filter(|(_, broken)| matches!(broken, Broken::Open(_))).count();
             metrics.circuits(name.as_str(), open, broken.len() - open);
             let spares = pools.iter().map(|pool| pool.inventory.lock().spares.len()).sum();
@@ -123,30 +100,36 @@ impl Pools {
 }
 
 #[cfg(test)]
-impl Pools {
-    /// Pools that can start no child.
-    pub(crate) fn of_nobody() -> Self {
-        let guardian = Guardian::of_nobody();
-        let metrics = Arc::<Metrics>::default();
-        let surroundings = Surroundings {
-            ceilings: Ceilings::new([], &guardian, metrics.watch_failures.clone()),
-            guardian,
-            slow_client_timeout: Duration::from_secs(1),
-            spawn_concurrency: 1,
-            permits: Permits::default(),
-            tasks: TaskTracker::new(),
-            draining: CancellationToken::new(),
-            kill: CancellationToken::new(),
-        };
-        Self::new(metrics, surroundings)
-    }
-}
-
-#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use std::time::Duration;
+
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
     use super::*;
+    use crate::pool::Permits;
+    use crate::process::{Ceilings, Guardian};
+
+    impl Pools {
+        /// Pools that can start no child.
+        pub(crate) fn of_nobody() -> Self {
+            let guardian = Guardian::of_nobody();
+            let metrics = Arc::<Metrics>::default();
+            let surroundings = Surroundings {
+                ceilings: Ceilings::new([], &guardian, metrics.watch_failures.clone()),
+                guardian,
+                slow_client_timeout: Duration::from_secs(1),
+                spawn_concurrency: 1,
+                permits: Permits::default(),
+                tasks: TaskTracker::new(),
+                draining: CancellationToken::new(),
+                kill: CancellationToken::new(),
+            };
+            Self::new(metrics, surroundings)
+        }
+    }
 
     #[tokio::test]
     async fn a_request_that_waits_counts_once_however_many_pools_its_server_has() {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use super::child::PooledWorker;
 use super::permits::Ceiling;
-use super::{Pool, PooledWorker};
+use super::pool::Pool;
 use crate::worker::{Due, Phase};
 
 /// The time between two checks.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Pool;
-use super::breaker::{Admission, PermitId};
+use super::breaker::PermitId;
 use super::breaker_permit::BreakerPermit;
 use super::inventory::{Inventory, Spare};
 use super::permits::{Ceiling, Claim};
+use super::pool::Pool;
+use super::start::{open, spawn, until_settled};
 use crate::config::PoolMode;
-use crate::process::{Origin, Owner};
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
@@ -26,7 +26,7 @@ pub(super) fn replenish(pool: &Pool) {
         let Some(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
         let Some(claim) = permits.try_claim(&pool.limits(None)) else { return };
         // After a crash no spare is started before the pause of the breaker is over.
-        let Admission::After(permit, Duration::ZERO) = pool.breaker.admit(&None, Instant::now()) else { return };
+        let Ok((permit, Duration::ZERO)) = pool.breaker.admit(&None, Instant::now()) else { return };
         pool.inventory.lock().starting_spares += 1;
         start_spare(pool, slot, claim, permit);
     }
@@ -55,7 +55,8 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
         // A full pool without a spare in demand stops one other spare at a time.
         PoolMode::Static => {
             let is_full = wanted == 0 && inventory.children.iter().all(|child| child.worker.takes_calls());
-            (settings.max_children.saturating_sub(all), usize::from(is_full && pool.is_full()))
+            let is_full = is_full && pool.surroundings.permits.full(&pool.limits(None)).is_some();
+            (settings.max_children.saturating_sub(all), usize::from(is_full))
         }
     };
     let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
@@ -65,37 +66,31 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
 
 /// Starts a spare in a task of its own. The start slot is held until the child is up, as far as is known.
 fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
-    let Some(this) = pool.this.upgrade() else { return };
-    pool.surroundings.tasks.spawn(async move {
-        let spare = prepare_spare(&this, claim, permit);
-        let spare = this.surroundings.draining.run_until_cancelled(spare).await.flatten();
+    pool.spawn(async move |pool| {
+        let spare = prepare_spare(&pool, claim, permit);
+        let spare = pool.surroundings.draining.run_until_cancelled(spare).await.flatten();
         let child = spare.as_ref().map(|spare| Arc::clone(&spare.child));
         {
-            let mut inventory = this.inventory.lock();
+            let mut inventory = pool.inventory.lock();
             inventory.starting_spares -= 1;
-            if this.surroundings.draining.is_cancelled() {
-                spare.inspect(|spare| spare.child.worker.stop());
-            } else {
-                inventory.spares.extend(spare);
-            }
+            inventory.spares.extend(spare);
         }
         if let Some(child) = child {
-            this.until_settled(&child, &None, permit).await;
+            until_settled(&pool, &child, &None, permit).await;
         }
         drop(slot);
-        this.changed.notify_one();
+        pool.changed.notify_one();
     });
 }
 
-/// Starts a spare, and opens it for the latest demand. `None` if it does not start, or refuses.
+/// Starts a spare, and opens it for the latest demand. `None` if the child does not start, or answers with an error.
 async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Spare> {
-    let permit = BreakerPermit::new(pool, None, permit);
-    let child = pool.spawn(claim, Origin::unowned(&pool.server.name), Owner::everybody(), permit, &None).await.ok()?;
+    let child = spawn(pool, None, claim, BreakerPermit::new(pool, None, permit)).await.ok()?;
     // Before the first client has come, the spare waits without `initialize`.
-    let wanted = pool.inventory.lock().demand.latest().cloned();
+    let wanted = pool.inventory.lock().demand.latest.clone();
     let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
     let lease = Lease::new(child.worker.clone(), Nobody::holder(), false);
-    let answer = pool.open(&child, &lease, &message).await;
+    let answer = open(pool, &child, &lease, &message).await;
     if child.worker.opened().is_none() {
         let (server, started) = (&pool.server.name, answer.is_ok());
         if Cause::new("a spare child did not open", server.to_string()).is_news(20) {
@@ -103,7 +98,7 @@ async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Sp
         }
         if answer.is_ok() {
             // A refusal is no exit, but the next spare would refuse likewise.
-            pool.breaker.crashed(&None, child.permit(), pool.answered_for(&None), Instant::now());
+            pool.crashed(&None, *child.permit.lock());
         }
         child.worker.stop();
         return None;

@@ -1,20 +1,24 @@
 //! How a request gets a child: the circuit breaker permits an attempt, capacity under the ceilings is claimed as a whole, a
-//! spare is taken or a child is started, and the end of the child is watched.
+//! spare is taken or a child is started, and the end of the child is watched. A shared child that retires or crashes while in
+//! use gets a successor, which is started in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::breaker::PermitId;
 use super::breaker_permit::BreakerPermit;
-use super::permits::{Ceiling, Claim, Full, Limit, TenantKey};
-use super::shared::succeed;
-use super::{Pool, PooledWorker};
+use super::child::PooledWorker;
+use super::inventory::{Assigned, Scope, SharedWorker};
+use super::permits::{Ceiling, Claim, Limit, TenantKey};
+use super::pool::Pool;
 use crate::config::{Isolation, TenantId};
+use crate::mcp::protocol_version;
 use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{Failure, Fingerprint, Spec, spawn};
+use crate::worker::{Failure, Fingerprint, Lease, Nobody, Opening, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
@@ -37,231 +41,265 @@ const STARTING: Duration = Duration::from_secs(5);
 /// How long a child that hears no `initialize` counts as starting: it gives no sign of being up.
 const UNOPENED: Duration = Duration::from_secs(1);
 
-impl Pool {
-    /// Gets a child for a request: a spare that fits the compatibility key (`None`: an unopened one), or a new one.
-    ///
-    /// # Errors
-    /// The server keeps crashing, there is no capacity in time, or the child cannot be started.
-    pub(super) async fn obtain(
-        &self,
-        request: &SpawnRequest,
-        key: Option<&Fingerprint>,
-    ) -> Result<Arc<PooledWorker>, Failure> {
-        let owned_by = (self.server.isolation != Isolation::Shared).then_some(&request.tenant);
-        let mut permit = BreakerPermit::admitted(self, owned_by.cloned()).await?;
-        let takes_spares = owned_by.is_none_or(|tenant| self.surroundings.ceilings.takes_spares(tenant));
-        let end = Instant::now() + self.patience(request);
-        loop {
-            let mut limits = self.limits(owned_by);
-            // A spare has capacity under the ceiling of the pool already.
-            if takes_spares && self.inventory.lock().has_spare(key) {
-                limits.retain(|(ceiling, _)| *ceiling != self.ceiling());
-            }
-            let claim = self.claim(request, &limits, end).await?;
-            permit.renew()?;
-            if let Some(spare) = takes_spares.then(|| self.inventory.lock().take_spare(key)).flatten() {
-                if let Some(tenant) = owned_by {
-                    spare.worker.adopt(tenant, &request.caller);
-                }
-                spare.add(claim);
-                permit.adopts(&spare);
-                return Ok(spare);
-            }
-            if claim.holds(&self.ceiling()) {
-                return self.start(request, claim, permit).await;
-            }
-            // Another request has taken the spare: the next round claims capacity for a new child.
+/// Gets a child for a request: a spare that fits the compatibility key (`None`: an unopened one), or a new one.
+///
+/// # Errors
+/// The server keeps crashing, there is no capacity in time, or the child cannot be started.
+pub(super) async fn obtain(
+    pool: &Pool,
+    request: &SpawnRequest,
+    key: Option<&Fingerprint>,
+) -> Result<Arc<PooledWorker>, Failure> {
+    let owned_by = (pool.server.isolation != Isolation::Shared).then_some(&request.tenant);
+    let mut permit = BreakerPermit::admitted(pool, owned_by.cloned()).await?;
+    let takes_spares = owned_by.is_none_or(|tenant| pool.surroundings.ceilings.takes_spares(tenant));
+    // A child that is being replaced and does not read its stdin is waited for twice (`stop` in the supervisor).
+    let (queue_timeout, limits) = (pool.server.pool.queue_timeout, &pool.server.limits);
+    let until_replaced = queue_timeout.max(2 * limits.stdin_grace + limits.term_grace);
+    let end = Instant::now() + if request.replaces.is_empty() { queue_timeout } else { until_replaced };
+    loop {
+        let mut limits = pool.limits(owned_by);
+        // A spare has capacity under the ceiling of the pool already.
+        if takes_spares && pool.inventory.lock().place_of_spare(key).is_some() {
+            limits.retain(|(ceiling, _)| *ceiling != pool.ceiling());
         }
-    }
-
-    /// The ceiling over the children of this server.
-    pub(super) fn ceiling(&self) -> Ceiling {
-        Ceiling::Server(self.server.name.clone())
-    }
-
-    /// The ceilings that one more child counts under, for a tenant or for none. A tenant without a limit has its children
-    /// counted as well: a limit of a later configuration holds for those that run by then.
-    pub(super) fn limits(&self, tenant: Option<&TenantId>) -> Vec<Limit> {
-        let of_tenant = |tenant: &TenantId| {
-            let most = self.surroundings.ceilings.max_children(tenant).unwrap_or(usize::MAX);
-            (Ceiling::Tenant(tenant.clone()), most)
-        };
-        let of_pool = (self.ceiling(), self.server.pool.max_children);
-        tenant.map(of_tenant).into_iter().chain([of_pool]).collect()
-    }
-
-    /// Claims capacity until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
-    /// leaves its capacity to this request.
-    async fn claim(&self, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
-        let (before, permits) = (Instant::now(), &self.surroundings.permits);
-        if permits.full(limits).is_some_and(|full| full.0 == self.ceiling()) {
-            self.inventory.lock().make_room(permits.waiting_for(&self.ceiling()) + 1);
-        }
-        let tenant = Some(request.tenant.clone());
-        let full = tokio::select! {
-            biased;
-            claimed = permits.claim(&tenant, limits, end.saturating_duration_since(before)) => match claimed {
-                Ok(claim) => return Ok(claim),
-                Err(full) => full,
-            },
-            claim = PooledWorker::inherit(&request.replaces) => return Ok(claim),
-        };
-        Err(match full {
-            Full(Ceiling::Tenant(tenant), most) => Failure::tenant_full(&self.server.name, &tenant, most),
-            Full(_, most) => Failure::pool_full(&self.server.name, most, before.elapsed()),
-        })
-    }
-
-    /// How long a request waits for capacity: `pool.queue_timeout`, and at least as long as a child that is being replaced
-    /// may take to end.
-    fn patience(&self, request: &SpawnRequest) -> Duration {
-        let (queue_timeout, limits) = (self.server.pool.queue_timeout, &self.server.limits);
-        match request.replaces.is_empty() {
-            true => queue_timeout,
-            // One that does not read its stdin is waited for twice (`stop` in the supervisor).
-            false => queue_timeout.max(2 * limits.stdin_grace + limits.term_grace),
-        }
-    }
-
-    /// Starts a new child for a request.
-    async fn start(
-        &self,
-        request: &SpawnRequest,
-        claim: Claim,
-        permit: BreakerPermit<'_>,
-    ) -> Result<Arc<PooledWorker>, Failure> {
-        if request.is_restart {
-            self.metrics.restarts.inc();
-        }
-        let origin = match self.server.isolation {
-            Isolation::Shared => Origin::unowned(&self.server.name),
-            _ => Origin::new(&request.tenant, &self.server.name, &request.caller),
-        };
-        self.spawn(claim, origin, request.owner.clone(), permit, &Some(request.tenant.clone())).await
-    }
-
-    /// Waits until fewer than `children.spawn_concurrency` starts are under way over all servers.
-    async fn start_slot(&self, tenant: &TenantKey) -> Result<Claim, Failure> {
-        // Starts are spread even where `pool.queue_timeout` is zero.
-        let (before, patience) = (Instant::now(), self.server.pool.queue_timeout.max(2 * STARTING));
-        let limits = [(Ceiling::Starts, self.surroundings.spawn_concurrency)];
-        let claimed = self.surroundings.permits.claim(tenant, &limits, patience).await;
-        claimed.map_err(|_| Failure::spawn_full(&self.server.name, before.elapsed()))
-    }
-
-    /// Spawns a child that occupies the claimed capacity, and watches over its end. Starts wait in turns by `tenant`.
-    pub(super) async fn spawn(
-        &self,
-        claim: Claim,
-        origin: Origin,
-        owner: Owner,
-        mut permit: BreakerPermit<'_>,
-        tenant: &TenantKey,
-    ) -> Result<Arc<PooledWorker>, Failure> {
-        let slot = self.start_slot(tenant).await?;
+        let claim = claim(pool, request, &limits, end).await?;
         permit.renew()?;
-        let spec = Spec {
-            guardian: self.surroundings.guardian.clone(),
-            server: Arc::clone(&self.server),
-            reach: Arc::clone(&self.reach),
-            lookups: self.lookups.clone(),
-            origin,
-            owner,
-            ceilings: self.surroundings.ceilings.clone(),
-            slow_client_timeout: self.surroundings.slow_client_timeout,
-            metrics: self.metrics.clone(),
-            tasks: self.surroundings.tasks.clone(),
-            kill: self.surroundings.kill.clone(),
-        };
-        let end = Instant::now() + STARTING;
-        let (slot, spawned) = hold(slot, STARTING, spawn(spec)).await;
-        let worker = match spawned {
-            Ok(worker) => worker,
-            Err(error) => {
-                permit.fails();
-                let failure = Failure::spawn(&self.server.name, &error);
-                let server = &self.server.name;
-                if Cause::new("a child could not be started", server.to_string()).is_news(20) {
-                    tracing::warn!(%server, "{}", failure.message());
-                }
-                return Err(failure);
+        if let Some(spare) = takes_spares.then(|| pool.inventory.lock().take_spare(key)).flatten() {
+            if let Some(tenant) = owned_by {
+                spare.worker.adopt(tenant, &request.caller);
             }
-        };
-        let child = PooledWorker::new(worker, permit.into_id(), claim);
-        self.inventory.lock().children.push(Arc::clone(&child));
-        if self.surroundings.draining.is_cancelled() {
-            child.worker.stop();
+            spare.add(claim);
+            permit.adopts(&spare);
+            return Ok(spare);
         }
-        if let Some(this) = self.this.upgrade() {
-            let watched = Arc::clone(&child);
-            let slot = slot.map(|slot| (slot, end));
-            self.surroundings.tasks.spawn(async move { this.watch(watched, slot).await });
+        if claim.holds(&pool.ceiling()) {
+            return spawn(pool, Some(request), claim, permit).await;
         }
-        Ok(child)
+        // Another request has taken the spare: the next round claims capacity for a new child.
     }
+}
 
-    /// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
-    pub(super) fn settle_unopened(&self, child: Arc<PooledWorker>) {
-        let Some(this) = self.this.upgrade() else { return };
-        self.surroundings.tasks.spawn(async move {
-            let (tenant, permit) = (child.worker.tenant(), child.permit());
-            this.until_settled(&child, &tenant, permit).await;
-        });
+/// Claims capacity until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
+/// leaves its capacity to this request.
+async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
+    let (before, permits, server) = (Instant::now(), &pool.surroundings.permits, &pool.server.name);
+    if permits.full(limits).is_some_and(|(ceiling, _)| ceiling == pool.ceiling()) {
+        pool.inventory.lock().make_room(pool.queued() + 1);
     }
+    let tenant = Some(request.tenant.clone());
+    let claimed = tokio::select! {
+        biased;
+        claimed = permits.claim(&tenant, limits, end.saturating_duration_since(before)) => claimed,
+        claim = PooledWorker::inherit(&request.replaces) => Ok(claim),
+    };
+    claimed.map_err(|full| match full {
+        (Ceiling::Tenant(tenant), most) => Failure::tenant_full(server, &tenant, most),
+        (_, most) => Failure::pool_full(server, most, before.elapsed()),
+    })
+}
 
-    /// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
-    pub(super) async fn until_settled(&self, child: &PooledWorker, tenant: &TenantKey, permit: PermitId) {
-        let worker = &child.worker;
+/// Spawns a child that occupies the claimed capacity, and watches over its end. Without a request, the child is a spare. Waits
+/// until fewer than `children.spawn_concurrency` starts are under way over all servers.
+///
+/// # Errors
+/// Too many starts are under way for too long, the server keeps crashing, or the process cannot be started.
+pub(super) async fn spawn(
+    pool: &Pool,
+    request: Option<&SpawnRequest>,
+    claim: Claim,
+    mut permit: BreakerPermit<'_>,
+) -> Result<Arc<PooledWorker>, Failure> {
+    if request.is_some_and(|request| request.is_restart) {
+        pool.metrics.restarts.inc();
+    }
+    let (server, surroundings) = (&pool.server, &pool.surroundings);
+    // Starts are spread even where `pool.queue_timeout` is zero.
+    let (before, patience) = (Instant::now(), server.pool.queue_timeout.max(2 * STARTING));
+    let tenant = request.map(|request| request.tenant.clone());
+    let limits = [(Ceiling::Starts, surroundings.spawn_concurrency)];
+    let slot = surroundings.permits.claim(&tenant, &limits, patience).await;
+    let slot = slot.map_err(|_| Failure::spawn_full(&server.name, before.elapsed()))?;
+    permit.renew()?;
+    let spec = Spec {
+        guardian: surroundings.guardian.clone(),
+        server: Arc::clone(server),
+        reach: Arc::clone(&pool.reach),
+        lookups: pool.lookups.clone(),
+        origin: match request.filter(|_| server.isolation != Isolation::Shared) {
+            Some(request) => Origin::new(&request.tenant, &server.name, &request.caller),
+            None => Origin::unowned(&server.name),
+        },
+        owner: request.map_or_else(Owner::everybody, |request| request.owner.clone()),
+        ceilings: surroundings.ceilings.clone(),
+        slow_client_timeout: surroundings.slow_client_timeout,
+        metrics: pool.metrics.clone(),
+        tasks: surroundings.tasks.clone(),
+        kill: surroundings.kill.clone(),
+    };
+    let end = Instant::now() + STARTING;
+    let (slot, spawned) = hold(slot, STARTING, crate::worker::spawn(spec)).await;
+    let worker = match spawned {
+        Ok(worker) => worker,
+        Err(error) => {
+            permit.fails();
+            let failure = Failure::spawn(&server.name, &error);
+            if Cause::new("a child could not be started", server.name.to_string()).is_news(20) {
+                tracing::warn!(server = %server.name, "{}", failure.message());
+            }
+            return Err(failure);
+        }
+    };
+    let child = PooledWorker::new(worker, permit.into_id(), claim);
+    pool.inventory.lock().children.push(Arc::clone(&child));
+    if surroundings.draining.is_cancelled() {
+        child.worker.stop();
+    }
+    let watched = Arc::clone(&child);
+    pool.spawn(async move |pool| watch(&pool, watched, slot, end).await);
+    Ok(child)
+}
+
+/// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version.
+pub(super) async fn open(pool: &Pool, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
+    let answer = lease.open(message).await?;
+    pool.breaker.settled(&child.worker.tenant(), *child.permit.lock(), protocol_version(&answer).is_some());
+    Ok(answer)
+}
+
+/// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
+pub(super) fn settle_unopened(pool: &Pool, child: Arc<PooledWorker>) {
+    let (tenant, permit) = (child.worker.tenant(), *child.permit.lock());
+    pool.spawn(async move |pool| until_settled(&pool, &child, &tenant, permit).await);
+}
+
+/// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
+pub(super) async fn until_settled(pool: &Pool, child: &PooledWorker, tenant: &TenantKey, permit: PermitId) {
+    let worker = &child.worker;
+    tokio::select! {
+        () = worker.settled() => {}
+        _ = worker.ended() => {}
+        () = sleep(UNOPENED) => worker.settle(),
+    }
+    pool.breaker.settled(tenant, permit, worker.takes_calls());
+}
+
+/// Follows a child to its end: gives the start slot back at `end` at the latest, starts a successor for a shared child that is
+/// retired or has crashed in use, tells the breaker how the child ended, and frees its capacity.
+async fn watch(pool: &Pool, child: Arc<PooledWorker>, slot: Option<Claim>, end: Instant) {
+    let worker = &child.worker;
+    // Until the child has answered `initialize`, its start counts as under way.
+    if slot.is_some() {
         tokio::select! {
             () = worker.settled() => {}
             _ = worker.ended() => {}
-            () = tokio::time::sleep(UNOPENED) => worker.settle(),
+            () = sleep_until(end) => {}
         }
-        match worker.takes_calls() {
-            true => self.breaker.opened(tenant, permit),
-            false => self.breaker.abandoned(tenant, permit),
-        }
+        drop(slot);
     }
+    tokio::select! {
+        biased;
+        () = worker.retired() => succeed(pool, &child),
+        _ = worker.ended() => {}
+    }
+    let reason = worker.ended().await;
+    pool.inventory.lock().forget(&child);
+    let (tenant, permit) = (worker.tenant(), *child.permit.lock());
+    pool.breaker.ended(&tenant, worker.answered());
+    match reason.is_some_and(ExitReason::is_crash) {
+        true => pool.crashed(&tenant, permit),
+        false => pool.breaker.settled(&tenant, permit, false),
+    }
+    // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
+    let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
+    if is_missed {
+        succeed(pool, &child);
+    }
+    pool.inventory.lock().dismiss(&child);
+    child.vacate(!worker.is_retired() && !is_missed);
+    drop(child);
+    pool.changed.notify_one();
+}
 
-    /// Follows a child to its end: gives the start slot back, starts a successor for a shared child that is retired or has
-    /// crashed in use, tells the breaker how the child ended, and frees its capacity.
-    async fn watch(&self, child: Arc<PooledWorker>, slot: Option<(Claim, Instant)>) {
-        let worker = &child.worker;
-        // Until the child has answered `initialize`, its start counts as under way.
-        if let Some((slot, end)) = slot {
-            tokio::select! {
-                () = worker.settled() => {}
-                _ = worker.ended() => {}
-                () = sleep_until(end) => {}
-            }
-            drop(slot);
+/// Assigns the least loaded fitting shared worker, and starts one more first if the pool has fewer than its replicas.
+pub(super) fn assign(
+    pool: &Pool,
+    scope: &Scope,
+    opening: Option<&Opening>,
+    tenant: &TenantId,
+    is_restart: bool,
+) -> Assigned {
+    let key = opening.map(|own| &own.fingerprint);
+    let replicas = if *scope == Scope::Everybody { pool.server.pool.replicas } else { 1 };
+    let (assigned, replaces) = {
+        let mut inventory = pool.inventory.lock();
+        if let Some(assigned) = inventory.least_loaded(scope, key, replicas) {
+            return assigned;
         }
-        tokio::select! {
-            biased;
-            () = worker.retired() => succeed(self, &child),
-            _ = worker.ended() => {}
-        }
-        let reason = worker.ended().await;
-        self.inventory.lock().forget(&child);
-        let (tenant, permit) = (worker.tenant(), child.permit());
-        self.breaker.ended(&tenant, worker.answered());
-        match reason.is_some_and(ExitReason::is_crash) {
-            true => self.breaker.crashed(&tenant, permit, self.answered_for(&tenant), Instant::now()),
-            false => self.breaker.abandoned(&tenant, permit),
-        }
-        // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
-        let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
-        if is_missed {
-            succeed(self, &child);
-        }
-        self.inventory.lock().dismiss(&child);
-        match worker.is_retired() || is_missed {
-            true => child.vacate(),
-            false => child.clear(),
-        }
-        drop(child);
-        self.changed.notify_one();
+        let replaces = inventory.replaced(scope, key);
+        (inventory.add(scope.clone(), opening.cloned(), tenant.clone()), replaces)
+    };
+    let owner = match scope {
+        Scope::Principal(principal) => Owner::principal(principal),
+        Scope::Tenant(tenant) => Owner::tenant(tenant),
+        Scope::Everybody => Owner::everybody(),
+    };
+    let request = SpawnRequest { tenant: tenant.clone(), owner, caller: "-".into(), is_restart, replaces };
+    start_in_background(pool, Arc::clone(&assigned.shared), request);
+    assigned
+}
+
+/// Starts a successor for a shared worker that takes no more calls or has ended, if it has leases.
+fn succeed(pool: &Pool, child: &Arc<PooledWorker>) {
+    let shared = pool.inventory.lock().shared_of(child);
+    if let Some(shared) = shared
+        && child.worker.is_in_use()
+        && !pool.surroundings.draining.is_cancelled()
+    {
+        drop(assign(pool, &shared.scope, shared.opening.as_ref(), &shared.tenant, true));
     }
+}
+
+/// Starts a shared worker in a task of its own, which goes on when the first client hangs up.
+fn start_in_background(pool: &Pool, shared: Arc<SharedWorker>, request: SpawnRequest) {
+    pool.spawn(async move |pool| {
+        let started = start_shared(&pool, &request, shared.opening.as_ref());
+        let outcome = pool.surroundings.draining.run_until_cancelled(started).await;
+        let outcome = outcome.unwrap_or_else(|| Err(pool.stopped()));
+        if outcome.is_err() {
+            pool.inventory.lock().remove(&shared);
+        }
+        shared.outcome.send_replace(Some(outcome));
+        // A child that ended before it was entered here has not been dismissed by its watch.
+        if shared.child().is_some_and(|child| child.worker.has_ended()) {
+            pool.inventory.lock().remove(&shared);
+        }
+    });
+}
+
+/// Gets a child, and opens it with the gateway's own `initialize` unless it is a spare that is open already.
+async fn start_shared(
+    pool: &Pool,
+    request: &SpawnRequest,
+    opening: Option<&Opening>,
+) -> Result<Arc<PooledWorker>, Failure> {
+    let child = obtain(pool, request, opening.map(|own| &own.fingerprint)).await?;
+    let Some(opening) = opening else {
+        settle_unopened(pool, Arc::clone(&child));
+        return Ok(child);
+    };
+    let worker = &child.worker;
+    if worker.opened().is_none() {
+        // Opened under a lease without a holder: what the child says meanwhile is for no session.
+        let lease = Lease::new(worker.clone(), Nobody::holder(), false);
+        let answer = open(pool, &child, &lease, &opening.message).await?;
+        if worker.opened().is_none() {
+            worker.stop();
+            return Err(Failure::refused_by_server(&pool.server.name, &answer));
+        }
+    }
+    worker.say_initialized();
+    Ok(child)
 }
 
 #[cfg(test)]
@@ -284,7 +322,7 @@ mod tests {
         config.tenants.get_mut(&tenant).unwrap().max_children = Some(1);
         pools.deploy(&config, &deployed);
         let limits = pool.limits(Some(&tenant));
-        assert_eq!(permits.full(&limits), Some(Full(Ceiling::Tenant(tenant), 1)));
+        assert_eq!(permits.full(&limits), Some((Ceiling::Tenant(tenant), 1)));
         drop(running);
         assert!(permits.try_claim(&limits).is_some());
     }

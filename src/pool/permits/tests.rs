@@ -36,7 +36,7 @@ impl Permits {
     }
 
     /// A task that waits for a claim, and has begun to.
-    async fn waiter(&self, name: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Full>> {
+    async fn waiter(&self, name: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Limit>> {
         let (permits, own, limits, before) = (self.clone(), tenant(name), limits.to_vec(), self.waiting());
         let waiter = tokio::spawn(async move { permits.claim(&own, &limits, LONG).await });
         while self.waiting() == before {
@@ -52,7 +52,7 @@ async fn the_ceiling_holds_and_waiting_ends() {
     let (a, b) = (permits.try_claim(&limits).unwrap(), permits.try_claim(&limits).unwrap());
     assert!(permits.try_claim(&limits).is_none());
     let full = permits.claim(&tenant("t"), &limits, Duration::from_secs(1)).await.unwrap_err();
-    assert_eq!(full, Full(limits[0].0.clone(), 2));
+    assert_eq!(full, limits[0]);
     assert_eq!(permits.waiting(), 0, "a claim that was given up waits no more");
     drop(a);
     assert_eq!(permits.taken(&limits[0].0), 1);
@@ -102,7 +102,7 @@ async fn tenants_take_turns() {
 }
 
 /// Drops a claim when it is granted.
-fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Full>>) -> tokio::task::JoinHandle<bool> {
+fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Limit>>) -> tokio::task::JoinHandle<bool> {
     tokio::spawn(async move { waiter.await.unwrap().is_ok() })
 }
 
@@ -158,7 +158,7 @@ impl Wake for Woken {
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Claim, Full>>>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Claim, Limit>>>>;
 
 /// A claim that waits.
 struct Waiter {
@@ -168,7 +168,7 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn poll(&mut self) -> Poll<Result<Claim, Full>> {
+    fn poll(&mut self) -> Poll<Result<Claim, Limit>> {
         self.woken.0.store(false, Ordering::Relaxed);
         self.future.as_mut().poll(&mut Context::from_waker(&Waker::from(std::sync::Arc::clone(&self.woken))))
     }
