@@ -6,7 +6,6 @@ mod folder_poller;
 mod usage_poller;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -18,7 +17,7 @@ use super::cgroup::{Controllers, LimitOwner};
 use super::child::Child;
 use super::exit::Exit;
 use super::folder::{FolderSize, PrivateFolder};
-use super::guardian::{Guardian, Limiter};
+use super::guardian::Guardian;
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::stderr::Origin;
@@ -35,8 +34,8 @@ pub struct Ceilings(Arc<Shared>);
 struct Shared {
     /// Replaced as a whole when the configuration is.
     tenants: ArcSwap<HashMap<TenantId, Arc<Ceiling>>>,
+    /// The running children, by their number in the guardian's table.
     charged: Mutex<HashMap<u64, Charged>>,
-    last: AtomicU64,
     /// Whether the guardian has the right to limit running processes of any user.
     limits_any: bool,
     failures: Counter,
@@ -84,8 +83,8 @@ impl Ceilings {
     ) -> Self {
         // It has the same privileges as the gateway. Who is not root runs all children as itself.
         let limits_any = may_raise_limits() || !rustix::process::geteuid().is_root();
-        let (charged, last, guardian) = (Mutex::default(), AtomicU64::new(0), guardian.clone());
-        let shared = Shared { tenants: ArcSwap::default(), charged, last, limits_any, failures, guardian };
+        let (charged, guardian) = (Mutex::default(), guardian.clone());
+        let shared = Shared { tenants: ArcSwap::default(), charged, limits_any, failures, guardian };
         let ceilings = Self(Arc::new(shared));
         ceilings.replace(tenants);
         ceilings
@@ -154,15 +153,15 @@ impl Ceilings {
     /// Counts `child` against limits. `origin` tells for which tenant it runs.
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
-        let (id, pid) = (self.0.last.fetch_add(1, Ordering::Relaxed), child.pid().cast_signed());
-        let temp = child.temp().map(|(folder, most)| WatchedFolder { folder: Arc::downgrade(folder), most });
-        let charged = Charged { pid, origin: origin.clone(), watched: child.watched(), temp, excess };
+        let (id, pid) = (child.id(), child.pid().cast_signed());
+        let temp =
+            child.folder.as_ref().map(|folder| WatchedFolder { folder: Arc::downgrade(folder), most: child.temp });
+        let charged = Charged { pid, origin: origin.clone(), watched: child.watched, temp, excess };
         self.0.charged.lock().insert(id, charged);
         Charge {
             ceilings: self.clone(),
-            limiter: child.limiter(),
             started_for: origin.tenant(),
-            limits: child.process_limits().clone(),
+            limits: child.process_limits.clone(),
             origin: origin.clone(),
             exceeded,
             id,
@@ -173,7 +172,6 @@ impl Ceilings {
 /// That a child counts for its tenant. Whoever owns the child ends it.
 pub struct Charge {
     ceilings: Ceilings,
-    limiter: Limiter,
     id: u64,
     origin: Origin,
     started_for: Option<TenantId>,
@@ -193,7 +191,7 @@ impl Charge {
         if let Some(ceiling) = self.ceilings.0.tenants.load().get(tenant) {
             let lowered = self.limits.lowered(&ceiling.limits);
             if lowered != self.limits {
-                self.limiter.set(lowered);
+                self.ceilings.0.guardian.limit(self.id, lowered);
             }
         }
     }
@@ -232,7 +230,6 @@ impl Charge {
     pub(crate) fn of_no_process(guardian: &Guardian, origin: &Origin) -> Self {
         Self {
             ceilings: Ceilings::new([], guardian, Counter::default()),
-            limiter: guardian.limiter_of_nothing(),
             started_for: None,
             limits: ProcessLimits::default(),
             origin: origin.clone(),
@@ -267,9 +264,8 @@ mod tests {
             (id, Charged { pid, origin: origin.clone(), watched, temp: None, excess: watch::channel(None).0 })
         });
         let charged = Mutex::new(charged.collect());
-        let (last, failures) = (AtomicU64::new(0), Counter::default());
-        let guardian = Guardian::of_nobody();
-        Ceilings(Arc::new(Shared { tenants, charged, last, limits_any: true, failures, guardian }))
+        let (failures, guardian) = (Counter::default(), Guardian::of_nobody());
+        Ceilings(Arc::new(Shared { tenants, charged, limits_any: true, failures, guardian }))
     }
 
     #[test]

@@ -3,13 +3,11 @@
 //! processes.
 
 use std::borrow::Cow;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 use secrecy::{ExposeSecret as _, SecretSlice};
@@ -19,16 +17,16 @@ use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use super::cgroup::{LimitOwner, Limits};
+use super::descriptors;
 use super::error::SpawnError;
 use super::exit::{Exit, Signal};
 use super::folder::{FolderSize, PrivateFolder};
-use super::guardian::{ChildHandle, Guardian, Limiter, Status};
+use super::guardian::{ChildHandle, Guardian, Status};
 use super::launch::Launch;
 use super::limits::ProcessLimits;
 use super::lookup::hold;
 use super::stage::{self, Fault, SpawnRequest, Step};
 use super::usage::{Excess, Limit, WatchedLimits};
-use crate::config::Resources;
 
 /// Time limit for a start, from the request to the execution of the program. Reading the program may have to wait for a
 /// disk.
@@ -69,12 +67,16 @@ impl Pipes {
 pub struct Child {
     handle: ChildHandle,
     pid: Pid,
-    watched: WatchedLimits,
-    resources: Resources,
-    process_limits: ProcessLimits,
-    /// The private temporary folder, which is removed with the child.
-    folder: Option<Arc<PrivateFolder>>,
-    temp: FolderSize,
+    /// The memory limit of this child, in bytes, whether a cgroup enforces it or the gateway.
+    memory: Option<usize>,
+    /// The limits that no cgroup enforces, and that the gateway has to watch.
+    pub(super) watched: WatchedLimits,
+    /// The limits that the kernel keeps for each process of this child, as set at its start.
+    pub(super) process_limits: ProcessLimits,
+    /// The private temporary folder, which is removed with the child. `None` without a sandbox.
+    pub(super) folder: Option<Arc<PrivateFolder>>,
+    /// The most that the child may put into that folder.
+    pub(super) temp: FolderSize,
 }
 
 impl Child {
@@ -85,26 +87,21 @@ impl Child {
     pub async fn spawn(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), SpawnError> {
         let system = |error| SpawnError::System { command: launch.command.clone(), error };
         let late = |_| system(io::Error::new(io::ErrorKind::TimedOut, format!("not executed within {START:?}")));
-        timeout(START, Self::start(guardian, launch)).await.map_err(late)?.map_err(|error| match (error, &launch.cwd) {
-            (NotStarted::Fault(Fault { step: Step::Directory, .. }), Some(cwd)) => SpawnError::NoDirectory(cwd.clone()),
-            (NotStarted::Fault(Fault { step: Step::Sandbox, detail: why, .. }), _) => {
-                SpawnError::Sandbox { command: launch.command.clone(), why }
-            }
-            (NotStarted::Fault(fault @ Fault { step: Step::Cgroup, .. }), _) => {
-                SpawnError::NoCgroup(fault.into_error())
-            }
-            (NotStarted::Fault(fault), _) => system(fault.into_error()),
-            (NotStarted::System(error), _) => system(error),
+        let started = async {
+            let turn = guardian.turn().await?;
+            // A start that waits for a disk, or a file system that does not answer, does not use the processors.
+            hold(turn, TURN, Self::start(guardian, launch)).await.1
+        };
+        let started = timeout(START, started).await.map_err(late)?.map_err(system)?;
+        started.map_err(|fault| match (fault.step, &launch.cwd) {
+            (Step::Directory, Some(cwd)) => SpawnError::NoDirectory(cwd.clone()),
+            (Step::Sandbox, _) => SpawnError::Sandbox { command: launch.command.clone(), why: fault.detail },
+            (Step::Cgroup, _) => SpawnError::NoCgroup(fault.into_error()),
+            _ => system(fault.into_error()),
         })
     }
 
-    async fn start(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
-        let turn = guardian.turn().await?;
-        // One that waits for a disk, or a file system that does not answer, is not what turns are for.
-        hold(turn, TURN, Self::start_now(guardian, launch)).await.1
-    }
-
-    async fn start_now(guardian: &Guardian, launch: &Launch) -> Result<(Self, Pipes), NotStarted> {
+    async fn start(guardian: &Guardian, launch: &Launch) -> io::Result<Result<(Self, Pipes), Fault>> {
         let (pipes, theirs) = Pipes::new()?;
         let kept = guardian.controllers();
         // Where a cgroup keeps limits of its tenant, a child has to be in it, whatever limits it has itself.
@@ -124,21 +121,31 @@ impl Child {
         }
         let fault = answer.strip_prefix(&[stage::READY]).unwrap_or(&answer);
         if !fault.is_empty() {
-            return Err(NotStarted::Fault(serde_json::from_slice(fault).map_err(io::Error::from)?));
+            return Ok(Err(serde_json::from_slice(fault)?));
         }
         match handle.started().await {
             // One that is quick has ended by now.
             Status::Running(pid) | Status::Ended(Some(pid), _) if !answer.is_empty() => {
-                let watched = WatchedLimits::left(&launch.resources, kept);
-                let (resources, process_limits) = (launch.resources.clone(), launch.policy.limits.clone());
-                let temp = FolderSize { bytes: launch.temp.bytes() as u64, files: launch.temp.files as u64 };
-                let folder = launch.folder.clone();
-                Ok((Self { handle, pid, watched, resources, process_limits, folder, temp }, pipes))
+                let child = Self {
+                    handle,
+                    pid,
+                    memory: launch.resources.memory,
+                    watched: WatchedLimits::left(&launch.resources, kept),
+                    process_limits: launch.policy.limits.clone(),
+                    folder: launch.folder.clone(),
+                    temp: FolderSize { bytes: launch.temp.bytes() as u64, files: launch.temp.files as u64 },
+                };
+                Ok(Ok((child, pipes)))
             }
-            Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno).into()),
+            Status::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
             // It was killed on its way.
-            _ => Err(io::Error::other(unexecuted(launch, handle.ended().await)).into()),
+            _ => Err(io::Error::other(unexecuted(launch, handle.ended().await))),
         }
+    }
+
+    /// The number of the child among all children of the gateway, in the order of their launches.
+    pub(super) fn id(&self) -> u64 {
+        self.handle.id
     }
 
     /// The process id, which is also the id of the process group.
@@ -151,30 +158,10 @@ impl Child {
         self.handle.ended().await
     }
 
-    /// The limits of this child that no cgroup enforces, and that the gateway has to watch.
-    pub(super) fn watched(&self) -> WatchedLimits {
-        self.watched
-    }
-
-    /// The temporary folder and the most that the child may put there; `None` without a sandbox.
-    pub(super) fn temp(&self) -> Option<(&Arc<PrivateFolder>, FolderSize)> {
-        Some((self.folder.as_ref()?, self.temp))
-    }
-
     /// The memory limit of this child, if the kernel ended it for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        let limit = self.resources.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
+        let limit = self.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
         Some(Excess::of_child(Limit::Memory, limit as u64))
-    }
-
-    /// The limits that the kernel keeps for each process of this child, as set at its start.
-    pub(super) fn process_limits(&self) -> &ProcessLimits {
-        &self.process_limits
-    }
-
-    /// A handle that lowers these limits while the child runs.
-    pub(super) fn limiter(&self) -> Limiter {
-        self.handle.limiter()
     }
 
     /// Sends `signal` to the child's whole process group. Each signal is sent once: repeating it has no effect.
@@ -191,24 +178,6 @@ fn unexecuted(launch: &Launch, exit: Exit) -> String {
         (Some(_), _) => "limits.memory".to_owned(),
     };
     format!("not executed, as there was no memory left for it ({key}); raise that")
-}
-
-/// Why a start failed.
-enum NotStarted {
-    Fault(Fault),
-    System(io::Error),
-}
-
-impl From<io::Error> for NotStarted {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<rustix::io::Errno> for NotStarted {
-    fn from(error: rustix::io::Errno) -> Self {
-        Self::System(error.into())
-    }
 }
 
 /// Serializes the spawn request for a stage: its length in 4 bytes (big-endian), then JSON.
@@ -232,16 +201,9 @@ fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>
 }
 
 /// Sends a serialized spawn request to a stage. The child's three descriptors go with its first bytes.
-async fn send(socket: &mut UnixStream, request: &[u8], descriptors: &[OwnedFd; stage::STREAMS]) -> io::Result<()> {
-    let descriptors = descriptors.each_ref().map(|descriptor| descriptor.as_fd());
-    let sent = socket
-        .async_io(Interest::WRITABLE, || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(stage::STREAMS))];
-            let mut control = SendAncillaryBuffer::new(&mut space);
-            control.push(SendAncillaryMessage::ScmRights(&descriptors));
-            Ok(rustix::net::sendmsg(&*socket, &[IoSlice::new(request)], &mut control, SendFlags::NOSIGNAL)?)
-        })
-        .await?;
+async fn send(socket: &mut UnixStream, request: &[u8], streams: &[OwnedFd; stage::STREAMS]) -> io::Result<()> {
+    let streams = streams.each_ref().map(|stream| stream.as_fd());
+    let sent = socket.async_io(Interest::WRITABLE, || Ok(descriptors::send(&*socket, request, &streams)?)).await?;
     socket.write_all(request.get(sent..).unwrap_or_default()).await
 }
 

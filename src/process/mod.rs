@@ -5,6 +5,7 @@ mod brake;
 mod ceilings;
 pub mod cgroup;
 mod child;
+mod descriptors;
 mod enforcement;
 mod error;
 mod exit;

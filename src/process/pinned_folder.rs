@@ -3,7 +3,7 @@
 //! on whatever has been put at its path.
 
 use std::ffi::CStr;
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -66,25 +66,10 @@ impl PinnedFolder {
     }
 }
 
-impl AsFd for PinnedFolder {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.folder.as_fd()
-    }
-}
-
 /// Sets the mode of an open folder. A descriptor opened with [`PATH_ONLY`] takes no `fchmod`; its entry in /proc leads to the folder.
 pub(super) fn set_mode(folder: impl AsFd, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd());
     std::fs::set_permissions(path, Permissions::from_mode(mode))
-}
-
-/// Duplicates the descriptor.
-impl TryFrom<&PinnedFolder> for File {
-    type Error = io::Error;
-
-    fn try_from(held: &PinnedFolder) -> io::Result<Self> {
-        Ok(held.folder.try_clone()?.into())
-    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ impl ProcessTree {
     ///
     /// # Errors
     /// The system refuses, mostly because no file descriptor is left. A list with a process missing is never returned.
-    fn read() -> io::Result<Self> {
+    pub(super) fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };

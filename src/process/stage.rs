@@ -8,8 +8,7 @@
 //! process id and the parent.
 
 use std::borrow::Cow;
-use std::io::{self, IoSliceMut, Read as _, Write as _};
-use std::mem::MaybeUninit;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -17,20 +16,19 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use nix::sys::signal::SigSet;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
-use super::cgroup;
 use super::sandbox::{self, Policy};
 use super::temp_mount::TempMount;
+use super::{cgroup, descriptors};
 
 /// Largest spawn request, in bytes. The kernel's limit on arguments and environment is lower (a quarter of the stack).
 pub(super) const MAX_REQUEST: usize = 4 * 1024 * 1024;
 /// The byte that a stage writes when only the exec is left to do.
 pub(super) const READY: u8 = b'+';
 /// Number of descriptors that come with the first bytes of a spawn request: stdin, stdout and stderr.
-pub(super) const STREAMS: usize = 3;
+pub(super) const STREAMS: usize = descriptors::MOST;
 
 /// What to execute, and how. Sent to a stage as JSON, after the length of the JSON in 4 bytes (big-endian).
 #[derive(Serialize, Deserialize)]
@@ -47,10 +45,8 @@ pub(super) struct SpawnRequest<'a> {
     pub(super) policy: Cow<'a, Policy>,
     /// Limits of the child's own cgroup; the tenant's cgroup above may set others. If this is given, the program runs
     /// inside of its cgroup or not at all.
-    #[serde(default)]
     pub(super) cgroup: Option<cgroup::Limits>,
     /// The tmpfs to mount as the child's temporary folder.
-    #[serde(default)]
     pub(super) mount: Option<Cow<'a, TempMount>>,
 }
 
@@ -178,16 +174,7 @@ fn bind(parent: i32) -> io::Result<()> {
 /// Receives a spawn request, and the descriptors that come with its first bytes.
 fn receive(socket: &mut UnixStream) -> io::Result<(SpawnRequest<'static>, Vec<OwnedFd>)> {
     let mut head = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(STREAMS))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut slices = [IoSliceMut::new(&mut head)];
-    let received = rustix::net::recvmsg(&*socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
-    let mut streams = Vec::with_capacity(STREAMS);
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            streams.extend(descriptors);
-        }
-    }
+    let (received, streams) = descriptors::receive(&*socket, &mut head)?;
     socket.read_exact(head.get_mut(received..).unwrap_or_default())?;
     let length = usize::try_from(u32::from_be_bytes(head)).map_err(io::Error::other)?;
     if length > MAX_REQUEST {

@@ -12,50 +12,22 @@ use super::{LimitOwner, Limits};
 /// Period for the share of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// The cgroup of one child.
-#[derive(Debug)]
-pub(in crate::process) struct Cgroup {
-    path: PathBuf,
-}
-
-impl Cgroup {
-    /// Makes the cgroup `name` below `parent`.
-    pub(in crate::process) fn make(parent: &Path, name: &str) -> io::Result<Self> {
-        let path = parent.join(name);
-        fs::create_dir(&path)?;
-        Ok(Self { path })
-    }
-
-    /// The path of the cgroup.
-    pub(in crate::process) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Kills all processes in the cgroup.
-    pub(in crate::process) fn kill(&self) {
-        kill(&self.path);
-    }
-
-    /// Removes the cgroup. `false` if processes are left in it.
-    pub(in crate::process) fn remove(&self) -> bool {
-        remove(&self.path)
-    }
-
-    /// Whose memory limit the kernel ended a process of this cgroup for; `None` if it ended none for a limit.
-    pub(in crate::process) fn out_of_memory(&self) -> Option<LimitOwner> {
-        // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
-        let killed = count(&self.path.join("memory.events"), "oom_kill") > 0;
-        let own = count(&self.path.join("memory.events"), "oom") > 0;
-        let above = || count(&self.path.parent()?.join("memory.events.local"), "oom").checked_sub(1);
-        match (killed, own) {
-            (false, _) => None,
-            (true, true) => Some(LimitOwner::Child),
-            // Neither: then it was the machine that ran out.
-            (true, false) => above().map(|_| LimitOwner::Tenant),
-        }
+/// Whose memory limit the kernel killed processes of a child's cgroup for. `None` if the kernel killed none, or killed them
+/// because the machine ran out of memory.
+pub(in crate::process) fn out_of_memory(path: &Path) -> Option<LimitOwner> {
+    // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
+    let killed = count(&path.join("memory.events"), "oom_kill") > 0;
+    let own = count(&path.join("memory.events"), "oom") > 0;
+    let above = || count(&path.parent()?.join("memory.events.local"), "oom").checked_sub(1);
+    match (killed, own) {
+        (false, _) => None,
+        (true, true) => Some(LimitOwner::Child),
+        // Neither: then it was the machine that ran out.
+        (true, false) => above().map(|_| LimitOwner::Tenant),
     }
 }
 
+/// The number after `key` in a file of counters; 0 if the file or the key is missing.
 fn count(events: &Path, key: &str) -> u64 {
     let text = fs::read_to_string(events).unwrap_or_default();
     let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
@@ -128,7 +100,7 @@ fn kill_one_by_one(path: &Path) {
 }
 
 /// Removes a cgroup and all below it. `false` if processes are left in one of them.
-pub(super) fn remove(path: &Path) -> bool {
+pub(in crate::process) fn remove(path: &Path) -> bool {
     let remove = |path: &PathBuf| match fs::remove_dir(path) {
         Ok(()) => true,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -167,13 +139,14 @@ mod tests {
     #[test]
     fn whose_memory_ran_out_is_told_apart() {
         let tenant = tempfile::tempdir().unwrap();
-        let cgroup = Cgroup::make(tenant.path(), "1").unwrap();
+        let cgroup = tenant.path().join("1");
+        fs::create_dir(&cgroup).unwrap();
         let events = |own: &str, above: &str| {
-            fs::write(cgroup.path().join("memory.events"), own).unwrap();
+            fs::write(cgroup.join("memory.events"), own).unwrap();
             fs::write(tenant.path().join("memory.events.local"), above).unwrap();
-            cgroup.out_of_memory()
+            out_of_memory(&cgroup)
         };
-        assert_eq!(cgroup.out_of_memory(), None);
+        assert_eq!(out_of_memory(&cgroup), None);
         assert_eq!(events("low 0\noom 3\noom_kill 0\noom_group_kill 0\n", "oom 1\n"), None);
         assert_eq!(events("oom 1\noom_kill 2\n", "oom 0\n"), Some(LimitOwner::Child));
         assert_eq!(events("oom 0\noom_kill 2\n", "oom 1\n"), Some(LimitOwner::Tenant));

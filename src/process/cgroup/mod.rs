@@ -10,7 +10,7 @@ mod subtree;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use group::{Cgroup, end_together, enter, kill, limit};
+pub(super) use group::{end_together, enter, kill, limit, out_of_memory, remove};
 pub use subtree::{Subtree, Support, support};
 pub(super) use subtree::{remove_if_left, tenant_folder};
 

@@ -126,17 +126,15 @@ impl Subtree {
     }
 
     fn make(parent: &Path, controllers: Controllers) -> io::Result<Self> {
-        let mut attempts = 1..=ATTEMPTS;
-        loop {
-            let is_last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        for _ in 1..ATTEMPTS {
             match Self::try_make(parent, controllers) {
                 Ok(Some(subtree)) => return Ok(subtree),
-                Err(error) if is_last || !is_taken(&error) => return Err(error),
-                Ok(None) if is_last => return Err(io::Error::other("others remove it each time")),
+                Err(error) if !is_taken(&error) => return Err(error),
                 // Until it is locked, another gateway may take it for abandoned.
                 Ok(None) | Err(_) => {}
             }
         }
+        Self::try_make(parent, controllers)?.ok_or_else(|| io::Error::other("others remove it each time"))
     }
 
     /// Makes and locks the folder. `None` if another gateway removed it before it was locked.

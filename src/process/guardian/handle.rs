@@ -23,8 +23,9 @@ use crate::process::folder::Folders;
 use crate::process::limits::ProcessLimits;
 use crate::process::proc::{ProcReader, ProcessTree};
 
-/// Starts that go on at the same time. Starting programs compete for the same processors.
+/// Most starts at the same time, whatever `children.spawn_concurrency` is. Starting programs compete for the same processors.
 const STARTING: usize = 32;
+
 /// Starts children. Clones share their state. Made by [`GuardianSupervisor::start`](super::GuardianSupervisor::start).
 #[derive(Debug, Clone)]
 pub struct Guardian(Arc<Shared>);
@@ -42,6 +43,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Table {
+    /// The children that were requested and are not reported as ended, by their ids.
     children: HashMap<u64, Entry>,
     /// Requests for the guardian that are not sent yet. At most four for each child: its launch, its limits, and each
     /// signal once.
@@ -82,6 +84,24 @@ impl Status {
 
     fn end(self, exit: Exit) -> Self {
         Self::Ended(self.pid(), exit)
+    }
+}
+
+impl Table {
+    /// Ends all children except for those whose launch was not sent yet. Drops all other requests.
+    fn lose(&mut self) {
+        self.guardian = None;
+        self.ready.clear();
+        let waiting: Vec<u64> = self.requests.iter().filter_map(Request::id).collect();
+        self.children.retain(|id, entry| {
+            let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
+            if !stays {
+                entry.status.send_modify(|status| *status = status.end(Exit::killed()));
+            }
+            stays
+        });
+        let children = &self.children;
+        self.requests.retain(|request| request.id().is_some_and(|id| children.contains_key(&id)));
     }
 }
 
@@ -145,9 +165,8 @@ impl Guardian {
         table.last_id += 1;
         let id = table.last_id;
         table.children.insert(id, Entry { status, socket: Some(socket), sent: Vec::new() });
-        table.requests.push_back(Request::Launch { id, tenant: tenant.map(ToString::to_string) });
+        self.request(&mut table, Request::Launch { id, tenant: tenant.map(ToString::to_string) });
         drop(table);
-        self.0.wake.notify_one();
         Ok(ChildHandle { guardian: self.clone(), id, status: watched, socket: Some(handed) })
     }
 
@@ -161,19 +180,21 @@ impl Guardian {
         let Some(entry) = table.children.get_mut(&id) else { return };
         if !entry.sent.contains(&signal) {
             entry.sent.push(signal);
-            table.requests.push_back(Request::Signal { id, signal });
-            drop(table);
-            self.0.wake.notify_one();
+            self.request(&mut table, Request::Signal { id, signal });
         }
     }
 
-    /// Requests limits for the running child `id`. Called once for a child: when a session adopts it.
-    fn limit(&self, id: u64, limits: ProcessLimits) {
+    fn request(&self, table: &mut Table, request: Request) {
+        table.requests.push_back(request);
+        self.0.wake.notify_one();
+    }
+
+    /// Requests that the guardian set `limits` for all processes of child `id`. No effect once the child has ended. Called at
+    /// most once for a child: when a session adopts it.
+    pub(in crate::process) fn limit(&self, id: u64, limits: ProcessLimits) {
         let mut table = self.0.table.lock();
         if table.children.contains_key(&id) {
-            table.requests.push_back(Request::Limit { id, limits });
-            drop(table);
-            self.0.wake.notify_one();
+            self.request(&mut table, Request::Limit { id, limits });
         }
     }
 
@@ -222,31 +243,15 @@ impl Guardian {
     /// Ends all children in the table, because the guardian is gone: the kernel has killed them. Requests for children that
     /// were not sent yet remain for the next guardian.
     pub(super) fn lost(&self) {
-        let mut table = self.0.table.lock();
-        let Table { children, requests, guardian, ready, .. } = &mut *table;
-        *guardian = None;
-        ready.clear();
-        let waiting: Vec<u64> = requests.iter().filter_map(Request::id).collect();
-        children.retain(|id, entry| {
-            // What was not asked for yet goes to the next guardian.
-            let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
-            if !stays {
-                entry.status.send_modify(|status| *status = status.end(Exit::killed()));
-            }
-            stays
-        });
-        requests.retain(|request| request.id().is_some_and(|id| children.contains_key(&id)));
+        self.0.table.lock().lose();
     }
 
     /// Ends all children in the table and refuses new ones, because no other guardian will be started.
     pub(super) fn close(&self) {
-        self.0.table.lock().is_closed = true;
-        self.lost();
         let mut table = self.0.table.lock();
+        table.is_closed = true;
         table.requests.clear();
-        for (_, entry) in table.children.drain() {
-            entry.status.send_modify(|status| *status = status.end(Exit::killed()));
-        }
+        table.lose();
     }
 
     /// The process ids of running children.
@@ -275,7 +280,8 @@ impl Guardian {
 #[derive(Debug)]
 pub(in crate::process) struct ChildHandle {
     guardian: Guardian,
-    id: u64,
+    /// The number of the child in the table. Children are numbered in the order of their launches, from 1.
+    pub(in crate::process) id: u64,
     status: watch::Receiver<Status>,
     socket: Option<oneshot::Receiver<OwnedFd>>,
 }
@@ -296,11 +302,8 @@ impl ChildHandle {
     /// Waits until the child has ended and the guardian has reaped it.
     pub(in crate::process) async fn ended(&self) -> Exit {
         let mut status = self.status.clone();
-        match status
-            .wait_for(|status| matches!(status, Status::Ended(..) | Status::Failed(_)))
-            .await
-            .map(|status| *status)
-        {
+        let is_over = |status: &Status| matches!(status, Status::Ended(..) | Status::Failed(_));
+        match status.wait_for(is_over).await.map(|status| *status) {
             Ok(Status::Ended(_, exit)) => exit,
             _ => Exit::killed(),
         }
@@ -310,11 +313,6 @@ impl ChildHandle {
     pub(in crate::process) fn signal(&self, signal: Signal) {
         self.guardian.signal(self.id, signal);
     }
-
-    /// A handle that sets limits for the child's processes.
-    pub(in crate::process) fn limiter(&self) -> Limiter {
-        Limiter { guardian: self.guardian.clone(), id: self.id }
-    }
 }
 
 #[cfg(test)]
@@ -322,24 +320,6 @@ impl Guardian {
     /// A guardian without a process: starts nothing.
     pub(crate) fn of_nobody() -> Self {
         Self::new(true, None, Folders::new(None))
-    }
-
-    pub(in crate::process) fn limiter_of_nothing(&self) -> Limiter {
-        Limiter { guardian: self.clone(), id: 0 }
-    }
-}
-
-/// Sets limits for the processes of a running child.
-#[derive(Debug)]
-pub(in crate::process) struct Limiter {
-    guardian: Guardian,
-    id: u64,
-}
-
-impl Limiter {
-    /// Requests that the guardian set `limits`.
-    pub(in crate::process) fn set(&self, limits: ProcessLimits) {
-        self.guardian.limit(self.id, limits);
     }
 }
 

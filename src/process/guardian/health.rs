@@ -6,36 +6,29 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Time without progress of the main thread after which the guardian counts as hung.
 const HUNG: Duration = Duration::from_secs(60);
 
 /// The time of the main thread's last progress.
 #[derive(Debug)]
-pub(super) struct MainThreadProgress {
-    begin: Instant,
-    /// Milliseconds since `begin`.
-    last: AtomicU64,
-}
+pub(super) struct MainThreadProgress(Mutex<Instant>);
 
 impl MainThreadProgress {
     pub(super) fn new() -> Self {
-        Self { begin: Instant::now(), last: AtomicU64::new(0) }
+        Self(Mutex::new(Instant::now()))
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Notes that the main thread makes progress.
+    /// Notes that the main thread makes progress now.
     pub(super) fn note(&self) {
-        self.last.store(self.now(), Ordering::Relaxed);
+        *self.0.lock() = Instant::now();
     }
 
     fn is_hung(&self) -> bool {
-        u128::from(self.now().saturating_sub(self.last.load(Ordering::Relaxed))) > HUNG.as_millis()
+        self.0.lock().elapsed() > HUNG
     }
 }
 
@@ -73,7 +66,7 @@ mod tests {
     fn who_hangs_does_not_answer() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let begin = Instant::now().checked_sub(HUNG * 2).unwrap();
-        let progress = Arc::new(MainThreadProgress { begin, last: AtomicU64::new(0) });
+        let progress = Arc::new(MainThreadProgress(Mutex::new(begin)));
         answer(theirs.into(), Arc::clone(&progress)).unwrap();
         ours.write_all(b"1").unwrap();
         // Bytes are answered in their order: the first was not, if the second is the first to come.

@@ -34,7 +34,7 @@ mod supervisor;
 
 pub use census::Census;
 pub use handle::Guardian;
-pub(super) use handle::{ChildHandle, Limiter, Status};
+pub(super) use handle::{ChildHandle, Status};
 pub use process::run;
 pub use record::{Record, RecordError};
 pub use supervisor::{GuardianSupervisor, Neighbours};

@@ -18,7 +18,7 @@ use super::protocol::{PacketSocket, Report, Request};
 use super::record::Record;
 use super::scan_thread::ScanThread;
 use super::stages::{Stage, Stages};
-use crate::process::cgroup::Cgroup;
+use crate::process::cgroup;
 use crate::process::exit::Signal;
 use crate::process::proc::ChildList;
 
@@ -95,19 +95,19 @@ struct GuardianProcess {
     /// Orphans that were killed, and since when they are known.
     orphans: HashMap<Pid, Instant>,
     /// Cgroups to be removed that still had processes in them.
-    left: Vec<Cgroup>,
+    left: Vec<PathBuf>,
 }
 
 /// A reaped child whose end was not reported yet.
 struct Ended {
     report: Report,
-    cgroup: Option<Cgroup>,
+    cgroup: Option<PathBuf>,
     since: Instant,
 }
 
 struct Leader {
     pid: Pid,
-    cgroup: Option<Cgroup>,
+    cgroup: Option<PathBuf>,
 }
 
 impl Leader {
@@ -118,7 +118,7 @@ impl Leader {
         let _ = rustix::process::kill_process_group(self.pid, signal.into());
         let _ = rustix::process::kill_process(self.pid, signal.into());
         if signal == Signal::Kill {
-            self.cgroup.as_ref().inspect(|cgroup| cgroup.kill());
+            self.cgroup.as_deref().inspect(|cgroup| cgroup::kill(cgroup));
         }
     }
 }
@@ -231,14 +231,14 @@ impl GuardianProcess {
                 && let Some(id) = self.ids.remove(&leader)
             {
                 let cgroup = self.leaders.remove(&id).and_then(|leader| leader.cgroup);
-                let memory = cgroup.as_ref().and_then(Cgroup::out_of_memory);
+                let memory = cgroup.as_deref().and_then(cgroup::out_of_memory);
                 let report = Report::Exited { id, status: status.as_raw(), memory };
                 self.ended.push(Ended { report, cgroup, since: now });
             }
         }
         self.report_ended();
         // A cgroup is busy until its last process is gone: then it is tried again with the next look.
-        self.left.retain(|cgroup| !cgroup.remove());
+        self.left.retain(|cgroup| !cgroup::remove(cgroup));
     }
 
     /// Kills and reaps up to [`MAX_ORPHANS`] of the orphans among `children`, new ones first.
@@ -264,15 +264,13 @@ impl GuardianProcess {
         let is_stuck = |since: &Instant| since.elapsed() >= STUCK;
         let is_quiet = !self.is_blind && !self.has_more && self.orphans.values().all(is_stuck);
         for ended in std::mem::take(&mut self.ended) {
-            let is_over = ended.cgroup.as_ref().map_or(is_quiet, Cgroup::remove);
-            match (is_over, is_stuck(&ended.since)) {
-                (false, false) => self.ended.push(ended),
-                (false, true) => {
-                    self.reports.push_back((ended.report, None));
-                    self.left.extend(ended.cgroup);
-                }
-                (true, _) => self.reports.push_back((ended.report, None)),
+            let is_over = ended.cgroup.as_deref().map_or(is_quiet, cgroup::remove);
+            if !is_over && !is_stuck(&ended.since) {
+                self.ended.push(ended);
+                continue;
             }
+            self.reports.push_back((ended.report, None));
+            self.left.extend(ended.cgroup.filter(|_| !is_over));
         }
     }
 

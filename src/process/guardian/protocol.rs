@@ -1,16 +1,12 @@
 //! The packets between gateway and guardian, and the socket that carries them. A packet is JSON of at most [`MAX_PACKET`]
 //! bytes with at most one descriptor, and contains no secret.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
@@ -18,6 +14,7 @@ use tokio::net::UnixDatagram;
 use tokio::time::sleep;
 
 use crate::process::cgroup::LimitOwner;
+use crate::process::descriptors;
 use crate::process::exit::Signal;
 use crate::process::limits::ProcessLimits;
 
@@ -95,10 +92,11 @@ impl PacketSocket {
         if bytes.len() > MAX_PACKET {
             return Err(io::Error::other(format!("a packet of {} bytes is over {MAX_PACKET}", bytes.len())));
         }
+        let with: Vec<_> = with.map(|with| with.as_fd()).into_iter().collect();
         loop {
-            match self.0.async_io(Interest::WRITABLE, || Ok(send(&self.0, &bytes, with)?)).await {
+            match self.0.async_io(Interest::WRITABLE, || Ok(descriptors::send(&self.0, &bytes, &with)?)).await {
                 Err(error) if is_passing(&error) => sleep(AGAIN).await,
-                sent => return sent,
+                sent => return sent.map(drop),
             }
         }
     }
@@ -107,17 +105,18 @@ impl PacketSocket {
     pub(super) async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Option<OwnedFd>)>> {
         let mut bytes = [0; MAX_PACKET];
         let received = loop {
-            match self.0.async_io(Interest::READABLE, || Ok(receive(&self.0, &mut bytes)?)).await {
+            match self.0.async_io(Interest::READABLE, || Ok(descriptors::receive(&self.0, &mut bytes)?)).await {
                 Err(error) if is_passing(&error) => sleep(AGAIN).await,
                 received => break received,
             }
         };
-        let (length, descriptor) = match received {
+        let (length, descriptors) = match received {
             Ok((0, _)) => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             received => received?,
         };
-        Ok(Some((serde_json::from_slice(bytes.get(..length).unwrap_or_default())?, descriptor)))
+        let packet = serde_json::from_slice(bytes.get(..length).unwrap_or_default())?;
+        Ok(Some((packet, descriptors.into_iter().next())))
     }
 }
 
@@ -134,26 +133,4 @@ fn is_passing(error: &io::Error) -> bool {
         Errno::INTR,
     ];
     passing.map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
-}
-
-fn send(socket: impl AsFd, bytes: &[u8], with: Option<&OwnedFd>) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors: Vec<_> = with.iter().map(AsFd::as_fd).collect();
-    if !descriptors.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
-}
-
-fn receive(socket: impl AsFd, bytes: &mut [u8]) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut slices = [IoSliceMut::new(bytes)];
-    let received = rustix::net::recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let descriptor = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
-    Ok((received.bytes, descriptor))
 }

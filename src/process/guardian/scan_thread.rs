@@ -11,7 +11,7 @@ use rustix::process::Pid;
 
 use super::record::Record;
 use crate::process::limits::ProcessLimits;
-use crate::process::proc::{ProcReader, ProcessKey};
+use crate::process::proc::{ProcessKey, ProcessTree};
 
 /// Time between two updates of the record.
 const UPDATE: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ impl ScanThread {
 
 impl Shared {
     fn run(&self) {
-        let (processes, mut record): (_, Option<Record>) = (ProcReader::default(), None);
+        let mut record: Option<Record> = None;
         let mut next = Instant::now();
         loop {
             let (new, limits) = {
@@ -83,12 +83,12 @@ impl Shared {
                 (tasks.record.take(), std::mem::take(&mut tasks.limits))
             };
             for (leader, limits) in limits {
-                limit(leader, &limits, &processes);
+                limit(leader, &limits);
             }
             if new.is_some() || Instant::now() >= next {
                 record = new.or(record);
                 // A disk that is full must end no child: the record gets old, and the next time tries again.
-                let _ = record.as_mut().map(|record| record.update(&*processes.read(Duration::ZERO)?));
+                let _ = record.as_mut().map(|record| record.update(&ProcessTree::read()?));
                 next = Instant::now() + UPDATE;
             }
         }
@@ -100,12 +100,12 @@ impl Shared {
 ///
 /// Another process could get the id of an ended descendant between reading and setting. That would take all process ids to
 /// be used up within microseconds; the system offers no other way to limit running processes.
-fn limit(leader: Pid, limits: &ProcessLimits, processes: &ProcReader) {
+fn limit(leader: Pid, limits: &ProcessLimits) {
     let own = rustix::process::getpid();
     let mut done = BTreeSet::new();
     let mut known: Option<ProcessKey> = None;
     for reading in 0..MAX_READINGS {
-        let Ok(tree) = processes.read(Duration::ZERO) else { return };
+        let Ok(tree) = ProcessTree::read() else { return };
         // The leader may have ended meanwhile, and another have its id.
         let Some(found) = tree.find_child(own, leader) else { return };
         if *known.get_or_insert(found) != found {

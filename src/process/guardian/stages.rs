@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::protocol::READY;
 use crate::config::RUNNING;
-use crate::process::cgroup::{Cgroup, remove_if_left, tenant_folder};
+use crate::process::cgroup::{self, remove_if_left, tenant_folder};
 use crate::process::pinned_folder::PinnedFolder;
 
 /// Time between a start and the making of waiting stages. The child that has just started needs the processors.
@@ -29,7 +29,8 @@ pub(super) struct Stage {
     pub(super) pid: Pid,
     /// The gateway's end of the stage's stdin.
     pub(super) socket: OwnedFd,
-    pub(super) cgroup: Option<Cgroup>,
+    /// The path of its cgroup.
+    pub(super) cgroup: Option<PathBuf>,
 }
 
 /// The waiting stages, and the means to start more.
@@ -98,7 +99,7 @@ impl Stages {
     /// Kills everything in all children's cgroups.
     pub(super) fn kill_all(&self) {
         if let Some(path) = &self.cgroups {
-            crate::process::cgroup::kill(path);
+            cgroup::kill(path);
         }
     }
 
@@ -114,29 +115,25 @@ impl Stages {
         let stage = Command::new(RUNNING)
             .arg0("sluice")
             .args(["stage", &rustix::process::getpid().to_string()])
-            .args(cgroup.as_ref().map(Cgroup::path))
+            .args(&cgroup)
             .env_clear()
             .stdin(OwnedFd::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .process_group(0)
             .spawn();
-        match stage {
-            Ok(stage) => Ok(Stage { pid: Pid::from_child(&stage), socket: socket.into(), cgroup }),
-            Err(error) => {
-                let _ = cgroup.as_ref().map(Cgroup::remove);
-                Err(error)
-            }
-        }
+        let stage = stage.inspect_err(|_| drop(cgroup.as_deref().map(cgroup::remove)))?;
+        Ok(Stage { pid: Pid::from_child(&stage), socket: socket.into(), cgroup })
     }
 
     /// Makes the cgroup for a stage. `None` on failure: then the child starts without one, unless the cgroup has to keep
     /// limits, in which case the stage reports a failure.
-    fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<Cgroup> {
+    fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<PathBuf> {
         let top = self.cgroups.as_ref()?;
         let _ = self.held.as_ref().map(PinnedFolder::restore_mode);
         self.last_cgroup += 1;
         let parent = tenant.map_or_else(|| top.clone(), |tenant| tenant_folder(top, tenant));
-        Cgroup::make(&parent, &format!("{}-{}", std::process::id(), self.last_cgroup)).ok()
+        let path = parent.join(format!("{}-{}", std::process::id(), self.last_cgroup));
+        std::fs::create_dir(&path).ok().map(|()| path)
     }
 }
