@@ -31,11 +31,8 @@ pub fn run(command: &[OsString], restrict: impl FnOnce() -> Result<(), String>) 
         Ok(report) => report,
         Err(error) => format!("failed {error}\n"),
     };
-    let told = File::from(match rustix::stdio::stdin().try_clone_to_owned() {
-        Ok(control) => control,
-        Err(_) => return ExitCode::FAILURE,
-    })
-    .write_all(report.as_bytes());
+    let control = rustix::stdio::stdin().try_clone_to_owned();
+    let told = control.and_then(|control| File::from(control).write_all(report.as_bytes()));
     let _ = rustix::process::kill_current_process_group(Signal::KILL);
     if told.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

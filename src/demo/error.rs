@@ -2,33 +2,22 @@
 
 /// An error of the built-in server.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A path, a program or a request that is not allowed, or not there.
-    #[error("{what}: {why}")]
-    Refused {
-        /// What was asked for, as it was given.
-        what: String,
-        /// Why it is not done, and what would be.
-        why: String,
-    },
-    /// The operating system said no.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was being done, and to what.
-        what: String,
-        /// What the system answered.
-        source: std::io::Error,
-    },
+#[error("{what}: {why}")]
+pub struct Error {
+    /// The path, program, request or step that failed.
+    what: String,
+    /// The reason: a refusal with its remedy, or the error of the system.
+    why: String,
 }
 
 impl Error {
     /// A refusal of `what`, because of `why`.
     pub(super) fn refused(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::Refused { what: what.into(), why: why.into() }
+        Self { what: what.into(), why: why.into() }
     }
 
     /// A failed system call on `what`.
     pub(super) fn io(what: impl Into<String>, source: impl Into<std::io::Error>) -> Self {
-        Self::Io { what: what.into(), source: source.into() }
+        Self::refused(what, source.into().to_string())
     }
 }

@@ -16,25 +16,22 @@ pub(super) const INVALID_PARAMS: i64 = -32602;
 /// There is no such resource.
 pub(super) const RESOURCE_NOT_FOUND: i64 = -32002;
 
-/// The error of a request.
+/// The error of a request: the member `error` of its answer.
 #[derive(Debug)]
-pub(super) struct RpcError {
-    code: i64,
-    message: String,
-    data: Option<Value>,
-}
+pub(super) struct RpcError(Value);
 
 impl RpcError {
     pub(super) fn new(code: i64, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), data: None }
+        Self(json!({"code": code, "message": message.into()}))
     }
 
     pub(super) fn params(message: impl Into<String>) -> Self {
         Self::new(INVALID_PARAMS, message)
     }
 
-    pub(super) fn with_data(self, data: Value) -> Self {
-        Self { data: Some(data), ..self }
+    pub(super) fn with_data(mut self, data: Value) -> Self {
+        self.0.as_object_mut().and_then(|members| members.insert("data".to_owned(), data));
+        self
     }
 }
 
@@ -42,12 +39,7 @@ impl RpcError {
 pub(super) fn response(id: &Value, outcome: Result<Value, RpcError>) -> Value {
     match outcome {
         Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(RpcError { code, message, data: None }) => {
-            json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
-        }
-        Err(RpcError { code, message, data }) => {
-            json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message, "data": data}})
-        }
+        Err(RpcError(error)) => json!({"jsonrpc": "2.0", "id": id, "error": error}),
     }
 }
 

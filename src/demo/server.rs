@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt as _, join_all};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
@@ -32,7 +31,12 @@ const MAX_BATCH: usize = 100;
 /// How long calls in flight get to finish when the input has ended: `printf … | sluice stdio-demo` has its answers.
 const GRACE: Duration = Duration::from_millis(300);
 
+/// The answer to a message, when there is one; `None` where a message is not answered.
 type Answer = Pin<Box<dyn Future<Output = Option<Value>> + Send>>;
+
+fn now(answer: Option<Value>) -> Answer {
+    Box::pin(std::future::ready(answer))
+}
 
 /// Serves one client until its input ends, then ends what still runs. Fails if reading or writing does.
 pub async fn serve<R, W>(input: R, output: W, toolbox: Arc<Toolbox>) -> Result<(), Error>
@@ -95,13 +99,6 @@ struct Conversation {
     batches: bool,
 }
 
-/// What is to be done about one message.
-enum Reply {
-    Nothing,
-    Now(Value),
-    Later(Answer),
-}
-
 impl Conversation {
     /// Handles one line. Breaks when the client no longer reads.
     async fn take(&mut self, line: Line) -> ControlFlow<()> {
@@ -111,64 +108,49 @@ impl Conversation {
             Line::Complete(line) => serde_json::from_slice(&line)
                 .map_err(|error| RpcError::new(PARSE_ERROR, format!("the line is not JSON: {error}"))),
         };
-        let reply = match message {
+        let mut answer = match message {
             Ok(Value::Array(batch)) => self.batch(batch),
             Ok(message) => self.message(&message),
-            Err(error) => Reply::Now(response(&Value::Null, Err(error))),
+            Err(error) => now(Some(response(&Value::Null, Err(error)))),
         };
-        let answer = match reply {
-            Reply::Nothing => None,
-            Reply::Now(answer) => Some(answer),
-            Reply::Later(mut answer) => match std::future::poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
-                // Most calls need not wait for anything.
-                Poll::Ready(answer) => answer,
-                Poll::Pending => {
-                    let out = self.out.clone();
-                    self.calls.spawn(async move {
-                        if let Some(answer) = answer.await {
-                            // A client that has gone is noticed by the loop.
-                            let _ = out.send(answer).await;
-                        }
-                    });
-                    None
+        // Most answers need not be waited for.
+        let Some(answer) = answer.as_mut().now_or_never() else {
+            let out = self.out.clone();
+            self.calls.spawn(async move {
+                if let Some(answer) = answer.await {
+                    // A client that has gone is noticed by the loop.
+                    let _ = out.send(answer).await;
                 }
-            },
+            });
+            return ControlFlow::Continue(());
         };
-        match answer {
-            None => ControlFlow::Continue(()),
-            Some(answer) => match self.out.send(answer).await {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            },
+        if let Some(answer) = answer
+            && self.out.send(answer).await.is_err()
+        {
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 
     /// A batch of 2025-03-26: the answers come back together, in an array.
-    fn batch(&mut self, batch: Vec<Value>) -> Reply {
-        let refused = |why: String| Reply::Now(response(&Value::Null, Err(RpcError::new(INVALID_REQUEST, why))));
+    fn batch(&mut self, batch: Vec<Value>) -> Answer {
+        let refused = |why: String| now(Some(response(&Value::Null, Err(RpcError::new(INVALID_REQUEST, why)))));
         if !self.batches {
             return refused("the negotiated revision has no batches: send one message a line".to_owned());
         }
         if batch.is_empty() || batch.len() > MAX_BATCH {
             return refused(format!("a batch has from 1 to {MAX_BATCH} messages, not {}", batch.len()));
         }
-        let mut answers: Vec<Answer> = Vec::new();
-        for message in &batch {
-            match self.message(message) {
-                Reply::Nothing => {}
-                Reply::Now(answer) => answers.push(Box::pin(std::future::ready(Some(answer)))),
-                Reply::Later(answer) => answers.push(answer),
-            }
-        }
-        Reply::Later(Box::pin(async move {
+        let answers: Vec<Answer> = batch.iter().map(|message| self.message(message)).collect();
+        Box::pin(async move {
             let answers: Vec<Value> = join_all(answers).await.into_iter().flatten().collect();
             (!answers.is_empty()).then_some(Value::Array(answers))
-        }))
+        })
     }
 
     /// One message.
-    fn message(&mut self, message: &Value) -> Reply {
-        let invalid = |id: &Value, why: &str| Reply::Now(response(id, Err(RpcError::new(INVALID_REQUEST, why))));
+    fn message(&mut self, message: &Value) -> Answer {
+        let invalid = |id: &Value, why: &str| now(Some(response(id, Err(RpcError::new(INVALID_REQUEST, why)))));
         let id = match message.get("id") {
             id @ (None | Some(Value::String(_) | Value::Number(_))) => id,
             Some(_) => return invalid(&Value::Null, "an id is a string or a number"),
@@ -184,19 +166,19 @@ impl Conversation {
                 if let Some(call) = call {
                     call.cancel();
                 }
-                Reply::Nothing
+                now(None)
             }
-            (None, Some(_)) => Reply::Nothing,
+            (None, Some(_)) => now(None),
             // An answer, though this server asks nothing.
-            (Some(_), None) if message.get("result").or(message.get("error")).is_some() => Reply::Nothing,
+            (Some(_), None) if message.get("result").or(message.get("error")).is_some() => now(None),
             (id, None) => invalid(id.unwrap_or(&Value::Null), "a request has a method, and it is a string"),
         }
     }
 
     /// One request.
-    fn request(&mut self, id: &Value, method: &str, params: &Value) -> Reply {
+    fn request(&mut self, id: &Value, method: &str, params: &Value) -> Answer {
         if !matches!(params, Value::Null | Value::Object(_)) {
-            return Reply::Now(response(id, Err(RpcError::params("params must be an object"))));
+            return now(Some(response(id, Err(RpcError::params("params must be an object")))));
         }
         let outcome = match method {
             method::TOOLS_CALL => return self.call(id, params),
@@ -213,31 +195,31 @@ impl Conversation {
             method::PROMPTS_GET => context::get_prompt(params),
             _ => Err(RpcError::new(METHOD_NOT_FOUND, format!("there is no method `{method}` here"))),
         };
-        Reply::Now(response(id, outcome))
+        now(Some(response(id, outcome)))
     }
 
     /// A `tools/call`, which may take its time and can be cancelled.
-    fn call(&mut self, id: &Value, params: &Value) -> Reply {
+    fn call(&mut self, id: &Value, params: &Value) -> Answer {
         // A batch counts as one, and its own size is bounded.
         if self.calls.len() >= MAX_CALLS {
             let busy = format!("{MAX_CALLS} calls are running already; wait until one has finished");
-            return Reply::Now(response(id, Ok(tools::tool_error(&busy))));
+            return now(Some(response(id, Ok(tools::tool_error(&busy)))));
         }
         let progress = match Progress::of(params, self.out.clone()) {
             Ok(progress) => progress,
-            Err(error) => return Reply::Now(response(id, Err(error))),
+            Err(error) => return now(Some(response(id, Err(error)))),
         };
         let (id, params, toolbox) = (id.clone(), params.clone(), Arc::clone(&self.toolbox));
         let (running, key, cancelled) = (Arc::clone(&self.running), id.to_string(), CancellationToken::new());
         running.lock().insert(key.clone(), cancelled.clone());
-        Reply::Later(Box::pin(async move {
+        Box::pin(async move {
             let outcome = tokio::select! {
                 () = cancelled.cancelled() => None,
                 outcome = tools::call(&toolbox, &params, progress) => Some(outcome),
             };
             running.lock().remove(&key);
             outcome.map(|outcome| response(&id, outcome))
-        }))
+        })
     }
 }
 

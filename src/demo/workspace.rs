@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -185,19 +185,19 @@ impl Drop for Workspace {
         }
         // A program that was killed a moment ago may still be adding a file: then the removal finds a directory that
         // is not empty, and is tried again.
-        for _ in 0..50 {
+        let mut attempts = 1;
+        let removed = loop {
             match std::fs::remove_dir_all(&self.root) {
-                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-                    std::thread::sleep(std::time::Duration::from_millis(10));
-                }
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, "the temporary workspace {} is left behind", self.root.display());
-                    return;
-                }
-                _ => return,
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && attempts < 50 => attempts += 1,
+                removed => break removed,
             }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        };
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the temporary workspace {} is left behind", self.root.display());
         }
-        tracing::warn!("the temporary workspace {} is left behind", self.root.display());
     }
 }
 
@@ -221,17 +221,15 @@ fn relative(path: &str) -> Result<PathBuf, Error> {
     if path.len() > MAX_PATH {
         return Err(Error::refused(shown(), format!("a path has at most {MAX_PATH} bytes")));
     }
+    let refused = |why: &str| Err(Error::refused(path, why));
     let mut relative = PathBuf::new();
     for component in Path::new(path).components() {
         match component {
             Component::Normal(name) => relative.push(name),
             Component::CurDir => {}
-            Component::ParentDir => return Err(Error::refused(path, "`..` is not allowed in a path")),
+            Component::ParentDir => return refused("`..` is not allowed in a path"),
             Component::RootDir | Component::Prefix(_) => {
-                return Err(Error::refused(
-                    path,
-                    "an absolute path is not allowed; give one relative to the workspace",
-                ));
+                return refused("an absolute path is not allowed; give one relative to the workspace");
             }
         }
     }

@@ -17,45 +17,39 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// Time beyond the drain's for what has been killed to be gone.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
-/// What a drain ends.
-pub(super) struct Draining<'a> {
-    pub(super) sessions: &'a Registry,
-    /// Cancelled by an operator in a hurry, and by the drain itself when its time is over.
-    pub(super) kill: &'a CancellationToken,
-    /// Everything that sessions and pools have started.
-    pub(super) tasks: TaskTracker,
-    /// The connections of the public listener.
-    pub(super) connections: TaskTracker,
-    /// Cancelled when no more children are wanted.
-    pub(super) stop_children: CancellationToken,
-}
-
-impl Draining<'_> {
-    /// Takes `limit` at most, then some seconds for what was killed to be gone.
-    pub(super) async fn run(self, limit: Duration) {
-        let Self { sessions, kill, tasks, connections, stop_children } = self;
-        let deadline = Instant::now() + limit;
-        sessions.drain();
-        let mut ticks = interval(LOOK);
-        while sessions.is_busy() && Instant::now() < deadline && !kill.is_cancelled() {
-            ticks.tick().await;
-        }
-        sessions.end_all("shutdown");
-        stop_children.cancel();
-        tasks.close();
-        connections.close();
-        tokio::select! {
-            () = tasks.wait() => {}
-            () = sleep_until(deadline.max(Instant::now() + POLITE)) => {}
-            () = kill.cancelled() => {}
-        }
-        let _ = timeout(LAST_ANSWERS, connections.wait()).await;
-        kill.cancel();
-        tokio::select! {
-            () = async { tasks.wait().await; connections.wait().await } => {}
-            () = sleep(AFTER_KILL) => {
-                tracing::error!(tasks = tasks.len(), connections = connections.len(), "something did not end in time");
-            }
+/// Drains a gateway: waits up to `limit` for calls in flight and for children, then kills the children, and waits some seconds
+/// until they are gone. Cancels `kill` when the time is over; an operator in a hurry may have cancelled it before, which ends the
+/// waiting. Cancels `stop_children` once no session is left. `tasks` are those of sessions and pools, `connections` those of
+/// the public listener.
+pub(super) async fn drain(
+    sessions: &Registry,
+    kill: &CancellationToken,
+    stop_children: &CancellationToken,
+    tasks: &TaskTracker,
+    connections: &TaskTracker,
+    limit: Duration,
+) {
+    let deadline = Instant::now() + limit;
+    sessions.drain();
+    let mut ticks = interval(LOOK);
+    while sessions.is_busy() && Instant::now() < deadline && !kill.is_cancelled() {
+        ticks.tick().await;
+    }
+    sessions.end_all("shutdown");
+    stop_children.cancel();
+    tasks.close();
+    connections.close();
+    tokio::select! {
+        () = tasks.wait() => {}
+        () = sleep_until(deadline.max(Instant::now() + POLITE)) => {}
+        () = kill.cancelled() => {}
+    }
+    let _ = timeout(LAST_ANSWERS, connections.wait()).await;
+    kill.cancel();
+    tokio::select! {
+        () = async { tasks.wait().await; connections.wait().await } => {}
+        () = sleep(AFTER_KILL) => {
+            tracing::error!(tasks = tasks.len(), connections = connections.len(), "something did not end in time");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::process::{
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
-use drain::Draining;
+use drain::drain;
 
 /// The most connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -118,38 +118,24 @@ impl Gateway {
 
     /// Serves until the shutdown, then drains. When this returns, every child is gone.
     pub async fn run(self) {
-        let Self {
-            admin,
-            sessions,
-            control: _,
-            public_listener,
-            admin_listener,
-            supervisor,
-            drain_timeout,
-            tasks,
-            stop_children,
-        } = self;
-        let app = Arc::clone(&admin.app);
-        let stop = CancellationToken::new();
-        let supervisor = tokio::spawn(supervisor.run(stop.clone()));
+        let (app, stop) = (Arc::clone(&self.admin.app), CancellationToken::new());
+        let supervisor = tokio::spawn(self.supervisor.run(stop.clone()));
         let shutdown = app.shutdown.clone();
-        tracing::info!(address = %public_listener.address(), "serving");
+        tracing::info!(address = %self.public_listener.address(), "serving");
         let connections = TaskTracker::new();
-        if let Some(listener) = admin_listener {
+        if let Some(listener) = self.admin_listener {
             // The admin listener goes on during the drain: that is when it is looked at.
             let only_kill = Shutdown { drain: shutdown.kill.clone(), kill: shutdown.kill.clone() };
             let open = prometheus_client::metrics::gauge::Gauge::default();
-            tokio::spawn(listener.serve(Router::Admin(admin), only_kill, TaskTracker::new(), open));
+            tokio::spawn(listener.serve(Router::Admin(self.admin), only_kill, TaskTracker::new(), open));
         }
         let current = Arc::clone(&app);
         let patience =
             move |principal: &Principal, server: &ServerName| current.snapshot.load().patience(principal, server);
-        tasks.spawn(Arc::clone(&sessions).sweep(patience, shutdown.drain.clone()));
+        self.tasks.spawn(Arc::clone(&self.sessions).sweep(patience, shutdown.drain.clone()));
         let open = app.metrics.connections.clone();
-        public_listener.serve(Router::Public(app), shutdown.clone(), connections.clone(), open).await;
-        Draining { sessions: &sessions, kill: &shutdown.kill, tasks, connections, stop_children }
-            .run(drain_timeout)
-            .await;
+        self.public_listener.serve(Router::Public(app), shutdown.clone(), connections.clone(), open).await;
+        drain(&self.sessions, &shutdown.kill, &self.stop_children, &self.tasks, &connections, self.drain_timeout).await;
         // Only now: a drain gives children time, and the guardian has none.
         stop.cancel();
         if let Err(error) = supervisor.await {

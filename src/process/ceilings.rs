@@ -215,7 +215,7 @@ impl Charge {
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.load().get(tenant)?.limits.memory?;
-        Some(Excess::of_tenant(Limit::Memory, limit as u64, tenant.clone()))
+        Some(Excess::new(Limit::Memory, limit as u64, Some(tenant.clone())))
     }
 
     /// Ends the registration, once the child has ended.

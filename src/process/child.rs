@@ -161,7 +161,7 @@ impl Child {
     /// The memory limit of this child, if the kernel ended it for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let limit = self.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
-        Some(Excess::of_child(Limit::Memory, limit as u64))
+        Some(Excess::new(Limit::Memory, limit as u64, None))
     }
 
     /// Sends `signal` to the child's whole process group. Each signal is sent once: repeating it has no effect.

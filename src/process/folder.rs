@@ -23,10 +23,11 @@ use super::lock::try_lock;
 use super::pinned_folder::PinnedFolder;
 use super::random_name::random_name;
 use crate::config::Account;
+pub(super) use abandoned::remove_abandoned;
 use abandoned::{AbandonedFolders, MODE, PREFIX};
-use removal::{enter, open};
+use removal::{enter, open, remove};
 pub use remover::RemovalMetrics;
-use remover::{FolderToRemove, Remover};
+use remover::Remover;
 pub(super) use usage::{FolderSize, Measurement};
 
 /// Time limit for removals when the gateway stops. The next start of a gateway removes the rest.
@@ -56,6 +57,7 @@ struct GatewayFolder {
     name: CString,
     /// Locked as long as the gateway lives. A folder without a lock is abandoned.
     folder: Arc<File>,
+    /// The same folder, with the mode to restore.
     held: PinnedFolder,
     /// The folder around it.
     place: Arc<File>,
@@ -85,7 +87,8 @@ impl Folders {
 
     /// Has folders of killed gateways removed in the background.
     pub fn remove_abandoned(&self) {
-        self.remover.remove_abandoned(AbandonedFolders::of(&self.place));
+        let mut abandoned = AbandonedFolders::of(&self.place);
+        self.remover.push(self.place.clone(), move |deadline| abandoned.step(deadline));
     }
 
     /// The folder in which this gateway's folder is made.
@@ -196,29 +199,22 @@ impl PrivateFolder {
 
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
-        self.top.remover.remove(FolderToRemove {
-            parent: Arc::clone(&self.top.folder),
-            name: std::mem::take(&mut self.name),
-            path: std::mem::take(&mut self.path),
-            keeps: Arc::clone(&self.top) as _,
-        });
+        let (name, top) = (std::mem::take(&mut self.name), Arc::clone(&self.top));
+        let step = move |deadline| remove(&top.folder, &name, deadline);
+        self.top.remover.push(std::mem::take(&mut self.path), step);
     }
 }
 
 impl Drop for GatewayFolder {
     fn drop(&mut self) {
-        self.remover.remove(FolderToRemove {
-            parent: Arc::clone(&self.place),
-            name: std::mem::take(&mut self.name),
-            path: std::mem::take(&mut self.path),
-            keeps: Arc::clone(&self.folder) as _,
-        });
+        let (place, name, lock) = (Arc::clone(&self.place), std::mem::take(&mut self.name), Arc::clone(&self.folder));
+        let step = move |deadline| {
+            // Held until the folder is gone: nobody else takes it for abandoned.
+            let _lock = &lock;
+            remove(&place, &name, deadline)
+        };
+        self.remover.push(std::mem::take(&mut self.path), step);
     }
-}
-
-/// Removes folders of killed gateways in `place`, on this thread. Returns how many were removed.
-pub(super) fn remove_abandoned(place: &Path) -> usize {
-    AbandonedFolders::of(place).run()
 }
 
 #[cfg(test)]

@@ -41,20 +41,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Resolves `server` for a single start. `folders` makes the private temporary folder.
-    ///
-    /// # Errors
-    /// As [`Launch::again`].
-    pub fn of(server: &Server, folders: &Folders) -> Result<Self, SpawnError> {
-        Self::again(server, folders, &Reach::default(), &Owner::everybody())
-    }
-
-    /// Resolves `server` for one of several starts. `reach` keeps the opened paths of the first start for all later ones.
-    /// If the server has a workspace, the child starts in the folder of `owner` there.
+    /// Resolves `server` for a start. `folders` makes the private temporary folder. `reach` keeps the opened paths of the first
+    /// start for all later ones. If the server has a workspace, the child starts in the folder of `owner` there, which is made.
     ///
     /// # Errors
     /// The program or the working directory does not exist, or a folder could not be made.
-    pub fn again(server: &Server, folders: &Folders, reach: &Reach, owner: &Owner) -> Result<Self, SpawnError> {
+    pub fn of(server: &Server, folders: &Folders, reach: &Reach, owner: &Owner) -> Result<Self, SpawnError> {
         if let Some(cwd) = server.cwd.as_ref().filter(|cwd| !cwd.is_dir()) {
             return Err(SpawnError::NoDirectory(cwd.clone()));
         }

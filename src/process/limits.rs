@@ -51,15 +51,8 @@ impl ProcessLimits {
     /// Sets the limits for the running process `pid`, as far as the system allows. The system refuses only for a program
     /// that has changed its user: [`Ceilings::takes_spares`](super::Ceilings::takes_spares) keeps other cases away.
     pub(super) fn impose(&self, pid: Pid) {
-        let extra = self.cpu_time.map(|seconds| seconds.saturating_add(GRACE));
-        for (kind, soft, hard) in [
-            (Kind::Nofile, self.open_files, self.open_files),
-            (Kind::Fsize, self.file_size, self.file_size),
-            (Kind::Cpu, self.cpu_time, extra),
-        ] {
-            if soft.is_some() {
-                let _ = prlimit(Some(pid), kind, Rlimit { current: soft, maximum: hard });
-            }
+        for (kind, soft, hard) in self.given() {
+            let _ = prlimit(Some(pid), kind, Rlimit { current: Some(soft), maximum: Some(hard) });
         }
     }
 
@@ -69,16 +62,15 @@ impl ProcessLimits {
     /// The system refuses a limit.
     pub fn apply(&self) -> io::Result<()> {
         set(Kind::Core, NO_CORE, NO_CORE)?;
-        for (kind, most) in [(Kind::Nofile, self.open_files), (Kind::Fsize, self.file_size)] {
-            if let Some(most) = most {
-                set(kind, most, most)?;
-            }
-        }
-        match self.cpu_time {
-            // SIGXCPU, which may be caught to say something, and SIGKILL a little later.
-            Some(seconds) => set(Kind::Cpu, seconds, seconds.saturating_add(GRACE)),
-            None => Ok(()),
-        }
+        self.given().try_for_each(|(kind, soft, hard)| set(kind, soft, hard))
+    }
+
+    /// The limits that are given: the kind, the soft limit and the hard limit of each.
+    fn given(&self) -> impl Iterator<Item = (Kind, u64, u64)> {
+        let same = [(Kind::Nofile, self.open_files), (Kind::Fsize, self.file_size)];
+        // SIGXCPU, which may be caught to say something, and SIGKILL a little later.
+        let time = self.cpu_time.map(|seconds| (Kind::Cpu, seconds, seconds.saturating_add(GRACE)));
+        same.into_iter().filter_map(|(kind, most)| Some((kind, most?, most?))).chain(time)
     }
 }
 

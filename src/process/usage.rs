@@ -38,8 +38,8 @@ impl WatchedLimits {
     /// The first limit that a child with the usage `used` exceeds; `None` if it exceeds none.
     pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
         let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
-        let processes = over(self.processes, used.processes).map(|limit| Excess::of_child(Limit::Processes, limit));
-        processes.or_else(|| over(self.memory, used.memory).map(|limit| Excess::of_child(Limit::Memory, limit)))
+        let processes = over(self.processes, used.processes).map(|limit| Excess::new(Limit::Processes, limit, None));
+        processes.or_else(|| over(self.memory, used.memory).map(|limit| Excess::new(Limit::Memory, limit, None)))
     }
 }
 
@@ -68,14 +68,10 @@ pub(super) enum Limit {
 }
 
 impl Excess {
-    /// The child exceeds its own limit `limit`, which is of the kind `kind`.
-    pub(super) fn of_child(kind: Limit, limit: u64) -> Self {
-        Self { kind, limit, tenant: None }
-    }
-
-    /// All children of `tenant` together exceed the tenant's limit `limit`, which is of the kind `kind`.
-    pub(super) fn of_tenant(kind: Limit, limit: u64, tenant: TenantId) -> Self {
-        Self { kind, limit, tenant: Some(tenant) }
+    /// The child exceeds its own limit, or all children of `tenant` together exceed the tenant's. `limit` is the limit in the
+    /// unit of its kind.
+    pub(super) fn new(kind: Limit, limit: u64, tenant: Option<TenantId>) -> Self {
+        Self { kind, limit, tenant }
     }
 
     /// The name of the limit for metrics, from a closed set.
@@ -165,8 +161,8 @@ mod tests {
         let used = Usage::of(&[own], &ProcReader::default().read(Duration::ZERO).unwrap()).unwrap()[&own];
         let bounds = |memory, processes| WatchedLimits { memory, processes };
         assert_eq!(bounds(Some(1 << 40), Some(1 << 22)).exceeded_by(used), None);
-        assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::of_child(Limit::Memory, 4096)));
-        assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::of_child(Limit::Processes, 0)));
+        assert_eq!(bounds(Some(4096), None).exceeded_by(used), Some(Excess::new(Limit::Memory, 4096, None)));
+        assert_eq!(bounds(None, Some(0)).exceeded_by(used), Some(Excess::new(Limit::Processes, 0, None)));
     }
 
     #[test]

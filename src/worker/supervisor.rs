@@ -39,7 +39,7 @@ pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
     // Looking for the program may wait for a disk, or for ever: not on a thread that serves others.
     let owner = spec.owner.clone();
-    let launch = move || Launch::again(&server, guardian.folders(), &reach, &owner);
+    let launch = move || Launch::of(&server, guardian.folders(), &reach, &owner);
     let launch = spec.lookups.run(&spec.server.command, launch).await?;
     let launch = spec.ceilings.apply(launch, spec.origin.tenant().as_ref());
     let (child, pipes) = Child::spawn(&spec.guardian, &launch).await?;

@@ -68,12 +68,12 @@ fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &Cancella
         let look = folder.upgrade().map(|folder| folder.usage(most, processes, || stop.is_cancelled()));
         match look {
             Some(Ok(Measurement::Found(used))) if used.files > most.files => {
-                ceilings.end(id, Excess::of_child(Limit::TempFiles, most.files))
+                ceilings.end(id, Excess::new(Limit::TempFiles, most.files, None))
             }
             Some(Ok(Measurement::Found(used))) if used.bytes > most.bytes => {
-                ceilings.end(id, Excess::of_child(Limit::TempSize, most.bytes))
+                ceilings.end(id, Excess::new(Limit::TempSize, most.bytes, None))
             }
-            Some(Ok(Measurement::Hidden)) => ceilings.end(id, Excess::of_child(Limit::TempHidden, most.files)),
+            Some(Ok(Measurement::Hidden)) => ceilings.end(id, Excess::new(Limit::TempHidden, most.files, None)),
             Some(Err(_)) => drop(ceilings.0.failures.inc()),
             _ => {}
         }

@@ -106,7 +106,7 @@ fn over(
     let over = |kind: Limit, limit: Option<u64>, of: fn(&Usage) -> u64| {
         let each = children.iter().filter_map(|child| Some((of(used.get(&child.pid)?), child.id)));
         let limit = limit.filter(|limit| each.clone().map(|(amount, _)| amount).sum::<u64>() > *limit)?;
-        each.max().map(|(_, id)| (id, Excess::of_tenant(kind, limit, tenant.clone())))
+        each.max().map(|(_, id)| (id, Excess::new(kind, limit, Some(tenant.clone()))))
     };
     over(Limit::Memory, bounds.memory, |usage| usage.memory)
         .or_else(|| over(Limit::Processes, bounds.processes, |usage| usage.processes))

@@ -7,12 +7,11 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, Mode};
 
-use super::removal::{Outcome, open, remove};
+use super::removal::{LISTING, Outcome, open, remove};
 use crate::process::lock::try_lock;
 use crate::process::pinned_folder::PinnedFolder;
 
@@ -22,63 +21,43 @@ pub(super) const PREFIX: &str = "sluice-tmp-";
 pub(super) const MODE: u32 = 0o711;
 /// Most folders that are remembered because their removal failed. Beyond that number the removal stops.
 const MAX_FAILED: usize = 1024;
+/// Most parts of a removal on the caller's thread, and the longest time that one takes.
+const PARTS: usize = 1000;
+const PART: Duration = Duration::from_secs(60);
 
 /// The removal of abandoned folders in one place, done in steps.
-#[derive(Debug)]
 pub(super) struct AbandonedFolders {
     place: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
+    /// Number of folders that are removed.
     removed: usize,
+    /// Names of the folders whose removal has failed, which are left out until the end.
     failed: BTreeSet<CString>,
+    /// The first failure.
     failure: Option<io::Error>,
 }
 
 impl AbandonedFolders {
     pub(super) fn of(place: &Path) -> Self {
-        Self { place: place.to_owned(), state: Mutex::default() }
-    }
-
-    pub(super) fn place(&self) -> &Path {
-        &self.place
+        Self { place: place.to_owned(), removed: 0, failed: BTreeSet::new(), failure: None }
     }
 
     /// Continues the removal until `deadline`.
-    pub(super) fn step(&self, deadline: Instant) -> Outcome {
-        let mut state = self.state.lock();
-        match state.go_on(&self.place, deadline) {
+    pub(super) fn step(&mut self, deadline: Instant) -> Outcome {
+        match self.go_on(deadline) {
             Ok(false) => Outcome::Unfinished,
-            Ok(true) => match state.failure.take() {
-                Some(error) => {
-                    state.failed.clear();
-                    Outcome::Failed(error)
-                }
-                None => Outcome::Done,
-            },
+            Ok(true) => {
+                self.failed.clear();
+                self.failure.take().map_or(Outcome::Done, Outcome::Failed)
+            }
             // There is no such place: then nothing is left in it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Done,
             Err(error) => Outcome::Failed(error),
         }
     }
 
-    /// Removes all abandoned folders on this thread, as far as possible. Returns how many were removed.
-    pub(super) fn run(&self) -> usize {
-        /// Most steps. Ends the attempt if something keeps filling a folder.
-        const PARTS: usize = 1000;
-        const PART: std::time::Duration = std::time::Duration::from_secs(60);
-        let _ = (0..PARTS).find(|_| !matches!(self.step(Instant::now() + PART), Outcome::Unfinished));
-        self.state.lock().removed
-    }
-}
-
-impl State {
     /// Continues until `deadline`. `false` if there is more to remove.
-    fn go_on(&mut self, place: &Path, deadline: Instant) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = File::from(rustix::fs::open(place, flags, Mode::empty())?);
+    fn go_on(&mut self, deadline: Instant) -> io::Result<bool> {
+        let place = File::from(rustix::fs::open(&self.place, LISTING, Mode::empty())?);
         let own = rustix::process::geteuid();
         let mut list = Dir::read_from(&place)?;
         while let Some(entry) = list.read() {
@@ -110,6 +89,14 @@ impl State {
         }
         Ok(true)
     }
+}
+
+/// Removes folders of killed gateways in `place` on this thread, as far as possible. Returns how many were removed. Gives up
+/// after [`PARTS`] parts of [`PART`], as something may keep filling a folder.
+pub(in crate::process) fn remove_abandoned(place: &Path) -> usize {
+    let mut folders = AbandonedFolders::of(place);
+    let _ = (0..PARTS).find(|_| !matches!(folders.step(Instant::now() + PART), Outcome::Unfinished));
+    folders.removed
 }
 
 /// Opens a folder that a child has closed by its mode, after restoring the mode. Other errors than that are returned.

@@ -8,6 +8,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -16,6 +17,9 @@ use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::process::pinned_folder::{PATH_ONLY, set_mode};
+
+/// Flags to open a folder for listing.
+pub(super) const LISTING: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The result of a removal.
 #[derive(Debug)]
@@ -60,22 +64,6 @@ struct Emptying {
     failure: Option<io::Error>,
 }
 
-/// Whether to continue.
-#[derive(PartialEq, Eq)]
-enum Go {
-    On,
-    /// The deadline has passed.
-    Late,
-}
-
-/// The result of removing an entry.
-enum Entry {
-    /// The entry is removed, or did not exist any more.
-    Gone,
-    /// The entry is a folder with content.
-    Folder,
-}
-
 impl Emptying {
     fn begin(top: OwnedFd, deadline: Instant) -> io::Result<Self> {
         let mut random = [0; 8];
@@ -101,7 +89,7 @@ impl Emptying {
                     continue;
                 }
                 is_empty = false;
-                if self.entry(&top, name, entry.file_type(), Self::empty) == Go::Late {
+                if self.entry(&top, name, entry.file_type(), Self::empty).is_break() {
                     return Ok(Outcome::Unfinished);
                 }
             }
@@ -114,24 +102,24 @@ impl Emptying {
         }
     }
 
-    /// Removes the entry `name` of `folder`. Calls `with_folder` for a folder with content. Errors are kept, unless the
-    /// entry has changed meanwhile.
+    /// Removes the entry `name` of `folder`. Calls `with_folder` for a folder with content. Keeps the first error, unless the
+    /// entry has changed meanwhile. Breaks when the deadline has passed.
     fn entry(
         &mut self,
         folder: &OwnedFd,
         name: &CStr,
         kind: FileType,
-        with_folder: impl FnOnce(&mut Self, &OwnedFd, &CStr) -> io::Result<Go>,
-    ) -> Go {
+        with_folder: impl FnOnce(&mut Self, &OwnedFd, &CStr) -> io::Result<ControlFlow<()>>,
+    ) -> ControlFlow<()> {
         if Instant::now() >= self.deadline {
-            return Go::Late;
+            return Break(());
         }
         let done = match unlink(folder, name, kind) {
-            Ok(Entry::Gone) => {
+            Ok(true) => {
                 self.has_removed = true;
-                return Go::On;
+                return Continue(());
             }
-            Ok(Entry::Folder) => with_folder(self, folder, name),
+            Ok(false) => with_folder(self, folder, name),
             Err(error) => Err(error.into()),
         };
         done.unwrap_or_else(|error| {
@@ -140,28 +128,29 @@ impl Emptying {
             if !has_changed.contains(&error.raw_os_error()) {
                 self.failure.get_or_insert(error);
             }
-            Go::On
+            Continue(())
         })
     }
 
     /// Empties and removes a folder right below the top one.
-    fn empty(&mut self, top: &OwnedFd, name: &CStr) -> io::Result<Go> {
+    fn empty(&mut self, top: &OwnedFd, name: &CStr) -> io::Result<ControlFlow<()>> {
         let folder = enter(top, name)?;
         restore_access(&folder)?;
         let mut list = list(&folder)?;
         while let Some(entry) = list.read() {
             let entry = entry?;
             let below = entry.file_name();
-            if !is_dots(below) && self.entry(&folder, below, entry.file_type(), Self::move_up) == Go::Late {
-                return Ok(Go::Late);
+            if !is_dots(below) && self.entry(&folder, below, entry.file_type(), Self::move_up).is_break() {
+                return Ok(Break(()));
             }
         }
-        self.remove_emptied(top, name)?;
-        Ok(Go::On)
+        // Something in it could not be removed, or is new, if it is still there.
+        self.has_removed |= unlink(top, name, FileType::Directory)?;
+        Ok(Continue(()))
     }
 
     /// Moves a folder up, right below the top one, so that it is emptied in its turn.
-    fn move_up(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
+    fn move_up(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<ControlFlow<()>> {
         let lifted = self.try_move_up(folder, name).or_else(|error| match error {
             // To move a folder takes the right to write to it, as its ".." changes.
             Errno::ACCESS | Errno::PERM => {
@@ -175,10 +164,12 @@ impl Emptying {
         match lifted {
             Ok(()) => {
                 self.has_removed = true;
-                Ok(Go::On)
+                Ok(Continue(()))
             }
             // The file system has no room for one more name up there, or does not move it there.
-            Err(Errno::NOSPC | Errno::DQUOT | Errno::XDEV | Errno::MLINK) => self.remove_deepest(folder, name),
+            Err(Errno::NOSPC | Errno::DQUOT | Errno::XDEV | Errno::MLINK) => {
+                self.remove_deepest(folder, name).map(Continue)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -190,7 +181,7 @@ impl Emptying {
 
     /// Handles a folder that cannot be moved up: follows one folder with content at each level down to the innermost,
     /// removing all else on the way, and removes the innermost.
-    fn remove_deepest(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<Go> {
+    fn remove_deepest(&mut self, folder: &OwnedFd, name: &CStr) -> io::Result<()> {
         let (mut parent, mut name) = (folder.try_clone()?, name.to_owned());
         loop {
             let folder = enter(&parent, &name)?;
@@ -203,37 +194,30 @@ impl Emptying {
                     continue;
                 }
                 match unlink(&folder, entry.file_name(), entry.file_type()) {
-                    Ok(Entry::Gone) => self.has_removed = true,
-                    Ok(Entry::Folder) if below.is_none() => below = Some(entry.file_name().to_owned()),
-                    Ok(Entry::Folder) => {}
+                    Ok(true) => self.has_removed = true,
+                    Ok(false) => _ = below.get_or_insert_with(|| entry.file_name().to_owned()),
                     Err(error) => {
                         self.failure.get_or_insert(error.into());
                     }
                 }
             }
-            match below {
-                Some(below) => (parent, name) = (folder, below),
-                None => return self.remove_emptied(&parent, &name).map(|()| Go::On),
-            }
+            let Some(below) = below else {
+                self.has_removed |= unlink(&parent, &name, FileType::Directory)?;
+                return Ok(());
+            };
+            (parent, name) = (folder, below);
         }
-    }
-
-    fn remove_emptied(&mut self, parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-        match unlink(parent, name, FileType::Directory)? {
-            Entry::Gone => self.has_removed = true,
-            // Something in it could not be removed, or is new.
-            Entry::Folder => {}
-        }
-        Ok(())
     }
 }
 
-fn is_dots(name: &CStr) -> bool {
+/// Whether a listed name is that of the folder itself or of the folder around it.
+pub(super) fn is_dots(name: &CStr) -> bool {
     [c".", c".."].contains(&name)
 }
 
-/// Removes a file or an empty folder. `kind` is what the entry was when it was listed.
-fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<Entry> {
+/// Removes a file or an empty folder, also if it is gone already. `false`: the entry is a folder with content. `kind` is what
+/// the entry was when it was listed.
+fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<bool> {
     let file = || rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let directory = || rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
     let once = || match kind {
@@ -255,8 +239,8 @@ fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<E
         done => done,
     };
     match done {
-        Ok(()) | Err(Errno::NOENT) => Ok(Entry::Gone),
-        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(Entry::Folder),
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -283,9 +267,8 @@ fn mount_of(folder: impl AsFd) -> Option<u64> {
 }
 
 /// Opens a folder for listing, from its first entry.
-fn list(folder: &OwnedFd) -> io::Result<Dir> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(Dir::new(rustix::fs::openat(folder, ".", flags, Mode::empty())?)?)
+pub(super) fn list(folder: &OwnedFd) -> rustix::io::Result<Dir> {
+    Dir::new(rustix::fs::openat(folder, c".", LISTING, Mode::empty())?)
 }
 
 /// Gives the owner of a folder full permissions, if a child has taken some away.
@@ -296,8 +279,7 @@ pub(super) fn restore_access(folder: impl AsFd) -> io::Result<()> {
 
 /// Clears the attributes "immutable" and "append only" of a folder. `false` if it has neither, or this process may not.
 fn unprotect(folder: &OwnedFd) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(folder, ".", flags, Mode::empty()).is_ok_and(|file| clear_attributes(&file))
+    rustix::fs::openat(folder, c".", LISTING, Mode::empty()).is_ok_and(|file| clear_attributes(&file))
 }
 
 /// Clears the same attributes of an entry of a folder. Only files and folders are opened: opening something else may have
@@ -318,8 +300,7 @@ fn clear_attributes(file: &OwnedFd) -> bool {
 
 /// Opens a folder for locking or listing. Fails if a symbolic link is at its place.
 pub(super) fn open(parent: impl AsFd, name: &CStr) -> io::Result<File> {
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok(File::from(rustix::fs::openat(parent, name, flags, Mode::empty())?))
+    Ok(File::from(rustix::fs::openat(parent, name, LISTING | OFlags::NOFOLLOW, Mode::empty())?))
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 //! counted, logged once, and tried again at growing intervals.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
-use std::fs::File;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::abandoned::AbandonedFolders;
-use super::removal::{Outcome, remove};
+use super::removal::Outcome;
 
 /// Longest turn of a folder while others wait.
 const SLICE: Duration = Duration::from_millis(250);
@@ -39,60 +37,35 @@ pub struct RemovalMetrics {
     pub failures: Counter,
 }
 
-/// A folder to remove.
-#[derive(Debug)]
-pub(super) struct FolderToRemove {
-    /// The folder around it.
-    pub(super) parent: Arc<File>,
-    /// The name of the folder to remove, as an entry of the folder `parent`.
-    pub(super) name: CString,
-    /// Its path, for messages.
-    pub(super) path: PathBuf,
-    /// Kept until the folder is removed.
-    #[expect(dead_code, reason = "held, and dropped")]
-    pub(super) keeps: Arc<dyn Held>,
-}
-
-/// Something that a removal keeps alive until it is done: the folder around the removed one, or the lock of the removed
-/// one.
-pub(super) trait Held: std::fmt::Debug + Send + Sync {}
-
-impl<T: std::fmt::Debug + Send + Sync> Held for T {}
-
-#[derive(Debug)]
-enum Work {
-    Folder(FolderToRemove),
-    AbandonedFolders(AbandonedFolders),
-    /// Panics, as no removal should.
-    #[cfg(test)]
-    Panic,
-}
-
-#[derive(Debug)]
+/// A removal that is done in turns.
 struct Job {
-    work: Work,
+    /// The folder that is removed, or in which abandoned folders are, for the log.
+    path: PathBuf,
+    /// Continues the removal until the given time. Dropped with the job, together with all that it holds.
+    step: Box<dyn FnMut(Instant) -> Outcome + Send>,
     /// Turns in a row that did not finish the removal.
     slices: u32,
     /// Attempts that failed.
     failures: u32,
-    /// When to try again.
+    /// The time of the next attempt after a failure.
     due: Instant,
 }
 
 /// A handle of the thread. Clones share it. The thread starts with the first folder, and ends when [`Remover::close`] was
 /// called and nothing waits.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Remover(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     metrics: RemovalMetrics,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    /// Jobs that have not failed, the next one first.
     waiting: VecDeque<Job>,
     /// Jobs whose last attempt failed.
     later: Vec<Job>,
@@ -106,17 +79,9 @@ impl Remover {
         Self(Arc::new(Shared { metrics, ..Shared::default() }))
     }
 
-    /// Queues a folder for removal. Does not block.
-    pub(super) fn remove(&self, folder: FolderToRemove) {
-        self.push(Work::Folder(folder));
-    }
-
-    /// Queues the removal of abandoned folders. Does not block.
-    pub(super) fn remove_abandoned(&self, folders: AbandonedFolders) {
-        self.push(Work::AbandonedFolders(folders));
-    }
-
-    fn push(&self, work: Work) {
+    /// Queues the removal of the folder `path`, which `step` continues until the given time. Does not block. Drops `step` and
+    /// counts a failure if [`MAX_WAITING`] jobs wait.
+    pub(super) fn push(&self, path: PathBuf, step: impl FnMut(Instant) -> Outcome + Send + 'static) {
         let mut state = self.0.state.lock();
         if state.waiting.len() + state.later.len() >= MAX_WAITING {
             // Not under the lock: the end of the last folder of a gateway's is that of the folder around it.
@@ -124,7 +89,7 @@ impl Remover {
             self.0.metrics.failures.inc();
             return;
         }
-        state.waiting.push_back(Job { work, slices: 0, failures: 0, due: Instant::now() });
+        state.waiting.push_back(Job { path, step: Box::new(step), slices: 0, failures: 0, due: Instant::now() });
         self.0.metrics.waiting.inc();
         if !state.has_thread {
             let shared = Arc::clone(&self.0);
@@ -157,9 +122,9 @@ impl Remover {
 
 impl Shared {
     fn run(&self) {
-        while let Some(job) = self.next() {
+        while let Some(mut job) = self.next() {
             // Without this thread no folder would be removed any more, and the end of the gateway would wait in vain.
-            let outcome = catch_unwind(AssertUnwindSafe(|| job.work.step(Instant::now() + SLICE)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| (job.step)(Instant::now() + SLICE)));
             let outcome = outcome.unwrap_or_else(|_| Outcome::Failed(std::io::Error::other("the removal panicked")));
             self.put_back(job, outcome);
         }
@@ -214,11 +179,10 @@ impl Shared {
         if let Some(error) = failure {
             self.metrics.failures.inc();
             if job.failures == 0 {
-                let folder = job.work.path();
                 tracing::warn!(
                     %error,
                     "the private folder {} cannot be removed; the gateway tries again, less and less often: see what is in it",
-                    folder.display()
+                    job.path.display()
                 );
             }
             job.due = Instant::now() + (FIRST_RETRY * (1 << job.failures.min(10))).min(LAST_RETRY);
@@ -237,29 +201,18 @@ impl Shared {
     }
 }
 
-impl Work {
-    fn step(&self, deadline: Instant) -> Outcome {
-        match self {
-            Self::Folder(folder) => remove(&folder.parent, &folder.name, deadline),
-            Self::AbandonedFolders(folders) => folders.step(deadline),
-            #[cfg(test)]
-            Self::Panic => unreachable!("on purpose"),
-        }
-    }
-
-    fn path(&self) -> &std::path::Path {
-        match self {
-            Self::Folder(folder) => &folder.path,
-            Self::AbandonedFolders(folders) => folders.place(),
-            #[cfg(test)]
-            Self::Panic => std::path::Path::new("panic"),
-        }
+impl fmt::Debug for Remover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remover")
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
+    use std::fs::File;
+
+    use super::super::removal::remove;
     use super::super::tests::eventually;
     use super::*;
 
@@ -269,9 +222,8 @@ mod tests {
         let (remover, path) = (Remover::new(metrics.clone()), place.path().join("folder"));
         std::fs::create_dir(&path).unwrap();
         let parent = Arc::new(File::open(place.path()).unwrap());
-        remover.push(Work::Panic);
-        let keeps = Arc::clone(&parent);
-        remover.remove(FolderToRemove { name: c"folder".to_owned(), path: path.clone(), keeps, parent });
+        remover.push("panic".into(), |_| unreachable!("on purpose"));
+        remover.push(path.clone(), move |deadline| remove(&parent, c"folder", deadline));
         assert!(!remover.finish(Duration::from_secs(30)), "one is left");
         assert_eq!((path.exists(), metrics.waiting.get()), (false, 1));
         eventually("it is tried again", || metrics.failures.get() >= 2);

@@ -11,10 +11,10 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType};
 use rustix::io::Errno;
 
-use super::removal::{enter, restore_access};
+use super::removal::{self, enter, is_dots, restore_access};
 
 /// Deepest level of nested folders that is measured, which is also the most descriptors held. Deeper folders count as too
 /// many files.
@@ -160,7 +160,7 @@ impl OpenFolder {
 
     fn measure_entry(&mut self, entry: &DirEntry) -> io::Result<Found> {
         let name = entry.file_name();
-        if [c".", c".."].contains(&name) || (self.tries > 0 && !self.wanted.remove(&entry.ino())) {
+        if is_dots(name) || (self.tries > 0 && !self.wanted.remove(&entry.ino())) {
             return Ok(Found::Nothing);
         }
         for _ in 0..TRIES {
@@ -211,12 +211,10 @@ fn widened(count: impl Into<u64>) -> u64 {
 
 /// Opens a folder for listing, even if the child has closed it by its mode. `None` if the child closes it again each time.
 fn list(folder: &OwnedFd) -> io::Result<Option<Dir>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     for _ in 0..TRIES {
-        match rustix::fs::openat(folder, c".", flags, Mode::empty()) {
-            Ok(opened) => return Ok(Some(Dir::new(opened)?)),
+        match removal::list(folder) {
             Err(Errno::ACCESS) => reopen(folder.as_fd())?,
-            Err(error) => return Err(error.into()),
+            listed => return Ok(Some(listed?)),
         }
     }
     Ok(None)
@@ -256,6 +254,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::super::{Folders, PrivateFolder};
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     const MUCH: FolderSize = FolderSize { bytes: 1 << 40, files: 1 << 40 };

@@ -122,7 +122,7 @@ impl Stages {
             .stderr(Stdio::inherit())
             .process_group(0)
             .spawn();
-        let stage = stage.inspect_err(|_| drop(cgroup.as_deref().map(cgroup::remove)))?;
+        let stage = stage.inspect_err(|_| _ = cgroup.as_deref().map(cgroup::remove))?;
         Ok(Stage { pid: Pid::from_child(&stage), socket: socket.into(), cgroup })
     }
 

@@ -53,7 +53,6 @@ pub enum Neighbours {
 pub struct GuardianSupervisor {
     guardian: Guardian,
     program: Program,
-    neighbours: Neighbours,
     process: Child,
     socket: PacketSocket,
     record: Option<Record>,
@@ -78,7 +77,7 @@ impl GuardianSupervisor {
         let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups, folders);
         let program = program.into();
         let (process, socket) = start_guardian(program.path(), &guardian)?;
-        Ok((Self { guardian: guardian.clone(), program, neighbours, process, socket, record: None }, guardian))
+        Ok((Self { guardian: guardian.clone(), program, process, socket, record: None }, guardian))
     }
 
     /// Has each guardian keep `record` up to date.
@@ -93,7 +92,7 @@ impl GuardianSupervisor {
         while !stop.is_cancelled() {
             tokio::select! {
                 () = stop.cancelled() => break,
-                never = reap_strangers(self.neighbours, &self.guardian, self.process.id()) => match never {},
+                never = reap_strangers(&self.guardian, self.process.id()) => match never {},
                 why = self.serve() => {
                     tracing::error!(%why, "the guardian is gone or of no use, and every child with it; starting another");
                 }
@@ -105,7 +104,7 @@ impl GuardianSupervisor {
             self.start_again(&stop).await;
         }
         self.guardian.close();
-        let Self { guardian, neighbours, mut process, socket, .. } = self;
+        let Self { guardian, mut process, socket, .. } = self;
         guardian.cgroups().inspect(|cgroups| cgroups.leave());
         // This is what tells the guardian.
         drop(socket);
@@ -113,9 +112,7 @@ impl GuardianSupervisor {
             tracing::error!("the guardian did not end in time");
             end(&mut process).await;
         }
-        if neighbours == Neighbours::None {
-            kill_own_children(&guardian).await;
-        }
+        kill_own_children(&guardian).await;
         guardian.close();
         let clear = move || {
             guardian.cgroups().inspect(|cgroups| cgroups.remove());
@@ -145,9 +142,7 @@ impl GuardianSupervisor {
         let guardian = self.guardian.clone();
         // It may have to go through all of them.
         let _ = tokio::task::spawn_blocking(move || guardian.cgroups().map(Subtree::kill)).await;
-        if self.neighbours == Neighbours::None {
-            kill_own_children(&self.guardian).await;
-        }
+        kill_own_children(&self.guardian).await;
     }
 
     async fn start_again(&mut self, stop: &CancellationToken) {
@@ -237,8 +232,8 @@ async fn end(process: &mut Child) {
 
 /// Reaps processes that become children of the gateway because the gateway is process 1 of a container, such as those that
 /// `docker exec` left behind. They are not killed. `guardian_id` is spared.
-async fn reap_strangers(neighbours: Neighbours, guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
-    let ended = if neighbours == Neighbours::None { signal(SignalKind::child()).ok() } else { None };
+async fn reap_strangers(guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
+    let ended = if guardian.has_other_children() { None } else { signal(SignalKind::child()).ok() };
     let Some(mut ended) = ended else { return std::future::pending().await };
     loop {
         ended.recv().await;
@@ -250,9 +245,12 @@ async fn reap_strangers(neighbours: Neighbours, guardian: &Guardian, guardian_id
     }
 }
 
-/// Kills and reaps the children of this process until none is left. Their own children become children of this process
-/// before they can be reaped.
+/// Kills and reaps the children of this process until none is left, for up to [`LEFTOVERS`]. Their own children become children
+/// of this process before they can be reaped. No effect in a process that has other children than the guardian.
 async fn kill_own_children(guardian: &Guardian) {
+    if guardian.has_other_children() {
+        return;
+    }
     let own = rustix::process::getpid();
     let deadline = Instant::now() + LEFTOVERS;
     let mut ended = 0;

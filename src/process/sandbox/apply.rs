@@ -14,24 +14,23 @@ use super::system_paths::own_limits;
 /// # Errors
 /// A step was refused, or a required part is missing. The process must then start nothing.
 pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
-    policy.limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
+    policy.limits.apply().map_err(SandboxError::refused("a limit"))?;
     if policy.confinement.is_some() {
         drop_bounding_set();
     }
     if let Some(identity) = &policy.identity {
-        identity.take_on().map_err(|error| SandboxError::refused("the change of user")(&error))?;
+        identity.take_on().map_err(SandboxError::refused("the change of user"))?;
     }
     let Some(confinement) = &policy.confinement else { return Ok(()) };
     for cache in &confinement.caches {
         // By the right of its user. If that fails, the server's own error says more than could be said here.
         let _ = std::fs::create_dir_all(cache);
     }
-    let failed = SandboxError::refused("no-new-privileges");
-    rustix::thread::set_no_new_privs(true).map_err(|error| failed(&error))?;
+    rustix::thread::set_no_new_privs(true).map_err(SandboxError::refused("no-new-privileges"))?;
     let mut enclosure = confinement.enclosure.clone();
     enclosure.read.extend(own_limits());
     let landlock = enclose(&enclosure)?;
-    drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
+    drop_capabilities().map_err(SandboxError::refused("the loss of capabilities"))?;
     let seccomp = confinement.denials(landlock)?.apply();
     if seccomp.is_err() && Denials::default().apply().is_ok() {
         // It is there, and it is this that it refused.

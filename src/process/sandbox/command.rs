@@ -6,11 +6,11 @@
 //! of files, sockets other than TCP, watching of directories, or leaving a process group; seccomp denies those. A command
 //! can still find out whether a path outside exists, and its size and times.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::error::SandboxError;
 use super::identity::drop_capabilities;
-use super::landlock::{Enclosure, enclose};
+use super::landlock::{Enclosure, enclose, real};
 use super::seccomp::{Denials, Metadata, Sockets, deny_metadata, deny_unseen_modes, only_own_group, server_denials};
 use super::system_paths::{DEVICES, PROGRAMS};
 use crate::process::limits::ProcessLimits;
@@ -39,22 +39,21 @@ const SIGNALS: &[i64] = &[
 pub fn enclose_in(folder: &Path) -> Result<(), SandboxError> {
     let limits =
         ProcessLimits { open_files: Some(MAX_DESCRIPTORS), file_size: Some(MAX_FILE), ..ProcessLimits::default() };
-    limits.apply().map_err(|error| SandboxError::refused("a limit")(&error))?;
-    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect();
+    limits.apply().map_err(SandboxError::refused("a limit"))?;
+    let paths = |list: &[&str]| list.iter().map(|path| real(Path::new(path))).collect();
     let folder = folder.canonicalize().map_err(|error| SandboxError::Path { path: folder.to_owned(), error })?;
-    let mut enclosure = Enclosure {
+    let enclosure = Enclosure {
         read: paths(PROGRAMS),
         write: vec![folder.clone()],
         needed: vec![folder],
         devices: paths(DEVICES),
         ..Enclosure::default()
     };
-    enclosure.follow_links();
     let landlock = enclose(&enclosure)?;
     if landlock == 0 {
         return Err(SandboxError::Lacking("Landlock (Linux 5.13, enabled at boot), without which no program is run"));
     }
-    drop_capabilities().map_err(|error| SandboxError::refused("the loss of capabilities")(&error))?;
+    drop_capabilities().map_err(SandboxError::refused("the loss of capabilities"))?;
     denials(landlock)?.apply()
 }
 

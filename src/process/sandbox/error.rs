@@ -30,13 +30,14 @@ pub enum SandboxError {
 }
 
 impl SandboxError {
-    pub(super) fn refused(step: &'static str) -> impl Fn(&dyn std::fmt::Display) -> Self {
+    /// The error for a refused `step`, made from the error of the system.
+    pub(super) fn refused<E: std::fmt::Display>(step: &'static str) -> impl Fn(E) -> Self {
         move |error| Self::Refused { step, detail: error.to_string() }
     }
 }
 
 impl From<seccompiler::BackendError> for SandboxError {
     fn from(error: seccompiler::BackendError) -> Self {
-        Self::refused("seccomp")(&error)
+        Self::refused("seccomp")(error)
     }
 }

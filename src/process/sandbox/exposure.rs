@@ -8,8 +8,8 @@ use secrecy::ExposeSecret as _;
 use super::infer::{UntrustedPaths, paths, shared_directories};
 use super::landlock::Enclosure;
 use super::policy::{Policy, Reach};
-use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
-use crate::config::{Account, Isolation, OwnFile, SandboxOpen, Server};
+use super::system_paths::of_the_system;
+use crate::config::{Account, Isolation, OwnFile, SandboxMode, SandboxOpen, Server};
 use crate::process::folder;
 
 /// Usual extensions of SQLite databases.
@@ -167,7 +167,8 @@ fn unmade(path: &Path, write: &[PathBuf], is_by_arguments: bool) -> Option<Strin
 
 /// The paths to report: existing ones that are neither inside another path of `paths` or `others`, nor part of the system.
 fn outermost<'a>(paths: &'a [PathBuf], others: &[PathBuf]) -> Vec<&'a Path> {
-    let system = |path: &Path| [PROGRAMS, SYSTEM, MACHINE].concat().iter().any(|known| path.starts_with(known));
+    let known = || of_the_system(SandboxMode::Standard).chain(of_the_system(SandboxMode::Strict));
+    let system = |path: &Path| known().any(|known| path.starts_with(known));
     let is_inner = |path: &Path| {
         let within = |list: &[PathBuf]| list.iter().any(|other| other != path && path.starts_with(other));
         within(paths) || within(others)

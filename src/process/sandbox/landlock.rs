@@ -40,13 +40,6 @@ pub struct Enclosure {
 }
 
 impl Enclosure {
-    /// Resolves the symbolic links in all paths. [`enclose`] follows none.
-    pub(super) fn follow_links(&mut self) {
-        for paths in [&mut self.read, &mut self.write, &mut self.devices] {
-            paths.iter_mut().for_each(|path| *path = real(path));
-        }
-    }
-
     /// Sorts the paths and removes duplicates, and paths to read that can be changed anyway.
     pub(super) fn normalize(&mut self) {
         for paths in [&mut self.read, &mut self.write, &mut self.devices] {
@@ -67,9 +60,8 @@ pub fn enclose(enclosure: &Enclosure) -> Result<u8, SandboxError> {
     for path in &enclosure.needed {
         open(path).map_err(|error| SandboxError::Path { path: path.clone(), error })?;
     }
-    let status = ruleset(enclosure)
-        .and_then(RulesetCreated::restrict_self)
-        .map_err(|error| SandboxError::refused("Landlock")(&error))?;
+    let status =
+        ruleset(enclosure).and_then(RulesetCreated::restrict_self).map_err(SandboxError::refused("Landlock"))?;
     Ok(match status.landlock {
         LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
             // The discriminants are the versions.
@@ -120,7 +112,7 @@ fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Re
 }
 
 /// The path without symbolic links; parts that do not exist are kept as they are. Paths in /proc are returned unchanged.
-fn real(path: &Path) -> PathBuf {
+pub(super) fn real(path: &Path) -> PathBuf {
     if path.starts_with(OF_EACH_PROCESS) {
         return path.to_owned();
     }

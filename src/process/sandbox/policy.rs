@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::error::SandboxError;
 use super::identity::Identity;
-use super::infer::{self, Inferred, UntrustedPaths};
-use super::landlock::Enclosure;
+use super::infer::{self, OpenPaths, UntrustedPaths};
+use super::landlock::{Enclosure, real};
 use super::seccomp::{Denials, KnownProgram, Metadata, Sockets, deny_metadata, deny_unseen_modes, server_denials};
-use super::system_paths::{DEVICES, MACHINE, PROGRAMS, SYSTEM};
+use super::system_paths::{DEVICES, of_the_system};
 use crate::config::{Allowance, RUNNING, SandboxMode, SandboxOpen, Server};
 use crate::process::limits::ProcessLimits;
 
@@ -85,13 +85,7 @@ pub enum Local {
 /// The paths that are open to a server, computed at its first start and kept for all later ones. Otherwise a running server
 /// could put a symbolic link on the way to a path before the next start.
 #[derive(Debug, Default)]
-pub struct Reach(OnceLock<Opened>);
-
-#[derive(Debug, Clone)]
-struct Opened {
-    enclosure: Enclosure,
-    caches: Vec<PathBuf>,
-}
+pub struct Reach(OnceLock<OpenPaths>);
 
 impl Policy {
     /// Computes the policy of a child of `server` that will execute `program`. `own` are the private folders of this child,
@@ -103,13 +97,12 @@ impl Policy {
         if sandbox.mode == SandboxMode::None {
             return Self { limits, identity, confinement: None };
         }
-        let Opened { enclosure, caches } = reach.0.get_or_init(|| opened(server, program)).clone();
-        let Enclosure { mut read, mut write, mut devices, .. } = enclosure;
+        let OpenPaths { mut read, mut write, caches } = reach.0.get_or_init(|| opened(server, program)).clone();
         // These had no link in them when the configuration was read.
         read.extend(sandbox.read.iter().cloned());
         write.extend(sandbox.write.iter().cloned());
         write.extend(own.iter().map(|own| own.canonicalize().unwrap_or_else(|_| own.clone())));
-        devices.extend(DEVICES.iter().map(PathBuf::from));
+        let devices = DEVICES.iter().map(PathBuf::from).collect();
         let needed = sandbox.read.iter().chain(&sandbox.write).cloned().collect();
         let network = sandbox.has_network();
         let local = match sandbox.mode {
@@ -135,31 +128,28 @@ impl Policy {
     }
 }
 
-/// Computes which paths the configuration of `server` opens. The result contains no symbolic links.
-fn opened(server: &Server, program: &Path) -> Opened {
-    let sandbox = &server.sandbox;
-    let Inferred { read, write, caches } = match sandbox.open {
+/// Computes the paths that are open to `server` besides the listed ones. The result contains no symbolic links.
+fn opened(server: &Server, program: &Path) -> OpenPaths {
+    let mut opened = match server.sandbox.open {
         SandboxOpen::Inferred => infer::infer(server, program),
-        SandboxOpen::Listed => Inferred { read: without_inference(server, program), ..Inferred::default() },
+        SandboxOpen::Listed => OpenPaths { read: without_inference(server, program), ..OpenPaths::default() },
     };
-    let mut enclosure = Enclosure { read, write, ..Enclosure::default() };
-    if sandbox.allow.contains(&Allowance::SharedMemory) {
-        enclosure.write.push("/dev/shm".into());
+    if server.sandbox.allow.contains(&Allowance::SharedMemory) {
+        opened.write.push("/dev/shm".into());
     }
-    enclosure.follow_links();
-    Opened { enclosure, caches }
+    opened.read.iter_mut().chain(&mut opened.write).for_each(|path| *path = real(path));
+    opened
 }
 
 /// The paths that are open under `sandbox.open = "listed"` besides the listed ones: those of the system, and the program
-/// itself.
+/// itself, unless the server can change the program.
 fn without_inference(server: &Server, program: &Path) -> Vec<PathBuf> {
-    let system = if server.sandbox.mode == SandboxMode::Strict { MACHINE } else { SYSTEM };
     // The kernel's link to this program leads to no path that could be resolved.
     let program = match program == Path::new(RUNNING) {
         true => Some(program.to_owned()),
         false => UntrustedPaths::of(server).resolve(program),
     };
-    [PROGRAMS, system].concat().into_iter().map(PathBuf::from).chain(program).collect()
+    of_the_system(server.sandbox.mode).chain(program).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::SandboxMode;
+
 /// Programs, their libraries and shared data. Open in each mode.
 pub const PROGRAMS: &[&str] = &[
     "/usr/bin",
@@ -24,13 +26,23 @@ pub const PROGRAMS: &[&str] = &[
 ];
 /// Harmless devices that programs expect.
 pub const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-/// Files of the system to read in the mode `standard`, besides [`PROGRAMS`]. No secrets are in them.
-pub(super) const SYSTEM: &[&str] = &[
+/// Files that language runtimes read. Open in each mode.
+const RUNTIMES: &[&str] = &[
+    "/etc/alternatives",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+];
+/// Further files of the system, open in the mode `standard`. No secrets are in them.
+const SYSTEM: &[&str] = &[
     "/usr",
     "/opt",
     "/nix/store",
     "/home/linuxbrew/.linuxbrew",
-    "/etc/alternatives",
     "/etc/ca-certificates",
     "/etc/crypto-policies",
     "/etc/debian_version",
@@ -43,32 +55,25 @@ pub(super) const SYSTEM: &[&str] = &[
     "/etc/hostname",
     "/etc/hosts",
     "/etc/inputrc",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
     "/etc/ld.so.preload",
     "/etc/locale.conf",
     "/etc/lsb-release",
     "/etc/machine-id",
     "/etc/mime.types",
-    "/etc/nsswitch.conf",
-    "/etc/os-release",
     "/etc/passwd",
     "/etc/pki",
     "/etc/protocols",
     "/etc/redhat-release",
     "/etc/resolv.conf",
     "/etc/services",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/openssl.cnf",
     "/etc/timezone",
     "/proc",
     "/sys/devices/system",
     "/sys/kernel/mm/transparent_hugepage",
 ];
-/// Files of the system to read in the mode `strict`, besides [`PROGRAMS`]: what language runtimes ask about the machine,
-/// without other processes.
-pub(super) const MACHINE: &[&str] = &[
+/// Further files of the system, open in the mode `strict`: facts about the machine that language runtimes read. Other
+/// processes are not among them.
+const MACHINE: &[&str] = &[
     "/proc/self",
     "/proc/cpuinfo",
     "/proc/meminfo",
@@ -79,15 +84,14 @@ pub(super) const MACHINE: &[&str] = &[
     "/proc/sys/vm/overcommit_memory",
     "/proc/sys/kernel/osrelease",
     "/sys/devices/system/cpu",
-    "/etc/ssl/certs",
-    "/etc/ssl/cert.pem",
-    "/etc/ssl/openssl.cnf",
-    "/etc/os-release",
-    "/etc/alternatives",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/nsswitch.conf",
 ];
+
+/// The paths of the system that are open for reading and executing in `mode`.
+pub(super) fn of_the_system(mode: SandboxMode) -> impl Iterator<Item = PathBuf> {
+    let others = if mode == SandboxMode::Strict { MACHINE } else { SYSTEM };
+    PROGRAMS.iter().chain(RUNTIMES).chain(others).map(PathBuf::from)
+}
+
 /// Files with the limits of this process's own cgroup, which runtimes read. Other cgroups stay closed, because their names
 /// contain tenants.
 pub(super) fn own_limits() -> Vec<PathBuf> {

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 
 use sluice::config::{SandboxMode, Server};
 use sluice::process::cgroup::Subtree;
-use sluice::process::{Child, Folders, Guardian, GuardianSupervisor, Launch, Neighbours, Pipes, Signal, SpawnError};
+use sluice::process::sandbox::Reach;
+use sluice::process::{
+    Child, Folders, Guardian, GuardianSupervisor, Launch, Neighbours, Owner, Pipes, Signal, SpawnError,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -219,7 +222,7 @@ async fn a_sandbox_makes_a_start_hardly_longer() {
             server.sandbox.mode = *mode;
             tokio::time::sleep(Duration::from_millis(20)).await;
             let begin = Instant::now();
-            let launch = Launch::of(&server, lone.guardian.folders()).unwrap();
+            let launch = Launch::of(&server, lone.guardian.folders(), &Reach::default(), &Owner::everybody()).unwrap();
             let (child, _pipes) = lone.spawn(&launch).await.unwrap();
             times.push(begin.elapsed());
             in_time("it ends", child.exited()).await;

@@ -4,7 +4,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use sluice::config::{SandboxMode, Server};
-use sluice::process::{Folders, Launch};
+use sluice::process::sandbox::Reach;
+use sluice::process::{Folders, Launch, Owner};
 
 use super::stage::{As, NOBODY, run};
 use super::{Scene, asked, kernel};
@@ -57,7 +58,7 @@ fn what_a_server_has_written_is_not_believed() {
         std::fs::write(own.join("tool"), format!("#!{}\n", other.join("interpreter").display())).unwrap();
         std::fs::set_permissions(own.join("tool"), std::fs::Permissions::from_mode(0o755)).unwrap();
         let opened = |server: &Server| {
-            let launch = Launch::of(server, &Folders::new(None)).unwrap();
+            let launch = Launch::of(server, &Folders::new(None), &Reach::default(), &Owner::everybody()).unwrap();
             let enclosure = launch.policy.confinement.unwrap().enclosure;
             enclosure.read.iter().chain(&enclosure.write).any(|path| path.starts_with(&other))
         };
@@ -93,7 +94,7 @@ fn the_home_of_everybody_is_crowded() {
         server.cwd = Some(home.clone());
         server.env.insert("HOME".to_owned(), "/tmp".into());
         server.sandbox.mode = mode;
-        let launch = Launch::of(&server, &Folders::new(None)).unwrap();
+        let launch = Launch::of(&server, &Folders::new(None), &Reach::default(), &Owner::everybody()).unwrap();
         let enclosure = launch.policy.confinement.unwrap().enclosure;
         assert!(!enclosure.read.iter().chain(&enclosure.write).any(|path| home.starts_with(path)), "{mode:?}");
     }

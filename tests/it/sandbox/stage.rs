@@ -11,7 +11,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use secrecy::ExposeSecret as _;
 use sluice::config::{Account, Server};
-use sluice::process::{Folders, Launch};
+use sluice::process::sandbox::Reach;
+use sluice::process::{Folders, Launch, Owner};
 
 pub const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 pub const NOBODY: u32 = 65534;
@@ -87,7 +88,7 @@ pub fn run(mut server: Server, user: As) -> Ended {
     {
         std::os::unix::fs::chown(cwd, Some(owner.uid), Some(owner.gid)).unwrap();
     }
-    let mut launch = Launch::of(&server, &Folders::new(None)).unwrap();
+    let mut launch = Launch::of(&server, &Folders::new(None), &Reach::default(), &Owner::everybody()).unwrap();
     let mut stage = Command::new(SLUICE);
     if user == As::Ordinary {
         launch.policy.identity = None;

@@ -13,12 +13,12 @@ use secrecy::ExposeSecret as _;
 
 use self::shared_directories::SharedDirectories;
 pub(super) use self::untrusted_paths::UntrustedPaths;
-use super::system_paths::{MACHINE, PROGRAMS, SYSTEM};
+use super::system_paths::of_the_system;
 use crate::config::{self, SandboxMode, Server};
 
-/// The inferred paths to open for a server.
-#[derive(Debug, Default)]
-pub(super) struct Inferred {
+/// Paths to open for a server besides those that the configuration lists.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OpenPaths {
     /// Paths to read and execute.
     pub(super) read: Vec<PathBuf>,
     /// Paths to change as well.
@@ -28,7 +28,7 @@ pub(super) struct Inferred {
 }
 
 /// Infers what to open for `server`, whose command is the file `program`. The paths may contain symbolic links.
-pub(super) fn infer(server: &Server, program: &Path) -> Inferred {
+pub(super) fn infer(server: &Server, program: &Path) -> OpenPaths {
     let (shared, cwd) = (shared_directories(server), server.cwd.as_deref());
     let place = own_directory(cwd, &shared);
     let (changed, read) = if server.changes_cwd { (place, None) } else { (None, place) };
@@ -73,9 +73,9 @@ fn homes(server: &Server) -> Vec<PathBuf> {
 
 /// Infers paths for the mode `standard`: the system, tools in the home folder, the program and its code to read; caches of
 /// package managers, and files and folders named by arguments and variables, to change.
-fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: UntrustedPaths) -> Inferred {
+fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: UntrustedPaths) -> OpenPaths {
     let homes: Vec<_> = homes(server).into_iter().map(|home| untrusted.home(&home)).collect();
-    let mut read: Vec<PathBuf> = [PROGRAMS, SYSTEM].concat().into_iter().map(PathBuf::from).collect();
+    let mut read: Vec<PathBuf> = of_the_system(SandboxMode::Standard).collect();
     let (mut write, mut caches) = (Vec::new(), Vec::new());
     read.extend(homes.iter().flatten().flat_map(|home| paths::tools_of(home)));
     if let Some(Some(home)) = homes.first() {
@@ -96,18 +96,18 @@ fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrust
     read.extend(code);
     write.extend(data);
     read.extend(code_of_script(server, shared, &untrusted));
-    Inferred { read, write, caches }
+    OpenPaths { read, write, caches }
 }
 
 /// Infers paths for the mode `strict`: the system's libraries, the program and its code, and files named by arguments. All are
 /// read only.
-fn strict(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: &UntrustedPaths) -> Inferred {
-    let mut read: Vec<PathBuf> = [PROGRAMS, MACHINE].concat().into_iter().map(PathBuf::from).collect();
+fn strict(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: &UntrustedPaths) -> OpenPaths {
+    let mut read: Vec<PathBuf> = of_the_system(SandboxMode::Strict).collect();
     read.extend(paths::of_program(program, path_of(server), shared, untrusted));
     let named = paths::in_arguments(&server.args, server.cwd.as_deref(), untrusted);
     read.extend(named.into_iter().filter(|path| path.is_file()));
     read.extend(code_of_script(server, shared, untrusted));
-    Inferred { read, ..Inferred::default() }
+    OpenPaths { read, ..OpenPaths::default() }
 }
 
 /// The paths that arguments and variables of `server` name: those to read, and those to change.

@@ -58,25 +58,6 @@ pub(super) enum Is {
     Masked(u64, u64),
 }
 
-/// A rule for calls whose arguments meet all conditions. Each condition comes with the number of its argument, from 0.
-///
-/// # Errors
-/// There is no such argument.
-pub(super) fn rule(arguments: &[(u8, Is)]) -> Result<SeccompRule, BackendError> {
-    let condition = |(argument, is): &(u8, Is)| {
-        let width = if matches!(is, Is::There) { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
-        let (op, value) = match *is {
-            Is::There => (SeccompCmpOp::Ne, 0),
-            Is::Equal(value) => (SeccompCmpOp::Eq, value),
-            Is::Not(value) => (SeccompCmpOp::Ne, value),
-            Is::With(bits) => (SeccompCmpOp::MaskedEq(bits), bits),
-            Is::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
-        };
-        SeccompCondition::new(*argument, width, op, value)
-    };
-    SeccompRule::new(arguments.iter().map(condition).collect::<Result<_, _>>()?)
-}
-
 /// Converts a constant of the C library to the type that filters compare.
 pub(super) const fn number(value: libc::c_int) -> u64 {
     value.cast_unsigned() as u64
@@ -105,13 +86,29 @@ impl Denials {
         self
     }
 
-    /// Gives `answer` to calls that match `rule`, in addition to other rules for the same call.
-    pub(super) fn when(&mut self, answer: Answer, call: i64, rule: SeccompRule) -> &mut Self {
+    /// Gives `answer` to calls of `call` whose arguments meet all `conditions`, in addition to other rules for the same call.
+    /// Each condition comes with the number of its argument, from 0. No effect if `call` gets this answer for any arguments.
+    ///
+    /// # Errors
+    /// There is no such argument.
+    pub(super) fn when(&mut self, answer: Answer, call: i64, conditions: &[(u8, Is)]) -> Result<(), BackendError> {
+        let condition = |(argument, is): &(u8, Is)| {
+            let width = if matches!(is, Is::There) { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
+            let (op, value) = match *is {
+                Is::There => (SeccompCmpOp::Ne, 0),
+                Is::Equal(value) => (SeccompCmpOp::Eq, value),
+                Is::Not(value) => (SeccompCmpOp::Ne, value),
+                Is::With(bits) => (SeccompCmpOp::MaskedEq(bits), bits),
+                Is::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask), value),
+            };
+            SeccompCondition::new(*argument, width, op, value)
+        };
+        let rule = SeccompRule::new(conditions.iter().map(condition).collect::<Result<_, _>>()?)?;
         let when = self.answers.entry(answer).or_default().entry(call).or_insert_with(|| When::Any(Vec::new()));
         if let When::Any(rules) = when {
             rules.push(rule);
         }
-        self
+        Ok(())
     }
 
     /// Puts the filters in force on the calling thread and all that it starts, irrevocably. The thread must have
@@ -121,7 +118,7 @@ impl Denials {
     /// The system refuses.
     pub fn apply(&self) -> Result<(), SandboxError> {
         for program in self.programs()? {
-            seccompiler::apply_filter(&program).map_err(|error| SandboxError::refused("seccomp")(&error))?;
+            seccompiler::apply_filter(&program).map_err(SandboxError::refused("seccomp"))?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use rustix::process::{getegid, geteuid};
 use seccompiler::BackendError;
 use serde::{Deserialize, Serialize};
 
-use super::filter::{Answer, Denials, Is, number, rule};
+use super::filter::{Answer, Denials, Is, number};
 
 /// A program that needs exceptions, known by its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,23 +103,23 @@ const NOTIFY: c_int = 1026;
 pub(super) fn refuse_privileged_modes(denials: &mut Denials) -> Result<(), BackendError> {
     for bit in AS_ITS_OWNER.map(Is::With) {
         for (call, argument) in MODE.iter().chain(MODE_OLDER).chain(&[(libc::SYS_fchmod, 1)]) {
-            denials.when(Answer::Refused, *call, rule(&[(*argument, bit)])?);
+            denials.when(Answer::Refused, *call, &[(*argument, bit)])?;
         }
         // The mode says nothing where no file is made: a program may leave anything there.
         for makes in [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY].map(|flag| Is::With(number(flag))) {
-            denials.when(Answer::Refused, libc::SYS_openat, rule(&[(2, makes), (3, bit)])?);
+            denials.when(Answer::Refused, libc::SYS_openat, &[(2, makes), (3, bit)])?;
             #[cfg(target_arch = "x86_64")]
-            denials.when(Answer::Refused, libc::SYS_open, rule(&[(1, makes), (2, bit)])?);
+            denials.when(Answer::Refused, libc::SYS_open, &[(1, makes), (2, bit)])?;
         }
-        denials.when(Answer::Refused, libc::SYS_mknodat, rule(&[(2, bit)])?);
+        denials.when(Answer::Refused, libc::SYS_mknodat, &[(2, bit)])?;
         #[cfg(target_arch = "x86_64")]
-        denials.when(Answer::Refused, libc::SYS_creat, rule(&[(1, bit)])?);
+        denials.when(Answer::Refused, libc::SYS_creat, &[(1, bit)])?;
         #[cfg(target_arch = "x86_64")]
-        denials.when(Answer::Refused, libc::SYS_mknod, rule(&[(1, bit)])?);
+        denials.when(Answer::Refused, libc::SYS_mknod, &[(1, bit)])?;
     }
     // A lease on a file that can be read, such as code, holds up everybody who opens it.
     for lease in LEASES {
-        denials.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(number(lease)))])?);
+        denials.when(Answer::Refused, libc::SYS_fcntl, &[(1, Is::Equal(number(lease)))])?;
     }
     Ok(())
 }
@@ -148,14 +148,14 @@ pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), Backend
     }
     if known != Some(KnownProgram::Npm) {
         // The times of a path, as opposed to those of a descriptor.
-        denials.when(answer, libc::SYS_utimensat, rule(&[(1, Is::There)])?);
+        denials.when(answer, libc::SYS_utimensat, &[(1, Is::There)])?;
         denials.answer_always(answer, TIMES_OLDER);
     }
     denials.answer_always(Answer::Unsupported, ATTRIBUTES);
     for (letter, passing) in OF_FILE_SYSTEMS {
         let others = passing.iter().map(|request| (1, Is::Not(*request)));
         let other: Vec<_> = [(1, Is::Masked(0xff00, u64::from(letter) << 8))].into_iter().chain(others).collect();
-        denials.when(Answer::Unsupported, libc::SYS_ioctl, rule(&other)?);
+        denials.when(Answer::Unsupported, libc::SYS_ioctl, &other)?;
     }
     if is_root {
         // Of what a process can open, root owns the system's programs as well. (Their times he can change, or `touch`
@@ -165,7 +165,7 @@ pub fn deny_metadata(denials: &mut Denials, how: Metadata) -> Result<(), Backend
     }
     if how == Metadata::Refused {
         denials.always(WATCHING).always(WATCHING_OLDER);
-        denials.when(Answer::Refused, libc::SYS_fcntl, rule(&[(1, Is::Equal(number(NOTIFY)))])?);
+        denials.when(Answer::Refused, libc::SYS_fcntl, &[(1, Is::Equal(number(NOTIFY)))])?;
     }
     Ok(())
 }
@@ -185,7 +185,7 @@ fn take_mode(
     }
     let takes = OWNERS.map(|bit| Is::Masked(bit, 0)).into_iter();
     for is in takes.chain(WRITABLE.map(Is::With)) {
-        denials.when(answer, call, rule(&[(mode, is)])?);
+        denials.when(answer, call, &[(mode, is)])?;
     }
     Ok(())
 }
@@ -195,7 +195,7 @@ fn take_mode(
 fn take_owner(denials: &mut Denials, answer: Answer, call: i64, user: u8, group: u8) -> Result<(), BackendError> {
     for (argument, own) in [(user, geteuid().as_raw()), (group, getegid().as_raw())] {
         let other = [(argument, Is::Not(u64::from(own))), (argument, Is::Not(STAYS))];
-        denials.when(Answer::Refused, call, rule(&other)?);
+        denials.when(Answer::Refused, call, &other)?;
     }
     if answer == Answer::Refused {
         denials.always(&[call]);

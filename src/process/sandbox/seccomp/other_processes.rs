@@ -1,9 +1,9 @@
 //! Denies system calls that affect other processes, by their process id argument; 0 means the caller itself. A filter does
 //! not know the ids of a program's own threads, so a thread can affect only itself.
 
-use seccompiler::{BackendError, SeccompRule};
+use seccompiler::BackendError;
 
-use super::filter::{Answer, Denials, Is, number, rule};
+use super::filter::{Answer, Denials, Is, number};
 
 /// Calls that change limits, scheduling, processors or memory placement of another process of the same user, such as the
 /// gateway. Each comes with the numbers of the arguments that are 0 for the caller itself.
@@ -31,18 +31,18 @@ const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> {
     for (call, arguments) in OF_A_PROCESS {
         for argument in *arguments {
-            denials.when(Answer::Refused, *call, any_but_zero(*argument)?);
+            denials.when(Answer::Refused, *call, &[(*argument, Is::Not(0))])?;
         }
     }
-    denials.when(Answer::Refused, libc::SYS_ioprio_set, rule(&[(0, Is::Not(IOPRIO_WHO_PROCESS))])?);
-    denials.when(Answer::Refused, libc::SYS_prctl, rule(&[(0, Is::Equal(SCHED_CORE)), (2, Is::Not(0))])?);
+    denials.when(Answer::Refused, libc::SYS_ioprio_set, &[(0, Is::Not(IOPRIO_WHO_PROCESS))])?;
+    denials.when(Answer::Refused, libc::SYS_prctl, &[(0, Is::Equal(SCHED_CORE)), (2, Is::Not(0))])?;
     // Another signal could be caught.
     let signal = [(0, Is::Equal(number(libc::PR_SET_PDEATHSIG))), (1, Is::Not(number(libc::SIGKILL)))];
-    denials.when(Answer::Refused, libc::SYS_prctl, rule(&signal)?);
+    denials.when(Answer::Refused, libc::SYS_prctl, &signal)?;
     let reaper = [(0, Is::Equal(number(libc::PR_SET_CHILD_SUBREAPER))), (1, Is::Equal(0))];
-    denials.when(Answer::Refused, libc::SYS_prctl, rule(&reaper)?);
+    denials.when(Answer::Refused, libc::SYS_prctl, &reaper)?;
     for request in TERMINAL_INPUT {
-        denials.when(Answer::Refused, libc::SYS_ioctl, rule(&[(1, Is::Equal(request))])?);
+        denials.when(Answer::Refused, libc::SYS_ioctl, &[(1, Is::Equal(request))])?;
     }
     Ok(())
 }
@@ -52,10 +52,5 @@ pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> 
 /// # Errors
 /// The rules cannot be expressed.
 pub(in crate::process::sandbox) fn only_own_group(denials: &mut Denials) -> Result<(), BackendError> {
-    denials.when(Answer::Refused, libc::SYS_kill, any_but_zero(0)?);
-    Ok(())
-}
-/// A rule for calls whose argument number `argument` is not 0.
-fn any_but_zero(argument: u8) -> Result<SeccompRule, BackendError> {
-    rule(&[(argument, Is::Not(0))])
+    denials.when(Answer::Refused, libc::SYS_kill, &[(0, Is::Not(0))])
 }

@@ -2,7 +2,7 @@
 
 use seccompiler::BackendError;
 
-use super::filter::{Answer, Denials, Is, number, rule};
+use super::filter::{Answer, Denials, Is, number};
 use super::metadata::refuse_privileged_modes;
 use super::sockets::{Sockets, refuse_sockets};
 use super::{calls, other_processes};
@@ -40,7 +40,7 @@ fn refuse_namespaces(denials: &mut Denials, allow: &[Allowance]) -> Result<(), B
     }
     for flag in calls::NAMESPACES {
         for call in [libc::SYS_clone, libc::SYS_unshare] {
-            denials.when(Answer::Refused, call, rule(&[(0, Is::With(number(flag)))])?);
+            denials.when(Answer::Refused, call, &[(0, Is::With(number(flag)))])?;
         }
     }
     // Its flags are in memory, where a filter cannot look. The C library falls back to clone.

@@ -3,7 +3,7 @@
 
 use seccompiler::BackendError;
 
-use super::filter::{Answer, Denials, Is, number, rule};
+use super::filter::{Answer, Denials, Is, number};
 
 /// The sockets that a server may make. Pairs of connected Unix sockets are always allowed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,29 +38,29 @@ pub(super) fn refuse_sockets(denials: &mut Denials, sockets: Sockets) -> Result<
         [] => _ = denials.always(&[libc::SYS_socket]),
         families => {
             let other: Vec<_> = families.iter().map(|family| (0, Is::Not(number(*family)))).collect();
-            denials.when(Answer::Refused, libc::SYS_socket, rule(&other)?);
+            denials.when(Answer::Refused, libc::SYS_socket, &other)?;
         }
     }
     for family in INTERNET {
         let family = (0, Is::Equal(number(family)));
         for kind in OTHER_KINDS {
-            denials.when(Answer::Refused, libc::SYS_socket, rule(&[family, (1, Is::Masked(KINDS, number(kind)))])?);
+            denials.when(Answer::Refused, libc::SYS_socket, &[family, (1, Is::Masked(KINDS, number(kind)))])?;
         }
         let others = PROTOCOLS.iter().map(|protocol| (2, Is::Not(number(*protocol))));
         let other: Vec<_> = [family].into_iter().chain(others).collect();
-        denials.when(Answer::NoProtocol, libc::SYS_socket, rule(&other)?);
+        denials.when(Answer::NoProtocol, libc::SYS_socket, &other)?;
     }
     let range = [(1, Is::Equal(number(libc::IPPROTO_IP))), (2, Is::Equal(number(IP_LOCAL_PORT_RANGE)))];
-    denials.when(Answer::Refused, libc::SYS_setsockopt, rule(&range)?);
+    denials.when(Answer::Refused, libc::SYS_setsockopt, &range)?;
     // Addresses and routes, which the C library asks for; not the kernel's events and its list of all sockets.
     let other = [(0, Is::Equal(number(libc::AF_NETLINK))), (2, Is::Not(number(libc::NETLINK_ROUTE)))];
-    denials.when(Answer::NoProtocol, libc::SYS_socket, rule(&other)?);
-    denials.when(Answer::Refused, libc::SYS_socketpair, rule(&[(0, Is::Not(number(libc::AF_UNIX)))])?);
+    denials.when(Answer::NoProtocol, libc::SYS_socket, &other)?;
+    denials.when(Answer::Refused, libc::SYS_socketpair, &[(0, Is::Not(number(libc::AF_UNIX)))])?;
     if !sockets.local {
         // One of a pair of any other kind can be connected anew, to somebody outside: they become datagrams.
         let stays = [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(number);
         for kind in (0..=KINDS).filter(|kind| !stays.contains(kind)) {
-            denials.when(Answer::Refused, libc::SYS_socketpair, rule(&[(1, Is::Masked(KINDS, kind))])?);
+            denials.when(Answer::Refused, libc::SYS_socketpair, &[(1, Is::Masked(KINDS, kind))])?;
         }
     }
     Ok(())
