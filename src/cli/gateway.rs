@@ -60,7 +60,7 @@ fn serve(
     let done = runtime.block_on(async {
         let shutdown = Shutdown::default();
         let signals = Signals::new(hangup).context("signals cannot be caught")?;
-        let host = Host::alone().with_cgroups(cgroups);
+        let host = Host::alone(cgroups);
         let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
         let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
         tokio::spawn(signals.watch(shutdown));

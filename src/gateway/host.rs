@@ -17,19 +17,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// A process that runs this binary, and nothing but one gateway.
-    pub fn alone() -> Self {
-        Self { program: Program::running(), neighbours: Neighbours::None, cgroups: None }
+    /// A process that runs this binary, and nothing but one gateway. Children get cgroups below `cgroups`.
+    pub fn alone(cgroups: Option<Subtree>) -> Self {
+        Self { program: Program::running(), neighbours: Neighbours::None, cgroups }
     }
 
-    /// A process that has children of its own, such as a test. `program` is the binary `sluice`.
+    /// A process that has children of its own, such as a test, and makes no cgroups. `program` is the binary `sluice`.
     pub fn shared(program: PathBuf) -> Self {
         Self { program: program.into(), neighbours: Neighbours::Some, cgroups: None }
-    }
-
-    /// The same host, with cgroups for the children below `cgroups`.
-    #[must_use]
-    pub fn with_cgroups(self, cgroups: Option<Subtree>) -> Self {
-        Self { cgroups, ..self }
     }
 }

@@ -165,9 +165,8 @@ async fn start_guardian(
     let folders = Folders::counted(config.state_dir.as_deref(), RemovalMetrics { waiting, failures });
     folders.remove_abandoned();
     let path = program.path().to_owned();
-    let (supervisor, guardian) = GuardianSupervisor::start(program, neighbours, cgroups, folders)
-        .map_err(|error| StartError::Guardian { program: path, error })?;
-    Ok((supervisor.with_record(record), guardian))
+    GuardianSupervisor::start(program, neighbours, cgroups, folders, record)
+        .map_err(|error| StartError::Guardian { program: path, error })
 }
 
 /// The limits that tenants' children have together, none yet, watched by two tasks until `stop` is cancelled.

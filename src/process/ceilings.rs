@@ -61,16 +61,9 @@ struct Charged {
     origin: Origin,
     /// The child's own limits that no cgroup enforces.
     watched: WatchedLimits,
-    /// The child's temporary folder and its limit.
-    temp: Option<WatchedFolder>,
+    /// The child's temporary folder, and the most that may be in it.
+    temp: Option<(Weak<PrivateFolder>, FolderSize)>,
     excess: watch::Sender<Option<Excess>>,
-}
-
-/// A temporary folder, and the most that may be in it.
-#[derive(Debug)]
-struct WatchedFolder {
-    folder: Weak<PrivateFolder>,
-    most: FolderSize,
 }
 
 impl Ceilings {
@@ -154,8 +147,7 @@ impl Ceilings {
     pub fn charge(&self, child: &Child, origin: &Origin) -> Charge {
         let (excess, exceeded) = watch::channel(None);
         let (id, pid) = (child.id(), child.pid().cast_signed());
-        let temp =
-            child.folder.as_ref().map(|folder| WatchedFolder { folder: Arc::downgrade(folder), most: child.temp });
+        let temp = child.folder.as_ref().map(|folder| (Arc::downgrade(folder), child.temp));
         let charged = Charged { pid, origin: origin.clone(), watched: child.watched, temp, excess };
         self.0.charged.lock().insert(id, charged);
         Charge {
@@ -200,20 +192,16 @@ impl Charge {
     /// once.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
-        loop {
-            let found = exceeded.borrow_and_update().clone();
-            match found {
-                Some(excess) => return excess,
-                // Once it counts no more there is nothing to wait for.
-                None if exceeded.changed().await.is_err() => std::future::pending().await,
-                None => {}
-            }
+        match exceeded.wait_for(Option::is_some).await.ok().and_then(|excess| excess.clone()) {
+            Some(excess) => excess,
+            // Once it counts no more there is nothing to wait for.
+            None => std::future::pending().await,
         }
     }
 
     /// The memory limit of its tenant, if the kernel ended the child for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory() == Some(LimitOwner::Tenant))?;
+        let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.load().get(tenant)?.limits.memory?;
         Some(Excess::new(Limit::Memory, limit as u64, Some(tenant.clone())))
     }
@@ -225,24 +213,23 @@ impl Charge {
 }
 
 #[cfg(test)]
-impl Charge {
-    /// A registration without a process.
-    pub(crate) fn of_no_process(guardian: &Guardian, origin: &Origin) -> Self {
-        Self {
-            ceilings: Ceilings::new([], guardian, Counter::default()),
-            started_for: None,
-            limits: ProcessLimits::default(),
-            origin: origin.clone(),
-            exceeded: watch::channel(None).1,
-            id: 0,
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    impl Charge {
+        /// A registration without a process.
+        pub(crate) fn of_no_process(guardian: &Guardian, origin: &Origin) -> Self {
+            Self {
+                ceilings: Ceilings::new([], guardian, Counter::default()),
+                started_for: None,
+                limits: ProcessLimits::default(),
+                origin: origin.clone(),
+                exceeded: watch::channel(None).1,
+                id: 0,
+            }
+        }
+    }
 
     pub(super) fn tenant() -> TenantId {
         "acme".parse().unwrap()

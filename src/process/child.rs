@@ -160,7 +160,7 @@ impl Child {
 
     /// The memory limit of this child, if the kernel ended it for exceeding that one.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
-        let limit = self.memory.filter(|_| exit.out_of_memory() == Some(LimitOwner::Child))?;
+        let limit = self.memory.filter(|_| exit.out_of_memory == Some(LimitOwner::Child))?;
         Some(Excess::new(Limit::Memory, limit as u64, None))
     }
 
@@ -172,7 +172,7 @@ impl Child {
 
 /// Describes the end of a stage that did not become its program. Names the memory limit if that was the cause.
 fn unexecuted(launch: &Launch, exit: Exit) -> String {
-    let key = match (exit.out_of_memory(), &launch.tenant) {
+    let key = match (exit.out_of_memory, &launch.tenant) {
         (None, _) => return format!("ended before it was executed: {exit}"),
         (Some(LimitOwner::Tenant), Some(tenant)) => format!("tenants.{tenant}.limits.memory"),
         (Some(_), _) => "limits.memory".to_owned(),

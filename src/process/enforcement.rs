@@ -7,9 +7,7 @@ use super::cgroup::Controllers;
 use super::limits::cores_go_to;
 use super::sandbox::Kernel;
 use super::temp_mount::can_mount;
-use crate::config::{
-    Config, Resources, Sandbox, SandboxMode, SandboxOpen, Server, TempLimits, Tenant, show_bytes, show_duration,
-};
+use crate::config::{Config, Resources, Sandbox, SandboxMode, SandboxOpen, Server, Tenant, show_bytes, show_duration};
 
 const NO_CPU: &str = "limits.cpu, which needs a cgroup that is delegated to the gateway";
 
@@ -111,19 +109,16 @@ fn describe(sandbox: &Sandbox, kernel: Kernel) -> String {
 fn limits(server: &Server, cgroups: Controllers) -> String {
     let mut parts = parts(&server.limits.resources, cgroups);
     if server.sandbox.mode != SandboxMode::None {
-        parts.push(folder(&server.limits.temp));
+        let temp = &server.limits.temp;
+        let by = if temp.size.is_some() && can_mount() { "by a tmpfs" } else { "watched" };
+        parts.push(format!(
+            "{} and {} files in its temporary folder ({by}; in other folders that it may change as much as the disk has)",
+            show_bytes(temp.bytes()),
+            temp.files
+        ));
     }
     parts.push("no core files".to_owned());
     parts.join(", ")
-}
-
-fn folder(limits: &TempLimits) -> String {
-    let by = if limits.size.is_some() && can_mount() { "by a tmpfs" } else { "watched" };
-    format!(
-        "{} and {} files in its temporary folder ({by}; in other folders that it may change as much as the disk has)",
-        show_bytes(limits.bytes()),
-        limits.files
-    )
 }
 
 fn parts(limits: &Resources, cgroups: Controllers) -> Vec<String> {

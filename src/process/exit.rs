@@ -30,22 +30,18 @@ impl From<Signal> for rustix::process::Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
     status: ExitStatus,
-    memory: Option<LimitOwner>,
+    /// The owner of the memory limit that the kernel ended the child for; `None` if the child ended for another reason.
+    pub(super) out_of_memory: Option<LimitOwner>,
 }
 
 impl Exit {
-    pub(super) fn new(status: ExitStatus, memory: Option<LimitOwner>) -> Self {
-        Self { status, memory }
+    pub(super) fn new(status: ExitStatus, out_of_memory: Option<LimitOwner>) -> Self {
+        Self { status, out_of_memory }
     }
 
     /// The status of a child that SIGKILL has ended.
     pub(crate) fn killed() -> Self {
         Self::new(ExitStatus::from_raw(rustix::process::Signal::KILL.as_raw()), None)
-    }
-
-    /// Whose memory limit the kernel ended the child for; `None` if it ended for another reason.
-    pub(super) fn out_of_memory(self) -> Option<LimitOwner> {
-        self.memory
     }
 
     /// The exit code; `None` if a signal ended the child.
@@ -56,11 +52,6 @@ impl Exit {
     /// The number of the signal that ended the child; `None` if the child exited by itself.
     pub fn signal(self) -> Option<i32> {
         self.status.signal()
-    }
-
-    /// Whether the child exited by itself with code 0.
-    pub fn is_success(self) -> bool {
-        self.status.success()
     }
 }
 

@@ -9,7 +9,7 @@ mod remover;
 mod usage;
 
 use std::ffi::CString;
-use std::fs::{File, Permissions};
+use std::fs::{File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
-use super::lock::try_lock;
 use super::pinned_folder::PinnedFolder;
 use super::random_name::random_name;
 use crate::config::Account;
@@ -161,11 +160,14 @@ impl GatewayFolder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
-            if try_lock(&lock)? && path.exists() {
-                lock.set_permissions(Permissions::from_mode(MODE))?;
-                let held = PinnedFolder::open(&*folder, &name, MODE)?;
-                return Ok(Self { path, name, folder: Arc::new(lock), held, place: folder, around, remover });
+            match lock.try_lock() {
+                Ok(()) if path.exists() => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+                _ => continue,
             }
+            lock.set_permissions(Permissions::from_mode(MODE))?;
+            let held = PinnedFolder::open(&*folder, &name, MODE)?;
+            return Ok(Self { path, name, folder: Arc::new(lock), held, place: folder, around, remover });
         }
     }
 

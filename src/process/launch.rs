@@ -59,13 +59,10 @@ impl Launch {
             args: server.args.clone(),
             env: server.env.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             cwd: workspace.clone().or_else(|| server.cwd.clone()),
-            policy: Policy::default(),
-            folder: None,
-            tenant: None,
             resources: server.limits.resources.clone(),
             temp: server.limits.temp.clone(),
-            mount: None,
             program,
+            ..Self::default()
         };
         if server.sandbox.mode != SandboxMode::None {
             launch.give_folder(server, folders).map_err(SpawnError::NoFolder)?;

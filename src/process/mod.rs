@@ -14,7 +14,6 @@ mod guardian;
 mod image;
 mod launch;
 pub mod limits;
-mod lock;
 mod lookup;
 mod pinned_folder;
 mod ports;

@@ -52,7 +52,6 @@ pub(super) struct SpawnRequest<'a> {
 
 /// A step of the stage on its way to the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub(super) enum Step {
     /// Receiving the spawn request.
     Receive,

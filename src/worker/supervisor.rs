@@ -332,7 +332,7 @@ impl Ending {
     fn finish(mut self, exit: Exit, failure: Option<Failure>, asked_to: bool) {
         let shared = Arc::clone(&self.shared);
         let started = shared.is_opened();
-        let of_itself = || match (asked_to, started, exit.is_success()) {
+        let of_itself = || match (asked_to, started, exit.code() == Some(0)) {
             (true, ..) => ExitReason::Stopped,
             (false, false, _) => ExitReason::StartFailed,
             (false, true, true) => ExitReason::Finished,

@@ -33,7 +33,7 @@ impl Lone {
     fn start(server: Server) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
         let (keeper, guardian) =
-            GuardianSupervisor::start(program, Neighbours::Some, None, Folders::new(None)).unwrap();
+            GuardianSupervisor::start(program, Neighbours::Some, None, Folders::new(None), None).unwrap();
         let stop_guardian = CancellationToken::new();
         let keeper = tokio::spawn(keeper.run(stop_guardian.clone()));
         let config = Config::for_servers([server]);

@@ -67,7 +67,7 @@ impl Conversation {
     fn new(servers: Vec<Server>) -> Self {
         let program = std::path::PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
         let folders = Folders::new(None);
-        let (supervisor, guardian) = GuardianSupervisor::start(program, Neighbours::Some, None, folders).unwrap();
+        let (supervisor, guardian) = GuardianSupervisor::start(program, Neighbours::Some, None, folders, None).unwrap();
         let metrics = Arc::new(Metrics::default());
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
         let surroundings = Surroundings {

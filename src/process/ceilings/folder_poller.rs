@@ -40,25 +40,25 @@ pub async fn watch_folders(ceilings: Ceilings, stop: CancellationToken) {
 /// Measures one folder after another for up to a second. The next round continues with the others.
 fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &CancellationToken) {
     let folder = |(id, charged): (&u64, &Charged)| {
-        let watched = charged.temp.as_ref().filter(|_| charged.excess.borrow().is_none())?;
-        Some((*id, charged.pid, watched.folder.clone(), watched.most))
+        let (folder, most) = charged.temp.as_ref().filter(|_| charged.excess.borrow().is_none())?;
+        Some((*id, charged.pid, folder.clone(), *most))
     };
     let mut folders: Vec<_> = ceilings.0.charged.lock().iter().filter_map(folder).collect();
     last.retain(|id, _| folders.iter().any(|(other, ..)| other == id));
     // Those that were not looked at yet come first.
     folders.sort_by_key(|(id, ..)| last.get(id).copied());
     let leaders: Vec<i32> = folders.iter().map(|(_, pid, ..)| *pid).collect();
+    if leaders.is_empty() {
+        return;
+    }
     let mut processes: HashMap<i32, Vec<i32>> = HashMap::new();
     let begin = Instant::now();
-    match (!leaders.is_empty()).then(|| ceilings.0.guardian.processes().read(MAX_AGE)) {
-        Some(Ok(tree)) => {
-            for (pid, leader, _) in tree.descendants_by_leader(&leaders) {
-                processes.entry(leader).or_default().push(pid);
-            }
-        }
+    match ceilings.0.guardian.processes().read(MAX_AGE) {
+        Ok(tree) => tree.descendants_by_leader(&leaders).for_each(|(pid, leader, _)| {
+            processes.entry(leader).or_default().push(pid);
+        }),
         // What they have removed and still have open is not counted this time.
-        Some(Err(_)) => drop(ceilings.0.failures.inc()),
-        None => {}
+        Err(_) => drop(ceilings.0.failures.inc()),
     }
     for (id, pid, folder, most) in folders {
         if stop.is_cancelled() || begin.elapsed() >= PASS {
@@ -91,7 +91,6 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
     use std::sync::Arc;
 
-    use super::super::WatchedFolder;
     use super::super::tests::ceilings;
     use super::*;
     use crate::process::folder::{FolderSize, Folders};
@@ -110,7 +109,7 @@ mod tests {
         let made: Vec<_> = (0..3).map(|_| Arc::new(folders.make(None).unwrap())).collect();
         for (charged, folder) in ceilings.0.charged.lock().values_mut().zip(&made) {
             let most = FolderSize { bytes: 1 << 30, files: 10 };
-            charged.temp = Some(WatchedFolder { folder: Arc::downgrade(folder), most });
+            charged.temp = Some((Arc::downgrade(folder), most));
         }
         let mut last = LastMeasured::new();
         measure_folders(&ceilings, &mut last, &CancellationToken::new());

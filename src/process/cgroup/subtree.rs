@@ -5,18 +5,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 
 use super::group::{self, below, folders, kill, processes, remove, write};
 use super::{Controllers, Limits};
 use crate::config::{Resources, TenantId};
-use crate::process::lock::try_lock;
 use crate::process::random_name::random_name;
 
 /// Cgroup for the gateway's own process. A cgroup that divides resources among others may contain no process itself.
@@ -74,7 +73,9 @@ struct Place {
 #[derive(Debug)]
 pub struct Subtree {
     path: PathBuf,
-    controllers: Controllers,
+    /// The limits that cgroups in this folder can enforce.
+    pub(in crate::process) controllers: Controllers,
+    /// The tenants whose children have a common cgroup.
     tenants: Mutex<BTreeSet<TenantId>>,
     lock: File,
 }
@@ -160,11 +161,6 @@ impl Subtree {
         Support { ends: true, keeps: self.controllers }
     }
 
-    /// The limits that cgroups in this folder can enforce.
-    pub fn controllers(&self) -> Controllers {
-        self.controllers
-    }
-
     /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce.
     ///
     /// # Errors
@@ -201,7 +197,7 @@ impl Subtree {
 
     /// Unlocks the folder, so that the guardian can remove it.
     pub(in crate::process) fn leave(&self) {
-        let _ = rustix::fs::flock(&self.lock, FlockOperation::Unlock);
+        let _ = self.lock.unlock();
     }
 
     /// Kills what is left in the folder and removes it. Blocks up to 5 seconds.
@@ -291,7 +287,11 @@ fn clear(path: &Path) -> io::Result<()> {
 fn lock(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    Ok(try_lock(&file)?.then_some(file))
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 #[cfg(test)]

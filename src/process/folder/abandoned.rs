@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Dir, Mode};
 
 use super::removal::{LISTING, Outcome, open, remove};
-use crate::process::lock::try_lock;
 use crate::process::pinned_folder::PinnedFolder;
 
 /// Start of the name of every gateway's folder.
@@ -68,7 +67,7 @@ impl AbandonedFolders {
             }
             let Ok(lock) = open(&place, name).or_else(|error| open_again(&place, name, error)) else { continue };
             let is_ours = own.is_root() || lock.metadata().is_ok_and(|found| found.uid() == own.as_raw());
-            if !is_ours || !try_lock(&lock).is_ok_and(|is_locked| is_locked) {
+            if !is_ours || lock.try_lock().is_err() {
                 continue;
             }
             match remove(&place, name, deadline) {

@@ -66,13 +66,12 @@ struct Emptying {
 
 impl Emptying {
     fn begin(top: OwnedFd, deadline: Instant) -> io::Result<Self> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
+        let next = getrandom::u64().map_err(io::Error::other)?;
         // What is moved up into it is for nobody else, though it were so before.
         if rustix::fs::fstat(&top)?.st_mode & 0o7777 != 0o700 {
             set_mode(&top, 0o700)?;
         }
-        Ok(Self { top: Rc::new(top), deadline, next: u64::from_ne_bytes(random), has_removed: false, failure: None })
+        Ok(Self { top: Rc::new(top), deadline, next, has_removed: false, failure: None })
     }
 
     /// Goes through the folder repeatedly, as long as each pass removes something.

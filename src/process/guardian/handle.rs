@@ -74,16 +74,13 @@ pub(in crate::process) enum Status {
 }
 
 impl Status {
-    fn pid(self) -> Option<Pid> {
-        match self {
+    fn end(self, exit: Exit) -> Self {
+        let pid = match self {
             Self::Running(pid) => Some(pid),
             Self::Ended(pid, _) => pid,
             Self::Asked | Self::Failed(_) => None,
-        }
-    }
-
-    fn end(self, exit: Exit) -> Self {
-        Self::Ended(self.pid(), exit)
+        };
+        Self::Ended(pid, exit)
     }
 }
 
@@ -120,7 +117,7 @@ impl Guardian {
 
     /// The limits that cgroups enforce for each child.
     pub(in crate::process) fn controllers(&self) -> Controllers {
-        self.cgroups().map(Subtree::controllers).unwrap_or_default()
+        self.cgroups().map(|cgroups| cgroups.controllers).unwrap_or_default()
     }
 
     /// The cgroup below which children's cgroups are made; `None` without cgroups.
@@ -175,15 +172,6 @@ impl Guardian {
         self.0.starting.acquire().await.map_err(io::Error::other)
     }
 
-    fn signal(&self, id: u64, signal: Signal) {
-        let mut table = self.0.table.lock();
-        let Some(entry) = table.children.get_mut(&id) else { return };
-        if !entry.sent.contains(&signal) {
-            entry.sent.push(signal);
-            self.request(&mut table, Request::Signal { id, signal });
-        }
-    }
-
     fn request(&self, table: &mut Table, request: Request) {
         table.requests.push_back(request);
         self.0.wake.notify_one();
@@ -220,7 +208,7 @@ impl Guardian {
                     let _ = entry.socket.take().zip(with).map(|(socket, with)| socket.send(with));
                 }
             }
-            Report::Ready { pids } => table.ready = pids.into_iter().flatten().collect(),
+            Report::Ready { pids } => table.ready = pids,
             Report::Failed { id, errno } => {
                 if let Some(entry) = table.children.remove(&id) {
                     entry.status.send_replace(Status::Failed(errno));
@@ -294,37 +282,50 @@ impl ChildHandle {
 
     /// Waits until the start of the child has succeeded ([`Status::Running`]) or failed.
     pub(in crate::process) async fn started(&self) -> Status {
-        let mut status = self.status.clone();
-        let started = status.wait_for(|status| *status != Status::Asked).await.map(|status| *status);
-        started.unwrap_or(Status::Ended(None, Exit::killed()))
+        self.when(|status| *status != Status::Asked).await
     }
 
     /// Waits until the child has ended and the guardian has reaped it.
     pub(in crate::process) async fn ended(&self) -> Exit {
-        let mut status = self.status.clone();
-        let is_over = |status: &Status| matches!(status, Status::Ended(..) | Status::Failed(_));
-        match status.wait_for(is_over).await.map(|status| *status) {
-            Ok(Status::Ended(_, exit)) => exit,
+        match self.when(|status| matches!(status, Status::Ended(..) | Status::Failed(_))).await {
+            Status::Ended(_, exit) => exit,
             _ => Exit::killed(),
         }
     }
 
-    /// Requests that the guardian send `signal` to the child's process group.
-    pub(in crate::process) fn signal(&self, signal: Signal) {
-        self.guardian.signal(self.id, signal);
+    /// Waits until the status is one that `is` accepts.
+    async fn when(&self, is: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.status.clone();
+        status.wait_for(is).await.map_or(Status::Ended(None, Exit::killed()), |status| *status)
     }
-}
 
-#[cfg(test)]
-impl Guardian {
-    /// A guardian without a process: starts nothing.
-    pub(crate) fn of_nobody() -> Self {
-        Self::new(true, None, Folders::new(None))
+    /// Requests that the guardian send `signal` to the child's process group. No effect once the child has ended, or if the
+    /// same signal was requested before.
+    pub(in crate::process) fn signal(&self, signal: Signal) {
+        let (id, mut table) = (self.id, self.guardian.0.table.lock());
+        if let Some(entry) = table.children.get_mut(&id)
+            && !entry.sent.contains(&signal)
+        {
+            entry.sent.push(signal);
+            self.guardian.request(&mut table, Request::Signal { id, signal });
+        }
     }
 }
 
 impl Drop for ChildHandle {
     fn drop(&mut self) {
         self.signal(Signal::Kill);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Guardian {
+        /// A guardian without a process: starts nothing.
+        pub(crate) fn of_nobody() -> Self {
+            Self::new(true, None, Folders::new(None))
+        }
     }
 }

@@ -18,8 +18,6 @@ use crate::process::descriptors;
 use crate::process::exit::Signal;
 use crate::process::limits::ProcessLimits;
 
-/// Number of stages that the guardian keeps waiting for new children.
-pub(super) const READY: usize = 2;
 /// Largest packet, in bytes.
 const MAX_PACKET: usize = 1024;
 /// Time until a send or receive is repeated that the system had no resources for.
@@ -52,13 +50,13 @@ impl Request {
 }
 
 /// A report of the guardian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
     /// The stage of child `id` runs as process `pid`, which becomes the child. The other end of the stage's stdin comes
     /// with this packet.
     Started { id: u64, pid: i32 },
     /// The process ids of all stages that wait for a child.
-    Ready { pids: [Option<i32>; READY] },
+    Ready { pids: Vec<i32> },
     /// The stage of child `id` could not be started. This is the last report about the child.
     Failed { id: u64, errno: i32 },
     /// Child `id` is reaped, and its group and orphans are gone. `status` is the wait status. `memory` tells whose memory

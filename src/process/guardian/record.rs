@@ -6,7 +6,7 @@
 //! directory. No other process has the descriptor.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::time::{Instant, sleep};
 
-use crate::process::lock::try_lock;
 use crate::process::proc::{ProcessKey, ProcessTree};
 
 /// Time limit for the guardian of an ended gateway to release the lock.
@@ -64,11 +63,12 @@ impl Record {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.map_err(system)?;
         let deadline = Instant::now() + WAIT;
-        while !try_lock(&file).map_err(system)? {
-            if Instant::now() >= deadline {
-                return Err(RecordError::InUse(directory.to_owned()));
+        while let Err(error) = file.try_lock() {
+            match error {
+                TryLockError::Error(error) => return Err(system(error)),
+                TryLockError::WouldBlock if Instant::now() < deadline => sleep(POLL).await,
+                TryLockError::WouldBlock => return Err(RecordError::InUse(directory.to_owned())),
             }
-            sleep(POLL).await;
         }
         let record = Self::new(file).map_err(system)?;
         let left = record.read().map_err(system)?;

@@ -14,11 +14,12 @@ use std::time::Duration;
 use rustix::process::Pid;
 use tokio::time::{Instant, sleep_until};
 
-use super::protocol::READY;
 use crate::config::RUNNING;
 use crate::process::cgroup::{self, remove_if_left, tenant_folder};
 use crate::process::pinned_folder::PinnedFolder;
 
+/// Number of stages that wait for new children.
+const READY: usize = 2;
 /// Time between a start and the making of waiting stages. The child that has just started needs the processors.
 const LATER: Duration = Duration::from_millis(3);
 /// Time between a failure to start a stage and the next attempt.
@@ -79,9 +80,8 @@ impl Stages {
     }
 
     /// The process ids of the waiting stages.
-    pub(super) fn pids(&self) -> [Option<i32>; READY] {
-        let mut pids = self.ready.iter().map(|stage| stage.pid.as_raw_pid());
-        [(); READY].map(|()| pids.next())
+    pub(super) fn pids(&self) -> Vec<i32> {
+        self.ready.iter().map(|stage| stage.pid.as_raw_pid()).collect()
     }
 
     /// Whether a waiting stage has the process id `pid`.

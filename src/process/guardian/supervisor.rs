@@ -60,8 +60,8 @@ pub struct GuardianSupervisor {
 
 impl GuardianSupervisor {
     /// Starts the guardian. `program` is this binary, `cgroups` the cgroup for children's cgroups, and `folders` the maker
-    /// of private temporary folders. Returns the supervisor and the handle to start children with. Must be called in a
-    /// tokio runtime.
+    /// of private temporary folders. Each guardian keeps `record` up to date. Returns the supervisor and the handle to start
+    /// children with. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
@@ -70,6 +70,7 @@ impl GuardianSupervisor {
         neighbours: Neighbours,
         cgroups: Option<Subtree>,
         folders: Folders,
+        record: Option<Record>,
     ) -> io::Result<(Self, Guardian)> {
         if neighbours == Neighbours::None {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -77,13 +78,7 @@ impl GuardianSupervisor {
         let guardian = Guardian::new(neighbours == Neighbours::Some, cgroups, folders);
         let program = program.into();
         let (process, socket) = start_guardian(program.path(), &guardian)?;
-        Ok((Self { guardian: guardian.clone(), program, process, socket, record: None }, guardian))
-    }
-
-    /// Has each guardian keep `record` up to date.
-    #[must_use]
-    pub fn with_record(self, record: Option<Record>) -> Self {
-        Self { record, ..self }
+        Ok((Self { guardian: guardian.clone(), program, process, socket, record }, guardian))
     }
 
     /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it. When this returns, every

@@ -72,7 +72,6 @@ const KNOWS_SOCKETS: u8 = 9;
 /// Where in the file system a child may connect to Unix sockets. A socket can lead to a process with all privileges, such
 /// as a container engine or systemd, which would act for the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Local {
     /// Anywhere.
     Anywhere,

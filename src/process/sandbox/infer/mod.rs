@@ -77,10 +77,10 @@ fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrust
     let homes: Vec<_> = homes(server).into_iter().map(|home| untrusted.home(&home)).collect();
     let mut read: Vec<PathBuf> = of_the_system(SandboxMode::Standard).collect();
     let (mut write, mut caches) = (Vec::new(), Vec::new());
-    read.extend(homes.iter().flatten().flat_map(|home| paths::tools_of(home)));
+    read.extend(homes.iter().flatten().flat_map(|home| paths::existing_below(home, paths::HOME_TOOLS)));
     if let Some(Some(home)) = homes.first() {
         // Of the home that the server sees only: another one for each server keeps their caches apart.
-        write.extend(paths::caches_of(home));
+        write.extend(paths::existing_below(home, paths::HOME_CACHES));
         let (settings, needed) = paths::of_launcher(&server.command, home);
         read.extend(settings);
         write.extend(needed.iter().cloned());

@@ -12,7 +12,7 @@ use crate::config::{RUNNING, SELF};
 use crate::process::sandbox::seccomp::KnownProgram;
 
 /// Runtimes and tools below a home folder, to read and execute.
-const HOME_TOOLS: &[&str] = &[
+pub(super) const HOME_TOOLS: &[&str] = &[
     ".nvm",
     ".fnm",
     ".volta",
@@ -36,7 +36,7 @@ const HOME_TOOLS: &[&str] = &[
     ".gitconfig",
 ];
 /// Caches below a home folder, to change. Each is listed by itself, because credentials of tools are beside them.
-const HOME_CACHES: &[&str] = &[
+pub(super) const HOME_CACHES: &[&str] = &[
     ".cache/uv",
     ".cache/node",
     ".cache/node-gyp",
@@ -96,14 +96,9 @@ const OF_PROGRAMS: &[&str] = &[
 /// Files and folders that mark the top folder of a project.
 const PROJECT: &[&str] = &["package.json", "pyproject.toml", "node_modules", "deno.json", "pyvenv.cfg"];
 
-/// The existing tools below `home`.
-pub(super) fn tools_of(home: &Path) -> impl Iterator<Item = PathBuf> {
-    HOME_TOOLS.iter().map(|name| home.join(name)).filter(|path| path.exists())
-}
-
-/// The existing caches below `home`.
-pub(super) fn caches_of(home: &Path) -> impl Iterator<Item = PathBuf> {
-    HOME_CACHES.iter().map(|name| home.join(name)).filter(|path| path.exists())
+/// Those of the paths `names` below `home` that exist.
+pub(super) fn existing_below(home: &Path, names: &[&str]) -> impl Iterator<Item = PathBuf> {
+    names.iter().map(|name| home.join(name)).filter(|path| path.exists())
 }
 
 /// The known program that a command is, by its file name.

@@ -131,11 +131,6 @@ impl Denials {
         let programs = answers.into_iter().map(|(answer, calls)| program(calls, answer.errno()));
         [Ok(newer())].into_iter().chain(programs).collect()
     }
-
-    /// The number of BPF instructions in all filters.
-    pub fn instructions(&self) -> usize {
-        self.programs().map_or(0, |programs| programs.iter().map(Vec::len).sum())
-    }
 }
 
 fn program(calls: BTreeMap<i64, When>, errno: libc::c_int) -> Result<BpfProgram, BackendError> {
@@ -162,4 +157,16 @@ fn newer() -> BpfProgram {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Errno(libc::ENOSYS.cast_unsigned()).into()),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, SeccompAction::Allow.into()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Denials {
+        /// The number of BPF instructions in all filters.
+        pub(in crate::process::sandbox) fn instructions(&self) -> usize {
+            self.programs().map_or(0, |programs| programs.iter().map(Vec::len).sum())
+        }
+    }
 }

@@ -14,7 +14,6 @@ use super::filter::{Answer, Denials, Is, number};
 
 /// A program that needs exceptions, known by its file name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum KnownProgram {
     /// `npm` and `npx`. They set the times of a lock folder each second, and lose the lock if that fails.
     Npm,
