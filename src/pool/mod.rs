@@ -30,6 +30,7 @@ mod wanted;
 pub use breaker::backoff;
 pub use deployment::{Deployment, Deployments};
 pub use permits::Permits;
+pub(crate) use permits::{Ceiling, Claim};
 pub use pool::Pool;
 pub use pools::Pools;
 pub use status::WorkerStatus;

@@ -1,4 +1,4 @@
-//! Permits for capacity that is limited: children of a server, children of a tenant, starts under way.
+//! Permits for capacity that is limited: children of a server, children of a tenant, starts under way, sessions.
 //!
 //! A claim takes one unit under several ceilings as a whole: while one of them is full, the claim holds nothing of the
 //! others. Claims that wait are served in turns by tenant, at most 1024 wait in one queue, and each waits for a limited time.
@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::auth::Principal;
 use crate::config::{ServerName, TenantId};
 use crate::worker::DropGuard;
 
@@ -27,9 +28,14 @@ pub(super) type TenantKey = Option<TenantId>;
 
 /// Something of which there is a limited number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Ceiling {
-    /// The children of a tenant (`tenants.NAME.limits.max_children`).
+pub(crate) enum Ceiling {
+    /// The children of a tenant (`tenants.NAME.limits.max_children`), or its sessions (`tenants.NAME.max_sessions`). Children
+    /// and sessions have permits of their own.
     Tenant(TenantId),
+    /// The sessions of a principal (`sessions.max_per_principal`).
+    Principal(Principal),
+    /// All sessions (`sessions.max`).
+    Sessions,
     /// The children of a server (`pool.max_children`).
     Server(ServerName),
     /// Starts of children under way, over all servers (`children.spawn_concurrency`).
@@ -39,9 +45,9 @@ pub(super) enum Ceiling {
 }
 
 /// One ceiling, and the largest number of units that may be taken under it.
-pub(super) type Limit = (Ceiling, usize);
+pub(crate) type Limit = (Ceiling, usize);
 
-/// The permits of one gateway; cheap to clone.
+/// Permits for the children of a gateway, or for its sessions; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Permits(Arc<Mutex<State>>);
 
@@ -63,7 +69,7 @@ struct Queue {
 
 /// One unit under each of some ceilings. Dropped, the units go to claims that wait.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     permits: Permits,
     held: Vec<Ceiling>,
 }
@@ -71,8 +77,12 @@ pub(super) struct Claim {
 impl Permits {
     /// Claims one unit under each ceiling, if there is room under all of them now. A waiting claim is never overtaken by
     /// this: there is no room for any claim that waits.
-    pub(super) fn try_claim(&self, limits: &[Limit]) -> Option<Claim> {
-        self.0.lock().take(limits).then(|| self.claimed(limits))
+    ///
+    /// # Errors
+    /// The first of the limits that is reached.
+    pub(crate) fn try_claim(&self, limits: &[Limit]) -> Result<Claim, Limit> {
+        let mut state = self.0.lock();
+        if state.take(limits) { Ok(self.claimed(limits)) } else { Err(state.blamed(limits)) }
     }
 
     /// Claims one unit under each ceiling, as soon as there is room under all of them at the same moment.
@@ -96,7 +106,7 @@ impl Permits {
     }
 
     /// The first of these limits that is reached; `None` if there is room under all of them.
-    pub(super) fn full(&self, limits: &[Limit]) -> Option<Limit> {
+    pub(crate) fn full(&self, limits: &[Limit]) -> Option<Limit> {
         self.0.lock().full(limits)
     }
 
@@ -135,7 +145,8 @@ impl Permits {
 
 impl State {
     fn full(&self, limits: &[Limit]) -> Option<Limit> {
-        limits.iter().find(|(ceiling, most)| self.taken.get(ceiling).is_some_and(|taken| taken >= most)).cloned()
+        let taken = |ceiling: &Ceiling| self.taken.get(ceiling).copied().unwrap_or_default();
+        limits.iter().find(|(ceiling, most)| taken(ceiling) >= *most).cloned()
     }
 
     /// The limit that a claim failed for. If there is room under all of them by now, the last is named.

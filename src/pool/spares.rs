@@ -23,8 +23,8 @@ pub(super) fn replenish(pool: &Pool) {
     let missing = missing_spares(pool, &mut pool.inventory.lock());
     for _ in 0..missing {
         let (permits, most) = (&pool.surroundings.permits, pool.surroundings.spawn_concurrency.div_ceil(2));
-        let Some(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
-        let Some(claim) = permits.try_claim(&pool.limits(None)) else { return };
+        let Ok(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
+        let Ok(claim) = permits.try_claim(&pool.limits(None)) else { return };
         // After a crash no spare is started before the pause of the breaker is over.
         let Ok((permit, Duration::ZERO)) = pool.breaker.admit(&None, Instant::now()) else { return };
         pool.inventory.lock().starting_spares += 1;

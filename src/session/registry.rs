@@ -1,11 +1,10 @@
 //! The registry of all sessions: look-up by id and principal, the limits on their number, and the end of idle ones.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,8 +15,8 @@ use super::link::Target;
 use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
-use crate::config::{ServerName, TenantId};
-use crate::pool::Deployment;
+use crate::config::ServerName;
+use crate::pool::{Ceiling, Claim, Permits};
 use crate::telemetry::Cause;
 
 /// The log lines about opened sessions, and as many about ended ones, that a server may cause in a period.
@@ -26,101 +25,54 @@ const SESSIONS_LOGGED: u32 = 100;
 /// The interval at which idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The numbers of open sessions.
-#[derive(Default)]
-struct Counts {
-    /// The number of all sessions.
-    all: usize,
-    /// The number of sessions of each principal that has any.
-    principals: HashMap<Principal, usize>,
-    /// The number of sessions of each tenant that has any.
-    tenants: HashMap<TenantId, usize>,
-    /// Whether the gateway is shutting down, so that no session is opened any more.
-    draining: bool,
-}
-
 /// All sessions of the gateway.
 pub struct Registry {
-    /// The open sessions by id.
-    sessions: DashMap<SessionId, Entry>,
-    /// Their numbers, on which the limits are checked.
-    counts: Mutex<Counts>,
+    /// The open sessions by id, each with the claim under which it counts.
+    sessions: DashMap<SessionId, (Arc<Session>, Claim)>,
+    /// The limits on the number of sessions.
+    permits: Permits,
+    /// Whether the gateway is shutting down, so that no session is opened any more.
+    is_draining: AtomicBool,
     /// The tracker of all tasks that sessions spawn.
     tasks: TaskTracker,
-}
-
-/// A session, with the deployment that it was opened on: the pool goes on for as long as a session needs it.
-struct Entry {
-    session: Arc<Session>,
-    deployment: Arc<Deployment>,
 }
 
 impl Registry {
     /// An empty registry. Sessions spawn their tasks on `tasks`.
     pub fn new(tasks: TaskTracker) -> Self {
-        Self { sessions: DashMap::new(), counts: Mutex::default(), tasks }
+        Self { sessions: DashMap::new(), permits: Permits::default(), is_draining: AtomicBool::new(false), tasks }
     }
 
-    /// Counts one more session, unless a limit is reached.
-    fn count(&self, new: &NewSession<'_>) -> Result<(), Rejected> {
-        let NewSession { principal, sessions: limits, tenant_sessions, .. } = *new;
-        let mut counts = self.counts.lock();
-        if counts.draining {
+    /// Counts one more session, for as long as the claim exists.
+    ///
+    /// # Errors
+    /// A limit is reached, or the gateway is shutting down.
+    fn claim(&self, new: &NewSession<'_>) -> Result<Claim, Rejected> {
+        let NewSession { principal, sessions, tenant_sessions, .. } = *new;
+        if self.is_draining.load(Ordering::Relaxed) {
             return Err(Rejected::Draining);
         }
-        if counts.all >= limits.max {
-            return Err(Rejected::Full(limits.max));
-        }
-        if counts.principals.get(principal).is_some_and(|count| *count >= limits.max_per_principal) {
-            return Err(Rejected::Principal(limits.max_per_principal));
-        }
-        if let Some(limit) = tenant_sessions
-            && counts.tenants.get(principal.tenant()).is_some_and(|count| *count >= limit)
-        {
-            return Err(Rejected::Tenant(limit));
-        }
-        counts.all += 1;
-        *counts.principals.entry(principal.clone()).or_default() += 1;
-        *counts.tenants.entry(principal.tenant().clone()).or_default() += 1;
-        Ok(())
-    }
-
-    /// Counts one session less of a principal.
-    fn uncount(&self, principal: &Principal) {
-        let mut counts = self.counts.lock();
-        counts.all = counts.all.saturating_sub(1);
-        if let Some(count) = counts.principals.get_mut(principal) {
-            *count -= 1;
-            if *count == 0 {
-                counts.principals.remove(principal);
-            }
-        }
-        if let Some(count) = counts.tenants.get_mut(principal.tenant()) {
-            *count -= 1;
-            if *count == 0 {
-                counts.tenants.remove(principal.tenant());
-            }
-        }
-    }
-
-    /// The number of open sessions.
-    pub fn len(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Whether no session is open.
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        // The sessions of a tenant without a limit count as well: a later configuration may have one.
+        let limits = [
+            (Ceiling::Sessions, sessions.max),
+            (Ceiling::Principal(principal.clone()), sessions.max_per_principal),
+            (Ceiling::Tenant(principal.tenant().clone()), tenant_sessions.unwrap_or(usize::MAX)),
+        ];
+        self.permits.try_claim(&limits).map_err(|(ceiling, most)| match ceiling {
+            Ceiling::Principal(_) => Rejected::Principal(most),
+            Ceiling::Tenant(_) => Rejected::Tenant(most),
+            _ => Rejected::Full(most),
+        })
     }
 
     /// Refuses new sessions from now on.
     pub fn drain(&self) {
-        self.counts.lock().draining = true;
+        self.is_draining.store(true, Ordering::Relaxed);
     }
 
     /// Whether any session has calls in flight or queued, or running tasks.
     pub fn is_busy(&self) -> bool {
-        self.sessions.iter().any(|entry| entry.session.is_busy())
+        self.sessions.iter().any(|entry| entry.0.link.is_busy())
     }
 
     /// Ends all sessions. `why` is for the log.
@@ -132,14 +84,15 @@ impl Registry {
 
     /// A snapshot of all open sessions.
     fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.iter().map(|entry| Arc::clone(&entry.session)).collect()
+        self.sessions.iter().map(|entry| Arc::clone(&entry.0)).collect()
     }
 
     /// Ends sessions that have been unused for too long, and those whose principal may not use the server any more. `patience`
     /// says how long a session of a principal and a server may be unused; `None` if the principal may not use the server.
     pub fn tidy(&self, patience: impl Fn(&Principal, &ServerName) -> Option<Duration>) {
         for session in self.all() {
-            match patience(&session.principal, &session.server.name) {
+            let Target { principal, deployment, .. } = session.link.target();
+            match patience(principal, &deployment.server.name) {
                 None => self.end(session.id(), "its principal may not use the server any more"),
                 Some(limit) if session.idle_for().is_some_and(|idle| idle >= limit) => self.end(session.id(), "idle"),
                 Some(_) => {}
@@ -164,21 +117,19 @@ impl Conversations for Registry {
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
         let NewSession { principal, deployment, transport, .. } = *new;
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
-        self.count(new)?;
-        let Deployment { server, pool, metrics, .. } = &**deployment;
+        let claim = self.claim(new)?;
         let target = Target {
-            server: Arc::clone(server),
+            deployment: Arc::clone(deployment),
             principal: principal.clone(),
             label: id.public(),
-            pool: Arc::clone(pool),
-            metrics: metrics.clone(),
             tasks: self.tasks.clone(),
         };
         let session = Arc::new(Session::new(id.clone(), transport, new.stream, target));
-        metrics.sessions.inc();
-        self.sessions.insert(id, Entry { session: Arc::clone(&session), deployment: Arc::clone(deployment) });
-        if Cause::info("session opened", server.name.to_string()).is_news(SESSIONS_LOGGED) {
-            tracing::info!(tenant = %principal.tenant(), server = %server.name, session = %session.id().public(), ?transport, "session opened");
+        deployment.metrics.sessions.inc();
+        self.sessions.insert(id, (Arc::clone(&session), claim));
+        let server = &deployment.server.name;
+        if Cause::info("session opened", server.to_string()).is_news(SESSIONS_LOGGED) {
+            tracing::info!(tenant = %principal.tenant(), %server, session = %session.id().public(), ?transport, "session opened");
         }
         Ok(session)
     }
@@ -190,25 +141,25 @@ impl Conversations for Registry {
         server: &ServerName,
         transport: Transport,
     ) -> Option<Arc<dyn Conversation>> {
-        let session = Arc::clone(&self.sessions.get(&SessionId::parse(id)?)?.session);
-        let fits =
-            session.principal == *principal && session.server.name == *server && session.transport() == transport;
-        fits.then_some(session as Arc<dyn Conversation>)
+        let session = Arc::clone(&self.sessions.get(&SessionId::parse(id)?)?.0);
+        let target = session.link.target();
+        let is_theirs = target.principal == *principal && target.deployment.server.name == *server;
+        (is_theirs && session.client.transport == transport).then(|| session as Arc<dyn Conversation>)
     }
 
     /// An exclusive child is stopped in the background.
     fn end(&self, id: &SessionId, why: &'static str) {
-        let Some((_, Entry { session, deployment })) = self.sessions.remove(id) else { return };
+        let Some((_, (session, _claim))) = self.sessions.remove(id) else { return };
         session.end();
-        self.uncount(&session.principal);
+        let Target { principal, deployment, .. } = session.link.target();
         deployment.metrics.sessions.dec();
-        if Cause::info("session ended", session.server.name.to_string()).is_news(SESSIONS_LOGGED) {
-            tracing::info!(tenant = %session.principal.tenant(), server = %session.server.name, session = %session.id().public(), why, "session ended");
+        let server = &deployment.server.name;
+        if Cause::info("session ended", server.to_string()).is_news(SESSIONS_LOGGED) {
+            tracing::info!(tenant = %principal.tenant(), %server, session = %session.id().public(), why, "session ended");
         }
     }
 
     fn has_room(&self, max: usize) -> bool {
-        let counts = self.counts.lock();
-        !counts.draining && counts.all < max
+        !self.is_draining.load(Ordering::Relaxed) && self.permits.full(&[(Ceiling::Sessions, max)]).is_none()
     }
 }

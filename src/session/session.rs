@@ -9,44 +9,29 @@ use super::conversation::Conversation;
 use super::id::SessionId;
 use super::link::{Client, Link, Target};
 use super::streams::{Streams, Transport};
-use crate::auth::Principal;
-use crate::config::Server;
 use crate::jsonrpc::{Envelope, Kind};
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
-use crate::telemetry::{DropReason, ServerMetrics};
+use crate::telemetry::DropReason;
 use crate::worker::{Failure, Refused, deliver};
 
 /// A client's conversation with a server.
 pub(super) struct Session {
     /// The id that the client sends with every message.
     id: SessionId,
-    /// The owner: no other principal may use the session.
-    pub(super) principal: Principal,
-    /// The server of the conversation.
-    pub(super) server: Arc<Server>,
-    /// The metrics of that server.
-    metrics: ServerMetrics,
     /// When the newest credential of the client expires; the streams end then.
     expiry: Expiry,
     /// The streams to the client.
-    client: Arc<Streams>,
-    /// The way to the server's children.
-    link: Arc<Link>,
+    pub(super) client: Arc<Streams>,
+    /// The way to the server's children. Its target has the owner of the session: no other principal may use the session.
+    pub(super) link: Arc<Link>,
 }
 
 impl Session {
     /// A session without a stream and without a child. `budget` bounds each stream to the client.
     pub(super) fn new(id: SessionId, transport: Transport, budget: Budget, target: Target) -> Self {
-        let (principal, server) = (target.principal.clone(), Arc::clone(&target.server));
-        let (metrics, expiry) = (target.metrics.clone(), Expiry::default());
         let client = Arc::new(Streams::new(transport, budget));
         let link = Link::new(target, Arc::clone(&client) as Arc<dyn Client>);
-        Self { id, principal, server, metrics, expiry, client, link }
-    }
-
-    /// How the client is connected.
-    pub(super) fn transport(&self) -> Transport {
-        self.client.transport
+        Self { id, expiry: Expiry::default(), client, link }
     }
 
     /// The time since the client last used the session; `None` while a stream is open, or something is in flight or queued.
@@ -62,18 +47,14 @@ impl Session {
         self.client.close();
     }
 
-    /// Whether calls are in flight or queued, or tasks are running.
-    pub(super) fn is_busy(&self) -> bool {
-        self.link.is_busy()
-    }
-
     /// Answers a request that the link has refused with an error. Any other refused message is dropped and counted.
     fn refuse(&self, envelope: &Envelope<'_>, reason: Refused, exchange: &Exchange) {
         match envelope.raw_id().filter(|_| envelope.kind == Kind::Request) {
             Some(id) => self.answer(exchange, Failure::refused(reason).response(&id)),
             None => {
-                self.metrics.dropped(DropReason::Refused);
-                tracing::debug!(server = %self.server.name, session = %self.id.public(), %reason, "a message was not taken");
+                let deployment = &self.link.target().deployment;
+                deployment.metrics.dropped(DropReason::Refused);
+                tracing::debug!(server = %deployment.server.name, session = %self.id.public(), %reason, "a message was not taken");
             }
         }
     }
@@ -97,7 +78,7 @@ impl Conversation for Session {
     }
 
     fn answer(&self, exchange: &Exchange, response: Bytes) {
-        deliver(&self.metrics, exchange, response);
+        deliver(&self.link.target().deployment.metrics, exchange, response);
     }
 
     fn open_stream(&self) -> Cursor {

@@ -86,13 +86,10 @@ impl Conversation {
         let (outbox, cursor) = Outbox::new(LIMITS);
         let listener = Arc::new(Listener { outbox, announced: Mutex::default() });
         let link = |server: &ServerName| {
-            let deployment = &deployments[server];
             let target = Target {
-                server: Arc::clone(&deployment.server),
+                deployment: Arc::clone(&deployments[server]),
                 principal: Principal::new(TenantId::fallback(), Issuer::Anonymous, "anonymous", Vec::new()),
                 label: "test".into(),
-                pool: Arc::clone(&deployment.pool),
-                metrics: deployment.metrics.clone(),
                 tasks: tasks.clone(),
             };
             Link::new(target, Arc::clone(&listener) as Arc<dyn Client>)

@@ -9,74 +9,55 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::draining::MAX_BUSY;
+use super::handshake::Handshake;
 use super::slot::{Outcome, Starting};
 use crate::mcp::protocol_version;
 use crate::pool::{Granted, Wanted};
 use crate::worker::{Failure, Lease, LeaseHolder, Negotiated, Refused};
 
-/// One attempt to get a child.
-pub(super) struct Acquisition<'a> {
-    /// The link that wants the child.
-    pub(super) context: &'a Context,
-    /// The receiver of what the child will send.
-    pub(super) holder: Weak<dyn LeaseHolder>,
-    /// The client's `initialize` request.
-    pub(super) initialize: Bytes,
-    /// The leases on replaced children, of which the new child may inherit the capacity of one.
-    pub(super) replaces: Vec<Arc<Lease>>,
-}
+/// The number of draining children with work of the link above which the link gets no further child. Without this bound,
+/// one client whose calls never end could fill the pool.
+const MAX_BUSY: usize = 4;
 
-impl Acquisition<'_> {
-    /// Gets the child. Fails at once when the link ends.
-    pub(super) async fn run(self) -> Outcome {
-        let context = self.context;
-        tokio::select! {
-            acquired = self.acquire() => acquired,
-            () = context.ended.cancelled() => Err(context.stopped()),
-        }
+/// Leases a child and, where the child replaces another, replays the handshake to it. `holder` receives what the child will
+/// send, `initialize` is the client's request, and the child may inherit the capacity of one of those that it `replaces`.
+///
+/// # Errors
+/// Too many replaced children have work of the link, the pool grants no lease, the child answers `initialize` with another
+/// protocol version or an error, or the child ends during the replay.
+pub(super) async fn acquire(
+    context: &Context,
+    holder: Weak<dyn LeaseHolder>,
+    initialize: Bytes,
+    replaces: Vec<Arc<Lease>>,
+) -> Outcome {
+    until_few_drain(context).await?;
+    let is_restart = context.state.lock().handshake.done().is_some();
+    let (principal, caller) = (context.target.principal.clone(), Arc::clone(&context.target.label));
+    let wanted = Wanted { principal, caller, initialize: Some(initialize), is_restart, replaces, holder };
+    let Granted { lease, answer } = context.target.deployment.pool.lease(&wanted).await?;
+    let answer = answer.unwrap_or_default();
+    if is_restart {
+        replay(context, &lease, &answer).await?;
     }
-
-    /// Leases the child and, where it replaces another, replays the handshake to it.
-    async fn acquire(self) -> Outcome {
-        let Self { context, holder, initialize, replaces } = self;
-        until_few_drain(context).await?;
-        let is_replay = context.state.lock().handshake.done().is_some();
-        let target = &context.target;
-        let wanted = Wanted {
-            principal: target.principal.clone(),
-            caller: Arc::clone(&target.label),
-            initialize: Some(initialize),
-            is_restart: is_replay,
-            replaces,
-            holder,
-        };
-        let Granted { lease, answer } = target.pool.lease(&wanted).await?;
-        let answer = answer.unwrap_or_default();
-        if is_replay {
-            replay(context, &lease, &answer).await?;
-        }
-        Ok((lease, answer))
-    }
+    Ok((lease, answer))
 }
 
 /// Waits for the outcome of a start. Fails at once when the link ends.
 pub(super) async fn outcome(context: &Context, mut starting: Starting) -> Outcome {
-    let outcome = tokio::select! {
-        outcome = starting.wait_for(Option::is_some) => outcome.ok().and_then(|outcome| outcome.clone()),
-        () = context.ended.cancelled() => None,
-    };
+    let outcome = context.ended.run_until_cancelled(starting.wait_for(Option::is_some)).await;
+    let outcome = outcome.and_then(|outcome| outcome.ok()?.clone());
     outcome.unwrap_or_else(|| Err(context.stopped()))
 }
 
 /// Waits until at most [`MAX_BUSY`] draining children have work of the link, for `pool.queue_timeout` at most.
 async fn until_few_drain(context: &Context) -> Result<(), Failure> {
     let few = async {
-        while context.state.lock().draining.busy(Lease::is_idle) > MAX_BUSY {
+        while context.state.lock().busy_draining(Lease::is_idle) > MAX_BUSY {
             context.drained.notified().await;
         }
     };
-    let patience = context.target.server.pool.queue_timeout;
+    let patience = context.server().pool.queue_timeout;
     tokio::time::timeout(patience, few).await.map_err(|_| Failure::refused(Refused::Busy))
 }
 
@@ -86,19 +67,13 @@ async fn replay(context: &Context, lease: &Arc<Lease>, answer: &[u8]) -> Result<
     let negotiated = take_negotiated(context).await;
     context.state.lock().replaying = Arc::downgrade(lease);
     // The child has as much time for the whole replay as for a start.
-    let end = Instant::now() + context.target.server.limits.start_timeout;
+    let end = Instant::now() + context.server().limits.start_timeout;
     let replay = lease.replay(&negotiated, end).await;
     // Without a lease in use, other sessions may have used up the child's calls: then another child may do.
     let is_retired = lease.worker().is_retired();
     let replay = replay.map_err(|failure| if is_retired { Failure::refused(Refused::Ended) } else { failure })?;
     let ended = context.ended.clone();
-    context.target.tasks.spawn(async move {
-        tokio::select! {
-            biased;
-            () = ended.cancelled() => {}
-            () = replay.finish() => {}
-        }
-    });
+    context.target.tasks.spawn(async move { ended.run_until_cancelled(replay.finish()).await });
     // To compare the lists of both children would take as long as the child takes to list them.
     for list in lists {
         let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#);
@@ -111,7 +86,7 @@ async fn replay(context: &Context, lease: &Arc<Lease>, answer: &[u8]) -> Result<
 /// Checks that a replacement answers `initialize` with the protocol version that the client speaks. Returns the lists whose
 /// changes the client expects to hear of.
 fn check_version(context: &Context, lease: &Lease, answer: &[u8]) -> Result<Vec<&'static str>, Failure> {
-    let server = &context.target.server.name;
+    let server = &context.server().name;
     let Some(version) = protocol_version(answer) else {
         return Err(lease.worker().failure().unwrap_or_else(|| Failure::refused_again(server)));
     };
@@ -125,16 +100,12 @@ fn check_version(context: &Context, lease: &Lease, answer: &[u8]) -> Result<Vec<
 /// Takes over the negotiated state of the most recently replaced child, which grants nothing more from then on: what it
 /// granted later would be lost.
 async fn take_negotiated(context: &Context) -> Negotiated {
-    let before = context.state.lock().draining.latest_first().next().cloned();
+    let before = context.state.lock().draining.last().cloned();
     let latest = match before {
         Some(before) => before.hand_over().await,
         None => None,
     };
-    match context.state.lock().handshake.done_mut() {
-        Some(done) => {
-            latest.into_iter().for_each(|latest| done.negotiated = latest);
-            done.negotiated.clone()
-        }
-        None => Negotiated::default(),
-    }
+    let Handshake::Done(done) = &mut context.state.lock().handshake else { return Negotiated::default() };
+    latest.into_iter().for_each(|latest| done.negotiated = latest);
+    done.negotiated.clone()
 }

@@ -7,11 +7,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::acquire::{Acquisition, outcome};
-use super::context::Context;
+use super::acquire::{acquire, outcome};
 use super::link::Link;
 use super::queue::DrainToken;
-use super::restart::pause_before_restart;
 use super::slot::{Outcome, Slot, Starting};
 use super::state::State;
 use crate::stream::Item;
@@ -36,7 +34,7 @@ impl Link {
             token = again;
             match self.context.failing_overdue(self.lease()).await {
                 Ok(lease) => {
-                    let Some(again) = self.dispatch(&lease).send_queued(token).await else { break };
+                    let Some(again) = self.context.send_queued(&lease, token).await else { break };
                     token = again;
                     was_tried = false;
                 }
@@ -44,7 +42,7 @@ impl Link {
                 Err(failure) if failure.is_ended() && !was_tried => was_tried = true,
                 Err(failure) => {
                     let queued = self.context.state.lock().queue.take_all();
-                    queued.iter().for_each(|pending| self.context.fail(pending, failure.clone()));
+                    self.context.fail(&queued, &failure);
                 }
             }
         }
@@ -65,7 +63,7 @@ impl Link {
                 (_, Some(done)) => {
                     let initialize = done.initialize.clone();
                     state.drain_current();
-                    let starting = self.start(initialize, state.draining.leaving());
+                    let starting = self.start(initialize, state.leaving());
                     state.slot = Slot::Starting(starting.clone());
                     // Only children that can deliver nothing more: to leave one that is still exiting would fail its calls as
                     // those of an ended session.
@@ -85,11 +83,12 @@ impl Link {
         let holder: Weak<dyn LeaseHolder> = self.this.clone();
         self.spawn(async move |this| {
             let guard = DropGuard::new(|| {
-                let failed = Err(Failure::internal(&this.context.target.server.name));
+                let failed = Err(Failure::internal(&this.context.server().name));
                 this.finish_start(&failed);
                 result.send_replace(Some(failed));
             });
-            let acquired = Acquisition { context: &this.context, holder, initialize, replaces }.run().await;
+            let acquired = acquire(&this.context, holder, initialize, replaces);
+            let acquired = this.context.unless_ended(acquired).await;
             guard.disarm();
             this.finish_start(&acquired);
             result.send_replace(Some(acquired));
@@ -110,10 +109,9 @@ impl Link {
 
     /// The pause before an unasked restart, and the note in the state that one is under way; `None` if none is needed.
     fn next_restart(&self, state: &mut State) -> Option<Duration> {
-        let is_open = !self.context.ended.is_cancelled();
         let is_listening = || self.context.client.is_listening();
-        let pause = pause_before_restart(state, is_listening, &self.context.target.server.restart);
-        let pause = pause.filter(|_| is_open);
+        let pause = state.pause_before_restart(is_listening, &self.context.server().restart);
+        let pause = pause.filter(|_| !self.context.ended.is_cancelled());
         state.is_restarting = pause.is_some();
         pause
     }
@@ -139,10 +137,7 @@ impl Link {
         let mut retry_after = Duration::ZERO;
         loop {
             let Some(pause) = self.next_restart(&mut self.context.state.lock()) else { return };
-            tokio::select! {
-                () = sleep(pause.max(retry_after)) => {}
-                () = self.context.ended.cancelled() => {}
-            }
+            self.context.ended.run_until_cancelled(sleep(pause.max(retry_after))).await;
             // The next call reports a failure.
             retry_after = self.lease().await.err().and_then(|failure| failure.retry_after()).unwrap_or_default();
         }
@@ -166,12 +161,12 @@ impl LeaseHolder for Link {
     }
 
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
-        let Context { target, state, ended, .. } = &self.context;
-        if ended.is_cancelled() {
+        if self.context.ended.is_cancelled() {
             return calls;
         }
-        let timeout = |tool: &str| target.server.call_timeout(Some(tool));
-        let refused = state.lock().queue.push_retries(calls, timeout, &target.server.limits);
+        let server = self.context.server();
+        let timeout = |tool: &str| server.call_timeout(Some(tool));
+        let refused = self.context.state.lock().queue.push_retries(calls, timeout, &server.limits);
         self.begin_drain();
         refused
     }
@@ -184,7 +179,7 @@ impl LeaseHolder for Link {
         let has_room = {
             let state = self.context.state.lock();
             // A start has failed for want of capacity: the capacity of the exited child is this link's now.
-            let has_room = matches!(state.slot, Slot::Empty) && !state.draining.leaving().is_empty();
+            let has_room = matches!(state.slot, Slot::Empty) && !state.leaving().is_empty();
             has_room && state.handshake.done().is_some() && !self.context.ended.is_cancelled()
         };
         if has_room {

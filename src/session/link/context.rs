@@ -15,9 +15,9 @@ use super::queue::Pending;
 use super::state::State;
 use crate::auth::Principal;
 use crate::config::Server;
-use crate::pool::Pool;
+use crate::pool::Deployment;
 use crate::stream::Exchange;
-use crate::telemetry::{Cause, ServerMetrics};
+use crate::telemetry::Cause;
 use crate::worker::{Failure, deliver};
 
 /// The interval at which queued calls are checked for their time-outs.
@@ -28,16 +28,12 @@ const LOGGED: u32 = 20;
 
 /// What a link is made for: whose calls go to which server.
 pub struct Target {
-    /// The server.
-    pub server: Arc<Server>,
+    /// The server, its children and its metrics. The pool goes on for as long as a link needs it.
+    pub deployment: Arc<Deployment>,
     /// The caller.
     pub principal: Principal,
     /// The name of the conversation in the log, such as the public part of a session id.
     pub label: Arc<str>,
-    /// The server's children.
-    pub pool: Arc<Pool>,
-    /// The server's metrics.
-    pub metrics: ServerMetrics,
     /// The tracker of all tasks that the link spawns.
     pub tasks: TaskTracker,
 }
@@ -65,29 +61,40 @@ impl Context {
         Self { target, client, state: Mutex::new(state), ended, drained }
     }
 
-    /// Delivers an answer of the gateway's own.
-    pub(super) fn answer(&self, exchange: &Exchange, message: Bytes) {
-        deliver(&self.target.metrics, exchange, message);
+    /// The configuration of the server.
+    pub(super) fn server(&self) -> &Server {
+        &self.target.deployment.server
     }
 
-    /// Answers a queued message with a failure, if the message is a request.
-    pub(super) fn fail(&self, pending: &Pending, failure: Failure) {
-        if let Some(response) = pending.response(failure) {
-            self.answer(&pending.exchange, response);
+    /// Delivers an answer of the gateway's own.
+    pub(super) fn answer(&self, exchange: &Exchange, message: Bytes) {
+        deliver(&self.target.deployment.metrics, exchange, message);
+    }
+
+    /// Answers those of the messages that are requests with a failure.
+    pub(super) fn fail(&self, messages: &[Pending], failure: &Failure) {
+        for pending in messages {
+            let response = pending.response(failure);
+            response.into_iter().for_each(|response| self.answer(&pending.exchange, response));
         }
     }
 
     /// The failure of everything that a link had in flight or queued when it ended.
     pub(super) fn stopped(&self) -> Failure {
-        Failure::stopped(&self.target.server.name)
+        Failure::stopped(&self.server().name)
     }
 
     /// Logs an event of this link, at most [`LOGGED`] times in a period for each server.
     pub(super) fn log(&self, event: &'static str) {
-        let Target { server, label, .. } = &self.target;
-        if Cause::info(event, server.name.to_string()).is_news(LOGGED) {
-            tracing::info!(server = %server.name, session = %label, "{event}");
+        let server = &self.server().name;
+        if Cause::info(event, server.to_string()).is_news(LOGGED) {
+            tracing::info!(%server, session = %self.target.label, "{event}");
         }
+    }
+
+    /// Awaits `work`, and fails as soon as the link ends.
+    pub(super) async fn unless_ended<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        self.ended.run_until_cancelled(work).await.unwrap_or_else(|| Err(self.stopped()))
     }
 
     /// Awaits `work` that queued calls wait for. Meanwhile, queued calls whose time-outs have passed are failed.
@@ -99,8 +106,8 @@ impl Context {
                 () = tokio::time::sleep(TICK) => {
                     let overdue = self.state.lock().queue.take_overdue();
                     for pending in overdue {
-                        let (server, after) = (&self.target.server, pending.timeout.unwrap_or_default());
-                        self.fail(&pending, Failure::waited(&server.name, after, server.timeout_key(after)));
+                        let (server, after) = (self.server(), pending.timeout.unwrap_or_default());
+                        self.fail(&[pending], &Failure::waited(&server.name, after, server.timeout_key(after)));
                     }
                 }
             }

@@ -48,18 +48,7 @@ pub(super) struct Done {
 impl Handshake {
     /// The successful handshake, if there is one.
     pub(super) fn done(&self) -> Option<&Done> {
-        match self {
-            Self::Done(done) => Some(done),
-            Self::None | Self::Initializing(_) => None,
-        }
-    }
-
-    /// The same, for changes.
-    pub(super) fn done_mut(&mut self) -> Option<&mut Done> {
-        match self {
-            Self::Done(done) => Some(done),
-            Self::None | Self::Initializing(_) => None,
-        }
+        if let Self::Done(done) = self { Some(done) } else { None }
     }
 
     /// Whether a child that is started now would have no use: no `initialize` is in flight or has succeeded.
@@ -70,12 +59,10 @@ impl Handshake {
     /// Takes the unanswered `initialize` out, which leaves [`Handshake::None`]; `None` and unchanged in any other state.
     pub(super) fn take_unanswered(&mut self) -> Option<Unanswered> {
         match std::mem::take(self) {
-            Self::Initializing(unanswered) => Some(unanswered),
-            other => {
-                *self = other;
-                None
-            }
+            Self::Initializing(unanswered) => return Some(unanswered),
+            other => *self = other,
         }
+        None
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::acquire::outcome;
 use super::client::Client;
 use super::context::{Context, Target};
-use super::dispatch::{Dispatch, call_timeout};
+use super::dispatch::call_timeout;
 use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered};
 use super::queue::{DrainToken, MAX_ID};
 use super::slot::{Outcome, Slot};
@@ -33,6 +33,11 @@ impl Link {
     /// `client`.
     pub fn new(target: Target, client: Arc<dyn Client>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self { context: Context::new(target, client), this: this.clone() })
+    }
+
+    /// What the link was made for.
+    pub fn target(&self) -> &Target {
+        &self.context.target
     }
 
     /// The negotiated protocol version; `None` before `initialize` has succeeded.
@@ -86,7 +91,7 @@ impl Link {
             // No message overtakes the queued ones. Only responses do: they are for a child that waits for them.
             state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.queue.is_being_drained())
         };
-        match live.map(|lease| self.dispatch(&lease).send(message, envelope, exchange)) {
+        match live.map(|lease| self.context.send(&lease, message, envelope, exchange)) {
             // The child is about to exit, or there is none: the message is queued for another.
             Some(Err(Refused::Ended | Refused::Retired)) | None => self.enqueue(message, envelope, exchange),
             Some(sent) => sent,
@@ -99,20 +104,14 @@ impl Link {
             let mut state = self.context.state.lock();
             // Under one lock: others see the end only after every request has been answered.
             self.context.ended.cancel();
-            state.draining.latest_first().chain(state.slot.leased()).for_each(|lease| lease.leave());
-            let queued = state.queue.take_all();
-            queued.iter().for_each(|pending| self.context.fail(pending, self.context.stopped()));
+            state.draining.iter().rev().chain(state.slot.leased()).for_each(|lease| lease.leave());
+            self.context.fail(&state.queue.take_all(), &self.context.stopped());
             if let Some(Unanswered { id, exchange }) = state.handshake.take_unanswered() {
                 self.context.answer(&exchange, self.context.stopped().response(&id));
             }
             (std::mem::take(&mut state.slot), std::mem::take(&mut state.draining))
         };
         drop(leases);
-    }
-
-    /// The way to write this link's messages to one child.
-    pub(super) fn dispatch<'a>(&'a self, lease: &'a Lease) -> Dispatch<'a> {
-        Dispatch { context: &self.context, lease }
     }
 
     /// Spawns a job of this link on its task tracker.
@@ -185,7 +184,7 @@ impl Link {
         let (response, done) = match started {
             Ok((_, answer)) => {
                 let done = protocol_version(&answer).map(|version| Done::new(message, version, &answer));
-                let done = done.ok_or_else(|| Failure::refused_by_server(&self.context.target.server.name, &answer));
+                let done = done.ok_or_else(|| Failure::refused_by_server(&self.context.server().name, &answer));
                 (under_id(&answer, id), done)
             }
             Err(failure) => (failure.response(id), Err(failure)),
@@ -208,14 +207,14 @@ impl Link {
         let Some(failure) = failure else { return token };
         // The client may try again, with another child.
         state.slot = Slot::Empty;
-        let queued = state.queue.close(token);
-        queued.iter().for_each(|pending| self.context.fail(pending, failure.clone()));
+        let queued = if token.is_some() { state.queue.abandon() } else { state.queue.take_all() };
+        self.context.fail(&queued, &failure);
         None
     }
 
     /// Fails `initialize`, if it is unanswered, and the queue: the task that had to serve them has panicked.
     pub(super) fn abandon(&self) {
-        let internal = || Failure::internal(&self.context.target.server.name);
+        let internal = || Failure::internal(&self.context.server().name);
         let (queued, child) = {
             let mut state = self.context.state.lock();
             // The client may try again, with another child.
@@ -226,7 +225,7 @@ impl Link {
             (state.queue.abandon(), child)
         };
         drop(child);
-        queued.iter().for_each(|pending| self.context.fail(pending, internal()));
+        self.context.fail(&queued, &internal());
     }
 
     /// Sends a message about something in flight to the child concerned, which may be draining or still hearing the replay.
@@ -264,7 +263,7 @@ impl Link {
         };
         // Servers may number their tasks, each child from the same number on: the latest child is meant.
         let lease = retired.iter().find(|lease| lease.takes_about_task(envelope))?;
-        match self.dispatch(lease).send(message, envelope, exchange) {
+        match self.context.send(lease, message, envelope, exchange) {
             // The task ended just now: another child may know of it.
             Err(Refused::Ended | Refused::Retired) => None,
             sent => Some(sent),
@@ -273,12 +272,12 @@ impl Link {
 
     /// Queues a message for a child that is still to start.
     fn enqueue(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
-        let Context { target, state, .. } = &self.context;
+        let server = self.context.server();
         let (id, timeout) = match envelope.kind {
             // The child that asked has exited.
             Kind::Response => return Ok(()),
             Kind::Notification => (None, None),
-            Kind::Request => (envelope.raw_id(), Some(call_timeout(&target.server, envelope))),
+            Kind::Request => (envelope.raw_id(), Some(call_timeout(server, envelope))),
         };
         if let Some(id) = id.as_ref().filter(|id| id.as_str().len() > MAX_ID) {
             let text = format!("the id is longer than {MAX_ID} bytes");
@@ -287,7 +286,7 @@ impl Link {
         }
         // Before the lock is taken: this takes as long as the message is large.
         let message = Bytes::copy_from_slice(message);
-        let taken = state.lock().queue.push(message, id, exchange, timeout, &target.server.limits);
+        let taken = self.context.state.lock().queue.push(message, id, exchange, timeout, &server.limits);
         self.begin_drain();
         if taken { Ok(()) } else { Err(Refused::Busy) }
     }

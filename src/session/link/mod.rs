@@ -6,12 +6,10 @@ mod children;
 mod client;
 mod context;
 mod dispatch;
-mod draining;
 mod handshake;
 #[expect(clippy::module_inception, reason = "the type, beside its parts")]
 mod link;
 mod queue;
-mod restart;
 mod slot;
 mod state;
 

@@ -83,9 +83,9 @@ impl Pending {
 
     /// The error response for this message, if it is a request. A call that a child has crashed over fails with that crash, any
     /// other with `failure`.
-    pub(super) fn response(&self, failure: Failure) -> Option<Bytes> {
-        let id = self.id.as_ref()?;
-        Some(self.retry.as_ref().map_or(failure, |(_, crash)| crash.clone()).response(id))
+    pub(super) fn response(&self, failure: &Failure) -> Option<Bytes> {
+        let failure = self.retry.as_ref().map_or(failure, |(_, crash)| crash);
+        self.id.as_ref().map(|id| failure.response(id))
     }
 }
 
@@ -108,8 +108,8 @@ impl PendingQueue {
         if self.queue.is_empty() { None } else { self.reserve() }
     }
 
-    /// Queues a message, with the `id` of a request. Returns `false` if the queue is full. An empty queue takes a message of
-    /// any size.
+    /// Queues a message, with the `id` and the time-out of a request. Returns `false` if the queue is full. An empty queue takes
+    /// a message of any size.
     pub(super) fn push(
         &mut self,
         message: Bytes,
@@ -118,11 +118,11 @@ impl PendingQueue {
         timeout: Option<Duration>,
         limits: &ChildLimits,
     ) -> bool {
-        if !self.has_room(message.len(), limits) {
-            return false;
+        let has_room = self.has_room(message.len(), limits);
+        if has_room {
+            self.append(message, id, Arc::clone(exchange), timeout, None);
         }
-        self.append(message, id, Arc::clone(exchange), timeout, None);
-        true
+        has_room
     }
 
     /// Queues calls that a child has crashed over, before all messages that no child has had; `timeout` gives the time-out of
@@ -135,13 +135,13 @@ impl PendingQueue {
     ) -> Vec<Orphan> {
         let mut refused = Vec::new();
         for call in calls {
-            if !self.has_room(call.kept.message.len(), limits) {
+            if self.has_room(call.kept.message.len(), limits) {
+                let Orphan { kept, id, exchange, failure } = call;
+                let timeout = Some(timeout(&kept.tool));
+                self.append(kept.message, Some(id), exchange, timeout, Some((kept.tool, failure)));
+            } else {
                 refused.push(call);
-                continue;
             }
-            let Orphan { kept, id, exchange, failure } = call;
-            let timeout = Some(timeout(&kept.tool));
-            self.append(kept.message, Some(id), exchange, timeout, Some((kept.tool, failure)));
         }
         refused
     }
@@ -210,20 +210,14 @@ impl PendingQueue {
     /// Removes the messages that have been queued for as long as their time-outs allow.
     pub(super) fn take_overdue(&mut self) -> Vec<Pending> {
         let is_overdue = |pending: &Pending| pending.timeout.is_some_and(|timeout| pending.since.elapsed() >= timeout);
-        let overdue: Vec<Position> =
-            self.queue.values().filter(|pending| is_overdue(pending)).map(|pending| pending.position).collect();
+        let overdue = self.queue.values().filter(|pending| is_overdue(pending)).map(|pending| pending.position);
+        let overdue: Vec<_> = overdue.collect();
         overdue.into_iter().filter_map(|position| self.take(position)).collect()
     }
 
-    /// Declares the drain token lost with its task. Removes all messages.
+    /// Takes the drain token back, or declares it lost with its task. Removes all messages.
     pub(super) fn abandon(&mut self) -> Vec<Pending> {
         self.is_being_drained = false;
-        self.take_all()
-    }
-
-    /// Takes the drain token back, if the caller has one. Removes all messages.
-    pub(super) fn close(&mut self, token: Option<DrainToken>) -> Vec<Pending> {
-        self.is_being_drained &= token.is_none();
         self.take_all()
     }
 

@@ -33,29 +33,11 @@ impl Slot {
 
     /// The lease, though its child may have exited.
     pub(super) fn leased(&self) -> Option<&Arc<Lease>> {
-        match self {
-            Self::Leased(lease) => Some(lease),
-            Self::Empty | Self::Starting(_) => None,
-        }
+        if let Self::Leased(lease) = self { Some(lease) } else { None }
     }
 
     /// Whether a start is under way.
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Starting(_))
-    }
-
-    /// Whether a start is under way, or a living child has work, as decided by `is_idle`.
-    pub(super) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
-        self.is_starting() || self.leased().is_some_and(|lease| lease.is_alive() && !is_idle(lease))
-    }
-
-    /// The number of consecutive children of no use to the client, including the child in this slot. `before` is the number
-    /// of those before this child.
-    pub(super) fn useless_in_a_row(&self, before: usize) -> usize {
-        match self {
-            Self::Leased(lease) if lease.worker().was_of_use() => 0,
-            Self::Leased(_) => before.saturating_add(1),
-            Self::Empty | Self::Starting(_) => before,
-        }
     }
 }

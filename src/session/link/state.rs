@@ -1,14 +1,18 @@
 //! The changing state of a link: the data under its mutex, and the transitions that need nothing else.
+//!
+//! Invariant: after a child of no use to the client, another is started unasked only for a client that listens or has
+//! subscriptions, and after a pause.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::draining::DrainingLeases;
 use super::handshake::Handshake;
 use super::queue::PendingQueue;
 use super::slot::{Outcome, Slot};
+use crate::config::Restart;
+use crate::pool::backoff;
 use crate::worker::Lease;
 
 /// The state of a link.
@@ -16,8 +20,9 @@ use crate::worker::Lease;
 pub(super) struct State {
     /// The current child.
     pub(super) slot: Slot,
-    /// The replaced children with work of this link.
-    pub(super) draining: DrainingLeases,
+    /// Leases on children that have been replaced, or are about to exit, and still have work of this link, in the order of
+    /// their replacement.
+    pub(super) draining: Vec<Arc<Lease>>,
     /// The progress of the handshake.
     pub(super) handshake: Handshake,
     /// The client's messages that no child has taken yet.
@@ -27,7 +32,7 @@ pub(super) struct State {
     /// Whether a task restarts the child although no message is queued.
     pub(super) is_restarting: bool,
     /// Consecutive children that failed to start or exited before answering a client call; the current one not included.
-    pub(super) useless: usize,
+    useless: usize,
     /// When the client last used the link; `None` before the first message.
     last_used: Option<Instant>,
 }
@@ -47,12 +52,23 @@ impl State {
         self.last_used.map(|since| since.elapsed())
     }
 
-    /// Whether something is in flight or queued, or a child is being started for the client. `is_idle` decides for each
-    /// lease.
+    /// Whether something is in flight or queued, or a child is being started for the client. `is_idle` decides whether a
+    /// child has no work of this link.
     pub(super) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
         // A restart without a queued message is not a use by the client: a crashing server would keep the link for ever.
-        let is_unasked = self.is_restarting && self.slot.is_starting();
-        (self.slot.is_busy(is_idle) && !is_unasked) || self.draining.busy(is_idle) > 0 || self.queue.is_being_drained()
+        let is_starting = self.slot.is_starting() && !self.is_restarting;
+        let has_work = self.slot.live().is_some_and(|lease| !is_idle(&lease));
+        is_starting || has_work || self.busy_draining(is_idle) > 0 || self.queue.is_being_drained()
+    }
+
+    /// The number of draining children that live and have work of this link, as decided by `is_idle`.
+    pub(super) fn busy_draining(&self, is_idle: fn(&Lease) -> bool) -> usize {
+        self.draining.iter().filter(|lease| lease.is_alive() && !is_idle(lease)).count()
+    }
+
+    /// The draining leases whose capacity the next child may inherit.
+    pub(super) fn leaving(&self) -> Vec<Arc<Lease>> {
+        self.draining.iter().filter(|lease| lease.leaves_capacity()).cloned().collect()
     }
 
     /// The living leases that a message about something in flight may concern, the current child's first. Empty if the current child is
@@ -63,20 +79,20 @@ impl State {
             return Vec::new();
         }
         let current = self.slot.live().or(replaying);
-        current.into_iter().chain(self.draining.latest_first().cloned()).collect()
+        current.into_iter().chain(self.draining.iter().rev().cloned()).collect()
     }
 
     /// The leases whose children take no new calls, the latest first.
     pub(super) fn retired_leases(&self) -> Vec<Arc<Lease>> {
         let current = self.slot.live().filter(|lease| lease.worker().is_retired());
-        current.into_iter().chain(self.draining.latest_first().cloned()).collect()
+        current.into_iter().chain(self.draining.iter().rev().cloned()).collect()
     }
 
     /// Moves the lease of the current child, if any, to the draining leases, and leaves the slot empty.
     pub(super) fn drain_current(&mut self) {
-        self.useless = self.slot.useless_in_a_row(self.useless);
+        self.useless = self.useless_in_a_row();
         if let Slot::Leased(lease) = std::mem::take(&mut self.slot) {
-            if let Some(done) = self.handshake.done_mut() {
+            if let Handshake::Done(done) = &mut self.handshake {
                 done.negotiated = lease.negotiated();
             }
             self.draining.push(lease);
@@ -86,15 +102,15 @@ impl State {
     /// Removes and returns the leases whose draining children can deliver nothing more. The negotiated state of the last of
     /// them is kept.
     pub(super) fn take_finished(&mut self) -> Vec<Arc<Lease>> {
-        let finished = self.draining.take_finished();
-        if let Some(done) = self.handshake.done_mut() {
+        let finished: Vec<_> = self.draining.extract_if(.., |lease| lease.is_over()).collect();
+        if let Handshake::Done(done) = &mut self.handshake {
             finished.iter().filter_map(|lease| lease.hand_over_now()).for_each(|latest| done.negotiated = latest);
         }
         finished
     }
 
     /// Ends a start: a started child becomes the current one, unless the link `has_ended` or its `initialize` was given up.
-    /// Returns the draining leases that are to be left as soon as they are idle.
+    /// Returns the draining leases that are to be left as soon as they are idle: none after a failed start.
     pub(super) fn finish_start(&mut self, started: &Outcome, has_ended: bool) -> Vec<Arc<Lease>> {
         if started.is_err() && self.handshake.done().is_some() {
             self.useless = self.useless.saturating_add(1);
@@ -103,6 +119,30 @@ impl State {
             Ok((lease, _)) if !has_ended && !self.handshake.is_none() => Slot::Leased(Arc::clone(lease)),
             Ok(_) | Err(_) => Slot::Empty,
         };
-        self.draining.latest_first().filter(|_| started.is_ok()).cloned().collect()
+        if started.is_ok() { self.draining.clone() } else { Vec::new() }
+    }
+
+    /// The number of consecutive children of no use to the client, including the current one.
+    fn useless_in_a_row(&self) -> usize {
+        match &self.slot {
+            Slot::Leased(lease) if lease.worker().was_of_use() => 0,
+            Slot::Leased(_) => self.useless.saturating_add(1),
+            Slot::Empty | Slot::Starting(_) => self.useless,
+        }
+    }
+
+    /// The pause before a child is started although no message is queued: the next call then finds a child, and a client that
+    /// only listens goes on to hear from the server. `None` if there is a child, or the client would not miss one.
+    ///
+    /// The pause grows with this link's own useless children, besides the pauses of the circuit breaker: successful calls of
+    /// other sessions reset the breaker, but say nothing about this link.
+    pub(super) fn pause_before_restart(&self, is_listening: impl Fn() -> bool, restart: &Restart) -> Option<Duration> {
+        let useless = self.useless_in_a_row();
+        let lease = self.slot.leased();
+        let is_gone = !self.slot.is_starting() && lease.is_none_or(|lease| !lease.is_alive());
+        let done = self.handshake.done().filter(|_| is_gone)?;
+        let has_subscriptions =
+            || lease.map_or_else(|| done.negotiated.has_subscriptions(), |lease| lease.has_subscriptions());
+        (useless == 0 || has_subscriptions() || is_listening()).then(|| backoff(restart, useless + 1))
     }
 }

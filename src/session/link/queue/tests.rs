@@ -58,7 +58,7 @@ fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
     let token = pending.claim();
     assert!(token.is_some(), "another sends: the first has no token to look again with");
     assert!(pending.reserve().is_none(), "it has not sent yet");
-    assert_eq!(pending.close(token).len(), 1);
+    assert_eq!(pending.abandon().len(), 1);
     let token = pending.reserve();
     assert!(token.is_some() && pending.is_being_drained() && pending.claim().is_none(), "what comes now waits");
 }
