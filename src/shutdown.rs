@@ -63,6 +63,11 @@ const CAUGHT: [(i32, &str, Effect); 15] = [
 #[derive(Debug)]
 pub struct Signals(Vec<(Signal, &'static str, Effect)>);
 
+/// The numbers of the signals that a gateway catches, the real-time signals not included.
+pub fn caught() -> impl Iterator<Item = i32> {
+    CAUGHT.into_iter().map(|(number, ..)| number)
+}
+
 impl Signals {
     /// Takes over from the system's default. A SIGHUP that whoever started the process has set to be ignored (`nohup`) stays
     /// ignored.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::keys::{KeySet, MAX_BYTES, read_bounded};
 use super::{AuthError, AuthSetupError};
+use crate::config::Host;
 
 /// The shortest time between two reads of a file.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -173,7 +174,9 @@ impl JwksUrl {
     pub(super) fn new(url: &str) -> Result<Arc<Self>, AuthSetupError> {
         let refuse = |problem: &str| AuthSetupError::Settings(format!("jwks_url: {problem}"));
         let url = Url::parse(url).map_err(|error| refuse(&error.to_string()))?;
-        let loopback = is_loopback(&url);
+        // A name does not count: it can resolve to any address.
+        let host = Host::parse(url.host_str().unwrap_or_default());
+        let loopback = host.is_ok_and(|host| host.is_loopback() && host.is_address());
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(refuse(
                 "keys come over https, or over http from a loopback address (127.0.0.1, [::1]; not from a name, which may \
@@ -301,13 +304,6 @@ fn describe(error: reqwest::Error) -> String {
         cause = next.source();
     }
     text
-}
-
-/// Whether the host of a URL is a loopback address. A host name does not count, because a name can resolve to any address.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

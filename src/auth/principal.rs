@@ -83,7 +83,7 @@ impl std::hash::Hash for Principal {
 }
 
 #[cfg(test)]
-mod owners {
+mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::collections::BTreeSet;
 

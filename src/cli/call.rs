@@ -1,6 +1,6 @@
-//! `sluice call`: one tool, called once. What it says goes to stdout and nothing else does; the exit code says the rest.
+//! `sluice call`: calls one tool once. Only the result goes to stdout; the exit code tells whether the call succeeded.
 
-use std::io::Read as _;
+use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::mcp::method;
 use super::client::{self, Error};
 use super::terminal;
 
-/// The most that `--json` reads from a file or stdin (bytes).
+/// The largest arguments that `--json` takes, in bytes.
 const MAX_ARGUMENTS: u64 = 16 << 20;
 
 /// Arguments.
@@ -41,6 +41,7 @@ pub struct Args {
     access: client::Access,
 }
 
+/// Splits `NAME=VALUE` at the first `=`.
 fn pair(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE, or give all arguments with --json")?;
     if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.to_owned(), value.to_owned())) }
@@ -68,23 +69,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(client::exit_code(outcome))
 }
 
-/// Reads the arguments that `--json` names, and keeps them as they are written.
+/// The JSON object that `--json` gives, as it is written: `source` itself, stdin for `-`, or a file for `@FILE`.
 fn object(source: &str) -> Result<String, Error> {
     let unreadable = |error| Error::Arguments(format!("cannot read the arguments from {source}: {error}"));
-    let mut text = String::new();
-    match source.strip_prefix('@') {
-        _ if source == "-" => {
-            std::io::stdin().lock().take(MAX_ARGUMENTS + 1).read_to_string(&mut text).map_err(unreadable)?
-        }
-        Some(path) => {
-            let file = std::fs::File::open(path).map_err(unreadable)?;
-            file.take(MAX_ARGUMENTS + 1).read_to_string(&mut text).map_err(unreadable)?
-        }
-        None => {
-            source.clone_into(&mut text);
-            text.len()
-        }
+    let reader: Box<dyn Read + '_> = match source.strip_prefix('@') {
+        _ if source == "-" => Box::new(std::io::stdin()),
+        Some(path) => Box::new(std::fs::File::open(path).map_err(unreadable)?),
+        None => Box::new(source.as_bytes()),
     };
+    let mut text = String::new();
+    reader.take(MAX_ARGUMENTS + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_ARGUMENTS {
         return Err(Error::Arguments(format!("the arguments are larger than {MAX_ARGUMENTS} bytes")));
     }
@@ -95,7 +89,7 @@ fn object(source: &str) -> Result<String, Error> {
     }
 }
 
-/// Prints a result: texts as they are, one below the other; anything else as a line of JSON.
+/// Prints the result of a call: each text as it is, other contents as one line of JSON each. Returns the exit code.
 fn show(result: &RawValue, raw: bool) -> Result<u8, Error> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -137,7 +131,7 @@ fn show(result: &RawValue, raw: bool) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// JSON on one line: line breaks can only be white space in it.
+/// JSON on one line. Line breaks in JSON can only be white space.
 fn one_line(value: &RawValue) -> String {
     value.get().replace(['\r', '\n'], " ")
 }

@@ -32,9 +32,5 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         arguments.extend(["--workspace".to_owned(), workspace.to_string_lossy().into_owned()]);
     }
     let server = Server::new("demo".parse()?, SELF, arguments);
-    let (config, access) = single::configure(server, args.listen, false, &args.key)?;
-    let warnings = access.warnings(&config);
-    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| {
-        single::announce(addresses, &access, "{sluice} call {base}/sse add a=2 b=5{key}");
-    })
+    single::run(server, args.listen, false, &args.key, "{sluice} call {base}/sse add a=2 b=5{key}")
 }

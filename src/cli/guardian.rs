@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nix::sys::signal::{SigSet, Signal};
 
+use crate::shutdown::caught;
 use crate::telemetry::say_panics;
 
 /// Arguments. The gateway is at the other end of stdin.
@@ -23,17 +24,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The guardian ends when the gateway does, and only then: the gateway may have calls in flight. A signal to all processes of that name, or of a service, is for
-/// the gateway: it still needs the guardian, for its drain. Whoever means the guardian sends SIGKILL. A stage
-/// takes this back before it becomes a server.
+/// Blocks the signals that the gateway catches. A signal to all processes of that name, or of a service, is for the gateway,
+/// which needs the guardian for its drain. SIGKILL ends the guardian alone. A stage unblocks the signals before it becomes a
+/// server.
 fn ignore_signals() -> nix::Result<()> {
-    use Signal::{
-        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
-        SIGXCPU, SIGXFSZ,
-    };
-    SigSet::from_iter([
-        SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
-        SIGXCPU, SIGXFSZ,
-    ])
-    .thread_block()
+    SigSet::from_iter(caught().filter_map(|number| Signal::try_from(number).ok())).thread_block()
 }

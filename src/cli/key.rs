@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
+use toml_edit::{Array, value};
 
 use super::terminal;
 use crate::auth::NewKey;
@@ -68,22 +68,18 @@ fn as_text(key: &NewKey) -> String {
 
 /// The entry in TOML.
 fn entry(key: &NewKey) -> String {
-    let mut table = Table::new();
-    table.insert("prefix", value(&key.entry.prefix));
-    table.insert("sha256", value(hex(&key.entry.sha256)));
-    table.insert("tenant", value(key.entry.tenant.as_str()));
-    table.insert("subject", value(&key.entry.subject));
-    if !key.entry.scopes.is_empty() {
-        table.insert("scopes", value(key.entry.scopes.iter().collect::<Array>()));
+    let entry = &key.entry;
+    let mut values = vec![
+        ("prefix", value(&entry.prefix)),
+        ("sha256", value(hex(&entry.sha256))),
+        ("tenant", value(entry.tenant.as_str())),
+        ("subject", value(&entry.subject)),
+    ];
+    if !entry.scopes.is_empty() {
+        values.push(("scopes", value(entry.scopes.iter().collect::<Array>())));
     }
-    let mut keys = ArrayOfTables::new();
-    keys.push(table);
-    let mut auth = Table::new();
-    auth.set_implicit(true);
-    auth.insert("keys", Item::ArrayOfTables(keys));
-    let mut document = DocumentMut::new();
-    document.insert("auth", Item::Table(auth));
-    document.to_string()
+    let lines = values.into_iter().map(|(name, value)| format!("{name} = {value}\n"));
+    format!("[[auth.keys]]\n{}", lines.collect::<String>())
 }
 
 fn as_json(key: &NewKey) -> String {
@@ -104,6 +100,8 @@ fn as_json(key: &NewKey) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use toml_edit::DocumentMut;
+
     use super::*;
 
     fn key(subject: &str) -> NewKey {

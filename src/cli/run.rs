@@ -37,38 +37,24 @@ pub(super) struct Args {
 }
 
 fn isolation(text: &str) -> Result<Isolation, String> {
-    match text {
-        "session" => Ok(Isolation::Session),
-        "principal" => Ok(Isolation::Principal),
-        "tenant" => Ok(Isolation::Tenant),
-        "shared" => Ok(Isolation::Shared),
-        _ => Err("use session, principal, tenant or shared".to_owned()),
-    }
+    let found = Isolation::WORDS.into_iter().find(|(word, _)| *word == text);
+    found.map(|(_, isolation)| isolation).ok_or_else(|| "use session, principal, tenant or shared".to_owned())
 }
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let server = server(&args, &Environment::of_process())?;
-    if server.program().is_none() && server.file().is_some_and(|file| file.exists()) {
-        bail!(
-            "the command \"{}\" is not an executable file; make it one (chmod +x), or give the program that runs it first",
-            server.command
-        );
-    }
     if server.program().is_none() {
-        bail!(
-            "the command \"{}\" was not found; give the full path of the program, or install it first",
-            server.command
-        );
+        let why = match server.file().is_some_and(|file| file.exists()) {
+            true => "is not an executable file; make it one (chmod +x), or give the program that runs it first",
+            false => "was not found; give the full path of the program, or install it first",
+        };
+        bail!("the command \"{}\" {why}", server.command);
     }
-    let (config, access) = single::configure(server, args.listen, args.no_auth, &args.key)?;
-    let warnings = access.warnings(&config);
-    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| {
-        single::announce(addresses, &access, "{sluice} call {base}/sse TOOL name=value{key}")
-    })
+    single::run(server, args.listen, args.no_auth, &args.key, "{sluice} call {base}/sse TOOL name=value{key}")
 }
 
-/// The server that the arguments describe. Whoever starts it by hand has his own `PATH` in mind: the child gets it.
+/// The server that the arguments describe. The child gets the `PATH` of `environment`.
 fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let (command, arguments) = args.command.split_first().context("no command was given")?;
     // The child starts in this directory, but a later change of it must not matter.

@@ -28,16 +28,12 @@ pub(super) struct SandboxArgs {
 }
 
 fn mode(text: &str) -> Result<SandboxMode, String> {
-    SandboxMode::ALL
-        .into_iter()
-        .find(|mode| mode.as_str() == text)
-        .ok_or_else(|| "use none, standard or strict".to_owned())
+    let mode = SandboxMode::ALL.into_iter().find(|mode| mode.as_str() == text);
+    mode.ok_or_else(|| "use none, standard or strict".to_owned())
 }
 
 fn allowance(text: &str) -> Result<Allowance, String> {
-    let all = Allowance::ALL;
-    let found = all.into_iter().find(|allowance| allowance.as_str() == text);
-    found.ok_or_else(|| format!("use {}", all.map(Allowance::as_str).join(", ")))
+    Allowance::by_word(text).ok_or_else(|| format!("use {}", Allowance::WORDS.map(|(word, _)| word).join(", ")))
 }
 
 fn on_or_off(text: &str) -> Result<bool, String> {
@@ -49,16 +45,20 @@ fn on_or_off(text: &str) -> Result<bool, String> {
 }
 
 impl SandboxArgs {
-    /// Whether any of them was given.
+    /// Whether any of the arguments was given.
     pub(super) fn is_given(&self) -> bool {
         self.sandbox.is_some() || self.says_more()
     }
 
+    /// Whether an argument besides `--sandbox` was given.
     fn says_more(&self) -> bool {
         self.network.is_some() || !(self.read.is_empty() && self.write.is_empty() && self.allow.is_empty())
     }
 
-    /// Puts a server into the sandbox that they describe.
+    /// Sets the sandbox of a server to the one that the arguments describe.
+    ///
+    /// # Errors
+    /// A path does not exist or is `/`, or arguments contradict each other.
     pub(super) fn apply(&self, server: &mut Server) -> anyhow::Result<()> {
         let mode = self.sandbox.unwrap_or_default();
         ensure!(

@@ -36,8 +36,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         config.http.listen = listen;
     }
     if args.source.is_mcp_servers() {
-        let access = single::admit(&mut config, false, &args.key)?;
-        warnings.extend(access.warnings(&config));
+        let access = single::admit(&mut config, &mut warnings, false, &args.key)?;
         return gateway::run(config, &warnings, Hangup::GoOn, move |addresses| {
             single::announce_key(&access);
             announce(addresses);

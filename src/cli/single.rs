@@ -1,46 +1,58 @@
-//! One server without a configuration file, as `demo` and `run` serve it: the key, and what is printed about it.
+//! Runs a gateway for one server without a configuration file, for `demo` and `run`: chooses the key, and prints how to call.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::gateway::{Addresses, reachable};
+use super::gateway::{self, Addresses, reachable};
 use super::terminal;
 use crate::auth::NewKey;
 use crate::config::{
     ApiKey, ChosenKey, Config, Environment, KEY, KEY_OPTION, Problem, SELF, Server, TenantId, key_warning,
 };
 
-/// Who may call a single server.
+/// The callers of a gateway without `auth` in its configuration.
 pub(super) enum Access {
-    /// Whoever has this key, which was made for this run.
+    /// Callers with this key, which was generated for this run.
     New(SecretString),
-    /// Whoever has the key that was chosen, which is not printed.
+    /// Callers with the key of an option or a variable. This key is not printed.
     Chosen(ChosenKey),
-    /// Everybody on this machine.
+    /// All callers on this machine.
     Anybody,
 }
 
-/// A configuration for one server: the key from the environment, or a new one for this run.
-pub(super) fn configure(
+/// Runs a gateway for one server until a signal, and prints how to call it. `example` as in `announce`.
+pub(super) fn run(
     server: Server,
     listen: SocketAddr,
     no_auth: bool,
     key: &KeyArgs,
-) -> anyhow::Result<(Config, Access)> {
+    example: &'static str,
+) -> anyhow::Result<ExitCode> {
     let mut config = Config::for_servers([server]);
     config.http.listen = listen;
     // A second gateway on the machine must not fail on the metrics of the first: a single server has none.
     config.admin = None;
-    let access = admit(&mut config, no_auth, key)?;
-    Ok((config, access))
+    let mut warnings = Vec::new();
+    let access = admit(&mut config, &mut warnings, no_auth, key)?;
+    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| announce(addresses, &access, example))
 }
 
-/// Lets somebody into a configuration that says nothing of it: the key from the environment, or a new one.
-pub(super) fn admit(config: &mut Config, no_auth: bool, key: &KeyArgs) -> anyhow::Result<Access> {
+/// Adds a credential to a configuration without any: with `no_auth` anonymous access, otherwise the key of an option or a
+/// variable, otherwise a new key. Adds a warning if the key is not safe where it stands.
+///
+/// # Errors
+/// `no_auth` on a listener that is not loopback, or a key that cannot be used.
+pub(super) fn admit(
+    config: &mut Config,
+    warnings: &mut Vec<Problem>,
+    no_auth: bool,
+    key: &KeyArgs,
+) -> anyhow::Result<Access> {
     let (tenant, listen) = (TenantId::fallback(), config.http.listen);
     if no_auth {
         if !listen.ip().is_loopback() {
@@ -60,12 +72,13 @@ pub(super) fn admit(config: &mut Config, no_auth: bool, key: &KeyArgs) -> anyhow
         Some(chosen) => {
             let plain = chosen.key.expose_secret();
             config.auth.keys.push(ApiKey::from_plain(plain, tenant, "env".to_owned(), Vec::new()));
+            warnings.extend(key_warning(&chosen, config));
             Access::Chosen(chosen)
         }
     })
 }
 
-/// Where the key is that was chosen for a gateway.
+/// The option for the gateway's API key.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct KeyArgs {
     /// A file with the API key that clients send, in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
@@ -74,7 +87,7 @@ pub(super) struct KeyArgs {
 }
 
 impl KeyArgs {
-    /// The gateway's environment, with the file in place of what it says of the key.
+    /// The environment of this process, with the option in it under the name [`KEY_OPTION`].
     pub(super) fn environment(&self) -> Environment {
         let environment = Environment::of_process();
         match &self.key_file {
@@ -84,17 +97,7 @@ impl KeyArgs {
     }
 }
 
-impl Access {
-    /// What is doubtful about where the key stands.
-    pub(super) fn warnings(&self, config: &Config) -> Vec<Problem> {
-        match self {
-            Self::Chosen(chosen) => key_warning(chosen, config).into_iter().collect(),
-            Self::New(_) | Self::Anybody => Vec::new(),
-        }
-    }
-}
-
-/// The key, as it is printed, and as it is pasted into a client.
+/// The text about the key that is printed, and the argument of `--key` for a shell. `None` if no key is needed.
 fn shown(access: &Access) -> (String, Option<String>) {
     match access {
         Access::Anybody => ("none: anybody on this machine may call (--no-auth)".to_owned(), None),
@@ -113,13 +116,13 @@ fn shown(access: &Access) -> (String, Option<String>) {
     }
 }
 
-/// Prints the key alone.
+/// Prints the line about the key only.
 pub(super) fn announce_key(access: &Access) {
     terminal::line(&format!("API key {}", shown(access).0));
 }
 
-/// What a shell in this folder, and a client anywhere, call this program: by its name where the `PATH` has that; else as it
-/// was called here, and by its whole path.
+/// The commands by which a shell in this folder, and a client in any folder, can start this program: its name if the `PATH`
+/// has the name, otherwise the path it was called by, and its absolute path.
 fn program() -> (String, String) {
     let path = Environment::of_process().get("PATH").unwrap_or_default().to_owned();
     let called = std::env::args_os().next().map(|called| called.to_string_lossy().into_owned());
@@ -131,9 +134,9 @@ fn program() -> (String, String) {
     }
 }
 
-/// Prints where the gateway listens, and what to paste into a client. In the `example`, `{sluice}`, `{base}` and `{key}` stand
-/// for this program, the URL and the argument with the key.
-pub(super) fn announce(addresses: &Addresses, access: &Access, example: &str) {
+/// Prints the URLs of the gateway, and configurations to paste into clients. In the `example`, `{sluice}`, `{base}` and `{key}`
+/// stand for this program, the URL and the argument with the key.
+fn announce(addresses: &Addresses, access: &Access, example: &str) {
     let base = format!("http://{}", reachable(addresses.public));
     let (sluice, whole) = program();
     let whole = Value::from(whole);

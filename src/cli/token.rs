@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header, encode, get_current_timestamp};
 use serde_json::{Map, Value, json};
 
 use super::terminal;
 use crate::auth::{install_crypto, min_secret};
-use crate::config::TenantId;
+use crate::config::{TenantId, parse_duration};
 
 /// The largest key file, in bytes.
 const MAX_KEY_FILE: usize = 64 << 10;
@@ -87,11 +87,13 @@ fn claims(args: &Args) -> Map<String, Value> {
     claims
 }
 
-/// A key file. Its name is not repeated: a secret may have been given in its place.
+/// The content of a key file. Errors do not contain the path, because a secret may have been given in its place.
 fn key_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     crate::config::read_bounded(path, MAX_KEY_FILE).context("the key file cannot be read")
 }
 
+/// The secret in a file, without one line break at its end. An error if the algorithm is not HMAC, or the secret is shorter than
+/// its hash.
 fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
     ensure!(min_secret(algorithm) > 0, "{algorithm:?} is not signed with a shared secret: use --pem-file");
     let bytes = key_file(path)?;
@@ -107,13 +109,12 @@ fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKe
 }
 
 fn private_key(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
-    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
     let pem = key_file(path)?;
-    match algorithm {
-        RS256 | RS384 | RS512 | PS256 | PS384 | PS512 => EncodingKey::from_rsa_pem(&pem),
-        ES256 | ES384 => EncodingKey::from_ec_pem(&pem),
-        EdDSA => EncodingKey::from_ed_pem(&pem),
-        _ => bail!("{algorithm:?} is signed with a shared secret: use --secret-file"),
+    match algorithm.family() {
+        AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(&pem),
+        AlgorithmFamily::Ec => EncodingKey::from_ec_pem(&pem),
+        AlgorithmFamily::Ed => EncodingKey::from_ed_pem(&pem),
+        AlgorithmFamily::Hmac => bail!("{algorithm:?} is signed with a shared secret: use --secret-file"),
     }
     .with_context(|| format!("the file holds no private key in PEM (PKCS #8) for {algorithm:?}"))
 }
@@ -122,17 +123,10 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
     text.parse().map_err(|_| "use HS256/384/512, RS256/384/512, PS256/384/512, ES256/384 or EdDSA".to_owned())
 }
 
+/// A duration of one second or more.
 fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => 0,
-    };
-    let total = number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)).filter(|total| *total > 0);
-    total.map(Duration::from_secs).ok_or_else(|| "use a number and a unit, such as 90s, 30m or 1h".to_owned())
+    let duration = parse_duration(text).ok().filter(|duration| duration.as_secs() > 0);
+    duration.ok_or_else(|| "use a number and a unit, such as 90s, 30m or 1h".to_owned())
 }
 
 fn claim(text: &str) -> Result<(String, Value), String> {

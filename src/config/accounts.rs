@@ -1,44 +1,46 @@
-//! Looks users and groups up in `/etc/passwd` and `/etc/group`. Directories behind NSS are not asked, as that takes a C
-//! library; their users can be given by number.
+//! Looks users and groups up in `/etc/passwd` and `/etc/group`. Users of a directory behind NSS, which takes a C library, can
+//! only be given by number.
 
 use std::path::{Path, PathBuf};
 
-/// A user of the machine, as the system knows it.
+/// A user of the machine, as whom children run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The name, or the number where there is no name.
+    /// The name, or the number of a user without an entry in `/etc/passwd`.
     pub name: String,
-    /// The user.
+    /// The number of the user.
     pub uid: u32,
-    /// The group.
+    /// The number of the group.
     pub gid: u32,
-    /// Further groups.
+    /// The numbers of the supplementary groups.
     pub groups: Vec<u32>,
-    /// The home folder.
+    /// The home folder. `None` if there is no entry, or an empty one.
     pub home: Option<PathBuf>,
 }
 
-/// A line of `/etc/passwd` or `/etc/group`, cut at the colons.
+/// The lines of `/etc/passwd` or `/etc/group`, each split at the colons. Empty if the file cannot be read.
 fn entries(file: &str) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
 }
 
-/// The entry of this name, or number.
+/// The entry with this name, or with this number if `wanted` is a number.
 fn entry<'a>(entries: &'a [Vec<String>], wanted: &str) -> Option<&'a [String]> {
     let number = wanted.parse::<u32>().is_ok();
     let field = if number { 2 } else { 0 };
     entries.iter().find(|entry| entry.get(field).is_some_and(|text| text == wanted)).map(Vec::as_slice)
 }
 
+/// The number in a field. `None` for other text.
 fn number(entry: &[String], field: usize) -> Option<u32> {
     entry.get(field)?.parse().ok()
 }
 
-/// The account that `user`, and perhaps `group`, name. A user by number need not have an entry if the group is given.
+/// The account of a user, given by name or number. With `group` the account has that group and no supplementary groups; without
+/// it, those of the system. A number needs an entry in `/etc/passwd` only without `group`.
 ///
 /// # Errors
-/// What is wrong and what to do, in words; the key that it is about first.
+/// There is no such user or group. The key, `user` or `group`, and the text of the problem with it.
 pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static str, String)> {
     let (users, groups) = (entries("/etc/passwd"), entries("/etc/group"));
     let known = entry(&users, user);
@@ -71,13 +73,13 @@ pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static
     Ok(Account { name, uid, gid, groups: further, home })
 }
 
-/// The home folder of a user, by number.
+/// The home folder of the user with this number, according to `/etc/passwd`.
 pub fn home_of(uid: u32) -> Option<PathBuf> {
     let users = entries("/etc/passwd");
     entry(&users, &uid.to_string()).and_then(|entry| entry.get(5)).map(PathBuf::from)
 }
 
-/// The home folders of all users.
+/// The home folders of all users in `/etc/passwd`.
 pub fn homes() -> Vec<PathBuf> {
     let users = entries("/etc/passwd");
     users.iter().filter_map(|entry| entry.get(5)).filter(|home| !home.is_empty()).map(PathBuf::from).collect()

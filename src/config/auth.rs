@@ -1,4 +1,4 @@
-//! Reads `[auth]`: anonymous access, API keys, and JWTs. Whatever is wrong here leaves less access, never more.
+//! Reads `[auth]`: anonymous access, API keys, and JWTs. A mistake here gives less access, never more.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,13 @@ use super::model::{ApiKey, Auth, Http, Tenant};
 use super::names::TenantId;
 use super::section::Section;
 
-/// The variable with the tenant of that key; needed where there are several.
+/// The variable with the tenant of the chosen key. Needed if there are several tenants.
 const KEY_TENANT: &str = "SLUICE_TENANT";
 
-/// Reads `[auth]`. Every tenant that it names must be one of `tenants`.
-pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<TenantId, Tenant>) -> Auth {
+/// Reads `[auth]`. It may name only tenants of `tenants`.
+pub(super) fn read(section: &mut Section<'_>, http: &Http, tenants: &BTreeMap<TenantId, Tenant>) -> Auth {
     let before = section.reading.problems();
-    let anonymous = tenant(&mut section, "anonymous", tenants);
+    let anonymous = tenant(section, "anonymous", tenants);
     if anonymous.is_some() && !http.listen.ip().is_loopback() {
         let text = format!(
             "anybody who reaches {} could call; remove it and add keys ([[auth.keys]]), or listen on loopback only",
@@ -26,22 +26,19 @@ pub(super) fn read(mut section: Section<'_>, http: &Http, tenants: &BTreeMap<Ten
         section.problem("anonymous", text);
     }
     let mut first_use = BTreeMap::new();
-    let mut keys = Vec::new();
-    for (index, entry) in section.list("keys").into_iter().enumerate() {
-        keys.extend(key(entry, index, tenants, &mut first_use));
-    }
-    keys.extend(key_of_environment(&section, tenants));
-    let jwt = jwt::read(section.section("jwt"));
+    let keys = section.list("keys", |index, entry| key(entry, index, tenants, &mut first_use));
+    let keys: Vec<_> = keys.into_iter().flatten().chain(key_of_environment(section, tenants)).collect();
+    let jwt = section.table("jwt", jwt::read);
     if anonymous.is_none() && keys.is_empty() && jwt.is_none() && section.reading.problems() == before {
         let text = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
                     set SLUICE_KEY_FILE, or set anonymous = \"TENANT\" on a loopback listener";
         section.reading.problem(&section.path, text);
     }
-    section.finish();
     Auth { anonymous, keys, jwt }
 }
 
-/// The key in the gateway's own environment, for a container that is given nothing else.
+/// The API key that an option or a variable gives: a container then needs no other credential. `None` with a warning if the
+/// tenant of the key is unclear.
 fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> Option<ApiKey> {
     let environment = section.reading.environment;
     let chosen = match ChosenKey::of(environment) {
@@ -51,9 +48,7 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
             return None;
         }
     };
-    let name = chosen.name;
     section.reading.own.borrow_mut().extend(chosen.own_file());
-    *section.reading.chosen_key.borrow_mut() = Some(chosen.clone());
     let named = environment.get(KEY_TENANT);
     let tenant = match named {
         Some(name) => tenants.keys().find(|tenant| tenant.as_str() == name),
@@ -61,26 +56,24 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
     };
     if tenant.is_none() {
         // A client's variable in the gateway's shell is no reason not to start.
-        let text = match named {
-            Some(_) => {
-                format!("the key in {name} is not used: {KEY_TENANT} names no tenant of this file")
-            }
-            None => {
-                format!("the key in {name} is not used: there are several tenants; set {KEY_TENANT} to one of them")
-            }
+        let why = match named {
+            Some(_) => format!("{KEY_TENANT} names no tenant of this file"),
+            None => format!("there are several tenants; set {KEY_TENANT} to one of them"),
         };
-        section.reading.warning(&section.path, text);
+        section.reading.warning(&section.path, format!("the key in {} is not used: {why}", chosen.name));
     }
-    Some(ApiKey::from_plain(chosen.key.expose_secret(), tenant?.clone(), "env".to_owned(), Vec::new()))
+    let plain = chosen.key.clone();
+    *section.reading.chosen_key.borrow_mut() = Some(chosen);
+    Some(ApiKey::from_plain(plain.expose_secret(), tenant?.clone(), "env".to_owned(), Vec::new()))
 }
 
+/// Reads entry `index` of `auth.keys`. `first_use` has the index of each prefix seen so far.
 fn key(
-    mut section: Section<'_>,
+    s: &mut Section<'_>,
     index: usize,
     tenants: &BTreeMap<TenantId, Tenant>,
     first_use: &mut BTreeMap<String, usize>,
 ) -> Option<ApiKey> {
-    let s = &mut section;
     let prefix = required(s, "prefix").filter(|prefix| {
         // An underscore ends the prefix in `slk_<prefix>_<secret>`.
         let fits = is_prefix(prefix);
@@ -106,10 +99,10 @@ fn key(
     // A key without a subject of its own is its own subject: no two keys share sessions by accident.
     let subject = s.nonempty("subject").or_else(|| prefix.clone());
     let scopes = s.strings("scopes");
-    section.finish();
     Some(ApiKey { prefix: prefix?, sha256: sha256?, tenant: tenant?, subject: subject?, scopes })
 }
 
+/// A string that must be there and must not be blank.
 fn required(section: &mut Section<'_>, key: &str) -> Option<String> {
     if !section.has(key) {
         missing(section, key);
@@ -121,6 +114,7 @@ fn missing(section: &Section<'_>, key: &str) {
     section.problem(key, "missing; copy the entry that \"sluice key new\" printed");
 }
 
+/// The tenant that a key names. A problem if the configuration has no such tenant; the name is returned all the same.
 fn tenant(section: &mut Section<'_>, key: &str, tenants: &BTreeMap<TenantId, Tenant>) -> Option<TenantId> {
     let tenant: TenantId = section.parsed(key)?;
     if !tenants.contains_key(&tenant) {
@@ -130,7 +124,7 @@ fn tenant(section: &mut Section<'_>, key: &str, tenants: &BTreeMap<TenantId, Ten
     Some(tenant)
 }
 
-/// 64 hexadecimal digits.
+/// The 32 bytes that 64 hexadecimal digits stand for. `None` for other text.
 fn decode(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> =
         text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect::<Option<_>>()?;

@@ -1,17 +1,16 @@
-//! The host and port of a request, of an origin or of an entry in the configuration, in one form: names in lower case and
-//! without the dot at the end, addresses as numbers, a port that the scheme implies left out. What is compared is compared in
-//! this form, and nowhere else.
+//! Hosts, authorities (host and port) and origins in a canonical form, in which all of them are compared: names in lower case
+//! and without a final dot, addresses as numbers, no port that the scheme implies.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// A host: a name, or an address.
+/// A host: a name or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host<'a> {
-    /// A DNS name in lower case, without a dot at its end.
+    /// A DNS name in lower case, without a final dot.
     Name(Cow<'a, str>),
-    /// An address. An IPv4 address within IPv6 is that IPv4 address.
+    /// An address. An IPv4-mapped IPv6 address is stored as the IPv4 address.
     Address(IpAddr),
 }
 
@@ -20,45 +19,45 @@ pub enum Host<'a> {
 pub struct Authority<'a> {
     /// The host.
     pub host: Host<'a>,
-    /// The port.
+    /// The port. `None` if none is given.
     pub port: Option<u16>,
 }
 
-/// Where a web page comes from (RFC 6454): scheme, host, and the port unless the scheme implies it.
+/// The origin of a web page (RFC 6454): scheme, host, and the port unless the scheme implies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
     authority: Authority<'static>,
 }
 
-/// Why a text is no host, authority or origin.
+/// The reason why a text is not a host, authority or origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAuthority {
-    /// There is nothing.
+    /// The host is empty.
     #[error("there is no host")]
     Empty,
-    /// `user@host`.
+    /// The text has a user (`user@host`).
     #[error("there is a user in it")]
     User,
-    /// Neither a name nor an address.
+    /// The host is neither a DNS name nor an address.
     #[error("the host is neither a DNS name nor an address (IPv6 in brackets)")]
     Host,
-    /// Not a number up to 65535.
+    /// The port is not a number up to 65535.
     #[error("the port is no number up to 65535")]
     Port,
-    /// No `scheme://` before the host.
+    /// The text has no `scheme://` before the host.
     #[error("there is no scheme, such as https://")]
     Scheme,
 }
 
-/// The most bytes of a DNS name (RFC 1035 section 2.3.4).
+/// The longest DNS name, in bytes (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 253;
 
 impl<'a> Host<'a> {
-    /// Reads a host. An IPv6 address stands in brackets.
+    /// Parses a host. An IPv6 address must be in brackets. A name may have underscores.
     ///
     /// # Errors
-    /// It is neither a name nor an address.
+    /// The text is empty, or neither a name nor an address.
     pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
         if let Some(address) = text.strip_prefix('[') {
             let address = address.strip_suffix(']').ok_or(InvalidAuthority::Host)?;
@@ -83,7 +82,7 @@ impl<'a> Host<'a> {
         Ok(Self::Name(lower(name)))
     }
 
-    /// Whether it is this machine for whoever names it.
+    /// Whether the host is `localhost` or a loopback address.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Name(name) => name == "localhost",
@@ -91,12 +90,12 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// Whether it is an address. No name server has a say in what that means.
+    /// Whether the host is an address, which no name server can redirect.
     pub fn is_address(&self) -> bool {
         matches!(self, Self::Address(_))
     }
 
-    /// The same, borrowed from nothing.
+    /// The same host, without borrowed text.
     pub fn into_owned(self) -> Host<'static> {
         match self {
             Self::Name(name) => Host::Name(Cow::Owned(name.into_owned())),
@@ -106,10 +105,10 @@ impl<'a> Host<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Reads `host` or `host:port`.
+    /// Parses `host` or `host:port`.
     ///
     /// # Errors
-    /// It is something else, `user@host` for one.
+    /// The text has another form, such as `user@host`.
     pub fn parse(text: &'a str) -> Result<Self, InvalidAuthority> {
         // Hosts are short: a search byte by byte is the quickest.
         let find = |wanted: u8| text.bytes().position(|byte| byte == wanted);
@@ -133,7 +132,7 @@ impl<'a> Authority<'a> {
         Ok(Self { host: Host::parse(host)?, port })
     }
 
-    /// Without a port that `scheme` implies.
+    /// The same authority, without its port if `scheme` implies that port (80 for http, 443 for https).
     #[must_use]
     pub fn under(self, scheme: &str) -> Self {
         let implied = match scheme {
@@ -146,10 +145,10 @@ impl<'a> Authority<'a> {
 }
 
 impl Origin {
-    /// Reads the value of an `Origin` header: `scheme://host` or `scheme://host:port`. `null` is none.
+    /// Parses the value of an `Origin` header: `scheme://host` or `scheme://host:port`.
     ///
     /// # Errors
-    /// It is something else.
+    /// The text has another form, such as `null`.
     pub fn parse(text: &str) -> Result<Self, InvalidAuthority> {
         let (scheme, authority) = text.split_once("://").ok_or(InvalidAuthority::Scheme)?;
         let is_scheme = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
@@ -164,7 +163,7 @@ impl Origin {
     /// The origin of an absolute URL.
     ///
     /// # Errors
-    /// It has none.
+    /// The URL has no scheme, or its authority is invalid.
     pub fn of_url(url: &str) -> Result<Self, InvalidAuthority> {
         let (scheme, rest) = url.split_once("://").ok_or(InvalidAuthority::Scheme)?;
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -176,7 +175,7 @@ impl Origin {
         &self.authority.host
     }
 
-    /// Whether a page of this origin was served under `authority`, by http or https.
+    /// Whether this is the http or https origin of pages served under `authority`.
     pub fn is_of(&self, authority: &Authority<'_>) -> bool {
         matches!(self.scheme.as_str(), "http" | "https") && self.authority == authority.clone().under(&self.scheme)
     }
@@ -205,6 +204,7 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The text in lower case. Copies the text only if it has upper case.
 fn lower(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() }
 }

@@ -1,6 +1,6 @@
-//! The API key that an operator has chosen for the whole gateway: in the file that `SLUICE_KEY_FILE` names, or in `SLUICE_KEY`.
-//! The file is better. A variable stands in the environment of whoever started the gateway as well, where a server without a
-//! sandbox can read it.
+//! The API key that an option or a variable gives to the gateway: in a file that `--key-file` or `SLUICE_KEY_FILE` names, or
+//! in `SLUICE_KEY`. A file is better: the process that started the gateway has the variable too, and a server without a sandbox
+//! can read it there.
 
 use std::path::{Path, PathBuf};
 
@@ -15,35 +15,37 @@ use crate::text::visible;
 
 /// The variable with the key.
 pub const KEY: &str = "SLUICE_KEY";
-/// The variable with the path of a file that holds the key.
+/// The variable with the path of a file with the key.
 pub const KEY_FILE: &str = "SLUICE_KEY_FILE";
-/// The option with the path of such a file, which an [`Environment`] has by this name: it goes before both variables.
+/// The option with the path of a file with the key. It takes precedence over both variables. The command line puts it into the
+/// [`Environment`] under this name.
 pub const KEY_OPTION: &str = "--key-file";
-/// The shortest key, in characters: what a person makes up, others guess.
+/// The shortest key, in characters. A shorter key could be guessed.
 pub const SHORTEST_KEY: usize = 32;
 
-/// A key, and where it stands.
+/// The API key that an option or a variable gives.
 #[derive(Debug, Clone)]
 pub struct ChosenKey {
-    /// What clients send.
+    /// The key in plain text.
     pub key: SecretString,
-    /// The setting that gave the key: the option `--key-file`, or the variable `SLUICE_KEY` or `SLUICE_KEY_FILE`.
+    /// The setting that gives the key: `--key-file`, `SLUICE_KEY_FILE` or `SLUICE_KEY`.
     pub name: &'static str,
-    /// The file that the key was read from. `None` for a key from `SLUICE_KEY`.
+    /// The file with the key. `None` for `SLUICE_KEY`.
     pub file: Option<PathBuf>,
 }
 
 impl ChosenKey {
-    /// The file, as one that no server should reach.
+    /// The file with the key as a file that no server should reach. `None` for `SLUICE_KEY`.
     pub(super) fn own_file(&self) -> Option<OwnFile> {
         let path = self.file.clone()?;
         Some(OwnFile { key: self.name.to_owned(), path, is_secret: true })
     }
 
-    /// The key that the environment gives; `None` if it gives none.
+    /// The key that an option or a variable in `environment` gives. `None` if there is none.
     ///
     /// # Errors
-    /// The file cannot be read, the key is too short, or there are two.
+    /// The file cannot be read or is empty, both variables are set, or the key is shorter than 32 characters or has characters
+    /// other than visible ASCII.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
         let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
         let from_file = |name, path: &str| {
@@ -76,13 +78,13 @@ impl ChosenKey {
         Ok(Some(chosen))
     }
 
-    /// A problem, or a warning, about the setting that gave the key.
+    /// A problem with the setting that gives the key.
     pub(super) fn problem(&self, text: String) -> Problem {
         problem(self.name, self.file.as_deref(), text)
     }
 }
 
-/// A problem with an option or a variable that gives a key. The path in it is shown unless it may be a secret.
+/// A problem with an option or a variable. Names the path of the file unless the path may be a secret.
 fn problem(name: &str, file: Option<&Path>, text: String) -> Problem {
     let between = if name == KEY_OPTION { ' ' } else { '=' };
     let place = match file {
@@ -95,7 +97,7 @@ fn problem(name: &str, file: Option<&Path>, text: String) -> Problem {
 /// The key in a file, without white space around it.
 ///
 /// # Errors
-/// The file cannot be read, or is empty.
+/// The file cannot be read, or holds only white space. The error is the text of a problem, without the path.
 pub fn key_in(path: &Path) -> Result<SecretString, String> {
     let text = read_secret(path)?;
     match text.expose_secret().trim() {

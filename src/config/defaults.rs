@@ -1,4 +1,4 @@
-//! The built-in defaults, once: the file, the environment and the commands that need no file all start from here.
+//! The built-in defaults of the configuration, for configuration files and for the commands without a file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use super::server::{ChildLimits, Resources, TempLimits};
 
 const MIB: usize = 1 << 20;
 
-/// Where the admin listener is unless configured.
+/// The default address of the admin listener.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
-/// How long a drain may take unless configured.
+/// The default of `shutdown.drain_timeout`.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many children are started at the same time unless configured.
+/// The default of `children.spawn_concurrency`.
 pub(super) const SPAWN_CONCURRENCY: usize = 8;
-/// The clock difference that JWT validation forgives unless configured.
+/// The default of `auth.jwt.leeway`.
 pub(super) const JWT_LEEWAY: Duration = Duration::from_secs(30);
-/// The claims of a JWT that name tenant, subject and scopes unless configured.
+/// The default claims of a JWT with tenant, subject and scopes.
 pub(super) const TENANT_CLAIM: &str = "tenant";
 pub(super) const SUBJECT_CLAIM: &str = "sub";
 pub(super) const SCOPE_CLAIM: &str = "scope";
@@ -78,10 +78,10 @@ impl Default for ChildLimits {
 }
 
 impl TempLimits {
-    /// Bytes in a temporary folder, where nothing is configured.
+    /// The bytes in a temporary folder that hold if none are configured.
     pub const SIZE: usize = 1 << 30;
 
-    /// The bytes that hold.
+    /// The bytes in a temporary folder that a child may use.
     pub fn bytes(&self) -> usize {
         self.size.unwrap_or(Self::SIZE)
     }
@@ -94,14 +94,14 @@ impl Default for TempLimits {
 }
 
 impl Auth {
-    /// Nobody may call: what every configuration starts from.
+    /// The settings without any credential: nobody may call.
     pub const fn nobody() -> Self {
         Self { anonymous: None, keys: Vec::new(), jwt: None }
     }
 }
 
 impl Jwt {
-    /// Tokens of this issuer for this audience, signed with this key by this algorithm; the rest by default.
+    /// The settings for tokens of one issuer and one audience, with a key for one algorithm. The rest are the defaults.
     pub fn new(key: JwtKey, algorithm: jsonwebtoken::Algorithm, issuer: &str, audience: &str) -> Self {
         Self {
             algorithms: vec![algorithm],

@@ -1,8 +1,9 @@
-//! The gateway's own environment, read once and handed around as a value, so that nothing else looks at the process.
+//! The gateway's environment variables as a value: read once, and passed to all code that needs them.
 
 use std::collections::BTreeMap;
 
-/// The gateway's own environment variables. A variable whose name or value is not UTF-8 counts as not set.
+/// The environment variables of the gateway, and options of the command line under their names. A variable whose name or value
+/// is not UTF-8 counts as not set.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
@@ -19,7 +20,7 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The same with another value for a variable.
+    /// The same variables, with this value for one of them.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.insert(name.to_owned(), value.to_owned());
@@ -41,7 +42,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-/// Names only: values may be secrets.
+/// Shows the names only, because values may be secrets.
 impl std::fmt::Debug for Environment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()

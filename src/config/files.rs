@@ -1,5 +1,5 @@
-//! Files that a configuration names, read so that none of them can hang or fill the gateway: a regular file of bounded size,
-//! or an error. And who else may change them, or read what is secret in them.
+//! Reads files that a configuration names, only regular files of bounded size, and finds files that other users may change or
+//! read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -15,11 +15,10 @@ pub(super) const MAX_CONFIGURATION: usize = 4 << 20;
 /// The largest file with a secret, in bytes.
 pub(super) const MAX_SECRET: usize = 64 << 10;
 
-/// Reads a regular file of at most `most` bytes. Nothing else is opened: to open a device can do something, and a FIFO or an
-/// endless file would never end.
+/// Reads a regular file of at most `most` bytes. Other files are not read: a device may react, and a FIFO may never end.
 ///
 /// # Errors
-/// It cannot be read, is no regular file, or is larger.
+/// The file cannot be read, is not a regular file, or is larger.
 pub fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     regular(&std::fs::metadata(path)?)?;
     // What has taken its place since then does not hold up the open, and is found out below.
@@ -34,14 +33,15 @@ pub fn read_bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// As [`read_bounded`], for a text.
+/// Like [`read_bounded`], for text.
 ///
 /// # Errors
-/// As there, or it is not UTF-8.
+/// Those of [`read_bounded`], and text that is not UTF-8.
 pub(super) fn read_text(path: &Path, most: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, most)?).map_err(|_| other("not a text in UTF-8".to_owned()))
 }
 
+/// An error that names the kind of a file that is not a regular file.
 fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     let what = match kind {
@@ -58,8 +58,8 @@ fn other(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-/// What is careless about a file, or a folder, of the gateway's own: others may change it or put another in its place, or read
-/// it where it is secret. `None` if nothing is, or if it is not there.
+/// The reason why a file or folder of the gateway is not safe: other users may change or replace it or, for a file with
+/// `is_secret`, read it. `None` if the file is safe or cannot be looked at.
 pub(super) fn careless(path: &Path, is_secret: bool) -> Option<String> {
     let path = std::fs::canonicalize(path).ok()?;
     let metadata = path.metadata().ok()?;
@@ -91,7 +91,7 @@ pub(super) fn careless(path: &Path, is_secret: bool) -> Option<String> {
     (is_secret && metadata.is_file()).then(|| format!("{readers} may read it; take that right away (chmod go-r)"))
 }
 
-/// Whether nobody but its owner reaches what is in a folder, whatever the modes in there say.
+/// Whether only the owner of a folder, and root, can reach the files in it.
 fn is_closed(folder: &Path) -> bool {
     folder.metadata().is_ok_and(|folder| match folder.mode() {
         mode if mode & 0o001 != 0 => false,
@@ -99,7 +99,7 @@ fn is_closed(folder: &Path) -> bool {
     })
 }
 
-/// Whether a file is mounted by itself, and not the folder that it is in.
+/// Whether a file is a mount of its own, apart from the folder around it.
 fn is_mounted_alone(path: &Path) -> bool {
     let mount = |path: &Path| {
         let found = rustix::fs::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID).ok()?;
@@ -108,7 +108,7 @@ fn is_mounted_alone(path: &Path) -> bool {
     path.parent().and_then(mount).is_some_and(|around| mount(path).is_some_and(|own| own != around))
 }
 
-/// Who besides the owner may write to a file, or replace what is in a folder.
+/// The users other than the owner who may write to a file, or replace files in a folder. `None` if there are none.
 fn writers(metadata: &std::fs::Metadata) -> Option<&'static str> {
     // In a folder with the sticky bit, such as /tmp, only an owner replaces what is there.
     if metadata.is_dir() && metadata.mode() & 0o1000 != 0 {
@@ -121,7 +121,7 @@ fn writers(metadata: &std::fs::Metadata) -> Option<&'static str> {
     }
 }
 
-/// Whether the group is the owner's own, as distributions make one for each user: it has the same number.
+/// Whether the group is the private group of the owner, which has the owner's number in most distributions.
 fn is_own_group(metadata: &std::fs::Metadata) -> bool {
     metadata.gid() == metadata.uid()
 }

@@ -1,10 +1,10 @@
-//! Reads `[http]` and `[admin]`: the two listeners. Host names and origins come out in the form that a request's
-//! headers are compared with (`authority`).
+//! Reads `[http]` and `[admin]`: the two listeners. Converts host names and origins to the canonical form of `authority`, with
+//! which the headers of requests are compared.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::authority::{Host, Origin};
+use super::authority::{Host, InvalidAuthority, Origin};
 use super::defaults::ADMIN;
 use super::model::Http;
 use super::section::Section;
@@ -14,16 +14,19 @@ const HOUR: Duration = Duration::from_secs(3600);
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 const MILLION: usize = 1_000_000;
+const NO_HOST: &str =
+    "not a host name; write it without scheme, port and path, such as \"mcp.example.com\", or \"*\" for any";
+const NO_ORIGIN: &str = "not an origin; write scheme and host, and a port that is not the usual one, such as \
+                         \"https://app.example.com\", or \"*\" for any";
 
 /// Reads `[http]`.
-pub(super) fn read(mut section: Section<'_>) -> Http {
+pub(super) fn read(s: &mut Section<'_>) -> Http {
     let default = Http::default();
-    let s = &mut section;
-    let http = Http {
+    Http {
         listen: s.socket_addr("listen", default.listen),
         public_url: public_url(s),
-        allowed_hosts: words(s, "allowed_hosts", host),
-        allowed_origins: words(s, "allowed_origins", origin),
+        allowed_hosts: words(s, "allowed_hosts", host, NO_HOST),
+        allowed_origins: words(s, "allowed_origins", origin, NO_ORIGIN),
         max_connections: s.count("max_connections", default.max_connections, 1..=MILLION),
         header_timeout: s.duration("header_timeout", default.header_timeout, MS..=HOUR),
         body_timeout: s.duration("body_timeout", default.body_timeout, MS..=HOUR),
@@ -35,14 +38,12 @@ pub(super) fn read(mut section: Section<'_>) -> Http {
         slow_client_timeout: s.duration("slow_client_timeout", default.slow_client_timeout, MS * 10..=HOUR),
         stream_messages: s.count("stream_messages", default.stream_messages, 1..=MILLION),
         stream_bytes: s.bytes("stream_bytes", default.stream_bytes, KIB..=GIB),
-    };
-    section.finish();
-    http
+    }
 }
 
-/// Reads `[admin]`.
-pub(super) fn read_admin(mut section: Section<'_>) -> Option<SocketAddr> {
-    let listen = match section.string("listen") {
+/// Reads `[admin]`. `None` if the listener is off.
+pub(super) fn read_admin(section: &mut Section<'_>) -> Option<SocketAddr> {
+    match section.string("listen") {
         None => Some(ADMIN),
         Some(text) if text == "off" => None,
         Some(text) => text.parse().map(Some).unwrap_or_else(|_| {
@@ -52,17 +53,16 @@ pub(super) fn read_admin(mut section: Section<'_>) -> Option<SocketAddr> {
             );
             Some(ADMIN)
         }),
-    };
-    section.finish();
-    listen
+    }
 }
 
-/// Whether two listeners cannot both be there.
+/// Whether two listeners cannot both have their addresses.
 pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (everywhere || one.ip() == other.ip())
 }
 
+/// The public URL without its trailing slash.
 fn public_url(section: &mut Section<'_>) -> Option<String> {
     let text = section.nonempty("public_url")?;
     if let Err(why) = web_url(&text) {
@@ -83,7 +83,7 @@ fn public_url(section: &mut Section<'_>) -> Option<String> {
     Some(text.trim_end_matches('/').to_owned())
 }
 
-/// Checks an absolute http or https URL: a host, no user, no fragment.
+/// Parses an http or https URL, which must have a host and neither a user nor a fragment. The error is the fault in words.
 pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
     let uri: http::Uri = text.parse().map_err(|_| "not a URL")?;
     match uri.scheme_str() {
@@ -99,49 +99,41 @@ pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
     }
 }
 
-/// Whether a URL can be trusted on its way: https, or http that does not leave this machine.
+/// Whether nobody on the network can change what comes from a URL: https, or a loopback host (`localhost` included).
 pub(super) fn is_protected(uri: &http::Uri) -> bool {
-    let is_name_of_loopback = uri.host().is_some_and(|host| host.eq_ignore_ascii_case("localhost"));
-    uri.scheme_str() == Some("https") || is_name_of_loopback || is_loopback_address(uri)
+    uri.scheme_str() == Some("https")
+        || Host::parse(uri.host().unwrap_or_default()).is_ok_and(|host| host.is_loopback())
 }
 
-/// Whether the host of a URL is a loopback address, and no name.
+/// Whether the host of a URL is a loopback address. A host name does not count, because a name can resolve to any address.
 pub(super) fn is_loopback_address(uri: &http::Uri) -> bool {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    Host::parse(uri.host().unwrap_or_default()).is_ok_and(|host| host.is_loopback() && host.is_address())
 }
 
-/// A list whose entries are each checked and brought into one form.
-fn words(section: &mut Section<'_>, key: &str, check: fn(&str) -> Result<String, &'static str>) -> Vec<String> {
+/// A list of strings, each `*` or in the canonical form that `parse` returns. `wrong` is the text of the problem with others.
+fn words(
+    section: &mut Section<'_>,
+    key: &str,
+    parse: fn(&str) -> Result<String, InvalidAuthority>,
+    wrong: &str,
+) -> Vec<String> {
     let path = section.path.key(key);
-    let mut checked = Vec::new();
-    for (index, text) in section.strings(key).iter().enumerate() {
-        match check(text) {
-            Ok(word) => checked.push(word),
-            Err(why) => section.reading.problem(&path.index(index), format!("{text:?} is {why}")),
-        }
-    }
-    checked
+    let texts = section.strings(key);
+    let word = |(index, text): (usize, &String)| match text.as_str() {
+        "*" => Some(text.clone()),
+        _ => parse(text).map_err(|_| section.reading.problem(&path.index(index), format!("{text:?} is {wrong}"))).ok(),
+    };
+    texts.iter().enumerate().filter_map(word).collect()
 }
 
-fn host(text: &str) -> Result<String, &'static str> {
-    const WRONG: &str =
-        "not a host name; write it without scheme, port and path, such as \"mcp.example.com\", or \"*\" for any";
-    if text == "*" {
-        return Ok(text.to_owned());
-    }
+fn host(text: &str) -> Result<String, InvalidAuthority> {
     // An address stands in brackets in the header, but hardly anybody writes it so here.
-    if let Ok(address) = text.parse::<Ipv6Addr>() {
-        return Ok(Host::Address(address.to_canonical()).to_string());
+    match text.parse::<Ipv6Addr>() {
+        Ok(address) => Ok(Host::Address(address.to_canonical()).to_string()),
+        Err(_) => Host::parse(text).map(|host| host.to_string()),
     }
-    Host::parse(text).map(|host| host.to_string()).map_err(|_| WRONG)
 }
 
-fn origin(text: &str) -> Result<String, &'static str> {
-    const WRONG: &str = "not an origin; write scheme and host, and a port that is not the usual one, such as \
-                         \"https://app.example.com\", or \"*\" for any";
-    if text == "*" {
-        return Ok(text.to_owned());
-    }
-    Origin::parse(text).map(|origin| origin.to_string()).map_err(|_| WRONG)
+fn origin(text: &str) -> Result<String, InvalidAuthority> {
+    Origin::parse(text).map(|origin| origin.to_string())
 }

@@ -1,5 +1,5 @@
-//! Reads `[auth.jwt]` by the rules of RFC 8725: the algorithms are listed, the key fits them, and a token must name
-//! an issuer and an audience that are expected here.
+//! Reads `[auth.jwt]` by the rules of RFC 8725: algorithms, issuers and audiences must be listed, and the key must fit the
+//! algorithms.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
 use super::files::read_text;
 use super::http::{is_loopback_address, is_protected, web_url};
 use super::model::{Jwt, JwtKey};
-use super::reference::{Resolved, read_file, read_secret, unreadable};
+use super::reference::{read_file, read_secret, unreadable};
 use super::section::Section;
 
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
@@ -20,12 +20,11 @@ const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384
 const MAX_JWKS: usize = 1 << 20;
 const SOURCES: [&str; 5] = ["secret", "secret_file", "pem_file", "jwks_file", "jwks_url"];
 
-/// Reads `[auth.jwt]`; `None` if it is not there, or has no usable key.
-pub(super) fn read(mut section: Section<'_>) -> Option<Jwt> {
-    if !section.is_present() {
+/// Reads `[auth.jwt]`. `None` if the table is absent, or has no usable key.
+pub(super) fn read(s: &mut Section<'_>) -> Option<Jwt> {
+    if !s.is_present() {
         return None;
     }
-    let s = &mut section;
     let algorithms = algorithms(s);
     let key = key(s, &algorithms);
     let issuers = expected(s, "issuers", "a token of any other issuer would be accepted as long as the key fits");
@@ -36,7 +35,6 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Jwt> {
     let scope_claim = claim("scope_claim", SCOPE_CLAIM);
     let required_scopes = s.strings("required_scopes");
     let authorization_servers = authorization_servers(s);
-    section.finish();
     Some(Jwt {
         algorithms,
         key: key?,
@@ -57,19 +55,14 @@ fn algorithms(section: &mut Section<'_>) -> Vec<Algorithm> {
     if texts.is_empty() {
         section.problem("algorithms", format!("no algorithm is allowed; list those of your tokens: {ALGORITHMS}"));
     }
-    let mut algorithms = Vec::new();
-    for (index, text) in texts.iter().enumerate() {
-        match text.parse::<Algorithm>() {
-            Ok(algorithm) => algorithms.push(algorithm),
-            Err(_) => {
-                section.reading.problem(&path.index(index), format!("{text:?} is not supported; use {ALGORITHMS}"));
-            }
-        }
-    }
-    algorithms
+    let refuse = |index, text: &String| {
+        section.reading.problem(&path.index(index), format!("{text:?} is not supported; use {ALGORITHMS}"));
+    };
+    let algorithm = |(index, text): (usize, &String)| text.parse().map_err(|_| refuse(index, text)).ok();
+    texts.iter().enumerate().filter_map(algorithm).collect()
 }
 
-/// A list that must not be empty.
+/// A list that must not be empty, and whose items must not be blank. `why` is a part of the problem.
 fn expected(section: &mut Section<'_>, key: &str, why: &str) -> Vec<String> {
     let texts = section.strings(key);
     if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
@@ -89,7 +82,7 @@ fn authorization_servers(section: &mut Section<'_>) -> Vec<String> {
     urls
 }
 
-/// The one key source that is given, checked against the algorithms.
+/// The key, checked against the algorithms. Exactly one source of a key must be given.
 fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     let given: Vec<(&str, String)> =
         SOURCES.into_iter().filter_map(|source| Some((source, section.nonempty(source)?))).collect();
@@ -123,10 +116,10 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     }
     let key = match source {
         "secret" => section.reading.resolve(&section.path.key(source), text).map(|resolved| {
-            if matches!(resolved, Resolved::Literal(_)) {
+            if resolved.is_plain {
                 section.warning(source, "a secret in the file; better refer to it: \"env:NAME\", or secret_file");
             }
-            JwtKey::Secret(resolved.into_secret())
+            JwtKey::Secret(resolved.secret)
         }),
         "secret_file" => read_secret(&file).map(JwtKey::Secret),
         "pem_file" => check_pem(file, algorithms).map(JwtKey::Pem),
@@ -148,7 +141,7 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     Some(key)
 }
 
-/// A shared secret goes with HMAC only, and is as long as the hash (RFC 7518, section 3.2).
+/// Checks that a shared secret is used with HMAC only, and is at least as long as the hash (RFC 7518 section 3.2).
 fn check_secret(section: &Section<'_>, source: &str, secret: &SecretString, algorithms: &[Algorithm]) {
     let mut least = 0;
     for algorithm in algorithms {
@@ -171,7 +164,7 @@ fn check_secret(section: &Section<'_>, source: &str, secret: &SecretString, algo
     }
 }
 
-/// With HMAC a public key would be the secret, and anyone could sign (RFC 8725, section 2.1).
+/// Checks that a public key is not used with HMAC: the key would be the secret, and anyone could sign (RFC 8725 section 2.1).
 fn check_public(section: &Section<'_>, source: &str, algorithms: &[Algorithm]) {
     for algorithm in algorithms.iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
         let text = format!(
@@ -181,6 +174,7 @@ fn check_public(section: &Section<'_>, source: &str, algorithms: &[Algorithm]) {
     }
 }
 
+/// Checks that the file holds a public key in PEM for each algorithm.
 fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String> {
     let text = read_file(&path)?;
     if text.contains("PRIVATE KEY-----") {
@@ -203,6 +197,7 @@ fn check_pem(path: PathBuf, algorithms: &[Algorithm]) -> Result<PathBuf, String>
     Ok(path)
 }
 
+/// Checks that the file is a JWK set with at least one key.
 fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
     let text = read_text(&path, MAX_JWKS).map_err(|error| unreadable(&error))?;
     match serde_json::from_str::<JwkSet>(&text) {
@@ -215,6 +210,7 @@ fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
     }
 }
 
+/// Checks that the URL is https, or http with a loopback address.
 fn check_url(text: &str) -> Result<String, String> {
     let uri = web_url(text).map_err(|why| format!("{why}; write the https URL of a JWK set"))?;
     let is_https = uri.scheme_str() == Some("https");

@@ -1,4 +1,4 @@
-//! A configuration file becomes a [`Config`], or a list of everything that is wrong with it.
+//! Makes a [`Config`]: from a configuration file, from an `mcpServers` file, or from servers without a file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,25 +22,25 @@ use super::suggest::no_server;
 use super::{auth, http, mcp_servers, sandbox, secrets, servers, tenants};
 
 const MILLION: usize = 1_000_000;
-/// The file systems of `/proc` and `/sys`: who is root may write there, but make nothing.
+/// The file systems of `/proc` and `/sys`, in which not even root can make a folder.
 const OF_THE_KERNEL: [rustix::fs::FsWord; 2] = [rustix::fs::PROC_SUPER_MAGIC, 0x6265_6572];
 /// The levels of a log filter.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const FORMATS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)];
 
-/// A configuration, and what is doubtful about it.
+/// A configuration, with warnings about it.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// The configuration. It is valid.
+    /// The valid configuration.
     pub config: Config,
-    /// What should be looked at, but stops nothing.
+    /// Warnings, in the order of the file. They prevent nothing.
     pub warnings: Vec<Problem>,
 }
 
 impl Config {
-    /// Reads a configuration: the built-in defaults, over them the TOML file, over them the variables
-    /// `SLUICE__SECTION__KEY` of `environment`. Files that it names are looked at; nothing is started.
+    /// Reads a configuration file in TOML. Variables `SLUICE__SECTION__KEY` of `environment` override keys of the file, and the
+    /// built-in defaults stand for absent keys. Also reads the files that the configuration names. Starts nothing.
     ///
     /// # Errors
     /// All problems at once, each with its file and line, or its variable.
@@ -67,8 +67,8 @@ impl Config {
         Ok(Loaded { config: Self { own, ..Self::for_servers(servers) }, warnings })
     }
 
-    /// A configuration without a file: these servers, all defaults, and the tenant [`TenantId::fallback`], which may
-    /// use them all. Nobody may call until the caller fills in `auth`. The default server is the only one, if it is.
+    /// A configuration without a file: these servers, the defaults, and the tenant [`TenantId::fallback`], which may use all
+    /// of them. A single server is the default server. Nobody may call until the caller fills in `auth`.
     pub fn for_servers(servers: impl IntoIterator<Item = Server>) -> Self {
         let servers: BTreeMap<_, _> =
             servers.into_iter().map(|server| (server.name.clone(), Arc::new(server))).collect();
@@ -89,47 +89,42 @@ impl Config {
     }
 }
 
-/// The name of the only server.
-pub(super) fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
+/// The name of the server if there is exactly one.
+fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
     servers.keys().next().filter(|_| servers.len() == 1).cloned()
 }
 
-/// Reads everything. The result is only good if no problem was found.
+/// Reads the whole configuration. The result is usable only if no problem was found.
 pub(super) fn read(reading: &Reading<'_>) -> Config {
-    let mut root = Section::root(reading);
-    let http = http::read(root.section("http"));
-    let admin = http::read_admin(root.section("admin"));
-    let log = log(root.section("log"));
-    let drain_timeout = shutdown(root.section("shutdown"));
-    let sessions = sessions(root.section("sessions"));
-    let spawn_concurrency = children(root.section("children"));
-    let limits = servers::read_limits(root.section("limits"), &ChildLimits::default());
-    let sandbox = sandbox::read(&mut root, &Sandbox::default());
-    let servers = servers::read(root.sections("servers"), &limits, &sandbox);
-    let tenants = tenants::read(root.sections("tenants"), &servers);
-    let auth = auth::read(root.section("auth"), &http, &tenants);
-    let default_server = default_server(&mut root, &servers);
-    let state_dir = state_dir(&mut root);
-    root.finish();
-    let config = Config {
-        http,
-        admin,
-        log,
-        drain_timeout,
-        spawn_concurrency,
-        sessions,
-        auth,
-        tenants,
-        servers,
-        default_server,
-        state_dir,
-        own: reading.own.take(),
-    };
+    let config = Section::root(reading, |root| {
+        let http = root.table("http", http::read);
+        let limits = root.table("limits", |limits| servers::read_limits(limits, &ChildLimits::default()));
+        let sandbox = sandbox::read(root, &Sandbox::default());
+        let servers = servers::read(root, &limits, &sandbox);
+        let tenants = tenants::read(root, &servers);
+        Config {
+            admin: root.table("admin", http::read_admin),
+            log: root.table("log", log),
+            drain_timeout: root.table("shutdown", |shutdown| {
+                shutdown.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))
+            }),
+            spawn_concurrency: root
+                .table("children", |children| children.count("spawn_concurrency", SPAWN_CONCURRENCY, 1..=10_000)),
+            sessions: root.table("sessions", sessions),
+            auth: root.table("auth", |section| auth::read(section, &http, &tenants)),
+            default_server: default_server(root, &servers),
+            state_dir: state_dir(root),
+            own: reading.own.take(),
+            http,
+            tenants,
+            servers,
+        }
+    });
     whole(reading, &config);
     config
 }
 
-/// A word of a filter that may have been meant for a level, where there is none.
+/// The first word of a filter that is no target and no level, in a filter without any level: probably a misspelt level.
 fn lonely_word(filter: &str) -> Option<&str> {
     let words = || filter.split(',').map(str::trim).filter(|word| !word.is_empty());
     let is_level =
@@ -138,7 +133,7 @@ fn lonely_word(filter: &str) -> Option<&str> {
     words().find(|word| !is_part(word)).filter(|_| !words().any(is_level))
 }
 
-fn log(mut section: Section<'_>) -> Log {
+fn log(section: &mut Section<'_>) -> Log {
     let default = Log::default();
     let filter = section.string("filter").unwrap_or(default.filter);
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
@@ -152,35 +147,17 @@ fn log(mut section: Section<'_>) -> Log {
         let text = format!("{word:?} is no level, so only a part of that name is logged; write one of {levels}");
         section.warning("filter", text);
     }
-    let format = section.choice("format", default.format, &FORMATS);
-    section.finish();
-    Log { filter, format }
+    Log { filter, format: section.choice("format", default.format, &FORMATS) }
 }
 
-fn shutdown(mut section: Section<'_>) -> Duration {
-    let drain = section.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600));
-    section.finish();
-    drain
-}
-
-fn children(mut section: Section<'_>) -> usize {
-    let concurrency = section.count("spawn_concurrency", SPAWN_CONCURRENCY, 1..=10_000);
-    section.finish();
-    concurrency
-}
-
-fn sessions(mut section: Section<'_>) -> Sessions {
+fn sessions(s: &mut Section<'_>) -> Sessions {
     let default = Sessions::default();
-    let before = section.reading.problems();
-    let s = &mut section;
+    let before = s.reading.problems();
+    let idle_timeouts = Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600);
     let sessions = Sessions {
         max: s.count("max", default.max, 1..=MILLION),
         max_per_principal: s.count("max_per_principal", default.max_per_principal, 1..=MILLION),
-        idle_timeout: s.duration(
-            "idle_timeout",
-            default.idle_timeout,
-            Duration::from_millis(10)..=Duration::from_secs(30 * 24 * 3600),
-        ),
+        idle_timeout: s.duration("idle_timeout", default.idle_timeout, idle_timeouts),
     };
     if sessions.max_per_principal > sessions.max && s.reading.problems() == before {
         let key = if s.has("max_per_principal") { "max_per_principal" } else { "max" };
@@ -190,10 +167,10 @@ fn sessions(mut section: Section<'_>) -> Sessions {
             format!("max_per_principal ({max_per_principal}) is more than max ({max}); lower one or raise the other"),
         );
     }
-    section.finish();
     sessions
 }
 
+/// The configured default server, or the only server.
 fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
     let Some(text) = root.string("default_server") else { return only(servers) };
     let found = servers.keys().find(|name| name.as_str() == text).cloned();
@@ -203,7 +180,7 @@ fn default_server(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Ser
     found
 }
 
-/// The state directory, which is made at the start: whether it can be is looked at here.
+/// The state directory. The gateway makes it at the start; here only the rights for that are checked.
 fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
     let text = root.nonempty("state_dir")?;
     let path = root.reading.source.folder().join(text);
@@ -224,8 +201,9 @@ fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The rules that no section can check alone.
+/// Checks the rules that concern several tables.
 fn whole(reading: &Reading<'_>, config: &Config) {
+    let http = &config.http;
     secrets::warn(reading, config);
     if config.servers.is_empty() {
         reading
@@ -234,19 +212,16 @@ fn whole(reading: &Reading<'_>, config: &Config) {
     if config.tenants.is_empty() {
         reading.problem(&KeyPath::of(&["tenants"]), "there is no tenant; add one: [tenants.NAME]");
     }
-    let Some(admin) = config.admin else { return exposed(reading, config) };
-    let path = KeyPath::of(&["admin", "listen"]);
-    if http::collide(admin, config.http.listen) {
-        reading.problem(&path, format!("{admin} is taken by http.listen ({}); use another port", config.http.listen));
+    if let Some(admin) = config.admin {
+        let path = KeyPath::of(&["admin", "listen"]);
+        if http::collide(admin, http.listen) {
+            reading.problem(&path, format!("{admin} is taken by http.listen ({}); use another port", http.listen));
+        }
+        if !admin.ip().is_loopback() {
+            reading
+                .warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
+        }
     }
-    if !admin.ip().is_loopback() {
-        reading.warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
-    }
-    exposed(reading, config);
-}
-
-fn exposed(reading: &Reading<'_>, config: &Config) {
-    let http = &config.http;
     if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
         let text = "a request for any host name is taken while this is empty; list the names that clients use";
         reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);

@@ -1,5 +1,5 @@
-//! Reads the `mcpServers` JSON of desktop clients (and VS Code's `servers`), taken as it is. It says which servers
-//! there are and nothing else: everything else is the default, and nobody may call until the caller adds credentials.
+//! Reads the `mcpServers` JSON of desktop clients, or the `servers` of VS Code, unchanged. Such a file only describes servers;
+//! all other settings are the defaults.
 #![expect(clippy::disallowed_types, reason = "the configuration")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +14,14 @@ use super::environment::Environment;
 use super::files::{MAX_CONFIGURATION, careless, read_text};
 use super::names::ServerName;
 use super::problem::{Findings, Place, Problem, Problems};
-use super::server::Server;
+use super::server::{CHILD_PATH, Server};
 use super::servers::is_variable;
-use super::shown::{guarded, shown_key, shown_name};
+use super::shown::{guarded, shown_name, shown_value};
 use super::source::line_at;
 
-/// What a server gets of the gateway's environment: as from the clients that the file was written for, the means to
-/// find its program and its files, and no more.
+/// The variables of the gateway that every server gets, as from the desktop clients.
 const PASSED: [&str; 2] = ["PATH", "HOME"];
-/// The longest name.
+/// The longest name of a server, in characters.
 const LONGEST: usize = 64;
 
 #[derive(Deserialize)]
@@ -33,7 +32,7 @@ struct Document<'a> {
     servers: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-/// Reads the servers of an `mcpServers` file, and warnings about them.
+/// Reads the servers of a file, and warnings about them. Variables come from `environment`.
 ///
 /// # Errors
 /// All problems at once.
@@ -62,12 +61,13 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server
     for (name, raw) in &entries {
         // The entry is a part of the text: its distance from the start is its place.
         let line = line_at(text, (raw.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize));
-        let key = format!("{group}.{}", shown_key(name));
-        let mut texts = texts(raw);
+        let key = format!("{group}.{}", shown_value(name));
+        let value = serde_json::from_str(raw.get()).unwrap_or_default();
         // Messages repeat its name, and the one that is made of it.
-        texts.extend([name.clone(), slug(name)]);
+        let mut texts = vec![name.clone(), slug(name)];
+        collect_texts(&value, &mut texts);
         let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
-        servers.extend(entry.read(name, raw, &mut names));
+        servers.extend(entry.read(name, &value, &mut names));
     }
     if servers.is_empty() && findings.problems.is_empty() {
         findings.problems.push(whole(Some(1), "there is no server to start in it; add one".to_owned()));
@@ -75,20 +75,22 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server
     Ok((servers, findings.conclude()?))
 }
 
-/// One entry of the file, being read.
+/// One entry of the file, while it is read.
 struct Entry<'a> {
     file: PathBuf,
     line: usize,
+    /// The path of the entry.
     key: String,
     environment: &'a Environment,
     findings: &'a mut Findings,
-    /// All texts in it.
+    /// All strings in the entry, and its names. Messages leave out those that may be secrets.
     texts: Vec<String>,
 }
 
 impl Entry<'_> {
+    /// A problem with a key of the entry, or with the whole entry for the empty key.
     fn at(&self, key: &str, text: impl Into<String>) -> Problem {
-        let key = if key.is_empty() { self.key.clone() } else { format!("{}.{}", self.key, shown_key(key)) };
+        let key = if key.is_empty() { self.key.clone() } else { format!("{}.{}", self.key, shown_value(key)) };
         let text = guarded(text.into(), self.texts.iter().map(String::as_str));
         Problem { place: Place::File(self.file.clone(), Some(self.line)), key, text }
     }
@@ -103,8 +105,10 @@ impl Entry<'_> {
         self.findings.warnings.push(warning);
     }
 
-    fn read(mut self, name: &str, raw: &RawValue, names: &mut BTreeSet<String>) -> Option<Server> {
-        let Ok(Value::Object(entry)) = serde_json::from_str(raw.get()) else {
+    /// The server that the entry describes. `None` with a problem, or with a warning if the entry is disabled. `names` are the
+    /// names in use.
+    fn read(mut self, name: &str, value: &Value, names: &mut BTreeSet<String>) -> Option<Server> {
+        let Value::Object(entry) = value else {
             self.problem("", "not an object; write {\"command\": …, \"args\": […]}");
             return None;
         };
@@ -120,10 +124,10 @@ impl Entry<'_> {
         if entry.contains_key("envFile") {
             self.warning("envFile", "not read; put what the server needs into env");
         }
-        let command = self.command(&entry);
-        let args = self.args(&entry);
-        let env = self.env(&entry);
-        let cwd = self.cwd(&entry);
+        let command = self.command(entry);
+        let args = self.args(entry);
+        let env = self.env(entry);
+        let cwd = self.cwd(entry);
         let name = self.name(name, names)?;
         let server = Server { cwd, env, ..Server::new(name, command?, args) };
         if server.program().is_none() {
@@ -133,43 +137,34 @@ impl Entry<'_> {
     }
 
     fn command(&mut self, entry: &Map<String, Value>) -> Option<String> {
-        match entry.get("command") {
-            Some(Value::String(text)) if !text.trim().is_empty() => self.expand("command", text),
-            Some(_) => {
-                self.problem("command", "not a text, or empty; give the program to start");
-                None
-            }
-            None => {
-                self.problem("command", "missing; give the program to start");
-                None
-            }
-        }
+        let what = match entry.get("command") {
+            Some(Value::String(text)) if !text.trim().is_empty() => return self.expand("command", text),
+            Some(_) => "not a text, or empty",
+            None => "missing",
+        };
+        self.problem("command", format!("{what}; give the program to start"));
+        None
     }
 
     fn args(&mut self, entry: &Map<String, Value>) -> Vec<String> {
-        let items = match entry.get("args") {
-            None | Some(Value::Null) => return Vec::new(),
-            Some(Value::Array(items)) => items,
+        match entry.get("args") {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => {
+                let text = |(index, item)| self.text(&format!("args[{index}]"), item);
+                items.iter().enumerate().filter_map(text).collect()
+            }
             Some(_) => {
                 self.problem("args", "not a list; write [\"…\", \"…\"]");
-                return Vec::new();
-            }
-        };
-        let mut args = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let key = format!("args[{index}]");
-            match item.as_str() {
-                Some(text) => args.extend(self.expand(&key, text)),
-                None => self.problem(&key, "not a text; put it in quotes"),
+                Vec::new()
             }
         }
-        args
     }
 
+    /// The whole environment of a child: `PATH` and `HOME` of the gateway, and the variables of `env`.
     fn env(&mut self, entry: &Map<String, Value>) -> BTreeMap<String, SecretString> {
         let passed = PASSED.into_iter().filter_map(|name| Some((name.to_owned(), self.environment.get(name)?.into())));
         let mut env: BTreeMap<String, SecretString> = passed.collect();
-        env.entry("PATH".to_owned()).or_insert_with(|| super::server::CHILD_PATH.into());
+        env.entry("PATH".to_owned()).or_insert_with(|| CHILD_PATH.into());
         let given = match entry.get("env") {
             None | Some(Value::Null) => return env,
             Some(Value::Object(given)) => given,
@@ -178,36 +173,24 @@ impl Entry<'_> {
                 return env;
             }
         };
-        for (name, value) in given {
+        for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
             let key = format!("env.{name}");
             let text = match value {
-                Value::String(text) => text.clone(),
-                Value::Number(number) => number.to_string(),
-                Value::Bool(flag) => flag.to_string(),
-                Value::Null => continue,
-                _ => {
-                    self.problem(&key, "not a text; put it in quotes");
-                    continue;
-                }
+                Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
+                _ => self.text(&key, value),
             };
             if !is_variable(name) {
                 self.problem(&key, "not the name of a variable; use a name without '=' and spaces");
-            } else if let Some(text) = self.expand(&key, &text) {
+            } else if let Some(text) = text {
                 env.insert(name.clone(), text.into());
             }
         }
         env
     }
 
+    /// The absolute working directory. A relative path is relative to the folder of the file.
     fn cwd(&mut self, entry: &Map<String, Value>) -> Option<PathBuf> {
-        let text = match entry.get("cwd") {
-            None | Some(Value::Null) => return None,
-            Some(Value::String(text)) => self.expand("cwd", text)?,
-            Some(_) => {
-                self.problem("cwd", "not a text; put it in quotes");
-                return None;
-            }
-        };
+        let text = self.text("cwd", entry.get("cwd").filter(|value| !value.is_null())?)?;
         let path = self.file.parent().unwrap_or(Path::new("")).join(text);
         if !path.is_dir() {
             self.problem("cwd", format!("there is no folder {}; make it or correct the path", path.display()));
@@ -215,93 +198,83 @@ impl Entry<'_> {
         std::path::absolute(path).ok()
     }
 
-    /// A name for URLs: the given one, or one made of it that is not taken.
+    /// The name for URLs: the given name, or with a warning one that is made of it and is not in use.
     fn name(&mut self, given: &str, names: &mut BTreeSet<String>) -> Option<ServerName> {
         if let Ok(name) = given.parse() {
             return Some(name);
         }
         let slug = slug(given);
-        let mut name = slug.clone();
-        for number in 2.. {
-            if names.insert(name.clone()) {
-                break;
-            }
-            name = format!("{}-{number}", slug.get(..LONGEST - 8).unwrap_or(&slug));
-        }
+        let numbered = (2..).map(|number| format!("{}-{number}", slug.get(..LONGEST - 8).unwrap_or(&slug)));
+        let name = std::iter::once(slug.clone()).chain(numbered).find(|name| names.insert(name.clone()))?;
         self.warning("", format!("{given:?} cannot stand in a URL: served as /servers/{name}/"));
         name.parse().map_err(|error: super::InvalidName| self.problem("", error.to_string())).ok()
     }
 
-    /// Expands `${NAME}`, `${NAME:-default}` and `${env:NAME}`. What else looks like one of the clients' own variables
-    /// is a problem; the rest, such as a shell's `${#x}`, is left as it stands.
+    /// The expanded string at a key. Another kind of value is a problem.
+    fn text(&mut self, key: &str, value: &Value) -> Option<String> {
+        match value {
+            Value::String(text) => self.expand(key, text),
+            _ => {
+                self.problem(key, "not a text; put it in quotes");
+                None
+            }
+        }
+    }
+
+    /// Replaces `${NAME}`, `${NAME:-default}` and `${env:NAME}`. A missing variable is a problem, and so is a variable of the
+    /// clients, such as `${input:x}`. Other text, such as the `${#x}` of a shell, stays.
     fn expand(&mut self, key: &str, text: &str) -> Option<String> {
         if text.contains('\0') {
             self.problem(key, "holds a NUL character; remove it");
             return None;
         }
-        let mut expanded = String::new();
-        let mut rest = text;
-        while let Some((before, inside, after)) = rest.split_once("${").and_then(|(before, tail)| {
-            let (inside, after) = tail.split_once('}')?;
-            Some((before, inside, after))
-        }) {
+        let (mut expanded, mut rest) = (String::new(), text);
+        while let Some((before, tail)) = rest.split_once("${")
+            && let Some((inside, after)) = tail.split_once('}')
+        {
             expanded.push_str(before);
             rest = after;
             let (name, default) =
                 inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
             let name = name.strip_prefix("env:").unwrap_or(name);
-            match name.split_once(':').map_or(name, |(scope, _)| scope) {
-                scope if scope == name && is_identifier(name) => match self.environment.get(name).or(default) {
-                    Some(value) => expanded.push_str(value),
-                    None => {
-                        self.problem(
-                            key,
-                            format!(
-                                "the variable {} is not set in the gateway's environment; set it",
-                                shown_name(name)
-                            ),
-                        );
-                        return None;
-                    }
-                },
-                "input" | "command" | "workspaceFolder" => {
-                    self.problem(
-                        key,
-                        format!("${{{inside}}} is known to the editor only; write the value, or ${{env:NAME}}"),
-                    );
+            let scope = name.split(':').next().unwrap_or_default();
+            if is_identifier(name) {
+                let Some(value) = self.environment.get(name).or(default) else {
+                    let name = shown_name(name);
+                    self.problem(key, format!("the variable {name} is not set in the gateway's environment; set it"));
                     return None;
-                }
-                _ => expanded.push_str(&format!("${{{inside}}}")),
+                };
+                expanded.push_str(value);
+            } else if ["input", "command", "workspaceFolder"].contains(&scope) {
+                let text = format!("${{{inside}}} is known to the editor only; write the value, or ${{env:NAME}}");
+                self.problem(key, text);
+                return None;
+            } else {
+                expanded.push_str(&format!("${{{inside}}}"));
             }
         }
-        expanded.push_str(rest);
-        Some(expanded)
+        Some(expanded + rest)
     }
 }
 
-/// The texts in an entry, whatever it holds.
-fn texts(raw: &RawValue) -> Vec<String> {
-    fn collect(value: &Value, found: &mut Vec<String>) {
-        match value {
-            Value::String(text) => found.push(text.clone()),
-            Value::Array(items) => items.iter().for_each(|item| collect(item, found)),
-            Value::Object(members) => members.values().for_each(|item| collect(item, found)),
-            _ => {}
-        }
+/// Adds all strings in a value to `found`.
+fn collect_texts(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(items) => items.iter().for_each(|item| collect_texts(item, found)),
+        Value::Object(members) => members.values().for_each(|item| collect_texts(item, found)),
+        _ => {}
     }
-    let mut found = Vec::new();
-    if let Ok(value) = serde_json::from_str(raw.get()) {
-        collect(&value, &mut found);
-    }
-    found
 }
 
+/// Whether a text has the form of the name of a variable in a shell.
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Lower case, with `-` for runs of what cannot stand in a URL.
+/// The name in lower case, with `-` for each run of characters that cannot stand in a URL. `server` if no letter or digit
+/// remains.
 fn slug(name: &str) -> String {
     let kept = name.to_ascii_lowercase();
     let words =

@@ -1,8 +1,9 @@
-//! The configuration: read, validated as a whole, and handed out as plain values. What [`Config`] holds is valid; a
-//! file that is not gives all its problems at once, each with its place.
+//! The configuration: read, checked as a whole, and passed on as plain values. A [`Config`] is valid. For an invalid file all
+//! problems are reported at once, each with its place.
 //!
 //! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
-//! `[auth]`, `[auth.jwt]`, `[sandbox]`, `[tenants]` and `[servers]`; `load` puts them together. `mcp_servers` reads the other format.
+//! `[auth]`, `[auth.jwt]`, `[sandbox]`, `[tenants]` and `[servers]`; `load` combines them. `mcp_servers` reads the
+//! format of desktop clients.
 
 mod accounts;
 mod api_key;

@@ -1,5 +1,4 @@
-//! The validated configuration: what the rest of the crate reads. Every value here is usable as it stands;
-//! reading and checking files is the business of the files beside this one.
+//! The validated configuration, as all other layers read it. Only data; other files of this folder read and check it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,169 +12,171 @@ use super::names::{ServerName, TenantId};
 use super::own::OwnFile;
 use super::server::{Resources, Server};
 
-/// A whole, valid configuration.
+/// A valid configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The public listener.
     pub http: Http,
-    /// The listener for metrics and operators; `None` turns it off.
+    /// The address of the admin listener, for metrics and operators. `None` if it is off.
     pub admin: Option<SocketAddr>,
-    /// What is logged, and how.
+    /// The settings of logging.
     pub log: Log,
-    /// Children that are started at the same time, over all servers.
+    /// The largest number of children of all servers that are being started at the same time.
     pub spawn_concurrency: usize,
-    /// How long a drain may take before what is left is ended.
+    /// The longest time of a drain. Then the remaining calls and sessions are ended.
     pub drain_timeout: Duration,
-    /// Limits on sessions.
+    /// The limits on sessions.
     pub sessions: Sessions,
-    /// Who may call.
+    /// The accepted credentials.
     pub auth: Auth,
-    /// The tenants. A credential that names a tenant not listed here is refused.
+    /// The tenants, by name. Credentials of other tenants are refused.
     pub tenants: BTreeMap<TenantId, Tenant>,
     /// The servers, by name.
     pub servers: BTreeMap<ServerName, Arc<Server>>,
-    /// The server behind `/sse`, `/messages` and `/mcp`: the configured default, or the only one.
+    /// The server of the paths `/sse`, `/messages` and `/mcp`: the configured default server, or the only server.
     pub default_server: Option<ServerName>,
-    /// Where the gateway keeps what a later one has to know: the processes that it must not leave behind.
+    /// The folder in which the gateway keeps data for a later gateway, such as processes that must not outlive it. `None`: no
+    /// such folder is configured.
     pub state_dir: Option<PathBuf>,
-    /// What no server should reach: this configuration, and what it names for the gateway itself.
+    /// The files of the gateway, which no server should reach: the configuration, and files that it names for the gateway.
     pub own: Vec<OwnFile>,
 }
 
 impl Config {
-    /// How many tenants may use a server.
+    /// The number of tenants that may use a server.
     pub fn tenants_of(&self, server: &ServerName) -> usize {
         let may = |tenant: &&Tenant| tenant.servers.as_ref().is_none_or(|servers| servers.contains(server));
         self.tenants.values().filter(may).count()
     }
 }
 
-/// The public listener and what it accepts.
+/// The public listener, and the bounds on requests and streams.
 #[derive(Debug, Clone)]
 pub struct Http {
-    /// Where to listen.
+    /// The address of the listener.
     pub listen: SocketAddr,
-    /// The URL under which clients reach the gateway, without a trailing slash. Its path is put before the paths that
-    /// the gateway hands out (SSE `endpoint`, RFC 9728 metadata).
+    /// The URL under which clients reach the gateway, without a trailing slash. Its path is a prefix of the paths that clients
+    /// are given (the SSE event `endpoint`, RFC 9728 metadata).
     pub public_url: Option<String>,
-    /// Host names (no port) accepted in `Host` beside the loopback names. `*` accepts any.
+    /// Hosts, without ports, accepted in the header `Host` besides loopback hosts and the host of `public_url`. `*`: any host.
     pub allowed_hosts: Vec<String>,
-    /// Origins (scheme://host[:port]) accepted in `Origin` beside the listener's own. `*` accepts any.
+    /// Origins accepted in the header `Origin` besides the gateway's own. `*`: any origin.
     pub allowed_origins: Vec<String>,
-    /// Connections open at once; more wait in the kernel's queue.
+    /// The largest number of open connections. More connections wait in the kernel.
     pub max_connections: usize,
-    /// Time for a request's headers to arrive.
+    /// The longest time for the headers of a request to arrive.
     pub header_timeout: Duration,
-    /// Time for a request's body to arrive.
+    /// The longest time for the body of a request to arrive.
     pub body_timeout: Duration,
-    /// Largest request body, in bytes.
+    /// The largest request body, in bytes.
     pub max_body: usize,
-    /// Deepest nesting of arrays and objects in a message.
+    /// The deepest nesting of arrays and objects in a message.
     pub max_depth: usize,
-    /// Most messages in one batch (2025-03-26).
+    /// The largest number of messages in a batch (MCP 2025-03-26).
     pub max_batch: usize,
-    /// Time between keep-alive comments on an open stream.
+    /// The time between keep-alive comments on an open stream.
     pub keep_alive: Duration,
-    /// A stream that takes nothing for this long is cut.
+    /// The time without progress after which a stream that the client does not read is ended.
     pub slow_client_timeout: Duration,
-    /// Messages waiting on one stream.
+    /// The largest number of messages that wait on a stream.
     pub stream_messages: usize,
-    /// Bytes waiting on one stream (one message may be larger when nothing else waits).
+    /// The largest number of bytes that wait on a stream. A single message may be larger if nothing else waits.
     pub stream_bytes: usize,
 }
 
-/// What is logged, and how.
+/// The settings of logging.
 #[derive(Debug, Clone)]
 pub struct Log {
     /// A `tracing` filter, such as `info` or `sluice=debug`.
     pub filter: String,
-    /// The form of a line.
+    /// The format of log lines.
     pub format: LogFormat,
 }
 
-/// The form of a log line.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Human-readable on a terminal, JSON otherwise.
+    /// Human-readable if stderr is a terminal, otherwise JSON.
     Auto,
     /// Human-readable.
     Human,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
-/// Limits on sessions.
+/// The limits on sessions.
 #[derive(Debug, Clone)]
 pub struct Sessions {
-    /// Sessions in all.
+    /// The largest number of sessions.
     pub max: usize,
-    /// Sessions of one principal.
+    /// The largest number of sessions of one principal.
     pub max_per_principal: usize,
-    /// A session with no open stream and no call in flight ends after this.
+    /// The time after which a session without an open stream, a call in flight and a task is ended.
     pub idle_timeout: Duration,
 }
 
-/// Who may call.
+/// The accepted credentials.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// Everybody is the principal `anonymous` of this tenant. Only ever on a loopback listener.
+    /// The tenant of callers without a credential, who are the principal `anonymous`. `None`: a credential is required. Allowed
+    /// only on a loopback listener.
     pub anonymous: Option<TenantId>,
-    /// Hashed API keys.
+    /// The API keys.
     pub keys: Vec<ApiKey>,
-    /// JWT validation.
+    /// The rules for JWTs. `None`: JWTs are not accepted.
     pub jwt: Option<Jwt>,
 }
 
-/// An API key as it is stored: `slk_<prefix>_<secret>` on the wire, its hash here.
+/// An API key as the configuration stores it. Clients send `slk_<prefix>_<secret>`; the secret is not stored.
 #[derive(Debug, Clone)]
 pub struct ApiKey {
-    /// The public part, by which the entry is found.
+    /// The public part of the key, by which the entry is found. Empty for a key of another form.
     pub prefix: String,
-    /// SHA-256 of the whole key as the client sends it.
+    /// The SHA-256 of the whole key as clients send it.
     pub sha256: [u8; 32],
-    /// The tenant it acts for.
+    /// The tenant of the key.
     pub tenant: TenantId,
-    /// Who holds it.
+    /// The subject: the holder of the key.
     pub subject: String,
-    /// What it may do.
+    /// The scopes that the key grants.
     pub scopes: Vec<String>,
 }
 
-/// How JWTs are validated (RFC 7519; RFC 8725 for the rules).
+/// The rules for JWTs (RFC 7519, RFC 8725).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Jwt {
-    /// Algorithms accepted. Never empty; all of one family where the key is a shared secret.
+    /// The accepted algorithms. Not empty. Only HMAC algorithms with a shared secret, only others with public keys.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
-    /// Where keys come from.
+    /// The source of the keys.
     pub key: JwtKey,
-    /// Issuers accepted (`iss`, exact).
+    /// The accepted issuers (`iss`).
     pub issuers: Vec<String>,
-    /// Audiences accepted (`aud`: one of them must be there).
+    /// The accepted audiences. `aud` of a token must contain one of them.
     pub audiences: Vec<String>,
-    /// Clock difference forgiven for `exp` and `nbf`.
+    /// The tolerated difference between clocks, for `exp` and `nbf`.
     pub leeway: Duration,
-    /// The claim that names the tenant. Dots descend into objects.
+    /// The claim with the tenant. A dot may lead into an object.
     pub tenant_claim: String,
-    /// The claim that names the subject.
+    /// The claim with the subject. Dots as in `tenant_claim`.
     pub subject_claim: String,
-    /// The claim with the scopes: a space-separated string or an array.
+    /// The claim with the scopes, a string with spaces or an array. Dots as in `tenant_claim`.
     pub scope_claim: String,
-    /// Scopes that every token must have.
+    /// The scopes that every token must have.
     pub required_scopes: Vec<String>,
-    /// Authorization servers named in the RFC 9728 metadata.
+    /// The authorization servers that the RFC 9728 metadata names.
     pub authorization_servers: Vec<String>,
 }
 
-/// Where the keys for JWTs come from.
+/// The source of the keys for JWTs.
 #[derive(Debug, Clone)]
 pub enum JwtKey {
     /// A shared secret (HS256, HS384, HS512).
     Secret(SecretString),
-    /// A public key in PEM.
+    /// A file with a public key in PEM.
     Pem(PathBuf),
-    /// A JWK set in a file, read again when it changes.
+    /// A file with a JWK set. The file is read again when it changes.
     JwksFile(PathBuf),
-    /// A JWK set behind a URL (https, or http on loopback), cached and refreshed.
+    /// The URL of a JWK set (https, or http with a loopback address), which is cached and fetched again.
     JwksUrl(String),
 }
 
@@ -190,15 +191,16 @@ impl PartialEq for JwtKey {
     }
 }
 
-/// A tenant. By default it may use every server, and has no limit of its own.
+/// The settings of a tenant. By default the tenant may use every server and has no limits of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Tenant {
-    /// Servers it may use; `None` means all.
+    /// The servers that the tenant may use. `None`: all servers.
     pub servers: Option<Vec<ServerName>>,
-    /// Sessions of this tenant; `None` means no limit of its own.
+    /// The largest number of sessions of the tenant. `None`: no limit of its own.
     pub max_sessions: Option<usize>,
-    /// Children of this tenant; `None` means no limit of its own.
+    /// The largest number of children of the tenant. `None`: no limit of its own.
     pub max_children: Option<usize>,
-    /// What they may use: memory, processors and processes all together, the rest each process.
+    /// The limits on the use of the machine: memory, processors and processes of all children of the tenant together, the others
+    /// for each process.
     pub limits: Resources,
 }

@@ -1,14 +1,15 @@
-//! The names that appear in URLs, log lines and metric labels: checked once, here, and bounded in length.
+//! Names of tenants and servers, for URLs, log lines and metric labels. Each is checked once, here.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Why a string cannot be a name.
+/// The error for a text that is not a name. Contains at most 80 characters of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is not a name: use 1 to 64 letters, digits, '-', '_' or '.', starting with a letter or a digit")]
 pub struct InvalidName(String);
 
+/// Checks the form of a name: 1 to 64 characters `A-Z a-z 0-9 - _ .`, of which the first is a letter or a digit.
 fn check(text: &str) -> Result<Arc<str>, InvalidName> {
     let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
     let rest = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
@@ -56,16 +57,16 @@ macro_rules! name {
 }
 
 name! {
-    /// Who pays: the unit that servers, quotas and secrets belong to.
+    /// The name of a tenant, which pays for the use of servers and has limits.
     TenantId
 }
 name! {
-    /// A configured stdio MCP server, as it stands in `/servers/{name}/…`.
+    /// The name of a configured stdio MCP server, as in the path `/servers/{name}/…`.
     ServerName
 }
 
 impl TenantId {
-    /// The tenant of a configuration that names none (no file, or an `mcpServers` file): `default`.
+    /// The only tenant, `default`, of a configuration without tenants of its own (no file, or an `mcpServers` file).
     pub fn fallback() -> Self {
         Self(Arc::from("default"))
     }

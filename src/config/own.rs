@@ -1,26 +1,25 @@
-//! The files and folders of the gateway's own, which no server should reach: collected while the configuration that
-//! names them is read.
+//! The files and folders of the gateway itself, which no server should reach.
 
 use std::path::PathBuf;
 
-/// A file or a folder of the gateway's own.
+/// A file or folder of the gateway itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnFile {
-    /// The key that names it, with dots; empty for the configuration itself.
+    /// The configuration key or the setting that names the file. Empty for the configuration file.
     pub key: String,
-    /// Where it is.
+    /// The path, as configured.
     pub path: PathBuf,
-    /// Whether it is enough to read it to do harm. Who can change one can do harm always.
+    /// Whether reading the file does harm. Changing any of these files does.
     pub is_secret: bool,
 }
 
 impl OwnFile {
-    /// The file with the whole configuration.
+    /// The configuration file itself.
     pub(super) fn configuration(path: PathBuf) -> Self {
         Self { key: String::new(), path, is_secret: true }
     }
 
-    /// Whether it holds what a server is given anyway.
+    /// Whether a key of this server names the file, so that the server gets the content anyway.
     pub fn is_for(&self, server: &super::ServerName) -> bool {
         self.key
             .strip_prefix("servers.")

@@ -1,4 +1,4 @@
-//! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: how many children a server has, and what follows a crash.
+//! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: the number of children of a server, and the consequences of crashes.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -42,12 +42,10 @@ impl Default for Restart {
     }
 }
 
-/// Reads `pool`, and reports values that contradict each other. `isolation`, which says who shares a child of the server, decides
-/// whether `replicas` may be more than 1.
-pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
+/// Reads `pool`. Values that contradict each other are problems; only with `isolation` = `shared` may `replicas` be more than 1.
+pub(super) fn read(s: &mut Section<'_>, isolation: Isolation) -> Pool {
     let default = Pool::default();
-    let before = section.reading.problems();
-    let s = &mut section;
+    let before = s.reading.problems();
     let pool = Pool {
         mode: s.choice("mode", default.mode, &MODES),
         max_children: s.count("max_children", default.max_children, 1..=100_000),
@@ -60,15 +58,14 @@ pub(super) fn read(mut section: Section<'_>, isolation: Isolation) -> Pool {
         max_age: s.optional_duration("max_age", MS..=DAY * 365),
         max_rss: s.optional_bytes("max_rss", 1 << 20..=usize::MAX),
     };
-    if section.reading.problems() == before {
-        contradictions(&section, &pool, isolation);
+    if s.reading.problems() == before {
+        contradictions(s, &pool, isolation);
     }
-    section.finish();
     pool
 }
 
-/// Says that one value is more than another allows. The default of one may be what the other contradicts: then it is about
-/// the other.
+/// Adds the problem that one value is more than another allows. The problem is about the first key if the configuration has
+/// that key, otherwise about the second.
 fn too_much(s: &Section<'_>, (key, value): (&str, &dyn Display), (most_key, most): (&str, &dyn Display)) {
     let by_default = if s.has(most_key) { "" } else { " by default" };
     let (key, text) = match s.has(key) {
@@ -78,6 +75,7 @@ fn too_much(s: &Section<'_>, (key, value): (&str, &dyn Display), (most_key, most
     s.problem(key, text);
 }
 
+/// Adds problems for values of `pool` that contradict each other or `isolation`.
 fn contradictions(s: &Section<'_>, pool: &Pool, isolation: Isolation) {
     let not_over = |key: &str, value: usize, most_key: &str, most: usize| {
         if value > most {
@@ -114,11 +112,10 @@ fn contradictions(s: &Section<'_>, pool: &Pool, isolation: Isolation) {
     }
 }
 
-/// Reads `restart`.
-pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
+/// Reads `restart`. `backoff_min` above `backoff_max` is a problem.
+pub(super) fn read_restart(s: &mut Section<'_>) -> Restart {
     let default = Restart::default();
-    let before = section.reading.problems();
-    let s = &mut section;
+    let before = s.reading.problems();
     let restart = Restart {
         backoff_min: s.duration("backoff_min", default.backoff_min, MS..=DAY),
         backoff_max: s.duration("backoff_max", default.backoff_max, MS..=DAY),
@@ -131,6 +128,5 @@ pub(super) fn read_restart(mut section: Section<'_>) -> Restart {
         let (min, max) = (format!("{:?}", restart.backoff_min), format!("{:?}", restart.backoff_max));
         too_much(s, ("backoff_min", &min), ("backoff_max", &max));
     }
-    section.finish();
     restart
 }

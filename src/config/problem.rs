@@ -1,30 +1,29 @@
-//! What is wrong with a configuration, and where. A problem names a place and a key and never repeats a value that
-//! may be a secret.
+//! Problems of a configuration, each with its place and key. The text of a problem contains no value that may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a problem is.
+/// The place of a problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// In a file. Lines count from 1; there is none when the file itself cannot be read.
+    /// A file and a line, from 1. The line is `None` if the problem is with the whole file.
     File(PathBuf, Option<usize>),
-    /// In a variable of the gateway's environment.
+    /// A variable of the gateway's environment, or an option of the command line.
     Variable(String),
 }
 
-/// One thing that is wrong (or, as a warning, doubtful): where, which key, what it is and what to do.
+/// A problem or a warning.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
-    /// Where it is.
+    /// The place.
     pub place: Place,
-    /// The key, with dots; empty when the problem is with the whole file.
+    /// The path of the key, with dots. Empty if the problem is with the whole file or variable.
     pub key: String,
-    /// What is wrong and what to do.
+    /// The fault, and what to do about it.
     pub text: String,
 }
 
-/// `FILE:LINE: key.path: what is wrong; what to do`, or the variable in place of file and line.
+/// One line: `FILE:LINE: key.path: text`, or the variable in place of file and line. Misleading characters are escaped.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
@@ -39,7 +38,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration, in the order of the file. Never empty.
+/// All problems of a configuration, in the order of the file. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Problems(Vec<Problem>);
 
@@ -50,16 +49,10 @@ impl Problems {
     }
 }
 
-/// One problem a line.
+/// One line for each problem.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        f.write_str(&self.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -69,7 +62,7 @@ impl From<Problem> for Problems {
     }
 }
 
-/// What has been found so far.
+/// The problems and warnings found so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
@@ -77,7 +70,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// The warnings, if there is no problem; both in the order of the file.
+    /// The warnings, in the order of the file. If there is a problem, all problems as the error.
     pub(super) fn conclude(mut self) -> Result<Vec<Problem>, Problems> {
         self.problems.sort();
         self.warnings.sort();

@@ -1,4 +1,4 @@
-//! Which program a server's `command` names: the lookup of the child's own `PATH`, done where it can be explained.
+//! Finds the program that a server's `command` names, in the `PATH` of the child.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -7,27 +7,27 @@ use secrecy::ExposeSecret as _;
 
 use super::server::Server;
 
-/// The command that names this program itself, wherever it is installed.
+/// The command that stands for this program, wherever the program is installed.
 pub const SELF: &str = "sluice";
 
-/// Where whoever starts this program from itself finds it: of this very version, also when the file has been replaced.
+/// The path under which this program can execute itself, in the same version even if the file has been replaced.
 pub const RUNNING: &str = "/proc/self/exe";
 
 impl Server {
-    /// The file that `command` names: this program for [`SELF`], a path (relative to `cwd`) if there is a slash in it,
-    /// and otherwise the first executable of that name in the `PATH` of `env`. `None` if there is no such executable.
+    /// The program that `command` names: this program for [`SELF`]; the file, relative to `cwd`, for a command with a slash;
+    /// otherwise the first executable with that name in the `PATH` of `env`. `None` if there is no such executable.
     pub fn program(&self) -> Option<PathBuf> {
         self.program_in(self.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default())
     }
 
-    /// The file that a `command` with a slash in it names, whether it is there or not.
+    /// The file that a `command` with a slash names, relative to `cwd`. The file may be absent. `None` for other commands.
     pub fn file(&self) -> Option<PathBuf> {
         let path = Path::new(&self.command);
         let file = self.cwd.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path));
         self.command.contains('/').then_some(file)
     }
 
-    /// As [`Server::program`], with another `PATH`.
+    /// Like [`Server::program`], with this `PATH`.
     pub(super) fn program_in(&self, path: &str) -> Option<PathBuf> {
         if self.command == SELF {
             // A child is started by this program. Its path is better known to sandboxes and people, while it is there.

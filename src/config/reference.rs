@@ -1,4 +1,4 @@
-//! A secret may stand elsewhere: `env:NAME` and `file:PATH` lead there. No error here repeats what was found.
+//! Resolves references to secrets: `env:NAME` and `file:PATH`. No error here contains a secret.
 
 use std::path::Path;
 
@@ -8,28 +8,21 @@ use super::environment::Environment;
 use super::files::{MAX_SECRET, read_text};
 use super::shown::shown_name;
 
-/// What a configured value turned out to be.
-pub(super) enum Resolved {
-    /// It was a reference, or said to be literal.
-    Referred(SecretString),
-    /// It stands in the file itself.
-    Literal(SecretString),
+/// The secret that a configured value stands for.
+pub(super) struct Resolved {
+    /// The secret.
+    pub(super) secret: SecretString,
+    /// Whether the secret stands in the configuration itself, without `literal:` before it.
+    pub(super) is_plain: bool,
 }
 
-impl Resolved {
-    pub(super) fn into_secret(self) -> SecretString {
-        match self {
-            Self::Referred(secret) | Self::Literal(secret) => secret,
-        }
-    }
-}
-
-/// Resolves `env:NAME` (a variable of the gateway), `file:PATH` (its content without the last line break, relative to
-/// `folder`), `literal:TEXT` (TEXT, whatever it starts with) or a plain text.
+/// Resolves `env:NAME` (a variable of `environment`), `file:PATH` (the content of a file without its last line break; relative
+/// to `folder`) and `literal:TEXT` (TEXT). Other text stands for itself.
 ///
 /// # Errors
-/// What is wrong and what to do, as the text of a problem.
+/// The variable is not set, or the file cannot be read. The error is the text of a problem.
 pub(super) fn resolve(text: &str, environment: &Environment, folder: &Path) -> Result<Resolved, String> {
+    let referred = |secret| Ok(Resolved { secret, is_plain: false });
     if let Some(name) = text.strip_prefix("env:") {
         let value = environment.get(name).ok_or_else(|| {
             format!(
@@ -38,18 +31,18 @@ pub(super) fn resolve(text: &str, environment: &Environment, folder: &Path) -> R
                 shown_name(name)
             )
         })?;
-        return Ok(Resolved::Referred(value.into()));
+        return referred(value.into());
     }
     if let Some(path) = text.strip_prefix("file:") {
-        return read_secret(&folder.join(path)).map(Resolved::Referred);
+        return referred(read_secret(&folder.join(path))?);
     }
-    Ok(match text.strip_prefix("literal:") {
-        Some(rest) => Resolved::Referred(rest.into()),
-        None => Resolved::Literal(text.into()),
-    })
+    match text.strip_prefix("literal:") {
+        Some(rest) => referred(rest.into()),
+        None => Ok(Resolved { secret: text.into(), is_plain: true }),
+    }
 }
 
-/// The content of a file without its last line break, which editors add.
+/// The content of a file of at most 64 KiB, without its last line break, which editors add. A NUL in it is an error.
 pub(super) fn read_secret(path: &Path) -> Result<SecretString, String> {
     let mut text = read_file(path)?;
     if text.ends_with('\n') {
@@ -64,12 +57,12 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// The text of a file that the configuration names.
+/// The text of a file of at most 64 KiB.
 pub(super) fn read_file(path: &Path) -> Result<String, String> {
     read_text(path, MAX_SECRET).map_err(|error| unreadable(&error))
 }
 
-/// What to say of a file that cannot be read. Its name is not repeated: a secret may stand in its place.
+/// The text of the problem that a file cannot be read. Without the path, because a secret may stand in its place.
 pub(super) fn unreadable(error: &std::io::Error) -> String {
     format!("the file that is named here cannot be read: {error}; correct the path or its permissions")
 }

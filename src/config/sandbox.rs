@@ -1,66 +1,66 @@
-//! What a child is kept from. Reads `sandbox`, for all servers and for each: one word, or a table with a `mode` and what
-//! is allowed beside it. Every path and every user in it exists, and nothing in it contradicts itself.
+//! The sandbox of children. Reads `sandbox`, of all servers or of one: a word, or a table with a `mode` and exceptions. All paths
+//! and users in a valid sandbox exist.
 
 use std::path::PathBuf;
 
 use super::accounts::{self, Account};
 use super::section::Section;
 
-/// What a child is kept from.
+/// The sandbox of a server's children.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
-    /// How much.
+    /// The mode.
     pub mode: SandboxMode,
-    /// Whether a kernel that cannot enforce all of it is a reason not to start the child.
+    /// Whether no child is started if the kernel cannot enforce the whole sandbox (`require_sandbox`).
     pub required: bool,
-    /// Whether it may use the network. `None`: as the mode has it.
+    /// Whether a child may use the network. `None`: the mode decides.
     pub network: Option<bool>,
-    /// Which files and folders are opened to it beside those in `read` and `write`.
+    /// Which files and folders are open besides those in `read` and `write`.
     pub open: SandboxOpen,
-    /// Files and folders that it may read and execute, beside those of the mode. They exist.
+    /// Further files and folders that a child may read and execute. Existing canonical paths.
     pub read: Vec<PathBuf>,
-    /// Files and folders that it may change, beside those of the mode. They exist.
+    /// Further files and folders that a child may change. Existing canonical paths.
     pub write: Vec<PathBuf>,
-    /// What it may do although its mode refuses it.
+    /// Exceptions from the rules of the mode.
     pub allow: Vec<Allowance>,
-    /// As whom it runs; as the gateway otherwise.
+    /// The user of a child. `None`: the user of the gateway.
     pub account: Option<Account>,
 }
 
 impl Sandbox {
-    /// Whether the child may use the network.
+    /// Whether a child may use the network: as `network` says, otherwise in all modes but `strict`.
     pub fn has_network(&self) -> bool {
         self.network.unwrap_or(self.mode != SandboxMode::Strict)
     }
 
-    /// Whether the network is off, and there is a way to it all the same.
+    /// Whether `allow` has `io_uring`, which can open sockets unseen, although the network is off.
     pub fn opens_network_unseen(&self) -> bool {
         self.allow.contains(&Allowance::IoUring) && !self.has_network()
     }
 
-    /// Whether it allows to listen with the network off, which opens nothing.
+    /// Whether `allow` has `listen`, which has no effect, although the network is off.
     pub fn listens_without_network(&self) -> bool {
         self.allow.contains(&Allowance::Listen) && !self.has_network()
     }
 }
 
-/// How much a child is kept from.
+/// The strength of a sandbox.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SandboxMode {
-    /// Nothing: it may do what the gateway's user may.
+    /// No sandbox: a child may do everything that its user may.
     None,
-    /// What wrapped servers have no business with; launchers such as `npx` and `uvx` work. The default.
+    /// Refuses what MCP servers do not need. Launchers such as `npx` and `uvx` work. The default.
     #[default]
     Standard,
-    /// All but its working directory and its own code.
+    /// Opens only the working directory and the code of the server, and no network.
     Strict,
 }
 
 impl SandboxMode {
-    /// All of them.
+    /// All modes.
     pub const ALL: [Self; 3] = [Self::None, Self::Standard, Self::Strict];
 
-    /// The word for it in a configuration.
+    /// The word in a configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -80,86 +80,66 @@ pub enum SandboxOpen {
     Listed,
 }
 
-impl SandboxOpen {
-    /// The word for it in a configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Inferred => "inferred",
-            Self::Listed => "listed",
-        }
-    }
-}
-
-/// A thing that a sandbox refuses unless it is allowed.
+/// An exception from the rules of a sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Allowance {
-    /// New namespaces: Chromium's own sandbox, bubblewrap.
+    /// New namespaces, as Chromium's own sandbox and bubblewrap need.
     Namespaces,
-    /// Tracing its own processes: debuggers and profilers.
+    /// Tracing the child's own processes, as debuggers and profilers need.
     Debug,
     /// `io_uring`.
     IoUring,
-    /// Memory shared by name (`/dev/shm`) and the kernel's message queues, with every process of the same user.
+    /// Shared memory and message queues, by name or of System V, which all processes of the same user can open.
     SharedMemory,
-    /// Sockets in the file system: those of a container engine, a database, the session's bus.
+    /// Connections to sockets in the file system, such as those of a container engine or a database.
     UnixSockets,
-    /// Listening on TCP ports of its choice; otherwise the kernel chooses.
+    /// Listening on a TCP port of the child's choice. Otherwise the kernel chooses the port.
     Listen,
-    /// Changing the mode, the owner, the times and the attributes of files by their paths: of all files of its user.
+    /// Changing mode, owner, times and attributes of files by path. This covers all files of the child's user.
     Metadata,
 }
 
 impl Allowance {
-    /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Namespaces,
-        Self::Debug,
-        Self::IoUring,
-        Self::SharedMemory,
-        Self::UnixSockets,
-        Self::Listen,
-        Self::Metadata,
+    /// All of them, each with its word in a configuration.
+    pub const WORDS: [(&'static str, Self); 7] = [
+        ("namespaces", Self::Namespaces),
+        ("debug", Self::Debug),
+        ("io_uring", Self::IoUring),
+        ("shared_memory", Self::SharedMemory),
+        ("unix_sockets", Self::UnixSockets),
+        ("listen", Self::Listen),
+        ("metadata", Self::Metadata),
     ];
 
-    /// The word for it in a configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespaces => "namespaces",
-            Self::Debug => "debug",
-            Self::IoUring => "io_uring",
-            Self::SharedMemory => "shared_memory",
-            Self::UnixSockets => "unix_sockets",
-            Self::Listen => "listen",
-            Self::Metadata => "metadata",
-        }
+    /// The allowance with this word.
+    pub fn by_word(word: &str) -> Option<Self> {
+        Self::WORDS.into_iter().find(|(known, _)| *known == word).map(|(_, allowance)| allowance)
+    }
+
+    /// The word in a configuration.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.into_iter().find(|(_, allowance)| *allowance == self).map_or("", |(word, _)| word)
     }
 }
 
-const MODES: [(&str, SandboxMode); 3] = [
-    (SandboxMode::None.as_str(), SandboxMode::None),
-    (SandboxMode::Standard.as_str(), SandboxMode::Standard),
-    (SandboxMode::Strict.as_str(), SandboxMode::Strict),
-];
+const OPEN: [(&str, SandboxOpen); 2] = [("inferred", SandboxOpen::Inferred), ("listed", SandboxOpen::Listed)];
 
-const OPEN: [(&str, SandboxOpen); 2] =
-    [(SandboxOpen::Inferred.as_str(), SandboxOpen::Inferred), (SandboxOpen::Listed.as_str(), SandboxOpen::Listed)];
-
-/// What to say where that is so.
+/// The problem with a sandbox that [opens the network unseen](Sandbox::opens_network_unseen).
 const UNSEEN: &str = "allows \"io_uring\", by which a server makes sockets that nobody sees, with the network off; remove \
                       it from allow, or set network = true";
 
-/// The same where it may listen on a network that is off.
+/// The problem with a sandbox that [listens without a network](Sandbox::listens_without_network).
 const UNHEARD: &str = "allows \"listen\" with the network off, where nobody can connect; remove it from allow, or set \
                        network = true";
 
-/// Reads `sandbox` and `require_sandbox` of a table; what is not there is as in `default`.
+/// Reads `sandbox` and `require_sandbox` of a table. `default` has the values for absent keys.
 pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
     let required = parent.flag("require_sandbox");
     let mut sandbox = if parent.is_text("sandbox") {
-        Sandbox { mode: parent.choice("sandbox", default.mode, &MODES), ..default.clone() }
+        Sandbox { mode: parent.choice("sandbox", default.mode, &modes()), ..default.clone() }
     } else {
-        table(parent.section("sandbox"), default)
+        parent.table("sandbox", |section| table(section, default))
     };
     if sandbox.mode == SandboxMode::None {
         // What the default allows beside its mode has no meaning here.
@@ -183,9 +163,13 @@ pub(super) fn read(parent: &mut Section<'_>, default: &Sandbox) -> Sandbox {
     sandbox
 }
 
-fn table(mut section: Section<'_>, default: &Sandbox) -> Sandbox {
-    let s = &mut section;
-    let mode = s.choice("mode", default.mode, &MODES);
+/// The words of all modes.
+fn modes() -> [(&'static str, SandboxMode); 3] {
+    SandboxMode::ALL.map(|mode| (mode.as_str(), mode))
+}
+
+fn table(s: &mut Section<'_>, default: &Sandbox) -> Sandbox {
+    let mode = s.choice("mode", default.mode, &modes());
     let network = s.flag("network").or(default.network);
     let open = s.choice("open", default.open, &OPEN);
     let read = paths(s, "read").unwrap_or_else(|| default.read.clone());
@@ -199,10 +183,10 @@ fn table(mut section: Section<'_>, default: &Sandbox) -> Sandbox {
             }
         }
     }
-    section.finish();
     Sandbox { mode, required: default.required, network, open, read, write, allow, account }
 }
 
+/// The canonical paths of existing files and folders, relative to the folder of the file. `/` is a problem.
 fn paths(s: &mut Section<'_>, key: &str) -> Option<Vec<PathBuf>> {
     let texts = s.optional_strings(key)?;
     let mut paths = Vec::new();
@@ -225,15 +209,15 @@ fn paths(s: &mut Section<'_>, key: &str) -> Option<Vec<PathBuf>> {
 
 fn allowances(s: &mut Section<'_>) -> Option<Vec<Allowance>> {
     let words = s.optional_strings("allow")?;
-    let known = |word: &str| Allowance::ALL.into_iter().find(|allowance| allowance.as_str() == word);
-    for (index, word) in words.iter().enumerate().filter(|(_, word)| known(word).is_none()) {
-        let names = Allowance::ALL.map(|allowance| format!("{:?}", allowance.as_str()));
+    for (index, word) in words.iter().enumerate().filter(|(_, word)| Allowance::by_word(word).is_none()) {
+        let names = Allowance::WORDS.map(|(word, _)| format!("{word:?}"));
         let text = format!("{word:?} is none of {}; use one of them", names.join(", "));
         s.reading.problem(&s.path.key("allow").index(index), text);
     }
-    Some(words.iter().filter_map(|word| known(word)).collect())
+    Some(words.iter().filter_map(|word| Allowance::by_word(word)).collect())
 }
 
+/// The account that `user` and `group` name. A problem if the gateway does not run as root.
 fn account(s: &mut Section<'_>) -> Option<Account> {
     let (user, group) = (s.nonempty("user"), s.nonempty("group"));
     let Some(user) = user else {

@@ -9,7 +9,8 @@ use super::reading::Reading;
 use super::sandbox::SandboxMode;
 use super::server::Server;
 
-/// A warning if a server, or another user of the machine, could read the chosen API key where it stands.
+/// A warning if the file of the chosen API key is not safe from other users, or if a server could read the key in the
+/// environment.
 pub fn key_warning(chosen: &ChosenKey, config: &Config) -> Option<Problem> {
     let text = match &chosen.file {
         Some(file) => format!("not safe as it is: {}", careless(file, true)?),

@@ -1,5 +1,5 @@
-//! A typed reader over one table of the configuration. Every value is asked for by name, with its default and its
-//! bounds; what nobody asked for is an unknown key. Problems are collected, never thrown: one pass finds them all.
+//! A typed reader of one table of the configuration. A caller asks for each value by name, with its default and its bounds;
+//! a key that no caller asks for is a problem. Problems are collected, so that one pass finds all of them.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -11,21 +11,26 @@ use config::{Map, Value, ValueKind};
 use super::reading::Reading;
 use super::source::KeyPath;
 use super::suggest;
-use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use super::units::{InvalidUnit, parse_bytes, parse_duration, show_bytes, show_duration};
 
-/// One table of the configuration. A table that is not there reads as an empty one.
+/// One table of the configuration. An absent table reads like an empty one.
 pub(super) struct Section<'a> {
     pub(super) reading: &'a Reading<'a>,
+    /// The path of the table.
     pub(super) path: KeyPath,
     table: Option<&'a Map<String, Value>>,
+    /// The keys that were asked for.
     known: Vec<String>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(reading: &'a Reading<'a>) -> Self {
-        Self { reading, path: KeyPath::default(), table: Some(&reading.source.tree), known: Vec::new() }
+    /// Reads the whole configuration with `read`. Adds a problem for each key at the top that `read` does not ask for.
+    pub(super) fn root<T>(reading: &'a Reading<'a>, read: impl FnOnce(&mut Self) -> T) -> T {
+        let table = Some(&reading.source.tree);
+        Self { reading, path: KeyPath::default(), table, known: Vec::new() }.read(read)
     }
 
+    /// The table `value` at `path`. Another kind of value is a problem, and reads like an absent table.
     fn at(reading: &'a Reading<'a>, path: KeyPath, value: Option<&'a Value>) -> Self {
         let table = match value.map(|value| &value.kind) {
             None => None,
@@ -38,14 +43,19 @@ impl<'a> Section<'a> {
         Self { reading, path, table, known: Vec::new() }
     }
 
-    /// Whether the table is there at all.
+    /// Whether the configuration has this table.
     pub(super) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
-    /// Whether a key is there.
+    /// Whether the table has the key.
     pub(super) fn has(&self, key: &str) -> bool {
-        self.table.is_some_and(|table| table.contains_key(key))
+        self.kind_of(key).is_some()
+    }
+
+    /// Drops the content of the table: no key of it is unknown any more.
+    pub(super) fn ignore(&mut self) {
+        self.table = None;
     }
 
     /// Adds a problem with a key of this table.
@@ -58,12 +68,17 @@ impl<'a> Section<'a> {
         self.reading.warning(&self.path.key(key), text);
     }
 
+    /// The value of a key, which counts as known from now on.
     fn value(&mut self, key: &str) -> Option<&'a Value> {
         self.known.push(key.to_owned());
         self.table?.get(key)
     }
 
-    /// A text without NUL, which neither a path nor an environment could hold.
+    fn kind_of(&self, key: &str) -> Option<&'a ValueKind> {
+        Some(&self.table?.get(key)?.kind)
+    }
+
+    /// A string without NUL, because neither a path nor a variable can contain NUL.
     pub(super) fn string(&mut self, key: &str) -> Option<String> {
         let value = self.value(key)?;
         self.text(&self.path.key(key), value)
@@ -78,7 +93,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// A text that is not empty.
+    /// A string that is not blank.
     pub(super) fn nonempty(&mut self, key: &str) -> Option<String> {
         let text = self.string(key)?;
         if text.trim().is_empty() {
@@ -88,12 +103,12 @@ impl<'a> Section<'a> {
         Some(text)
     }
 
-    /// A list of texts; empty if it is not there.
+    /// A list of strings. Empty if the key is absent.
     pub(super) fn strings(&mut self, key: &str) -> Vec<String> {
         self.optional_strings(key).unwrap_or_default()
     }
 
-    /// A list of texts.
+    /// A list of strings, without the items that are problems.
     pub(super) fn optional_strings(&mut self, key: &str) -> Option<Vec<String>> {
         let value = self.value(key)?;
         let path = self.path.key(key);
@@ -110,7 +125,7 @@ impl<'a> Section<'a> {
         Some(items.iter().enumerate().filter_map(|(index, item)| self.text(&path.index(index), item)).collect())
     }
 
-    /// True or false.
+    /// A boolean.
     pub(super) fn flag(&mut self, key: &str) -> Option<bool> {
         let value = self.value(key)?;
         if let ValueKind::Boolean(flag) = value.kind {
@@ -120,127 +135,120 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Whether the value of a key is a text.
+    /// Whether the value of a key is a string.
     pub(super) fn is_text(&self, key: &str) -> bool {
-        matches!(self.table.and_then(|table| table.get(key)).map(|value| &value.kind), Some(ValueKind::String(_)))
+        matches!(self.kind_of(key), Some(ValueKind::String(_)))
     }
 
-    /// A number with up to three decimals within bounds, or none; both in thousandths.
+    /// A number, rounded to three decimals, in thousandths. `bounds` are in thousandths too.
     pub(super) fn thousandths(&mut self, key: &str, bounds: RangeInclusive<usize>) -> Option<usize> {
-        let value = self.value(key)?;
-        let path = self.path.key(key);
-        let number = match value.kind {
+        let number = match self.value(key)?.kind {
             ValueKind::I64(number) => usize::try_from(number).ok().and_then(|number| number.checked_mul(1000)),
             // The cast cannot lose anything: what is not in these bounds is refused.
             ValueKind::Float(number) if (0.0..1e9).contains(&number) => Some((number * 1000.0).round() as usize),
             _ => None,
         };
         if number.is_none() {
-            self.reading.problem(&path, "not a number of 0 or more; write one, such as 1.5");
+            self.problem(key, "not a number of 0 or more; write one, such as 1.5");
         }
-        self.within(&path, number?, &bounds, |number| format!("{}", *number as f64 / 1000.0))
+        self.within(key, number?, &bounds, |number| format!("{}", *number as f64 / 1000.0))
     }
 
-    /// A whole number within bounds.
+    /// An integer within bounds. `default` if the key is absent or its value is a problem.
     pub(super) fn count(&mut self, key: &str, default: usize, bounds: RangeInclusive<usize>) -> usize {
         self.optional_count(key, bounds).unwrap_or(default)
     }
 
-    /// A whole number within bounds, or none.
+    /// An integer within bounds.
     pub(super) fn optional_count(&mut self, key: &str, bounds: RangeInclusive<usize>) -> Option<usize> {
-        let value = self.value(key)?;
-        let path = self.path.key(key);
-        let number = match &value.kind {
+        let number = match &self.value(key)?.kind {
             ValueKind::I64(number) => usize::try_from(*number).ok(),
             // A variable is always a text.
-            ValueKind::String(text) if self.reading.source.is_variable(&path) => text.parse().ok(),
+            ValueKind::String(text) if self.reading.source.is_variable(&self.path.key(key)) => text.parse().ok(),
             _ => None,
         };
         if number.is_none() {
-            self.reading
-                .problem(&path, format!("not a whole number of 0 or more; write one, such as {}", bounds.start()));
+            self.problem(key, format!("not a whole number of 0 or more; write one, such as {}", bounds.start()));
         }
-        self.within(&path, number?, &bounds, |number| number.to_string())
+        self.within(key, number?, &bounds, usize::to_string)
     }
 
-    /// A duration within bounds.
+    /// A duration within bounds. `default` if the key is absent or its value is a problem.
     pub(super) fn duration(&mut self, key: &str, default: Duration, bounds: RangeInclusive<Duration>) -> Duration {
         self.optional_duration(key, bounds).unwrap_or(default)
     }
 
-    /// A duration within bounds, or none.
+    /// A duration within bounds.
     pub(super) fn optional_duration(&mut self, key: &str, bounds: RangeInclusive<Duration>) -> Option<Duration> {
-        let value = self.value(key)?;
-        let path = self.path.key(key);
-        let parsed = match &value.kind {
-            ValueKind::String(text) => parse_duration(text).map_err(|error| error.to_string()),
-            ValueKind::I64(number) => Err(format!("a number without a unit; write \"{number}s\" for seconds")),
-            other => Err(format!("{} where a duration belongs; write one, such as \"15s\"", kind(other))),
-        };
-        match parsed {
-            Ok(duration) => self.within(&path, duration, &bounds, |duration| show_duration(*duration)),
-            Err(text) => {
-                self.reading.problem(&path, text);
-                None
-            }
-        }
+        let bare = |number: i64| Err(format!("a number without a unit; write \"{number}s\" for seconds"));
+        self.measured(key, &bounds, "duration belongs; write one, such as \"15s\"", parse_duration, bare, |duration| {
+            show_duration(*duration)
+        })
     }
 
-    /// A duration within bounds, or the word `off`: none.
+    /// A duration within bounds, or `None` for the word `off`. `default` if the key is absent or its value is a problem.
     pub(super) fn duration_or_off(
         &mut self,
         key: &str,
         default: Option<Duration>,
         bounds: RangeInclusive<Duration>,
     ) -> Option<Duration> {
-        match self.table.and_then(|table| table.get(key)).map(|value| &value.kind) {
-            Some(ValueKind::String(text)) if text == "off" => {
-                self.known.push(key.to_owned());
-                None
-            }
-            _ => self.optional_duration(key, bounds).or(default),
+        if matches!(self.kind_of(key), Some(ValueKind::String(text)) if text == "off") {
+            self.known.push(key.to_owned());
+            return None;
         }
+        self.optional_duration(key, bounds).or(default)
     }
 
-    /// A size in bytes within bounds.
+    /// A size in bytes within bounds. `default` if the key is absent or its value is a problem.
     pub(super) fn bytes(&mut self, key: &str, default: usize, bounds: RangeInclusive<usize>) -> usize {
         self.optional_bytes(key, bounds).unwrap_or(default)
     }
 
-    /// A size in bytes within bounds, or none.
+    /// A size in bytes within bounds.
     pub(super) fn optional_bytes(&mut self, key: &str, bounds: RangeInclusive<usize>) -> Option<usize> {
-        let value = self.value(key)?;
-        let path = self.path.key(key);
-        let parsed = match &value.kind {
-            ValueKind::String(text) => parse_bytes(text).map_err(|error| error.to_string()),
-            ValueKind::I64(number) => usize::try_from(*number).map_err(|_| "negative; write a size".to_owned()),
-            other => Err(format!("{} where a size belongs; write one, such as \"16MiB\"", kind(other))),
-        };
-        match parsed {
-            Ok(bytes) => self.within(&path, bytes, &bounds, |bytes| show_bytes(*bytes)),
-            Err(text) => {
-                self.reading.problem(&path, text);
-                None
-            }
-        }
+        let bare = |number: i64| usize::try_from(number).map_err(|_| "negative; write a size".to_owned());
+        let wanted = "size belongs; write one, such as \"16MiB\"";
+        self.measured(key, &bounds, wanted, parse_bytes, bare, |bytes| show_bytes(*bytes))
     }
 
+    /// A value within bounds, written as a string that `parse` reads, or as a number that `bare` converts. `wanted` says what
+    /// belongs there.
+    fn measured<T: PartialOrd>(
+        &mut self,
+        key: &str,
+        bounds: &RangeInclusive<T>,
+        wanted: &str,
+        parse: fn(&str) -> Result<T, InvalidUnit>,
+        bare: fn(i64) -> Result<T, String>,
+        show: fn(&T) -> String,
+    ) -> Option<T> {
+        let parsed = match &self.value(key)?.kind {
+            ValueKind::String(text) => parse(text).map_err(|error| error.to_string()),
+            ValueKind::I64(number) => bare(*number),
+            other => Err(format!("{} where a {wanted}", kind(other))),
+        };
+        let parsed = parsed.map_err(|text| self.problem(key, text)).ok()?;
+        self.within(key, parsed, bounds, show)
+    }
+
+    /// The value if it is within bounds. Otherwise adds a problem.
     fn within<T: PartialOrd>(
         &self,
-        path: &KeyPath,
+        key: &str,
         value: T,
         bounds: &RangeInclusive<T>,
-        show: impl Fn(&T) -> String,
+        show: fn(&T) -> String,
     ) -> Option<T> {
         if bounds.contains(&value) {
             return Some(value);
         }
         let (value, least, most) = (show(&value), show(bounds.start()), show(bounds.end()));
-        self.reading.problem(path, format!("{value} is out of bounds; use {least} to {most}"));
+        self.problem(key, format!("{value} is out of bounds; use {least} to {most}"));
         None
     }
 
-    /// An IP address and a port.
+    /// An IP address with a port. `default` if the key is absent or its value is a problem.
     pub(super) fn socket_addr(&mut self, key: &str, default: SocketAddr) -> SocketAddr {
         let Some(text) = self.string(key) else { return default };
         text.parse().unwrap_or_else(|_| {
@@ -249,7 +257,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// One of a few words.
+    /// The value whose word stands at the key. `default` if the key is absent or has another word.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
@@ -260,31 +268,29 @@ impl<'a> Section<'a> {
         default
     }
 
-    /// A text that is parsed; what is wrong with it is said by the error.
+    /// A string that `T` parses. The text of the parser's error becomes the problem.
     pub(super) fn parsed<T: std::str::FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
         let text = self.string(key)?;
         text.parse().map_err(|error| self.problem(key, format!("{error}"))).ok()
     }
 
-    /// The table under a key.
-    pub(super) fn section(&mut self, key: &str) -> Section<'a> {
+    /// Reads the table under a key with `read`. Adds a problem for each key in it that `read` does not ask for.
+    pub(super) fn table<T>(&mut self, key: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let value = self.value(key);
-        Section::at(self.reading, self.path.key(key), value)
+        Self::at(self.reading, self.path.key(key), value).read(read)
     }
 
-    /// The tables under a key, by their names, sorted.
-    pub(super) fn sections(&mut self, key: &str) -> Vec<(String, Section<'a>)> {
-        let section = self.section(key);
-        let mut tables: Vec<_> = section.table.into_iter().flatten().collect();
-        tables.sort_by_key(|(name, _)| *name);
-        let table = |(name, value): (&String, &'a Value)| {
-            (name.clone(), Section::at(self.reading, section.path.key(name), Some(value)))
+    /// Reads each table in the table under a key, in the order of their names, which `read` gets too.
+    pub(super) fn tables<T>(&mut self, key: &str, mut read: impl FnMut(&str, &mut Self) -> T) -> Vec<T> {
+        let (path, entries) = self.entries(key);
+        let table = |(name, value): (&'a String, &'a Value)| {
+            Self::at(self.reading, path.key(name), Some(value)).read(|table| read(name, table))
         };
-        tables.into_iter().map(table).collect()
+        entries.into_iter().map(table).collect()
     }
 
-    /// The list of tables under a key.
-    pub(super) fn list(&mut self, key: &str) -> Vec<Section<'a>> {
+    /// Reads each table in the list under a key. `read` also gets its index, from 0.
+    pub(super) fn list<T>(&mut self, key: &str, mut read: impl FnMut(usize, &mut Self) -> T) -> Vec<T> {
         let Some(value) = self.value(key) else { return Vec::new() };
         let path = self.path.key(key);
         let ValueKind::Array(items) = &value.kind else {
@@ -292,21 +298,30 @@ impl<'a> Section<'a> {
             self.reading.problem(&path, text);
             return Vec::new();
         };
-        let entry = |(index, item)| Section::at(self.reading, path.index(index), Some(item));
-        items.iter().enumerate().map(entry).collect()
+        let mut entry =
+            |(index, item)| Self::at(self.reading, path.index(index), Some(item)).read(|table| read(index, table));
+        items.iter().enumerate().map(&mut entry).collect()
     }
 
-    /// The texts in a table whose keys are free, sorted by key. The case of the keys is kept.
+    /// The strings in the table under a key, with their keys in the case of the file, sorted by key.
     pub(super) fn texts(&mut self, key: &str) -> Vec<(String, String)> {
-        let section = self.section(key);
-        let mut values: Vec<_> = section.table.into_iter().flatten().collect();
-        values.sort_by_key(|(name, _)| *name);
-        let text = |(name, value): (&String, &Value)| Some((name.clone(), self.text(&section.path.key(name), value)?));
-        values.into_iter().filter_map(text).collect()
+        let (path, entries) = self.entries(key);
+        let text = |(name, value): (&String, &Value)| Some((name.clone(), self.text(&path.key(name), value)?));
+        entries.into_iter().filter_map(text).collect()
     }
 
-    /// Ends the reading of this table: what was not asked for is a problem.
-    pub(super) fn finish(self) {
+    /// The entries of the table under a key, whose keys are free, sorted by key, and the path of that table.
+    fn entries(&mut self, key: &str) -> (KeyPath, Vec<(&'a String, &'a Value)>) {
+        let value = self.value(key);
+        let section = Self::at(self.reading, self.path.key(key), value);
+        let mut entries: Vec<_> = section.table.into_iter().flatten().collect();
+        entries.sort_by_key(|(name, _)| *name);
+        (section.path, entries)
+    }
+
+    /// Reads this table with `read`, then adds a problem for each key that was not asked for.
+    fn read<T>(mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let value = read(&mut self);
         let is_known = |key: &str| self.known.iter().any(|known| known == key);
         for key in self.table.into_iter().flat_map(Map::keys).filter(|key| !is_known(key)) {
             let hint = suggest::nearest(key, self.known.iter().map(String::as_str));
@@ -315,10 +330,11 @@ impl<'a> Section<'a> {
         }
         #[cfg(test)]
         self.reading.known.borrow_mut().extend(self.known.iter().map(|key| self.path.key(key).to_string()));
+        value
     }
 }
 
-/// What a value is, for a message. Never the value itself: it may be a secret.
+/// The kind of a value, in words. Not the value, which may be a secret.
 fn kind(value: &ValueKind) -> &'static str {
     match value {
         ValueKind::Nil => "nothing",

@@ -1,4 +1,4 @@
-//! The configuration of one stdio MCP server.
+//! The validated settings of one stdio MCP server.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,57 +10,67 @@ use super::names::ServerName;
 use super::sandbox::Sandbox;
 use super::tools::{Resend, Tool};
 
-/// The `PATH` of a child whose configuration gives none. Without one neither `npx` nor `uvx` would be found.
+/// The `PATH` of a child if the configuration sets no other. Launchers such as `npx` and `uvx` need one.
 pub const CHILD_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Who may share a worker.
+/// The sessions that may share a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isolation {
-    /// A child for each session. The default.
+    /// None: each session has a child of its own. The default.
     Session,
-    /// A child for each principal.
+    /// The sessions of one principal.
     Principal,
-    /// A child for each tenant.
+    /// The sessions of one tenant.
     Tenant,
-    /// One child for all.
+    /// All sessions.
     Shared,
 }
 
-/// A configured stdio MCP server.
+impl Isolation {
+    /// All of them, each with its word in a configuration.
+    pub const WORDS: [(&'static str, Self); 4] = [
+        ("session", Self::Session),
+        ("principal", Self::Principal),
+        ("tenant", Self::Tenant),
+        ("shared", Self::Shared),
+    ];
+}
+
+/// The settings of a stdio MCP server.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Its name in URLs.
+    /// The name, as in URLs.
     pub name: ServerName,
-    /// The program: a path, or a name looked up in the `PATH` of `env`.
+    /// The program: a path, a name that is looked up in the `PATH` of `env`, or `sluice` for this program.
     pub command: String,
-    /// Its arguments.
+    /// The arguments.
     pub args: Vec<String>,
-    /// Its working directory.
+    /// The working directory. `None`: a temporary folder in a sandbox, otherwise that of the gateway.
     pub cwd: Option<PathBuf>,
-    /// Whether it may change that in a sandbox: where one user has started one server by hand, in a folder of his own.
+    /// Whether a sandboxed child may change files in `cwd`. Set by `sluice run`, for the folder in which the user has started it.
     pub changes_cwd: bool,
-    /// The folder below which each tenant, or each principal, has a working directory that its children may change.
+    /// The folder with a working directory for each tenant or principal, which only children of that tenant or principal use.
     pub workspace: Option<PathBuf>,
-    /// Its whole environment, references already resolved. Values may be secrets: never print them.
+    /// The whole environment of a child, with references resolved. Values may be secrets and must not be shown.
     pub env: BTreeMap<String, SecretString>,
-    /// Who may share a child.
+    /// The sessions that may share a child.
     pub isolation: Isolation,
-    /// Time limits and bounds of a child.
+    /// The limits of a child.
     pub limits: ChildLimits,
-    /// What a child is kept from.
+    /// The sandbox of a child.
     pub sandbox: Sandbox,
-    /// How many children there are, and for how long.
+    /// The number and the lifetime of children.
     pub pool: Pool,
-    /// What follows a crash.
+    /// The consequences of crashes.
     pub restart: Restart,
-    /// What is particular to single tools, by their names.
+    /// The settings of single tools, by the names of the tools.
     pub tools: BTreeMap<String, Tool>,
-    /// Whether its settings are arguments of a command, and no keys of a file: what to tell the operator to change.
+    /// Whether the sandbox comes from arguments of a command, not from keys of a file. Messages then name the arguments.
     pub is_by_arguments: bool,
 }
 
 impl Server {
-    /// A server with the default limits and isolation, and nothing but the default `PATH` in its environment.
+    /// A server with default settings. The only variable in its environment is the default `PATH`.
     pub fn new(name: ServerName, command: impl Into<String>, args: Vec<String>) -> Self {
         Self {
             name,
@@ -80,22 +90,22 @@ impl Server {
         }
     }
 
-    /// Whether the name of the tool that a call is for makes any difference.
+    /// Whether the handling of a call depends on the name of its tool.
     pub fn minds_tools(&self) -> bool {
         !self.tools.is_empty() || self.restart.resend != Resend::Never
     }
 
-    /// How long a call may take, of a tool or of no tool.
+    /// The longest time for a call of this tool, or for a request that calls no tool.
     pub fn call_timeout(&self, tool: Option<&str>) -> Duration {
         tool.and_then(|tool| self.tools.get(tool)?.timeout).unwrap_or(self.limits.call_timeout)
     }
 
-    /// What this time-out of a call is called in the configuration.
+    /// The words by which messages name the setting with this time-out.
     pub fn timeout_key(&self, timeout: Duration) -> &'static str {
         if timeout == self.limits.call_timeout { "limits.call_timeout" } else { "the timeout of this tool" }
     }
 
-    /// Which calls of a tool are sent again.
+    /// Which calls of a tool are sent again after a crash.
     pub fn resend(&self, tool: &str) -> Resend {
         match self.tools.get(tool).and_then(|tool| tool.resend) {
             Some(true) => Resend::Always,
@@ -106,7 +116,7 @@ impl Server {
 }
 
 impl PartialEq for Server {
-    /// Whether two configurations of a server say the same, secrets included.
+    /// Whether all settings are the same, secrets included.
     fn eq(&self, other: &Self) -> bool {
         // Field by field, so that a new one is not forgotten here.
         let Self { name, command, args, cwd, changes_cwd, workspace, env, isolation, .. } = self;
@@ -123,116 +133,116 @@ impl PartialEq for Server {
 
 impl Eq for Server {}
 
-/// When children are started (php-fpm's words).
+/// The rule for starting children (php-fpm's words).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PoolMode {
-    /// `max_children` of them, always.
+    /// `max_children` children run at all times.
     Static,
-    /// Between `min_spare` and `max_spare` wait for the next session.
+    /// Between `min_spare` and `max_spare` children wait for the next session.
     Dynamic,
-    /// When a session needs one.
+    /// A child is started when a session needs one.
     Ondemand,
 }
 
-/// How many children a server has, and for how long.
+/// The number and the lifetime of a server's children.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
-    /// When children are started.
+    /// The rule for starting children.
     pub mode: PoolMode,
-    /// Children at once, spares included. At the ceiling, sessions queue.
+    /// The largest number of children, spares included. Further sessions wait.
     pub max_children: usize,
-    /// Spares that are always there (`dynamic`).
+    /// The number of spares to keep ready (`dynamic`).
     pub min_spare: usize,
-    /// Spares that are never exceeded (`dynamic`).
+    /// The largest number of spares (`dynamic`).
     pub max_spare: usize,
-    /// Children that sessions are spread over, where they share one (`shared`).
+    /// The number of children over which sessions are spread with `isolation` = `shared`.
     pub replicas: usize,
-    /// A shared child without a session ends after this.
+    /// The time without sessions after which a shared child is stopped, and the time after which an unused spare is stale.
     pub idle_timeout: Duration,
-    /// How long a session waits for a child at the ceiling.
+    /// The longest time that a request waits for capacity for a child.
     pub queue_timeout: Duration,
-    /// Calls after which a child is replaced.
+    /// The number of calls after which a child is replaced. `None`: no limit.
     pub max_requests: Option<usize>,
-    /// Age at which a child is replaced.
+    /// The age at which a child is replaced. `None`: no limit.
     pub max_age: Option<Duration>,
-    /// Resident memory of a child's group at which it is replaced, in bytes.
+    /// The resident memory of a child and its descendants, in bytes, above which the child is replaced. `None`: no limit.
     pub max_rss: Option<usize>,
 }
 
-/// What follows a crash.
+/// The consequences of crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// The pause before the start after the second crash; it doubles with each.
+    /// The pause before the start after the second crash in a row. The pause doubles with each further crash.
     pub backoff_min: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
-    /// Crashes within `window` after which the server is left alone, for the tenant whose it was.
+    /// The number of crashes in a row within `window` after which the circuit breaker opens, for the tenant of the children.
     pub max_crashes: usize,
-    /// How long a crash counts.
+    /// The time for which a crash counts.
     pub window: Duration,
-    /// For how long the server is left alone.
+    /// The time for which the circuit breaker permits no start.
     pub open: Duration,
-    /// Which calls that were in flight are sent again.
+    /// Which calls in flight are sent again to the next child.
     pub resend: Resend,
 }
 
-/// Time limits and bounds of a child.
+/// The limits of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildLimits {
-    /// From the spawn to the answer to `initialize`.
+    /// The longest time from the start to the answer to `initialize`.
     pub start_timeout: Duration,
-    /// From a call to its answer; progress starts it anew.
+    /// The longest time from a call to its answer. Progress starts the time anew.
     pub call_timeout: Duration,
-    /// How long a shared child is believed to go on with a call that it was told is cancelled, without a sign of life. `None`: as
-    /// long as the call might have taken.
+    /// The time without any message about it for which a shared child is taken to go on with a cancelled call. `None`: the time-out
+    /// of the call.
     pub cancel_grace: Option<Duration>,
-    /// A child whose call takes longer than this is ended, progress or not.
+    /// The longest time of a call, whatever its progress, after which the child is ended. `None`: no limit.
     pub harakiri: Option<Duration>,
-    /// A child that has said nothing for this long, with nothing in flight, is asked whether it is still there.
+    /// The time of silence after which an idle child gets a `ping`. `None`: never.
     pub ping_interval: Option<Duration>,
-    /// From that `ping` to any sign of life; without one, the child is ended.
+    /// The time after a `ping` within which the child must send something. Otherwise the child is ended.
     pub ping_timeout: Duration,
-    /// From closing stdin to SIGTERM.
+    /// The longest time from closing stdin to SIGTERM.
     pub stdin_grace: Duration,
-    /// From SIGTERM to SIGKILL.
+    /// The longest time from SIGTERM to SIGKILL.
     pub term_grace: Duration,
-    /// Longest line on stdout, in bytes.
+    /// The longest line on stdout, in bytes.
     pub max_line: usize,
-    /// Calls in flight on one child. One of the sessions that share it may have as many as are left for the others.
+    /// The largest number of calls in flight on a child. A session on a shared child may have as many as remain for the others.
     pub max_in_flight: usize,
-    /// Bytes waiting for stdin; those of one session as with the calls.
+    /// The largest number of bytes that wait for stdin, shared by sessions like `max_in_flight`.
     pub stdin_queue: usize,
-    /// Lines of stderr kept for error messages.
+    /// The number of lines of stderr that are kept for error messages.
     pub stderr_tail: usize,
-    /// What it may use of the machine.
+    /// The limits on the use of the machine.
     pub resources: Resources,
-    /// What it may put into its temporary folder.
+    /// The limits on the temporary folder.
     pub temp: TempLimits,
 }
 
-/// What a child may put into its temporary folder.
+/// The limits on the temporary folder of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TempLimits {
-    /// Bytes. Where they are set and the gateway may mount one, a file system in memory keeps them; else they are watched, and
-    /// [`TempLimits::SIZE`] where they are not set.
+    /// The largest size of all files, in bytes. If it is set and the gateway may mount a tmpfs, a tmpfs enforces it; otherwise the
+    /// size is watched. `None`: [`TempLimits::SIZE`], watched.
     pub size: Option<usize>,
-    /// Files, folders and all else that has a name.
+    /// The largest number of files and folders.
     pub files: usize,
 }
 
-/// What a child, with all that it starts, may use of the machine. `None` sets no limit.
+/// The limits on the use of the machine by a child and its descendants. `None`: no limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
-    /// Memory of all its processes together, in bytes.
+    /// The memory of all processes together, in bytes.
     pub memory: Option<usize>,
-    /// Thousandths of a processor for all its processes together. Needs a cgroup.
+    /// The thousandths of a processor for all processes together. Needs a cgroup.
     pub millicores: Option<usize>,
-    /// Processor time of each of its processes.
+    /// The processor time of each process.
     pub cpu_time: Option<Duration>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     pub processes: Option<usize>,
-    /// Descriptors open in each of its processes.
+    /// The number of open descriptors in each process.
     pub open_files: Option<usize>,
-    /// The largest file that it may make, in bytes.
+    /// The size of the largest file that a process may make, in bytes.
     pub file_size: Option<usize>,
 }

@@ -1,4 +1,4 @@
-//! Reads `[servers.NAME]` and `[limits]`. A child's environment is made here, whole: nothing is added later.
+//! Reads `[servers.NAME]` and `[limits]`. The environment of a child is complete here: nothing adds a variable later.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,6 @@ use secrecy::SecretString;
 use super::names::ServerName;
 use super::pool;
 use super::program::SELF;
-use super::reference::Resolved;
 use super::sandbox::{Sandbox, SandboxMode};
 use super::section::Section;
 use super::server::{CHILD_PATH, ChildLimits, Isolation, PoolMode, Server, TempLimits};
@@ -23,39 +22,29 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-const ISOLATIONS: [(&str, Isolation); 4] = [
-    ("session", Isolation::Session),
-    ("principal", Isolation::Principal),
-    ("tenant", Isolation::Tenant),
-    ("shared", Isolation::Shared),
-];
-
-/// Reads `[servers.*]`; `limits` and `sandbox` are the defaults of all.
+/// Reads all servers. A server with an invalid name is a problem, and left out. `limits` and `sandbox` hold for a server that
+/// says nothing else.
 pub(super) fn read(
-    sections: Vec<(String, Section<'_>)>,
+    root: &mut Section<'_>,
     limits: &ChildLimits,
     sandbox: &Sandbox,
 ) -> BTreeMap<ServerName, Arc<Server>> {
-    let mut servers = BTreeMap::new();
-    for (name, section) in sections {
-        let parsed = name.parse::<ServerName>();
-        match &parsed {
-            Ok(name) => {
-                let server = server(name.clone(), section, limits, sandbox);
-                servers.insert(name.clone(), Arc::new(server));
-            }
-            Err(error) => section.reading.problem(&section.path, error.to_string()),
+    let servers = root.tables("servers", |name, section| match name.parse::<ServerName>() {
+        Ok(name) => Some((name.clone(), Arc::new(server(name, section, limits, sandbox)))),
+        Err(error) => {
+            section.reading.problem(&section.path, error.to_string());
+            section.ignore();
+            None
         }
-    }
-    servers
+    });
+    servers.into_iter().flatten().collect()
 }
 
-fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sandbox: &Sandbox) -> Server {
-    let s = &mut section;
+fn server(name: ServerName, s: &mut Section<'_>, limits: &ChildLimits, sandbox: &Sandbox) -> Server {
     if s.is_present() && !s.has("command") {
         s.problem("command", "missing; give the program to start, such as command = \"npx\"");
     }
-    let isolation = s.choice("isolation", Isolation::Session, &ISOLATIONS);
+    let isolation = s.choice("isolation", Isolation::Session, &Isolation::WORDS);
     let mut server = Server {
         command: s.nonempty("command").unwrap_or_default(),
         args: s.strings("args"),
@@ -63,11 +52,11 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
         workspace: folder(s, "workspace"),
         env: child_environment(s),
         isolation,
-        limits: read_limits(s.section("limits"), limits),
+        limits: s.table("limits", |section| read_limits(section, limits)),
         sandbox: sandbox::read(s, sandbox),
-        pool: pool::read(s.section("pool"), isolation),
-        restart: pool::read_restart(s.section("restart")),
-        tools: tools::read(s.sections("tools")),
+        pool: s.table("pool", |section| pool::read(section, isolation)),
+        restart: s.table("restart", pool::read_restart),
+        tools: tools::read(s),
         ..Server::new(name, "", Vec::new())
     };
     if server.command.contains('/') {
@@ -78,10 +67,10 @@ fn server(name: ServerName, mut section: Section<'_>, limits: &ChildLimits, sand
     if !server.command.is_empty() && server.program().is_none() {
         s.warning("command", not_found(&server, s));
     }
-    section.finish();
     server
 }
 
+/// The text of the warning that there is no program with the name of `command`, with advice.
 fn not_found(server: &Server, section: &Section<'_>) -> String {
     if server.file().is_some_and(|file| file.exists()) {
         let hint = "make it one (chmod +x), or give the program that runs it as command";
@@ -95,7 +84,8 @@ fn not_found(server: &Server, section: &Section<'_>) -> String {
     format!("\"{}\" is not found in the child's PATH; {hint}", server.command)
 }
 
-/// A sandboxed child without a `cwd` does not start where the gateway does: a relative path would lead nowhere.
+/// Warns of relative paths in the arguments of a sandboxed server without `cwd` and `workspace`: its children start in another
+/// folder than the gateway.
 fn without_cwd(section: &Section<'_>, server: &Server) {
     if server.cwd.is_some() || server.workspace.is_some() || server.sandbox.mode == SandboxMode::None {
         return;
@@ -109,6 +99,7 @@ fn without_cwd(section: &Section<'_>, server: &Server) {
     }
 }
 
+/// The path of an existing folder, relative to the folder of the file. An absent folder is a problem.
 fn folder(section: &mut Section<'_>, key: &str) -> Option<PathBuf> {
     let text = section.nonempty(key)?;
     let path = section.reading.source.folder().join(text);
@@ -118,7 +109,7 @@ fn folder(section: &mut Section<'_>, key: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What a workspace does not go with; and it is what no other server should reach.
+/// Adds problems for settings that contradict `workspace`, and notes the folder as one of the gateway's own.
 fn workspace(section: &Section<'_>, server: &Server) {
     let Some(path) = &server.workspace else { return };
     section.reading.owns(&section.path.key("workspace"), path.clone(), true);
@@ -134,7 +125,7 @@ fn workspace(section: &Section<'_>, server: &Server) {
     }
 }
 
-/// The child's whole environment: `env`, what `pass_env` copies, and a `PATH` if neither gives one.
+/// The whole environment of a child: the variables of `env`, those that `pass_env` copies, and a default `PATH`.
 fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString> {
     let reading = section.reading;
     let mut environment = BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]);
@@ -165,12 +156,12 @@ fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString
         }
         match reading.resolve(&path, &text) {
             Ok(value) => {
-                if matches!(value, Resolved::Literal(_)) && looks_secret(&name) && !text.is_empty() {
+                if value.is_plain && looks_secret(&name) && !text.is_empty() {
                     let text = "looks like a secret in the file; better refer to it: \"env:NAME\" or \"file:PATH\" \
                                 (or say that it is none: \"literal:…\")";
                     reading.warning(&path, text);
                 }
-                environment.insert(name, value.into_secret());
+                environment.insert(name, value.secret);
             }
             Err(text) => reading.problem(&path, text),
         }
@@ -178,11 +169,12 @@ fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString
     environment
 }
 
-/// Whether a name can be that of an environment variable.
+/// Whether a text can be the name of an environment variable.
 pub(super) fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0', ' ', '\n'])
 }
 
+/// Whether the name of a variable contains a word such as TOKEN or PASSWORD.
 fn looks_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "APIKEY", "PRIVATE_KEY", "CREDENTIAL"]
@@ -190,10 +182,9 @@ fn looks_secret(name: &str) -> bool {
         .any(|word| name.contains(word))
 }
 
-/// Reads `[limits]` or `[servers.NAME.limits]`; what is not there is as in `default`.
-pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> ChildLimits {
-    let s = &mut section;
-    let limits = ChildLimits {
+/// Reads `[limits]` or `[servers.NAME.limits]`. `default` has the limits for absent keys.
+pub(super) fn read_limits(s: &mut Section<'_>, default: &ChildLimits) -> ChildLimits {
+    ChildLimits {
         start_timeout: s.duration("start_timeout", default.start_timeout, MS..=TEN_MINUTES * 6),
         call_timeout: s.duration("call_timeout", default.call_timeout, MS..=DAY),
         cancel_grace: s.optional_duration("cancel_grace", MS..=DAY).or(default.cancel_grace),
@@ -211,7 +202,5 @@ pub(super) fn read_limits(mut section: Section<'_>, default: &ChildLimits) -> Ch
             size: s.optional_bytes("temp_size", 1 << 20..=1 << 40).or(default.temp.size),
             files: s.count("temp_files", default.temp.files, 16..=1_000_000_000),
         },
-    };
-    section.finish();
-    limits
+    }
 }

@@ -1,17 +1,17 @@
-//! Values of a configuration in messages about it: what may be a secret at the wrong place is not repeated, whatever else is
-//! wrong with it. Every problem passes through [`guarded`].
+//! Keeps secrets out of messages about the configuration, because a secret may stand at a wrong place. The text of every problem
+//! passes through [`guarded`].
 
 use std::borrow::Cow;
 
 use crate::text::{quoted, visible};
 
-/// Most characters of a value that are repeated.
+/// The largest number of characters of a value in a message.
 const MOST: usize = 256;
-/// So many characters of a secret are one too: messages cut long values.
+/// The number of characters from which the start of a secret is removed too, because messages cut long values.
 const CUT: usize = 24;
-/// So many letters and digits in a row, mixed, are no word.
+/// The number of letters and digits in a row, with at least one of each, from which a text counts as random.
 const RUN: usize = 12;
-/// How keys and tokens of known kinds begin.
+/// The starts of keys and tokens of known kinds.
 const BEGINNINGS: [&str; 14] = [
     "slk_",
     "sk-",
@@ -30,7 +30,8 @@ const BEGINNINGS: [&str; 14] = [
 ];
 const NOT_SHOWN: &str = "(not shown: it may be a secret)";
 
-/// A message about `values`, without those that may be a secret. Long ones are cut.
+/// The message `text` without those of `values` that may be secrets. Cuts the other values after 256 characters. Values of less
+/// than 4 bytes stay.
 pub(super) fn guarded<'a>(text: String, values: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = text;
     for value in values {
@@ -53,7 +54,7 @@ pub(super) fn guarded<'a>(text: String, values: impl IntoIterator<Item = &'a str
     text
 }
 
-/// A text without a secret, and without one that was cut after [`CUT`] characters or more.
+/// A text without a secret, also where the text contains only the first [`CUT`] or more characters of the secret.
 fn without(text: &str, secret: &str) -> String {
     let beginning = secret.char_indices().nth(CUT).and_then(|(end, _)| secret.get(..end)).unwrap_or(secret);
     let end_of_it = secret.get(beginning.len()..).unwrap_or_default();
@@ -67,24 +68,19 @@ fn without(text: &str, secret: &str) -> String {
     out + rest
 }
 
-/// A value that stands for itself, without what may be a secret.
+/// A value or a key as a message may show it: a fixed text if it may be a secret.
 pub fn shown_value(text: &str) -> Cow<'_, str> {
-    shown_key(text)
+    if may_be_secret(text) { NOT_SHOWN.into() } else { text.into() }
 }
 
-/// The key of a table whose keys are free, in which a secret may stand by mistake.
-pub(super) fn shown_key(key: &str) -> Cow<'_, str> {
-    if may_be_secret(key) { NOT_SHOWN.into() } else { key.into() }
-}
-
-/// The name of a variable, in quotes; or, where it can be none, not at all.
+/// The name of a variable in quotes, or "that is named here" if the name is unusual or may be a secret.
 pub(super) fn shown_name(name: &str) -> String {
     let is_usual =
         name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') && name.contains(|c: char| c.is_ascii_uppercase());
     if is_usual && !may_be_secret(name) { quoted(name, MOST) } else { "that is named here".to_owned() }
 }
 
-/// Whether a text looks like a key, a token or a password that a machine has made, or holds one.
+/// Whether a text looks like, or contains, a generated key, token or password, or has the form `NAME=VALUE`.
 fn may_be_secret(text: &str) -> bool {
     let begins = |word: &str| BEGINNINGS.iter().any(|known| word.len() > known.len() + 4 && word.starts_with(known));
     let words =
@@ -124,7 +120,7 @@ mod tests {
                 let text = guarded(format!("the file /etc/sluice/{secret} is absent"), [value.as_str()]);
                 assert!(!text.contains(secret) && text.contains("not shown"), "{text}");
             }
-            assert!(!shown_key(secret).contains(secret));
+            assert!(!shown_value(secret).contains(secret));
         }
     }
 

@@ -1,53 +1,56 @@
-//! The layers of a configuration: the file, and over it the scalar keys that the environment may override. It knows
-//! for every key where its value comes from, so that a problem can say so.
+//! Merges the configuration file with the variables that override single keys of it, and knows the file and line, or the
+//! variable, that each value comes from.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{File, FileFormat, Map, Value, ValueKind};
-use toml_edit::{Document, Item, TableLike};
+use toml_edit::Document;
 
 use super::environment::Environment;
 use super::files::{MAX_CONFIGURATION, read_text};
 use super::problem::{Place, Problem};
-use super::shown::{guarded, shown_key};
+use super::shown::{guarded, shown_value};
 use super::suggest;
 
-/// What a variable that overrides a key starts with.
+/// The start of the name of a variable that overrides a key.
 const PREFIX: &str = "SLUICE__";
-/// The sections that the environment may override. None has tables below it: the `config` crate lower-cases the names
-/// of variables, so an overridden map of environment variables, tenants or servers would get a second, wrong key.
+/// The tables whose keys a variable may override. The `config` crate converts names of variables to lower case, so tables with
+/// free keys (servers, tenants, environments) cannot be among them.
 const OVERRIDABLE: [&str; 5] = ["http", "admin", "log", "shutdown", "sessions"];
 
-/// A step from the root of the configuration to a key.
+/// One step of a path: into a table, or into a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     Key(String),
     Index(usize),
 }
 
-/// The way from the root of the configuration to a key.
+/// The path of a value from the root of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct KeyPath(Vec<Step>);
 
 impl KeyPath {
+    /// The path through tables with these keys.
     pub(super) fn of(keys: &[&str]) -> Self {
         Self(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
     }
 
+    /// The path of a key in the table at this path.
     pub(super) fn key(&self, key: &str) -> Self {
         self.step(Step::Key(key.to_owned()))
     }
 
+    /// The path of an item, from 0, in the list at this path.
     pub(super) fn index(&self, index: usize) -> Self {
         self.step(Step::Index(index))
     }
 
-    /// As it is displayed, without keys that may be a secret.
+    /// The path as text, without keys that may be secrets.
     fn shown(&self) -> String {
         let shown = self.0.iter().map(|step| match step {
-            Step::Key(key) => Step::Key(shown_key(key).into_owned()),
+            Step::Key(key) => Step::Key(shown_value(key).into_owned()),
             Step::Index(index) => Step::Index(*index),
         });
         Self(shown.collect()).to_string()
@@ -58,7 +61,7 @@ impl KeyPath {
     }
 }
 
-/// As it would be written in TOML, with `[n]` for the n-th entry of a list (from 0).
+/// The path as in TOML, with `[n]` for item n of a list, from 0.
 impl fmt::Display for KeyPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.0.iter().enumerate() {
@@ -75,22 +78,23 @@ impl fmt::Display for KeyPath {
     }
 }
 
-/// The merged layers, and where each value comes from.
+/// A configuration that has been merged and not yet checked.
 pub(super) struct Source {
-    /// The merged tree.
+    /// The merged values.
     pub(super) tree: Map<String, Value>,
-    path: PathBuf,
+    /// The path of the file, as given.
+    pub(super) path: PathBuf,
     folder: PathBuf,
     document: Document<String>,
-    /// Which variable overrides a key.
+    /// The variables that override keys, by the path of the key.
     variables: BTreeMap<String, String>,
 }
 
 impl Source {
-    /// Reads and merges the layers. Overrides that are not allowed are returned beside it.
+    /// Reads the file and merges it with `environment`. Also returns a problem for each variable that overrides no key.
     ///
     /// # Errors
-    /// The one problem that makes all others unreadable: no file, or a file that is not TOML.
+    /// The file cannot be read, or is not TOML.
     pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Self, Vec<Problem>), Problem> {
         let at = |line, text: String| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
         let text = read_text(path, MAX_CONFIGURATION)
@@ -117,21 +121,18 @@ impl Source {
         Ok((Self { tree, path: path.to_owned(), folder, document, variables }, refused))
     }
 
-    /// The folder of the file, absolute: what relative paths in the file are relative to.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
+    /// The absolute path of the file's folder. Paths in the file are relative to this folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Whether the value of a key comes from the environment.
+    /// Whether the value at a path comes from a variable.
     pub(super) fn is_variable(&self, path: &KeyPath) -> bool {
         self.variables.contains_key(&path.to_string())
     }
 
-    /// A problem with a key, at the place where its value comes from. For a key that is not there: where its table is.
+    /// A problem with the value at a path, with the place that the value comes from. The place of an absent key is its table.
+    /// Values and keys in `text` that may be secrets are left out.
     pub(super) fn problem(&self, path: &KeyPath, text: String) -> Problem {
         let key = path.to_string();
         let place = match self.variables.get(&key) {
@@ -140,7 +141,7 @@ impl Source {
         };
         let mut values = Vec::new();
         texts(self.value(path), &mut values);
-        // A name may be said to be none.
+        // A message about a name contains the name.
         values.extend(path.0.iter().filter_map(|step| match step {
             Step::Key(key) => Some(key.as_str()),
             Step::Index(_) => None,
@@ -148,7 +149,7 @@ impl Source {
         Problem { place, key: path.shown(), text: guarded(text, values) }
     }
 
-    /// The value of a key, as it was merged.
+    /// The merged value at a path.
     fn value(&self, path: &KeyPath) -> Option<&ValueKind> {
         let mut steps = path.0.iter();
         let Some(Step::Key(first)) = steps.next() else { return None };
@@ -163,20 +164,26 @@ impl Source {
         Some(value)
     }
 
-    /// The line of a key or, failing that, of the nearest table around it.
+    /// The line in the file, from 1, of the value at a path, or of the nearest table around it.
     fn line(&self, path: &KeyPath) -> usize {
-        let mut here = Here::Table(self.document.as_table());
-        let mut offset = 0;
+        let (mut here, mut offset) = (self.document.as_item(), 0);
         for step in &path.0 {
-            let Some((start, below)) = here.descend(step) else { break };
-            offset = start.unwrap_or(offset);
-            here = below;
+            let below = match step {
+                Step::Key(key) => here
+                    .as_table_like()
+                    .and_then(|table| table.get_key_value(key))
+                    .map(|(key, item)| (key.span(), item)),
+                Step::Index(index) => here.get(*index).map(|item| (None, item)),
+            };
+            let Some((key, item)) = below else { break };
+            offset = key.or_else(|| item.span()).map_or(offset, |span| span.start);
+            here = item;
         }
         line_at(self.document.raw(), offset)
     }
 }
 
-/// The texts in a value.
+/// Adds all strings in a value to `found`.
 fn texts<'a>(value: Option<&'a ValueKind>, found: &mut Vec<&'a str>) {
     match value {
         Some(ValueKind::String(text)) => found.push(text),
@@ -186,49 +193,12 @@ fn texts<'a>(value: Option<&'a ValueKind>, found: &mut Vec<&'a str>) {
     }
 }
 
-/// A place in the document that keys or indices lead on from.
-enum Here<'a> {
-    Table(&'a dyn TableLike),
-    Item(&'a Item),
-    Value(&'a toml_edit::Value),
-}
-
-impl<'a> Here<'a> {
-    /// Where the step leads, and the offset at which that begins.
-    fn descend(&self, step: &Step) -> Option<(Option<usize>, Here<'a>)> {
-        let start = |span: Option<std::ops::Range<usize>>| span.map(|span| span.start);
-        match step {
-            Step::Key(key) => {
-                let table = match self {
-                    Here::Table(table) => *table,
-                    Here::Item(item) => item.as_table_like()?,
-                    Here::Value(value) => value.as_inline_table()?,
-                };
-                let (key, item) = table.get_key_value(key)?;
-                Some((start(key.span()).or_else(|| start(item.span())), Here::Item(item)))
-            }
-            Step::Index(index) => match self {
-                Here::Item(Item::ArrayOfTables(tables)) => {
-                    let table = tables.get(*index)?;
-                    Some((start(table.span()), Here::Table(table)))
-                }
-                Here::Item(Item::Value(toml_edit::Value::Array(values)))
-                | Here::Value(toml_edit::Value::Array(values)) => {
-                    let value = values.get(*index)?;
-                    Some((start(value.span()), Here::Value(value)))
-                }
-                _ => None,
-            },
-        }
-    }
-}
-
 /// The line, from 1, of a byte offset.
 pub(super) fn line_at(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// The overrides in the environment as (key, variable, value), and those that are refused.
+/// The overrides in the environment as (path of the key, variable, value), and a problem for each other variable with the prefix.
 fn overrides(environment: &Environment) -> (Vec<(String, String, String)>, Vec<Problem>) {
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     for (variable, value) in environment.starting_with(PREFIX) {
@@ -252,7 +222,7 @@ fn overrides(environment: &Environment) -> (Vec<(String, String, String)>, Vec<P
     (taken, refused)
 }
 
-/// Whether a key has nothing in it that the `config` crate would take for a path.
+/// Whether the `config` crate takes the key as one name, and not as a path.
 fn is_word(key: &str) -> bool {
     !key.is_empty()
         && !key.contains("__")

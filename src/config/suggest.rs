@@ -1,10 +1,10 @@
-//! Suggests a known word in the place of an unknown one ("did you mean").
+//! Suggests a known word for an unknown one ("did you mean").
 
 use std::collections::BTreeMap;
 
 use super::names::ServerName;
 
-/// ` (did you mean "…"?)` for the nearest candidate, or nothing if none is near.
+/// ` (did you mean "…"?)` with the nearest candidate. Empty if no candidate differs by at most a third of the characters.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let near = |candidate: &&str| distance(word, candidate);
     let allowed = (word.chars().count() / 3).max(1);
@@ -20,7 +20,7 @@ pub(super) fn no_server<T>(text: &str, servers: &BTreeMap<ServerName, T>) -> Str
     format!("there is no server {text:?}{hint}; add [servers.{text}] or correct the name")
 }
 
-/// The number of characters to insert, remove or replace (Levenshtein), case aside.
+/// The number of characters to insert, remove or replace (Levenshtein distance). Ignores case.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

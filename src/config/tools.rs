@@ -12,37 +12,36 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) const RESENDS: [(&str, Resend); 3] =
     [("never", Resend::Never), ("read_only", Resend::ReadOnly), ("idempotent", Resend::Idempotent)];
 
-/// Which calls are sent again when the child crashed in the middle of them.
+/// Which calls are sent to the next child if a child crashes during them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resend {
     /// None.
     Never,
-    /// Those of tools that say `readOnlyHint`.
+    /// Calls of tools that declare `readOnlyHint`.
     ReadOnly,
-    /// Calls of tools that declare `readOnlyHint` or `idempotentHint` are sent again after a crash.
+    /// Calls of tools that declare `readOnlyHint` or `idempotentHint`.
     Idempotent,
-    /// All, whatever they say. For single tools only.
+    /// All calls, whatever the tool declares. Only `resend = true` of a single tool sets this.
     Always,
 }
 
-/// What is particular to a tool.
+/// The settings of a tool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tool {
-    /// From a call to its answer; progress starts it anew. `None`: the limit of all calls.
+    /// The longest time from a call to its answer; progress starts the time anew. `None`: as `limits.call_timeout` says.
     pub timeout: Option<Duration>,
-    /// Whether a call is sent again after a crash. `None`: as its annotations and `restart.resend` say.
+    /// Whether a call is sent again after a crash. `None`: as `restart.resend` says.
     pub resend: Option<bool>,
 }
 
-/// Reads the tools of a server. Their names are the server's own, and not checked.
-pub(super) fn read(sections: Vec<(String, Section<'_>)>) -> BTreeMap<String, Tool> {
-    let tool = |(name, mut section): (String, Section<'_>)| {
-        let tool = Tool { timeout: section.optional_duration("timeout", MS..=DAY), resend: section.flag("resend") };
-        if section.is_present() && !section.has("timeout") && !section.has("resend") {
-            section.reading.warning(&section.path, "says nothing; give it a timeout or resend, or remove it");
+/// Reads the tools of a server. Their names are the server's, and are not checked.
+pub(super) fn read(server: &mut Section<'_>) -> BTreeMap<String, Tool> {
+    let tools = server.tables("tools", |name, s| {
+        let tool = Tool { timeout: s.optional_duration("timeout", MS..=DAY), resend: s.flag("resend") };
+        if s.is_present() && !s.has("timeout") && !s.has("resend") {
+            s.reading.warning(&s.path, "says nothing; give it a timeout or resend, or remove it");
         }
-        section.finish();
-        (name, tool)
-    };
-    sections.into_iter().map(tool).collect()
+        (name.to_owned(), tool)
+    });
+    tools.into_iter().collect()
 }

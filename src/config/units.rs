@@ -1,24 +1,24 @@
-//! Durations and sizes as people write them, in both directions: what is shown can be read again.
+//! Reads and shows durations and sizes with units. A shown value can be read again.
 
 use std::time::Duration;
 
-/// Why a text is not a duration or a size. The message says how to write one.
+/// The error for a text that is not a duration or size, with at most 40 characters of the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUnit {
-    /// Not a duration.
+    /// The text is not a duration.
     #[error("\"{0}\" is not a duration; write numbers with units, such as \"500ms\", \"15s\", \"10m\" or \"1h30m\"")]
     Duration(String),
-    /// Not a size.
+    /// The text is not a size.
     #[error(
         "\"{0}\" is not a size; write a number of bytes or one with a unit, such as \"64KiB\", \"16MiB\" or \"1GB\""
     )]
     Bytes(String),
 }
 
-/// Milliseconds in a unit, largest first.
+/// The units of durations in milliseconds, largest first.
 const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// Bytes in a unit. The binary ones are largest first, for showing.
+/// The units of sizes in bytes. The first of them that divides a size is used to show the size.
 const SIZES: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
@@ -29,14 +29,16 @@ const SIZES: [(&str, u64); 7] = [
     ("KB", 1_000),
 ];
 
-/// Reads a duration: numbers with the units `h`, `m`, `s` and `ms`, in that order, each at most once.
+/// Reads a duration: whole numbers with the units `h`, `m`, `s` and `ms`, in this order, each unit at most once.
 ///
 /// # Errors
-/// Anything else, the bare number and the empty text included, is [`InvalidUnit::Duration`].
+/// [`InvalidUnit::Duration`] for other text, such as a number without a unit or the empty text, and for more milliseconds than
+/// `u64` holds.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidUnit> {
     milliseconds(text).map(Duration::from_millis).ok_or_else(|| InvalidUnit::Duration(excerpt(text)))
 }
 
+/// The milliseconds of a duration. `None` for other text.
 fn milliseconds(text: &str) -> Option<u64> {
     let mut units = TIMES.iter();
     let mut total = 0_u64;
@@ -54,10 +56,10 @@ fn milliseconds(text: &str) -> Option<u64> {
     }
 }
 
-/// Reads a size in bytes: a number, alone or with one of `B`, `KiB`, `MiB`, `GiB`, `KB`, `MB`, `GB`.
+/// Reads a size in bytes: a whole number, alone or with one of `B`, `KiB`, `MiB`, `GiB`, `KB`, `MB`, `GB`.
 ///
 /// # Errors
-/// Anything else is [`InvalidUnit::Bytes`].
+/// [`InvalidUnit::Bytes`] for other text.
 pub fn parse_bytes(text: &str) -> Result<usize, InvalidUnit> {
     let bytes = || {
         let (number, unit) = text.split_at(count(text, u8::is_ascii_digit));
@@ -67,16 +69,17 @@ pub fn parse_bytes(text: &str) -> Result<usize, InvalidUnit> {
     bytes().ok_or_else(|| InvalidUnit::Bytes(excerpt(text)))
 }
 
+/// The number of bytes at the start of a text for which `is` holds.
 fn count(text: &str, is: fn(&u8) -> bool) -> usize {
     text.bytes().take_while(is).count()
 }
 
-/// A wrong value is quoted, but not at any length.
+/// The first 40 characters of a text.
 fn excerpt(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// A duration in the form that [`parse_duration`] reads. What is below a millisecond is cut off.
+/// A duration in the form that [`parse_duration`] reads, rounded down to milliseconds.
 pub fn show_duration(duration: Duration) -> String {
     let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if left == 0 {
@@ -92,7 +95,7 @@ pub fn show_duration(duration: Duration) -> String {
     text
 }
 
-/// A size in the form that [`parse_bytes`] reads, in the largest unit that divides it.
+/// A size in the form that [`parse_bytes`] reads, in the largest binary unit that divides the size.
 pub fn show_bytes(bytes: usize) -> String {
     let bytes = bytes as u64;
     SIZES

@@ -19,45 +19,12 @@ struct ServerLabels {
     server: Arc<str>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FlowLabels {
-    server: Arc<str>,
-    direction: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ExitLabels {
-    server: Arc<str>,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DropLabels {
-    server: Arc<str>,
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLabels {
-    server: Arc<str>,
-    method: &'static str,
-}
+/// The labels of a metric with two labels: the server, and a word from a closed set with the name of its label.
+type WordLabels = (ServerLabels, [(&'static str, &'static str); 1]);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AuthLabels {
     reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    server: Arc<str>,
-    state: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LimitLabels {
-    server: Arc<str>,
-    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,13 +57,13 @@ pub struct Metrics {
 struct ChildMetrics {
     children: Family<ServerLabels, Gauge>,
     spawned: Family<ServerLabels, Counter>,
-    exits: Family<ExitLabels, Counter>,
+    exits: Family<WordLabels, Counter>,
     restarts: Family<ServerLabels, Counter>,
     replay_refusals: Family<ServerLabels, Counter>,
-    over_limit: Family<LimitLabels, Counter>,
-    recycled: Family<LimitLabels, Counter>,
-    workers: Family<StateLabels, Gauge>,
-    circuits: Family<StateLabels, Gauge>,
+    over_limit: Family<WordLabels, Counter>,
+    recycled: Family<WordLabels, Counter>,
+    workers: Family<WordLabels, Gauge>,
+    circuits: Family<WordLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
 }
@@ -105,12 +72,12 @@ struct ChildMetrics {
 #[derive(Debug)]
 struct TrafficMetrics {
     sessions: Family<ServerLabels, Gauge>,
-    messages: Family<FlowLabels, Counter>,
-    bytes: Family<FlowLabels, Counter>,
-    latency: Family<CallLabels, Histogram>,
+    messages: Family<WordLabels, Counter>,
+    bytes: Family<WordLabels, Counter>,
+    latency: Family<WordLabels, Histogram>,
     resent: Family<ServerLabels, Counter>,
     stdin_queue: Family<ServerLabels, Gauge>,
-    dropped: Family<DropLabels, Counter>,
+    dropped: Family<WordLabels, Counter>,
     auth_failures: Family<AuthLabels, Counter>,
     responses: Family<StatusLabels, Counter>,
 }
@@ -220,7 +187,7 @@ impl Metrics {
     pub fn server(self: &Arc<Self>, name: &str) -> ServerMetrics {
         let server: Arc<str> = name.into();
         let labels = ServerLabels { server: Arc::clone(&server) };
-        let flow = |direction| FlowLabels { server: Arc::clone(&server), direction };
+        let flow = |direction| (labels.clone(), [("direction", direction)]);
         let directions = ["to_server", "to_client"];
         ServerMetrics {
             messages: directions.map(|d| self.traffic.messages.get_or_create(&flow(d)).clone()),
@@ -249,14 +216,14 @@ impl Metrics {
 
     /// Sets the number of the server's children that are in a state.
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
-        let labels = StateLabels { server: server.into(), state };
+        let labels = (ServerLabels { server: server.into() }, [("state", state)]);
         self.children.workers.get_or_create(&labels).set(as_gauge(count));
     }
 
     /// Sets the numbers of the server's circuit breakers that are open and half-open.
     pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
         for (state, count) in [("open", open), ("half_open", half_open)] {
-            let labels = StateLabels { server: server.into(), state };
+            let labels = (ServerLabels { server: server.into() }, [("state", state)]);
             self.children.circuits.get_or_create(&labels).set(as_gauge(count));
         }
     }
@@ -291,39 +258,31 @@ impl ServerMetrics {
 
     /// Counts a message that was not delivered.
     pub fn dropped(&self, reason: DropReason) {
-        self.metrics
-            .traffic
-            .dropped
-            .get_or_create(&DropLabels { server: Arc::clone(&self.server), reason: reason.label() })
-            .inc();
+        self.metrics.traffic.dropped.get_or_create(&self.labels("reason", reason.label())).inc();
     }
 
     /// Counts a child that has ended.
     pub fn exited(&self, reason: ExitReason) {
-        self.metrics
-            .children
-            .exits
-            .get_or_create(&ExitLabels { server: Arc::clone(&self.server), reason: reason.as_str() })
-            .inc();
+        self.metrics.children.exits.get_or_create(&self.labels("reason", reason.as_str())).inc();
     }
 
     /// Counts a child that was ended because it exceeded a limit. `limit` comes from a fixed set of words.
     pub fn over_limit(&self, limit: &'static str) {
-        self.metrics.children.over_limit.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
+        self.metrics.children.over_limit.get_or_create(&self.labels("limit", limit)).inc();
     }
 
     /// Counts a child that had to be replaced. `limit` comes from a fixed set of words.
     pub fn recycled(&self, limit: &'static str) {
-        self.metrics.children.recycled.get_or_create(&LimitLabels { server: Arc::clone(&self.server), limit }).inc();
+        self.metrics.children.recycled.get_or_create(&self.labels("limit", limit)).inc();
     }
 
     /// Records the duration of an answered request in seconds.
     pub fn answered(&self, method: &'static str, seconds: f64) {
-        self.metrics
-            .traffic
-            .latency
-            .get_or_create(&CallLabels { server: Arc::clone(&self.server), method })
-            .observe(seconds);
+        self.metrics.traffic.latency.get_or_create(&self.labels("method", method)).observe(seconds);
+    }
+
+    fn labels(&self, name: &'static str, word: &'static str) -> WordLabels {
+        (ServerLabels { server: Arc::clone(&self.server) }, [(name, word)])
     }
 }
 

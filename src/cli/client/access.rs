@@ -1,4 +1,4 @@
-//! What every client command is told about the gateway on its command line: the URL, the credential, other headers.
+//! The options of all client commands for the access to a gateway: the URL, the credential, other headers.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{Environment, KEY, KEY_FILE, key_in};
 
-/// Options that `tools`, `call` and `connect` share.
+/// The options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
 pub struct Access {
     /// API key or JWT, sent as "Authorization: Bearer KEY", in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
@@ -23,11 +23,11 @@ pub struct Access {
     headers: Vec<Header>,
 }
 
-/// A header from the command line. Its value may be a secret and is not shown.
+/// A header from the command line. `Debug` does not show the value, which may be a secret.
 #[derive(Debug, Clone)]
 struct Header(HeaderName, HeaderValue);
 
-/// Headers that carry the protocol itself: one of these from outside would break it.
+/// Headers that the transport sets. They cannot be given on the command line.
 const OWN: [&str; 10] = [
     "accept",
     "connection",
@@ -57,6 +57,7 @@ impl FromStr for Header {
     }
 }
 
+/// A key without white space around it. An error if a header cannot carry it.
 fn secret(text: &str) -> Result<SecretString, String> {
     match HeaderValue::from_str(text.trim()) {
         Ok(_) => Ok(text.trim().into()),
@@ -65,14 +66,15 @@ fn secret(text: &str) -> Result<SecretString, String> {
 }
 
 impl Access {
-    /// The headers to send with every request. An `Authorization` given by `--header` wins over the key.
+    /// The headers of every request. `--header` takes precedence over the key, also for `Authorization`.
     ///
     /// # Errors
-    /// The file with the key cannot be read, or holds none; or two variables give one.
+    /// The file with the key cannot be read or has no key, the key cannot be sent, or both variables give a key.
     pub(super) fn headers(&self) -> Result<HeaderMap, String> {
         self.headers_in(&Environment::of_process())
     }
 
+    /// Like [`headers`](Self::headers), with the variables of `environment`.
     fn headers_in(&self, environment: &Environment) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         let key = self.key_of(environment)?;
@@ -87,7 +89,8 @@ impl Access {
         Ok(headers)
     }
 
-    /// The key: the one that the command line gives, else the one of the environment.
+    /// The key of `--key`, of `--key-file`, or of a variable in this order. Without `--key` and `--key-file`, a given header
+    /// `Authorization` means no key.
     fn key_of(&self, environment: &Environment) -> Result<Option<SecretString>, String> {
         let of_file = |file: &Path, name: &str| {
             let key = key_in(file).and_then(|key| secret(key.expose_secret()));
@@ -113,10 +116,10 @@ impl Access {
     }
 }
 
-/// Reads the URL of a gateway.
+/// Parses the URL of a gateway.
 ///
 /// # Errors
-/// What is no http or https URL, or carries a password: that would be seen in process lists and logs.
+/// The URL is not http or https, or contains a user or a password, which process lists and logs would show.
 pub fn parse_url(text: &str) -> Result<Url, String> {
     let example = "give the whole URL, such as http://127.0.0.1:8081/mcp";
     let url = Url::parse(text).map_err(|error| format!("{error}; {example}"))?;

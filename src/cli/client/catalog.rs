@@ -1,4 +1,4 @@
-//! The tools of a server: asked for page by page, bounded, and shown as a person would call them.
+//! Lists the tools of a server, page by page within bounds, and describes a tool for people.
 
 use std::fmt::Write as _;
 
@@ -12,12 +12,12 @@ use super::conversation::Conversation;
 use super::error::Error;
 use super::schema::InputSchema;
 
-/// The most pages that are asked for.
+/// The largest number of pages.
 const MAX_PAGES: usize = 100;
-/// The most tools that are kept.
+/// The largest number of tools.
 const MAX_TOOLS: usize = 10_000;
 
-/// A tool, as far as this client reads it.
+/// The members of a tool that this client reads.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tool {
@@ -28,12 +28,12 @@ pub struct Tool {
     pub input_schema: InputSchema,
 }
 
-/// What `tools/list` answered.
+/// The result of `tools/list`.
 #[derive(Debug)]
 pub struct Catalog {
     /// The tools, in the server's order.
     pub tools: Vec<Tool>,
-    /// The result as it came; of many pages, their tools in one.
+    /// The result in JSON: of a single page, the server's own text; of several pages, an object with all tools.
     pub raw: String,
 }
 
@@ -44,10 +44,11 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-/// Asks for all tools.
+/// Requests all pages of the list of tools.
 ///
 /// # Errors
-/// [`Error::Protocol`] for a list without an end, or one that cannot be read.
+/// [`Error::Protocol`] for an unreadable list, more than 100 pages or 10,000 tools, or a repeated cursor. Otherwise the error of
+/// a request.
 pub async fn list_tools(conversation: &mut Conversation) -> Result<Catalog, Error> {
     let unreadable = |error: serde_json::Error| Error::Protocol(format!("the list of tools cannot be read: {error}"));
     let (mut raw_tools, mut cursor, mut first) = (Vec::new(), None::<String>, None);
@@ -81,10 +82,10 @@ pub async fn list_tools(conversation: &mut Conversation) -> Result<Catalog, Erro
 }
 
 impl Catalog {
-    /// The tool called `name`.
+    /// The tool with this name.
     ///
     /// # Errors
-    /// [`Error::Arguments`], which names those that there are.
+    /// [`Error::Arguments`] with the names of up to 50 tools.
     pub fn tool(&self, name: &str) -> Result<&Tool, Error> {
         self.tools.iter().find(|tool| tool.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_str()).take(50).collect();
@@ -99,7 +100,7 @@ impl Catalog {
 }
 
 impl Tool {
-    /// The tool for people: how to call it, and below that what it does.
+    /// A description for people: the signature, and below it the title and the description of the server.
     pub fn describe(&self) -> String {
         let mut text = format!("{}({})", self.name, self.input_schema.signature());
         for line in self.title.iter().chain(&self.description).flat_map(|text| text.trim().lines()) {

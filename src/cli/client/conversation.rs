@@ -1,6 +1,5 @@
-//! One client's conversation for `tools` and `call`: a request at a time, each with its own answer or an error.
-//!
-//! However it ends, what was in flight is cancelled and the session is closed, within a bounded time.
+//! The session of `tools` and `call` with a gateway: one request at a time. At the end, also after an error, the request in
+//! flight is cancelled and the session is closed, within a bounded time.
 
 use std::time::Duration;
 
@@ -21,26 +20,27 @@ use crate::jsonrpc::{Code, Kind, RawId, error_response};
 use crate::mcp::revision::{LATEST, SPOKEN};
 use crate::mcp::{method, protocol_version};
 
-/// How many requests of the server are answered at the same time; the others are left to its time-out.
+/// The largest number of answers to requests of the server that are being sent. Further requests get no answer.
 const REPLIES: usize = 16;
 
-/// A conversation that has begun.
+/// A session that has begun.
 #[derive(Debug)]
 pub struct Conversation {
     transport: Transport,
     incoming: mpsc::Receiver<Incoming>,
     next_id: u64,
-    /// The request whose answer has not come, if it may be cancelled.
+    /// The id of the request in flight, unless the request is `initialize`, which must not be cancelled.
     in_flight: Option<RawId>,
+    /// The tasks that send answers to requests of the server.
     replies: TaskTracker,
-    /// Where progress is shown, if anywhere.
+    /// The line on the terminal for progress. `None` if stderr is not a terminal.
     progress: Option<ProgressLine>,
 }
 
-/// Opens a session at `url`, does `work` in it and ends it again; all of it within `limit`, and until Ctrl-C.
+/// Begins a session at `url`, runs `work` in it, and ends the session. Beginning and work may take `limit`, and Ctrl-C ends them.
 ///
 /// # Errors
-/// What the gateway or `work` failed with, [`Error::TimedOut`], or [`Error::Interrupted`].
+/// The error of the gateway or of `work`, [`Error::TimedOut`], or [`Error::Interrupted`].
 pub async fn converse<T>(
     url: Url,
     access: &Access,
@@ -66,6 +66,7 @@ pub async fn converse<T>(
 }
 
 impl Conversation {
+    /// Does the handshake. An error if the server speaks an unknown revision.
     async fn begin(&mut self) -> Result<(), Error> {
         self.transport.open().await?;
         let client = json!({ "name": "sluice", "version": env!("CARGO_PKG_VERSION") });
@@ -83,19 +84,20 @@ impl Conversation {
         self.transport.post(&Message::notification(method::INITIALIZED, "{}"), None).await
     }
 
-    /// Asks for `method` and gives its result as it came. `params` is JSON.
+    /// Sends a request with `params` in JSON, and returns the raw result.
     ///
     /// # Errors
-    /// The server's error ([`Error::Rpc`]), or whatever kept the answer from coming.
+    /// [`Error::Rpc`] for an error of the server. Other errors mean that no answer came.
     pub async fn request(&mut self, method: &str, params: &str) -> Result<Box<RawValue>, Error> {
         self.exchange(method, params).await?.result()
     }
 
-    /// Whether somebody would see progress, and so whether to ask for it.
+    /// Whether progress would be shown, so that a request should ask for it.
     pub fn wants_progress(&self) -> bool {
         self.progress.is_some()
     }
 
+    /// Sends a request and waits for its answer. Handles other messages of the server meanwhile.
     async fn exchange(&mut self, method: &str, params: &str) -> Result<Message, Error> {
         let id = RawId::from(self.next_id);
         self.next_id += 1;
@@ -128,7 +130,7 @@ impl Conversation {
         answer
     }
 
-    /// Takes what is not the answer: the server may ask and tell while it works.
+    /// Handles a message that is not the awaited answer: answers a request (only `ping` succeeds), or shows progress.
     fn take(&mut self, message: &Message) {
         match (message.kind, &message.id) {
             (Kind::Request, Some(id)) if self.replies.len() < REPLIES => {
@@ -162,6 +164,7 @@ impl Conversation {
         }
     }
 
+    /// Cancels the request in flight, if there is a reason, and closes the session.
     async fn end(&mut self, reason: Option<&str>) {
         if let (Some(id), Some(reason)) = (self.in_flight.take(), reason) {
             // The command fails for a reason it reports; that this could not be told to the server adds nothing.

@@ -1,5 +1,4 @@
-//! What can go wrong between this client and a gateway, in words that say what to do, and the one place that turns it
-//! into an exit code or a JSON-RPC error.
+//! The errors of the client, each with advice, and their exit codes and JSON-RPC errors.
 
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use serde_json::json;
 
 use crate::jsonrpc::{Code, RawId, error_response_with_data};
 
-/// The exit codes of `tools` and `call`, as `--help` shows them.
+/// The text about the exit codes of `tools` and `call` in `--help`.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    fine
@@ -24,72 +23,72 @@ Exit codes:
   124  no answer in time (--timeout)
   130  interrupted (Ctrl-C); the call was cancelled";
 
-/// The exit code of a tool that answered with `isError`.
+/// The exit code for a result with `isError`.
 pub const TOOL_FAILED: u8 = 1;
 
-/// Why a conversation with a gateway failed.
+/// The reason why a command or a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection.
+    /// No connection could be made.
     #[error(
         "cannot reach {origin}: {reason}. Is the gateway running there? `sluice demo` starts one on 127.0.0.1:8081"
     )]
     Unreachable {
-        /// Scheme, host and port.
+        /// Scheme, host and port of the gateway.
         origin: String,
-        /// The innermost cause.
+        /// The innermost cause, in words of the system.
         reason: String,
     },
-    /// An HTTP status that is no success.
+    /// The HTTP status is not a success.
     #[error("{0}")]
     Refused(Box<Refusal>),
-    /// The gateway does not know the session any more (404, or its stream ended).
+    /// The gateway has lost the session (404, or the end of the stream of HTTP+SSE).
     #[error("the gateway has ended the session; run the command again")]
     SessionGone,
-    /// The answer can no longer come.
+    /// The connection was lost, so that the answer cannot come.
     #[error("the connection was lost before the answer came ({0}); the call may or may not have been made")]
     Lost(String),
-    /// Something that is not MCP came back.
+    /// The gateway sent something that is not MCP.
     #[error("this is not MCP: {0}")]
     Protocol(String),
-    /// The server's own error.
+    /// The server answered with a JSON-RPC error.
     #[error("{0}")]
     Rpc(RpcError),
-    /// The arguments are wrong. Nothing was called.
+    /// The arguments are wrong. No call was made.
     #[error("{0}")]
     Arguments(String),
-    /// The time is over.
+    /// No answer came in this time.
     #[error("no answer within {0:?}; --timeout gives it more")]
     TimedOut(Duration),
-    /// Ctrl-C.
+    /// The user pressed Ctrl-C, or nothing takes messages any more.
     #[error("interrupted")]
     Interrupted,
 }
 
 /// A JSON-RPC error object (JSON-RPC 2.0 section 5.1).
-#[derive(Debug, Clone, serde::Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, serde::Deserialize, serde::Serialize, thiserror::Error)]
 #[error("the server answered with error {code}: {message}")]
 pub struct RpcError {
     pub(super) code: i64,
     pub(super) message: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub(super) data: serde_json::Value,
 }
 
-/// An HTTP answer that is no success.
+/// An HTTP response whose status is not a success.
 #[derive(Debug)]
 pub struct Refusal {
     /// The status.
     pub(super) status: StatusCode,
-    /// What was asked for, without query and credentials.
+    /// The URL of the request, without its query.
     pub(super) url: String,
-    /// Whether a credential was sent.
+    /// Whether the request had a credential.
     pub(super) with_credential: bool,
-    /// `Retry-After`, as it came.
+    /// The header `Retry-After`.
     pub(super) retry_after: Option<String>,
-    /// `Location` of a redirect.
+    /// The header `Location`.
     pub(super) location: Option<String>,
-    /// What the body says: problem details (RFC 9457) or plain text.
+    /// The message in the body: problem details (RFC 9457) or plain text.
     pub(super) detail: Option<String>,
     /// The JSON-RPC error in the body.
     pub(super) rpc: Option<RpcError>,
@@ -153,8 +152,8 @@ impl Error {
         }
     }
 
-    /// The error as the answer to the request `id`: a client on stdio has to learn of it, too. A JSON-RPC error that
-    /// came from the other side goes on as it is.
+    /// The error as a JSON-RPC answer to the request `id`, for a client on stdio. A JSON-RPC error of the gateway or the server is
+    /// passed on with its code, message and data.
     pub(super) fn answer(&self, id: Option<&RawId>) -> Bytes {
         let foreign = match self {
             Self::Rpc(rpc) => Some(rpc),
@@ -162,10 +161,7 @@ impl Error {
             _ => None,
         };
         if let Some(rpc) = foreign {
-            let mut error = json!({ "code": rpc.code, "message": rpc.message });
-            if let (Some(object), false) = (error.as_object_mut(), rpc.data.is_null()) {
-                object.insert("data".to_owned(), rpc.data.clone());
-            }
+            let error = json!(rpc);
             return format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, id.map_or("null", RawId::as_str)).into();
         }
         let (code, data) = match self {

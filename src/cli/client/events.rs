@@ -1,68 +1,57 @@
-//! Reads Server-Sent Events (HTML standard, section 9.2.6): bytes in, events out, however they are cut into chunks.
-//!
-//! What is kept is bounded: a line, or the data of one event, above the limit ends the stream with an error.
+//! Parses Server-Sent Events (HTML standard, section 9.2.6) from chunks of bytes. A line, or the data of one event, above a limit
+//! is an error.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// One dispatched event.
+/// A complete event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
-    /// The `event` field; `message` where there was none.
+    /// The field `event`, or `message` if that field is absent or empty.
     pub(super) name: String,
-    /// The `data` lines, joined by line feeds.
+    /// The fields `data`, joined by line feeds.
     pub(super) data: Bytes,
 }
 
-/// An event was larger than allowed. The stream cannot be read on.
+/// The error for a line or an event above the limit in bytes. The rest of the stream cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an event is larger than {0} bytes")]
 pub(super) struct Oversized(usize);
 
-/// Finds the events in what has been read so far.
-#[derive(Debug)]
+/// A parser of one stream.
+#[derive(Debug, Default)]
 pub(super) struct EventParser {
+    /// The largest line, and the largest data of an event, in bytes.
     limit: usize,
-    /// The line that has begun and not ended.
+    /// The line in progress.
     line: Vec<u8>,
-    /// Whether the last byte was a CR, so that an LF now belongs to the same line end.
+    /// Whether the last byte was a CR. A following LF belongs to the same line end.
     after_cr: bool,
     first_line: bool,
     name: String,
     data: Vec<u8>,
     has_data: bool,
-    /// The id that the next blank line makes the last event's.
+    /// The last field `id` since the last blank line.
     pending_id: Option<String>,
+    /// The id of the last event.
     last_id: Option<String>,
     retry: Option<Duration>,
+    /// Complete events that have not been taken.
     ready: VecDeque<Event>,
 }
 
 impl EventParser {
-    /// A parser that takes at most `limit` bytes of data for one event, and as much in one line.
+    /// A parser for lines, and data of events, of at most `limit` bytes each.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            line: Vec::new(),
-            after_cr: false,
-            first_line: true,
-            name: String::new(),
-            data: Vec::new(),
-            has_data: false,
-            pending_id: None,
-            last_id: None,
-            retry: None,
-            ready: VecDeque::new(),
-        }
+        Self { limit, first_line: true, ..Self::default() }
     }
 
-    /// Takes the next bytes of the stream.
+    /// Parses the next bytes of the stream.
     ///
     /// # Errors
-    /// [`Oversized`] when a line or an event grows over the limit. Events that were complete before are still handed
-    /// out by [`Self::next_event`].
+    /// [`Oversized`] if a line or the data of an event exceeds the limit. Events that were complete before can still be taken.
     pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), Oversized> {
         while !chunk.is_empty() {
             if std::mem::take(&mut self.after_cr)
@@ -89,17 +78,17 @@ impl EventParser {
         Ok(())
     }
 
-    /// The next complete event.
+    /// Takes the next complete event.
     pub(super) fn next_event(&mut self) -> Option<Event> {
         self.ready.pop_front()
     }
 
-    /// The id of the last event that was complete, to resume after (`Last-Event-ID`).
+    /// The id of the last complete event, for the header `Last-Event-ID`. `None` without an id, or with an empty one.
     pub(super) fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref().filter(|id| !id.is_empty())
     }
 
-    /// How long the server wants to be left alone before a reconnection.
+    /// The last field `retry`: the pause that the server wants before a reconnection.
     pub(super) fn retry(&self) -> Option<Duration> {
         self.retry
     }
@@ -108,6 +97,7 @@ impl EventParser {
         if length > self.limit { Err(Oversized(self.limit)) } else { Ok(()) }
     }
 
+    /// Handles a complete line: a field, a comment, or the blank line that ends an event.
     fn take_line(&mut self, mut line: &[u8]) -> Result<(), Oversized> {
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
@@ -145,6 +135,7 @@ impl EventParser {
         Ok(())
     }
 
+    /// Ends an event. Without a field `data` there is no event, but its id counts.
     fn dispatch(&mut self) {
         if let Some(id) = self.pending_id.take() {
             self.last_id = Some(id);

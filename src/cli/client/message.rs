@@ -1,5 +1,4 @@
-//! One JSON-RPC message as this client carries it: its bytes, and what was read of its envelope. The bytes are never
-//! decoded and encoded again.
+//! A JSON-RPC message of the client: its bytes, which stay as they are, and the parsed members of its envelope.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -9,7 +8,7 @@ use super::error::{Error, RpcError};
 use crate::jsonrpc::{Batch, Kind, ParseError, RawId, parse};
 use crate::mcp::{cancelled_notification, method};
 
-/// A message, either way.
+/// A message in either direction.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
     pub(super) text: Bytes,
@@ -18,25 +17,25 @@ pub(super) struct Message {
     pub(super) method: Option<Box<str>>,
 }
 
-/// What comes from the gateway.
+/// A message, or the end of a stream, from the gateway.
 #[derive(Debug)]
 pub(super) enum Incoming {
     /// A message.
     Message(Message),
-    /// The stream that carries the answers of this generation is over (HTTP+SSE only).
+    /// A stream of HTTP+SSE has ended. Answers to the requests on it cannot come any more.
     Lost {
-        /// Counts the streams that were opened, from 1.
+        /// The number of the stream, from 1 in the order of opening.
         generation: u64,
-        /// Why.
+        /// The reason.
         error: Error,
     },
 }
 
 impl Message {
-    /// Reads one message.
+    /// Parses one message.
     ///
     /// # Errors
-    /// What is not a JSON-RPC 2.0 message.
+    /// The text is not a JSON-RPC 2.0 message.
     pub(super) fn parse(text: Bytes) -> Result<Self, ParseError> {
         let envelope = parse(&text)?;
         let (kind, id) = (envelope.kind, envelope.raw_id());
@@ -44,7 +43,7 @@ impl Message {
         Ok(Self { text, kind, id, method })
     }
 
-    /// Reads one message, or each of a batch (2025-03-26 only; on stdio they are single messages).
+    /// Parses one message, or each message of a batch (MCP 2025-03-26).
     pub(super) fn parse_all(text: &Bytes) -> Vec<Result<Self, ParseError>> {
         let message = |item: Result<&str, _>| {
             item.map_err(ParseError::NotJson).and_then(|item| Self::parse(text.slice_ref(item.as_bytes())))
@@ -56,48 +55,48 @@ impl Message {
         }
     }
 
-    /// A request of our own. `params` is JSON.
+    /// A request with `params` in JSON.
     pub(super) fn request(id: RawId, method: &str, params: &str) -> Self {
         let text = format!(r#"{{"jsonrpc":"2.0","id":{},"method":"{method}","params":{params}}}"#, id.as_str());
         Self { text: text.into(), kind: Kind::Request, id: Some(id), method: Some(method.into()) }
     }
 
-    /// A notification of our own. `params` is JSON.
+    /// A notification with `params` in JSON.
     pub(super) fn notification(method: &str, params: &str) -> Self {
         let text = format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#);
         Self { text: text.into(), kind: Kind::Notification, id: None, method: Some(method.into()) }
     }
 
-    /// The notification that nobody waits for the answer to `id` any more.
+    /// The notification that the request `id` is cancelled.
     pub(super) fn cancelled(id: &RawId, reason: &str) -> Self {
         let text = cancelled_notification(id.as_str(), reason).into();
         Self { text, kind: Kind::Notification, id: None, method: Some(method::CANCELLED.into()) }
     }
 
-    /// An answer of our own.
+    /// An answer to the request `id` with this text.
     pub(super) fn response(text: Bytes, id: RawId) -> Self {
         Self { text, kind: Kind::Response, id: Some(id), method: None }
     }
 
-    /// Whether this is the request `initialize`.
+    /// Whether the message is the request `initialize`.
     pub(super) fn is_initialize(&self) -> bool {
         self.kind == Kind::Request && self.method.as_deref() == Some(method::INITIALIZE)
     }
 
-    /// Whether this answers the request that has the key `key`.
+    /// Whether the message is the answer to the request whose [`id_key`] is `key`.
     pub(super) fn answers(&self, key: &str) -> bool {
         self.kind == Kind::Response && self.id.as_ref().is_some_and(|id| id_key(id) == key)
     }
 
-    /// The params, unread; `{}` where there are none.
+    /// The raw `params`, or `{}` if the message has none.
     pub(super) fn params(&self) -> String {
         parse(&self.text).ok().and_then(|envelope| envelope.params).unwrap_or("{}").to_owned()
     }
 
-    /// The result of a response.
+    /// The raw result of an answer.
     ///
     /// # Errors
-    /// The error of a response, or [`Error::Protocol`] where that cannot be read.
+    /// [`Error::Rpc`] for an answer with an error, [`Error::Protocol`] if the answer is unreadable.
     pub(super) fn result(&self) -> Result<Box<RawValue>, Error> {
         #[derive(Deserialize)]
         struct Failure {
@@ -117,12 +116,12 @@ impl Message {
     }
 }
 
-/// A message that cannot be read, from the other side.
+/// The error for an unreadable message of the gateway.
 pub(super) fn not_mcp(error: ParseError) -> Error {
     Error::Protocol(error.to_string())
 }
 
-/// An id in the form in which two are compared: many servers decode an id and write it anew (`"\u0041"` as `"A"`).
+/// A canonical form of an id, for comparisons: many servers decode an id and encode it in another way (`"\u0041"` as `"A"`).
 pub(super) fn id_key(id: &RawId) -> String {
     serde_json::from_str::<serde_json::Value>(id.as_str()).map_or_else(|_| id.as_str().to_owned(), |id| id.to_string())
 }

@@ -1,5 +1,5 @@
-//! The client side: what `tools`, `call` and `connect` speak to a gateway with. A URL that ends in `/sse` means
-//! HTTP+SSE (2024-11-05), any other Streamable HTTP (2025-03-26 … 2025-11-25).
+//! The MCP client of `tools`, `call` and `connect`. A URL whose path ends in `/sse` means HTTP+SSE (2024-11-05), any other
+//! Streamable HTTP (2025-03-26 … 2025-11-25).
 
 mod access;
 mod catalog;
@@ -21,10 +21,10 @@ pub(super) use error::{EXIT_CODES, Error, TOOL_FAILED};
 pub(super) use relay::relay;
 pub(super) use remote::{display, http_client, reason};
 
-/// Runs a client command to its end, on this thread.
+/// Runs a client command on this thread until it ends.
 ///
 /// # Errors
-/// Where the system refuses a runtime.
+/// The system gives no resources for a runtime.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work);
@@ -33,7 +33,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(outcome)
 }
 
-/// Makes the outcome of a command into its exit code, and says what went wrong.
+/// The exit code for the outcome of a command. Writes an error to stderr.
 pub(super) fn exit_code(outcome: Result<u8, Error>) -> std::process::ExitCode {
     let code = outcome.unwrap_or_else(|error| {
         super::terminal::note(&error.to_string());

@@ -1,6 +1,5 @@
-//! The HTTP client of both transports: one URL, the headers for it, and errors in words a user can act on.
-//!
-//! Redirects are not followed: a credential goes to the address it was given for, and nowhere else.
+//! The HTTP client of both transports. It follows no redirects, so that a credential goes only to the given host, and its errors
+//! give advice.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -16,30 +15,32 @@ use tokio::sync::oneshot;
 
 use super::error::{Error, Refusal, RpcError};
 use super::events::{Event, EventParser};
-use super::message::Message;
+use super::message::{Message, not_mcp};
+use crate::config::Host;
 
-/// The largest message taken, either way (bytes).
+/// The largest message in either direction, in bytes.
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
-/// How much of an error's body is read (bytes).
+/// The largest body of an error, in bytes. A larger body is ignored.
 const MAX_ERROR_BODY: usize = 64 << 10;
 /// The longest time for ending a session.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection may take to be made.
+/// The longest time for making a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A gateway to talk to.
+/// A gateway.
 #[derive(Debug)]
 pub(super) struct Remote {
     http: Client,
+    /// The headers of every request.
     headers: HeaderMap,
-    /// Where the transport begins.
+    /// The URL of the endpoint.
     pub(super) url: Url,
 }
 
-/// Makes an HTTP client for `url`.
+/// An HTTP client for `url`. A loopback host is not reached through a proxy.
 ///
 /// # Errors
-/// Where the system has no certificates to check `https` with.
+/// The client cannot be set up, for instance without certificates for `https` on this machine.
 pub fn http_client(url: &Url) -> Result<Client, Error> {
     let mut builder = Client::builder()
         .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
@@ -57,22 +58,21 @@ pub fn http_client(url: &Url) -> Result<Client, Error> {
 }
 
 fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    Host::parse(url.host_str().unwrap_or_default()).is_ok_and(|host| host.is_loopback())
 }
 
 impl Remote {
-    /// A gateway at `url`, to be sent `headers` with every request.
+    /// A gateway at `url`. Every request has these headers.
     pub(super) fn new(url: Url, headers: HeaderMap) -> Result<Self, Error> {
         Ok(Self { http: http_client(&url)?, headers, url })
     }
 
-    /// Begins a request to `url`.
+    /// A request to `url` with the headers of the gateway.
     pub(super) fn request(&self, method: Method, url: &Url) -> RequestBuilder {
         self.http.request(method, url.clone()).headers(self.headers.clone())
     }
 
-    /// Sends a request and hands out the answer, whatever its status.
+    /// Sends a request and returns the response, whatever its status.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
         request.send().await.map_err(|error| {
             if error.is_connect() {
@@ -83,7 +83,7 @@ impl Remote {
         })
     }
 
-    /// Makes an answer that is no success into an error, with what its body says.
+    /// The error for a response whose status is not a success, with the message in its body.
     pub(super) async fn refusal(&self, response: Response) -> Error {
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(excerpt);
         let mut refusal = Refusal {
@@ -104,6 +104,7 @@ impl Remote {
     }
 }
 
+/// Reads the JSON-RPC error, the problem details or the plain text in the body of an error.
 fn read_detail(refusal: &mut Refusal, body: &[u8], is_text: bool) {
     #[derive(Deserialize)]
     struct Rpc {
@@ -123,13 +124,13 @@ fn read_detail(refusal: &mut Refusal, body: &[u8], is_text: bool) {
     }
 }
 
-/// The media type of an answer, in lower case and without parameters.
+/// The media type of a response in lower case, without parameters. Empty if the header is missing.
 pub(super) fn content_type(response: &Response) -> String {
     let value = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Reads a body of at most `limit` bytes.
+/// Reads a body. A body of more than `limit` bytes is an error.
 pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<Bytes, Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| Error::Lost(reason(&error)))? {
@@ -141,7 +142,7 @@ pub(super) async fn read_body(mut response: Response, limit: usize) -> Result<By
     Ok(body.freeze())
 }
 
-/// An answer whose body is read event by event.
+/// A response whose body is parsed event by event.
 #[derive(Debug)]
 pub(super) struct EventStream {
     response: Response,
@@ -149,12 +150,12 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Reads the body of `response`.
+    /// A stream of the events in a body, of 16 MiB each at most.
     pub(super) fn new(response: Response) -> Self {
         Self { response, parser: EventParser::new(MAX_MESSAGE) }
     }
 
-    /// The next event; `None` when the stream has ended.
+    /// Waits for the next event. `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.parser.next_event() {
@@ -168,16 +169,27 @@ impl EventStream {
         }
     }
 
-    /// What the stream has said so far: ids and when to come back.
+    /// Waits for the next messages, which one event carries. `None` at the end of the stream.
+    pub(super) async fn messages(&mut self) -> Result<Option<Vec<Result<Message, Error>>>, Error> {
+        while let Some(event) = self.next().await? {
+            if event.name == "message" && !event.data.is_empty() {
+                let messages = Message::parse_all(&event.data).into_iter();
+                return Ok(Some(messages.map(|message| message.map_err(not_mcp)).collect()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The parser, which has the last id and the pause before a reconnection.
     pub(super) fn parser(&self) -> &EventParser {
         &self.parser
     }
 }
 
-/// Resolves the receiver when it is dropped: the body of a request goes when it has been written, or given up.
+/// A signal that the body of a request has been written or given up: the receiver resolves when the sender is dropped.
 pub(super) type Sent = oneshot::Sender<()>;
 
-/// The body of a POST: one piece of known length, which tells when it is gone.
+/// The body of a POST request, which drops a [`Sent`] with itself.
 #[derive(Debug)]
 pub(super) struct MessageBody {
     text: Option<Bytes>,
@@ -185,7 +197,7 @@ pub(super) struct MessageBody {
 }
 
 impl MessageBody {
-    /// The body that carries `message`.
+    /// The body with this message.
     pub(super) fn of(message: &Message, sent: Option<Sent>) -> reqwest::Body {
         reqwest::Body::wrap(Self { text: Some(message.text.clone()), _sent: sent })
     }
@@ -208,7 +220,7 @@ impl http_body::Body for MessageBody {
     }
 }
 
-/// The innermost cause of an error: what the system said. It never has the URL, and so no query either.
+/// The innermost cause of an error, in words of the system. Does not contain the URL.
 pub fn reason(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     while let Some(inner) = cause.and_then(std::error::Error::source) {
@@ -220,7 +232,7 @@ pub fn reason(error: &reqwest::Error) -> String {
     )
 }
 
-/// A URL as it may be shown: without its query.
+/// The URL without query and fragment, which may be secrets.
 pub fn display(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -232,7 +244,7 @@ fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// Text from the other side for one line of an error: bounded, and without control characters.
+/// The first 500 characters of a foreign text, with spaces for control characters.
 fn excerpt(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }

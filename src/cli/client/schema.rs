@@ -1,68 +1,49 @@
-//! A tool's input schema (JSON Schema), read as far as a command line needs it: which arguments there are, of which
-//! types, and how `name=value` becomes JSON. The server still checks everything; what is unknown here passes.
+//! The input schema of a tool (JSON Schema), as far as a command line needs it: the names and types of arguments, and the
+//! conversion of `name=value` to JSON. Other rules of a schema are left to the server.
 
-use std::fmt;
+use std::cell::RefCell;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::error::Error;
+use crate::jsonrpc::{all_members, member};
 
-/// How many `$ref`s are followed in a row.
+/// The largest number of `$ref` that are followed in a row.
 const MAX_REFERENCES: usize = 16;
-/// How many alternatives of one argument are looked at: a schema may refer to itself.
+/// The largest number of alternatives of one argument. A schema may refer to itself.
 const MAX_ALTERNATIVES: usize = 256;
 
 /// The schema of a tool's arguments.
 #[derive(Debug, Default)]
 pub struct InputSchema {
-    /// The whole schema, for `$ref`.
+    /// The whole schema.
     whole: Value,
-    /// The properties in the order in which the server wrote them.
+    /// The properties, each with its schema, in the order of the server.
     properties: Vec<(String, Value)>,
 }
 
 impl<'de> Deserialize<'de> for InputSchema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        struct Ordered {
-            #[serde(default)]
-            properties: Properties,
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let whole = serde_json::from_str(raw.get()).map_err(D::Error::custom)?;
+        // A `Value` does not keep the order of its members.
+        let properties = RefCell::new(Vec::new());
+        let is_object = all_members(member(raw.get(), "properties").unwrap_or("{}"), |name, schema| {
+            let schema = serde_json::from_str(schema).map(|schema| (name.to_owned(), schema));
+            schema.map(|property| properties.borrow_mut().push(property)).is_ok()
+        });
+        match is_object {
+            true => Ok(Self { whole, properties: properties.into_inner() }),
+            false => Err(D::Error::custom("the properties of a schema are no object")),
         }
-        let raw = Box::<serde_json::value::RawValue>::deserialize(deserializer)?;
-        let whole = serde_json::from_str(raw.get()).map_err(serde::de::Error::custom)?;
-        let properties = serde_json::from_str::<Ordered>(raw.get()).map(|ordered| ordered.properties.0);
-        Ok(Self { whole, properties: properties.map_err(serde::de::Error::custom)? })
-    }
-}
-
-/// A JSON object in its own order.
-#[derive(Default)]
-struct Properties(Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Properties {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Properties;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("the properties of a schema")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Properties(entries))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
     }
 }
 
 impl InputSchema {
-    /// The arguments as they are shown: the required ones first, `?` after the name of the others.
+    /// The arguments with their types for people, required arguments first. `?` marks optional ones, `…` further arguments.
     pub(super) fn signature(&self) -> String {
         let show = |(name, schema): &&(String, Value)| {
             let mark = if self.is_required(name) { "" } else { "?" };
@@ -78,11 +59,10 @@ impl InputSchema {
         parts.join(", ")
     }
 
-    /// Builds the arguments from `name=value` pairs.
+    /// The arguments in JSON from pairs of name and text.
     ///
     /// # Errors
-    /// [`Error::Arguments`] for a name that the tool does not know, that is given twice or missing, or a value of
-    /// another type.
+    /// [`Error::Arguments`] for an unknown or repeated name, a missing required argument, or a text that has none of the types.
     pub fn arguments(&self, pairs: &[(String, String)]) -> Result<Map<String, Value>, Error> {
         let mut arguments = Map::new();
         for (name, text) in pairs {
@@ -102,6 +82,7 @@ impl InputSchema {
         if missing.is_empty() { Ok(arguments) } else { Err(self.complain(&format!("missing: {}", missing.join(", ")))) }
     }
 
+    /// The error for wrong arguments, with the signature.
     fn complain(&self, what: &str) -> Error {
         let signature = self.signature();
         let takes = if signature.is_empty() { "no arguments".to_owned() } else { signature };
@@ -113,7 +94,8 @@ impl InputSchema {
         required.is_some_and(|names| names.iter().any(|required| required == name))
     }
 
-    /// Whether names that the schema does not list are taken: where it says so, or says nothing at all.
+    /// Whether the tool takes arguments that the schema does not list: as `additionalProperties` says, otherwise only without
+    /// `properties`.
     fn is_open(&self) -> bool {
         match self.whole.get("additionalProperties") {
             Some(Value::Bool(open)) => *open,
@@ -122,6 +104,7 @@ impl InputSchema {
         }
     }
 
+    /// The value of an argument: `text` as the first type of the schema that fits, strings last. With `enum`, one of its values.
     fn value(&self, name: &str, schema: &Value, text: &str) -> Result<Value, Error> {
         let mut types = self.types(schema);
         // Everything can be read as text: that comes last.
@@ -142,7 +125,7 @@ impl InputSchema {
         })
     }
 
-    /// Follows local references.
+    /// The schema that local references lead to.
     fn resolve<'a>(&'a self, mut schema: &'a Value) -> &'a Value {
         for _ in 0..MAX_REFERENCES {
             let target = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
@@ -154,7 +137,7 @@ impl InputSchema {
         schema
     }
 
-    /// The types that a value may have, in the schema's order. Empty where any is allowed.
+    /// The types that the schema allows, in its order, without repetitions. Empty if it allows any type.
     fn types<'a>(&'a self, schema: &'a Value) -> Vec<&'a str> {
         let mut types = Vec::new();
         let (mut alternatives, mut next) = (vec![schema], 0);
@@ -176,7 +159,7 @@ impl InputSchema {
         types
     }
 
-    /// The type in words.
+    /// The allowed values or types for people.
     fn kind(&self, schema: &Value) -> String {
         let schema = self.resolve(schema);
         if let Some(allowed) = schema.get("enum").and_then(Value::as_array) {
@@ -187,7 +170,7 @@ impl InputSchema {
     }
 }
 
-/// Reads `text` as a value of one type; `None` if it is none.
+/// The text as a value of this type. `None` if the text has another type.
 fn typed(kind: &str, text: &str) -> Option<Value> {
     if kind == "string" {
         return Some(text.into());
@@ -206,7 +189,7 @@ fn typed(kind: &str, text: &str) -> Option<Value> {
     fits.then_some(value)
 }
 
-/// JSON where the text is JSON, else the text itself.
+/// The value of a text in JSON. Other text stands for itself as a string.
 fn untyped(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }

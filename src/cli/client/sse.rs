@@ -1,7 +1,7 @@
-//! HTTP+SSE (MCP 2024-11-05, basic/transports): one stream that every answer comes on, and a POST for every message.
-//!
-//! The session is the stream: when that ends, nothing of it can be answered any more, and [`Incoming::Lost`] says so.
+//! HTTP+SSE (MCP 2024-11-05, basic/transports): one stream with all messages of the gateway, and a POST request for each message
+//! of the client. The session ends with its stream; [`Incoming::Lost`] reports the end.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,28 +14,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
-use super::message::{Incoming, Message, not_mcp};
+use super::message::{Incoming, Message};
 use super::remote::{EventStream, MessageBody, Remote, Sent, content_type};
 use crate::jsonrpc::Kind;
 use crate::mcp::protocol_version;
 
-/// How long the first event, which says where to POST to, may take.
+/// The longest time until the first event, which has the URL for POST requests.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport.
+/// The transport HTTP+SSE.
 #[derive(Debug)]
 pub(super) struct Sse {
     remote: Remote,
     sink: mpsc::Sender<Incoming>,
     stream: Mutex<Option<Stream>>,
+    /// The number of streams opened so far.
     generation: AtomicU64,
-    /// The negotiated version, for the header that later revisions want. Set by whoever reads `initialize`'s answer.
+    /// The protocol version in the answer to `initialize`, for the header of later requests.
     version: Arc<Mutex<Option<String>>>,
 }
 
 /// An open stream.
 #[derive(Debug)]
 struct Stream {
+    /// The URL for POST requests.
     endpoint: Url,
     ended: CancellationToken,
     _reader: AbortOnDropHandle<()>,
@@ -47,11 +49,12 @@ impl Sse {
         Self { remote, sink, stream, generation: AtomicU64::new(0), version }
     }
 
+    /// The number of the current stream, 0 before the first.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Opens the stream and waits for its `endpoint` event. A stream that was open before is lost.
+    /// Opens a stream and waits for its event `endpoint`. Ends and reports the stream before, if there is one.
     pub(super) async fn open(&self) -> Result<(), Error> {
         let former = self.stream.lock().take();
         if former.is_some() {
@@ -65,8 +68,8 @@ impl Sse {
         if !response.status().is_success() {
             return Err(self.remote.refusal(response).await);
         }
-        if content_type(&response) != "text/event-stream" {
-            let kind = content_type(&response);
+        let kind = content_type(&response);
+        if kind != "text/event-stream" {
             return Err(Error::Protocol(format!("the answer is of the type \"{kind}\", not text/event-stream")));
         }
         let mut events = EventStream::new(response);
@@ -81,20 +84,21 @@ impl Sse {
         Ok(())
     }
 
-    /// Starts the task that hands over what comes on the stream.
+    /// Starts the task that passes on the messages of a stream.
     fn read(&self, mut events: EventStream, endpoint: Url) {
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         let ended = CancellationToken::new();
         let (sink, version, guard) = (self.sink.clone(), self.version.clone(), ended.clone().drop_guard());
         let reader = tokio::spawn(async move {
             let _ended = guard;
-            let error = forward(&mut events, &sink, &version).await;
+            let Err(error) = forward(&mut events, &sink, &version).await;
             // Nobody reads any more: then nobody has to know.
             let _ = sink.send(Incoming::Lost { generation, error }).await;
         });
         *self.stream.lock() = Some(Stream { endpoint, ended, _reader: AbortOnDropHandle::new(reader) });
     }
 
+    /// Posts a message. `sent` is dropped when the message has been written or given up.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
         let endpoint = {
             let stream = self.stream.lock();
@@ -113,7 +117,7 @@ impl Sse {
         }
     }
 
-    /// Waits until the stream is over.
+    /// Waits for the end of the stream, and returns [`Error::SessionGone`].
     pub(super) async fn lost(&self) -> Result<(), Error> {
         let ended = self.stream.lock().as_ref().map(|stream| stream.ended.clone());
         if let Some(ended) = ended {
@@ -122,12 +126,13 @@ impl Sse {
         Err(Error::SessionGone)
     }
 
+    /// Ends the stream, and with it the session.
     pub(super) fn close(&self) {
         *self.stream.lock() = None;
     }
 }
 
-/// Where to POST to: relative to the stream's URL, and of the same origin, because the credential goes there.
+/// The URL for POST requests, relative to `base`. An error if it has another origin, because the credential is sent to it.
 fn endpoint(base: &Url, text: &str) -> Result<Url, Error> {
     let url = base.join(text.trim()).map_err(|error| Error::Protocol(format!("the `endpoint` is no URL: {error}")))?;
     if url.origin() == base.origin() {
@@ -137,28 +142,20 @@ fn endpoint(base: &Url, text: &str) -> Result<Url, Error> {
     Err(Error::Protocol(format!("the `endpoint` is on another host ({origin}), which the key is not for: refused")))
 }
 
-/// Hands over messages until the stream ends, and says why it did.
-async fn forward(events: &mut EventStream, sink: &mpsc::Sender<Incoming>, version: &Mutex<Option<String>>) -> Error {
+/// Passes on messages until the stream ends. The error is the reason for the end.
+async fn forward(
+    events: &mut EventStream,
+    sink: &mpsc::Sender<Incoming>,
+    version: &Mutex<Option<String>>,
+) -> Result<Infallible, Error> {
     loop {
-        let event = match events.next().await {
-            Ok(Some(event)) => event,
-            Ok(None) => return Error::Lost("the gateway closed the stream".to_owned()),
-            Err(error) => return error,
-        };
-        if event.name != "message" || event.data.is_empty() {
-            continue;
-        }
-        for message in Message::parse_all(&event.data) {
-            let message = match message {
-                Ok(message) => message,
-                Err(error) => return not_mcp(error),
-            };
+        let messages = events.messages().await?;
+        for message in messages.ok_or_else(|| Error::Lost("the gateway closed the stream".to_owned()))? {
+            let message = message?;
             if message.kind == Kind::Response && version.lock().is_none() {
                 *version.lock() = protocol_version(&message.text);
             }
-            if sink.send(Incoming::Message(message)).await.is_err() {
-                return Error::Interrupted;
-            }
+            sink.send(Incoming::Message(message)).await.map_err(|_| Error::Interrupted)?;
         }
     }
 }

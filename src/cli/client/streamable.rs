@@ -1,7 +1,5 @@
-//! Streamable HTTP (MCP 2025-03-26 … 2025-11-25, basic/transports): each request brings its own answer, as JSON or on a
-//! stream of its own; a GET stream carries what belongs to no request.
-//!
-//! `post` returns `Ok` for a request only when its answer is in the channel: nobody waits for what cannot come.
+//! Streamable HTTP (MCP 2025-03-26 … 2025-11-25, basic/transports): the response to a POST request has the answer, as JSON or in
+//! a stream; a GET stream carries the messages outside of requests.
 
 use std::time::Duration;
 
@@ -17,14 +15,14 @@ use super::remote::{CLOSE_TIMEOUT, EventStream, MAX_MESSAGE, MessageBody, Remote
 use crate::jsonrpc::Kind;
 use crate::mcp::protocol_version;
 
-/// How often in a row a stream that ended before the answer is taken up again and brings nothing new.
+/// The largest number of resumptions in a row, of a stream without its answer, that bring no new event.
 const RESUMPTIONS: u32 = 5;
-/// How long the rest of a stream may take after the answer, so that its connection can be used again.
+/// The longest time for reading a stream to its end after the answer, so that the connection can be used again.
 const REST: Duration = Duration::from_millis(250);
 /// The shortest and the longest pause before the GET stream is opened again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-/// The transport.
+/// The transport Streamable HTTP.
 #[derive(Debug)]
 pub(super) struct Streamable {
     remote: Remote,
@@ -32,7 +30,7 @@ pub(super) struct Streamable {
     session: Mutex<Session>,
 }
 
-/// What `initialize` agreed on. `initialize` itself is sent without it.
+/// The session id and the protocol version of the answer to `initialize`, which all later requests carry.
 #[derive(Debug, Clone, Default)]
 struct Session {
     id: Option<HeaderValue>,
@@ -51,11 +49,12 @@ impl Session {
     }
 }
 
-/// The request that a POST waits for the answer to.
+/// A request without its answer.
 #[derive(Debug)]
 struct Awaited {
+    /// The key of its id, see [`id_key`].
     key: String,
-    /// The session that the answer to `initialize` begins.
+    /// The session that the answer begins. `Some` for `initialize` only.
     begins: Option<Session>,
 }
 
@@ -64,6 +63,8 @@ impl Streamable {
         Self { remote, sink, session: Mutex::default() }
     }
 
+    /// Posts a message. For a request, waits until its answer is in the channel. `sent` is dropped when the message has been
+    /// written or given up.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
         let session = if message.is_initialize() { Session::default() } else { self.session.lock().clone() };
         let request = self.remote.request(Method::POST, &self.remote.url).headers(session.headers());
@@ -86,6 +87,7 @@ impl Streamable {
         }
     }
 
+    /// The error for a response whose status is not a success.
     async fn failure(&self, response: Response, session: &Session) -> Error {
         // Only a session that was named can be gone; else it is the path that does not exist.
         if response.status() == StatusCode::NOT_FOUND && session.id.is_some() {
@@ -94,6 +96,7 @@ impl Streamable {
         self.remote.refusal(response).await
     }
 
+    /// Passes on the messages in a JSON body, one of which must be the awaited answer.
     async fn take_body(&self, response: Response, awaited: Awaited) -> Result<(), Error> {
         let body = read_body(response, MAX_MESSAGE).await?;
         let mut answered = false;
@@ -103,7 +106,7 @@ impl Streamable {
         if answered { Ok(()) } else { Err(Error::Protocol("the answer has another id than the request".to_owned())) }
     }
 
-    /// Reads a request's stream to its end, and goes on where it left off if the server ends it early
+    /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have ids
     /// (2025-11-25, basic/transports, "Sending Messages to the Server").
     async fn follow(&self, response: Response, awaited: Awaited, session: &Session) -> Result<(), Error> {
         let mut events = EventStream::new(response);
@@ -131,28 +134,27 @@ impl Streamable {
         }
     }
 
-    /// Delivers what comes on a stream until it ends. `true`: the awaited answer was there.
+    /// Passes on the messages of a stream until the stream ends. Returns whether the awaited answer came.
     async fn drain(&self, events: &mut EventStream, awaited: Option<&Awaited>) -> Result<bool, Error> {
         let mut answered = None;
         loop {
-            let event = match answered {
-                None => events.next().await?,
+            let messages = match answered {
+                None => events.messages().await?,
                 // The answer is delivered already: however the stream ends now, nothing is missing.
-                Some(end) => tokio::time::timeout_at(end, events.next()).await.unwrap_or(Ok(None)).unwrap_or_default(),
+                Some(end) => {
+                    tokio::time::timeout_at(end, events.messages()).await.unwrap_or(Ok(None)).unwrap_or_default()
+                }
             };
-            let Some(event) = event else { return Ok(answered.is_some()) };
-            if event.name != "message" || event.data.is_empty() {
-                continue;
-            }
-            for message in Message::parse_all(&event.data) {
-                if self.deliver(message.map_err(not_mcp)?, awaited).await? {
+            let Some(messages) = messages else { return Ok(answered.is_some()) };
+            for message in messages {
+                if self.deliver(message?, awaited).await? {
                     answered = Some(Instant::now() + REST);
                 }
             }
         }
     }
 
-    /// Puts a message into the channel. `true`: it is the awaited answer.
+    /// Puts a message into the channel. Returns whether the message is the awaited answer.
     async fn deliver(&self, message: Message, awaited: Option<&Awaited>) -> Result<bool, Error> {
         let awaited = awaited.filter(|awaited| message.answers(&awaited.key));
         if let Some(session) = awaited.and_then(|awaited| awaited.begins.clone()) {
@@ -167,6 +169,7 @@ impl Streamable {
         Ok(is_answer)
     }
 
+    /// A GET request for a stream, after the event `last_id` if there is one.
     fn stream_request(&self, session: &Session, last_id: Option<&String>) -> reqwest::RequestBuilder {
         let request = self.remote.request(Method::GET, &self.remote.url).headers(session.headers());
         let request = request.header(ACCEPT, "text/event-stream");
@@ -176,7 +179,8 @@ impl Streamable {
         }
     }
 
-    /// Keeps the GET stream open, with a growing pause between attempts that bring nothing.
+    /// Receives messages outside of requests on a GET stream, which is opened again after each end. The pause grows up to 30 s
+    /// while streams are short. Returns if the gateway offers no such stream, or with the error of a refusal.
     pub(super) async fn listen(&self) -> Result<(), Error> {
         let session = self.session.lock().clone();
         let (mut last_id, mut pause) = (None, PAUSE.0);
@@ -207,7 +211,7 @@ impl Streamable {
         }
     }
 
-    /// Ends the session (DELETE). That a gateway has gone, or does not offer it, changes nothing here.
+    /// Ends the session with a DELETE request. A failure of that request is ignored.
     pub(super) async fn close(&self) {
         let session = std::mem::take(&mut *self.session.lock());
         if session.id.is_some() {

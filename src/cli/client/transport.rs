@@ -1,4 +1,4 @@
-//! What both transports do: take a message towards the gateway, and hand every message that comes back to one channel.
+//! The transport to a gateway: posts messages, and puts all messages of the gateway into one channel.
 
 use std::sync::Arc;
 
@@ -12,21 +12,21 @@ use super::remote::{Remote, Sent};
 use super::sse::Sse;
 use super::streamable::Streamable;
 
-/// How many messages wait between a transport and its reader. When it is full the transport stops reading, and TCP
-/// passes that on.
-pub(super) const INCOMING: usize = 64;
+/// The capacity of the channel for messages of the gateway. A full channel stops the reading of responses.
+const INCOMING: usize = 64;
 
-/// The transport that the URL names.
+/// A transport. Clones share one session.
 #[derive(Debug, Clone)]
 pub(super) enum Transport {
-    /// HTTP+SSE, 2024-11-05.
+    /// HTTP+SSE (2024-11-05).
     Sse(Arc<Sse>),
-    /// Streamable HTTP.
+    /// Streamable HTTP (2025-03-26 and later).
     Streamable(Arc<Streamable>),
 }
 
 impl Transport {
-    /// A path that ends in `/sse` means HTTP+SSE; any other, Streamable HTTP. Nothing is sent yet.
+    /// The transport for a URL, HTTP+SSE if the path ends in `/sse`, and the channel with the messages of the gateway. Sends
+    /// nothing.
     pub(super) fn new(url: Url, headers: HeaderMap) -> Result<(Self, mpsc::Receiver<Incoming>), Error> {
         let (sink, incoming) = mpsc::channel(INCOMING);
         let is_sse = url.path().trim_end_matches('/').ends_with("/sse");
@@ -39,7 +39,7 @@ impl Transport {
         Ok((transport, incoming))
     }
 
-    /// Opens what has to be open before `initialize`: the stream of HTTP+SSE, anew if there was one.
+    /// Prepares for `initialize`: opens a stream of HTTP+SSE, in place of the one before. Does nothing for Streamable HTTP.
     pub(super) async fn open(&self) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.open().await,
@@ -47,8 +47,8 @@ impl Transport {
         }
     }
 
-    /// Counts the streams that answers come on: [`Incoming::Lost`] names one. Always 0 for Streamable HTTP, where
-    /// each answer comes with its own request.
+    /// The number of the stream on which answers come, as in [`Incoming::Lost`]. Always 0 for Streamable HTTP, where each answer
+    /// comes with its request.
     pub(super) fn generation(&self) -> u64 {
         match self {
             Self::Sse(sse) => sse.generation(),
@@ -56,10 +56,10 @@ impl Transport {
         }
     }
 
-    /// Sends a message. `sent` resolves when its bytes have been written, or never will be.
+    /// Posts a message. `sent` is dropped when the message has been written or given up.
     ///
-    /// With Streamable HTTP, `Ok` for a request means that its answer is in the channel; with HTTP+SSE, that the
-    /// message was accepted.
+    /// `Ok` for a request means with Streamable HTTP that its answer is in the channel, with HTTP+SSE that the gateway has
+    /// accepted the request.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.post(message, sent).await,
@@ -67,8 +67,8 @@ impl Transport {
         }
     }
 
-    /// Waits for messages that belong to no request, until that is over. `Ok` means that the gateway offers none;
-    /// [`Error::SessionGone`] that a new session is needed.
+    /// Receives messages outside of requests. `Ok` means that the gateway offers none, [`Error::SessionGone`] that the session is
+    /// lost.
     pub(super) async fn listen(&self) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.lost().await,
@@ -76,7 +76,7 @@ impl Transport {
         }
     }
 
-    /// Ends the session, within [`CLOSE_TIMEOUT`]. A gateway that does not take part is left to its idle time-out.
+    /// Ends the session, within 2 s.
     pub(super) async fn close(&self) {
         match self {
             Self::Sse(sse) => sse.close(),

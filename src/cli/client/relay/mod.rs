@@ -1,7 +1,7 @@
-//! `sluice connect`: stdio on this side, a gateway on the other. Messages pass as the bytes they are.
+//! `sluice connect`: passes messages, byte for byte, between a client on stdio and a gateway.
 //!
-//! Every request gets exactly one answer: the gateway's, or an error that says why there is none; only one that the
-//! client itself cancelled gets nothing. What the client wrote in order is sent in order.
+//! Every request gets exactly one answer, from the gateway or an error of `connect`, unless the client cancels the request.
+//! Messages of the client are sent in their order.
 
 mod output;
 mod pending;
@@ -30,32 +30,35 @@ use crate::cli::terminal;
 use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response, parse};
 use crate::mcp::{Cancels, method};
 
-/// How many requests are in flight. While there are as many, stdin is not read.
+/// The largest number of requests in flight. Stdin is not read while there are as many.
 const IN_FLIGHT: usize = 256;
-/// Room that is made for each read, in bytes.
+/// The size of one read from stdin, in bytes.
 const READ: usize = 64 * 1024;
-/// How long a notification, or an answer of the client, may take to be accepted.
+/// The longest time for the gateway to accept a notification, or an answer of the client.
 const TELL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long calls in flight may still take after the end of stdin.
+/// The longest time for requests in flight after the end of stdin.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What passes messages on. Cheap to share; the tasks of one `connect` all hold it.
+/// The state that all tasks of one `connect` share.
 #[derive(Debug)]
 struct Relay {
     session: Arc<Session>,
     output: Output,
     pending: Mutex<Pending>,
+    /// One permit for each request in flight.
     permits: Arc<Semaphore>,
     tasks: TaskTracker,
-    /// Ends what is in flight.
+    /// Ends the requests in flight.
     end: CancellationToken,
+    /// The longest time for one request.
     limit: Duration,
 }
 
-/// Passes messages between stdio and the gateway at `url` until stdin or stdout is closed. A request may take `limit`.
+/// Passes messages between stdio and the gateway at `url` until stdin or stdout is closed, or a signal comes. A request may take
+/// `limit`. Returns the exit code.
 ///
 /// # Errors
-/// Where this machine cannot speak HTTP at all. What goes wrong later is answered to the client.
+/// The key or the HTTP client cannot be set up. Later errors are answers to the client.
 pub async fn relay(url: Url, access: &Access, limit: Duration) -> Result<u8, Error> {
     let (transport, incoming) = Transport::new(url, access.headers().map_err(Error::Arguments)?)?;
     let (output, writer) = Output::new(tokio::io::stdout());
@@ -96,7 +99,7 @@ async fn terminated() {
 }
 
 impl Relay {
-    /// Takes the client's lines until stdin ends.
+    /// Reads the lines of the client and passes them on until stdin ends.
     async fn read(self: &Arc<Self>, mut stdin: impl AsyncRead + Unpin) -> std::io::Result<()> {
         let mut framer = Framer::new(MAX_MESSAGE);
         loop {
@@ -113,6 +116,7 @@ impl Relay {
         Ok(())
     }
 
+    /// Passes on the messages in a line. A line that is too long or not JSON-RPC is answered with an error.
     async fn take(self: &Arc<Self>, frame: Frame) {
         let line = match frame {
             Frame::Line(line) => line,
@@ -135,7 +139,7 @@ impl Relay {
         }
     }
 
-    /// Answers the requests in a line that was too long; where none is known, it says so to nobody in particular.
+    /// Answers the requests in a line that was too long. If none is known, sends an error without an id.
     async fn complain_of(&self, line: Oversized, reason: &str) {
         let is_request = |(kind, id): (Kind, RawId)| (kind == Kind::Request).then_some(id);
         let requests: Vec<RawId> = line.messages.into_iter().filter_map(is_request).collect();
@@ -147,12 +151,14 @@ impl Relay {
         }
     }
 
+    /// Sends an error to the client, and writes the reason to stderr.
     async fn complain(&self, id: Option<&RawId>, code: Code, reason: &str) {
         terminal::note(reason);
         self.output.write(&error_response(id, code, reason)).await;
     }
 
-    /// Sends one message of the client. Returns when its bytes are on their way, so that the next one follows it.
+    /// Sends a message of the client. Returns when the message has been written, so that the next one comes after it, and for
+    /// `initialize` when it has been answered.
     async fn pass(self: &Arc<Self>, message: Message) {
         let (Kind::Request, Some(id)) = (message.kind, message.id.clone()) else { return self.tell(&message).await };
         // The semaphore is never closed: without a permit there is nothing to do, either way.
@@ -173,7 +179,7 @@ impl Relay {
         }
     }
 
-    /// Sees one request through: to its answer, or to an error in its place.
+    /// Sends a request and waits until the client has its answer. Answers with an error if none comes in time.
     async fn ask(
         self: Arc<Self>,
         message: Message,
@@ -196,6 +202,7 @@ impl Relay {
         }
     }
 
+    /// Sends a request and waits for its answer. If the gateway has lost the session, sends the request again in a new one.
     async fn exchange(&self, message: &Message, id: &RawId, mut waiting: Waiting, sent: Sent) -> Result<(), Error> {
         let key = id_key(id);
         let seen =
@@ -209,7 +216,7 @@ impl Relay {
         self.post_and_wait(message, &key, &mut waiting, None).await
     }
 
-    /// Posts a request and waits until it has been answered to the client, or is not waited for any more.
+    /// Posts a request and waits until the client has the answer, or has cancelled the request.
     async fn post_and_wait(
         &self,
         message: &Message,
@@ -240,7 +247,7 @@ impl Relay {
         }
     }
 
-    /// Sends what has no answer.
+    /// Sends a notification, or an answer of the client. A failure is only written to stderr.
     async fn tell(self: &Arc<Self>, message: &Message) {
         let method = message.method.as_deref().unwrap_or("an answer");
         let cancelled = cancelled(message);
@@ -259,6 +266,7 @@ impl Relay {
         }
     }
 
+    /// Posts a message without an answer. If the gateway has lost the session, posts a notification again in a new one.
     async fn deliver(&self, message: &Message) -> Result<(), Error> {
         let seen = self.session.ready().await?;
         match self.session.transport.post(message, None).await {
@@ -271,7 +279,7 @@ impl Relay {
         }
     }
 
-    /// Hands what the gateway sends to the client, in the order in which it came.
+    /// Passes the messages of the gateway on to the client, in their order. Requests on a lost stream get an error.
     async fn dispatch(self: Arc<Self>, mut incoming: mpsc::Receiver<Incoming>) {
         while let Some(incoming) = incoming.recv().await {
             match incoming {
@@ -287,6 +295,7 @@ impl Relay {
         }
     }
 
+    /// Passes an answer on to the client if the request has none yet, or to the session for a replayed `initialize`.
     async fn answer(&self, message: Message) {
         let key = message.id.as_ref().map(id_key).unwrap_or_default();
         let Some(message) = self.session.take_replayed(&key, message) else { return };
@@ -300,7 +309,7 @@ impl Relay {
         }
     }
 
-    /// Lets calls in flight end, answers for those that do not, and closes the session.
+    /// Waits for requests in flight, at most for `grace`, answers the others with an error, and ends the session.
     async fn finish(&self, grace: Duration) {
         self.tasks.close();
         // What is not done by then is ended next.
@@ -316,7 +325,7 @@ impl Relay {
     }
 }
 
-/// The id of the request that a message of the client cancels. Such a request needs no answer.
+/// The id of the request that a message cancels. `None` for other messages.
 fn cancelled(message: &Message) -> Option<RawId> {
     RawId::new(Cancels::read(&parse(&message.text).ok()?).request()?)
 }

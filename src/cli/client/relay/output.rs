@@ -1,4 +1,4 @@
-//! Stdout of `connect`: one task writes, whole lines only, so that two messages never mix.
+//! The stdout of `connect`: one task writes whole lines, so that two messages never mix.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::jsonrpc::one_line;
 
-/// How many lines wait for a client that is slow to read. Then nothing more is taken from the gateway.
+/// The largest number of lines that wait for a slow client. Then no more messages are taken from the gateway.
 const LINES: usize = 64;
 
-/// Where lines are put.
+/// The queue of lines for stdout.
 #[derive(Debug)]
 pub(super) struct Output {
     lines: mpsc::Sender<Bytes>,
 }
 
-/// What writes them.
+/// The task that writes the lines.
 #[derive(Debug)]
 pub(super) struct Writer {
     task: JoinHandle<()>,
@@ -27,7 +27,7 @@ pub(super) struct Writer {
 }
 
 impl Output {
-    /// Begins to write to `stdout`.
+    /// Starts the writing task. Returns the queue and the task.
     pub(super) fn new(stdout: impl AsyncWrite + Unpin + Send + 'static) -> (Self, Writer) {
         let (lines, queue) = mpsc::channel(LINES);
         let finish = CancellationToken::new();
@@ -35,19 +35,19 @@ impl Output {
         (Self { lines }, Writer { task, finish })
     }
 
-    /// Puts a message on a line of its own. Nothing happens when stdout is closed: [`Self::closed`] ends everything.
+    /// Queues a message as one line. Waits while the queue is full. Drops the message if stdout is closed.
     pub(super) async fn write(&self, message: &[u8]) {
         let _ = self.lines.send(one_line(BytesMut::from(message))).await;
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until stdout is closed.
     pub(super) async fn closed(&self) {
         self.lines.closed().await;
     }
 }
 
 impl Writer {
-    /// Writes what is left, for no longer than `limit`.
+    /// Writes the queued lines, at most for `limit`.
     pub(super) async fn finish(self, limit: Duration) {
         self.finish.cancel();
         // A client that does not read its last answers does not want them.
@@ -55,6 +55,7 @@ impl Writer {
     }
 }
 
+/// Writes lines until stdout fails, or until `finish` is cancelled and no line is queued.
 async fn write(mut queue: mpsc::Receiver<Bytes>, mut stdout: impl AsyncWrite + Unpin, finish: CancellationToken) {
     loop {
         let line = tokio::select! {

@@ -1,4 +1,5 @@
-//! The client's requests that have no answer yet. What is taken out of here is answered by whoever took it, and so once.
+//! The requests of the client without an answer. The code that takes a request out of the table answers it, so that each request
+//! gets one answer.
 
 use std::collections::HashMap;
 
@@ -7,31 +8,31 @@ use tokio::sync::oneshot;
 use super::super::message::id_key;
 use crate::jsonrpc::RawId;
 
-/// Resolves when a request was answered; fails when it is not waited for any more.
+/// Resolves when a request has been answered. Fails when the request has been taken out of the table without an answer.
 pub(super) type Waiting = oneshot::Receiver<()>;
 
-/// The requests, by the key of their id.
+/// The requests, by the keys of their ids (see `id_key`).
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     entries: HashMap<String, Entry>,
-    /// The last stream that was lost.
+    /// The highest number of a lost stream.
     lost: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Entry {
     id: RawId,
-    /// The stream that its answer comes on.
+    /// The number of the stream for its answer.
     generation: u64,
-    /// Whether the gateway has taken it. Until then it is not lost with a stream: it may be refused, and sent again.
+    /// Whether the gateway has accepted the request. Before that, the request is not lost with a stream, and may be sent again.
     accepted: bool,
-    /// Whether the client wants no answer any more.
+    /// Whether the client has cancelled the request.
     cancelled: bool,
     answered: oneshot::Sender<()>,
 }
 
 impl Pending {
-    /// Adds a request; `None` if there is one with the same id.
+    /// Adds a request. `None` if the table has a request with the same id.
     pub(super) fn register(&mut self, id: &RawId, generation: u64) -> Option<Waiting> {
         let key = id_key(id);
         if self.entries.contains_key(&key) {
@@ -42,24 +43,24 @@ impl Pending {
         Some(waiting)
     }
 
-    /// Notes the stream that the answer will come on. `false`: the request is not waited for any more.
+    /// Notes the stream for the answer. Returns whether the request is still in the table.
     pub(super) fn stamp(&mut self, key: &str, generation: u64) -> bool {
         self.entries.get_mut(key).map(|entry| entry.generation = generation).is_some()
     }
 
-    /// Notes that the client wants no answer any more. The request goes on being sent.
+    /// Notes that the client has cancelled the request. The request is sent all the same.
     pub(super) fn cancel(&mut self, key: &str) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.cancelled = true;
         }
     }
 
-    /// Takes a request out: who gets it has to answer it. Nobody gets one that was cancelled.
+    /// Takes a request out. The caller has to answer it. `None` for a cancelled request.
     pub(super) fn remove(&mut self, key: &str) -> Option<oneshot::Sender<()>> {
         self.entries.remove(key).filter(|entry| !entry.cancelled).map(|entry| entry.answered)
     }
 
-    /// Notes that the gateway has taken a request. `false`: the stream for its answer has been lost meanwhile.
+    /// Notes that the gateway has accepted a request. Returns `false` if the stream for its answer has been lost meanwhile.
     pub(super) fn accept(&mut self, key: &str) -> bool {
         let lost = self.lost;
         self.entries.get_mut(key).is_none_or(|entry| {
@@ -68,14 +69,14 @@ impl Pending {
         })
     }
 
-    /// Takes out every request that waits for its answer on a stream up to `generation`.
+    /// Takes out all accepted requests whose stream has a number up to `generation`. Returns those that need an error.
     pub(super) fn lose(&mut self, generation: u64) -> Vec<RawId> {
         self.lost = self.lost.max(Some(generation));
         let lost = self.entries.extract_if(|_, entry| entry.accepted && entry.generation <= generation);
         lost.filter(|(_, entry)| !entry.cancelled).map(|(_, entry)| entry.id).collect()
     }
 
-    /// Takes out every request.
+    /// Takes out all requests. Returns those that need an error.
     pub(super) fn drain(&mut self) -> Vec<RawId> {
         self.entries.drain().filter(|(_, entry)| !entry.cancelled).map(|(_, entry)| entry.id).collect()
     }
