@@ -1,5 +1,5 @@
-//! From serving to stopped, in phases: a signal starts the drain, a second one hurries it. No signal ends the gateway as the
-//! system would, at once and in the middle of everything, but those that nobody can catch and those of a broken program.
+//! Turns signals into the two requests of a shutdown: the first signal starts the drain, the second one ends the drain. All other
+//! signals that would end the process are caught too, except SIGKILL and those for faults of the program.
 
 use std::io;
 use std::task::Poll;
@@ -7,38 +7,38 @@ use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The two requests that can be made of a running gateway. Cheap to clone; shared by all parts.
+/// The two requests to a running gateway. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Take nothing new, let calls in flight finish, then stop.
+    /// Accept nothing new, let calls in flight finish, then stop.
     pub drain: CancellationToken,
     /// Stop now.
     pub kill: CancellationToken,
 }
 
-/// What SIGHUP means: the terminal is gone, or somebody expects the configuration to be read again.
+/// The meaning of SIGHUP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hangup {
-    /// A command in the foreground of a terminal ends with the terminal, in order.
+    /// The terminal has gone: drain. For a command in the foreground of a terminal.
     Drain,
-    /// A service goes on.
+    /// Nothing. For a service.
     GoOn,
 }
 
-/// What a signal does.
+/// The effect of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Drain,
-    /// A drain, which another such signal does not hurry: the end of one terminal is told by the system and by a shell.
+    /// A drain that a second SIGHUP does not end: both the system and a shell report the end of one terminal.
     Hangup,
     Kill,
-    /// It is logged, with what to do in its place.
+    /// A log line with this reason or advice.
     Nothing(&'static str),
 }
 
 const SIGHUP: i32 = libc::SIGHUP;
 
-/// Every signal that would end a process or dump its core, and that is not from the program's own faults.
+/// The caught signals: all that would end the process, except SIGKILL and those for faults of the program.
 const CAUGHT: [(i32, &str, Effect); 15] = [
     (libc::SIGTERM, "SIGTERM", Effect::Drain),
     (libc::SIGINT, "SIGINT", Effect::Drain),
@@ -59,7 +59,7 @@ const CAUGHT: [(i32, &str, Effect); 15] = [
     (libc::SIGSTKFLT, "SIGSTKFLT", Effect::Nothing("it has no meaning here")),
 ];
 
-/// The signals that are caught.
+/// The handlers of the caught signals, each with the name and the effect of its signal.
 #[derive(Debug)]
 pub struct Signals(Vec<(Signal, &'static str, Effect)>);
 
@@ -69,11 +69,11 @@ pub fn caught() -> impl Iterator<Item = i32> {
 }
 
 impl Signals {
-    /// Takes over from the system's default. A SIGHUP that whoever started the process has set to be ignored (`nohup`) stays
+    /// Installs the handlers, also for real-time signals. A SIGHUP that was ignored at the start of the process (`nohup`) stays
     /// ignored.
     ///
     /// # Errors
-    /// When the handlers cannot be installed.
+    /// A handler cannot be installed.
     pub fn new(hangup: Hangup) -> io::Result<Self> {
         let mut signals = Vec::with_capacity(CAUGHT.len());
         for (number, name, effect) in CAUGHT {
@@ -93,6 +93,7 @@ impl Signals {
         Ok(Self(signals))
     }
 
+    /// Waits for the next signal. Returns its name and its effect.
     async fn next(&mut self) -> (&'static str, Effect) {
         std::future::poll_fn(|context| {
             for (signal, name, effect) in &mut self.0 {
@@ -105,7 +106,8 @@ impl Signals {
         .await
     }
 
-    /// Turns the first signal into a drain and the second into a kill. SIGQUIT is both at once; SIGHUP is never the second.
+    /// Starts the drain at the first signal, and the kill at the second. SIGQUIT does both at once; a SIGHUP never kills. Returns
+    /// after the kill.
     pub async fn watch(mut self, shutdown: Shutdown) {
         loop {
             match self.next().await {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::keys::{KeySet, MAX_BYTES, read_bounded};
 use super::{AuthError, AuthSetupError};
-use crate::config::Host;
+use crate::config::is_loopback_address;
 
 /// The shortest time between two reads of a file.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
@@ -174,9 +174,7 @@ impl JwksUrl {
     pub(super) fn new(url: &str) -> Result<Arc<Self>, AuthSetupError> {
         let refuse = |problem: &str| AuthSetupError::Settings(format!("jwks_url: {problem}"));
         let url = Url::parse(url).map_err(|error| refuse(&error.to_string()))?;
-        // A name does not count: it can resolve to any address.
-        let host = Host::parse(url.host_str().unwrap_or_default());
-        let loopback = host.is_ok_and(|host| host.is_loopback() && host.is_address());
+        let loopback = is_loopback_address(url.host_str().unwrap_or_default());
         if url.scheme() != "https" && !(url.scheme() == "http" && loopback) {
             return Err(refuse(
                 "keys come over https, or over http from a loopback address (127.0.0.1, [::1]; not from a name, which may \

@@ -1,4 +1,4 @@
-//! `sluice check`: says everything that is wrong with a configuration, or what it amounts to. It starts nothing.
+//! `sluice check`: prints all problems of a configuration, or a summary of a valid one. Starts nothing.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -13,9 +13,9 @@ use crate::process::{
     Enforcement, cgroup, enforcement, may_call_the_gateway, ports_within_reach, run_as_root, tenant_enforcement,
 };
 
-/// The exit code for wrong arguments, as clap has it.
+/// The exit code for wrong arguments, as in clap.
 const EX_USAGE: u8 = 2;
-/// The exit code for a broken configuration (`EX_CONFIG` of sysexits.h).
+/// The exit code for an invalid configuration (`EX_CONFIG` of sysexits.h).
 const EX_CONFIG: u8 = 78;
 
 /// Arguments.
@@ -25,7 +25,7 @@ pub(super) struct Args {
     source: Source,
 }
 
-/// Which file to read, and how.
+/// The arguments about the configuration to read.
 #[derive(Debug, clap::Args)]
 pub(super) struct Source {
     /// The configuration file
@@ -39,17 +39,18 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// The file.
+    /// The path of the file.
     pub(super) fn path(&self) -> &Path {
         self.mcp_servers.as_ref().unwrap_or(&self.config)
     }
 
-    /// Whether it is an `mcpServers` file, which says nothing about who may call.
+    /// Whether the file is an `mcpServers` file, which has no credentials.
     pub(super) fn is_mcp_servers(&self) -> bool {
         self.mcp_servers.is_some()
     }
 
-    /// Reads the file. The error is the exit code; what is wrong is on stderr already.
+    /// Reads the file, and sets the sandbox of the servers in an `mcpServers` file. Writes problems to stderr. The error is the exit
+    /// code.
     pub(super) fn load(&self, environment: &Environment) -> Result<Loaded, ExitCode> {
         if self.sandbox.is_given() && !self.is_mcp_servers() {
             say(
@@ -76,7 +77,7 @@ impl Source {
     }
 }
 
-/// Runs the command: 0 if the configuration is valid, 78 if not.
+/// Runs the command. The exit code is 0 for a valid configuration that this machine can serve, and 78 otherwise.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let source = args.source;
     let Loaded { config, warnings } = match source.load(&Environment::of_process()) {
@@ -93,8 +94,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(enforced(&config))
 }
 
-/// Says what holds for each server on this machine; 78 if one would not be started for what does not, or if by what is open to
-/// one, one tenant could become another.
+/// Prints the sandbox and the limits of each server on this machine, with warnings. The exit code is 78 if a server would not be
+/// started because of them, or if files open to a server let one tenant act as another.
 fn enforced(config: &Config) -> ExitCode {
     let (kernel, cgroups) = (Kernel::probe(), cgroup::support());
     terminal::line(&format!("  cgroups      {cgroups}"));
@@ -138,7 +139,8 @@ fn enforced(config: &Config) -> ExitCode {
     code
 }
 
-/// What the configuration amounts to, a line each. Arguments and environments are left out: they may hold secrets.
+/// The lines of a summary of the configuration. Arguments and environments are left out, because they may contain secrets.
+/// With `elsewhere` the file has no credentials.
 fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
     let mut lines = vec![
         format!("  clients      http://{}", config.http.listen),
@@ -166,11 +168,12 @@ fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
     lines
 }
 
-/// The command of a server; where there is no such program, without what may be a secret.
+/// The command of a server. If there is no such program, a text that may be a secret is left out.
 fn command(server: &Server) -> Cow<'_, str> {
     if server.program().is_some() { server.command.as_str().into() } else { shown_value(&server.command) }
 }
 
+/// The accepted credentials in words.
 fn credentials(config: &Config) -> String {
     let keys = match config.auth.keys.len() {
         0 => None,

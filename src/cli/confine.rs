@@ -1,4 +1,4 @@
-//! `sluice confine`, hidden: the process in which the built-in server's `run_command` runs a program.
+//! `sluice confine`, hidden: restricts its process, and becomes the program that the built-in server's `run_command` runs.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,7 +15,7 @@ pub(super) struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the command. Returns only where nothing was started.
+/// Runs the command. Returns only if the program could not be executed.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let restrict = || sandbox::enclose_in(Path::new(".")).map_err(|error| error.to_string());
     Ok(confine::run(&args.command, restrict))

@@ -1,4 +1,4 @@
-//! `sluice connect`: for clients that only speak stdio. Messages pass as they are; stdout carries nothing else.
+//! `sluice connect`: connects a client that only speaks stdio to a gateway. Only messages go to stdout.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `sluice demo`: the main job with nothing to install.
+//! `sluice demo`: runs a gateway for the built-in MCP server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What `demo`, `run` and `serve` have in common: a runtime, signals, and a gateway that runs until they come.
+//! Runs a gateway until a signal, for `demo`, `run` and `serve`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -14,25 +14,24 @@ use crate::process::{self, Enforcement};
 use crate::shutdown::{Hangup, Shutdown, Signals};
 use crate::telemetry::{finish_logs, init_logs, log_panics};
 
-/// How long the last log lines may take to be written, and work that cannot be interrupted to end: beyond it, the process
-/// ends all the same.
+/// The longest time at the end of the process for writing the last log lines, and again for work on blocking threads.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
-/// Where a running gateway listens.
+/// The addresses of a running gateway.
 pub(super) struct Addresses {
     /// The public listener.
     pub(super) public: SocketAddr,
-    /// The admin listener.
+    /// The admin listener. `None` if it is off.
     pub(super) admin: Option<SocketAddr>,
 }
 
-/// Reads an address to listen on.
+/// Parses an address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an IP address and a port; write one, such as 127.0.0.1:8081".to_owned())
 }
 
-/// Runs a gateway until a signal. `warnings` are about its configuration; `announce` is called once it listens, on a thread of
-/// its own, since nobody may be reading stdout.
+/// Runs a gateway until a signal. Logs `warnings`. Calls `announce` when the gateway listens, on another thread, because a slow
+/// reader of stdout could block it.
 pub(super) fn run(
     config: Config,
     warnings: &[Problem],
@@ -74,7 +73,7 @@ fn serve(
     done
 }
 
-/// What SIGHUP means to a command that is run by hand: on a terminal, that the terminal is gone.
+/// The meaning of SIGHUP for a command that is run by hand: a drain on a terminal, which has gone, otherwise nothing.
 pub(super) fn by_hand() -> Hangup {
     use std::io::IsTerminal as _;
     let is_on_terminal =
@@ -82,8 +81,8 @@ pub(super) fn by_hand() -> Hangup {
     if is_on_terminal { Hangup::Drain } else { Hangup::GoOn }
 }
 
-/// Clears up after a gateway that was killed, and says for each server what holds for it on this machine. Returns where
-/// children get cgroups.
+/// Prepares the cgroups, and logs the sandbox and the limits of each server and tenant on this machine. Returns the subtree for the
+/// cgroups of children, if there can be one.
 fn prepare(config: &Config) -> Option<Subtree> {
     let subtree = Subtree::prepare().unwrap_or_else(|error| {
         tracing::warn!(%error, "children get no cgroups");
@@ -132,7 +131,7 @@ fn prepare(config: &Config) -> Option<Subtree> {
     subtree
 }
 
-/// A host and port that a client on this machine can use.
+/// The address under which a client on this machine can reach a listener: a loopback address for an unspecified one.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => SocketAddr::from(([127, 0, 0, 1], v4.port())),

@@ -1,4 +1,4 @@
-//! `sluice guardian`, hidden: the process between the gateway and its children.
+//! `sluice guardian`, hidden: the process that starts and reaps the children of a gateway.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::shutdown::caught;
 use crate::telemetry::say_panics;
 
-/// Arguments. The gateway is at the other end of stdin.
+/// Arguments. Stdin is a socket to the gateway.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where the children's cgroups are

@@ -1,11 +1,11 @@
-//! `sluice health`: one line and an exit code, for the health check of a container that has no other client.
+//! `sluice health`: asks a gateway whether it is alive. For the health check of a container without another HTTP client.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{client, terminal};
 
-/// How long the answer may take. Shorter than the time that container engines give a check.
+/// The longest time for the answer, shorter than the time-out of container engines for a check.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Arguments.
@@ -37,6 +37,7 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Requests a URL. The error is the reason why the answer is not 200.
 async fn ask(url: reqwest::Url) -> Result<(), String> {
     let http = client::http_client(&url).map_err(|error| error.to_string())?;
     let response = http.get(url).timeout(TIMEOUT).send().await.map_err(|error| client::reason(&error))?;

@@ -1,4 +1,4 @@
-//! `sluice key`: makes an API key, shows it this once, and prints the hashed entry that the configuration keeps.
+//! `sluice key`: generates an API key, and prints the key and its hashed entry for the configuration.
 
 use std::process::ExitCode;
 
@@ -66,7 +66,7 @@ fn as_text(key: &NewKey) -> String {
     )
 }
 
-/// The entry in TOML.
+/// The entry for the configuration in TOML.
 fn entry(key: &NewKey) -> String {
     let entry = &key.entry;
     let mut values = vec![

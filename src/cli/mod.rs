@@ -1,5 +1,5 @@
-//! The command line: one file a command. Each has `Args` and `run(Args) -> anyhow::Result<ExitCode>`; a command that
-//! needs the runtime starts it itself, so that the short ones stay quick.
+//! The command line: one file for each command, with `Args` and `run(Args) -> anyhow::Result<ExitCode>`. A command that needs a
+//! runtime starts one itself, so that other commands stay quick.
 #![expect(clippy::disallowed_types, reason = "commands of one user, who chose what they read")]
 
 use std::process::ExitCode;
@@ -24,8 +24,13 @@ mod single;
 mod stage;
 mod stdio_demo;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod token;
 mod tools;
+
+#[cfg(test)]
+use tests::parse;
 
 /// Share stdio MCP servers with many remote clients.
 #[derive(Debug, Parser)]
@@ -70,10 +75,10 @@ enum Command {
     Stage(stage::Args),
 }
 
-/// How long a command that failed waits for its message to be taken.
+/// The longest time that a failed command waits for its message to be written.
 const COMPLAINT: Duration = Duration::from_secs(2);
 
-/// Says on stderr why a command failed. Nobody may be reading: then the process ends all the same.
+/// Writes the reason why a command failed to stderr. Gives up after 2 s if nothing reads stderr.
 pub fn complain(error: &anyhow::Error) {
     let text = format!("{error:#}");
     crate::telemetry::say(format!("sluice: {}\n", crate::text::visible_lines(&text)), COMPLAINT);
@@ -99,16 +104,4 @@ impl Cli {
             Command::Stage(args) => stage::run(args),
         }
     }
-}
-
-/// What a command makes of its arguments, the program's and its own name left out.
-#[cfg(test)]
-fn parse<A: clap::Args>(arguments: &[&str]) -> clap::error::Result<A> {
-    #[derive(Parser)]
-    #[command(no_binary_name = true)]
-    struct Line<A: clap::Args> {
-        #[command(flatten)]
-        args: A,
-    }
-    Line::try_parse_from(arguments).map(|line| line.args)
 }

@@ -1,4 +1,4 @@
-//! `sluice run -- COMMAND ARG…`: one server, no configuration file.
+//! `sluice run -- COMMAND ARG…`: runs a gateway for one server without a configuration file.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;

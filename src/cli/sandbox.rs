@@ -1,4 +1,4 @@
-//! The arguments that widen or narrow the sandbox of servers that no configuration file describes.
+//! The arguments about the sandbox of servers that no configuration file describes.
 
 use std::path::{Path, PathBuf};
 

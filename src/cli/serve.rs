@@ -1,4 +1,4 @@
-//! `sluice serve`: what a configuration file describes.
+//! `sluice serve`: runs the gateway that a configuration file describes.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ pub(super) struct Args {
     key: single::KeyArgs,
 }
 
-/// Runs the command: 78 if the configuration is not valid.
+/// Runs the command. The exit code is 78 if the configuration is invalid.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Loaded { mut config, mut warnings } = match args.source.load(&args.key.environment()) {
         Ok(loaded) => loaded,
@@ -45,6 +45,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     gateway::run(config, &warnings, Hangup::GoOn, announce)
 }
 
+/// Prints the addresses.
 fn announce(addresses: &Addresses) {
     terminal::line(&format!("Sluice is serving http://{}", reachable(addresses.public)));
     if let Some(admin) = addresses.admin {

@@ -1,4 +1,4 @@
-//! `sluice stage`, hidden: the process that becomes a server.
+//! `sluice stage`, hidden: the process that takes an order on stdin and becomes a server.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ pub(super) struct Args {
     cgroup: Option<PathBuf>,
 }
 
-/// Becomes the server. Returns only where that failed.
+/// Becomes the server. Returns only if that failed.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     crate::telemetry::say_panics();
     Ok(crate::process::stage(args.parent, args.cgroup.as_deref()))

@@ -1,5 +1,4 @@
-//! `sluice stdio-demo`: the built-in MCP server, on stdin and stdout. Invariant: stdout carries messages only; whatever
-//! there is to say goes to stderr.
+//! `sluice stdio-demo`: the built-in MCP server on stdin and stdout. Only messages go to stdout; logs go to stderr.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,7 +19,7 @@ pub(super) struct Args {
     workspace: Option<PathBuf>,
 }
 
-/// Runs the command, until stdin closes or a signal comes.
+/// Runs the server until stdin closes, or until SIGTERM or SIGINT.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     // A stderr that takes nothing ends no server: the formatter would panic about it.
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).log_internal_errors(false).init();

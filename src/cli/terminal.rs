@@ -1,11 +1,10 @@
-//! Output for people and pipes: a reader that went away is no error, and text from elsewhere cannot take over a terminal.
+//! Output to terminals and pipes. A closed pipe is not an error, and misleading characters of foreign text are escaped.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use crate::text::visible_lines;
 
-/// Writes a line to stdout. A closed pipe is ignored: whoever read it has what he wanted. What would mislead its reader is
-/// made visible: values of a configuration may be in it.
+/// Writes a line to stdout, with misleading characters escaped. Ignores errors, such as a closed pipe.
 pub(super) fn line(text: &str) {
     put(&visible_lines(text));
 }
@@ -15,34 +14,34 @@ fn put(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
 }
 
-/// Writes a line that somebody else wrote to stdout: as it is to a pipe, made visible to a terminal.
+/// Writes a line of foreign text to stdout. On a terminal, misleading characters are escaped.
 pub(super) fn foreign_line(text: &str) {
     if std::io::stdout().is_terminal() { line(text) } else { put(text) }
 }
 
-/// Writes a line to stderr, with the name of the program. What would mislead its reader is made visible.
+/// Writes a line to stderr after the name of the program, with misleading characters escaped.
 pub(super) fn note(text: &str) {
     say(&format!("sluice: {text}"));
 }
 
-/// As [`note`], without the name. There is nobody to tell when that fails.
+/// Like [`note`], without the name of the program.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", visible_lines(text));
 }
 
-/// A line on stderr that is written over and over while something goes on.
+/// A line on stderr that shows progress and is overwritten each time.
 #[derive(Debug)]
 pub(super) struct ProgressLine {
     shown: bool,
 }
 
 impl ProgressLine {
-    /// A line, if stderr is a terminal.
+    /// A line that is not shown yet. `None` if stderr is not a terminal.
     pub(super) fn on_terminal() -> Option<Self> {
         std::io::stderr().is_terminal().then_some(Self { shown: false })
     }
 
-    /// Shows `text` in place of what was there.
+    /// Shows the first 100 characters of a text in place of the one before.
     pub(super) fn show(&mut self, text: &str) {
         let text: String = crate::text::visible(text).chars().take(100).collect();
         let mut out = std::io::stderr().lock();
@@ -51,7 +50,7 @@ impl ProgressLine {
         self.shown = true;
     }
 
-    /// Removes the line.
+    /// Clears the line if it is shown.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
             let mut out = std::io::stderr().lock();

@@ -1,4 +1,4 @@
-//! `sluice token`: signs a JWT for development and tests. Only the token goes to stdout, so that `$(sluice token …)` works.
+//! `sluice token`: signs a JWT for development and tests. Only the token goes to stdout.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,6 +71,7 @@ fn sign(args: &Args) -> anyhow::Result<String> {
     encode(&header, &claims(args), &key).with_context(|| format!("the key does not sign {:?}", header.alg))
 }
 
+/// The claims of the token. `--claim` replaces others of the same name.
 fn claims(args: &Args) -> Map<String, Value> {
     let now = get_current_timestamp();
     let mut claims = Map::new();
@@ -129,6 +130,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "use a number and a unit, such as 90s, 30m or 1h".to_owned())
 }
 
+/// Splits `NAME=VALUE`. A value that is not JSON becomes a string.
 fn claim(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => {

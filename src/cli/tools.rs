@@ -1,4 +1,4 @@
-//! `sluice tools`: the tools behind a URL, as one would call them.
+//! `sluice tools`: prints the tools of the server behind a URL.
 
 use std::process::ExitCode;
 use std::time::Duration;

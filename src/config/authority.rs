@@ -204,6 +204,13 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Whether the host of a URL is a loopback address. Neither a name nor an IPv4-mapped IPv6 address counts, because both can lead
+/// elsewhere.
+pub fn is_loopback_address(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address.is_ok_and(|address| address.is_loopback())
+}
+
 /// The text in lower case. Copies the text only if it has upper case.
 fn lower(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text.into() }

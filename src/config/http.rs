@@ -4,7 +4,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::authority::{Host, InvalidAuthority, Origin};
+use super::authority::{Host, InvalidAuthority, Origin, is_loopback_address};
 use super::defaults::ADMIN;
 use super::model::Http;
 use super::section::Section;
@@ -99,15 +99,10 @@ pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
     }
 }
 
-/// Whether nobody on the network can change what comes from a URL: https, or a loopback host (`localhost` included).
+/// Whether nobody on the network can change what comes from a URL: https, `localhost`, or a loopback address.
 pub(super) fn is_protected(uri: &http::Uri) -> bool {
-    uri.scheme_str() == Some("https")
-        || Host::parse(uri.host().unwrap_or_default()).is_ok_and(|host| host.is_loopback())
-}
-
-/// Whether the host of a URL is a loopback address. A host name does not count, because a name can resolve to any address.
-pub(super) fn is_loopback_address(uri: &http::Uri) -> bool {
-    Host::parse(uri.host().unwrap_or_default()).is_ok_and(|host| host.is_loopback() && host.is_address())
+    let host = uri.host().unwrap_or_default();
+    uri.scheme_str() == Some("https") || host.eq_ignore_ascii_case("localhost") || is_loopback_address(host)
 }
 
 /// A list of strings, each `*` or in the canonical form that `parse` returns. `wrong` is the text of the problem with others.

@@ -8,9 +8,10 @@ use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use secrecy::{ExposeSecret as _, SecretString};
 
+use super::authority::is_loopback_address;
 use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
 use super::files::read_text;
-use super::http::{is_loopback_address, is_protected, web_url};
+use super::http::{is_protected, web_url};
 use super::model::{Jwt, JwtKey};
 use super::reference::{read_file, read_secret, unreadable};
 use super::section::Section;
@@ -214,7 +215,7 @@ fn check_jwks(path: PathBuf) -> Result<PathBuf, String> {
 fn check_url(text: &str) -> Result<String, String> {
     let uri = web_url(text).map_err(|why| format!("{why}; write the https URL of a JWK set"))?;
     let is_https = uri.scheme_str() == Some("https");
-    if is_https || is_loopback_address(&uri) {
+    if is_https || is_loopback_address(uri.host().unwrap_or_default()) {
         return Ok(text.to_owned());
     }
     let why = "http would let anyone on the way replace the keys; use https";

@@ -43,7 +43,7 @@ mod tests;
 
 pub use accounts::{Account, home_of, homes};
 pub use api_key::KEY_START;
-pub use authority::{Authority, Host, InvalidAuthority, Origin};
+pub use authority::{Authority, Host, InvalidAuthority, Origin, is_loopback_address};
 pub use chosen_key::{ChosenKey, KEY, KEY_FILE, KEY_OPTION, key_in};
 pub use environment::Environment;
 pub use files::read_bounded;

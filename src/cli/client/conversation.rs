@@ -16,7 +16,7 @@ use super::message::{Incoming, Message, id_key};
 use super::remote::CLOSE_TIMEOUT;
 use super::transport::Transport;
 use crate::cli::terminal::ProgressLine;
-use crate::jsonrpc::{Code, Kind, RawId, error_response};
+use crate::jsonrpc::{Code, Kind, RawId, empty_response, error_response};
 use crate::mcp::revision::{LATEST, SPOKEN};
 use crate::mcp::{method, protocol_version};
 
@@ -135,7 +135,7 @@ impl Conversation {
         match (message.kind, &message.id) {
             (Kind::Request, Some(id)) if self.replies.len() < REPLIES => {
                 let text = match message.method.as_deref() {
-                    Some(method::PING) => format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into(),
+                    Some(method::PING) => empty_response(id),
                     _ => error_response(Some(id), Code::MethodNotFound, "this client takes no requests but ping"),
                 };
                 let (transport, reply) = (self.transport.clone(), Message::response(text, id.clone()));
