@@ -13,10 +13,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::jwks::{JwksFile, JwksUrl};
-use super::keys::{KeySet, Selection, min_secret};
+use super::keys::{KeySet, Selection};
 use super::verdicts::Verdicts;
 use super::{AuthError, AuthSetupError, Invalid, Issuer, Principal, Proven};
-use crate::config::{Jwt, JwtKey};
+use crate::config::{Jwt, JwtKey, min_secret};
 
 /// The longest token, in bytes.
 const MAX_TOKEN: usize = 16 * 1024;

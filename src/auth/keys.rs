@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::AuthSetupError;
+use crate::config::min_secret;
 use crate::jsonrpc::elements;
 
 /// The largest key file or JWK set, in bytes.
@@ -58,17 +59,6 @@ pub(super) enum Selection<'a> {
     Unfit,
     /// The set does not have the key.
     Unknown,
-}
-
-/// The shortest shared secret for an algorithm, in bytes: the length of its hash (RFC 7518 section 3.2). 0 for algorithms
-/// without a shared secret.
-pub(crate) fn min_secret(algorithm: Algorithm) -> usize {
-    match algorithm {
-        Algorithm::HS256 => 32,
-        Algorithm::HS384 => 48,
-        Algorithm::HS512 => 64,
-        _ => 0,
-    }
 }
 
 impl Kind {

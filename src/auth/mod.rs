@@ -18,7 +18,6 @@ use http::{HeaderMap, HeaderName};
 
 pub use api_key::NewKey;
 pub use error::{AuthError, AuthSetupError, Invalid};
-pub(crate) use keys::min_secret;
 pub use metadata::{ProtectedResource, WELL_KNOWN};
 pub use principal::{Issuer, Principal};
 pub use proven::Proven;

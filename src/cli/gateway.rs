@@ -17,59 +17,46 @@ use crate::telemetry::{finish_logs, init_logs, log_panics};
 /// The longest time at the end of the process for writing the last log lines, and again for work on blocking threads.
 const AT_THE_END: Duration = Duration::from_secs(1);
 
-/// The addresses of a running gateway.
-pub(super) struct Addresses {
-    /// The public listener.
-    pub(super) public: SocketAddr,
-    /// The admin listener. `None` if it is off.
-    pub(super) admin: Option<SocketAddr>,
-}
-
 /// Parses an address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an IP address and a port; write one, such as 127.0.0.1:8081".to_owned())
 }
 
-/// Runs a gateway until a signal. Logs `warnings`. Calls `announce` when the gateway listens, on another thread, because a slow
-/// reader of stdout could block it.
+/// Runs a gateway until a signal. Logs `warnings`. Calls `announce` with the public and the admin address when the gateway
+/// listens, on another thread, because a slow reader of stdout could block the call.
 pub(super) fn run(
     config: Config,
     warnings: &[Problem],
     hangup: Hangup,
-    announce: impl FnOnce(&Addresses) + Send + 'static,
+    announce: impl FnOnce(SocketAddr, Option<SocketAddr>) + Send + 'static,
 ) -> anyhow::Result<ExitCode> {
     init_logs(&config.log).context("there is no thread for the log")?;
     log_panics();
-    let done = serve(config, warnings, hangup, announce);
+    let serve = || {
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        conceal().context("the gateway's memory cannot be made its own")?;
+        let cgroups = prepare(&config);
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().build().context("the runtime could not be started")?;
+        let done = runtime.block_on(async {
+            let shutdown = Shutdown::default();
+            let signals = Signals::new(hangup).context("signals cannot be caught")?;
+            let gateway = Gateway::bind(config, shutdown.clone(), Host::alone(cgroups)).await?;
+            let (public, admin) = (gateway.address(), gateway.admin_address());
+            tokio::spawn(signals.watch(shutdown));
+            let announcing = std::thread::Builder::new().name("announce".to_owned());
+            announcing
+                .spawn(move || announce(public, admin))
+                .context("there is no thread to announce the addresses")?;
+            gateway.run().await;
+            Ok(ExitCode::SUCCESS)
+        });
+        // Work on a blocking thread, such as a look at a file system that does not answer, does not keep the process.
+        runtime.shutdown_timeout(AT_THE_END);
+        done
+    };
+    let done = serve();
     finish_logs(AT_THE_END);
-    done
-}
-
-fn serve(
-    config: Config,
-    warnings: &[Problem],
-    hangup: Hangup,
-    announce: impl FnOnce(&Addresses) + Send + 'static,
-) -> anyhow::Result<ExitCode> {
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    conceal().context("the gateway's memory cannot be made its own")?;
-    let cgroups = prepare(&config);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the runtime could not be started")?;
-    let done = runtime.block_on(async {
-        let shutdown = Shutdown::default();
-        let signals = Signals::new(hangup).context("signals cannot be caught")?;
-        let host = Host::alone(cgroups);
-        let gateway = Gateway::bind(config, shutdown.clone(), host).await?;
-        let addresses = Addresses { public: gateway.address(), admin: gateway.admin_address() };
-        tokio::spawn(signals.watch(shutdown));
-        let announcing = std::thread::Builder::new().name("announce".to_owned());
-        announcing.spawn(move || announce(&addresses)).context("there is no thread to announce the addresses")?;
-        gateway.run().await;
-        Ok(ExitCode::SUCCESS)
-    });
-    // Work on a blocking thread, such as a look at a file system that does not answer, does not keep the process.
-    runtime.shutdown_timeout(AT_THE_END);
     done
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use super::check::Source;
-use super::gateway::{self, Addresses, reachable};
+use super::gateway::{self, reachable};
 use super::{single, terminal};
 use crate::config::Loaded;
 use crate::shutdown::Hangup;
@@ -35,20 +35,15 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         config.http.listen = listen;
     }
-    if args.source.is_mcp_servers() {
-        let access = single::admit(&mut config, &mut warnings, false, &args.key)?;
-        return gateway::run(config, &warnings, Hangup::GoOn, move |addresses| {
-            single::announce_key(&access);
-            announce(addresses);
-        });
-    }
-    gateway::run(config, &warnings, Hangup::GoOn, announce)
-}
-
-/// Prints the addresses.
-fn announce(addresses: &Addresses) {
-    terminal::line(&format!("Sluice is serving http://{}", reachable(addresses.public)));
-    if let Some(admin) = addresses.admin {
-        terminal::line(&format!("metrics on http://{admin}/metrics"));
-    }
+    let access = match args.source.is_mcp_servers() {
+        true => Some(single::admit(&mut config, &mut warnings, false, &args.key)?),
+        false => None,
+    };
+    gateway::run(config, &warnings, Hangup::GoOn, move |public, admin| {
+        access.iter().for_each(single::announce_key);
+        terminal::line(&format!("Sluice is serving http://{}", reachable(public)));
+        if let Some(admin) = admin {
+            terminal::line(&format!("metrics on http://{admin}/metrics"));
+        }
+    })
 }

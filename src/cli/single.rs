@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
-use super::gateway::{self, Addresses, reachable};
+use super::gateway::{self, reachable};
 use super::terminal;
 use crate::auth::NewKey;
 use crate::config::{
@@ -39,7 +39,7 @@ pub(super) fn run(
     config.admin = None;
     let mut warnings = Vec::new();
     let access = admit(&mut config, &mut warnings, no_auth, key)?;
-    gateway::run(config, &warnings, gateway::by_hand(), move |addresses| announce(addresses, &access, example))
+    gateway::run(config, &warnings, gateway::by_hand(), move |public, _| announce(public, &access, example))
 }
 
 /// Adds a credential to a configuration without any: with `no_auth` anonymous access, otherwise the key of an option or a
@@ -136,8 +136,8 @@ fn program() -> (String, String) {
 
 /// Prints the URLs of the gateway, and configurations to paste into clients. In the `example`, `{sluice}`, `{base}` and `{key}`
 /// stand for this program, the URL and the argument with the key.
-fn announce(addresses: &Addresses, access: &Access, example: &str) {
-    let base = format!("http://{}", reachable(addresses.public));
+fn announce(public: SocketAddr, access: &Access, example: &str) {
+    let base = format!("http://{}", reachable(public));
     let (sluice, whole) = program();
     let whole = Value::from(whole);
     let (key, header) = shown(access);

@@ -9,8 +9,8 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily, EncodingKey, Header, encode, get_
 use serde_json::{Map, Value, json};
 
 use super::terminal;
-use crate::auth::{install_crypto, min_secret};
-use crate::config::{TenantId, parse_duration};
+use crate::auth::install_crypto;
+use crate::config::{TenantId, min_secret, parse_duration};
 
 /// The largest key file, in bytes.
 const MAX_KEY_FILE: usize = 64 << 10;

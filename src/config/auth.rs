@@ -116,7 +116,8 @@ fn missing(section: &Section<'_>, key: &str) {
 
 /// The tenant that a key names. A problem if the configuration has no such tenant; the name is returned all the same.
 fn tenant(section: &mut Section<'_>, key: &str, tenants: &BTreeMap<TenantId, Tenant>) -> Option<TenantId> {
-    let tenant: TenantId = section.parsed(key)?;
+    let tenant = section.string(key)?.parse::<TenantId>();
+    let tenant = tenant.map_err(|error| section.problem(key, error.to_string())).ok()?;
     if !tenants.contains_key(&tenant) {
         let hint = super::suggest::nearest(tenant.as_str(), tenants.keys().map(TenantId::as_str));
         section.problem(key, format!("there is no tenant \"{tenant}\"{hint}; add [tenants.{tenant}]"));

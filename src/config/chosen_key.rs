@@ -47,20 +47,15 @@ impl ChosenKey {
     /// The file cannot be read or is empty, both variables are set, or the key is shorter than 32 characters or has characters
     /// other than visible ASCII.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
-        let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
-        let from_file = |name, path: &str| {
-            let path = Path::new(path);
-            let key = key_in(path).map_err(|why| problem(name, Some(path), why))?;
-            Ok(Self { key, name, file: Some(path.to_owned()) })
-        };
-        let chosen = match (given(KEY_OPTION), given(KEY_FILE), given(KEY)) {
-            (Some(path), _, _) => from_file(KEY_OPTION, path)?,
-            (None, None, None) => return Ok(None),
-            (None, Some(_), Some(_)) => {
-                return Err(problem(KEY_FILE, None, format!("{KEY} is set too; unset one of them")));
+        let setting = key_setting(environment).map_err(|why| problem(KEY_FILE, None, why))?;
+        let chosen = match setting {
+            None => return Ok(None),
+            Some((KEY, key)) => Self { key: key.into(), name: KEY, file: None },
+            Some((name, path)) => {
+                let path = Path::new(path);
+                let key = key_in(path).map_err(|why| problem(name, Some(path), why))?;
+                Self { key, name, file: Some(path.to_owned()) }
             }
-            (None, None, Some(key)) => Self { key: key.into(), name: KEY, file: None },
-            (None, Some(path), None) => from_file(KEY_FILE, path)?,
         };
         let length = chosen.key.expose_secret().chars().count();
         if length < SHORTEST_KEY {
@@ -81,6 +76,18 @@ impl ChosenKey {
     /// A problem with the setting that gives the key.
     pub(super) fn problem(&self, text: String) -> Problem {
         problem(self.name, self.file.as_deref(), text)
+    }
+}
+
+/// The setting in `environment` that gives a key, and its value: the key for `SLUICE_KEY`, otherwise the path of a file.
+///
+/// # Errors
+/// Both variables are set, and the option is not.
+pub fn key_setting(environment: &Environment) -> Result<Option<(&'static str, &str)>, String> {
+    let given = |name| Some((name, environment.get(name)?.trim())).filter(|(_, text)| !text.is_empty());
+    match (given(KEY_OPTION), given(KEY_FILE), given(KEY)) {
+        (None, Some(_), Some(_)) => Err(format!("{KEY} is set too; unset one of them")),
+        (option, file, key) => Ok(option.or(file).or(key)),
     }
 }
 

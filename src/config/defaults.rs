@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::model::{Auth, Http, Jwt, JwtKey, Log, LogFormat, Sessions};
+use super::model::{Http, Jwt, JwtKey, Log, LogFormat, Sessions};
 use super::server::{ChildLimits, Resources, TempLimits};
 
 const MIB: usize = 1 << 20;
@@ -90,13 +90,6 @@ impl TempLimits {
 impl Default for TempLimits {
     fn default() -> Self {
         Self { size: None, files: 250_000 }
-    }
-}
-
-impl Auth {
-    /// The settings without any credential: nobody may call.
-    pub const fn nobody() -> Self {
-        Self { anonymous: None, keys: Vec::new(), jwt: None }
     }
 }
 

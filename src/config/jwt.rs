@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use super::authority::is_loopback_address;
 use super::defaults::{JWT_LEEWAY, SCOPE_CLAIM, SUBJECT_CLAIM, TENANT_CLAIM};
@@ -135,43 +135,42 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
         }),
     };
     let key = key.map_err(|text| section.problem(source, text)).ok()?;
-    match &key {
-        JwtKey::Secret(secret) => check_secret(section, source, secret, algorithms),
-        _ => check_public(section, source, algorithms),
-    }
+    check_algorithms(section, source, &key, algorithms);
     Some(key)
 }
 
-/// Checks that a shared secret is used with HMAC only, and is at least as long as the hash (RFC 7518 section 3.2).
-fn check_secret(section: &Section<'_>, source: &str, secret: &SecretString, algorithms: &[Algorithm]) {
-    let mut least = 0;
-    for algorithm in algorithms {
-        match algorithm {
-            Algorithm::HS256 => least = least.max(32),
-            Algorithm::HS384 => least = least.max(48),
-            Algorithm::HS512 => least = least.max(64),
-            other => {
-                let text =
-                    format!("{other:?} needs a public key, but {source} is a shared secret; use HS256, HS384 or HS512");
-                section.problem("algorithms", text);
-            }
-        }
+/// The shortest shared secret for an algorithm, in bytes: the length of its hash (RFC 7518 section 3.2). 0 for algorithms
+/// without a shared secret.
+pub fn min_secret(algorithm: Algorithm) -> usize {
+    match algorithm {
+        Algorithm::HS256 => 32,
+        Algorithm::HS384 => 48,
+        Algorithm::HS512 => 64,
+        _ => 0,
     }
-    if secret.expose_secret().len() < least {
+}
+
+/// Checks that a shared secret is used with HMAC only and is long enough, and that a public key is not used with HMAC: the key
+/// would be the secret, and anyone could sign (RFC 8725 section 2.1).
+fn check_algorithms(section: &Section<'_>, source: &str, key: &JwtKey, algorithms: &[Algorithm]) {
+    let is_secret = matches!(key, JwtKey::Secret(_));
+    for algorithm in algorithms.iter().filter(|algorithm| (min_secret(**algorithm) > 0) != is_secret) {
+        let text = match is_secret {
+            true => {
+                format!("{algorithm:?} needs a public key, but {source} is a shared secret; use HS256, HS384 or HS512")
+            }
+            false => format!(
+                "{algorithm:?} with the public key of {source} would let anyone sign; remove it, or use secret_file"
+            ),
+        };
+        section.problem("algorithms", text);
+    }
+    let least = algorithms.iter().copied().map(min_secret).max().unwrap_or_default();
+    if matches!(key, JwtKey::Secret(secret) if secret.expose_secret().len() < least) {
         section.problem(
             source,
             format!("a secret of less than {least} bytes can be guessed; use at least {least} random ones"),
         );
-    }
-}
-
-/// Checks that a public key is not used with HMAC: the key would be the secret, and anyone could sign (RFC 8725 section 2.1).
-fn check_public(section: &Section<'_>, source: &str, algorithms: &[Algorithm]) {
-    for algorithm in algorithms.iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Hmac) {
-        let text = format!(
-            "{algorithm:?} with the public key of {source} would let anyone sign; remove it, or use secret_file"
-        );
-        section.problem("algorithms", text);
     }
 }
 

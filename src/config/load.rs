@@ -79,7 +79,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT,
             spawn_concurrency: SPAWN_CONCURRENCY,
             sessions: Sessions::default(),
-            auth: Auth::nobody(),
+            auth: Auth::default(),
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
             default_server: only(&servers),
             state_dir: None,

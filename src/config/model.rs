@@ -115,8 +115,8 @@ pub struct Sessions {
     pub idle_timeout: Duration,
 }
 
-/// The accepted credentials.
-#[derive(Debug, Clone)]
+/// The accepted credentials. By default there are none, and nobody may call.
+#[derive(Debug, Clone, Default)]
 pub struct Auth {
     /// The tenant of callers without a credential, who are the principal `anonymous`. `None`: a credential is required. Allowed
     /// only on a loopback listener.

@@ -1,7 +1,6 @@
 //! A typed reader of one table of the configuration. A caller asks for each value by name, with its default and its bounds;
 //! a key that no caller asks for is a problem. Problems are collected, so that one pass finds all of them.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -266,12 +265,6 @@ impl<'a> Section<'a> {
         let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         self.problem(key, format!("{text:?} is none of {0}; use one of them", words.join(", ")));
         default
-    }
-
-    /// A string that `T` parses. The text of the parser's error becomes the problem.
-    pub(super) fn parsed<T: std::str::FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
-        let text = self.string(key)?;
-        text.parse().map_err(|error| self.problem(key, format!("{error}"))).ok()
     }
 
     /// Reads the table under a key with `read`. Adds a problem for each key in it that `read` does not ask for.

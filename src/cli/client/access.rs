@@ -7,7 +7,7 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Environment, KEY, KEY_FILE, key_in};
+use crate::config::{Environment, KEY, KEY_FILE, KEY_OPTION, key_in, key_setting};
 
 /// The options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
@@ -96,22 +96,17 @@ impl Access {
             let key = key_in(file).and_then(|key| secret(key.expose_secret()));
             key.map(Some).map_err(|why| format!("{name}: {why}"))
         };
-        if let Some(key) = &self.key {
-            return Ok(Some(key.clone()).filter(|key| !key.expose_secret().is_empty()));
+        match (&self.key, &self.key_file) {
+            (Some(key), _) => return Ok(Some(key.clone()).filter(|key| !key.expose_secret().is_empty())),
+            (None, Some(file)) => return of_file(file, KEY_OPTION),
+            (None, None) if self.headers.iter().any(|Header(name, _)| *name == AUTHORIZATION) => return Ok(None),
+            (None, None) => {}
         }
-        if let Some(file) = &self.key_file {
-            return of_file(file, "--key-file");
-        }
-        let given = |name: &str| environment.get(name).map(str::trim).filter(|text| !text.is_empty());
-        match (given(KEY_FILE), given(KEY)) {
-            // A header is in place of any key.
-            _ if self.headers.iter().any(|Header(name, _)| *name == AUTHORIZATION) => Ok(None),
-            (None, None) => Ok(None),
-            (Some(_), Some(_)) => {
-                Err(format!("{KEY_FILE}: {KEY} is set too; unset one of them, or give --key-file or --key"))
-            }
-            (None, Some(key)) => secret(key).map(Some).map_err(|why| format!("{KEY}: {why}")),
-            (Some(file), None) => of_file(Path::new(file), KEY_FILE),
+        let two = |why| format!("{KEY_FILE}: {why}, or give --key-file or --key");
+        match key_setting(environment).map_err(two)? {
+            None => Ok(None),
+            Some((KEY, key)) => secret(key).map(Some).map_err(|why| format!("{KEY}: {why}")),
+            Some((name, file)) => of_file(Path::new(file), name),
         }
     }
 }

@@ -97,29 +97,26 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { url, status, .. } = self;
-        match status.as_u16() {
-            401 if self.with_credential => write!(f, "the gateway does not accept this key (401)")?,
-            401 => write!(
-                f,
-                "the gateway wants a key: give --key-file or --key, or set SLUICE_KEY_FILE or SLUICE_KEY (401)"
-            )?,
-            403 => write!(f, "the gateway does not allow this (403)")?,
-            404 => write!(
-                f,
+        let what = match status.as_u16() {
+            401 if self.with_credential => "the gateway does not accept this key (401)".to_owned(),
+            401 => "the gateway wants a key: give --key-file or --key, or set SLUICE_KEY_FILE or SLUICE_KEY (401)"
+                .to_owned(),
+            403 => "the gateway does not allow this (403)".to_owned(),
+            404 => format!(
                 "there is no server at {url} (404); paths are /mcp, /sse, /servers/NAME/mcp and /servers/NAME/sse"
-            )?,
-            405 => write!(
-                f,
+            ),
+            405 => format!(
                 "{url} does not speak this transport (405); a URL that ends in /sse means HTTP+SSE, any other Streamable HTTP"
-            )?,
-            429 | 503 => write!(f, "the gateway is busy ({status})")?,
+            ),
+            429 | 503 => format!("the gateway is busy ({status})"),
             300..=399 => match &self.location {
-                Some(location) => write!(f, "{url} has moved to {location} ({status}): give that URL")?,
-                None => write!(f, "{url} has moved ({status})")?,
+                Some(location) => format!("{url} has moved to {location} ({status}): give that URL"),
+                None => format!("{url} has moved ({status})"),
             },
-            500..=599 => write!(f, "the gateway, or what is behind it, failed ({status})")?,
-            _ => write!(f, "the gateway refused the message ({status})")?,
-        }
+            500..=599 => format!("the gateway, or what is behind it, failed ({status})"),
+            _ => format!("the gateway refused the message ({status})"),
+        };
+        f.write_str(&what)?;
         if let Some(after) = &self.retry_after {
             write!(f, "; try again in {after}{}", if after.bytes().all(|b| b.is_ascii_digit()) { " s" } else { "" })?;
         }

@@ -70,7 +70,7 @@ impl Message {
     /// The notification that the request `id` is cancelled.
     pub(super) fn cancelled(id: &RawId, reason: &str) -> Self {
         let text = cancelled_notification(id.as_str(), reason).into();
-        Self { text, kind: Kind::Notification, id: None, method: Some(method::CANCELLED.into()) }
+        Self { text, ..Self::notification(method::CANCELLED, "{}") }
     }
 
     /// An answer to the request `id` with this text.

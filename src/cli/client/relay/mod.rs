@@ -27,7 +27,7 @@ use super::message::{Incoming, Message, id_key};
 use super::remote::{CLOSE_TIMEOUT, MAX_MESSAGE, Sent};
 use super::transport::Transport;
 use crate::cli::terminal;
-use crate::jsonrpc::{Code, Frame, Framer, Kind, Oversized, ParseError, RawId, error_response, parse};
+use crate::jsonrpc::{Code, Frame, Framer, Kind, ParseError, RawId, error_response, parse};
 use crate::mcp::{Cancels, method};
 
 /// The largest number of requests in flight. Stdin is not read while there are as many.
@@ -116,14 +116,23 @@ impl Relay {
         Ok(())
     }
 
-    /// Passes on the messages in a line. A line that is too long or not JSON-RPC is answered with an error.
+    /// Passes on the messages in a line. A line that is not JSON-RPC gets an error, and so does each request in a line that is too
+    /// long, or the line itself if no request in it is known.
     async fn take(self: &Arc<Self>, frame: Frame) {
         let line = match frame {
             Frame::Line(line) => line,
             Frame::Oversized(line) => {
                 let length = line.bytes;
                 let reason = format!("a line of {length} bytes on stdin is longer than {MAX_MESSAGE}; it was left out");
-                return self.complain_of(line, &reason).await;
+                let requests = line.messages.into_iter().filter(|(kind, _)| *kind == Kind::Request);
+                let mut ids: Vec<_> = requests.map(|(_, id)| Some(id)).collect();
+                if ids.is_empty() {
+                    ids.push(None);
+                }
+                for id in ids {
+                    self.complain(id.as_ref(), Code::InvalidRequest, &reason).await;
+                }
+                return;
             }
         };
         for message in Message::parse_all(&line) {
@@ -136,18 +145,6 @@ impl Relay {
                     self.complain(id.as_ref(), Code::InvalidRequest, reason).await;
                 }
             }
-        }
-    }
-
-    /// Answers the requests in a line that was too long. If none is known, sends an error without an id.
-    async fn complain_of(&self, line: Oversized, reason: &str) {
-        let is_request = |(kind, id): (Kind, RawId)| (kind == Kind::Request).then_some(id);
-        let requests: Vec<RawId> = line.messages.into_iter().filter_map(is_request).collect();
-        for id in &requests {
-            self.complain(Some(id), Code::InvalidRequest, reason).await;
-        }
-        if requests.is_empty() {
-            self.complain(None, Code::InvalidRequest, reason).await;
         }
     }
 
