@@ -3,7 +3,6 @@
 //! within a bound of bytes and of time.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use http::{HeaderValue, Request, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 
 use super::headers::is_event_stream;
 use super::problem::Reply;
@@ -25,21 +23,14 @@ const MOST: u64 = 64 << 20;
 /// connection is closed behind the response.
 const SMALL: u64 = 64 << 10;
 
-/// Holds the unread rest of a request's body. One value per HTTP/1 connection, which carries one request at a time.
-#[derive(Debug, Clone, Default)]
-pub struct Unread(Arc<Mutex<Option<Incoming>>>);
-
 /// Answers a request with `router`. The unread rest of the request's body is read and dropped behind the response, for at
 /// most `time`.
-pub async fn answer(router: &Router, request: Request<Incoming>, unread: &Unread, time: Duration) -> Reply {
+pub async fn answer(router: &Router, request: Request<Incoming>, time: Duration) -> Reply {
     let version = request.version();
-    // Requests share a connection of HTTP/2.
-    let unread = if version > Version::HTTP_11 { Unread::default() } else { unread.clone() };
-    let watched =
-        |body: Incoming| Watched { body: Some(body).filter(|body| !body.is_end_stream()), unread: unread.clone() };
-    let reply = router.respond(request.map(watched)).await;
-    let rest = unread.0.lock().take();
-    match rest {
+    let (parts, body) = request.into_parts();
+    let mut body = Unread(Some(body).filter(|body| !body.is_end_stream()));
+    let reply = router.respond(&parts, &mut body).await;
+    match body.0 {
         // A stream goes on for long, and is no refusal.
         Some(rest) if !is_event_stream(&reply) => linger(reply, rest, version, time),
         _ => reply,
@@ -54,13 +45,10 @@ fn linger(mut reply: Reply, rest: Incoming, version: Version, time: Duration) ->
     reply.map(|body| body.hold(Rest(Some((rest, time)))))
 }
 
-/// The body of a request. If dropped before its end, the body moves to `unread`. `body` is `None` at the end.
-struct Watched {
-    body: Option<Incoming>,
-    unread: Unread,
-}
+/// The part of a request's body that has not been read; `None` behind its end.
+struct Unread(Option<Incoming>);
 
-impl HttpBody for Watched {
+impl HttpBody for Unread {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -68,28 +56,20 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
         let frame = std::task::ready!(Pin::new(body).poll_frame(context));
         if !matches!(frame, Some(Ok(_))) {
-            self.body = None;
+            self.0 = None;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
-            *self.unread.0.lock() = Some(body);
-        }
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
 use super::idle::Requests;
-use super::linger::{Unread, answer};
+use super::linger::answer;
 use super::router::Router;
 use super::stall::NoStall;
 use crate::config::Http;
@@ -132,14 +132,13 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
     let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
-    let unread = Unread::default();
     let requests = Requests::default();
     let idle = requests.clone();
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
-        let (router, unread) = (router.clone(), unread.clone());
+        let router = router.clone();
         async move {
-            let reply = answer(&router, request, &unread, limits.linger).await;
+            let reply = answer(&router, request, limits.linger).await;
             Ok::<_, Infallible>(match open {
                 Some(open) => open.until_the_end_of(reply),
                 None => reply,

@@ -15,7 +15,7 @@ pub trait RequestBody: HttpBody<Data = Bytes, Error: std::error::Error + Send + 
 impl<B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static> RequestBody for B {}
 
 /// Reads the whole body, or refuses the request: status 413 for too many bytes, 408 for too much time.
-pub async fn read<B: RequestBody>(body: B, http: &Http) -> Result<Bytes, Refusal> {
+pub async fn read<B: RequestBody>(body: &mut B, http: &Http) -> Result<Bytes, Refusal> {
     let too_large = || {
         let text = format!("the body is larger than {} bytes (http.max_body)", http.max_body);
         Refusal::problem(StatusCode::PAYLOAD_TOO_LARGE, &text)
@@ -36,7 +36,7 @@ pub async fn read<B: RequestBody>(body: B, http: &Http) -> Result<Bytes, Refusal
 
 /// Joins the data of all frames in one buffer, so that a body of many small frames takes no more memory than a body of few.
 /// The data of a single frame is not copied.
-async fn collect<B: RequestBody>(mut body: Limited<B>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+async fn collect<B: RequestBody>(mut body: Limited<&mut B>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };

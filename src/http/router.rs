@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::admin::{self, Admin};
 use super::app::App;
@@ -28,8 +28,7 @@ pub enum Router {
 
 impl Router {
     /// Answers one request. The request is judged by one snapshot of the configuration: the current one.
-    pub async fn respond<B: RequestBody>(&self, request: Request<B>) -> Reply {
-        let (parts, body) = request.into_parts();
+    pub async fn respond<B: RequestBody>(&self, parts: &Parts, body: &mut B) -> Reply {
         let app = match self {
             Self::Public(app) => app,
             Self::Admin(admin) => &admin.app,
@@ -37,13 +36,13 @@ impl Router {
         let snapshot = app.snapshot.load_full();
         let mut reply = match self {
             Self::Public(app) => {
-                let reply = public(app, &snapshot, &parts, body).await;
+                let reply = public(app, &snapshot, parts, body).await;
                 app.metrics.response(reply.status().as_u16());
                 reply
             }
-            Self::Admin(admin) => match snapshot.admin_guard.check(&parts) {
+            Self::Admin(admin) => match snapshot.admin_guard.check(parts) {
                 Err(refusal) => refusal,
-                Ok(()) => caught(operators(admin, &snapshot, &parts)).await,
+                Ok(()) => caught(operators(admin, &snapshot, parts)).await,
             },
         };
         reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -52,7 +51,7 @@ impl Router {
 }
 
 /// Answers a request to the public listener: first the guard, then the endpoint, then the headers for web pages.
-async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if let Err(refusal) = snapshot.guard.check(parts) {
         return refusal;
     }
@@ -67,7 +66,7 @@ async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Par
 
 /// Finds what the path names on the public listener. Endpoints of servers are also served with a slash at the end, because a
 /// client whose URL has one sends the slash.
-async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     let path = parts.uri.path();
     match paths::endpoint(path) {
         Some("mcp") => streamable::handle(app, snapshot, parts, body).await,

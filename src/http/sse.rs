@@ -59,14 +59,14 @@ impl Drop for StreamGuard {
 }
 
 /// Answers `POST …/messages?sessionId=…`: takes messages, whose answers go to the stream of the session.
-pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
     take(app, snapshot, parts, body).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Result<Reply, Refusal> {
+async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {

@@ -26,7 +26,7 @@ use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
 
 /// Answers all requests to the path of the transport.
-pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Reply {
+pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     let done = match parts.method {
         Method::POST => post(app, snapshot, parts, body).await,
         Method::GET => get(app, snapshot, parts).await.map_err(Denied::from),
@@ -36,7 +36,7 @@ pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Part
     done.unwrap_or_else(Denied::reply)
 }
 
-async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: B) -> Result<Reply, Denied> {
+async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Denied> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;

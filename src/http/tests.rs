@@ -142,9 +142,8 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
     if !session.is_empty() {
         request = request.header("Mcp-Session-Id", session);
     }
-    let request =
-        request.header("Content-Type", "application/json").body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-    router.respond(request).await
+    let (parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
+    router.respond(&parts, &mut Full::new(Bytes::from(body.to_owned()))).await
 }
 
 async fn text(reply: Response<Body>) -> (u16, String) {

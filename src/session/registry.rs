@@ -141,7 +141,7 @@ impl Conversations for Registry {
         server: &ServerName,
         transport: Transport,
     ) -> Option<Arc<dyn Conversation>> {
-        let session = Arc::clone(&self.sessions.get(&SessionId::parse(id)?)?.0);
+        let session = Arc::clone(&self.sessions.get(id)?.0);
         let target = session.link.target();
         let is_theirs = target.principal == *principal && target.deployment.server.name == *server;
         (is_theirs && session.client.transport == transport).then(|| session as Arc<dyn Conversation>)
