@@ -49,22 +49,15 @@ fn supervise(command: &[OsString], restrict: impl FnOnce() -> Result<(), String>
     let pid = rustix::process::Pid::from_child(&child);
     let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| Error::io("pidfd", errno))?;
     let control = rustix::stdio::stdin();
-    loop {
-        let mut waits = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&control, PollFlags::IN)];
-        match rustix::event::poll(&mut waits, None) {
-            Err(rustix::io::Errno::INTR) => continue,
-            outcome => outcome.map_err(|errno| Error::io("poll", errno))?,
-        };
-        let [program, server] = waits;
-        if !program.revents().is_empty() {
-            let status = child.wait().map_err(|error| Error::io("wait", error))?;
-            return Ok(match (status.code(), status.signal()) {
-                (Some(code), _) => format!("exit {code}\n"),
-                (None, signal) => format!("signal {}\n", signal.unwrap_or_default()),
-            });
-        }
-        if !server.revents().is_empty() {
-            return Ok("abandoned\n".to_owned());
-        }
+    let mut waits = [PollFd::new(&ended, PollFlags::IN), PollFd::new(&control, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut waits, None)).map_err(|errno| Error::io("poll", errno))?;
+    let [program, _] = waits;
+    if program.revents().is_empty() {
+        return Ok("abandoned\n".to_owned());
     }
+    let status = child.wait().map_err(|error| Error::io("wait", error))?;
+    Ok(match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit {code}\n"),
+        (None, signal) => format!("signal {}\n", signal.unwrap_or_default()),
+    })
 }

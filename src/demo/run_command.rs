@@ -31,7 +31,6 @@ pub struct Runner {
 impl Runner {
     /// `sluice` is the path of this program, which is executed again, as `sluice confine`, to run another: one of the
     /// workspace, or one from the folders `system`.
-    #[must_use]
     pub fn new(sluice: PathBuf, system: &'static [&'static str]) -> Self {
         Self { sluice, system }
     }

@@ -54,7 +54,6 @@ impl Workspace {
     }
 
     /// Where the folder is: absolute, without links.
-    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -83,8 +83,8 @@ impl Ceilings {
         ceilings
     }
 
-    /// Puts the limits of other tenants in force, or other limits of these. Children that run already are held to them as far as
-    /// limits are those of all children together.
+    /// Replaces the tenants and their limits. Limits on all children of a tenant together hold for running children too; limits
+    /// on each process hold for children that start later.
     pub fn replace<'a>(&self, tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>) {
         let before = self.0.tenants.load_full();
         let ceiling = |(name, tenant): (&TenantId, &Tenant)| {
@@ -136,7 +136,7 @@ impl Ceilings {
         launch
     }
 
-    /// Asks the owner of the child `id` to end it because of `excess`.
+    /// Asks the owner of the child `id` to end it because of `excess`. No effect if the registration has ended.
     fn end(&self, id: u64, excess: Excess) {
         if let Some(charged) = self.0.charged.lock().get(&id) {
             charged.excess.send_replace(Some(excess));
@@ -161,7 +161,7 @@ impl Ceilings {
     }
 }
 
-/// That a child counts for its tenant. Whoever owns the child ends it.
+/// The registration of a child that counts against limits. The owner of the child ends the registration.
 pub struct Charge {
     ceilings: Ceilings,
     id: u64,
@@ -173,8 +173,8 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Assigns the child to the session `session` of `tenant`, and lowers the limits of its processes to those of the
-    /// tenant.
+    /// Assigns the child to the session `session` of `tenant`. Lowers the limits of its processes to those of the tenant, unless
+    /// the child was started for this tenant.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.origin.adopt(tenant, session);
         if self.started_for.as_ref() == Some(tenant) {
@@ -188,8 +188,8 @@ impl Charge {
         }
     }
 
-    /// Waits until the child, or its tenant together with it, exceeds a limit. The owner then has to kill the child at
-    /// once.
+    /// Waits until the child exceeds a limit, or all children of its tenant together do and this one has to end. The owner
+    /// then has to kill the child at once. Never returns once the registration has ended.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
         match exceeded.wait_for(Option::is_some).await.ok().and_then(|excess| excess.clone()) {
@@ -199,7 +199,7 @@ impl Charge {
         }
     }
 
-    /// The memory limit of its tenant, if the kernel ended the child for exceeding that one.
+    /// The memory limit of the tenant that the child was started for, if `exit` says that the kernel ended the child for it.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.load().get(tenant)?.limits.memory?;

@@ -28,8 +28,8 @@ use super::lookup::hold;
 use super::stage::{self, Fault, SpawnRequest, Step};
 use super::usage::{Excess, Limit, WatchedLimits};
 
-/// Time limit for a start, from the request to the execution of the program. Reading the program may have to wait for a
-/// disk.
+/// Time limit for a start until the program is executed, the wait for a permit included. Reading the program may have to wait
+/// for a disk.
 const START: Duration = Duration::from_secs(30);
 /// How long a start counts among those that go on at once. A slower start, such as from a hung disk, no longer holds up
 /// others.
@@ -158,7 +158,7 @@ impl Child {
         self.handle.ended().await
     }
 
-    /// The memory limit of this child, if the kernel ended it for exceeding that one.
+    /// The memory limit of this child, if `exit` says that the kernel ended the child for it.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let limit = self.memory.filter(|_| exit.out_of_memory == Some(LimitOwner::Child))?;
         Some(Excess::new(Limit::Memory, limit as u64, None))
@@ -180,7 +180,8 @@ fn unexecuted(launch: &Launch, exit: Exit) -> String {
     format!("not executed, as there was no memory left for it ({key}); raise that")
 }
 
-/// Serializes the spawn request for a stage: its length in 4 bytes (big-endian), then JSON.
+/// Serializes the spawn request for a stage: its length in 4 bytes (big-endian), then JSON. Fails for a JSON over
+/// [`stage::MAX_REQUEST`] bytes.
 fn encode(launch: &Launch, cgroup: Option<Limits>) -> io::Result<SecretSlice<u8>> {
     let request = SpawnRequest {
         program: Cow::Borrowed(&launch.program),

@@ -27,9 +27,8 @@ pub struct Enforcement {
 /// Describes the sandbox and limits of `server` on a machine with this kernel and these cgroup controllers.
 pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enforcement {
     let sandbox = &server.sandbox;
-    let parts = if sandbox.mode == SandboxMode::None { Vec::new() } else { kernel.lacking() };
-    let is_refused = sandbox.required && !parts.is_empty();
-    let mut lacking = parts;
+    let mut lacking = if sandbox.mode == SandboxMode::None { Vec::new() } else { kernel.lacking() };
+    let is_refused = sandbox.required && !lacking.is_empty();
     if server.limits.resources.millicores.is_some() && !cgroups.cpu {
         lacking.push(NO_CPU.to_owned());
     }
@@ -44,17 +43,11 @@ pub fn enforcement(server: &Server, kernel: Kernel, cgroups: Controllers) -> Enf
 
 /// Describes the limits of `tenant`; `None` if it has no limits.
 pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enforcement> {
-    let parts = parts(&tenant.limits, cgroups);
     let children = tenant.max_children.map(|count| format!("{count} children"));
-    let parts: Vec<_> = children.into_iter().chain(parts).collect();
+    let limits = children.into_iter().chain(parts(&tenant.limits, cgroups)).collect::<Vec<_>>().join(", ");
     let is_lacking = tenant.limits.millicores.is_some() && !cgroups.cpu;
     let lacking = is_lacking.then(|| NO_CPU.to_owned()).into_iter().collect();
-    (!parts.is_empty()).then(|| Enforcement {
-        sandbox: String::new(),
-        limits: parts.join(", "),
-        lacking,
-        is_refused: false,
-    })
+    (!limits.is_empty()).then(|| Enforcement { sandbox: String::new(), limits, lacking, is_refused: false })
 }
 
 /// A warning that names the servers running as root; `None` if there are none. A sandbox takes root's privileges away, but

@@ -82,10 +82,7 @@ impl SpawnError {
 }
 
 fn in_path(path: &Option<String>) -> String {
-    match path {
-        Some(path) => {
-            format!(" in its PATH ({path}); give the full path of the program, or set PATH in the server's env")
-        }
-        None => String::new(),
-    }
+    let told =
+        |path| format!(" in its PATH ({path}); give the full path of the program, or set PATH in the server's env");
+    path.as_ref().map(told).unwrap_or_default()
 }

@@ -44,7 +44,9 @@ pub(super) fn place(state_dir: Option<&Path>) -> PathBuf {
 /// Makes private temporary folders.
 #[derive(Debug)]
 pub struct Folders {
-    place: PathBuf,
+    /// The folder in which this gateway's folder is made.
+    pub(super) place: PathBuf,
+    /// This gateway's folder; `None` until the first folder is made, and after the end.
     top: Mutex<Option<Arc<GatewayFolder>>>,
     remover: Remover,
 }
@@ -88,11 +90,6 @@ impl Folders {
     pub fn remove_abandoned(&self) {
         let mut abandoned = AbandonedFolders::of(&self.place);
         self.remover.push(self.place.clone(), move |deadline| abandoned.step(deadline));
-    }
-
-    /// The folder in which this gateway's folder is made.
-    pub(super) fn place(&self) -> &Path {
-        &self.place
     }
 
     /// Makes a private folder that belongs to `owner`, or to the gateway's user. First restores the modes of the

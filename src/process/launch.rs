@@ -73,8 +73,8 @@ impl Launch {
         Ok(launch)
     }
 
-    /// Makes the private temporary folder and sets `TMPDIR` to it. A child without a `cwd` starts in this folder rather
-    /// than in the gateway's working directory.
+    /// Makes the private temporary folder, sets `TMPDIR` to it, and decides whether it gets a tmpfs. A child without a `cwd`
+    /// starts in this folder rather than in the gateway's working directory, so the path of the program becomes absolute.
     fn give_folder(&mut self, server: &Server, folders: &Folders) -> std::io::Result<()> {
         let folder = folders.make(server.sandbox.account.as_ref())?;
         self.program = std::path::absolute(&self.program)?;

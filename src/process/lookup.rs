@@ -28,8 +28,8 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Runs `look`, which may block on a disk, on a new thread. A result that comes after the time limit is dropped.
-    /// `command` is for error messages.
+    /// Runs `look`, which may block on a disk, on a new thread. A look-up that outlasts the time limit keeps its thread and
+    /// its permit until it ends, and its result is dropped. `command` is for error messages.
     ///
     /// # Errors
     /// The error of `look`, or no answer within 10 seconds.

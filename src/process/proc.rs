@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 /// One process, as `/proc/PID/stat` described it.
@@ -36,7 +37,7 @@ pub(super) struct ProcessKey {
 }
 
 impl ProcessKey {
-    /// Whether the process still runs. `false` if it has ended, is a zombie, or cannot be read.
+    /// Whether the process still runs. `false` if it has ended, is a zombie, or cannot be read, and if another process has its id.
     pub(super) fn runs(self) -> bool {
         // What cannot be looked at may be another, and is left alone.
         let found = read_stat(self.pid).ok().flatten();
@@ -49,7 +50,8 @@ impl ProcessKey {
 pub(super) struct ProcessTree(HashMap<i32, ProcessStat>);
 
 impl ProcessTree {
-    /// Reads `/proc` once. Takes some microseconds for each process.
+    /// Reads `/proc` once, which takes some microseconds for each process. Leaves out processes that end meanwhile, or that are
+    /// hidden from this user.
     ///
     /// # Errors
     /// The system refuses, mostly because no file descriptor is left. A list with a process missing is never returned.
@@ -79,8 +81,8 @@ impl ProcessTree {
         Some(ProcessKey { pid, started: process.started })
     }
 
-    /// All running processes that are one of `leaders` or descend from one. Yields (process id, id of its leader, number of
-    /// threads).
+    /// All running processes that are one of `leaders` or descend from one. Yields (process id, id of its nearest leader,
+    /// number of threads).
     pub(super) fn descendants_by_leader(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
         let leaders: HashSet<i32> = leaders.iter().copied().collect();
         self.running_with_ancestors().filter_map(move |(pid, ancestors)| {
@@ -141,8 +143,8 @@ impl ProcReader {
     }
 }
 
-/// Lists the children of this process. The kernel's list is held open, so that it can be read when no file descriptor is
-/// left.
+/// Lists the children of this process's main thread: those that it has forked, and orphans. The kernel's list is held open,
+/// so that it can be read when no file descriptor is left.
 #[derive(Debug)]
 pub(super) struct ChildList {
     /// `/proc/PID/task/PID/children`. `None` on a kernel that is built without this file: then the whole tree is read
@@ -182,15 +184,14 @@ fn read_stat(pid: i32) -> io::Result<Option<ProcessStat>> {
 
 /// Turns the errors of reading a process that has ended, or is hidden from this user (`hidepid`), into `None`.
 fn none_if_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
-        Err(error) => Err(error),
-    }
+    read.map(Some).or_else(|error| match Errno::from_io_error(&error) {
+        Some(Errno::NOENT | Errno::ACCESS | Errno::PERM | Errno::SRCH) => Ok(None),
+        _ => Err(error),
+    })
 }
 
-/// Parses `/proc/PID/stat`: `pid (name) state parent …`. The name may contain spaces and parentheses.
+/// Parses `/proc/PID/stat`: `pid (name) state parent …`. The name may contain spaces and parentheses. `None` if a field is
+/// missing or no number.
 fn parse_stat(stat: &str) -> Option<ProcessStat> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
@@ -203,8 +204,8 @@ fn parse_stat(stat: &str) -> Option<ProcessStat> {
     Some(ProcessStat { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
 }
 
-/// Memory and swap that belong to process `pid` alone (anonymous and shared memory, without pages of files), in bytes. 0 if
-/// the process has ended.
+/// Memory and swap of process `pid` in bytes: anonymous and shared memory, without pages of files. 0 if the process has ended
+/// or is hidden from this user.
 pub(super) fn private_memory_of(pid: i32) -> io::Result<u64> {
     let status = none_if_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
     let kilobytes = |line: &str| {

@@ -135,11 +135,7 @@ fn become_program(
     let mut command = Command::new(&*request.program);
     command.args(&*request.args).env_clear();
     command.envs(request.env.iter().map(|(key, value)| (&**key, &**value)));
-    sandbox::apply(&request.policy).map_err(|error| Fault {
-        step: Step::Sandbox,
-        errno: None,
-        detail: error.to_string(),
-    })?;
+    sandbox::apply(&request.policy).map_err(io::Error::other).map_err(Fault::at(Step::Sandbox))?;
     if request.policy.identity.is_some() {
         bind(parent).map_err(Fault::at(Step::Bind))?;
     }

@@ -1,5 +1,5 @@
-//! Reads the stderr of a child: logs each line with its origin, and keeps the last lines for error messages. Long lines are
-//! cut and floods thinned out, so that a child cannot fill the disk or the memory of the gateway.
+//! Reads the stderr of a child: logs each line with its origin, and keeps the last lines for error messages. Leaves out lines
+//! over 8 KiB and what exceeds a rate, so that a child cannot fill the disk or the memory of the gateway.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::jsonrpc::{Frame, Framer};
 use crate::telemetry::{DropReason, ServerMetrics};
 use crate::text::visible_lines;
 
-/// Longest line that is logged, in bytes.
+/// Longest line that is logged, in bytes. A longer one is replaced by a note about its length.
 const MAX_LINE: usize = 8 * 1024;
 /// Free space in the buffer before each read, in bytes.
 const READ: usize = 16 * 1024;
@@ -26,7 +26,7 @@ const MAX_TAIL_LINE: usize = 512;
 const LINES_A_SECOND: u32 = 200;
 const BYTES_A_SECOND: usize = 64 * 1024;
 
-/// The server, tenant and session of a child, for log lines. A spare has no tenant until a session adopts it, and a child
+/// The server, tenant and session of a child, for log lines and limits. A spare has no tenant until a session adopts it, and a child
 /// that all share never has one. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -41,7 +41,7 @@ struct Owner {
     session: Arc<str>,
 }
 
-/// The owner of a child: its server, and the tenant that the child works for.
+/// Writes `SERVER of TENANT`, with "-" for no tenant.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.server, self.names().0)
@@ -130,7 +130,8 @@ impl Second {
     }
 }
 
-/// Reads and logs stderr until its end. Charges lines that are not logged to `brake`, which slows the reading down.
+/// Reads stderr until its end, logs each line, and adds each line to `tail`. Lines beyond the rate are counted instead of
+/// logged, and charged to `brake`, which slows the reading down.
 pub async fn drain_stderr(
     mut stderr: pipe::Receiver,
     origin: Origin,

@@ -14,7 +14,8 @@ use crate::config::{Resources, TenantId, show_bytes};
 /// Maximum age of the process tree that resident memory is computed from.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// Limits that the gateway has to watch, of one child or of all children of a tenant together. `None`: nothing to watch.
+/// Limits that the gateway has to watch, of one child or of all children of a tenant together: bytes of memory, and number of
+/// processes and threads. `None`: nothing to watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WatchedLimits {
     pub(super) memory: Option<u64>,
@@ -35,7 +36,7 @@ impl WatchedLimits {
         self == Self::default()
     }
 
-    /// The first limit that a child with the usage `used` exceeds; `None` if it exceeds none.
+    /// The limit that a child with the usage `used` exceeds, that on processes before that on memory; `None` if it exceeds none.
     pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
         let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
         let processes = over(self.processes, used.processes).map(|limit| Excess::new(Limit::Processes, limit, None));
@@ -105,15 +106,8 @@ impl fmt::Display for Excess {
             ),
             Limit::Processes => (format!("more processes and threads than {}", self.limit), "processes"),
         };
-        match &self.tenant {
-            None => write!(f, "{what} (limits.{key})"),
-            Some(tenant) => {
-                write!(
-                    f,
-                    "the most of all servers of the tenant, which used {what} together (tenants.{tenant}.limits.{key})"
-                )
-            }
-        }
+        let Some(tenant) = &self.tenant else { return write!(f, "{what} (limits.{key})") };
+        write!(f, "the most of all servers of the tenant, which used {what} together (tenants.{tenant}.limits.{key})")
     }
 }
 

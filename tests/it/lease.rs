@@ -25,17 +25,17 @@ struct Lone {
     pools: Pools,
     deployments: Deployments,
     surroundings: Surroundings,
-    keeper: JoinHandle<()>,
+    supervisor: JoinHandle<()>,
     stop_guardian: CancellationToken,
 }
 
 impl Lone {
     fn start(server: Server) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
-        let (keeper, guardian) =
+        let (supervisor, guardian) =
             GuardianSupervisor::start(program, Neighbours::Some, None, Folders::new(None), None).unwrap();
         let stop_guardian = CancellationToken::new();
-        let keeper = tokio::spawn(keeper.run(stop_guardian.clone()));
+        let supervisor = tokio::spawn(supervisor.run(stop_guardian.clone()));
         let config = Config::for_servers([server]);
         let surroundings = Surroundings {
             ceilings: Ceilings::new(&config.tenants, &guardian, Counter::default()),
@@ -49,7 +49,7 @@ impl Lone {
         };
         let pools = Pools::new(Arc::new(Metrics::default()), surroundings.clone());
         let deployments = pools.deploy(&config, &Deployments::new());
-        Self { pools, deployments, surroundings, keeper, stop_guardian }
+        Self { pools, deployments, surroundings, supervisor, stop_guardian }
     }
 
     fn pool(&self) -> &Arc<Pool> {
@@ -76,7 +76,7 @@ impl Lone {
         in_time("every child ends", self.surroundings.tasks.wait()).await;
         assert!(self.pools.workers().is_empty());
         self.stop_guardian.cancel();
-        in_time("the guardian ends", self.keeper).await.unwrap();
+        in_time("the guardian ends", self.supervisor).await.unwrap();
     }
 }
 

@@ -37,7 +37,8 @@ pub async fn watch_folders(ceilings: Ceilings, stop: CancellationToken) {
     }
 }
 
-/// Measures one folder after another for up to a second. The next round continues with the others.
+/// Measures one folder after another for up to a second, and has children ended whose folder is over its limit. The next
+/// round continues with the others.
 fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &CancellationToken) {
     let folder = |(id, charged): (&u64, &Charged)| {
         let (folder, most) = charged.temp.as_ref().filter(|_| charged.excess.borrow().is_none())?;
@@ -81,7 +82,7 @@ fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &Cancella
     }
 }
 
-/// The rest after a round that took `took`.
+/// The time to rest after a round that took `took`; at least [`INTERVAL`].
 fn rest(took: Duration) -> Duration {
     (took * REST).max(INTERVAL)
 }

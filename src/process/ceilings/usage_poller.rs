@@ -17,7 +17,7 @@ use crate::process::usage::{Excess, Limit, Usage, WatchedLimits};
 const INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum age of the process tree to compare with, which other parts of the gateway may have read.
 const MAX_AGE: Duration = Duration::from_millis(100);
-/// Time between two log lines about a failure to read.
+/// Time between two log lines while `/proc` cannot be read.
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// A child to be compared with its limits.
@@ -51,7 +51,7 @@ pub async fn watch_usage(ceilings: Ceilings, stop: CancellationToken) {
     }
 }
 
-/// Compares all children with their limits once.
+/// Compares all children with their limits once, and has those ended that exceed one.
 fn compare(ceilings: &Ceilings) -> io::Result<()> {
     let mut children = watched(ceilings);
     if children.is_empty() {

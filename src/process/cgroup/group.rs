@@ -40,7 +40,7 @@ pub(in crate::process) fn enter(path: &Path) -> io::Result<()> {
     write(&path.join("cgroup.procs"), "0")
 }
 
-/// Sets the limits of a cgroup.
+/// Sets those limits of a cgroup that are given. A memory limit also forbids swap.
 pub(in crate::process) fn limit(path: &Path, limits: &Limits) -> io::Result<()> {
     if let Some(memory) = limits.memory {
         write(&path.join("memory.max"), &memory.to_string())?;
@@ -119,13 +119,13 @@ pub(super) fn below(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The process ids in a cgroup, without those in cgroups below.
+/// The process ids in a cgroup, without those in cgroups below. Empty if the cgroup cannot be read.
 pub(super) fn processes(path: &Path) -> BTreeSet<i32> {
     let list = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// The cgroups directly below a cgroup.
+/// The cgroups directly below a cgroup. Empty if the cgroup cannot be read.
 pub(super) fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()

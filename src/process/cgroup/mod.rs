@@ -35,9 +35,8 @@ impl Controllers {
 
     /// The kernel's names of the controllers that are available.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu)]
-            .into_iter()
-            .filter_map(|(n, has)| has.then_some(n))
+        let all = [("memory", self.memory), ("pids", self.pids), ("cpu", self.cpu)];
+        all.into_iter().filter_map(|(name, has)| has.then_some(name))
     }
 }
 

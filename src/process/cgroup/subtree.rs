@@ -161,7 +161,8 @@ impl Subtree {
         Support { ends: true, keeps: self.controllers }
     }
 
-    /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce.
+    /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce. Where the tenant
+    /// has one already, sets its limits to `limits`.
     ///
     /// # Errors
     /// The system refuses.
@@ -216,7 +217,8 @@ impl Drop for Subtree {
 }
 
 impl Place {
-    /// Prepares the cgroup for others that enforce limits: moves the gateway into a cgroup of its own.
+    /// Prepares the cgroup for others that enforce limits: moves the gateway into a cgroup of its own, and delegates the
+    /// controllers. No effect without controllers.
     fn divide(&self) -> io::Result<()> {
         if self.controllers == Controllers::default() {
             return Ok(());
@@ -238,7 +240,8 @@ fn pass_on(path: &Path, controllers: Controllers) -> io::Result<()> {
     controllers.names().try_for_each(|name| write(&path.join("cgroup.subtree_control"), &format!("+{name}")))
 }
 
-/// Removes the folder of a gateway that is gone. `false` if the gateway lives, or processes are left in the folder.
+/// Removes the folder of a gateway that is gone; also true if there is no folder. `false` if the gateway lives, or processes
+/// are left in the folder.
 pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
     match lock(path) {
         Ok(lock) => lock.is_some() && remove(path),

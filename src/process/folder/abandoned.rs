@@ -40,7 +40,8 @@ impl AbandonedFolders {
         Self { place: place.to_owned(), removed: 0, failed: BTreeSet::new(), failure: None }
     }
 
-    /// Continues the removal until `deadline`.
+    /// Continues the removal until `deadline`. Fails with the first error once all other folders are removed; the next step then
+    /// tries the failed ones again.
     pub(super) fn step(&mut self, deadline: Instant) -> Outcome {
         match self.go_on(deadline) {
             Ok(false) => Outcome::Unfinished,

@@ -65,7 +65,9 @@ struct Entry {
 /// The state of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Status {
+    /// The start was requested.
     Asked,
+    /// The stage or the program runs, as this process.
     Running(Pid),
     /// The guardian could not start the stage; with the error number of the system.
     Failed(i32),
@@ -150,8 +152,8 @@ impl Guardian {
         self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant))
     }
 
-    /// Requests a stage for a new child, in the cgroup of `tenant` if one is given. Dropping the returned handle ends the
-    /// child.
+    /// Requests a stage for a new child, in the cgroup of `tenant` if one is given. Dropping the returned handle kills the
+    /// child. Fails once the table is closed.
     pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<ChildHandle> {
         let (status, watched) = watch::channel(Status::Asked);
         let (socket, handed) = oneshot::channel();
@@ -186,7 +188,7 @@ impl Guardian {
         }
     }
 
-    /// Waits for the next request to send to the guardian.
+    /// Waits for the next request to send to the guardian, and removes it from the queue.
     pub(super) async fn next_request(&self) -> Request {
         loop {
             let next = self.0.table.lock().requests.pop_front();
@@ -228,8 +230,8 @@ impl Guardian {
         self.0.table.lock().guardian = Some(guardian);
     }
 
-    /// Ends all children in the table, because the guardian is gone: the kernel has killed them. Requests for children that
-    /// were not sent yet remain for the next guardian.
+    /// Ends all children in the table, because the guardian is gone: the kernel has killed them. A child whose launch was not
+    /// sent yet stays, with its requests, for the next guardian.
     pub(super) fn lost(&self) {
         self.0.table.lock().lose();
     }
@@ -280,7 +282,8 @@ impl ChildHandle {
         self.socket.take()?.await.ok()
     }
 
-    /// Waits until the start of the child has succeeded ([`Status::Running`]) or failed.
+    /// Waits until the guardian has started the stage of the child ([`Status::Running`]) or failed to. Returns
+    /// [`Status::Ended`] if the child has ended by then.
     pub(in crate::process) async fn started(&self) -> Status {
         self.when(|status| *status != Status::Asked).await
     }

@@ -32,13 +32,6 @@ impl MainThreadProgress {
     }
 }
 
-/// Makes a socket pair: the gateway's end, which does not block, and the guardian's.
-pub(super) fn pair() -> io::Result<(UnixStream, OwnedFd)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    ours.set_nonblocking(true)?;
-    Ok((ours, theirs.into()))
-}
-
 /// Starts a thread that returns each byte from `socket` until the gateway closes its end. It stays silent while the main
 /// thread is hung.
 ///

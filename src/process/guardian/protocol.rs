@@ -121,14 +121,9 @@ impl PacketSocket {
 /// Whether the system is short of a resource for a moment. Such an error must not close the socket, because that would end
 /// all children.
 fn is_passing(error: &io::Error) -> bool {
-    let passing = [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOMEM,
-        Errno::NOBUFS,
-        // More descriptors are on their way between processes than this user may have: it may be a child that sends them.
-        Errno::TOOMANYREFS,
-        Errno::INTR,
-    ];
-    passing.map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error())
+    // TOOMANYREFS: more descriptors are on their way between processes than this user may have, perhaps those of a child.
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::TOOMANYREFS | Errno::INTR)
+    )
 }

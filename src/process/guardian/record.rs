@@ -52,7 +52,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens and locks the record in `directory`, which is made if it is missing. Kills the processes in it that still run.
+    /// Opens and locks the record in `directory`, which is made if it is missing. Waits up to 6 seconds for the lock. Kills the
+    /// processes in the record that still run.
     ///
     /// # Errors
     /// Another gateway uses the directory, the directory cannot be used, or a listed process does not end.
@@ -117,7 +118,7 @@ impl Record {
     }
 }
 
-/// Kills the processes in `left` that still run, and waits until they are gone.
+/// Kills the processes in `left` that still run, and waits until they are gone. Fails if one is still there after 5 seconds.
 async fn end(left: Vec<ProcessKey>) -> io::Result<()> {
     let left: Vec<ProcessKey> = left.into_iter().filter(|seen| kill(*seen)).collect();
     if left.is_empty() {

@@ -44,7 +44,7 @@ impl ScanThread {
     pub(super) fn start() -> io::Result<Self> {
         let scan_thread = Self::default();
         let shared = Arc::clone(&scan_thread.0);
-        std::thread::Builder::new().name("sluice-scan_thread".to_owned()).spawn(move || shared.run())?;
+        std::thread::Builder::new().name("sluice-scan".to_owned()).spawn(move || shared.run())?;
         Ok(scan_thread)
     }
 

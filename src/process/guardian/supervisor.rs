@@ -17,7 +17,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::Guardian;
-use super::health;
 use super::protocol::{PacketSocket, Request};
 use super::record::Record;
 use crate::process::cgroup::Subtree;
@@ -125,8 +124,9 @@ impl GuardianSupervisor {
 
     /// Sends a new guardian the health check socket and the record. Returns the gateway's end of the socket.
     async fn introduce(&self) -> io::Result<UnixStream> {
-        let (health, theirs) = health::pair()?;
-        self.socket.send(&Request::HealthCheck, Some(&theirs)).await?;
+        let (health, theirs) = std::os::unix::net::UnixStream::pair()?;
+        health.set_nonblocking(true)?;
+        self.socket.send(&Request::HealthCheck, Some(&theirs.into())).await?;
         if let Some(record) = &self.record {
             self.socket.send(&Request::Record, Some(&record.share()?.into())).await?;
         }
@@ -165,7 +165,7 @@ fn start_guardian(program: &Path, guardian: &Guardian) -> io::Result<(Child, Pac
     command.arg0("sluice").arg("guardian").args(guardian.cgroups().map(Subtree::path)).env_clear().process_group(0);
     command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::inherit());
     // Where the private folders of children are, which the guardian removes if the gateway is killed.
-    command.env("TMPDIR", guardian.folders().place());
+    command.env("TMPDIR", &guardian.folders().place);
     let process = Command::from(command).spawn()?;
     if let Some(pid) = process.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
         guardian.began(pid);
@@ -195,7 +195,7 @@ async fn carry(socket: &PacketSocket, health: &UnixStream, guardian: &Guardian) 
             }
         }
     };
-    // HealthCheck are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
+    // Checks are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
     let silence = async {
         let mut ticks = interval(HEALTH_CHECK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -226,7 +226,8 @@ async fn end(process: &mut Child) {
 }
 
 /// Reaps processes that become children of the gateway because the gateway is process 1 of a container, such as those that
-/// `docker exec` left behind. They are not killed. `guardian_id` is spared.
+/// `docker exec` left behind. Does not kill them. Leaves out the process `guardian_id`. Never returns; does nothing in a
+/// process that has other children than the guardian.
 async fn reap_strangers(guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
     let ended = if guardian.has_other_children() { None } else { signal(SignalKind::child()).ok() };
     let Some(mut ended) = ended else { return std::future::pending().await };
@@ -258,8 +259,7 @@ async fn kill_own_children(guardian: &Guardian) {
         if Instant::now() >= deadline {
             return tracing::error!(left = ?children.map(|left| left.len()), "processes did not end in time, or cannot be listed");
         }
-        let children = children.unwrap_or_default();
-        for child in children {
+        for child in children.unwrap_or_default() {
             let _ = rustix::process::kill_process(child, Signal::KILL);
             ended += usize::from(matches!(rustix::process::waitpid(Some(child), WaitOptions::NOHANG), Ok(Some(_))));
         }

@@ -181,7 +181,8 @@ fn real(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
 }
 
-/// Whether file permissions let the server's user (`account`, or else the gateway's) open `path`.
+/// Whether file permissions let the user `account` read `path`. `true` without an account, as the server then runs as the
+/// gateway's user, and for a path that cannot be examined.
 fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
     let (Some(account), Ok(found)) = (account, path.metadata()) else { return true };
     let groups = || account.groups.iter().chain([&account.gid]);

@@ -3,7 +3,7 @@
 use std::io;
 
 use rustix::process::{Gid, Uid};
-use rustix::thread::CapabilitySet;
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Account;
@@ -60,9 +60,7 @@ pub fn conceal() -> io::Result<()> {
 /// The system refuses.
 pub(super) fn drop_capabilities() -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
-    let mut sets = rustix::thread::capabilities(None)?;
-    sets.effective = CapabilitySet::empty();
-    sets.permitted = CapabilitySet::empty();
-    sets.inheritable = CapabilitySet::empty();
+    let none = CapabilitySet::empty();
+    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }

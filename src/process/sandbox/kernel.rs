@@ -45,17 +45,15 @@ impl Kernel {
     /// The missing parts of a sandbox with their consequences, in words.
     pub fn lacking(&self) -> Vec<String> {
         let mut parts = Vec::new();
-        if self.landlock == 0 {
-            parts.push(
-                "Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server".to_owned(),
-            );
-        } else if self.landlock < ENOUGH {
-            let truncate = if self.landlock < 3 { "a file that may only be read can be emptied, " } else { "" };
-            let listen =
-                if self.landlock < KNOWS_PORTS { "any port that is free can be listened on, and " } else { "" };
-            let version = self.landlock;
-            parts
-                .push(format!("Landlock {ENOUGH} (it has {version}): {truncate}{listen}signals reach other processes"));
+        let version = self.landlock;
+        if version == 0 {
+            let text = "Landlock (Linux 5.13, enabled at boot): files and other processes are open to a server";
+            parts.push(text.to_owned());
+        } else if version < ENOUGH {
+            let truncate = if version < 3 { "a file that may only be read can be emptied, " } else { "" };
+            let listen = if version < KNOWS_PORTS { "any port that is free can be listened on, and " } else { "" };
+            let text = format!("Landlock {ENOUGH} (it has {version}): {truncate}{listen}signals reach other processes");
+            parts.push(text);
         }
         if !self.seccomp {
             parts.push("seccomp: no system call is refused".to_owned());
