@@ -27,10 +27,7 @@ pub fn run(command: &[OsString], restrict: impl FnOnce() -> Result<(), String>) 
         let _ = writeln!(std::io::stderr(), "sluice confine: is started by the tool run_command, not by hand");
         return ExitCode::FAILURE;
     }
-    let report = match supervise(command, restrict) {
-        Ok(report) => report,
-        Err(error) => format!("failed {error}\n"),
-    };
+    let report = supervise(command, restrict).unwrap_or_else(|error| format!("failed {error}\n"));
     let control = rustix::stdio::stdin().try_clone_to_owned();
     let told = control.and_then(|control| File::from(control).write_all(report.as_bytes()));
     let _ = rustix::process::kill_current_process_group(Signal::KILL);

@@ -46,12 +46,8 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
             let consumed = end.map_or(chunk.len(), |at| at + 1);
             self.reader.consume(consumed);
             if end.is_some() {
-                let line = std::mem::take(&mut self.partial);
-                return Ok(Some(if std::mem::take(&mut self.oversized) {
-                    Line::Oversized
-                } else {
-                    Line::Complete(line)
-                }));
+                let (line, is_oversized) = (std::mem::take(&mut self.partial), std::mem::take(&mut self.oversized));
+                return Ok(Some(if is_oversized { Line::Oversized } else { Line::Complete(line) }));
             }
         }
     }

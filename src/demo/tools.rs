@@ -116,11 +116,8 @@ fn add(arguments: Value) -> Result<Value, ToolError> {
     };
     let sum = sum.or_else(|| whole_or_float(a.as_f64()? + b.as_f64()?));
     let sum = sum.ok_or_else(|| ToolError("the sum is too large".to_owned()))?;
-    let mut result = text(&sum.to_string());
-    if let Some(fields) = result.as_object_mut() {
-        fields.insert("structuredContent".to_owned(), json!({"sum": sum}));
-    }
-    Ok(result)
+    let shown = sum.to_string();
+    Ok(json!({"content": [{"type": "text", "text": shown}], "structuredContent": {"sum": sum}}))
 }
 
 /// A float as JSON, without a fraction where it has none: 7, not 7.0.

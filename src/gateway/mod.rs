@@ -111,7 +111,7 @@ impl Gateway {
         Arc::clone(&self.admin.app.metrics)
     }
 
-    /// Puts other configurations in force while the gateway runs.
+    /// The handle that puts another configuration in force while the gateway runs.
     pub fn control(&self) -> Control {
         self.control.clone()
     }

@@ -117,8 +117,8 @@ impl Ceilings {
     }
 
     /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because memory
-    /// that a process has taken stays with its first cgroup; nor if the guardian cannot lower the limits of the spare's
-    /// processes, because they have another user.
+    /// that a process has taken stays with its first cgroup; nor if the tenant limits each process and the guardian
+    /// cannot set limits of the spare's processes, because they have another user.
     pub fn takes_spares(&self, tenant: &TenantId) -> bool {
         let can_be_limited = |ceiling: &Arc<Ceiling>| {
             self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default()
@@ -189,7 +189,7 @@ impl Charge {
     }
 
     /// Waits until the child exceeds a limit, or all children of its tenant together do and this one has to end. The owner
-    /// then has to kill the child at once. Never returns once the registration has ended.
+    /// then has to kill the child at once. Never returns if the registration ends before that.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
         match exceeded.wait_for(Option::is_some).await.ok().and_then(|excess| excess.clone()) {

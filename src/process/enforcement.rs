@@ -116,27 +116,16 @@ fn limits(server: &Server, cgroups: Controllers) -> String {
 
 fn parts(limits: &Resources, cgroups: Controllers) -> Vec<String> {
     let by = |cgroup| if cgroup { "by its cgroup" } else { "watched" };
-    let mut parts = Vec::new();
-    if let Some(memory) = limits.memory {
-        parts.push(format!("memory {} ({})", show_bytes(memory), by(cgroups.memory)));
-    }
-    if let Some(millicores) = limits.millicores {
-        let by = if cgroups.cpu { "by its cgroup" } else { "NOT enforced" };
-        parts.push(format!("{} processors ({by})", millicores as f64 / 1000.0));
-    }
-    if let Some(processes) = limits.processes {
-        parts.push(format!("{processes} processes ({})", by(cgroups.pids)));
-    }
-    if let Some(time) = limits.cpu_time {
-        parts.push(format!("{} of processor time for each process", show_duration(time)));
-    }
-    if let Some(files) = limits.open_files {
-        parts.push(format!("{files} open files for each process"));
-    }
-    if let Some(size) = limits.file_size {
-        parts.push(format!("files up to {}", show_bytes(size)));
-    }
-    parts
+    let cpu = if cgroups.cpu { "by its cgroup" } else { "NOT enforced" };
+    let parts = [
+        limits.memory.map(|memory| format!("memory {} ({})", show_bytes(memory), by(cgroups.memory))),
+        limits.millicores.map(|millicores| format!("{} processors ({cpu})", millicores as f64 / 1000.0)),
+        limits.processes.map(|processes| format!("{processes} processes ({})", by(cgroups.pids))),
+        limits.cpu_time.map(|time| format!("{} of processor time for each process", show_duration(time))),
+        limits.open_files.map(|files| format!("{files} open files for each process")),
+        limits.file_size.map(|size| format!("files up to {}", show_bytes(size))),
+    ];
+    parts.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

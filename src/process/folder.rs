@@ -121,7 +121,8 @@ impl Folders {
         Ok(new)
     }
 
-    /// Waits up to 2 seconds for removals, when the gateway stops. The next gateway removes the rest.
+    /// Gives up the gateway's folder and waits up to 2 seconds for removals, when the gateway stops. The next gateway removes the
+    /// rest.
     pub(super) fn close(&self) {
         let top = self.top.lock().take();
         drop(top);

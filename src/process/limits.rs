@@ -74,7 +74,8 @@ impl ProcessLimits {
     }
 }
 
-/// The program that receives the core dumps of children, if the gateway cannot prevent that; `None` if it can.
+/// The program that receives the core dumps of children, if the gateway cannot prevent that. `None` if it can, or if the kernel
+/// writes core dumps to files.
 pub(super) fn cores_go_to() -> Option<String> {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     let most = if may_raise_limits() { None } else { getrlimit(Kind::Core).maximum };

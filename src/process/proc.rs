@@ -54,7 +54,8 @@ impl ProcessTree {
     /// hidden from this user.
     ///
     /// # Errors
-    /// The system refuses, mostly because no file descriptor is left. A list with a process missing is never returned.
+    /// The system refuses, mostly because no file descriptor is left. Then no tree is returned, rather than one that lacks a
+    /// process.
     pub(super) fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
@@ -68,7 +69,7 @@ impl ProcessTree {
         Ok(Self(tree))
     }
 
-    /// The ids of the processes whose parent is `pid`.
+    /// The ids of the processes whose parent is `pid`, zombies included.
     pub(super) fn children_of(&self, pid: Pid) -> impl Iterator<Item = Pid> {
         let pid = pid.as_raw_pid();
         self.0.iter().filter(move |(_, process)| process.parent == pid).filter_map(|(pid, _)| Pid::from_raw(*pid))

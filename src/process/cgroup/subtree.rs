@@ -80,7 +80,8 @@ pub struct Subtree {
     lock: File,
 }
 
-/// Finds the cgroup of this process; `None` if no cgroups can be made below it. `root` is the root of the file systems.
+/// Finds the cgroup of this process; `None` if no cgroups can be made below it. Without controllers if other processes are in
+/// it. `root` is the root of the file systems.
 fn find(root: &Path) -> Option<Place> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let own = read("proc/self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))?;

@@ -26,7 +26,7 @@ pub(super) const LISTING: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union
 pub(super) enum Outcome {
     /// The folder is gone.
     Done,
-    /// The deadline has passed, and more is left.
+    /// More is left: the deadline has passed, or something new has appeared meanwhile.
     Unfinished,
     /// Something cannot be removed; everything else is gone.
     Failed(io::Error),
@@ -215,7 +215,7 @@ pub(super) fn is_dots(name: &CStr) -> bool {
 }
 
 /// Removes a file or an empty folder, also if it is gone already. `false`: the entry is a folder with content. `kind` is what
-/// the entry was when it was listed.
+/// the entry was when it was listed. Clears attributes that prevent the removal, where this process may.
 fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<bool> {
     let file = || rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let directory = || rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);

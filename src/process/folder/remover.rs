@@ -15,13 +15,13 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::removal::Outcome;
 
-/// Longest turn of a folder while others wait.
+/// Longest turn of a folder.
 const SLICE: Duration = Duration::from_millis(250);
 /// Turns in a row after which a folder that still has content is logged and set aside: something may keep filling it.
 const SLICES: u32 = 400;
 /// The error that is logged then.
 const UNFINISHED: &str = "100 s of removal were not enough: it is very large, or something fills it again and again";
-/// Most folders that wait. Others are counted and left to the next start of a gateway.
+/// Most folders that wait, failed ones included. Others are counted as failures and left to the next start of a gateway.
 const MAX_WAITING: usize = 4096;
 /// Time until a failed removal is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);

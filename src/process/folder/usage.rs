@@ -231,7 +231,8 @@ fn reopen(folder: BorrowedFd<'_>) -> io::Result<()> {
     restore_access(folder)
 }
 
-/// Calls `found` with inode and bytes of each file that process `pid` holds open although it was removed from `folder`.
+/// Calls `found` with inode and bytes of each file that process `pid` holds open although it was removed from `folder`. Not at
+/// all if the process cannot be examined. Looks at no more than [`MAX_DESCRIPTORS`] descriptors.
 fn removed_by(pid: i32, folder: &Path, found: &mut impl FnMut(u64, u64)) {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return };
     for descriptor in descriptors.flatten().take(MAX_DESCRIPTORS) {

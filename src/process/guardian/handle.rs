@@ -91,9 +91,10 @@ impl Table {
     fn lose(&mut self) {
         self.guardian = None;
         self.ready.clear();
-        let waiting: Vec<u64> = self.requests.iter().filter_map(Request::id).collect();
+        let launch = |request: &Request| if let Request::Launch { id, .. } = request { Some(*id) } else { None };
+        let unsent: Vec<u64> = self.requests.iter().filter_map(launch).collect();
         self.children.retain(|id, entry| {
-            let stays = *entry.status.borrow() == Status::Asked && waiting.contains(id);
+            let stays = unsent.contains(id);
             if !stays {
                 entry.status.send_modify(|status| *status = status.end(Exit::killed()));
             }

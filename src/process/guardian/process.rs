@@ -39,7 +39,8 @@ const LAST: Duration = Duration::from_secs(5);
 const LAST_CHECK: Duration = Duration::from_millis(20);
 
 /// Runs the guardian (`sluice guardian`), whose stdin is the socket to the gateway. `cgroups` is the cgroup below which
-/// children's cgroups are made. Returns when the gateway is gone and everything below the guardian has ended.
+/// children's cgroups are made. Returns when the gateway is gone and everything below the guardian has ended, or 5 seconds have
+/// passed. Removes the temporary folders of killed gateways before it returns.
 ///
 /// # Errors
 /// stdin is no socket, or the system refuses what the guardian needs.

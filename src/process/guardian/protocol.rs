@@ -59,7 +59,7 @@ pub(super) enum Report {
     Ready { pids: Vec<i32> },
     /// The stage of child `id` could not be started. This is the last report about the child.
     Failed { id: u64, errno: i32 },
-    /// Child `id` is reaped, and its group and orphans are gone. `status` is the wait status. `memory` tells whose memory
+    /// Child `id` is reaped, and its group and orphans are gone or have outlived SIGKILL for two seconds. `status` is the wait status. `memory` tells whose memory
     /// limit the kernel ended the child for. This is the last report about the child.
     Exited { id: u64, status: i32, memory: Option<LimitOwner> },
 }

@@ -96,7 +96,7 @@ impl Shared {
 }
 
 /// Sets limits for `leader` and its descendants. A process inherits the limits of its parent, so this is repeated until a
-/// reading finds no new descendant.
+/// reading finds no new descendant, at most [`MAX_READINGS`] times.
 ///
 /// Another process could get the id of an ended descendant between reading and setting. That would take all process ids to
 /// be used up within microseconds; the system offers no other way to limit running processes.

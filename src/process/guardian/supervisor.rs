@@ -31,8 +31,8 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(20);
 /// Time between two health checks.
 const HEALTH_CHECK: Duration = Duration::from_secs(2);
-/// Unanswered health checks in a row after which the guardian is replaced. All children end with it, so a busy machine must
-/// not be a reason.
+/// Health checks in a row without an answer or a report after which the guardian is replaced. All children end with it, so a
+/// busy machine must not be a reason.
 const MISSED: u32 = 5;
 /// Time until a failed start of a guardian is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -80,8 +80,8 @@ impl GuardianSupervisor {
         Ok((Self { guardian: guardian.clone(), program, process, socket, record }, guardian))
     }
 
-    /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it. When this returns, every
-    /// child is reaped.
+    /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it, removes the cgroups, and waits
+    /// a while for the removal of temporary folders. When this returns, every child is reaped.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {

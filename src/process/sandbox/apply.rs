@@ -39,9 +39,9 @@ pub fn apply(policy: &Policy) -> Result<(), SandboxError> {
     if confinement.required {
         // The gateway has looked already; but it is here that it counts.
         let kernel = Kernel { landlock, seccomp: seccomp.is_ok() };
-        match kernel.lacking().as_slice() {
-            [] => {}
-            lacking => return Err(SandboxError::Required(lacking.join(" and "))),
+        let lacking = kernel.lacking();
+        if !lacking.is_empty() {
+            return Err(SandboxError::Required(lacking.join(" and ")));
         }
     }
     Ok(())

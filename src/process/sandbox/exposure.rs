@@ -70,7 +70,7 @@ pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Expo
     Some(Exposure { open, warnings, errors })
 }
 
-/// The noun for whoever has a working directory of its own under this isolation.
+/// The noun for the owner of a working directory under this isolation.
 fn owner(isolation: Isolation) -> &'static str {
     match isolation {
         Isolation::Session | Isolation::Principal => "principal",

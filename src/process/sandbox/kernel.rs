@@ -32,14 +32,9 @@ impl Kernel {
 
     /// The enforced parts of a sandbox, in words.
     pub fn enforces(&self) -> Vec<String> {
-        let mut parts = vec!["no new privileges".to_owned()];
-        if self.landlock > 0 {
-            parts.push(format!("paths (Landlock {})", self.landlock));
-        }
-        if self.seccomp {
-            parts.push("system calls (seccomp)".to_owned());
-        }
-        parts
+        let landlock = (self.landlock > 0).then(|| format!("paths (Landlock {})", self.landlock));
+        let seccomp = self.seccomp.then(|| "system calls (seccomp)".to_owned());
+        ["no new privileges".to_owned()].into_iter().chain(landlock).chain(seccomp).collect()
     }
 
     /// The missing parts of a sandbox with their consequences, in words.

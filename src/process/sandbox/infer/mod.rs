@@ -30,7 +30,8 @@ pub(super) struct OpenPaths {
 /// Infers what to open for `server`, whose command is the file `program`. The paths may contain symbolic links.
 pub(super) fn infer(server: &Server, program: &Path) -> OpenPaths {
     let (shared, cwd) = (shared_directories(server), server.cwd.as_deref());
-    let place = own_directory(cwd, &shared);
+    // A shared directory is opened only if it is listed.
+    let place = cwd.and_then(|cwd| cwd.canonicalize().ok()).filter(|cwd| !shared.includes(cwd));
     let (changed, read) = if server.changes_cwd { (place, None) } else { (None, place) };
     let untrusted = UntrustedPaths::of(server).with(changed.clone());
     let mut inferred = match server.sandbox.mode {
@@ -123,10 +124,4 @@ fn named(server: &Server, shared: &SharedDirectories, untrusted: &UntrustedPaths
 /// The folder with the code of the script that the arguments name, if there is one.
 fn code_of_script(server: &Server, shared: &SharedDirectories, untrusted: &UntrustedPaths) -> Option<PathBuf> {
     paths::code_around(&paths::script_in(&server.args, server.cwd.as_deref(), untrusted)?, shared)
-}
-
-/// The working directory without symbolic links; `None` if it is a shared directory, which the configuration has to list.
-fn own_directory(cwd: Option<&Path>, shared: &SharedDirectories) -> Option<PathBuf> {
-    let cwd = cwd?.canonicalize().ok()?;
-    (!shared.includes(&cwd)).then_some(cwd)
 }

@@ -202,7 +202,8 @@ fn values(args: &[String]) -> impl Iterator<Item = &str> {
     values.map(|value| value.strip_prefix("file://").unwrap_or(value))
 }
 
-/// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists.
+/// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists and is not
+/// `/`. Values with a colon are left out.
 pub fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
     let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
     let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));

@@ -32,7 +32,7 @@ impl SharedDirectories {
         Self { homes }
     }
 
-    /// Whether `folder` is a shared directory or contains a home folder.
+    /// Whether `folder` is a shared directory or contains a home folder. Also true for `/` and for a path with `..`.
     pub fn includes(&self, folder: &Path) -> bool {
         folder.components().any(|part| part == Component::ParentDir)
             || folder.parent().is_none()

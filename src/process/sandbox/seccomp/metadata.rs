@@ -129,7 +129,8 @@ pub fn deny_unseen_modes(denials: &mut Denials) {
     denials.unknown(&[libc::SYS_openat2]);
 }
 
-/// Denies changes of file properties by path, answered as `how` says.
+/// Denies changes of mode, owner and times of files by path, answered as `how` says; for root, mode and owner by descriptor too.
+/// Denies changes of extended attributes and of flags of file systems. [`Metadata::Refused`] also denies watching folders.
 ///
 /// # Errors
 /// The rules cannot be expressed.

@@ -26,7 +26,7 @@ const SCHED_CORE: u64 = 62;
 /// ioctl requests that insert input into a terminal as if its user had typed it.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-/// Refuses changes of other processes. Also refuses to clear the parent-death signal and the subreaper flag, by which all
+/// Refuses changes of other processes, and input into terminals. Also refuses to clear the parent-death signal and the subreaper flag, by which all
 /// processes of a child are found and ended.
 pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> {
     for (call, arguments) in OF_A_PROCESS {

@@ -30,6 +30,10 @@ const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 /// The bits of a socket's kind that are no flags.
 const KINDS: u64 = 0xf;
 
+/// Refuses sockets that `sockets` does not allow.
+///
+/// # Errors
+/// The rules cannot be expressed.
 pub(super) fn refuse_sockets(denials: &mut Denials, sockets: Sockets) -> Result<(), BackendError> {
     let network = sockets.network.then_some([libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK]);
     let local = sockets.local.then_some(libc::AF_UNIX);
