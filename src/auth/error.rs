@@ -147,11 +147,8 @@ impl AuthError {
 
 /// Appends `, name="value"`. Characters that RFC 6750 section 3 forbids between the quotes become apostrophes.
 fn parameter(challenge: &mut String, name: &str, value: &str) {
-    challenge.push_str(", ");
-    challenge.push_str(name);
-    challenge.push_str("=\"");
-    challenge.extend(value.chars().map(|c| if matches!(c, ' '..='~') && c != '"' && c != '\\' { c } else { '\'' }));
-    challenge.push('"');
+    let is_allowed = |c: char| matches!(c, ' '..='~') && c != '"' && c != '\\';
+    challenge.push_str(&format!(", {name}=\"{}\"", value.replace(|c| !is_allowed(c), "'")));
 }
 
 /// The reason why the configured authentication cannot be set up.

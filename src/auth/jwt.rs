@@ -143,7 +143,7 @@ impl JwtVerifier {
     fn principal(&self, claims: &Claims) -> Result<Principal, Invalid> {
         let unusable = |claim: &str| Invalid::Claim(claim.to_owned());
         let issuer = claims.get("iss").and_then(Value::as_str).ok_or_else(|| unusable("iss"))?;
-        let find = |path: &str| find(claims, path).map_err(|Ambiguous| unusable(path));
+        let find = |path: &str| find(claims, path);
         let tenant = find(&self.rules.tenant_claim)?.and_then(Value::as_str);
         let tenant = tenant.and_then(|name| name.parse().ok()).ok_or_else(|| unusable(&self.rules.tenant_claim))?;
         let subject = find(&self.rules.subject_claim)?.and_then(Value::as_str);
@@ -157,12 +157,7 @@ impl JwtVerifier {
 
 impl fmt::Debug for JwtVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = match self.source {
-            Source::Fixed(_) => "fixed",
-            Source::File(_) => "file",
-            Source::Url(_) => "url",
-        };
-        f.debug_struct("JwtVerifier").field("source", &source).finish_non_exhaustive()
+        f.debug_struct("JwtVerifier").field("key", &self.rules.key).finish_non_exhaustive()
     }
 }
 
@@ -207,20 +202,16 @@ fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<
     Err(Invalid::Signature)
 }
 
-/// The error for a dotted path that leads to different claims in one token.
-#[derive(Debug)]
-struct Ambiguous;
-
 /// The claim at a dotted path. Each dot may separate an object from its member or be part of a name, because names may be
 /// URLs. A path that leads to different values is an error: a party that can add claims in one form must not override claims
 /// in the other.
-fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Ambiguous> {
+fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Invalid> {
     let mut found = Vec::new();
     readings(claims, path, &mut found);
     match found.split_first() {
         None => Ok(None),
         Some((first, others)) if others.iter().all(|other| other == first) => Ok(Some(first)),
-        Some(_) => Err(Ambiguous),
+        Some(_) => Err(Invalid::Claim(path.to_owned())),
     }
 }
 

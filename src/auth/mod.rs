@@ -184,14 +184,12 @@ fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
 /// Refuses a query that contains a credential. Logs, histories and `Referer` headers keep URLs, so the owner has to learn
 /// that the credential is no longer secret.
 fn refuse_credentials_in(query: Option<&str>) -> Result<(), AuthError> {
-    let Some(query) = query else { return Ok(()) };
-    for pair in query.split('&') {
-        let name = pair.split('=').next().unwrap_or_default();
-        if let Some(known) = CREDENTIAL_PARAMETERS.into_iter().find(|known| known.eq_ignore_ascii_case(name)) {
-            return Err(AuthError::InTheQuery(known));
-        }
-    }
-    Ok(())
+    let known = |pair: &str| {
+        let name = pair.split('=').next()?;
+        CREDENTIAL_PARAMETERS.into_iter().find(|known| known.eq_ignore_ascii_case(name))
+    };
+    let found = query.and_then(|query| query.split('&').find_map(known));
+    found.map_or(Ok(()), |name| Err(AuthError::InTheQuery(name)))
 }
 
 #[cfg(test)]

@@ -44,12 +44,7 @@ struct New {
 
 /// Runs the command.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {
-        KeyCommand::New(new) => make(new),
-    }
-}
-
-fn make(args: New) -> anyhow::Result<ExitCode> {
+    let KeyCommand::New(args) = args.command;
     let key = NewKey::generate(args.tenant, args.subject, args.scopes)
         .context("the operating system gave no randomness for a key")?;
     terminal::line(&if args.json { as_json(&key) } else { as_text(&key) });

@@ -113,10 +113,9 @@ impl<'a> Section<'a> {
         let path = self.path.key(key);
         let ValueKind::Array(items) = &value.kind else {
             let what = kind(&value.kind);
-            let todo = if self.reading.source.is_variable(&path) {
-                "a variable cannot set a list: set it in the file"
-            } else {
-                "write [\"…\", \"…\"]"
+            let todo = match self.reading.source.is_variable(&path) {
+                true => "a variable cannot set a list: set it in the file",
+                false => "write [\"…\", \"…\"]",
             };
             self.reading.problem(&path, format!("{what} where a list of texts belongs; {todo}"));
             return None;

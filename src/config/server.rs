@@ -157,7 +157,8 @@ pub struct Pool {
     pub max_spare: usize,
     /// The number of children over which sessions are spread with `isolation` = `shared`.
     pub replicas: usize,
-    /// The time without sessions after which a shared child is stopped, and the time after which an unused spare is stale.
+    /// The time without sessions after which a shared child is stopped, and the time after which a
+    /// spare is stopped if no client has sent its `initialize` again.
     pub idle_timeout: Duration,
     /// The longest time that a request waits for capacity for a child.
     pub queue_timeout: Duration,
@@ -172,7 +173,8 @@ pub struct Pool {
 /// The consequences of crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// The pause before the start after the second crash in a row. The pause doubles with each further crash.
+    /// The pause before the start after the second crash in a row. The pause doubles with each further crash; a random part of it,
+    /// up to a half, is left out.
     pub backoff_min: Duration,
     /// The longest pause.
     pub backoff_max: Duration,

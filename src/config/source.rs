@@ -49,11 +49,11 @@ impl KeyPath {
 
     /// The path as text, without keys that may be secrets.
     fn shown(&self) -> String {
-        let shown = self.0.iter().map(|step| match step {
+        let shown = |step: &Step| match step {
             Step::Key(key) => Step::Key(shown_value(key).into_owned()),
             Step::Index(index) => Step::Index(*index),
-        });
-        Self(shown.collect()).to_string()
+        };
+        Self(self.0.iter().map(shown).collect()).to_string()
     }
 
     fn step(&self, step: Step) -> Self {
@@ -105,15 +105,11 @@ impl Source {
         })?;
         let (overrides, refused) = overrides(environment);
         let variables = overrides.iter().map(|(key, variable, _)| (key.clone(), variable.clone())).collect();
-        let source = config::Environment::with_prefix("SLUICE")
-            .prefix_separator("__")
-            .separator("__")
-            .source(Some(overrides.into_iter().map(|(_, variable, value)| (variable, value)).collect()));
-        let tree = config::Config::builder()
-            .add_source(File::from_str(document.raw(), FileFormat::Toml))
-            .add_source(source)
-            .build()
-            .and_then(|merged| config::Source::collect(&merged))
+        let file = config::Config::builder().add_source(File::from_str(document.raw(), FileFormat::Toml));
+        let tree = overrides
+            .iter()
+            .try_fold(file, |builder, (key, _, value)| builder.set_override(key, value.as_str()))
+            .and_then(|builder| config::Source::collect(&builder.build()?))
             .map_err(|error| at(None, format!("cannot be read as a configuration: {error}")))?;
         let folder = std::path::absolute(path)
             .map_err(|error| at(None, format!("its folder cannot be found: {error}; give an absolute path")))?;

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -14,11 +13,8 @@ use prometheus_client::registry::{Metric, Registry};
 
 use super::words::{Direction, DropReason, ExitReason};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ServerLabels {
-    server: Arc<str>,
-}
-
+/// The label of a metric of one server.
+type ServerLabels = [(&'static str, Arc<str>); 1];
 /// The labels of a metric with two labels: the server, and a word from a closed set with the name of its label.
 type WordLabels = (ServerLabels, [(&'static str, &'static str); 1]);
 
@@ -77,8 +73,8 @@ struct TrafficMetrics {
 pub struct ServerMetrics {
     metrics: Arc<Metrics>,
     server: Arc<str>,
-    messages: [Counter; 2],
-    bytes: [Counter; 2],
+    /// The numbers of messages and bytes to the server, and to the client.
+    flows: [(Counter, Counter); 2],
     /// The number of bytes that wait for the stdin of the server's children.
     pub stdin_queue: Gauge,
     /// The number of open sessions.
@@ -176,12 +172,14 @@ impl Metrics {
     /// Looks up the metrics of the server with this name.
     pub fn server(self: &Arc<Self>, name: &str) -> ServerMetrics {
         let server: Arc<str> = name.into();
-        let labels = ServerLabels { server: Arc::clone(&server) };
-        let flow = |direction| (labels.clone(), [("direction", direction)]);
-        let directions = ["to_server", "to_client"];
+        let labels = [("server", Arc::clone(&server))];
+        let flow = |direction| {
+            let labels = (labels.clone(), [("direction", direction)]);
+            let traffic = &self.traffic;
+            (traffic.messages.get_or_create(&labels).clone(), traffic.bytes.get_or_create(&labels).clone())
+        };
         ServerMetrics {
-            messages: directions.map(|d| self.traffic.messages.get_or_create(&flow(d)).clone()),
-            bytes: directions.map(|d| self.traffic.bytes.get_or_create(&flow(d)).clone()),
+            flows: ["to_server", "to_client"].map(flow),
             stdin_queue: self.traffic.stdin_queue.get_or_create(&labels).clone(),
             sessions: self.traffic.sessions.get_or_create(&labels).clone(),
             children: self.children.children.get_or_create(&labels).clone(),
@@ -206,21 +204,21 @@ impl Metrics {
 
     /// Sets the number of the server's children that are in a state.
     pub fn workers(&self, server: &str, state: &'static str, count: usize) {
-        let labels = (ServerLabels { server: server.into() }, [("state", state)]);
+        let labels = ([("server", server.into())], [("state", state)]);
         self.children.workers.get_or_create(&labels).set(as_gauge(count));
     }
 
     /// Sets the numbers of the server's circuit breakers that are open and half-open.
     pub fn circuits(&self, server: &str, open: usize, half_open: usize) {
         for (state, count) in [("open", open), ("half_open", half_open)] {
-            let labels = (ServerLabels { server: server.into() }, [("state", state)]);
+            let labels = ([("server", server.into())], [("state", state)]);
             self.children.circuits.get_or_create(&labels).set(as_gauge(count));
         }
     }
 
     /// Sets the number of sessions that wait for a child of the server, and the number of its spare children.
     pub fn pool(&self, server: &str, queued: usize, spares: usize) {
-        let labels = ServerLabels { server: server.into() };
+        let labels = [("server", server.into())];
         self.children.pool_queue.get_or_create(&labels).set(as_gauge(queued));
         self.children.spares.get_or_create(&labels).set(as_gauge(spares));
     }
@@ -236,11 +234,10 @@ impl Metrics {
 impl ServerMetrics {
     /// Counts a delivered message of `bytes` bytes.
     pub fn carried(&self, direction: Direction, bytes: usize) {
-        let [to_server, to_client] = &self.messages;
-        let [bytes_to_server, bytes_to_client] = &self.bytes;
+        let [to_server, to_client] = &self.flows;
         let (messages, volume) = match direction {
-            Direction::ToServer => (to_server, bytes_to_server),
-            Direction::ToClient => (to_client, bytes_to_client),
+            Direction::ToServer => to_server,
+            Direction::ToClient => to_client,
         };
         messages.inc();
         volume.inc_by(bytes as u64);
@@ -272,7 +269,7 @@ impl ServerMetrics {
     }
 
     fn labels(&self, name: &'static str, word: &'static str) -> WordLabels {
-        (ServerLabels { server: Arc::clone(&self.server) }, [(name, word)])
+        ([("server", Arc::clone(&self.server))], [(name, word)])
     }
 }
 

@@ -108,11 +108,7 @@ impl Outlet {
         let mut state = self.0.state.lock();
         state.is_closing = true;
         self.0.arrived.notify_one();
-        while !state.has_ended {
-            if self.0.ended.wait_until(&mut state, deadline).timed_out() {
-                break;
-            }
-        }
+        self.0.ended.wait_while_until(&mut state, |state| !state.has_ended, deadline);
         state.has_ended
     }
 }

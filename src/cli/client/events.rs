@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::error::Error;
+
 /// A complete event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
@@ -14,11 +16,6 @@ pub(super) struct Event {
     /// The fields `data`, joined by line feeds.
     pub(super) data: Bytes,
 }
-
-/// The error for a line or an event above the limit in bytes. The rest of the stream cannot be parsed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an event is larger than {0} bytes")]
-pub(super) struct Oversized(usize);
 
 /// A parser of one stream.
 #[derive(Debug, Default)]
@@ -51,8 +48,8 @@ impl EventParser {
     /// Parses the next bytes of the stream.
     ///
     /// # Errors
-    /// [`Oversized`] if a line or the data of an event exceeds the limit. Events that were complete before can still be taken.
-    pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), Oversized> {
+    /// [`Error::Protocol`] if a line or the data of an event exceeds the limit. Events that were complete before can still be taken.
+    pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), Error> {
         while !chunk.is_empty() {
             if std::mem::take(&mut self.after_cr)
                 && let Some(rest) = chunk.strip_prefix(b"\n")
@@ -93,12 +90,15 @@ impl EventParser {
         self.retry
     }
 
-    fn check(&self, length: usize) -> Result<(), Oversized> {
-        if length > self.limit { Err(Oversized(self.limit)) } else { Ok(()) }
+    fn check(&self, length: usize) -> Result<(), Error> {
+        match length > self.limit {
+            true => Err(Error::Protocol(format!("an event is larger than {} bytes", self.limit))),
+            false => Ok(()),
+        }
     }
 
     /// Handles a complete line: a field, a comment, or the blank line that ends an event.
-    fn take_line(&mut self, mut line: &[u8]) -> Result<(), Oversized> {
+    fn take_line(&mut self, mut line: &[u8]) -> Result<(), Error> {
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }

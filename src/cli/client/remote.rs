@@ -74,12 +74,9 @@ impl Remote {
 
     /// Sends a request and returns the response, whatever its status.
     pub(super) async fn send(&self, request: RequestBuilder) -> Result<Response, Error> {
-        request.send().await.map_err(|error| {
-            if error.is_connect() {
-                Error::Unreachable { origin: origin(&self.url), reason: reason(&error) }
-            } else {
-                Error::Lost(reason(&error))
-            }
+        request.send().await.map_err(|error| match error.is_connect() {
+            true => Error::Unreachable { origin: origin(&self.url), reason: reason(&error) },
+            false => Error::Lost(reason(&error)),
         })
     }
 
@@ -162,7 +159,7 @@ impl EventStream {
                 return Ok(Some(event));
             }
             match self.response.chunk().await {
-                Ok(Some(chunk)) => self.parser.push(&chunk).map_err(|error| Error::Protocol(error.to_string()))?,
+                Ok(Some(chunk)) => self.parser.push(&chunk)?,
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(Error::Lost(reason(&error))),
             }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -19,6 +19,8 @@ use crate::mcp::protocol_version;
 const RESUMPTIONS: u32 = 5;
 /// The longest time for reading a stream to its end after the answer, so that the connection can be used again.
 const REST: Duration = Duration::from_millis(250);
+/// The header with the session id.
+const SESSION_ID: &str = "mcp-session-id";
 /// The shortest and the longest pause before the GET stream is opened again.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
@@ -27,26 +29,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 pub(super) struct Streamable {
     remote: Remote,
     sink: mpsc::Sender<Incoming>,
-    session: Mutex<Session>,
-}
-
-/// The session id and the protocol version of the answer to `initialize`, which all later requests carry.
-#[derive(Debug, Clone, Default)]
-struct Session {
-    id: Option<HeaderValue>,
-    version: Option<HeaderValue>,
-}
-
-impl Session {
-    fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [("mcp-session-id", &self.id), ("mcp-protocol-version", &self.version)] {
-            if let Some(value) = value {
-                headers.insert(name, value.clone());
-            }
-        }
-        headers
-    }
+    /// The headers of all requests after `initialize`: session id and protocol version. Empty before its answer, and at the end.
+    session: Mutex<HeaderMap>,
 }
 
 /// A request without its answer.
@@ -54,8 +38,8 @@ impl Session {
 struct Awaited {
     /// The key of its id, see [`id_key`].
     key: String,
-    /// The session that the answer begins. `Some` for `initialize` only.
-    begins: Option<Session>,
+    /// The headers of the session that the answer begins, without the protocol version. `Some` for `initialize` only.
+    begins: Option<HeaderMap>,
 }
 
 impl Streamable {
@@ -66,8 +50,8 @@ impl Streamable {
     /// Posts a message. For a request, waits until its answer is in the channel. `sent` is dropped when the message has been
     /// written or given up.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
-        let session = if message.is_initialize() { Session::default() } else { self.session.lock().clone() };
-        let request = self.remote.request(Method::POST, &self.remote.url).headers(session.headers());
+        let session = if message.is_initialize() { HeaderMap::new() } else { self.session.lock().clone() };
+        let request = self.remote.request(Method::POST, &self.remote.url).headers(session.clone());
         let request = request.header(ACCEPT, "application/json, text/event-stream");
         let request = request.header(CONTENT_TYPE, "application/json").body(MessageBody::of(message, sent));
         let response = self.remote.send(request).await?;
@@ -75,9 +59,8 @@ impl Streamable {
             return Err(self.failure(response, &session).await);
         }
         let (Kind::Request, Some(id)) = (message.kind, &message.id) else { return Ok(()) };
-        let begins = message
-            .is_initialize()
-            .then(|| Session { id: response.headers().get("mcp-session-id").cloned(), version: None });
+        let id_header = response.headers().get(SESSION_ID).map(|id| (HeaderName::from_static(SESSION_ID), id.clone()));
+        let begins = message.is_initialize().then(|| id_header.into_iter().collect());
         let awaited = Awaited { key: id_key(id), begins };
         match content_type(&response).as_str() {
             "application/json" => self.take_body(response, awaited).await,
@@ -88,9 +71,9 @@ impl Streamable {
     }
 
     /// The error for a response whose status is not a success.
-    async fn failure(&self, response: Response, session: &Session) -> Error {
+    async fn failure(&self, response: Response, session: &HeaderMap) -> Error {
         // Only a session that was named can be gone; else it is the path that does not exist.
-        if response.status() == StatusCode::NOT_FOUND && session.id.is_some() {
+        if response.status() == StatusCode::NOT_FOUND && session.contains_key(SESSION_ID) {
             return Error::SessionGone;
         }
         self.remote.refusal(response).await
@@ -108,7 +91,7 @@ impl Streamable {
 
     /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have ids
     /// (2025-11-25, basic/transports, "Sending Messages to the Server").
-    async fn follow(&self, response: Response, awaited: Awaited, session: &Session) -> Result<(), Error> {
+    async fn follow(&self, response: Response, awaited: Awaited, session: &HeaderMap) -> Result<(), Error> {
         let mut events = EventStream::new(response);
         let (mut last_id, mut attempts) = (None, 0);
         loop {
@@ -123,7 +106,7 @@ impl Streamable {
                 (last_id, attempts) = (Some(id.to_owned()), 0);
             }
             // Without an id there is nothing to go on from, and initialize has no session to do it in.
-            let id = last_id.as_ref().filter(|_| session.id.is_some() && attempts < RESUMPTIONS);
+            let id = last_id.as_ref().filter(|_| session.contains_key(SESSION_ID) && attempts < RESUMPTIONS);
             let Some(id) = id else { return Err(end) };
             tokio::time::sleep(events.parser().retry().unwrap_or(PAUSE.0).min(PAUSE.1)).await;
             let response = self.remote.send(self.stream_request(session, Some(id))).await?;
@@ -157,12 +140,13 @@ impl Streamable {
     /// Puts a message into the channel. Returns whether the message is the awaited answer.
     async fn deliver(&self, message: Message, awaited: Option<&Awaited>) -> Result<bool, Error> {
         let awaited = awaited.filter(|awaited| message.answers(&awaited.key));
-        if let Some(session) = awaited.and_then(|awaited| awaited.begins.clone()) {
-            // Before the answer is seen: what follows it belongs to the new session.
-            let version = protocol_version(&message.text).and_then(|version| HeaderValue::from_str(&version).ok());
-            if version.is_some() {
-                *self.session.lock() = Session { version, ..session };
-            }
+        // Before the answer is seen: what follows it belongs to the new session.
+        if let Some(mut session) = awaited.and_then(|awaited| awaited.begins.clone())
+            && let Some(version) = protocol_version(&message.text)
+            && let Ok(version) = HeaderValue::from_str(&version)
+        {
+            session.insert("mcp-protocol-version", version);
+            *self.session.lock() = session;
         }
         let is_answer = awaited.is_some();
         self.sink.send(Incoming::Message(message)).await.map_err(|_| Error::Interrupted)?;
@@ -170,8 +154,8 @@ impl Streamable {
     }
 
     /// A GET request for a stream, after the event `last_id` if there is one.
-    fn stream_request(&self, session: &Session, last_id: Option<&String>) -> reqwest::RequestBuilder {
-        let request = self.remote.request(Method::GET, &self.remote.url).headers(session.headers());
+    fn stream_request(&self, session: &HeaderMap, last_id: Option<&String>) -> reqwest::RequestBuilder {
+        let request = self.remote.request(Method::GET, &self.remote.url).headers(session.clone());
         let request = request.header(ACCEPT, "text/event-stream");
         match last_id {
             Some(id) => request.header("last-event-id", id),
@@ -214,8 +198,8 @@ impl Streamable {
     /// Ends the session with a DELETE request. A failure of that request is ignored.
     pub(super) async fn close(&self) {
         let session = std::mem::take(&mut *self.session.lock());
-        if session.id.is_some() {
-            let request = self.remote.request(Method::DELETE, &self.remote.url).headers(session.headers());
+        if session.contains_key(SESSION_ID) {
+            let request = self.remote.request(Method::DELETE, &self.remote.url).headers(session);
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.remote.send(request)).await;
         }
     }
