@@ -151,15 +151,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<KeySet, AuthSetupError> {
 pub(super) struct JwksUrl {
     url: Url,
     client: Client,
-    current: ArcSwapOption<Fetched>,
+    /// The fetched set, and the time of the fetch.
+    current: ArcSwapOption<(Arc<KeySet>, Instant)>,
     attempt: Mutex<Attempt>,
     /// Signals the end of each fetch, successful or not.
     ended: watch::Sender<()>,
-}
-
-struct Fetched {
-    keys: Arc<KeySet>,
-    at: Instant,
 }
 
 #[derive(Default)]
@@ -222,9 +218,8 @@ impl JwksUrl {
 
     fn cached(&self) -> Option<(Arc<KeySet>, Duration)> {
         let current = self.current.load();
-        let fetched = current.as_ref()?;
-        let age = fetched.at.elapsed();
-        (age < MAX_STALE).then(|| (Arc::clone(&fetched.keys), age))
+        let (keys, at) = current.as_deref()?;
+        Some((Arc::clone(keys), at.elapsed())).filter(|(_, age)| *age < MAX_STALE)
     }
 
     /// Starts a fetch, or joins the one in progress. `None` if it is too early for another fetch. The fetch runs in a task
@@ -248,8 +243,7 @@ impl JwksUrl {
                     if keys.is_empty() {
                         tracing::warn!(host = running.source.url.host_str(), "the JWK set has no usable key");
                     }
-                    let fetched = Fetched { keys: Arc::new(keys), at: Instant::now() };
-                    running.source.current.store(Some(Arc::new(fetched)));
+                    running.source.current.store(Some(Arc::new((Arc::new(keys), Instant::now()))));
                 }
                 Err(problem) => {
                     tracing::warn!(host = running.source.url.host_str(), problem, "the JWK set could not be fetched");

@@ -181,7 +181,7 @@ fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
     }
 }
 
-/// Refuses a query that contains a credential. Logs, histories and `Referer` headers keep URLs, so the owner has to learn
+/// Refuses a query with a parameter in which clients are known to send credentials. Logs, histories and `Referer` headers keep URLs, so the owner has to learn
 /// that the credential is no longer secret.
 fn refuse_credentials_in(query: Option<&str>) -> Result<(), AuthError> {
     let known = |pair: &str| {

@@ -175,11 +175,8 @@ fn command(server: &Server) -> Cow<'_, str> {
 
 /// The accepted credentials in words.
 fn credentials(config: &Config) -> String {
-    let keys = match config.auth.keys.len() {
-        0 => None,
-        1 => Some("1 key".to_owned()),
-        count => Some(format!("{count} keys")),
-    };
+    let count = config.auth.keys.len();
+    let keys = (count > 0).then(|| format!("{count} key{}", if count == 1 { "" } else { "s" }));
     let jwt = config.auth.jwt.as_ref().map(|jwt| {
         let source = match jwt.key {
             JwtKey::Secret(_) => "a shared secret",

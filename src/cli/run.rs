@@ -58,10 +58,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 fn server(args: &Args, environment: &Environment) -> anyhow::Result<Server> {
     let (command, arguments) = args.command.split_first().context("no command was given")?;
     // The child starts in this directory, but a later change of it must not matter.
-    let command = if command.contains('/') {
-        std::path::absolute(command)?.to_string_lossy().into_owned()
-    } else {
-        command.clone()
+    let command = match command.contains('/') {
+        true => std::path::absolute(command)?.to_string_lossy().into_owned(),
+        false => command.clone(),
     };
     let mut server = Server::new("server".parse()?, command, arguments.to_vec());
     server.isolation = args.isolation;

@@ -43,18 +43,21 @@ impl ProgressLine {
 
     /// Shows the first 100 characters of a text in place of the one before.
     pub(super) fn show(&mut self, text: &str) {
-        let text: String = crate::text::visible(text).chars().take(100).collect();
-        let mut out = std::io::stderr().lock();
-        // Progress is a courtesy: a terminal that went away does not end the call.
-        let _ = write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush());
+        overwrite(&crate::text::visible(text).chars().take(100).collect::<String>());
         self.shown = true;
     }
 
     /// Clears the line if it is shown.
     pub(super) fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
-            let mut out = std::io::stderr().lock();
-            let _ = write!(out, "\r\x1b[2K").and_then(|()| out.flush());
+            overwrite("");
         }
     }
+}
+
+/// Replaces the current line on stderr.
+fn overwrite(text: &str) {
+    let mut out = std::io::stderr().lock();
+    // Progress is a courtesy: a terminal that went away does not end the call.
+    let _ = write!(out, "\r\x1b[2K{text}").and_then(|()| out.flush());
 }

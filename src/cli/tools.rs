@@ -30,11 +30,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             terminal::foreign_line(&catalog.raw);
         } else {
             let tools: Vec<String> = catalog.tools.iter().map(|tool| tool.describe()).collect();
-            terminal::foreign_line(&if tools.is_empty() {
-                "this server has no tools".to_owned()
-            } else {
-                tools.join("\n\n")
-            });
+            let none = "this server has no tools".to_owned();
+            terminal::foreign_line(&if tools.is_empty() { none } else { tools.join("\n\n") });
         }
         0
     });

@@ -40,18 +40,16 @@ fn number(entry: &[String], field: usize) -> Option<u32> {
 /// it, those of the system. A number needs an entry in `/etc/passwd` only without `group`.
 ///
 /// # Errors
-/// There is no such user or group. The key, `user` or `group`, and the text of the problem with it.
+/// There is no such user or group, or the number is `u32::MAX`. The key, `user` or `group`, and the text of the problem with it.
 pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static str, String)> {
     let (users, groups) = (entries("/etc/passwd"), entries("/etc/group"));
     let known = entry(&users, user);
-    let gid = match group {
-        Some(group) => {
-            Some(entry(&groups, group).and_then(|entry| number(entry, 2)).or(group.parse().ok()).ok_or_else(|| {
-                ("group", format!("there is no group {group:?}; make it (groupadd), or give another, or a number"))
-            })?)
-        }
-        None => None,
+    let found = |group: &str| {
+        entry(&groups, group).and_then(|entry| number(entry, 2)).or(group.parse().ok()).ok_or_else(|| {
+            ("group", format!("there is no group {group:?}; make it (groupadd), or give another, or a number"))
+        })
     };
+    let gid = group.map(found).transpose()?;
     let uid = known.and_then(|entry| number(entry, 2)).or(user.parse().ok()).ok_or_else(|| {
         ("user", format!("there is no user {user:?}; make it (useradd --system {user}), or give another, or a number"))
     })?;

@@ -78,10 +78,10 @@ impl Default for ChildLimits {
 }
 
 impl TempLimits {
-    /// The bytes in a temporary folder that hold if none are configured.
+    /// The default limit on the size of a temporary folder, in bytes.
     pub const SIZE: usize = 1 << 30;
 
-    /// The bytes in a temporary folder that a child may use.
+    /// The largest size of a temporary folder, in bytes: as configured, or the default.
     pub fn bytes(&self) -> usize {
         self.size.unwrap_or(Self::SIZE)
     }

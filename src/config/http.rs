@@ -65,22 +65,14 @@ pub(super) fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 /// The public URL without its trailing slash.
 fn public_url(section: &mut Section<'_>) -> Option<String> {
     let text = section.nonempty("public_url")?;
-    if let Err(why) = web_url(&text) {
-        section.problem(
-            "public_url",
-            format!("{why}; write the URL that clients use, such as \"https://mcp.example.com\""),
-        );
-        return None;
-    }
-    if text.contains('?') {
-        section.problem("public_url", "has a query; write it without");
-        return None;
-    }
-    if let Err(why) = Origin::of_url(&text) {
-        section.problem("public_url", format!("{why}; write the host as clients send it"));
-        return None;
-    }
-    Some(text.trim_end_matches('/').to_owned())
+    let wrong = match (web_url(&text), Origin::of_url(&text)) {
+        (Err(why), _) => format!("{why}; write the URL that clients use, such as \"https://mcp.example.com\""),
+        (Ok(_), _) if text.contains('?') => "has a query; write it without".to_owned(),
+        (Ok(_), Err(why)) => format!("{why}; write the host as clients send it"),
+        (Ok(_), Ok(_)) => return Some(text.trim_end_matches('/').to_owned()),
+    };
+    section.problem("public_url", wrong);
+    None
 }
 
 /// Parses an http or https URL, which must have a host and neither a user nor a fragment. The error is the fault in words.

@@ -96,12 +96,8 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
         }
         [(source, text)] => (*source, text),
         [(first, _), others @ ..] => {
-            for (other, _) in others {
-                section.problem(
-                    other,
-                    format!("there is a key already ({first}); keep exactly one of {}", SOURCES.join(", ")),
-                );
-            }
+            let text = format!("there is a key already ({first}); keep exactly one of {}", SOURCES.join(", "));
+            others.iter().for_each(|(other, _)| section.problem(other, text.clone()));
             return None;
         }
     };

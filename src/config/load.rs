@@ -137,10 +137,8 @@ fn log(section: &mut Section<'_>) -> Log {
     let default = Log::default();
     let filter = section.string("filter").unwrap_or(default.filter);
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&filter) {
-        section.problem(
-            "filter",
-            format!("not a log filter: {error}; write one, such as \"info\" or \"info,sluice=debug\""),
-        );
+        let text = format!("not a log filter: {error}; write one, such as \"info\" or \"info,sluice=debug\"");
+        section.problem("filter", text);
     }
     if let Some(word) = lonely_word(&filter) {
         let levels = LEVELS.join(", ");
@@ -162,10 +160,9 @@ fn sessions(s: &mut Section<'_>) -> Sessions {
     if sessions.max_per_principal > sessions.max && s.reading.problems() == before {
         let key = if s.has("max_per_principal") { "max_per_principal" } else { "max" };
         let Sessions { max, max_per_principal, .. } = sessions;
-        s.problem(
-            key,
-            format!("max_per_principal ({max_per_principal}) is more than max ({max}); lower one or raise the other"),
-        );
+        let text =
+            format!("max_per_principal ({max_per_principal}) is more than max ({max}); lower one or raise the other");
+        s.problem(key, text);
     }
     sessions
 }

@@ -273,8 +273,8 @@ fn is_identifier(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The name in lower case, with `-` for each run of characters that cannot stand in a URL. `server` if no letter or digit
-/// remains.
+/// The name in lower case, with `-` for each run of characters that cannot stand in a URL, cut after 64 characters. `server` if no
+/// letter or digit remains.
 fn slug(name: &str) -> String {
     let kept = name.to_ascii_lowercase();
     let words =

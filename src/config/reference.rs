@@ -57,7 +57,7 @@ pub(super) fn read_secret(path: &Path) -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// The text of a file of at most 64 KiB.
+/// The text of a file of at most 64 KiB. The error is the text of a problem, without the path.
 pub(super) fn read_file(path: &Path) -> Result<String, String> {
     read_text(path, MAX_SECRET).map_err(|error| unreadable(&error))
 }

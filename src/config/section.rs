@@ -255,7 +255,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The value whose word stands at the key. `default` if the key is absent or has another word.
+    /// The value in `choices` whose word stands at the key. `default` if the key is absent, or with a problem for another word.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {

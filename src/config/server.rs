@@ -45,7 +45,7 @@ pub struct Server {
     pub command: String,
     /// The arguments.
     pub args: Vec<String>,
-    /// The working directory. `None`: a temporary folder in a sandbox, otherwise that of the gateway.
+    /// The working directory. `None` without a `workspace`: a temporary folder in a sandbox, otherwise that of the gateway.
     pub cwd: Option<PathBuf>,
     /// Whether a sandboxed child may change files in `cwd`. Set by `sluice run`, for the folder in which the user has started it.
     pub changes_cwd: bool,

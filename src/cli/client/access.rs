@@ -19,13 +19,9 @@ pub struct Access {
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// A header to send with every request (can be given more than once)
-    #[arg(long = "header", value_name = "NAME: VALUE")]
-    headers: Vec<Header>,
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
-
-/// A header from the command line. `Debug` does not show the value, which may be a secret.
-#[derive(Debug, Clone)]
-struct Header(HeaderName, HeaderValue);
 
 /// Headers that the transport sets. They cannot be given on the command line.
 const OWN: [&str; 10] = [
@@ -41,20 +37,16 @@ const OWN: [&str; 10] = [
     "upgrade",
 ];
 
-impl FromStr for Header {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once(':').ok_or("write it as 'NAME: VALUE'")?;
-        let name = HeaderName::from_str(name.trim()).map_err(|_| "that is not a header name".to_owned())?;
-        if OWN.contains(&name.as_str()) {
-            return Err(format!("{name} is set by the transport"));
-        }
-        let mut value =
-            HeaderValue::from_str(value.trim()).map_err(|_| "the value has characters that no header takes")?;
-        value.set_sensitive(true);
-        Ok(Self(name, value))
+/// A header `NAME: VALUE`. `Debug` does not show the value, which may be a secret.
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as 'NAME: VALUE'")?;
+    let name = HeaderName::from_str(name.trim()).map_err(|_| "that is not a header name".to_owned())?;
+    if OWN.contains(&name.as_str()) {
+        return Err(format!("{name} is set by the transport"));
     }
+    let mut value = HeaderValue::from_str(value.trim()).map_err(|_| "the value has characters that no header takes")?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// A key without white space around it. An error if a header cannot carry it.
@@ -83,7 +75,7 @@ impl Access {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        for Header(name, value) in &self.headers {
+        for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
         Ok(headers)
@@ -99,7 +91,7 @@ impl Access {
         match (&self.key, &self.key_file) {
             (Some(key), _) => return Ok(Some(key.clone()).filter(|key| !key.expose_secret().is_empty())),
             (None, Some(file)) => return of_file(file, KEY_OPTION),
-            (None, None) if self.headers.iter().any(|Header(name, _)| *name == AUTHORIZATION) => return Ok(None),
+            (None, None) if self.headers.iter().any(|(name, _)| *name == AUTHORIZATION) => return Ok(None),
             (None, None) => {}
         }
         let two = |why| format!("{KEY_FILE}: {why}, or give --key-file or --key");
@@ -148,7 +140,7 @@ mod tests {
     fn a_header_wins_over_the_key_and_neither_is_shown() {
         let mut access = given(Some(" k1 "), None);
         assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Bearer k1");
-        access.headers.push("authorization: Basic zzz".parse().unwrap());
+        access.headers.push(header("authorization: Basic zzz").unwrap());
         assert_eq!(access.headers().unwrap().get(AUTHORIZATION).unwrap(), "Basic zzz");
         let shown = format!("{access:?} {:?}", access.headers());
         assert!(!shown.contains("k1") && !shown.contains("zzz"), "{shown}");
@@ -182,7 +174,7 @@ mod tests {
     #[test]
     fn wrong_headers_are_refused() {
         for text in ["x", "a b: c", "Mcp-Session-Id: 1", "x: a\nb"] {
-            assert!(text.parse::<Header>().is_err(), "{text}");
+            assert!(header(text).is_err(), "{text}");
         }
     }
 }

@@ -89,10 +89,9 @@ impl Catalog {
     pub fn tool(&self, name: &str) -> Result<&Tool, Error> {
         self.tools.iter().find(|tool| tool.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_str()).take(50).collect();
-            let there = if names.is_empty() {
-                "this server has none".to_owned()
-            } else {
-                format!("there are: {}", names.join(", "))
+            let there = match names.as_slice() {
+                [] => "this server has none".to_owned(),
+                names => format!("there are: {}", names.join(", ")),
             };
             Error::Arguments(format!("there is no tool \"{name}\"; {there}"))
         })

@@ -124,9 +124,7 @@ impl Conversation {
             }
         };
         self.in_flight = None;
-        if let Some(progress) = &mut self.progress {
-            progress.clear();
-        }
+        self.progress.iter_mut().for_each(ProgressLine::clear);
         answer
     }
 

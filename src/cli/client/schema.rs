@@ -76,9 +76,7 @@ impl InputSchema {
                 return Err(Error::Arguments(format!("\"{name}\" is given twice")));
             }
         }
-        let required = self.whole.get("required").and_then(Value::as_array).into_iter().flatten();
-        let missing: Vec<&str> =
-            required.filter_map(Value::as_str).filter(|name| !arguments.contains_key(*name)).collect();
+        let missing: Vec<&str> = self.required().filter(|name| !arguments.contains_key(*name)).collect();
         if missing.is_empty() { Ok(arguments) } else { Err(self.complain(&format!("missing: {}", missing.join(", ")))) }
     }
 
@@ -89,9 +87,13 @@ impl InputSchema {
         Error::Arguments(format!("{what}; the tool takes {takes}"))
     }
 
+    /// The names of the required arguments.
+    fn required(&self) -> impl Iterator<Item = &str> {
+        self.whole.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+    }
+
     fn is_required(&self, name: &str) -> bool {
-        let required = self.whole.get("required").and_then(Value::as_array);
-        required.is_some_and(|names| names.iter().any(|required| required == name))
+        self.required().any(|required| required == name)
     }
 
     /// Whether the tool takes arguments that the schema does not list: as `additionalProperties` says, otherwise only without

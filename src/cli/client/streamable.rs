@@ -33,7 +33,7 @@ pub(super) struct Streamable {
     session: Mutex<HeaderMap>,
 }
 
-/// A request without its answer.
+/// A request that waits for its answer.
 #[derive(Debug)]
 struct Awaited {
     /// The key of its id, see [`id_key`].
@@ -89,7 +89,8 @@ impl Streamable {
         if answered { Ok(()) } else { Err(Error::Protocol("the answer has another id than the request".to_owned())) }
     }
 
-    /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have ids
+    /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have ids and the
+    /// request is not `initialize`, up to 5 times in a row without a new event
     /// (2025-11-25, basic/transports, "Sending Messages to the Server").
     async fn follow(&self, response: Response, awaited: Awaited, session: &HeaderMap) -> Result<(), Error> {
         let mut events = EventStream::new(response);

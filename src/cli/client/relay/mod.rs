@@ -263,7 +263,7 @@ impl Relay {
         }
     }
 
-    /// Posts a message without an answer. If the gateway has lost the session, posts a notification again in a new one.
+    /// Posts a message that needs no answer. If the gateway has lost the session, posts a notification again in a new session.
     async fn deliver(&self, message: &Message) -> Result<(), Error> {
         let seen = self.session.ready().await?;
         match self.session.transport.post(message, None).await {
