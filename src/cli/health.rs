@@ -19,7 +19,7 @@ pub struct Args {
     url: reqwest::Url,
 }
 
-/// Runs the command.
+/// Asks a URL, with `/healthz` for the path `/`, and prints whether the gateway is alive. The exit code is 1 if not.
 pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     if args.url.path() == "/" {
         args.url.set_path("/healthz");

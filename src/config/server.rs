@@ -51,7 +51,8 @@ pub struct Server {
     pub changes_cwd: bool,
     /// The folder with a working directory for each tenant or principal, which only children of that tenant or principal use.
     pub workspace: Option<PathBuf>,
-    /// The whole environment of a child, with references resolved. Values may be secrets and must not be shown.
+    /// The environment of a child, with references resolved; `TMPDIR` is added for a private temporary folder. Values may be secrets
+    /// and must not be shown.
     pub env: BTreeMap<String, SecretString>,
     /// The sessions that may share a child.
     pub isolation: Isolation,

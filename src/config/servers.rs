@@ -1,4 +1,5 @@
-//! Reads `[servers.NAME]` and `[limits]`. The environment of a child is complete here: nothing adds a variable later.
+//! Reads `[servers.NAME]` and `[limits]`. The environment of a child is made here; only `TMPDIR` is set later, to its private
+//! temporary folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -125,7 +126,7 @@ fn workspace(section: &Section<'_>, server: &Server) {
     }
 }
 
-/// The whole environment of a child: the variables of `env`, those that `pass_env` copies, and a default `PATH`.
+/// The environment of a child: the variables of `env`, those that `pass_env` copies, and a default `PATH`.
 fn child_environment(section: &mut Section<'_>) -> BTreeMap<String, SecretString> {
     let reading = section.reading;
     let mut environment = BTreeMap::from([("PATH".to_owned(), CHILD_PATH.into())]);

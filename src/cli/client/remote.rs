@@ -33,7 +33,7 @@ pub(super) struct Remote {
     http: Client,
     /// The headers of every request.
     headers: HeaderMap,
-    /// The URL of the endpoint.
+    /// The URL of the command line: of the stream with HTTP+SSE, of all requests with Streamable HTTP.
     pub(super) url: Url,
 }
 
