@@ -36,7 +36,7 @@ pub fn ambiguity(envelope: &Envelope<'_>) -> Option<Ambiguity> {
         return Some(Ambiguity::Method(fault));
     }
     let is_array = envelope.params.is_some_and(|params| params.starts_with('['));
-    // It would pass as it is, and could be a number of the gateway's.
+    // The token of a notification is not rewritten, and could be equal to a number of the gateway's own.
     let has_token = envelope.kind == Kind::Notification && envelope.members.meta.progress_token.is_some();
     let misplaced = is_array.then_some(Fault::Array).or(has_token.then_some(Fault::Token));
     envelope.members.fault.or(misplaced).map(Ambiguity::Params)
@@ -58,28 +58,20 @@ pub enum MethodFault {
     Request(&'static str),
 }
 
-/// The reason why servers may read the method of a message differently. `None` if there is no such reason.
+/// The reason why servers may read the method of a request or notification differently. `None` if there is no such reason.
 fn method_fault(kind: Kind, method: &str) -> Option<MethodFault> {
-    let known = |names: &[&'static str]| names.iter().find(|name| **name == method).copied();
-    match kind {
-        Kind::Response => return None,
-        Kind::Request if method.starts_with(NOTIFICATION_PREFIX) => return Some(MethodFault::Notification),
-        Kind::Request if known(&REQUESTS).is_some() => return None,
-        Kind::Notification if known(&NOTIFICATIONS).is_some() => return None,
-        Kind::Request => {}
-        Kind::Notification => {
-            if let Some(request) = known(&REQUESTS) {
-                return Some(MethodFault::Request(request));
-            }
-        }
+    let is_request = kind == Kind::Request;
+    if is_request && method.starts_with(NOTIFICATION_PREFIX) {
+        return Some(MethodFault::Notification);
+    }
+    let of_request = REQUESTS.iter().find(|name| **name == method);
+    if of_request.is_some() || (!is_request && NOTIFICATIONS.contains(&method)) {
+        return of_request.filter(|_| !is_request).map(|name| MethodFault::Request(name));
     }
     // A reader in C ends a text at its first NUL.
     let seen = method.split('\0').next().unwrap_or_default();
-    alike(method).or_else(|| alike(seen))
-}
-
-fn alike(method: &str) -> Option<MethodFault> {
-    find_like(method, REQUESTS.iter().chain(&NOTIFICATIONS).copied()).map(MethodFault::Alike)
+    let alike = |method| find_like(method, REQUESTS.iter().chain(&NOTIFICATIONS).copied());
+    alike(method).or_else(|| alike(seen)).map(MethodFault::Alike)
 }
 
 #[cfg(test)]

@@ -30,14 +30,11 @@ impl<'a> Cancels<'a> {
 
     /// The raw id of the request that the message cancels.
     pub fn request(self) -> Option<&'a str> {
-        match self {
-            Self::Request(id) => Some(id),
-            Self::No | Self::Nothing => None,
-        }
+        if let Self::Request(id) = self { Some(id) } else { None }
     }
 }
 
-/// The raw id of its own request that a server cancels with a `notifications/cancelled`. `None` if the id is absent, or a
+/// The raw id of its own request that a server cancels, read from a `notifications/cancelled`: the method is not checked. `None` if the id is absent, or a
 /// member of the params appears twice.
 pub fn cancelled_by_server<'a>(envelope: &Envelope<'a>) -> Option<&'a str> {
     envelope.members.request_id.filter(|_| !envelope.members.has_twin())

@@ -17,7 +17,7 @@ pub struct Initialize<'a> {
 }
 
 impl<'a> Initialize<'a> {
-    /// Reads a client's `initialize`.
+    /// Reads a client's `initialize`. Both fields are `null` if the message cannot be parsed.
     pub fn read(message: &'a [u8]) -> Self {
         let members = parse(message).map(|envelope| envelope.members).unwrap_or_default();
         Self {

@@ -8,7 +8,7 @@ pub const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "c
 pub struct Level(usize);
 
 impl Level {
-    /// The level with this name.
+    /// The level with exactly this name; `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         LEVELS.iter().position(|level| *level == text).map(Self)
     }

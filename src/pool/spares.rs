@@ -44,8 +44,8 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
     let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), settings.idle_timeout, now);
     inventory.spares.extract_if(.., is_stale).for_each(|spare| spare.child.worker.stop());
     let all = inventory.spares.len() + inventory.starting_spares;
-    let is_wanted = |spare: &&Spare| demand.is_for_latest(spare.fingerprint.as_ref());
-    let wanted = inventory.spares.iter().filter(is_wanted).count() + inventory.starting_spares;
+    let is_wanted = |spare: &Spare| demand.is_for_latest(spare.fingerprint.as_ref());
+    let wanted = inventory.spares.iter().filter(|spare| is_wanted(spare)).count() + inventory.starting_spares;
     let (missing, too_many) = match settings.mode {
         PoolMode::Ondemand => return 0,
         PoolMode::Dynamic => {
@@ -59,8 +59,11 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
             (settings.max_children.saturating_sub(all), usize::from(is_full))
         }
     };
-    let not_wanted = |spare: &mut Spare| !demand.is_for_latest(spare.fingerprint.as_ref());
-    inventory.spares.extract_if(.., not_wanted).take(too_many).for_each(|spare| spare.child.worker.stop());
+    inventory
+        .spares
+        .extract_if(.., |spare| !is_wanted(spare))
+        .take(too_many)
+        .for_each(|spare| spare.child.worker.stop());
     missing
 }
 

@@ -100,10 +100,7 @@ impl Rejected {
 
     /// The time after which the caller may try again, in seconds.
     pub fn retry_after(&self) -> u64 {
-        match self {
-            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::NoRandomness => 10,
-            Self::Draining => 5,
-        }
+        if *self == Self::Draining { 5 } else { 10 }
     }
 }
 

@@ -59,7 +59,7 @@ impl Streams {
     }
 
     /// Opens the stream for messages that answer no request, and ends the one before it. The kept messages go to the new
-    /// stream, as far as it has room.
+    /// stream, as far as it has room. Once the session has ended, the new stream has ended as well.
     pub(super) fn open(&self) -> Cursor {
         let (outbox, cursor) = Outbox::new(self.budget);
         let mut state = self.state.lock();
@@ -119,7 +119,9 @@ impl State {
     }
 
     /// Chooses the stream for a message of the server, or keeps the message. A message goes to one stream at most
-    /// (Streamable HTTP, "Multiple Connections").
+    /// (Streamable HTTP, "Multiple Connections"): with a single call in flight to that call's stream, otherwise to the open
+    /// stream, and only then to the stream of the latest call. An announcement goes to the open stream only. With HTTP+SSE, no
+    /// message is kept.
     fn route(&mut self, transport: Transport, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         let stream = self.current().map(|stream| stream.outbox().clone());
         if transport == Transport::Sse {
@@ -159,10 +161,7 @@ impl Client for Streams {
         let mut state = self.state.lock();
         let is_it = |item: &Item| item.request.as_ref().is_some_and(|request| request.number == number);
         let kept = state.backlog.iter().position(is_it).and_then(|place| state.backlog.remove(place));
-        kept.is_some_and(|item| {
-            state.backlog_usage.remove(item.message.len());
-            true
-        })
+        kept.inspect(|item| state.backlog_usage.remove(item.message.len())).is_some()
     }
 
     fn announce(&self, message: Bytes) {

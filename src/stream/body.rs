@@ -20,12 +20,17 @@ const FRAME: usize = 64 * 1024;
 
 /// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
+    /// Complete events that are written before any message; `None` once they are written.
     first: Option<Bytes>,
     cursor: Cursor,
+    /// The time without a frame after which a comment is written.
     keep_alive: Duration,
+    /// The timer of the next comment.
     idle: Pin<Box<Sleep>>,
     last_sent: Instant,
+    /// Whether the stream or the credential has ended: no further message is read.
     ended: bool,
+    /// The time in the `retry` field at the end of the body; `None` if there is no such field, or it is written.
     on_end: Option<Duration>,
     /// The time at which the reader's credential expires, and the timer for that time. `None` if the credential does not
     /// expire.
@@ -40,7 +45,7 @@ impl EventStream {
         Self { first, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
     }
 
-    /// Ends the body when `expiry` is over.
+    /// Ends the body when `expiry` is over. Messages that have not been read by then are not written.
     pub fn ends_with(mut self, expiry: &Expiry) -> Self {
         self.expiry = expiry.at().map(|at| (expiry.clone(), Box::pin(tokio::time::sleep_until(at))));
         self
@@ -82,6 +87,7 @@ impl EventStream {
         }
     }
 
+    /// A frame with `first` and the messages that the cursor has ready: at least [`FRAME`] bytes, if there are so many.
     fn gather(&mut self, first: Entry, context: &mut Context<'_>) -> Bytes {
         let mut frame = BytesMut::with_capacity(first.message.len() + 64);
         encode_message(&mut frame, &first.message);

@@ -1,7 +1,7 @@
 //! Upper bounds of a queue in messages and bytes, and the amount that a queue holds of both.
 
 /// The largest number of messages and of bytes that a queue may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The number of messages.
     pub messages: usize,

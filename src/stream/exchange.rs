@@ -55,12 +55,16 @@ impl Exchange {
         pushed
     }
 
-    /// Appends a message that is not an answer: progress, another notification, or a request of the server.
+    /// Appends a notification.
+    ///
+    /// # Errors
+    /// The unread messages use up the budget, or the stream has ended.
     pub fn inform(&self, message: Bytes) -> Result<(), PushError> {
         self.outbox.push(Item::notification(message))
     }
 
-    /// Counts one request as settled, answered or not. The last settled request ends the stream.
+    /// Counts one request as settled, answered or not. The last settled request ends the stream. Without effect on the exchange of
+    /// a session's stream.
     pub fn settle(&self) {
         if self.awaiting.as_ref().is_some_and(|awaiting| awaiting.fetch_sub(1, Ordering::AcqRel) == 1) {
             self.outbox.finish();
@@ -69,7 +73,8 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// Ends the stream if requests are unsettled: no holder is left that could answer, and the client would wait forever.
+    /// Ends the stream of a session, and that of an HTTP request with unsettled requests: no holder is left that could answer, and
+    /// the client would wait forever.
     fn drop(&mut self) {
         if self.awaiting.as_ref().is_none_or(|awaiting| awaiting.load(Ordering::Acquire) > 0) {
             self.outbox.finish();

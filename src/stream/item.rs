@@ -31,15 +31,6 @@ pub struct ServerRequest {
     pub requester: Weak<dyn Requester>,
 }
 
-impl ServerRequest {
-    /// Tells the sender that no cursor has read the request, and none will.
-    pub(super) fn report_undelivered(self) {
-        if let Some(requester) = self.requester.upgrade() {
-            requester.undelivered(self.number);
-        }
-    }
-}
-
 /// A sender of server requests.
 pub trait Requester: Send + Sync {
     /// The stream ended or dropped the request with this number before any cursor read the request. The caller may hold locks:

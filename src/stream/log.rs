@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::budget::{Budget, Usage};
-use super::item::{Entry, Item};
+use super::item::{Entry, Item, ServerRequest};
 
 /// Why a log did not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,12 +54,14 @@ impl Removed {
     /// Tells the senders of server requests that no cursor has read which of their requests no cursor will read.
     pub(super) fn report(self) {
         let undelivered = self.0.into_iter().filter(|slot| !slot.is_delivered);
-        undelivered.filter_map(|slot| slot.item.request).for_each(|request| request.report_undelivered());
+        for ServerRequest { number, requester } in undelivered.filter_map(|slot| slot.item.request) {
+            requester.upgrade().into_iter().for_each(|requester| requester.undelivered(number));
+        }
     }
 }
 
 /// The messages, their bounds and the number of cursors.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Log {
     slots: VecDeque<Slot>,
     /// The sequence number of the first slot, or of the next message where there is no slot.
@@ -74,28 +76,14 @@ pub(super) struct Log {
     retained: Usage,
     /// The number of cursors.
     cursors: usize,
-    is_closed: bool,
+    /// Whether the log takes no messages any more.
+    pub(super) is_closed: bool,
 }
 
 impl Log {
     /// An empty log with one cursor, which starts at message number 1.
     pub(super) fn new(budget: Budget, retention: Budget) -> Self {
-        Self {
-            slots: VecDeque::new(),
-            first: 1,
-            next: 1,
-            budget,
-            unread: Usage::default(),
-            retention,
-            retained: Usage::default(),
-            cursors: 1,
-            is_closed: false,
-        }
-    }
-
-    /// Whether the log takes messages.
-    pub(super) fn is_open(&self) -> bool {
-        !self.is_closed
+        Self { first: 1, next: 1, budget, retention, cursors: 1, ..Self::default() }
     }
 
     /// Whether the budget has room for a message of `len` bytes.
@@ -103,7 +91,11 @@ impl Log {
         self.budget.admits(self.unread, len)
     }
 
-    /// Appends a message. A message of the gateway's own (`is_own`) may use the budget a second time.
+    /// Appends a message. A message of the gateway's own (`is_own`) may use the budget a second time. An empty log takes a message
+    /// of any length.
+    ///
+    /// # Errors
+    /// The budget has no room for the message, or the log is closed.
     pub(super) fn append(&mut self, item: Item, is_own: bool) -> Result<Removed, PushError> {
         let len = item.message.len();
         if self.is_closed {
@@ -182,9 +174,10 @@ impl Log {
         Some((Entry { sequence: position, message, answer, request }, self.evict()))
     }
 
-    /// Stops taking messages. Cursors still read the messages that are in the log.
-    pub(super) fn finish(&mut self) {
+    /// Stops taking messages. Cursors still read the messages that are in the log: none is removed.
+    pub(super) fn finish(&mut self) -> Removed {
         self.is_closed = true;
+        Removed::default()
     }
 
     /// Stops taking messages, and removes the messages that are in the log.

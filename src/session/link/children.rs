@@ -142,13 +142,6 @@ impl Link {
             retry_after = self.lease().await.err().and_then(|failure| failure.retry_after()).unwrap_or_default();
         }
     }
-
-    /// Drops the leases on draining children that can deliver nothing more.
-    fn drop_finished(&self) {
-        let finished = self.context.state.lock().take_finished();
-        drop(finished);
-        self.context.drained.notify_one();
-    }
 }
 
 impl LeaseHolder for Link {
@@ -172,7 +165,9 @@ impl LeaseHolder for Link {
     }
 
     fn let_go(&self) {
-        self.drop_finished();
+        let finished = self.context.state.lock().take_finished();
+        drop(finished);
+        self.context.drained.notify_one();
     }
 
     fn exited(&self) {
@@ -188,7 +183,7 @@ impl LeaseHolder for Link {
                 let _ = this.lease().await;
             });
         } else if !self.restart_if_missed() {
-            self.drop_finished();
+            self.let_go();
         }
     }
 }

@@ -66,16 +66,8 @@ impl Handshake {
     }
 }
 
-impl Done {
-    /// The handshake of a client's `initialize` with the successful `answer` of the first child.
-    pub(super) fn new(initialize: Bytes, version: String, answer: &[u8]) -> Self {
-        let lists = announced_lists(answer).unwrap_or_default();
-        Self { initialize, version, lists, negotiated: Negotiated::default() }
-    }
-}
-
 /// The lists whose changes an answer to `initialize` declares with `listChanged`. `None` if the answer has no capabilities.
-fn announced_lists(answer: &[u8]) -> Option<Vec<&'static str>> {
+pub(super) fn announced_lists(answer: &[u8]) -> Option<Vec<&'static str>> {
     let capabilities = parse(answer).ok()?.members.capabilities?;
     let setting = |list: &str| member(member(capabilities, list)?, "listChanged");
     let is_announced = |list: &&str| setting(list) == Some("true");

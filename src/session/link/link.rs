@@ -12,13 +12,13 @@ use super::acquire::outcome;
 use super::client::Client;
 use super::context::{Context, Target};
 use super::dispatch::call_timeout;
-use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered};
+use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered, announced_lists};
 use super::queue::{DrainToken, MAX_ID};
 use super::slot::{Outcome, Slot};
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, under_id};
 use crate::mcp::{self, Cancels, method, protocol_version};
 use crate::stream::Exchange;
-use crate::worker::{DropGuard, Failure, Lease, Refused};
+use crate::worker::{DropGuard, Failure, Lease, Negotiated, Refused};
 
 /// The way between one client's conversation and one server. A conversation may have several links.
 pub struct Link {
@@ -89,7 +89,7 @@ impl Link {
                 return Ok(());
             }
             // No message overtakes the queued ones. Only responses do: they are for a child that waits for them.
-            state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.queue.is_being_drained())
+            state.slot.live().filter(|_| envelope.kind == Kind::Response || !state.queue.is_being_drained)
         };
         match live.map(|lease| self.context.send(&lease, message, envelope, exchange)) {
             // The child is about to exit, or there is none: the message is queued for another.
@@ -181,30 +181,29 @@ impl Link {
         token: Option<DrainToken>,
     ) -> Option<DrainToken> {
         // Before the lock is taken: this takes as long as the answer is large.
-        let (response, done) = match started {
-            Ok((_, answer)) => {
-                let done = protocol_version(&answer).map(|version| Done::new(message, version, &answer));
-                let done = done.ok_or_else(|| Failure::refused_by_server(&self.context.server().name, &answer));
-                (under_id(&answer, id), done)
-            }
-            Err(failure) => (failure.response(id), Err(failure)),
-        };
+        let response = started.as_ref().map_or_else(|failure| failure.response(id), |(_, answer)| under_id(answer, id));
+        let done = started.and_then(|(_, answer)| {
+            let refused = || Failure::refused_by_server(&self.context.server().name, &answer);
+            let version = protocol_version(&answer).ok_or_else(refused)?;
+            let lists = announced_lists(&answer).unwrap_or_default();
+            Ok(Done { initialize: message, version, lists, negotiated: Negotiated::default() })
+        });
         let mut state = self.context.state.lock();
-        let unanswered = state.handshake.take_unanswered();
-        let failure = match (done, &unanswered) {
-            (Ok(done), Some(_)) => {
-                state.handshake = Handshake::Done(Box::new(done));
-                None
-            }
-            (Err(failure), Some(_)) => Some(failure),
-            // The link has ended, and has answered `initialize`.
-            (_, None) => Some(self.context.stopped()),
-        };
         // Under the lock: the end of the link finds `initialize` unanswered, or its answer delivered.
-        if let Some(unanswered) = &unanswered {
-            self.context.answer(&unanswered.exchange, response);
-        }
-        let Some(failure) = failure else { return token };
+        let failure = match (state.handshake.take_unanswered(), done) {
+            (Some(unanswered), done) => {
+                self.context.answer(&unanswered.exchange, response);
+                match done {
+                    Ok(done) => {
+                        state.handshake = Handshake::Done(Box::new(done));
+                        return token;
+                    }
+                    Err(failure) => failure,
+                }
+            }
+            // The link has ended, and has answered `initialize`.
+            (None, _) => self.context.stopped(),
+        };
         // The client may try again, with another child.
         state.slot = Slot::Empty;
         let queued = if token.is_some() { state.queue.abandon() } else { state.queue.take_all() };

@@ -66,7 +66,7 @@ pub(super) struct PendingQueue {
     /// The number of messages queued so far.
     next: u64,
     /// Whether a drain token exists. Until the token is returned, every new message is queued behind the others.
-    is_being_drained: bool,
+    pub(super) is_being_drained: bool,
 }
 
 /// The token of the single task that drains the queue. [`PendingQueue::first`] takes the token back when the queue is empty;
@@ -90,11 +90,6 @@ impl Pending {
 }
 
 impl PendingQueue {
-    /// Whether a drain token exists, so that a new message has to be queued.
-    pub(super) fn is_being_drained(&self) -> bool {
-        self.is_being_drained
-    }
-
     /// Claims the drain token although the queue may be empty: new messages are queued until the token is used. `None` if the
     /// token exists already.
     pub(super) fn reserve(&mut self) -> Option<DrainToken> {

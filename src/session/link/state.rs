@@ -58,7 +58,7 @@ impl State {
         // A restart without a queued message is not a use by the client: a crashing server would keep the link for ever.
         let is_starting = self.slot.is_starting() && !self.is_restarting;
         let has_work = self.slot.live().is_some_and(|lease| !is_idle(&lease));
-        is_starting || has_work || self.busy_draining(is_idle) > 0 || self.queue.is_being_drained()
+        is_starting || has_work || self.busy_draining(is_idle) > 0 || self.queue.is_being_drained
     }
 
     /// The number of draining children that live and have work of this link, as decided by `is_idle`.

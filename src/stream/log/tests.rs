@@ -47,9 +47,9 @@ fn a_second_cursor_reads_the_same_messages_and_holds_them_until_it_has() {
     assert_eq!((log.slots.len(), log.first), (1, 4), "the first cursor has yet to read number 4");
     log.remove_cursor(first).report();
     assert_eq!((log.slots.len(), log.unread), (0, Usage::default()));
-    assert!(log.is_open(), "there is the second cursor");
+    assert!(!log.is_closed, "there is the second cursor");
     log.remove_cursor(second).report();
-    assert!(!log.is_open());
+    assert!(log.is_closed);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn retention_keeps_the_newest_messages_for_a_later_cursor() {
     assert_eq!(log.add_cursor(2), Err(CursorError::Gone { oldest: 3 }));
     log.remove_cursor(first).report();
     append(&mut log, 1);
-    assert!(log.is_open(), "a client may come back");
+    assert!(!log.is_closed, "a client may come back");
     log.finish();
     let mut second = 4;
     log.add_cursor(second).unwrap();
@@ -175,7 +175,7 @@ proptest! {
                 }
                 Step::Read(_) | Step::Close(_) => {}
             }
-            prop_assert_eq!(log.is_open(), !is_closed);
+            prop_assert_eq!(log.is_closed, is_closed);
             let slowest = cursors.iter().min().copied().unwrap_or(log.next);
             prop_assert!(log.first <= slowest, "no cursor has missed a message");
             prop_assert_eq!((log.unread, log.retained), (usage(&log.slots, true), usage(&log.slots, false)));

@@ -27,7 +27,7 @@ impl Cursor {
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Entry>> {
         let mut state = self.outbox.0.lock();
         let Some((entry, removed)) = state.log.read(self.position) else {
-            if !state.log.is_open() {
+            if state.log.is_closed {
                 return Poll::Ready(None);
             }
             state.readers.set(self.id, context.waker());

@@ -10,6 +10,13 @@ use parking_lot::Mutex;
 use super::*;
 use crate::stream::{Entry, Requester, ServerRequest};
 
+impl Outbox {
+    /// Whether both write to the same stream.
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 const LIMITS: Budget = Budget { messages: 2, bytes: 10 };
 
 fn item(text: &'static str) -> Item {

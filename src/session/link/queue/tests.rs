@@ -48,19 +48,19 @@ fn what_came_first_goes_first_and_what_a_child_crashed_over_before_it() {
     assert_eq!(tool.as_deref(), Some("t"));
     let first = pending.take(position).unwrap();
     assert!(pending.take(position).is_none());
-    assert!(pending.is_being_drained(), "though it is out, nothing overtakes it");
+    assert!(pending.is_being_drained, "though it is out, nothing overtakes it");
     pending.put_back(first);
     assert!(pending.cancel("3").is_some());
     assert!(pending.cancel("3").is_none());
     assert_eq!(order(&mut pending), ["1", "2", "4"]);
-    assert!(pending.first(token).is_none() && !pending.is_being_drained());
+    assert!(pending.first(token).is_none() && !pending.is_being_drained);
     assert!(pending.push(message(5), id(5), &exchange(), None, &limits));
     let token = pending.claim();
     assert!(token.is_some(), "another sends: the first has no token to look again with");
     assert!(pending.reserve().is_none(), "it has not sent yet");
     assert_eq!(pending.abandon().len(), 1);
     let token = pending.reserve();
-    assert!(token.is_some() && pending.is_being_drained() && pending.claim().is_none(), "what comes now waits");
+    assert!(token.is_some() && pending.is_being_drained && pending.claim().is_none(), "what comes now waits");
 }
 
 #[test]
