@@ -20,6 +20,7 @@ pub(super) struct PermitId(u64);
 
 #[derive(Debug, Default)]
 struct Circuit {
+    /// The consecutive crashes of the last `restart.window`, the oldest first.
     crashes: VecDeque<Instant>,
     /// The latest permit that had been granted at the latest crash. Crashes under permits up to this one are not counted again.
     generation: PermitId,
@@ -107,7 +108,8 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
     }
 
     /// Notes that the child of a permit has crashed, or did not start. `answered` is the number of client calls that the
-    /// living children of the same key have answered.
+    /// living children of the same key have answered. A crash under a permit from before the last counted crash is not counted. The
+    /// circuit opens with the `restart.max_crashes`th consecutive crash, and with any crash while half-open.
     pub(super) fn crashed(&self, key: &K, permit: PermitId, answered: u64, now: Instant) {
         let mut circuits = self.circuits.lock();
         let circuit = circuits.entry(key.clone()).or_default();

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::worker::{Fingerprint, Opening};
 
-/// Compatibility keys that are remembered.
+/// The largest number of compatibility keys that a pool remembers.
 const KINDS: usize = 16;
 
 /// The compatibility keys of the latest clients.

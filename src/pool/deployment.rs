@@ -21,6 +21,6 @@ pub struct Deployment {
     pub pool: Arc<Pool>,
     /// The metrics, which all deployments of a server share.
     pub metrics: ServerMetrics,
-    /// Stops the pool.
+    /// Stops the pool when it is dropped.
     pub(super) _stop: DropGuard,
 }

@@ -13,7 +13,7 @@ use crate::auth::Principal;
 use crate::config::TenantId;
 use crate::worker::{Failure, Fingerprint, Opening, Worker};
 
-/// Ended children that are remembered for operators, in each pool.
+/// The largest number of ended children that each pool remembers for operators.
 const EXITED: usize = 20;
 
 /// The principals that may share a worker.
@@ -36,7 +36,7 @@ pub(super) struct SharedWorker {
     pub(super) tenant: TenantId,
     /// The result of the start; `None` while the start is under way. All that want this worker wait here.
     pub(super) outcome: watch::Sender<Option<Result<Arc<PooledWorker>, Failure>>>,
-    /// Shared by the requests that wait for the start, or are about to lease the worker: the number of references counts them.
+    /// Each request that waits for the start, or is about to lease the worker, holds one reference more: a counter.
     assigned: Arc<()>,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Spare {
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
-/// All that one pool has.
+/// The children of one pool, by use.
 #[derive(Default)]
 pub(super) struct Inventory {
     shared: Vec<Arc<SharedWorker>>,
@@ -63,7 +63,7 @@ pub(super) struct Inventory {
     pub(super) children: Vec<Arc<PooledWorker>>,
     /// The children that ended last, at most [`EXITED`], the latest first.
     pub(super) exited: VecDeque<WorkerStatus>,
-    /// Starts of exclusive workers whose `initialize` is not answered yet.
+    /// Starts of exclusive workers that a client waits for, or has left.
     pub(super) starts: Starts,
     /// Spares that are being started.
     pub(super) starting_spares: usize,
@@ -77,7 +77,7 @@ impl Assigned {
         Self { shared: Arc::clone(shared), _counted: Arc::clone(&shared.assigned) }
     }
 
-    /// Waits for the end of the start, and returns its result. `None` if the start was abandoned.
+    /// Waits for the end of the start, and returns its result. Never `None`: the assignment keeps the sender of the result.
     pub(super) async fn opened(&self) -> Option<Result<Arc<PooledWorker>, Failure>> {
         let mut outcome = self.shared.outcome.subscribe();
         let outcome = outcome.wait_for(Option::is_some).await.ok()?;
@@ -140,7 +140,7 @@ impl Inventory {
         assigned
     }
 
-    /// Removes a shared worker whose start has failed.
+    /// Removes a shared worker whose start has failed, or whose child has ended already.
     pub(super) fn remove(&mut self, shared: &Arc<SharedWorker>) {
         self.shared.retain(|other| !Arc::ptr_eq(other, shared));
     }
@@ -151,7 +151,8 @@ impl Inventory {
         children.filter(|child| !child.worker.takes_calls()).collect()
     }
 
-    /// Moves a child that has ended to the list of ended ones.
+    /// Moves a child that has ended from the living children and the spares to the ended ones. An entry among the shared workers
+    /// stays until [`dismiss`](Self::dismiss).
     pub(super) fn forget(&mut self, child: &Arc<PooledWorker>) {
         self.exited.push_front(WorkerStatus::of(&child.worker));
         self.exited.truncate(EXITED);
@@ -177,8 +178,8 @@ impl Inventory {
         place(key).or_else(|| place(None))
     }
 
-    /// Stops one unused child so that capacity of the pool becomes free: a spare, a start whose client has left, or a shared
-    /// worker without leases. Does nothing while `wanted` or more children are already ending.
+    /// Stops one unused child so that capacity of the pool becomes free: a spare, or else a start whose client has left, or else a
+    /// shared worker without leases. Does nothing while `wanted` or more children are already ending.
     pub(super) fn make_room(&mut self, wanted: usize) {
         if self.children.iter().filter(|child| !child.worker.is_alive()).count() >= wanted {
             return;
@@ -222,7 +223,7 @@ impl Inventory {
         self.shared.iter().find(|shared| shared.is(child)).cloned()
     }
 
-    /// Stops every child.
+    /// Stops every living child, and forgets the spares, the starts and the shared workers.
     pub(super) fn stop_all(&mut self) {
         self.spares.clear();
         self.starts.0.clear();

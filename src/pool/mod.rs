@@ -13,7 +13,6 @@ mod deployment;
 mod exclusive;
 mod inventory;
 mod lease;
-mod maintain;
 mod permits;
 #[expect(clippy::module_inception, reason = "the type, beside its parts")]
 mod pool;

@@ -20,7 +20,7 @@ use crate::worker::DropGuard;
 #[cfg(test)]
 mod tests;
 
-/// Claims that may wait in one queue: the same tenant and the same ceilings.
+/// The largest number of claims that may wait in one queue.
 const QUEUE: usize = 1024;
 
 /// The tenant that a child is for; `None` for a spare, and for a child that all tenants share.
@@ -81,28 +81,24 @@ impl Permits {
     /// # Errors
     /// The first of the limits that is reached.
     pub(crate) fn try_claim(&self, limits: &[Limit]) -> Result<Claim, Limit> {
-        let mut state = self.0.lock();
-        if state.take(limits) { Ok(self.claimed(limits)) } else { Err(state.blamed(limits)) }
+        self.0.lock().take(limits).map(|()| self.claimed(limits))
     }
 
     /// Claims one unit under each ceiling, as soon as there is room under all of them at the same moment.
     ///
     /// # Errors
     /// There was no such moment for as long as `patience`, or the queue is full. Returned is the first of the `limits` that is
-    /// reached.
+    /// reached at the end, or else the one that was reached at the beginning.
     pub(super) async fn claim(&self, tenant: &TenantKey, limits: &[Limit], patience: Duration) -> Result<Claim, Limit> {
-        let granted = {
+        let (full, granted) = {
             let mut state = self.0.lock();
-            if state.take(limits) {
-                return Ok(self.claimed(limits));
-            }
-            state.enqueue(tenant, limits).ok_or_else(|| state.blamed(limits))?
+            let Err(full) = state.take(limits) else { return Ok(self.claimed(limits)) };
+            let Some(granted) = state.enqueue(tenant, limits) else { return Err(full) };
+            (full, granted)
         };
         let _leaving = DropGuard::new(|| self.0.lock().tidy(tenant, limits));
-        match timeout(patience, granted).await {
-            Ok(Ok(claim)) => Ok(claim),
-            Ok(Err(_)) | Err(_) => Err(self.0.lock().blamed(limits)),
-        }
+        let granted = timeout(patience, granted).await;
+        granted.ok().and_then(Result::ok).ok_or_else(|| self.full(limits).unwrap_or(full))
     }
 
     /// The first of these limits that is reached; `None` if there is room under all of them.
@@ -127,7 +123,7 @@ impl Permits {
         state.put_back(units);
         let mut turn = 0;
         while let Some(limits) = state.queues.get(turn).map(|queue| queue.limits.clone()) {
-            if !state.take(&limits) {
+            if state.take(&limits).is_err() {
                 turn += 1;
                 continue;
             }
@@ -149,18 +145,18 @@ impl State {
         limits.iter().find(|(ceiling, most)| taken(ceiling) >= *most).cloned()
     }
 
-    /// The limit that a claim failed for. If there is room under all of them by now, the last is named.
-    fn blamed(&self, limits: &[Limit]) -> Limit {
-        self.full(limits).or_else(|| limits.last().cloned()).unwrap_or((Ceiling::Starts, 0))
-    }
-
-    /// Takes a unit under each ceiling, or none if one is full. Returns whether the units were taken.
-    fn take(&mut self, limits: &[Limit]) -> bool {
-        let has_room = self.full(limits).is_none();
-        for (ceiling, _) in limits.iter().filter(|_| has_room) {
+    /// Takes a unit under each ceiling, or none if one is full.
+    ///
+    /// # Errors
+    /// The first of the limits that is reached.
+    fn take(&mut self, limits: &[Limit]) -> Result<(), Limit> {
+        if let Some(full) = self.full(limits) {
+            return Err(full);
+        }
+        for (ceiling, _) in limits {
             *self.taken.entry(ceiling.clone()).or_default() += 1;
         }
-        has_room
+        Ok(())
     }
 
     fn put_back(&mut self, units: &mut Vec<Ceiling>) {

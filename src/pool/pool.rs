@@ -25,7 +25,7 @@ pub struct Pool {
     pub(super) reach: Arc<Reach>,
     /// The bounded look-ups of the server's program and working directory.
     pub(super) lookups: Lookups,
-    /// What all pools share. `draining` is the pool's own: it is cancelled as well when the pool is no longer in use.
+    /// What all pools share. `draining` is the pool's own: it is cancelled as well when the pool is no longer deployed.
     pub(super) surroundings: Surroundings,
     pub(super) metrics: ServerMetrics,
     pub(super) inventory: Mutex<Inventory>,

@@ -8,15 +8,15 @@ use tokio::time::Instant;
 
 use super::breaker::Broken;
 use super::deployment::{Deployment, Deployments};
-use super::maintain::maintain;
 use super::permits::Ceiling;
 use super::pool::Pool;
+use super::recycle::maintain;
 use super::status::WorkerStatus;
 use super::surroundings::Surroundings;
 use crate::config::{Config, Server, ServerName};
 use crate::telemetry::Metrics;
 
-/// All pools of the gateway, those of servers that have been deployed anew among them.
+/// All pools of a gateway: the current one of each server, and earlier ones that sessions or children still use.
 pub struct Pools {
     surroundings: Surroundings,
     metrics: Arc<Metrics>,
@@ -44,7 +44,7 @@ impl Pools {
         config.servers.iter().map(deployed).collect()
     }
 
-    /// Makes a pool, and starts the task that keeps its spares and recycles its children.
+    /// Makes and registers a pool, and starts the task that keeps its spares and recycles its children.
     fn start(&self, server: &Arc<Server>) -> Deployment {
         let stop = self.surroundings.draining.child_token();
         let metrics = self.metrics.server(server.name.as_str());
@@ -63,7 +63,8 @@ impl Pools {
         self.pools.lock().values().flatten().filter_map(Weak::upgrade).collect()
     }
 
-    /// A line for operators about each open or half-open circuit: the server, the tenant, and the time of the next attempt.
+    /// A line for operators about each open or half-open circuit: the server, the tenant, and for an open one the time until the
+    /// next attempt.
     pub fn crash_loops(&self) -> Vec<String> {
         self.all().iter().flat_map(|pool| pool.crash_loops()).collect()
     }
@@ -79,7 +80,7 @@ impl Pools {
         self.all().iter().flat_map(|pool| pool.inventory.lock().exited.clone()).collect()
     }
 
-    /// Sets the gauges of the pools to their current values.
+    /// Sets the gauges of all servers: children by phase, circuits, waiting requests and spares.
     pub fn measure(&self, metrics: &Metrics) {
         for (name, pools) in &*self.pools.lock() {
             let pools: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();

@@ -1,23 +1,59 @@
-//! Retires children that have reached a limit of their pool (`max_age`, `max_rss`, `idle_timeout`): successors replace them, and
-//! no call is cut. A child that reaches `max_requests` retires with that call, without this check.
+//! The maintenance of a pool: keeps its spares, and retires children that have reached a limit (`max_age`, `max_rss`,
+//! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that call,
+//! without this check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 
 use super::child::PooledWorker;
 use super::permits::Ceiling;
 use super::pool::Pool;
+use super::spares;
 use crate::worker::{Due, Phase};
 
 /// The time between two checks.
-pub(super) const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(500);
+
+/// The pause between a lease and the start of spares: a start takes processor time from the first calls of the lease.
+const HEAD_START: Duration = Duration::from_millis(50);
+
+/// Keeps the spares and recycles children until `stop` is cancelled, and then stops every child.
+pub(super) async fn maintain(pool: Arc<Pool>, stop: CancellationToken) {
+    let mut ticks = interval_at(Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_tick = async || {
+        tokio::select! {
+            () = pool.changed.notified() => {
+                tokio::time::sleep(HEAD_START).await;
+                false
+            }
+            _ = ticks.tick() => true,
+        }
+    };
+    while let Some(is_tick) = stop.run_until_cancelled(is_tick()).await {
+        if is_tick {
+            recycle(&pool).await;
+        }
+        // A child that was in use when a request began to wait may be unused by now. Of the pools of one server, the latest
+        // alone makes room for those that wait: the others keep nothing unused anyway.
+        let queued = if pool.is_superseded.load(Ordering::Relaxed) { 0 } else { pool.queued() };
+        if queued > 0 {
+            pool.inventory.lock().make_room(queued);
+        }
+        spares::replenish(&pool);
+    }
+    pool.inventory.lock().stop_all();
+}
 
 /// Retires children over their limits and unused shared ones. Stops starts that no client has taken over in time, and
 /// unused children of tenants that wait at their own ceiling.
-pub(super) async fn recycle(pool: &Pool) {
+async fn recycle(pool: &Pool) {
     let memory = match pool.server.pool.max_rss {
         // Reads all processes of the machine, once for all pools: on a thread that serves no requests.
         Some(_) => {
@@ -40,7 +76,8 @@ pub(super) async fn recycle(pool: &Pool) {
     }
 }
 
-/// The limit that a child has reached, if any. `memory` is in bytes, by process group.
+/// The limit that a child has reached; `None` if it has reached none. `memory` is in bytes, by process group. A child that a session
+/// waits for during the start is not too old. Only a shared child can reach `idle_timeout`.
 fn due(pool: &Pool, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> Option<Due> {
     let (worker, settings) = (&child.worker, &pool.server.pool);
     let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;

@@ -18,7 +18,8 @@ use crate::config::PoolMode;
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
-/// Starts the missing spares, as far as capacity is free now, and stops spares that are too many or out of demand.
+/// Starts the missing spares, as far as capacity is free now and the breaker asks for no pause, and stops spares that are too many
+/// or out of demand.
 pub(super) fn replenish(pool: &Pool) {
     let missing = missing_spares(pool, &mut pool.inventory.lock());
     for _ in 0..missing {
@@ -67,7 +68,7 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
     missing
 }
 
-/// Starts a spare in a task of its own. The start slot is held until the child is up, as far as is known.
+/// Starts a spare in a task of its own, which holds the start slot until the child is up, as far as is known.
 fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
     pool.spawn(async move |pool| {
         let spare = prepare_spare(&pool, claim, permit);

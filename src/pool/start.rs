@@ -38,7 +38,7 @@ pub(super) struct SpawnRequest {
 /// this machine, such as a download, and others may start meanwhile.
 const STARTING: Duration = Duration::from_secs(5);
 
-/// How long a child that hears no `initialize` counts as starting: it gives no sign of being up.
+/// How long a child that hears no `initialize` counts as starting: such a child gives no sign of being up.
 const UNOPENED: Duration = Duration::from_secs(1);
 
 /// Gets a child for a request: a spare that fits the compatibility key (`None`: an unopened one), or a new one.
@@ -80,7 +80,7 @@ pub(super) async fn obtain(
     }
 }
 
-/// Claims capacity until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
+/// Claims capacity, and waits for it until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
 /// leaves its capacity to this request.
 async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
     let (before, permits, server) = (Instant::now(), &pool.surroundings.permits, &pool.server.name);
@@ -160,20 +160,25 @@ pub(super) async fn spawn(
     Ok(child)
 }
 
-/// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version.
+/// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version. An answer that is an error is
+/// returned like any other.
+///
+/// # Errors
+/// The child ends, or does not answer within `limits.start_timeout`.
 pub(super) async fn open(pool: &Pool, child: &PooledWorker, lease: &Lease, message: &[u8]) -> Result<Bytes, Failure> {
     let answer = lease.open(message).await?;
     pool.breaker.settled(&child.worker.tenant(), *child.permit.lock(), protocol_version(&answer).is_some());
     Ok(answer)
 }
 
-/// Counts a child that hears no `initialize` as started, after a while in which it has not ended.
+/// Counts a child that hears no `initialize` as started after [`UNOPENED`], in a task of its own.
 pub(super) fn settle_unopened(pool: &Pool, child: Arc<PooledWorker>) {
     let (tenant, permit) = (child.worker.tenant(), *child.permit.lock());
     pool.spawn(async move |pool| until_settled(&pool, &child, &tenant, permit).await);
 }
 
-/// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and tells the breaker.
+/// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and then tells the breaker whether
+/// the child takes calls.
 pub(super) async fn until_settled(pool: &Pool, child: &PooledWorker, tenant: &TenantKey, permit: PermitId) {
     let worker = &child.worker;
     tokio::select! {

@@ -20,7 +20,7 @@ pub struct Surroundings {
     pub permits: Permits,
     /// The longest time that a client may read nothing before its stream is cut.
     pub slow_client_timeout: Duration,
-    /// The number of starts under way at the same time, over all servers. Spares get half of them, rounded up.
+    /// The largest number of starts under way at the same time, over all servers. Spares get half of them, rounded up.
     pub spawn_concurrency: usize,
     /// The tasks that a shutdown waits for.
     pub tasks: TaskTracker,

@@ -82,7 +82,7 @@ fn retention_keeps_the_newest_messages_for_a_later_cursor() {
     log.remove_cursor(first).report();
     append(&mut log, 1);
     assert!(!log.is_closed, "a client may come back");
-    log.finish();
+    let _ = log.finish();
     let mut second = 4;
     log.add_cursor(second).unwrap();
     assert_eq!(read(&mut log, &mut second), [4, 5, 6]);
