@@ -144,7 +144,7 @@ impl Conversations for Registry {
         let session = Arc::clone(&self.sessions.get(id)?.0);
         let target = session.link.target();
         let is_theirs = target.principal == *principal && target.deployment.server.name == *server;
-        (is_theirs && session.client.transport == transport).then(|| session as Arc<dyn Conversation>)
+        (is_theirs && session.client.transport == transport).then_some(session as Arc<dyn Conversation>)
     }
 
     /// An exclusive child is stopped in the background.
