@@ -58,6 +58,7 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         Self { settings, circuits: Mutex::default(), permits: AtomicU64::new(0) }
     }
 
+    /// The number of the next permit. The caller holds the lock of `circuits`.
     fn next_permit(&self) -> PermitId {
         PermitId(self.permits.fetch_add(1, Ordering::Relaxed) + 1)
     }

@@ -64,7 +64,7 @@ pub trait Conversations: Send + Sync {
     /// Ends a conversation; `why` is for the log. Without effect on one that has ended.
     fn end(&self, id: &SessionId, why: &'static str);
 
-    /// Whether another conversation would be opened where `max` are allowed in all.
+    /// Whether another conversation would be opened where `max` are allowed in all; `false` while the gateway drains.
     fn has_room(&self, max: usize) -> bool;
 }
 

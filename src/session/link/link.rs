@@ -171,8 +171,8 @@ impl Link {
         });
     }
 
-    /// Answers the client's `initialize` with the outcome of the first start. If it failed, so do all queued messages.
-    /// Returns the drain token if there are messages to send.
+    /// Answers the client's `initialize` with the outcome of the first start. If the start failed, all queued messages fail too.
+    /// Returns the drain token after a success; after a failure the token is used up.
     fn finish_initialize(
         &self,
         message: Bytes,

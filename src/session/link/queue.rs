@@ -210,13 +210,13 @@ impl PendingQueue {
         overdue.into_iter().filter_map(|position| self.take(position)).collect()
     }
 
-    /// Takes the drain token back, or declares it lost with its task. Removes all messages.
+    /// Takes the drain token back, or declares the token lost with its task. Removes and returns all messages.
     pub(super) fn abandon(&mut self) -> Vec<Pending> {
         self.is_being_drained = false;
         self.take_all()
     }
 
-    /// Removes all messages.
+    /// Removes and returns all messages. A drain token stays valid.
     pub(super) fn take_all(&mut self) -> Vec<Pending> {
         self.usage = Usage::default();
         self.by_id.clear();

@@ -71,8 +71,8 @@ impl State {
         self.draining.iter().filter(|lease| lease.leaves_capacity()).cloned().collect()
     }
 
-    /// The living leases that a message about something in flight may concern, the current child's first. Empty if the current child is
-    /// the only one: then such a message goes the usual way.
+    /// The living leases that a message about something in flight may concern, the current child's first. Empty if the current
+    /// child is the only one: then such a message goes the usual way.
     pub(super) fn leases_in_flight(&self) -> Vec<Arc<Lease>> {
         let replaying = if self.slot.is_starting() { self.replaying.upgrade() } else { None };
         if self.draining.is_empty() && replaying.is_none() {
