@@ -31,9 +31,8 @@ use super::usage::{Excess, Limit, WatchedLimits};
 /// Time limit for a start until the program is executed, the wait for a permit included. Reading the program may have to wait
 /// for a disk.
 const START: Duration = Duration::from_secs(30);
-/// How long a start counts among those that go on at once. A slower start, such as from a hung disk, no longer holds up
-/// others.
-const TURN: Duration = Duration::from_secs(5);
+/// Longest time that a start holds its permit. A slower start, such as from a hung disk, no longer holds up others.
+const HELD: Duration = Duration::from_secs(5);
 /// Longest failure report of a stage that is read, in bytes.
 const MAX_FAULT: u64 = 16 * 1024;
 
@@ -88,9 +87,9 @@ impl Child {
         let system = |error| SpawnError::System { command: launch.command.clone(), error };
         let late = |_| system(io::Error::new(io::ErrorKind::TimedOut, format!("not executed within {START:?}")));
         let started = async {
-            let turn = guardian.turn().await?;
+            let permit = guardian.start_permit().await?;
             // A start that waits for a disk, or a file system that does not answer, does not use the processors.
-            hold(turn, TURN, Self::start(guardian, launch)).await.1
+            hold(permit, HELD, Self::start(guardian, launch)).await.1
         };
         let started = timeout(START, started).await.map_err(late)?.map_err(system)?;
         started.map_err(|fault| match (fault.step, &launch.cwd) {

@@ -36,7 +36,7 @@ pub struct Launch {
     pub resources: Resources,
     /// Limits on the size and the number of files in the temporary folder.
     pub temp: TempLimits,
-    /// The tmpfs that enforces the limits of the temporary folder. `None`: the gateway watches the folder.
+    /// The tmpfs that enforces the limits of the temporary folder. `None`: only the gateway watches the folder.
     pub mount: Option<TempMount>,
 }
 

@@ -17,13 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the look-ups of one server. Clones share their permits.
 #[derive(Debug, Clone)]
 pub struct Lookups {
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     patience: Duration,
 }
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
+        Self { permits: Arc::new(Semaphore::new(AT_ONCE)), patience: PATIENCE }
     }
 }
 
@@ -40,12 +40,12 @@ impl Lookups {
     {
         let system = |error: std::io::Error| SpawnError::System { command: command.to_owned(), error };
         let done = async {
-            let place =
-                Arc::clone(&self.places).acquire_owned().await.map_err(|error| system(std::io::Error::other(error)))?;
+            let permit = Arc::clone(&self.permits).acquire_owned().await;
+            let permit = permit.map_err(|error| system(std::io::Error::other(error)))?;
             let (sender, found) = oneshot::channel();
             let look = move || {
                 let found = look();
-                drop(place);
+                drop(permit);
                 let _ = sender.send(found);
             };
             std::thread::Builder::new().name("sluice-lookup".to_owned()).spawn(look).map_err(system)?;
@@ -56,14 +56,14 @@ impl Lookups {
     }
 }
 
-/// Awaits `work` while holding the permit `turn`, which is dropped after the time `most`. Returns the permit, if `work`
-/// ended before that, and the result.
-pub async fn hold<T, R>(turn: T, most: Duration, work: impl Future<Output = R>) -> (Option<T>, R) {
+/// Awaits `work` while holding `permit`, which is dropped after the time `most`. Returns the permit, if `work` ended before
+/// that, and the result.
+pub async fn hold<T, R>(permit: T, most: Duration, work: impl Future<Output = R>) -> (Option<T>, R) {
     let mut work = std::pin::pin!(work);
     tokio::select! {
         biased;
-        done = &mut work => return (Some(turn), done),
-        () = tokio::time::sleep(most) => drop(turn),
+        done = &mut work => return (Some(permit), done),
+        () = tokio::time::sleep(most) => drop(permit),
     }
     (None, work.await)
 }
@@ -91,8 +91,8 @@ mod tests {
             let patience = Lookups { patience: Duration::from_millis(1), ..hung.clone() };
             assert!(matches!(patience.run("hung", look).await, Err(SpawnError::NoAnswer { .. })));
         }
-        assert_eq!(hung.places.available_permits(), 0);
-        assert!(Arc::strong_count(&released) <= 1 + AT_ONCE, "no thread waits but those that have a place");
+        assert_eq!(hung.permits.available_permits(), 0);
+        assert!(Arc::strong_count(&released) <= 1 + AT_ONCE, "no thread waits but those that have a permit");
         assert_eq!(other.run("other", || Ok(7)).await.unwrap(), 7);
         assert_eq!(tokio::task::spawn_blocking(|| 7).await.unwrap(), 7);
         let error = hung.run("hung", || Ok(())).await.unwrap_err().to_string();

@@ -83,7 +83,7 @@ impl Origin {
 pub struct StderrTail(Arc<Mutex<VecDeque<String>>>, usize);
 
 impl StderrTail {
-    /// Keeps at most `lines` lines.
+    /// Keeps at most `lines` lines, of 512 characters each.
     pub fn new(lines: usize) -> Self {
         Self(Arc::default(), lines)
     }

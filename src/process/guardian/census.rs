@@ -16,10 +16,10 @@ const RECOUNT: Duration = Duration::from_millis(25);
 /// Numbers of processes below the gateway at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Children in the gateway's table, and their descendants.
+    /// Children in the gateway's table, their descendants, and all in their cgroups.
     pub owned: usize,
-    /// All processes below the gateway except for the guardian. A number above `owned` means that processes were left
-    /// behind.
+    /// All processes below the gateway except for the guardian and the stages that wait. A number above `owned` means that
+    /// processes were left behind.
     pub found: usize,
 }
 
@@ -45,8 +45,8 @@ impl Guardian {
         Ok(census)
     }
 
-    /// Counts once. A process is below the gateway if it descends from the gateway or is in one of its cgroups (`groups`);
-    /// `leaders` are the children.
+    /// Counts once. A process is below the gateway if it descends from the guardian, is in one of the gateway's cgroups
+    /// (`groups`), or descends from the gateway and the gateway has no other children. `leaders` are the children.
     fn count(&self, tree: &ProcessTree, groups: &[BTreeSet<i32>], leaders: &[i32]) -> Census {
         let (guardian, ready) = self.own_processes();
         let is_nobodys = |pid| Some(pid) == guardian || (ready.contains(&pid) && !leaders.contains(&pid));

@@ -171,7 +171,7 @@ impl Guardian {
     }
 
     /// Waits for a permit to start a child. Hold the permit until the child executes its program.
-    pub(in crate::process) async fn turn(&self) -> io::Result<SemaphorePermit<'_>> {
+    pub(in crate::process) async fn start_permit(&self) -> io::Result<SemaphorePermit<'_>> {
         self.0.starting.acquire().await.map_err(io::Error::other)
     }
 
@@ -324,6 +324,7 @@ impl Drop for ChildHandle {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     impl Guardian {
@@ -331,5 +332,19 @@ mod tests {
         pub(crate) fn of_nobody() -> Self {
             Self::new(true, None, Folders::new(None))
         }
+    }
+
+    #[tokio::test]
+    async fn a_child_ends_with_the_guardian_that_took_its_launch_and_not_before_one_did() {
+        let guardian = Guardian::of_nobody();
+        let (taken, waiting) = (guardian.launch(None).unwrap(), guardian.launch(None).unwrap());
+        assert!(matches!(guardian.next_request().await, Request::Launch { id, .. } if id == taken.id));
+        taken.signal(Signal::Kill);
+        guardian.lost();
+        assert_eq!(taken.started().await, Status::Ended(None, Exit::killed()));
+        assert!(matches!(guardian.next_request().await, Request::Launch { id, .. } if id == waiting.id));
+        guardian.close();
+        assert_eq!(waiting.ended().await, Exit::killed());
+        assert!(guardian.launch(None).is_err());
     }
 }

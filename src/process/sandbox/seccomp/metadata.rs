@@ -43,7 +43,8 @@ const OWNER_OLDER: &[(i64, u8, u8)] = &[(libc::SYS_chown, 1, 2), (libc::SYS_lcho
 /// Calls that set the times of a file by path, besides `utimensat`.
 #[cfg(target_arch = "x86_64")]
 const TIMES_OLDER: &[i64] = &[libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
-/// Calls that set or remove extended attributes, which include access control lists, by path or descriptor.
+/// Calls that set or remove extended attributes, which include access control lists, by path or descriptor; and one that sets
+/// flags such as "immutable".
 const ATTRIBUTES: &[i64] = &[
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
