@@ -76,12 +76,10 @@ impl Shared {
     pub(super) fn new(spec: Spec, charge: Charge) -> Self {
         let limits = &spec.server.limits;
         let is_shared = spec.server.isolation != Isolation::Session;
+        let mut multiplexer = Multiplexer::new(limits.max_in_flight, is_shared);
+        (multiplexer.harakiri, multiplexer.cancel_grace) = (limits.harakiri, limits.cancel_grace);
         Self {
-            multiplexer: Mutex::new(
-                Multiplexer::new(limits.max_in_flight, is_shared)
-                    .with_harakiri(limits.harakiri)
-                    .with_cancel_grace(limits.cancel_grace),
-            ),
+            multiplexer: Mutex::new(multiplexer),
             deadline_moved: Notify::new(),
             stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
             stderr: StderrTail::new(limits.stderr_tail),
@@ -254,7 +252,10 @@ impl Worker {
     /// What the child says is for another from now on, or for nobody. What it has asked nobody else can answer.
     pub(super) fn readdress(&self, lease: LeaseId, to: Weak<dyn LeaseHolder>) {
         self.0.holders.lock().entry(lease).and_modify(|holder| *holder = to);
-        self.0.expire(|multiplexer| multiplexer.refuse_asked(lease));
+        self.0.expire(|multiplexer| {
+            let frames = multiplexer.server_requests.refuse(lease);
+            Expired { frames, ..Expired::default() }
+        });
     }
 
     /// The answer to `initialize`, once there is a good one.
@@ -295,7 +296,7 @@ impl Worker {
 
     /// Calls of clients that the child has answered.
     pub fn answered(&self) -> u64 {
-        self.0.multiplexer.lock().answered()
+        self.0.multiplexer.lock().answered
     }
 
     /// Whether a call of a tool may be sent again, where `resend` says so; `None` if the tool is not known.
@@ -305,7 +306,7 @@ impl Worker {
 
     /// Calls that clients have put to it.
     pub fn calls(&self) -> u64 {
-        self.0.multiplexer.lock().total()
+        self.0.multiplexer.lock().total
     }
 
     /// Since when no session has been on it; `None` while one is.

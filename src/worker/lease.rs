@@ -2,6 +2,7 @@
 //! and a child that was its alone is stopped.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -9,13 +10,13 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::calls::{
-    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, answer_frame, cancellation_frame,
+    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, Standing, answer_frame,
+    cancellation_frame,
 };
 use super::delivery::deliver;
 use super::error::Failure;
 use super::handle::Worker;
 use super::lease_holder::LeaseHolder;
-use super::negotiated::Agreed;
 use super::phase::Due;
 use super::stdin::Queued;
 use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
@@ -37,7 +38,7 @@ pub struct Lease {
     /// What of it waits for the stdin of a child that others use as well.
     queued: Option<Queued>,
     /// What the child is still to grant the session, as the one before it had.
-    owed: Mutex<Agreed>,
+    owed: Mutex<BTreeSet<Standing>>,
 }
 
 /// A request of the gateway's own that has been put to a child.
@@ -97,10 +98,12 @@ impl Lease {
             return Err(Refused::Retired);
         }
         let is_heard = self.put(&mut multiplexer, draft)?;
-        self.owed.lock().overrule(ask.envelope);
+        if ask.envelope.method.as_deref().is_some_and(Standing::is_made_by) {
+            Standing::overrule(&mut self.owed.lock(), ask.envelope);
+        }
         if is_heard {
-            let calls = multiplexer.count();
-            if !is_retired && shared.server.pool.max_requests.is_some_and(|most| calls >= most as u64) {
+            multiplexer.total += 1;
+            if !is_retired && shared.server.pool.max_requests.is_some_and(|most| multiplexer.total >= most as u64) {
                 shared.retire(&multiplexer, Due::MaxRequests);
             }
         }
@@ -111,7 +114,7 @@ impl Lease {
     fn put(&self, multiplexer: &mut Multiplexer, draft: Draft<'_>) -> Result<bool, Refused> {
         let (shared, ask) = (self.worker.shared(), draft.ask);
         let outgoing = multiplexer.put(draft)?;
-        if multiplexer.timer().take_moved() {
+        if multiplexer.timer.take_moved() {
             shared.deadline_moved.notify_one();
         }
         match outgoing {
@@ -182,16 +185,16 @@ impl Lease {
     /// Sends the client's answer to a request of the server; `None` if the server waits for no such answer.
     fn answer_child(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
-        let (number, id) = shared.multiplexer.lock().answer_of_client(self.peer, envelope)?;
+        let (number, id) = shared.multiplexer.lock().server_requests.answered_with(self.peer, envelope)?;
         let (frame, reported) = (answer_frame(&id, envelope), Reported::by(envelope));
         let mut multiplexer = shared.multiplexer.lock();
         // Meanwhile the request may have run out of time, or been answered by another message.
-        if !multiplexer.is_asked(self.peer, number) {
+        if !multiplexer.server_requests.is_open(self.peer, number) {
             return None;
         }
         // Where there is no room the child still waits for the answer, and the client may send it again.
         Some(self.push(frame).inspect(|()| {
-            multiplexer.answered_by_client(number, &reported);
+            multiplexer.server_requests.answered(number, &reported);
             shared.health.lock().worked(Instant::now());
         }))
     }
@@ -296,7 +299,7 @@ impl Lease {
 
     /// What the child is still to grant the session, as the one before it had. To be locked after the multiplexer, if both
     /// are.
-    pub(super) fn owed(&self) -> &Mutex<Agreed> {
+    pub(super) fn owed(&self) -> &Mutex<BTreeSet<Standing>> {
         &self.owed
     }
 

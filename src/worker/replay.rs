@@ -11,10 +11,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::calls::{Expired, Multiplexer, Refused};
+use super::calls::{Expired, Multiplexer, Refused, Standing};
 use super::error::Failure;
 use super::lease::{Answering, Lease};
-use super::negotiated::{Negotiated, StandingRequest};
+use super::negotiated::Negotiated;
 use crate::jsonrpc::parse;
 use crate::mcp::INITIALIZED;
 use crate::telemetry::Cause;
@@ -36,15 +36,15 @@ impl Lease {
 
     /// Whether the client waits to hear of resources.
     pub fn has_subscriptions(&self) -> bool {
-        !self.owed().lock().subscriptions.is_empty()
-            || self.worker().shared().multiplexer.lock().is_subscribed(self.peer())
+        self.owed().lock().iter().any(Standing::is_subscription)
+            || self.worker().shared().multiplexer.lock().sharing.is_subscribed(self.peer())
     }
 
     fn read_negotiated(&self, multiplexer: &Multiplexer) -> Negotiated {
         let mut negotiated = Negotiated::of(multiplexer, self.peer(), self.worker().is_initialized());
         let owed = self.owed().lock();
-        negotiated.granted.level = negotiated.granted.level.or(owed.level);
-        negotiated.granted.subscriptions.extend(owed.subscriptions.iter().cloned());
+        let has_level = negotiated.granted.iter().any(Standing::is_level);
+        negotiated.granted.extend(owed.iter().filter(|owed| !(has_level && owed.is_level())).cloned());
         negotiated
     }
 
@@ -53,7 +53,7 @@ impl Lease {
     pub async fn hand_over(&self) -> Option<Negotiated> {
         let end = Instant::now() + MOMENT;
         let has_standing_request =
-            || self.worker().shared().multiplexer.lock().has_standing_request_of_client(self.peer());
+            || self.worker().shared().multiplexer.lock().sharing.has_standing_request(self.peer(), true);
         while self.is_alive() && Instant::now() < end && has_standing_request() {
             sleep(PAUSE).await;
         }
@@ -86,7 +86,7 @@ impl Lease {
             self.say_initialized(end).await?;
         }
         *self.owed().lock() = negotiated.granted.clone();
-        let (requests, asked) = (negotiated.standing_requests().collect(), VecDeque::new());
+        let (requests, asked) = (negotiated.granted.iter().cloned().collect(), VecDeque::new());
         let mut replay = Replay { lease: Arc::clone(self), requests, asked, end };
         match replay.ask_more() {
             Ok(()) => Ok(replay),
@@ -130,9 +130,9 @@ struct ErrorCode {
 pub struct Replay {
     lease: Arc<Lease>,
     /// What it has not been asked yet.
-    requests: VecDeque<StandingRequest>,
+    requests: VecDeque<Standing>,
     /// What it has been asked, and not answered as far as is known.
-    asked: VecDeque<(StandingRequest, Answering)>,
+    asked: VecDeque<(Standing, Answering)>,
     end: Instant,
 }
 
@@ -141,9 +141,9 @@ impl Replay {
     /// counted and logged: then the session is not quite what its client thinks. A child that ends leaves it to the next.
     pub async fn finish(mut self) {
         while !self.asked.is_empty() || !self.requests.is_empty() {
-            let Some((wish, answering)) = self.asked.pop_front() else {
+            let Some((standing, answering)) = self.asked.pop_front() else {
                 if Instant::now() >= self.end {
-                    return std::mem::take(&mut self.requests).iter().for_each(|wish| self.refused(wish, None));
+                    return std::mem::take(&mut self.requests).iter().for_each(|standing| self.refused(standing, None));
                 }
                 sleep(PAUSE).await;
                 if self.ask_more().is_err() {
@@ -153,9 +153,9 @@ impl Replay {
             };
             let Ok(answer) = self.lease.answer_to(answering).await else { return };
             if parse(&answer).is_ok_and(|answer| !answer.is_error) {
-                self.lease.owed().lock().remove(&wish);
+                self.lease.owed().lock().remove(&standing);
             } else if self.lease.worker().shared().multiplexer.lock().grants(self.lease.peer()) {
-                self.refused(&wish, Some(&answer));
+                self.refused(&standing, Some(&answer));
             } else {
                 // The next child is asked for it.
                 return;
@@ -166,15 +166,9 @@ impl Replay {
         }
     }
 
-    fn refused(&self, wish: &StandingRequest, answer: Option<&[u8]>) {
-        let was_owed = {
-            let mut owed = self.lease.owed().lock();
-            let was_owed = owed.holds(wish);
-            owed.remove(wish);
-            was_owed
-        };
-        if was_owed {
-            self.lease.note_refusal(wish.method(), answer);
+    fn refused(&self, standing: &Standing, answer: Option<&[u8]>) {
+        if self.lease.owed().lock().remove(standing) {
+            self.lease.note_refusal(standing.method(), answer);
         }
     }
 
@@ -182,20 +176,20 @@ impl Replay {
     fn ask_more(&mut self) -> Result<(), Refused> {
         let patience = PATIENCE.min(self.lease.worker().shared().server.limits.call_timeout);
         while self.asked.len() < AT_ONCE
-            && let Some(wish) = self.requests.front()
+            && let Some(standing) = self.requests.front()
         {
             let left = self.end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            let is_owed = || self.lease.owed().lock().holds(wish);
-            let answering = match self.lease.put_own(wish.request(), patience.min(left), is_owed) {
+            let is_owed = || self.lease.owed().lock().contains(standing);
+            let answering = match self.lease.put_own(standing.request(), patience.min(left), is_owed) {
                 Ok(answering) => answering,
                 Err(refused) if refused.is_busy() => return Ok(()),
                 Err(refused) => return Err(refused),
             };
-            let wish = self.requests.pop_front();
-            self.asked.extend(wish.zip(answering));
+            let standing = self.requests.pop_front();
+            self.asked.extend(standing.zip(answering));
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ impl Shared {
         let server = &self.origin.server;
         if Cause::info("child retires", server.to_string()).is_news(20) {
             let (tenant, session) = self.origin.names();
-            let (pid, calls, in_flight) = (self.pid.get().copied(), multiplexer.total(), multiplexer.load());
+            let (pid, calls, in_flight) = (self.pid.get().copied(), multiplexer.total, multiplexer.load());
             tracing::info!(%tenant, %server, %session, pid, why = due.key(), calls, in_flight, "child retires: it takes no more calls");
         }
         self.something_is_over();

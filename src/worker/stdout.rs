@@ -208,7 +208,7 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout
     let reported = Reported::by(envelope);
     let mut multiplexer = shared.multiplexer.lock();
     let mut incoming = multiplexer.receive(envelope, reported, Instant::now(), timeout);
-    if multiplexer.timer().take_moved() {
+    if multiplexer.timer.take_moved() {
         shared.deadline_moved.notify_one();
     }
     if let Incoming::Answer(answer, _) = &mut incoming

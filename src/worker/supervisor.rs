@@ -22,6 +22,7 @@ use super::spec::Spec;
 use super::stdout::read_stdout;
 use crate::config::Isolation;
 use crate::heavy;
+use crate::mcp::method;
 use crate::process::{Brake, Child, Excess, Exit, Launch, Pipes, Signal, SpawnError, drain_stderr};
 use crate::telemetry::{Cause, ExitReason};
 
@@ -195,7 +196,7 @@ fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> 
     if let Some(failure) = expire(shared, now) {
         return ControlFlow::Break(failure);
     }
-    let next = shared.multiplexer.lock().timer().at();
+    let next = shared.multiplexer.lock().timer.at();
     let next_beat = feel_pulse(shared, now)?;
     ControlFlow::Continue([next, next_beat].into_iter().flatten().min())
 }
@@ -279,7 +280,7 @@ fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Inst
     match beat {
         HealthAction::Nothing => ControlFlow::Continue(next),
         HealthAction::Ask => {
-            let (number, frame) = shared.multiplexer.lock().ping();
+            let (number, frame) = shared.multiplexer.lock().own_request(method::PING, "{}");
             // Before it is sent: the answer may be quick.
             shared.health.lock().asked(number, now);
             shared.send(frame);

@@ -21,7 +21,7 @@ impl Shared {
 
     /// A request of the child could not be put to its client: the child is told so, unless it is over anyway.
     pub(super) fn refuse_undelivered(&self, number: u64) {
-        let refusal = self.multiplexer.lock().undelivered(number);
+        let refusal = self.multiplexer.lock().server_requests.undelivered(number);
         refusal.into_iter().for_each(|refusal| self.send(refusal));
         self.something_is_over();
     }

@@ -155,8 +155,8 @@ fn no_file_is_too_long_to_read() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
-/// What the tables of calls may import of the crate, besides themselves. Of telemetry the one word for why a message is dropped.
-const TABLES_IMPORT: [&str; 4] = ["jsonrpc", "mcp", "stream", "telemetry::DropReason"];
+/// What the tables of calls may import of the crate, besides themselves (by their whole path where they are in a folder of their own). Of telemetry the one word for why a message is dropped.
+const TABLES_IMPORT: [&str; 5] = ["jsonrpc", "mcp", "stream", "telemetry::DropReason", "worker::calls"];
 /// What would give the tables of calls a clock, a task, a lock or I/O of their own.
 const IMPURE: [&str; 7] = ["async ", "Instant::now", "SystemTime", "tokio::sync", "parking_lot", "std::fs", "std::net"];
 
@@ -170,7 +170,7 @@ fn the_tables_of_calls_are_pure() {
         }
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-        let code = code.replace("pub(in crate::worker)", "pub");
+        let code = code.replace("pub(in crate::worker)", "pub").replace("pub(in crate::worker::calls)", "pub");
         let may = |path: &String| TABLES_IMPORT.iter().any(|may| path == may || path.starts_with(&format!("{may}::")));
         let imports = imports(&code).into_iter().filter(|path| !may(path));
         wrong.extend(imports.map(|path| format!("src/{} imports {path}", file.display())));
@@ -189,8 +189,8 @@ const MOST_FIELDS: usize = 15;
 /// Most files that the inherent `impl` blocks of a type stand in.
 const MOST_FILES: usize = 2;
 /// What breaks the rules still, by layer. A number may only become smaller.
-const WIDE: [(&str, usize); 1] = [("worker", 3)];
-const SCATTERED: [(&str, usize); 1] = [("worker", 3)];
+const WIDE: [(&str, usize); 1] = [("worker", 1)];
+const SCATTERED: [(&str, usize); 1] = [("worker", 2)];
 
 /// Asserts that a rule is broken nowhere but where it is known to be.
 fn assert_broken_by<'a>(offenders: impl IntoIterator<Item = (&'a str, String)>, known: &[(&str, usize)]) {

@@ -1,5 +1,7 @@
 //! A call in flight on a child, and the request that it is made of.
 
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +9,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::lease_id::LeaseId;
-use super::numbers::Number;
-use super::standing::Standing;
+use super::numbers::{Number, NumberHasher};
 use crate::jsonrpc::{Envelope, RawId};
 use crate::mcp::method;
 use crate::stream::Exchange;
+
+/// The calls in flight, by the number of each. In no order: the numbers are random.
+pub(super) type Calls = HashMap<u64, Box<Call>, BuildHasherDefault<NumberHasher>>;
 
 /// A call in flight. Held in a box, which moves from its draft to the table and from there to its answer.
 #[derive(Debug)]
@@ -25,8 +29,6 @@ pub(in crate::worker) struct Call {
     pub(in crate::worker) started: Instant,
     /// Whether it is the gateway's, and no client's.
     pub(super) is_own: bool,
-    /// What it asks for that lasts.
-    pub(super) wish: Option<Standing>,
     /// The task that it asks about.
     pub(super) task: Option<String>,
     /// Whether it may be answered with a task.

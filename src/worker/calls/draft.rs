@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::call::{Ask, Call, Kept};
 use super::lease_id::LeaseId;
 use super::numbers::{self, Number};
-use super::subscriptions::URI;
 use crate::jsonrpc::{Code, RawId, Splice, error_response, request_frame, text};
 use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 
@@ -53,7 +52,6 @@ impl<'a> Draft<'a> {
             method: method::metric_label(ask.envelope.method.as_deref().unwrap_or_default()),
             started: now,
             is_own: ask.is_own,
-            wish: None,
             task: task_asked_about(ask.envelope),
             may_make_task: members.task.is_some(),
             progress_token: token.and_then(RawId::new),
@@ -69,11 +67,6 @@ impl<'a> Draft<'a> {
     pub(super) fn renumber(&mut self) {
         self.call.number.wire = numbers::for_call(|_| false);
         self.frame = self.frame.clone().map(|_| frame(self.ask, self.call.number.wire));
-    }
-
-    /// Whether the URI is longer than what sessions may subscribe to.
-    pub(super) fn has_long_uri(&self) -> bool {
-        self.uri.as_ref().is_some_and(|uri| uri.len() > URI)
     }
 }
 

@@ -1,44 +1,45 @@
-//! The tasks of a child that their sessions may come back for, or that are not known to be over.
+//! Tasks (MCP 2025-11-25, "Tasks"): their progress, and for how long a child is kept for them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::bounded::insert_bounded;
+use super::call::Call;
+use super::deadline::DeadlineTimer;
 use super::lease_id::LeaseId;
 use super::numbers::Number;
-use crate::jsonrpc::RawId;
-use crate::mcp::TaskStatus;
+use super::reported::Reported;
+use super::shared::Sharing;
+use crate::jsonrpc::{Envelope, RawId};
+use crate::mcp::{TaskState, TaskStatus, method, task_state};
 
-/// A task that its session may come back for, or that is not known to be over.
+/// A task that is not over, or whose result its session may still fetch.
 #[derive(Debug)]
 pub(super) struct LiveTask {
-    /// The number of the call that made it.
-    pub(super) number: Number,
+    /// The number of the call that made the task.
+    number: Number,
     pub(super) peer: LeaseId,
     pub(super) id: String,
-    /// What its progress is called by its client, if that is there and wants to know.
+    /// The client's progress token; `None` if the client gave none, or has left.
     pub(super) token: Option<RawId>,
-    /// Whether only its result is left, which has not been fetched.
+    /// Whether the task has ended, and the session has not fetched the result.
     pub(super) is_over: bool,
-    /// Whether its session has left.
-    pub(super) is_orphan: bool,
-    /// Until when its session is believed to come back for it, unless one of the two speaks of it again.
-    pub(super) until: Option<Instant>,
-    pub(super) timeout: Duration,
+    /// Whether the session has left.
+    is_orphan: bool,
+    /// When the child is no longer kept for the task, unless the child or the session names the task again. `None`: the child is
+    /// not kept.
+    until: Option<Instant>,
+    /// The time-out of the call that made the task.
+    timeout: Duration,
 }
 
-impl LiveTask {
-    pub(super) fn renew(&mut self, now: Instant) {
-        self.until = (!self.is_orphan).then(|| now + self.timeout);
-    }
-}
-
-/// Tasks, by the number of the call that made each. Bounded: the oldest is forgotten, of those that are over if there are any.
-/// No progress of it is passed on any more, and the child does not stay for it.
+/// Tasks, by the number of the call that made each. Holds at most `capacity`: then the oldest of those that are over is forgotten,
+/// or else the oldest of all. The progress of a forgotten task is no longer passed on, and the child is not kept for the task.
 #[derive(Debug)]
 pub(super) struct LiveTasks {
-    pub(super) tasks: BTreeMap<u64, LiveTask>,
+    tasks: BTreeMap<u64, LiveTask>,
     capacity: usize,
 }
 
@@ -47,27 +48,22 @@ impl LiveTasks {
         Self { tasks: BTreeMap::new(), capacity }
     }
 
-    pub(super) fn insert(&mut self, task: LiveTask) {
-        self.tasks.insert(task.number.wire, task);
-        if self.tasks.len() > self.capacity {
-            let oldest = self.tasks.values().min_by_key(|task| (!task.is_over, task.number.order));
-            if let Some(oldest) = oldest.map(|task| task.number.wire) {
-                self.tasks.remove(&oldest);
-            }
-        }
+    fn insert(&mut self, task: LiveTask) {
+        let age = |task: &LiveTask| (!task.is_over, task.number.order);
+        insert_bounded(&mut self.tasks, self.capacity, (task.number.wire, task), age);
     }
 
-    /// Whether a task was made by the call with this number.
+    /// Whether the call with this number has made a task.
     pub(super) fn has(&self, number: u64) -> bool {
         self.tasks.contains_key(&number)
     }
 
-    /// The task that a call has made, if it is not known to be over.
+    /// The task that a call has made, if the task is not known to be over.
     pub(super) fn working(&self, number: u64) -> Option<&LiveTask> {
         self.tasks.get(&number).filter(|task| !task.is_over)
     }
 
-    /// Those that their sessions may come back for.
+    /// The tasks that the child is kept for.
     pub(super) fn awaited(&self) -> impl Iterator<Item = &LiveTask> {
         self.tasks.values().filter(|task| task.until.is_some())
     }
@@ -77,34 +73,102 @@ impl LiveTasks {
         self.tasks.is_empty()
     }
 
+    /// The number of the call that made a task. Of two tasks with the same id, the one that was made first.
     pub(super) fn find(&self, id: &str) -> Option<u64> {
-        // A child that names two tasks alike means the one that was made first.
         let found = self.tasks.values().filter(|task| task.id == id).min_by_key(|task| task.number.order);
         found.map(|task| task.number.wire)
     }
 
-    /// The child has spoken of a task: that, if it goes on.
-    pub(super) fn heard_of(&mut self, number: u64, status: TaskStatus) -> Option<&LiveTask> {
-        let task = self.tasks.get_mut(&number)?;
-        task.is_over |= status != TaskStatus::Working;
-        if status == TaskStatus::Gone || (task.is_over && task.is_orphan) {
-            self.tasks.remove(&number);
-            return None;
+    /// Notes what the answer to a call says about tasks: the state of the task that the call asked about, and a new task.
+    pub(super) fn note_answer(
+        &mut self,
+        call: &Call,
+        envelope: &Envelope<'_>,
+        reported: Reported,
+        (sharing, timer): (&mut Sharing, &mut DeadlineTimer),
+        now: Instant,
+    ) {
+        if let Some(task) = &call.task {
+            let status = match task_state(&envelope.members).filter(|state| state.id == *task) {
+                // The result of a task is there when the task is over, and not before.
+                _ if call.method == method::TASKS_RESULT => TaskStatus::Gone,
+                // Asked for again and again, an unknown task would keep the child for ever.
+                None if call.method == method::TASKS_GET && reported.knows_no_task => TaskStatus::Gone,
+                Some(state) => state.status,
+                None => TaskStatus::Working,
+            };
+            self.heard_of(task, status, (sharing, timer), now);
         }
-        self.working(number)
+        let Some(TaskState { id, status }) = reported.created else { return };
+        sharing.tasks.insert(&id, call.peer);
+        // A server that names the task of another session does not make the task this session's.
+        if status == TaskStatus::Gone || sharing.tasks.get(&id) != Some(call.peer) {
+            return;
+        }
+        let (number, peer, token, timeout) = (call.number, call.peer, call.progress_token.clone(), call.timeout());
+        let (is_over, until) = (status == TaskStatus::Ended, now + timeout);
+        self.insert(LiveTask { number, peer, id, token, is_over, is_orphan: false, until: Some(until), timeout });
+        timer.no_later_than(until);
+        if !is_over {
+            sharing.abandon(number, peer, now, timeout);
+        }
     }
 
-    /// Nobody is believed to come back for what has not been spoken of for too long. When the next is due.
+    /// An abandoned call has made a task, which no session knows of. Returns whether the child is to be told to cancel the task:
+    /// not if the call is no longer known, or the id is that of another task.
+    pub(super) fn abandon(&mut self, number: u64, id: &str, sharing: &mut Sharing, now: Instant) -> bool {
+        let Some((peer, timeout, number)) = sharing.abandoned.get(number) else { return false };
+        let is_new = sharing.tasks.get(id).is_none() && self.find(id).is_none();
+        if is_new {
+            let (id, token, until) = (id.to_owned(), None, None);
+            self.insert(LiveTask { number, peer, id, token, is_over: false, is_orphan: true, until, timeout });
+        }
+        sharing.abandon(number, peer, now, timeout);
+        is_new
+    }
+
+    /// Notes the state of a task that the child has named.
+    pub(super) fn heard_of(
+        &mut self,
+        id: &str,
+        status: TaskStatus,
+        (sharing, timer): (&mut Sharing, &mut DeadlineTimer),
+        now: Instant,
+    ) {
+        let Some(number) = self.find(id) else { return };
+        let Some(task) = self.tasks.get_mut(&number) else { return };
+        task.is_over |= status != TaskStatus::Working;
+        if task.is_over {
+            sharing.abandoned.remove(number);
+        } else {
+            sharing.abandon(task.number, task.peer, now, task.timeout);
+        }
+        if status == TaskStatus::Gone || (task.is_over && task.is_orphan) {
+            self.tasks.remove(&number);
+        }
+        self.keep(number, timer, now);
+    }
+
+    /// The child or the session has named the task of this call: the child is kept for the task for its time-out again.
+    pub(super) fn keep(&mut self, number: u64, timer: &mut DeadlineTimer, now: Instant) {
+        if let Some(task) = self.tasks.get_mut(&number).filter(|task| !task.is_orphan) {
+            task.until = Some(now + task.timeout);
+            timer.no_later_than(now + task.timeout);
+        }
+    }
+
+    /// Ends the keeping of tasks that nobody has named for too long, and forgets those that are over. Returns when the next is
+    /// due.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
         self.tasks.retain(|_, task| {
             task.until = task.until.filter(|until| *until > now);
-            // One that goes on may still be heard of.
+            // The child may still send word of a task that goes on.
             task.until.is_some() || !task.is_over
         });
         self.awaited().filter_map(|task| task.until).min()
     }
 
-    /// A session has left its tasks behind, which stay until they are over: nobody hears of their progress. Which they are.
+    /// A session has left. Its tasks stay until they are over, but their progress goes nowhere. Returns their ids.
     pub(super) fn orphan(&mut self, peer: LeaseId) -> Vec<String> {
         self.tasks.retain(|_, task| task.peer != peer || !task.is_over);
         let left = self.tasks.values_mut().filter(|task| task.peer == peer);

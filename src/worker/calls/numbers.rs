@@ -7,7 +7,7 @@ use std::hash::{BuildHasher as _, Hasher};
 /// Below this are the numbers that a child knows calls by: exact also for a reader that takes numbers as doubles.
 const CALLS: u64 = 100_000_000_000_000;
 /// Below this are the numbers that a client knows requests of a server by: there are clients that read ids as 32 bits.
-const ASKED: u64 = 1 << 30;
+const SERVER_REQUESTS: u64 = 1 << 30;
 
 /// The number that a child knows a request by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub(super) fn for_call(used: impl Fn(u64) -> bool) -> u64 {
 }
 
 /// A number for a request of a server that is not `used`.
-pub(super) fn for_asked(used: impl Fn(u64) -> bool) -> u64 {
-    below(ASKED, used)
+pub(super) fn for_server_request(used: impl Fn(u64) -> bool) -> u64 {
+    below(SERVER_REQUESTS, used)
 }
 
 fn below(end: u64, used: impl Fn(u64) -> bool) -> u64 {
@@ -98,6 +98,6 @@ mod tests {
         assert!(above(1) > 7000 && above(2) > 4500 && above(3) > 2000 && above(3) < 3000);
         let even = calls.iter().filter(|number| number.is_multiple_of(2)).count();
         assert!((4500..5500).contains(&even));
-        assert!(for_asked(|number| number > 1_000_000) <= 1_000_000, "one that is used is not given");
+        assert!(for_server_request(|number| number > 1_000_000) <= 1_000_000, "one that is used is not given");
     }
 }

@@ -1,117 +1,156 @@
-//! Clients' answers to requests of the server, and clients' notifications.
+//! The table of server requests: sampling, elicitation and roots that clients have not answered yet.
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use super::asked::Asked;
+use bytes::{Bytes, BytesMut};
+use tokio::time::Instant;
+
 use super::lease_id::LeaseId;
+use super::numbers::for_server_request;
 use super::reported::Reported;
-use super::table::{Multiplexer, refusal};
-use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame};
-use crate::mcp::{ambiguity, is_about_task, label, method};
-use crate::telemetry::DropReason;
+use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
+use crate::mcp::cancelled_by_server;
 
-/// What becomes of a notification of the client. `F` is first the progress token that the child knows, then the frame that the
-/// child gets.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Notified<F = Bytes> {
-    /// The child hears of it.
-    Forward(F),
-    /// It is about something that is over, or never was this session's.
-    Drop(DropReason),
-    /// A shared child has nothing to do with it.
-    Ignore,
+/// A server request that the client has not answered yet.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    /// The session that was asked.
+    pub(super) peer: LeaseId,
+    /// The id that the child gave the request.
+    pub(super) original: RawId,
+    /// The progress token that the child gave the request.
+    pub(super) progress_token: Option<RawId>,
+    pub(super) deadline: Instant,
+    pub(super) timeout: Duration,
 }
 
-impl Notified<Option<RawId>> {
-    /// The same with the frame that the child gets.
-    pub(in crate::worker) fn written(self, envelope: &Envelope<'_>) -> Notified<Bytes> {
-        match self {
-            Self::Forward(token) => {
-                let old = envelope.members.progress_token.filter(|_| token.is_some());
-                let mut replacement = old.zip(token.as_ref()).map(|(old, token)| Splice { old, new: token.as_str() });
-                Notified::Forward(notification_frame(envelope, replacement.as_mut_slice()))
-            }
-            Self::Drop(reason) => Notified::Drop(reason),
-            Self::Ignore => Notified::Ignore,
-        }
+/// Server requests, by their id towards the client.
+#[derive(Debug)]
+pub(in crate::worker) struct ServerRequests {
+    open: BTreeMap<u64, OpenRequest>,
+    /// Requests that the client has answered with a task: id towards the client, session, and progress token of the child. At
+    /// most `capacity`; the oldest is forgotten.
+    answered_by_task: VecDeque<(u64, LeaseId, RawId)>,
+    capacity: usize,
+}
+
+impl ServerRequests {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { open: BTreeMap::new(), answered_by_task: VecDeque::new(), capacity }
     }
-}
 
-impl Multiplexer {
-    /// The client answers a request of the server: its number, and the id that the child gave it; `None` if this session
-    /// was not asked. The request is open until [`Self::answered_by_client`].
-    pub(in crate::worker) fn answer_of_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, RawId)> {
+    /// Adds a request. Returns its id towards the client.
+    pub(super) fn insert(&mut self, request: OpenRequest) -> u64 {
+        let is_used = |number| self.open.contains_key(&number) || self.answered_by_task.iter().any(|it| it.0 == number);
+        let number = for_server_request(is_used);
+        self.open.insert(number, request);
+        number
+    }
+
+    /// How many more requests may be open.
+    pub(super) fn left(&self) -> usize {
+        self.capacity.saturating_sub(self.open.len())
+    }
+
+    /// Requests that a session has not answered.
+    pub(super) fn of(&self, peer: LeaseId) -> usize {
+        self.open.values().filter(|request| request.peer == peer).count()
+    }
+
+    /// Whether nothing is open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.open.values().map(|request| request.deadline).min()
+    }
+
+    /// The request that a client's answer is for: its id towards the client, and the id that the child gave it. `None` if this
+    /// session was not asked. The request is open until [`Self::answered`].
+    pub(in crate::worker) fn answered_with(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, RawId)> {
         let number = envelope.id?.parse().ok()?;
-        let asked = self.asked.get(&number).filter(|asked| asked.peer == peer)?;
-        Some((number, asked.original.clone()))
+        let request = self.open.get(&number).filter(|request| request.peer == peer)?;
+        Some((number, request.original.clone()))
     }
 
     /// Whether a session has still to answer a request.
-    pub(in crate::worker) fn is_asked(&self, peer: LeaseId, number: u64) -> bool {
-        self.asked.get(&number).is_some_and(|asked| asked.peer == peer)
+    pub(in crate::worker) fn is_open(&self, peer: LeaseId, number: u64) -> bool {
+        self.open.get(&number).is_some_and(|request| request.peer == peer)
     }
 
-    /// The client's answer to a request of the server is on its way to the child.
-    pub(in crate::worker) fn answered_by_client(&mut self, number: u64, reported: &Reported) {
-        let Some(Asked { peer, progress_token: Some(token), .. }) = self.asked.remove(&number) else { return };
+    /// Removes a request whose answer is queued for the child. If the answer announces a task, its progress token is kept.
+    pub(in crate::worker) fn answered(&mut self, number: u64, reported: &Reported) {
+        let Some(OpenRequest { peer, progress_token: Some(token), .. }) = self.open.remove(&number) else { return };
         if reported.makes_task() {
             self.answered_by_task.push_back((number, peer, token));
-            if self.answered_by_task.len() > self.max_in_flight {
+            if self.answered_by_task.len() > self.capacity {
                 self.answered_by_task.pop_front();
             }
         }
     }
 
-    /// What becomes of a notification of the client, other than a cancellation.
-    pub(in crate::worker) fn notified_by_client(
-        &self,
-        peer: LeaseId,
-        envelope: &Envelope<'_>,
-    ) -> Notified<Option<RawId>> {
-        if ambiguity(envelope).is_some() {
-            return Notified::Drop(DropReason::Ambiguous);
-        }
-        match envelope.method.as_deref() {
-            Some(method::PROGRESS) => match self.progress_by_client(peer, envelope) {
-                Some(token) => Notified::Forward(Some(token)),
-                None => Notified::Drop(DropReason::LateProgress),
-            },
-            // A shared child has been offered neither roots nor tasks of the client's.
-            Some(method::ROOTS_LIST_CHANGED | method::TASKS_STATUS) if self.is_shared => Notified::Ignore,
-            _ if self.is_shared && self.names_a_foreign_task(peer, envelope) => {
-                Notified::Drop(DropReason::Unattributable)
-            }
-            _ => Notified::Forward(None),
-        }
-    }
-
-    /// Whether a message of a session on a shared child names a task that is not the session's: in the params of a method
-    /// about tasks, or as the task that the message belongs to (2025-11-25, "Tasks").
-    pub(super) fn names_a_foreign_task(&self, peer: LeaseId, envelope: &Envelope<'_>) -> bool {
-        let name = envelope.method.as_deref().unwrap_or_default();
-        let must_name_one = is_about_task(name);
-        let is_about_tasks = name.starts_with(method::TASKS_PREFIX) || name.starts_with("notifications/tasks/");
-        let asked_about = envelope.members.task_id.filter(|_| is_about_tasks);
-        let belongs_to = envelope.members.meta.related_task.map(|_| envelope.members.related_task());
-        let is_own = |task: Option<&str>| label(task).is_some_and(|task| self.tasks.get(&task) == Some(peer));
-        (asked_about.is_some() || must_name_one) && !is_own(asked_about) || belongs_to.is_some_and(|task| !is_own(task))
-    }
-
-    /// What the child calls the progress of a request of its own, which this session was asked.
-    fn progress_by_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<RawId> {
+    /// The child's progress token for the progress of a client; `None` if the session was not asked, or the child gave no token.
+    pub(super) fn progress_token(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<RawId> {
         let number = envelope.members.progress_token?.parse().ok()?;
-        let asked = self.asked.get(&number).and_then(|asked| Some((asked.peer, asked.progress_token.as_ref()?)));
-        let of_task = || {
-            let found = self.answered_by_task.iter().find(|(asked, ..)| *asked == number);
-            found.map(|(_, peer, token)| (*peer, token))
+        let (owner, token) = match self.open.get(&number) {
+            Some(OpenRequest { peer, progress_token: Some(token), .. }) => (peer, token),
+            _ => self.answered_by_task.iter().find(|(of, ..)| *of == number).map(|(_, peer, token)| (peer, token))?,
         };
-        let (_, token) = asked.or_else(of_task).filter(|(owner, _)| *owner == peer)?;
-        Some(token.clone())
+        (*owner == peer).then(|| token.clone())
     }
 
-    /// A request of the server could not be put to the client: the error for the child.
+    /// Removes a request that cannot reach its client. Returns the error for the child.
     pub(in crate::worker) fn undelivered(&mut self, number: u64) -> Option<Bytes> {
-        let asked = self.asked.remove(&number)?;
-        Some(refusal(&asked.original, "the client has no open stream to be asked on, or does not read it"))
+        let request = self.open.remove(&number)?;
+        Some(refusal(&request.original, "the client has no open stream to be asked on, or does not read it"))
     }
+
+    /// Removes the request that a cancellation of the child names.
+    pub(super) fn cancelled(&mut self, envelope: &Envelope<'_>) -> Option<(u64, LeaseId)> {
+        let named = cancelled_by_server(envelope)?;
+        let found = self.open.iter().find(|(_, request)| request.original.as_str() == named);
+        let (number, peer) = found.map(|(number, request)| (*number, request.peer))?;
+        self.open.remove(&number);
+        Some((number, peer))
+    }
+
+    /// Removes the requests of a session that has left. Returns the errors for the child.
+    pub(in crate::worker) fn refuse(&mut self, peer: LeaseId) -> Vec<Bytes> {
+        let refused = self.extract(|request| request.peer == peer);
+        refused.values().map(|request| refusal(&request.original, "the client has gone")).collect()
+    }
+
+    /// Forgets the tasks that a session has answered with.
+    pub(super) fn forget(&mut self, peer: LeaseId) {
+        self.answered_by_task.retain(|(_, owner, _)| *owner != peer);
+    }
+
+    /// Removes the requests that have timed out. Returns the id, the session, and the error for the child of each.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(u64, LeaseId, Bytes)> {
+        let late = self.extract(|request| request.deadline <= now).into_iter();
+        late.map(|(number, request)| {
+            let text = format!("the client did not answer within {:?}", request.timeout);
+            (number, request.peer, refusal(&request.original, &text))
+        })
+        .collect()
+    }
+
+    fn extract(&mut self, is_extracted: impl Fn(&OpenRequest) -> bool) -> BTreeMap<u64, OpenRequest> {
+        let (extracted, open) = std::mem::take(&mut self.open).into_iter().partition(|(_, open)| is_extracted(open));
+        self.open = open;
+        extracted
+    }
+
+    /// Removes all requests. Returns the id and the session of each.
+    pub(super) fn drain(&mut self) -> Vec<(u64, LeaseId)> {
+        std::mem::take(&mut self.open).into_iter().map(|(number, request)| (number, request.peer)).collect()
+    }
+}
+
+/// An error that answers a server request, as a frame for the child.
+pub(super) fn refusal(id: &RawId, text: &str) -> Bytes {
+    one_line(BytesMut::from(error_response(Some(id), Code::Internal, text).as_ref()))
 }

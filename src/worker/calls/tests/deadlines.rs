@@ -47,7 +47,7 @@ impl Watched {
     }
 
     fn moved(&self, multiplexer: &mut Multiplexer) {
-        if multiplexer.timer().take_moved() {
+        if multiplexer.timer.take_moved() {
             self.deadline_moved.notify_one();
         }
     }
@@ -61,7 +61,7 @@ impl Watched {
             if !expired.frames.is_empty() || multiplexer.has_overrun(now).is_some() {
                 return ControlFlow::Break((now, expired));
             }
-            ControlFlow::Continue(multiplexer.timer().at())
+            ControlFlow::Continue(multiplexer.timer.at())
         })
         .await
     }

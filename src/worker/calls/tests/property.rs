@@ -173,7 +173,7 @@ impl World {
     fn check_alarm(&mut self) {
         let calls = self.model.open.values().map(|open| open.deadline);
         let earliest = calls.chain(self.model.asked.values().map(|asked| asked.deadline)).min();
-        let alarm = self.multiplexer.timer().at();
+        let alarm = self.multiplexer.timer.at();
         assert!(earliest.is_none_or(|earliest| alarm.is_some_and(|at| at <= earliest)), "{alarm:?}, not {earliest:?}");
     }
 

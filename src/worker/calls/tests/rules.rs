@@ -88,7 +88,7 @@ fn ids_and_tokens_are_of_bounded_length() {
         // A task with such a name is nobody's.
         let result = format!(r#"{{"task":{{"taskId":"{}","status":"working"}}}}"#, "x".repeat(1025));
         say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{result}}}"#));
-        assert!(multiplexer.tasks.is_empty() && multiplexer.live_tasks.is_empty());
+        assert!(multiplexer.sharing.tasks.is_empty() && multiplexer.live_tasks.is_empty());
     }
 }
 
@@ -152,11 +152,11 @@ fn what_the_gateway_asks_for_a_session_is_no_call_of_its_client() {
     let mut cancelled = || cancel(&mut multiplexer, A, Instant::now());
     assert!(cancelled() && !cancelled(), "the client's own, though both have one id");
     say(&mut multiplexer, &answer(own));
-    assert_eq!(multiplexer.answered(), 0);
+    assert_eq!(multiplexer.answered, 0);
     say(&mut multiplexer, &answer(call));
     let (call, _) = forwarded(ask(&mut multiplexer, A, &list));
     say(&mut multiplexer, &answer(call));
-    assert_eq!(multiplexer.answered(), 1);
+    assert_eq!(multiplexer.answered, 1);
 }
 
 #[test]

@@ -83,5 +83,5 @@ pub(super) fn cancel(multiplexer: &mut Multiplexer, peer: LeaseId, now: Instant)
 pub(super) fn answer_as_client(multiplexer: &mut Multiplexer, message: &str) {
     let envelope = parse(message.as_bytes()).unwrap();
     let (number, _) = multiplexer.answer_to_child(A, &envelope).unwrap();
-    multiplexer.answered_by_client(number, &Reported::by(&envelope));
+    multiplexer.server_requests.answered(number, &Reported::by(&envelope));
 }

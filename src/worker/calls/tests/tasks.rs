@@ -143,10 +143,10 @@ fn a_task_that_nobody_speaks_of_keeps_its_child_for_the_patience_of_its_call_to_
         let end = child.now + TIMEOUT;
         child.multiplexer.expire(end - Duration::from_nanos(1));
         assert!(child.is_needed(), "{status}");
-        assert_eq!(child.multiplexer.timer().at(), Some(end), "{status}");
+        assert_eq!(child.multiplexer.timer.at(), Some(end), "{status}");
         child.multiplexer.expire(end);
         assert!(!child.is_needed(), "{status}");
-        assert_eq!(child.multiplexer.timer().at(), None, "nobody looks again");
+        assert_eq!(child.multiplexer.timer.at(), None, "nobody looks again");
     }
 }
 

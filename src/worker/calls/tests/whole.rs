@@ -1,5 +1,6 @@
 //! What the lease and the reader do around the tables: they make frames before, and copy messages afterwards.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 use crate::jsonrpc::Envelope;
 use crate::worker::Refused;
 use crate::worker::calls::{
-    Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, Reported, answer_frame, cancellation_frame,
+    Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, Reported, Standing, answer_frame,
+    cancellation_frame,
 };
 
 impl Multiplexer {
@@ -33,8 +35,30 @@ impl Multiplexer {
     }
 
     pub(super) fn answer_to_child(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
-        let (number, id) = self.answer_of_client(peer, envelope)?;
+        let (number, id) = self.server_requests.answered_with(peer, envelope)?;
         Some((number, answer_frame(&id, envelope)))
+    }
+
+    pub(super) fn with_harakiri(mut self, harakiri: Option<Duration>) -> Self {
+        self.harakiri = harakiri;
+        self
+    }
+
+    pub(super) fn with_cancel_grace(mut self, cancel_grace: Option<Duration>) -> Self {
+        self.cancel_grace = cancel_grace;
+        self
+    }
+
+    /// The level and the URIs that a session has been granted.
+    pub(in crate::worker) fn granted(&self, peer: LeaseId) -> (Option<&'static str>, BTreeSet<String>) {
+        let (mut level, mut uris) = (None, BTreeSet::new());
+        for standing in self.sharing.granted(peer) {
+            match standing {
+                Standing::Level(granted) => level = Some(granted.as_str()),
+                Standing::Subscribe(uri) | Standing::Unsubscribe(uri) => drop(uris.insert(uri)),
+            }
+        }
+        (level, uris)
     }
 
     pub(super) fn notice_of_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Notified {

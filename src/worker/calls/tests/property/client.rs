@@ -347,7 +347,7 @@ impl World {
                 // The frame could not be queued: the client may answer again.
                 return;
             }
-            self.multiplexer.answered_by_client(number, &Reported::by(&envelope));
+            self.multiplexer.server_requests.answered(number, &Reported::by(&envelope));
             let asked = self.model.asked.remove(&number).unwrap();
             if let Some(token) = asked.token.filter(|_| by_task) {
                 self.model.answered_by_task.insert(number, (peer, token));

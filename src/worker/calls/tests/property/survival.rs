@@ -12,6 +12,7 @@ use super::client::{replay_id, replayed};
 use super::{SESSIONS, Seen, World};
 use crate::stream::Exchange;
 use crate::worker::Negotiated;
+use crate::worker::calls::Standing;
 use crate::worker::dice::Dice;
 
 /// Children that finish what is in flight, beside the one that takes calls.
@@ -211,7 +212,7 @@ impl Gateway {
         let to_move = self.moving.get_mut(&session).unwrap();
         if let Some(before) = self.retired.iter_mut().find(|world| Some(world.number) == to_move.before) {
             let has_standing_request = before.model.has_standing_request(session);
-            assert_eq!(before.multiplexer.has_standing_request(session), has_standing_request);
+            assert_eq!(before.multiplexer.sharing.has_standing_request(session, false), has_standing_request);
             // It has a moment to answer what it has been asked for last.
             if has_standing_request && self.dice.roll(8) > 0 {
                 return;
@@ -288,7 +289,7 @@ impl Move {
         let expected = level.into_iter().chain(uris.iter().map(|uri| What::Subscribe(*uri)));
         let text = |what| replayed(replay_id(what), what, self.had.0.unwrap_or_default());
         let expected: Vec<(What, Bytes)> = expected.map(|what| (what, text(what).into())).collect();
-        let asks: Vec<Bytes> = self.negotiated.requests().collect();
+        let asks: Vec<Bytes> = self.negotiated.granted.iter().map(Standing::request).collect();
         assert_eq!(asks, expected.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>());
         expected.into()
     }
@@ -359,6 +360,6 @@ impl World {
         let (frames, failed, withdrawn) = self.model.expire(self.now);
         self.check_expired(expired, frames, failed, withdrawn);
         assert_eq!(self.multiplexer.left_behind(), Vec::<String>::new());
-        assert_eq!(self.multiplexer.answered(), self.model.answered);
+        assert_eq!(self.multiplexer.answered, self.model.answered);
     }
 }

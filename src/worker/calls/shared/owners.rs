@@ -2,23 +2,24 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::lease_id::LeaseId;
 use crate::mcp::LONGEST_LABEL;
+use crate::worker::calls::lease_id::LeaseId;
 
-/// Things whose owners are remembered, of each kind.
+/// The most entries of one table.
 const OWNERS: usize = 10_000;
 
-/// Whose something is, by its id. It stays whose it was first: an id that is named again is no way to another's things.
-/// Bounded: the oldest of whoever has most is forgotten, and then is nobody's.
+/// The owner of each task or elicitation, by id. The first owner stays: naming an id again gives no access. Holds at most 10,000
+/// entries: then the oldest entry of the session with the most entries is forgotten, and belongs to no session.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(in crate::worker::calls) struct Owners {
     owners: HashMap<String, LeaseId>,
     order: VecDeque<String>,
     counts: HashMap<LeaseId, usize>,
 }
 
 impl Owners {
-    pub(super) fn insert(&mut self, id: &str, owner: LeaseId) {
+    /// Makes `owner` the owner of an id that has none. An id over 1 KiB is left without an owner.
+    pub(in crate::worker::calls) fn insert(&mut self, id: &str, owner: LeaseId) {
         if self.owners.contains_key(id) || id.len() > LONGEST_LABEL {
             return;
         }
@@ -39,15 +40,17 @@ impl Owners {
         }
     }
 
-    pub(super) fn get(&self, id: &str) -> Option<LeaseId> {
+    /// The owner of an id; `None` if the id is not known, or was forgotten.
+    pub(in crate::worker::calls) fn get(&self, id: &str) -> Option<LeaseId> {
         self.owners.get(id).copied()
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::worker::calls) fn is_empty(&self) -> bool {
         self.owners.is_empty() && self.order.is_empty() && self.counts.is_empty()
     }
 
+    /// Removes all entries of a session.
     pub(super) fn forget(&mut self, peer: LeaseId) {
         if self.counts.remove(&peer).is_none() {
             return;

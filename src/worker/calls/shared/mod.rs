@@ -1,0 +1,12 @@
+//! What sessions that share a child have in common: who may have caused a message of the child, who hears of the message, and
+//! the standing requests of all sessions as one.
+
+mod abandoned_calls;
+mod owners;
+mod sharing;
+mod standing_requests;
+mod subscriptions;
+mod uri;
+
+pub(super) use sharing::Sharing;
+pub(super) use standing_requests::Decision;
