@@ -81,12 +81,11 @@ async fn recycle(pool: &Pool) {
 fn due(pool: &Pool, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> Option<Due> {
     let (worker, settings) = (&child.worker, &pool.server.pool);
     let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;
-    let is_old = |max| worker.age() >= retirement_age(max, worker.pid().unwrap_or_default());
+    let is_old = |max| worker.age() >= retirement_age(max, worker.pid());
     if has_started && settings.max_age.is_some_and(is_old) {
         return Some(Due::MaxAge);
     }
-    if settings.max_rss.is_some_and(|max| worker.pid().and_then(|pid| memory.get(&pid)).is_some_and(|rss| *rss >= max))
-    {
+    if settings.max_rss.is_some_and(|max| memory.get(&worker.pid()).is_some_and(|rss| *rss >= max)) {
         return Some(Due::MaxRss);
     }
     let unused =

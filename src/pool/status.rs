@@ -34,7 +34,7 @@ impl WorkerStatus {
         Self {
             server: worker.server().to_string(),
             state: worker.phase().as_str(),
-            pid: worker.pid(),
+            pid: Some(worker.pid()),
             tenant: worker.tenant().map(|tenant| tenant.to_string()),
             sessions: worker.listeners(),
             in_flight: worker.load(),

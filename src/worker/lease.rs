@@ -4,13 +4,14 @@
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::calls::{
-    Ask, Draft, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, Standing, answer_frame,
+    Ask, Draft, Expired, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, Standing, answer_frame,
     cancellation_frame,
 };
 use super::delivery::deliver;
@@ -19,40 +20,40 @@ use super::handle::Worker;
 use super::lease_holder::LeaseHolder;
 use super::phase::Due;
 use super::stdin::Queued;
-use crate::jsonrpc::{Envelope, Kind, RawId, notification_frame, parse};
+use crate::config::Resend;
+use crate::jsonrpc::{Envelope, Kind, member, notification_frame, parse, quoted, text};
 use crate::mcp::{ambiguity, method};
 use crate::stream::{Budget, Cursor, Exchange, Outbox};
 use crate::telemetry::{Direction, DropReason};
 
-/// What opening a child needs to queue its one answer.
-const OPENING: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
+/// The budget for the one answer to a request of the gateway's own.
+const OWN_ANSWER: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
+/// The most pages of `tools/list` that a child is asked for.
+const PAGES: usize = 16;
+/// A child that does not list its tools in this time gets no call again.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A session's hold on a worker.
+/// A session's hold on a worker. Dropping the lease cancels the session's calls, and stops an exclusive child.
 pub struct Lease {
     worker: Worker,
     peer: LeaseId,
-    /// Whether the child is this session's alone, and goes with it.
+    /// Whether the child is this session's alone, and goes with the lease.
     exclusive: bool,
     /// Dropped with the lease: for example the capacity that an exclusive child occupies, which its successor inherits.
     held: Option<Arc<dyn Any + Send + Sync>>,
-    /// What of it waits for the stdin of a child that others use as well.
+    /// The bytes of the session in the stdin queue; `None` where sessions do not share the child.
     queued: Option<Queued>,
-    /// What the child is still to grant the session, as the one before it had.
+    /// The state that another child granted the session, and this child has not granted yet. Locked after the multiplexer.
     owed: Mutex<BTreeSet<Standing>>,
 }
 
-/// A request of the gateway's own that has been put to a child.
-#[derive(Debug)]
-pub(super) struct Answering {
-    cursor: Cursor,
-    id: Option<RawId>,
-}
-
 impl Lease {
-    /// Puts a session on a worker.
+    /// Puts a session on a worker. `exclusive`: the worker stops with the lease.
     pub fn new(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool) -> Self {
-        let peer = worker.attach(holder);
-        let queued = (!worker.shared().is_exclusive()).then(Queued::default);
+        let shared = worker.shared();
+        let peer = shared.holders.insert(holder);
+        shared.multiplexer.lock().attach(peer);
+        let queued = (!shared.is_exclusive()).then(Queued::default);
         Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
     }
 
@@ -60,9 +61,14 @@ impl Lease {
         self.peer
     }
 
-    /// The child is another session's, or nobody's: the one that this was for has never had an answer of it.
+    /// Gives the lease another holder. Server requests that are open are refused: the new holder's client was not asked.
     pub fn hand_to(&self, holder: Weak<dyn LeaseHolder>) {
-        self.worker.readdress(self.peer, holder);
+        let shared = self.worker.shared();
+        shared.holders.replace(self.peer, holder);
+        shared.expire(|multiplexer| {
+            let frames = multiplexer.server_requests.refuse(self.peer);
+            Expired { frames, ..Expired::default() }
+        });
     }
 
     /// Keeps a value until the lease is dropped.
@@ -77,7 +83,7 @@ impl Lease {
         self.held.as_ref()
     }
 
-    /// Whether a successor of the worker inherits what the lease holds: an exclusive worker takes no calls any more.
+    /// Whether a successor of the worker inherits the held value: the worker takes no calls any more.
     pub fn leaves_capacity(&self) -> bool {
         self.held.is_some() && !self.worker.takes_calls()
     }
@@ -87,8 +93,11 @@ impl Lease {
         &self.worker
     }
 
-    /// Sends a request; its answer goes to the exchange, whatever happens. With what is `kept`, the session is asked to
-    /// send it again after a crash.
+    /// Sends a request of the client. The exchange gets an answer in every case. With `kept`, the holder is asked to send the
+    /// request again after a crash. A retired child takes only requests about tasks of this session.
+    ///
+    /// # Errors
+    /// The child does not take the request; the exchange gets no answer then.
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
         let draft = Draft::new(ask, self.peer, kept, Instant::now()).ok_or(Refused::Ended)?;
@@ -110,18 +119,17 @@ impl Lease {
         Ok(())
     }
 
-    /// Puts a request to the child. Says whether the child hears of it.
+    /// Puts a request into the tables, and its frame into the stdin queue. Returns whether the child gets the request.
     fn put(&self, multiplexer: &mut Multiplexer, draft: Draft<'_>) -> Result<bool, Refused> {
         let (shared, ask) = (self.worker.shared(), draft.ask);
         let outgoing = multiplexer.put(draft)?;
         if multiplexer.timer.take_moved() {
-            shared.deadline_moved.notify_one();
+            shared.signals.deadline_moved.notify_one();
         }
         match outgoing {
             Outgoing::Forward(number, frame) => {
-                shared.metrics.carried(Direction::ToServer, frame.len());
                 let queued = self.queued.as_ref().filter(|_| !ask.is_own);
-                shared.stdin.push_of(queued, frame).inspect_err(|_| multiplexer.forget(number))?;
+                self.push_of(queued, frame).inspect_err(|_| multiplexer.forget(number))?;
                 return Ok(true);
             }
             Outgoing::Local(answer) => deliver(&shared.metrics, ask.exchange, answer),
@@ -130,21 +138,24 @@ impl Lease {
         Ok(false)
     }
 
-    /// Sends a request that a child before this one crashed over. That happens to it once.
+    /// Sends a request again that another child has crashed over. After a second crash the request fails.
     pub fn call_again(&self, ask: &Ask<'_>) -> Result<(), Refused> {
         self.call(ask, None)?;
         self.worker.shared().metrics.resent.inc();
         Ok(())
     }
 
-    /// Sends a notification of the client.
+    /// Sends a notification of the client. A cancellation of a call that is over is ignored; other notifications that lead nowhere
+    /// are dropped and counted.
+    ///
+    /// # Errors
+    /// The child takes no more messages now.
     pub fn notify(&self, envelope: &Envelope<'_>) -> Result<(), Refused> {
         if let Some(taken) = self.follow_up(envelope) {
             return taken;
         }
         let shared = self.worker.shared();
         match envelope.method.as_deref().unwrap_or_default() {
-            // What is not in flight cannot be cancelled, and that is no error: the answer may just have left.
             method::CANCELLED => Ok(()),
             method::INITIALIZED if ambiguity(envelope).is_none() => {
                 shared.say_initialized(notification_frame(envelope, &mut []))
@@ -161,7 +172,7 @@ impl Lease {
         }
     }
 
-    /// Sends the client's answer to a request of the server. An answer to nothing is dropped and counted.
+    /// Sends the client's answer to a server request. An answer to no open request is dropped and counted.
     pub fn answer(&self, envelope: &Envelope<'_>) -> Result<(), Refused> {
         self.follow_up(envelope).unwrap_or_else(|| {
             self.worker.shared().metrics.dropped(DropReason::UnknownResponse);
@@ -169,8 +180,8 @@ impl Lease {
         })
     }
 
-    /// Sends what is about something in flight on this child: a cancellation, the client's answer to a request of the
-    /// server, progress with one. `None` if it is not.
+    /// Sends a message about something in flight on this child: a cancellation, the client's answer to a server request, or its
+    /// progress. `None` if the message is about nothing in flight here.
     pub fn follow_up(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => self.answer_child(envelope)?,
@@ -182,7 +193,7 @@ impl Lease {
         Some(pushed)
     }
 
-    /// Sends the client's answer to a request of the server; `None` if the server waits for no such answer.
+    /// Sends the client's answer to a server request; `None` if the child waits for no such answer.
     fn answer_child(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let (number, id) = shared.multiplexer.lock().server_requests.answered_with(self.peer, envelope)?;
@@ -199,7 +210,7 @@ impl Lease {
         }))
     }
 
-    /// Sends the client's progress with a request of the server; `None` if the server waits for no such progress.
+    /// Sends the client's progress with a server request; `None` if the child waits for no such progress.
     fn progress(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
@@ -220,57 +231,58 @@ impl Lease {
         if !multiplexer.has_call(self.peer, number) {
             return None;
         }
-        Some(match self.push(frame) {
-            // The call goes on, and the client may cancel it again.
-            Err(refused) if refused.is_busy() => Err(refused),
-            // A child that has ended need not hear of it.
-            Ok(()) | Err(_) => {
-                let now = Instant::now();
-                multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
-                shared.health.lock().worked(now);
-                Ok(())
-            }
-        })
+        let pushed = self.push(frame);
+        // Where there is no room the call goes on, and the client may cancel again. A child that has ended need not hear of it.
+        if pushed.is_err_and(Refused::is_busy) {
+            return Some(pushed);
+        }
+        let now = Instant::now();
+        multiplexer.cancel(number, now).into_iter().for_each(|call| call.exchange.settle());
+        shared.health.lock().worked(now);
+        Some(Ok(()))
     }
 
     fn push(&self, frame: Bytes) -> Result<(), Refused> {
-        let shared = self.worker.shared();
-        shared.metrics.carried(Direction::ToServer, frame.len());
-        shared.stdin.push_of(self.queued.as_ref(), frame)
+        self.push_of(self.queued.as_ref(), frame)
     }
 
-    /// Puts `initialize` to a child that has not heard one, and waits for the answer, at most `limits.start_timeout`.
+    fn push_of(&self, queued: Option<&Queued>, frame: Bytes) -> Result<(), Refused> {
+        let shared = self.worker.shared();
+        shared.metrics.carried(Direction::ToServer, frame.len());
+        shared.stdin.push_of(queued, frame)
+    }
+
+    /// Sends the child its `initialize`, and waits for the answer, at most `limits.start_timeout`.
     ///
     /// # Errors
-    /// The child does not take the request, or ends before it answers.
+    /// The child does not take the request, does not answer in time, or ends before.
     pub async fn open(&self, message: &[u8]) -> Result<Bytes, Failure> {
         self.ask(message, self.worker.shared().server.limits.start_timeout).await
     }
 
-    /// Puts a request of the gateway's own, and waits for its answer.
+    /// Sends a request of the gateway's own, and waits for the answer, which may be an error.
     ///
     /// # Errors
-    /// The child does not take it, or goes before it answers.
-    pub async fn ask(&self, message: &[u8], timeout: std::time::Duration) -> Result<Bytes, Failure> {
+    /// The child does not take the request, does not answer in time, or ends before.
+    pub async fn ask(&self, message: &[u8], timeout: Duration) -> Result<Bytes, Failure> {
         match self.put_own(Bytes::copy_from_slice(message), timeout, || true) {
-            Ok(Some(answering)) => self.answer_to(answering).await,
+            Ok(Some(answers)) => self.answer_to(answers).await,
             Ok(None) => Err(Failure::refused(Refused::Ended)),
             Err(refused) => Err(self.failed(refused).await),
         }
     }
 
-    /// Puts a request of the gateway's own, if it is still wanted when nothing of the session can come in between; `None` if
-    /// it is not.
+    /// Sends a request of the gateway's own. `is_wanted` decides under the lock of the tables, so that no request of the session
+    /// comes in between; `None` if not. The answer comes from the cursor.
     pub(super) fn put_own(
         &self,
         message: Bytes,
-        timeout: std::time::Duration,
+        timeout: Duration,
         is_wanted: impl FnOnce() -> bool,
-    ) -> Result<Option<Answering>, Refused> {
-        let (outbox, cursor) = Outbox::new(OPENING);
+    ) -> Result<Option<Cursor>, Refused> {
+        let (outbox, cursor) = Outbox::new(OWN_ANSWER);
         let exchange = Arc::new(Exchange::of_request(outbox, 1));
         let envelope = parse(&message).map_err(|_| Refused::Ended)?;
-        let id = envelope.raw_id();
         let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: true };
         let draft = Draft::new(&ask, self.peer, None, Instant::now()).ok_or(Refused::Ended)?;
         let mut multiplexer = self.worker.shared().multiplexer.lock();
@@ -278,56 +290,86 @@ impl Lease {
             return Ok(None);
         }
         self.put(&mut multiplexer, draft)?;
-        Ok(Some(Answering { cursor, id }))
+        Ok(Some(cursor))
     }
 
     /// Waits for the answer to a request of the gateway's own.
     ///
     /// # Errors
-    /// The child goes before it answers.
-    pub(super) async fn answer_to(&self, mut answering: Answering) -> Result<Bytes, Failure> {
-        loop {
-            let entry = answering.cursor.next().await.ok_or_else(|| Failure::refused(Refused::Ended))?;
+    /// The request ends without an answer: the failure of the child, or that of a refusal where the child lives.
+    pub(super) async fn answer_to(&self, mut answers: Cursor) -> Result<Bytes, Failure> {
+        while let Some(entry) = answers.next().await {
             if entry.answer {
-                // What it is answered with when the child has gone is no answer of the child.
-                let failure = self.worker.failure().zip(answering.id.as_ref());
-                let failure = failure.filter(|(failure, id)| failure.response(id) == entry.message);
-                return failure.map_or(Ok(entry.message), |(failure, _)| Err(failure));
+                return Ok(entry.message);
             }
         }
+        Err(self.worker.failure().unwrap_or_else(|| Failure::refused(Refused::Ended)))
     }
 
-    /// What the child is still to grant the session, as the one before it had. To be locked after the multiplexer, if both
-    /// are.
+    /// The state that another child granted the session, and this child has not granted yet. Locked after the multiplexer.
     pub(super) fn owed(&self) -> &Mutex<BTreeSet<Standing>> {
         &self.owed
     }
 
-    /// Why the child takes nothing.
+    /// The failure for a refusal. Waits for the end of a child that has refused because it ends: then the reason is known.
     pub(super) async fn failed(&self, refused: Refused) -> Failure {
         if refused == Refused::Ended {
-            // It ended before it could be spoken to: how, is known in a moment.
             self.worker.ended().await;
         }
         self.worker.failure().unwrap_or_else(|| Failure::refused(refused))
     }
 
-    /// Takes the session off the child, whoever else still holds this: its calls fail now.
+    /// Removes the session from the child, though the lease is still there. The session's calls fail now.
     pub fn leave(&self) {
         self.worker.shared().detach(self.peer);
     }
 
-    /// Whether nothing of this session is in flight, either way, nor a task of it left that it may come back for.
+    /// Lets the child detach the session as soon as nothing of the session is in flight: the session has another child.
+    pub fn leave_when_idle(&self) {
+        let shared = self.worker.shared();
+        shared.multiplexer.lock().leave_when_idle(self.peer);
+        shared.something_is_over();
+    }
+
+    /// Whether no message for the session can come from this child any more.
+    pub fn is_over(&self) -> bool {
+        self.worker.has_ended() || self.worker.shared().holders.get(self.peer).is_none()
+    }
+
+    /// Whether a call of a tool may be sent to this child, though another may have run the call. The hints must come from this
+    /// child: a child that has not listed its tools is asked for the list.
+    pub async fn takes_again(&self, resend: Resend, tool: &str) -> bool {
+        let known = || self.worker.shared().hints.lock().allow(resend, tool);
+        let mut cursor = None;
+        for _ in 0..PAGES {
+            if let Some(allowed) = known() {
+                return allowed;
+            }
+            let params =
+                cursor.map_or("{}".to_owned(), |cursor: String| format!(r#"{{"cursor":{}}}"#, quoted(&cursor)));
+            let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
+            // The reader notes the hints before the answer comes here.
+            let Ok(Ok(answer)) = timeout(LIST_TIMEOUT, self.ask(request.as_bytes(), LIST_TIMEOUT)).await else { break };
+            let result = parse(&answer).ok().and_then(|envelope| envelope.result);
+            cursor = result.and_then(|result| Some(text(member(result, "nextCursor")?)?.into_owned()));
+            if cursor.is_none() {
+                break;
+            }
+        }
+        known() == Some(true)
+    }
+
+    /// Whether nothing of this session is in flight, either way, and the child is kept for no task of the session.
     pub fn is_idle(&self) -> bool {
         self.worker.shared().multiplexer.lock().is_idle_for(self.peer)
     }
 
-    /// Whether the child has nothing to do for this session; but there may be results of tasks that it has not fetched.
+    /// Whether the child has nothing to do for this session. Results of tasks may be left to fetch.
     pub fn is_done(&self) -> bool {
         self.worker.shared().multiplexer.lock().is_done_for(self.peer)
     }
 
-    /// Whether a request is about a task of this session on this child, which takes it though it takes no new calls.
+    /// Whether the child takes a request though it may take no new calls: the request is about a task of this session here.
     pub fn takes_about_task(&self, envelope: &Envelope<'_>) -> bool {
         self.is_alive() && self.worker.shared().multiplexer.lock().is_about_task_here(self.peer, envelope)
     }

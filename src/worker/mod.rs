@@ -4,13 +4,12 @@
 mod calls;
 mod deadlines;
 mod delivery;
-#[cfg(test)]
-mod dice;
 mod error;
 mod guard;
 mod handle;
 mod health;
 mod hints;
+mod holders;
 mod lease;
 mod lease_holder;
 mod negotiated;
@@ -21,11 +20,13 @@ mod replay;
 mod retiring;
 mod retry;
 mod sandbox_hint;
+mod shared;
 mod spec;
 mod stdin;
 mod stdout;
 mod supervisor;
-mod undelivered;
+#[cfg(test)]
+mod tests;
 
 pub use calls::{Ask, InFlight, Kept, Refused, Unsolicited};
 pub use delivery::deliver;

@@ -1,57 +1,57 @@
-//! What a session and its child have agreed on, so that a child that takes its place can be brought to the same.
+//! Brings a child to what a session has agreed on with the child before it.
 //!
-//! Invariant: nobody waits for what a child is asked again. It stands before the session's next call on stdin, as far as there
-//! is room; the rest follows as soon as there is, unless the client has said something else of it by then.
+//! Invariant: no call waits for a replayed request. The requests are queued before the session's next call, as far as there is
+//! room. The rest follows when there is room, unless the client has set the same anew by then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Expired, Multiplexer, Refused, Standing};
 use super::error::Failure;
-use super::lease::{Answering, Lease};
+use super::lease::Lease;
 use super::negotiated::Negotiated;
 use crate::jsonrpc::parse;
 use crate::mcp::INITIALIZED;
+use crate::stream::Cursor;
 use crate::telemetry::Cause;
 
-/// How long a child may take over one thing that it is asked again. One that has not agreed by then is taken to refuse.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a child that is being replaced may take over what it has been asked for last.
-const MOMENT: Duration = Duration::from_secs(10);
+/// The time-out of one replayed request. A request without an answer by then counts as refused.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a child that is replaced may take to answer its last standing requests.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause before a child that was too busy is asked once more.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Things that a child is asked again at the same time.
+/// The most replayed requests that are in flight together.
 const AT_ONCE: usize = 64;
 
 impl Lease {
-    /// What the session has of the child so far.
+    /// What the session and the child have agreed on so far, with what the child is still asked for.
     pub fn negotiated(&self) -> Negotiated {
         self.read_negotiated(&self.worker().shared().multiplexer.lock())
     }
 
-    /// Whether the client waits to hear of resources.
+    /// Whether the session is subscribed to a resource, or the child is still asked to subscribe it.
     pub fn has_subscriptions(&self) -> bool {
-        self.owed().lock().iter().any(Standing::is_subscription)
-            || self.worker().shared().multiplexer.lock().sharing.is_subscribed(self.peer())
+        self.negotiated().has_subscriptions()
     }
 
     fn read_negotiated(&self, multiplexer: &Multiplexer) -> Negotiated {
         let mut negotiated = Negotiated::of(multiplexer, self.peer(), self.worker().is_initialized());
-        let owed = self.owed().lock();
         let has_level = negotiated.granted.iter().any(Standing::is_level);
+        let owed = self.owed().lock();
         negotiated.granted.extend(owed.iter().filter(|owed| !(has_level && owed.is_level())).cloned());
         negotiated
     }
 
-    /// What the session has of the child, for another child: this one grants nothing more from now on, so that nothing is
-    /// lost between the two. What it is being asked for has a moment to be answered. `None` if it has been handed over.
+    /// Takes what the session and the child have agreed on, for another child. From then on this child grants nothing more, so
+    /// that nothing is lost between the two. Waits before, for 10 s at most, for standing requests of the client in flight.
+    /// `None` if that was done before.
     pub async fn hand_over(&self) -> Option<Negotiated> {
-        let end = Instant::now() + MOMENT;
+        let end = Instant::now() + HANDOVER_TIMEOUT;
         let has_standing_request =
             || self.worker().shared().multiplexer.lock().sharing.has_standing_request(self.peer(), true);
         while self.is_alive() && Instant::now() < end && has_standing_request() {
@@ -60,11 +60,11 @@ impl Lease {
         self.hand_over_now()
     }
 
-    /// The same, at once.
+    /// Does the same as [`Self::hand_over`] without waiting: standing requests in flight fail.
     pub fn hand_over_now(&self) -> Option<Negotiated> {
         let shared = self.worker().shared();
         let mut negotiated = None;
-        // In one go: what is granted is part of the negotiated state, or is not granted.
+        // Under one lock: a request is granted before and counts, or fails.
         let gone = shared.expire(|multiplexer| {
             if !multiplexer.grants(self.peer()) {
                 return Expired::default();
@@ -76,14 +76,18 @@ impl Lease {
         negotiated
     }
 
-    /// Begins to bring the child to what the session has agreed on with the one before it. When this returns, as much of it
-    /// stands in the queue for the child as there is room for: what the session says next comes behind it.
+    /// Begins to bring the child to what the session has agreed on with the child before. On return, as many requests as there is
+    /// room for are queued: what the session sends next comes behind them. [`Replay::finish`] sends the rest.
     ///
     /// # Errors
-    /// The child ends, or does not even take `notifications/initialized` until the `end`.
+    /// The child ends, or has no room for `notifications/initialized` until `end`.
     pub async fn replay(self: &Arc<Self>, negotiated: &Negotiated, end: Instant) -> Result<Replay, Failure> {
-        if negotiated.initialized {
-            self.say_initialized(end).await?;
+        while negotiated.initialized {
+            match self.worker().shared().say_initialized(Bytes::from_static(INITIALIZED)) {
+                Ok(()) => break,
+                Err(Refused::Busy) if Instant::now() < end => sleep(PAUSE).await,
+                Err(refused) => return Err(self.failed(refused).await),
+            }
         }
         *self.owed().lock() = negotiated.granted.clone();
         let (requests, asked) = (negotiated.granted.iter().cloned().collect(), VecDeque::new());
@@ -93,72 +97,43 @@ impl Lease {
             Err(refused) => Err(self.failed(refused).await),
         }
     }
-
-    async fn say_initialized(&self, end: Instant) -> Result<(), Failure> {
-        loop {
-            match self.worker().shared().say_initialized(Bytes::from_static(INITIALIZED)) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Busy) if Instant::now() < end => sleep(PAUSE).await,
-                Err(refused) => return Err(self.failed(refused).await),
-            }
-        }
-    }
-
-    fn note_refusal(&self, method: &'static str, answer: Option<&[u8]>) {
-        let shared = self.worker().shared();
-        shared.metrics.replay_refusals.inc();
-        let code =
-            answer.and_then(|answer| serde_json::from_slice::<Refusal>(answer).ok()).map(|refusal| refusal.error.code);
-        let (server, tenant) = (&shared.origin.server, shared.origin.names().0);
-        if Cause::new("another child refuses what a session was granted", server.to_string()).is_news(20) {
-            tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
-        }
-    }
 }
 
-#[derive(Deserialize)]
-struct Refusal {
-    error: ErrorCode,
-}
-
-#[derive(Deserialize)]
-struct ErrorCode {
-    code: i64,
-}
-
-/// What a child is being asked again for a session.
+/// The replay of a session's state to a child.
 pub struct Replay {
     lease: Arc<Lease>,
-    /// What it has not been asked yet.
+    /// The requests that are not sent yet.
     requests: VecDeque<Standing>,
-    /// What it has been asked, and not answered as far as is known.
-    asked: VecDeque<(Standing, Answering)>,
+    /// The requests in flight, and where the answer to each comes.
+    asked: VecDeque<(Standing, Cursor)>,
+    /// When the replay is given up.
     end: Instant,
 }
 
 impl Replay {
-    /// Asks for the rest, and waits for the answers. What the child refuses, or does not get to until the end, is left,
-    /// counted and logged: then the session is not quite what its client thinks. A child that ends leaves it to the next.
+    /// Sends the rest, and waits for the answers. A request that the child refuses, or does not answer in time, is counted and
+    /// logged; the session goes on without that state. If the child ends, or the session is handed over, the rest is left to the
+    /// next child.
     pub async fn finish(mut self) {
-        while !self.asked.is_empty() || !self.requests.is_empty() {
-            let Some((standing, answering)) = self.asked.pop_front() else {
-                if Instant::now() >= self.end {
-                    return std::mem::take(&mut self.requests).iter().for_each(|standing| self.refused(standing, None));
+        loop {
+            if let Some((standing, answers)) = self.asked.pop_front() {
+                let answer = self.lease.answer_to(answers).await;
+                let envelope = answer.as_deref().ok().and_then(|answer| parse(answer).ok());
+                let is_left = |lease: &Lease| {
+                    let grants = lease.worker().shared().multiplexer.lock().grants(lease.peer());
+                    !grants || (answer.is_err() && !lease.is_alive())
+                };
+                match envelope {
+                    Some(envelope) if !envelope.is_error => drop(self.lease.owed().lock().remove(&standing)),
+                    _ if is_left(&self.lease) => return,
+                    envelope => self.refused(&standing, envelope.and_then(|envelope| envelope.error_code())),
                 }
-                sleep(PAUSE).await;
-                if self.ask_more().is_err() {
-                    return;
-                }
-                continue;
-            };
-            let Ok(answer) = self.lease.answer_to(answering).await else { return };
-            if parse(&answer).is_ok_and(|answer| !answer.is_error) {
-                self.lease.owed().lock().remove(&standing);
-            } else if self.lease.worker().shared().multiplexer.lock().grants(self.lease.peer()) {
-                self.refused(&standing, Some(&answer));
-            } else {
-                // The next child is asked for it.
+            } else if self.requests.is_empty() {
                 return;
+            } else if Instant::now() >= self.end {
+                return self.requests.iter().for_each(|standing| self.refused(standing, None));
+            } else {
+                sleep(PAUSE).await;
             }
             if self.ask_more().is_err() {
                 return;
@@ -166,15 +141,22 @@ impl Replay {
         }
     }
 
-    fn refused(&self, standing: &Standing, answer: Option<&[u8]>) {
-        if self.lease.owed().lock().remove(standing) {
-            self.lease.note_refusal(standing.method(), answer);
+    /// Counts and logs a refusal, unless the client has set the same anew meanwhile.
+    fn refused(&self, standing: &Standing, code: Option<i64>) {
+        if !self.lease.owed().lock().remove(standing) {
+            return;
+        }
+        let shared = self.lease.worker().shared();
+        shared.metrics.replay_refusals.inc();
+        let (server, tenant, method) = (&shared.origin.server, shared.origin.names().0, standing.method());
+        if Cause::new("another child refuses what a session was granted", server.to_string()).is_news(20) {
+            tracing::warn!(%tenant, %server, method, code, "another child refuses what the one before it has granted a session");
         }
     }
 
-    /// Asks for as much as there is room for.
+    /// Sends as many requests as there is room for.
     fn ask_more(&mut self) -> Result<(), Refused> {
-        let patience = PATIENCE.min(self.lease.worker().shared().server.limits.call_timeout);
+        let timeout = REPLAY_TIMEOUT.min(self.lease.worker().shared().server.limits.call_timeout);
         while self.asked.len() < AT_ONCE
             && let Some(standing) = self.requests.front()
         {
@@ -183,13 +165,13 @@ impl Replay {
                 return Ok(());
             }
             let is_owed = || self.lease.owed().lock().contains(standing);
-            let answering = match self.lease.put_own(standing.request(), patience.min(left), is_owed) {
-                Ok(answering) => answering,
+            let answers = match self.lease.put_own(standing.request(), timeout.min(left), is_owed) {
+                Ok(answers) => answers,
                 Err(refused) if refused.is_busy() => return Ok(()),
                 Err(refused) => return Err(refused),
             };
             let standing = self.requests.pop_front();
-            self.asked.extend(standing.zip(answering));
+            self.asked.extend(standing.zip(answers));
         }
         Ok(())
     }

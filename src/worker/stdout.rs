@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout};
 use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
 use super::error::Failure;
-use super::handle::Shared;
 use super::lease_holder::Route;
 use super::retry::learn;
+use super::shared::Shared;
 use crate::heavy;
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::process::Brake;
@@ -32,7 +32,7 @@ const READ: usize = 64 * 1024;
 /// Reads until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
     let mut framer = Framer::new(shared.server.limits.max_line);
-    let mut brake = Brake::new(shared.gone.clone());
+    let mut brake = Brake::new(shared.signals.gone.clone());
     loop {
         shared.health.lock().listen(Instant::now());
         // All that it has said is delivered: that may have been the last.
@@ -209,7 +209,7 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout
     let mut multiplexer = shared.multiplexer.lock();
     let mut incoming = multiplexer.receive(envelope, reported, Instant::now(), timeout);
     if multiplexer.timer.take_moved() {
-        shared.deadline_moved.notify_one();
+        shared.signals.deadline_moved.notify_one();
     }
     if let Incoming::Answer(answer, _) = &mut incoming
         && let Some(frame) = answer.frame.take()
@@ -250,7 +250,7 @@ impl Drop for InHand<'_> {
 /// Takes something unsolicited to one session. Says whether it was taken.
 async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
-    match shared.holder(peer).map(|holder| holder.route(item, kind, &in_flight)) {
+    match shared.holders.get(peer).map(|holder| holder.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {
             let importance = if kind == Unsolicited::Request { Importance::Awaited } else { Importance::Passing };
             deliver(shared, &outbox, item.message.len(), importance, || outbox.push(item.clone())).await

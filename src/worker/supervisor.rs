@@ -1,4 +1,4 @@
-//! Owns a child from its spawn to its reaping. What others hold is a [`Worker`]: a cheap handle to send with.
+//! Owns a child from its spawn to its reaping. Others hold a [`Worker`], a cheap handle.
 //!
 //! Invariant: when the supervisor's task ends, the child's group is dead and reaped, and no call is left waiting.
 
@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Multiplexer;
 use super::deadlines::keep_watch;
 use super::error::Failure;
-use super::handle::{Shared, Worker};
+use super::handle::Worker;
 use super::health::HealthAction;
 use super::retry::rescue;
 use super::sandbox_hint::SandboxHint;
+use super::shared::{End, Shared};
 use super::spec::Spec;
 use super::stdout::read_stdout;
 use crate::config::Isolation;
@@ -26,16 +27,19 @@ use crate::mcp::method;
 use crate::process::{Brake, Child, Excess, Exit, Launch, Pipes, Signal, SpawnError, drain_stderr};
 use crate::telemetry::{Cause, ExitReason};
 
-/// Children of a server whose start, or end, is logged in a period.
+/// The most starts, and the most ends, of one server's children that are logged in a period.
 const CHILDREN_LOGGED: u32 = 100;
 
 #[cfg(test)]
 mod tests;
 
-/// How long the pipes of a dead child may still be drained: somebody outside its group may hold them open.
+/// How long the pipes of a dead child are still read: a process outside its group may hold them open.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Spawns a child and its tasks. Fails if the program is not found, or the child does not start.
+/// Spawns a child and its tasks.
+///
+/// # Errors
+/// The program is not found, or the child does not start.
 pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     let (server, reach, guardian) = (Arc::clone(&spec.server), Arc::clone(&spec.reach), spec.guardian.clone());
     // Looking for the program may wait for a disk, or for ever: not on a thread that serves others.
@@ -50,97 +54,85 @@ pub async fn spawn(spec: Spec) -> Result<Worker, SpawnError> {
     }
     let charge = spec.ceilings.charge(&child, &spec.origin);
     let tasks = spec.tasks.clone();
-    let shared = Arc::new(Shared::new(spec, charge));
+    let shared = Arc::new(Shared::new(spec, charge, child.pid()));
     shared.metrics.spawned.inc();
     shared.metrics.children.inc();
-    let _ = shared.pid.set(child.pid());
     tasks.spawn(supervise(Arc::clone(&shared), child, pipes));
     Ok(Worker::new(shared))
 }
 
-struct Tasks {
-    reader: JoinHandle<()>,
-    writer: JoinHandle<()>,
-    stderr: JoinHandle<()>,
-}
+/// A task that is aborted when this is dropped.
+type Task = AbortOnDropHandle<()>;
 
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        [&self.reader, &self.writer, &self.stderr].into_iter().for_each(JoinHandle::abort);
-    }
+struct Tasks {
+    reader: Task,
+    writer: Task,
+    stderr: Task,
 }
 
 fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
     let Pipes { stdin, stdout, stderr } = pipes;
     let queue = shared.stdin.clone();
     Tasks {
-        reader: tokio::spawn(read_stdout(Arc::clone(shared), stdout)),
-        writer: tokio::spawn(async move {
+        reader: Task::new(tokio::spawn(read_stdout(Arc::clone(shared), stdout))),
+        writer: Task::new(tokio::spawn(async move {
             // A child that reads no more is about to end: its exit says why.
             let _ = queue.write_to(stdin).await;
-        }),
-        stderr: tokio::spawn(drain_stderr(
+        })),
+        stderr: Task::new(tokio::spawn(drain_stderr(
             stderr,
             shared.origin.clone(),
             shared.stderr.clone(),
             shared.metrics.clone(),
-            Brake::new(shared.gone.clone()),
-        )),
+            Brake::new(shared.signals.gone.clone()),
+        ))),
     }
 }
 
-/// What has to happen when a child has ended, or when the task that looks after it does not come to its end: then it happens
-/// when this is dropped.
+/// Counts the end of a child, fails its calls and tells its sessions: by [`Ending::finish`], or by being dropped where the task that
+/// supervises the child panics or is aborted.
 struct Ending {
     shared: Arc<Shared>,
-    pid: u32,
     /// Whether the end of the child is counted.
     is_counted: bool,
 }
 
-impl Ending {
-    fn new(shared: &Arc<Shared>, pid: u32) -> Self {
-        Self { shared: Arc::clone(shared), pid, is_counted: false }
-    }
-}
-
 impl Drop for Ending {
     fn drop(&mut self) {
-        if self.shared.ended.is_cancelled() {
+        if self.shared.life.end.initialized() {
             return;
         }
         let shared = Arc::clone(&self.shared);
         let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-        tracing::error!(%tenant, %server, %session, pid = self.pid, "the task that looks after a child has failed: the child is ended");
-        shared.stop.cancel();
-        shared.gone.cancel();
+        tracing::error!(%tenant, %server, %session, pid = shared.life.pid, "the task that looks after a child has failed: the child is ended");
+        shared.signals.stop.cancel();
+        shared.signals.gone.cancel();
         shared.stdin.close(true);
         if !self.is_counted {
             self.count(ExitReason::Stopped);
         }
-        let failure = shared.failure.get_or_init(|| Failure::internal(server)).clone();
-        let left = shared.expire(Multiplexer::drain);
-        shared.give_up(left, |_| failure.clone());
+        let failure = shared.fail(Failure::internal(server));
+        shared.give_up(shared.expire(Multiplexer::drain), |_| failure.clone());
         self.tell(ExitReason::Stopped);
     }
 }
 
-/// Runs the child's whole life.
+/// Runs the child's whole life: until the child is reaped, its output is read, and its calls are answered.
 async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
-    let ending = Ending::new(&shared, child.pid());
+    let ending = Ending::new(&shared);
     // They are dropped before that, should this panic: the child is killed, and nobody reads or writes.
     let child = child;
     let mut tasks = start_tasks(&shared, pipes);
     let failure = run(&shared, &child, &mut tasks).await;
-    let asked_to = shared.stop.is_cancelled();
-    shared.stop.cancel();
+    let asked_to = shared.signals.stop.is_cancelled();
+    shared.signals.stop.cancel();
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
     }
     // What the child said before it ended still counts. The guardian has killed its group and what else was below it,
     // so that nothing of it holds the pipes open.
     let exit = child.exited().await;
-    shared.gone.cancel();
+    shared.signals.gone.cancel();
     let failure = failure.or_else(|| {
         let excess = child.ended_for(exit).or_else(|| shared.charge.ended_for(exit));
         excess.map(|excess| outgrown(&shared, &excess))
@@ -153,7 +145,7 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     ending.finish(exit, failure, asked_to);
 }
 
-/// Watches the child until it has to go: `Some` is why calls in flight fail, where it is not the child's own exit.
+/// Runs the child until it has exited or has to end. Returns why calls in flight fail, where that is not the child's own exit.
 async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failure> {
     tokio::select! {
         _ = child.exited() => None,
@@ -161,12 +153,12 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             // A server may end by closing its pipes; one that only closed them can answer nobody any more.
             tokio::select! {
                 _ = is_gone(child, shared.server.limits.stdin_grace) => {}
-                () = shared.kill.cancelled() => {}
+                () = shared.signals.kill.cancelled() => {}
             }
             None
         }
         () = panicked(&mut tasks.stderr) => Some(Failure::internal(&shared.server.name)),
-        () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        () = shared.signals.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(shared) => match never {},
         never = keep_refusing(shared) => match never {},
         excess = shared.charge.exceeded() => {
@@ -174,7 +166,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             child.signal(Signal::Kill);
             Some(outgrown(shared, &excess))
         }
-        failure = keep_watch(&shared.deadline_moved, |now| look(shared, now)) => {
+        failure = keep_watch(&shared.signals.deadline_moved, |now| look(shared, now)) => {
             if failure.exit_reason() == Some(ExitReason::Wedged) {
                 // Not politely: it does not listen.
                 child.signal(Signal::Kill);
@@ -184,57 +176,61 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
     }
 }
 
-/// Waits until a task panics, if it does: one that comes to its end is no news.
-async fn panicked(task: &mut JoinHandle<()>) {
+/// Waits until a task panics. Never returns if the task ends normally.
+async fn panicked(task: &mut Task) {
     if task.await.is_ok() {
         std::future::pending().await
     }
 }
 
-/// Looks for what has run out of time: why the child has to go for it, or when to look again.
+/// Fails calls that have timed out, and checks the health of the child. Continues with the time of the next check, or breaks with
+/// the failure that the child has to end for.
 fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
     if let Some(failure) = expire(shared, now) {
         return ControlFlow::Break(failure);
     }
     let next = shared.multiplexer.lock().timer.at();
-    let next_beat = feel_pulse(shared, now)?;
-    ControlFlow::Continue([next, next_beat].into_iter().flatten().min())
+    let next_check = check_health(shared, now)?;
+    ControlFlow::Continue([next, next_check].into_iter().flatten().min())
 }
 
-/// Looks after a child that has been retired, whenever something is over on it.
+/// Winds up a retired child whenever something is over.
 async fn keep_winding_up(shared: &Shared) -> Infallible {
     loop {
-        shared.over.notified().await;
+        shared.signals.over.notified().await;
         shared.wind_up();
     }
 }
 
+/// Refuses requests of the child that could not reach a client.
 async fn keep_refusing(shared: &Shared) -> Infallible {
     loop {
-        shared.has_lost.notified().await;
+        shared.signals.has_lost.notified().await;
         shared.refuse_lost();
     }
 }
 
-/// The child has used more than it may.
+/// Counts and logs that the child has used more of the machine than allowed. Returns the failure.
 fn outgrown(shared: &Shared, excess: &Excess) -> Failure {
     shared.metrics.over_limit(excess.label());
     let failure = Failure::over_limit(&shared.server.name, excess);
     shared.log_ending("it used more than it may", format_args!("it used {excess}"));
-    shared.failure.get_or_init(|| failure).clone()
+    shared.fail(failure)
 }
 
+/// Whether the child has exited, after at most this wait.
 async fn is_gone(child: &Child, wait: Duration) -> bool {
     timeout(wait, child.exited()).await.is_ok()
 }
 
-async fn wait_for(task: &mut JoinHandle<()>, wait: Duration) -> bool {
+/// Whether a task has ended, after at most this wait.
+async fn wait_for(task: &mut Task, wait: Duration) -> bool {
     // A finished task may have been awaited already, and must not be again.
     task.is_finished() || timeout(wait, task).await.is_ok()
 }
 
-/// Fails what has run out of time. `Some` if the child has to go for it: it did not answer `initialize`, or a call
-/// overran its `harakiri`.
+/// Fails calls that have timed out. Returns the failure that the child has to end for: `initialize` timed out, or a call overran
+/// `limits.harakiri`.
 fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     let server = &shared.server.name;
     let expired = shared.expire(|multiplexer| multiplexer.expire(now));
@@ -245,7 +241,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     let unopened = expired.calls.iter().find(|call| call.is_initialize()).map(|call| {
         let noise = shared.noise.load(Ordering::Relaxed);
         let failure = Failure::start_timeout(&shared.server, call.timeout(), last_words(shared), noise);
-        shared.failure.get_or_init(|| failure).clone()
+        shared.fail(failure)
     });
     for call in &expired.calls {
         if Cause::new("a call ran out of time", server.to_string()).is_news(20) {
@@ -265,19 +261,18 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     })
 }
 
-/// Asks a child that has nothing to do whether it is still there: when to look again, or why it has to go because it does
-/// not say so.
+/// Sends an idle child a `ping`. Continues with the time of the next check, or breaks with the failure of a wedged child.
 ///
-/// One that has not heard `notifications/initialized`, as a spare has not, is not asked: some servers end at whatever comes
+/// A child that has not received `notifications/initialized`, such as a spare, gets no `ping`: some servers end at any message
 /// before that.
-fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
+fn check_health(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
     let limits = &shared.server.limits;
     if !shared.is_opened() || !shared.is_initialized() {
         return ControlFlow::Continue(limits.ping_interval.map(|interval| now + interval));
     }
     let is_idle = shared.multiplexer.lock().is_idle();
-    let (beat, next) = shared.health.lock().check(is_idle, limits, now);
-    match beat {
+    let (action, next) = shared.health.lock().check(is_idle, limits, now);
+    match action {
         HealthAction::Nothing => ControlFlow::Continue(next),
         HealthAction::Ask => {
             let (number, frame) = shared.multiplexer.lock().own_request(method::PING, "{}");
@@ -290,13 +285,12 @@ fn feel_pulse(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Inst
             let (server, after) = (&shared.origin.server, limits.ping_timeout);
             shared.log_ending("it is wedged", format_args!("it is wedged, and has answered no ping for {after:?}"));
             let failure = Failure::wedged(server, limits.ping_timeout, last_words(shared));
-            ControlFlow::Break(shared.failure.get_or_init(|| failure).clone())
+            ControlFlow::Break(shared.fail(failure))
         }
     }
 }
 
-/// The last lines of stderr, for errors; none where tenants share the child: what it writes there while it works for one
-/// of them is nothing for another. Operators have it in the log.
+/// The last lines of stderr, for errors. None where tenants share the child: the lines may be about another tenant's calls.
 fn last_words(shared: &Shared) -> Vec<String> {
     match shared.server.isolation {
         Isolation::Shared => Vec::new(),
@@ -304,8 +298,8 @@ fn last_words(shared: &Shared) -> Vec<String> {
     }
 }
 
-/// The polite way out, step by step.
-async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
+/// Ends the child: closes stdin, waits, TERM, waits, KILL. Skips to KILL when no time is left. Returns when the child has exited.
+async fn stop(shared: &Shared, child: &Child, writer: &mut Task) {
     let limits = &shared.server.limits;
     shared.stdin.close(false);
     let ladder = async {
@@ -320,7 +314,7 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
     };
     tokio::select! {
         () = ladder => {}
-        () = shared.kill.cancelled() => {}
+        () = shared.signals.kill.cancelled() => {}
     }
     child.signal(Signal::Kill);
     // A killed process ends as soon as the system lets it.
@@ -328,8 +322,12 @@ async fn stop(shared: &Shared, child: &Child, writer: &mut JoinHandle<()>) {
 }
 
 impl Ending {
-    /// The child is gone: counts it, fails the calls that were in flight, tells the sessions. `failure` is why they fail, where
-    /// that is not the child's own exit.
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), is_counted: false }
+    }
+
+    /// The child has exited: counts the end, fails the calls in flight or has them sent again, and tells the sessions. `failure` is
+    /// why the calls fail, where that is not the child's own exit. `asked_to`: the gateway has ended the child.
     fn finish(mut self, exit: Exit, failure: Option<Failure>, asked_to: bool) {
         let shared = Arc::clone(&self.shared);
         let started = shared.is_opened();
@@ -349,11 +347,11 @@ impl Ending {
                 let what = if started { "child crashed" } else { "child did not start" };
                 let hint = SandboxHint::of(&shared.server, Some(exit), &shared.stderr.lines()).map(|hint| hint.text);
                 if Cause::new(what, server.to_string()).is_news(CHILDREN_LOGGED) {
-                    tracing::warn!(%tenant, %server, %session, pid = self.pid, status = %exit, hint, "{what}");
+                    tracing::warn!(%tenant, %server, %session, pid = shared.life.pid, status = %exit, hint, "{what}");
                 }
             }
             _ if Cause::info("child ended", server.to_string()).is_news(CHILDREN_LOGGED) => {
-                tracing::info!(%tenant, %server, %session, pid = self.pid, status = %exit, "child ended");
+                tracing::info!(%tenant, %server, %session, pid = shared.life.pid, status = %exit, "child ended");
             }
             _ => {}
         }
@@ -361,10 +359,10 @@ impl Ending {
             let noise = shared.noise.load(Ordering::Relaxed);
             Failure::exited(&shared.server, exit, started, last_words(&shared), noise)
         });
-        let failure = shared.failure.get_or_init(|| failure);
+        let failure = shared.fail(failure);
         let mut left = shared.expire(Multiplexer::drain);
         if crashed {
-            rescue(&shared, &mut left, failure);
+            rescue(&shared, &mut left, &failure);
         }
         shared.give_up(left, |_| failure.clone());
         self.tell(reason);
@@ -379,9 +377,8 @@ impl Ending {
 
     fn tell(&self, reason: ExitReason) {
         let shared = &self.shared;
-        let _ = shared.exit.set(reason);
-        let _ = shared.was_in_use.set(!shared.holders().is_empty());
-        shared.ended.cancel();
-        shared.holders().iter().for_each(|holder| holder.exited());
+        let holders = shared.holders.all();
+        let _ = shared.life.end.set(End { reason, was_in_use: !holders.is_empty() });
+        holders.iter().for_each(|holder| holder.exited());
     }
 }

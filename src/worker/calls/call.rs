@@ -28,7 +28,7 @@ pub(in crate::worker) struct Call {
     pub(in crate::worker) method: &'static str,
     pub(in crate::worker) started: Instant,
     /// Whether it is the gateway's, and no client's.
-    pub(super) is_own: bool,
+    pub(in crate::worker) is_own: bool,
     /// The task that it asks about.
     pub(super) task: Option<String>,
     /// Whether it may be answered with a task.

@@ -44,5 +44,5 @@ pub(in crate::worker) struct Waiting {
     /// The call time-out, for the error text.
     pub(in crate::worker) timeout: Duration,
     /// Whether the gateway made the request, and no client.
-    pub(super) is_own: bool,
+    pub(in crate::worker) is_own: bool,
 }

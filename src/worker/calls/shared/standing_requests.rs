@@ -247,11 +247,6 @@ impl Sharing {
             || self.waiting().any(|waiting| counts(waiting.peer, waiting.is_own))
     }
 
-    /// Whether a session is subscribed to anything.
-    pub(in crate::worker) fn is_subscribed(&self, peer: LeaseId) -> bool {
-        self.subscriptions.count(peer) > 0
-    }
-
     /// The standing requests of a session that the child has accepted. An unsubscribe counts when the child has accepted it.
     pub(in crate::worker) fn granted(&self, peer: LeaseId) -> BTreeSet<Standing> {
         let level = self.levels.get(&peer).map(|(level, _)| Standing::Level(*level));

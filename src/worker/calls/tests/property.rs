@@ -21,7 +21,7 @@ use super::super::{Expired, Incoming, LeaseId, Multiplexer, Withdrawn};
 use super::model::{Asker, Has, Model, TIMEOUT, What};
 use crate::jsonrpc::parse;
 use crate::stream::Exchange;
-use crate::worker::dice::{Dice, asked_for};
+use crate::worker::tests::rng::{TestRng, from_environment};
 
 const SESSIONS: usize = 64;
 /// What clients write: few ids, so that they collide, in forms that only bytes tell apart.
@@ -73,7 +73,7 @@ struct Seen {
 }
 
 struct World {
-    dice: Dice,
+    rng: TestRng,
     multiplexer: Multiplexer,
     model: Model,
     heard: Vec<Heard>,
@@ -113,7 +113,7 @@ fn same(a: &Asker, peer: LeaseId, id: &str, exchange: &Arc<Exchange>) -> bool {
 impl World {
     fn new(seed: u64, max_in_flight: usize, is_lazy: bool) -> Self {
         Self {
-            dice: Dice::new(seed),
+            rng: TestRng::new(seed),
             multiplexer: Multiplexer::new(max_in_flight, true),
             model: Model::new(max_in_flight),
             heard: Vec::new(),
@@ -137,19 +137,19 @@ impl World {
 
     fn someone(&mut self) -> Option<LeaseId> {
         let count = self.model.peers.len();
-        (count > 0).then(|| *self.model.peers.keys().nth(self.dice.roll(count)).unwrap())
+        (count > 0).then(|| *self.model.peers.keys().nth(self.rng.below(count)).unwrap())
     }
 
     fn step(&mut self) {
         self.messages += 1;
         self.seen.crowded += u64::from(self.model.crowded.is_some());
-        match 40 + self.dice.roll(960) {
-            40 if self.dice.roll(10) == 0 => self.begin_and_give_up(),
+        match 40 + self.rng.below(960) {
+            40 if self.rng.below(10) == 0 => self.begin_and_give_up(),
             // A lease puts no calls to a child that retires, but for those of the gateway's own.
-            40..=369 if self.is_retired && self.dice.roll(4) > 0 => self.answer(),
+            40..=369 if self.is_retired && self.rng.below(4) > 0 => self.answer(),
             40..=369 => self.ask(),
             370..=419 => self.cancel(),
-            420..=719 if self.is_lazy && self.dice.roll(4) == 0 => {}
+            420..=719 if self.is_lazy && self.rng.below(4) == 0 => {}
             420..=719 => self.answer(),
             720..=739 => self.answer_again(),
             740..=749 => self.answer_own(),
@@ -260,7 +260,7 @@ impl World {
 
     /// Time passes, and what is late is given up.
     fn expire(&mut self) {
-        self.now += Duration::from_millis(self.dice.roll(30_000) as u64);
+        self.now += Duration::from_millis(self.rng.below(30_000) as u64);
         let expired = self.multiplexer.expire(self.now);
         let (frames, failed, withdrawn) = self.model.expire(self.now);
         self.check_expired(expired, frames, failed, withdrawn);
@@ -270,7 +270,7 @@ impl World {
 #[test]
 #[expect(clippy::print_stdout, reason = "a count that is asked for")]
 fn every_message_goes_where_the_model_says() {
-    let (messages, seed) = (asked_for("SLUICE_MUX_MESSAGES", 1_000_000), asked_for("SLUICE_MUX_SEED", 1));
+    let (messages, seed) = (from_environment("SLUICE_MUX_MESSAGES", 1_000_000), from_environment("SLUICE_MUX_SEED", 1));
     let (mut done, mut rounds, mut children, mut seen) = (0, 0, 0, Seen::default());
     while done < messages {
         // Where there is little room, some are refused all the time.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::super::{Ask, Notified, Outgoing};
 use super::story::{A, TIMEOUT, ask, exchange, forwarded, request, say, shared};
 use crate::jsonrpc::{Kind, parse, text};
-use crate::worker::dice::{Dice, asked_for};
+use crate::worker::tests::rng::{TestRng, from_environment};
 
 /// A JSON value with its members in their order, however often each is there.
 #[derive(Debug, PartialEq)]
@@ -94,10 +94,10 @@ impl Reader {
 }
 
 /// How a name may be written.
-fn written(dice: &mut Dice, name: &str) -> String {
-    let half = dice.roll(name.len());
+fn written(rng: &mut TestRng, name: &str) -> String {
+    let half = rng.below(name.len());
     let (start, end) = name.split_at(half);
-    match dice.roll(24) {
+    match rng.below(24) {
         0 => name.to_uppercase(),
         1 => name.to_lowercase(),
         2 => format!("{start}{}", end.to_uppercase()),
@@ -115,47 +115,47 @@ fn written(dice: &mut Dice, name: &str) -> String {
     }
 }
 
-fn pick<'a>(dice: &mut Dice, of: &[&'a str]) -> &'a str {
-    of[dice.roll(of.len())]
+fn pick<'a>(rng: &mut TestRng, of: &[&'a str]) -> &'a str {
+    of[rng.below(of.len())]
 }
 
-fn members(dice: &mut Dice, most: usize, names: &[&str], values: &[&str]) -> Vec<String> {
-    let count = dice.roll(most + 1);
+fn members(rng: &mut TestRng, most: usize, names: &[&str], values: &[&str]) -> Vec<String> {
+    let count = rng.below(most + 1);
     let member = |_| {
-        let (name, value) = (pick(dice, names), pick(dice, values));
-        format!(r#""{}":{value}"#, written(dice, name))
+        let (name, value) = (pick(rng, names), pick(rng, values));
+        format!(r#""{}":{value}"#, written(rng, name))
     };
     (0..count).map(member).collect()
 }
 
 /// A message of a client that would be somebody else.
-fn message(dice: &mut Dice) -> String {
+fn message(rng: &mut TestRng) -> String {
     let values =
         ["7", "\"7\"", "7.0", "null", "\"mine\"", "\"theirs\"", "[7]", "{}", "{\"taskId\":\"theirs\"}", "true"];
-    let meta = members(dice, 2, &["progressToken", "io.modelcontextprotocol/related-task", "x"], &values).join(",");
+    let meta = members(rng, 2, &["progressToken", "io.modelcontextprotocol/related-task", "x"], &values).join(",");
     let mut params = members(
-        dice,
+        rng,
         2,
         &["requestId", "progressToken", "taskId", "uri", "level", "task", "name", "cursor", "x"],
         &values,
     );
-    for _ in 0..dice.roll(3) {
-        params.push(format!(r#""{}":{{{meta}}}"#, written(dice, "_meta")));
+    for _ in 0..rng.below(3) {
+        params.push(format!(r#""{}":{{{meta}}}"#, written(rng, "_meta")));
     }
     let methods =
         ["tools/call", "tasks/get", "tasks/cancel", "x/y", "notifications/cancelled", "notifications/x", "ping"];
-    let method = pick(dice, &methods);
-    let method = if dice.roll(2) == 0 { written(dice, method) } else { method.to_owned() };
+    let method = pick(rng, &methods);
+    let method = if rng.below(2) == 0 { written(rng, method) } else { method.to_owned() };
     let mut envelope = vec![r#""jsonrpc":"2.0""#.to_owned(), format!(r#""method":"{method}""#)];
-    envelope.extend((dice.roll(4) > 0).then(|| r#""id":1"#.to_owned()));
-    let params = if dice.roll(20) == 0 { "[7]".to_owned() } else { format!("{{{}}}", params.join(",")) };
+    envelope.extend((rng.below(4) > 0).then(|| r#""id":1"#.to_owned()));
+    let params = if rng.below(20) == 0 { "[7]".to_owned() } else { format!("{{{}}}", params.join(",")) };
     envelope.push(format!(r#""params":{params}"#));
     envelope.extend(
-        members(dice, 2, &["id", "method", "params", "result", "error"], &values)
+        members(rng, 2, &["id", "method", "params", "result", "error"], &values)
             .into_iter()
-            .filter(|_| dice.roll(2) == 0),
+            .filter(|_| rng.below(2) == 0),
     );
-    let place = dice.roll(envelope.len());
+    let place = rng.below(envelope.len());
     envelope.rotate_left(place);
     format!("{{{}}}", envelope.join(","))
 }
@@ -167,9 +167,9 @@ fn readers_of_every_kind_understand_what_the_gateway_took() {
     let (number, _) = forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
     say(&mut multiplexer, &format!(r#"{{"jsonrpc":"2.0","id":{number},"result":{{"task":{{"taskId":"mine"}}}}}}"#));
     let (mut passed, mut refused) = (0, 0);
-    let mut dice = Dice::new(asked_for("SLUICE_MUX_SEED", 1));
+    let mut rng = TestRng::new(from_environment("SLUICE_MUX_SEED", 1));
     for _ in 0..60_000 {
-        let message = message(&mut dice);
+        let message = message(&mut rng);
         let Ok(envelope) = parse(message.as_bytes()) else {
             refused += 1;
             continue;

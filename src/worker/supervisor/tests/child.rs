@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::net::unix::pipe;
 use tokio::time::{Duration, sleep};
 
-use super::Dice;
+use super::TestRng;
 use crate::jsonrpc::parse;
 
 pub(super) const MAX_LINE: usize = 2000;
@@ -34,7 +34,7 @@ pub(super) struct Heard {
 }
 
 struct Child {
-    dice: Dice,
+    rng: TestRng,
     script: Script,
     heard: Heard,
     input: Vec<u8>,
@@ -49,14 +49,14 @@ struct Child {
 }
 
 /// Lives until its stdin ends, or its script says so.
-pub(super) async fn run(dice: Dice, script: Script, stdin: pipe::Receiver, mut stdout: pipe::Sender) -> Heard {
+pub(super) async fn run(rng: TestRng, script: Script, stdin: pipe::Receiver, mut stdout: pipe::Sender) -> Heard {
     let (heard, input, output, asked) = (Heard::default(), Vec::new(), Vec::new(), BTreeMap::new());
-    let mut child = Child { dice, script, heard, input, output, frames: 0, open: Vec::new(), over: Vec::new(), asked };
+    let mut child = Child { rng, script, heard, input, output, frames: 0, open: Vec::new(), over: Vec::new(), asked };
     let (mut has_ended, mut stalled) = (false, 0);
     loop {
         let mut is_idle = true;
-        stalled = if child.dice.roll(400) == 0 { child.dice.roll(100) } else { usize::saturating_sub(stalled, 1) };
-        let mut chunk = vec![0; 1 + child.dice.roll(3000)];
+        stalled = if child.rng.below(400) == 0 { child.rng.below(100) } else { usize::saturating_sub(stalled, 1) };
+        let mut chunk = vec![0; 1 + child.rng.below(3000)];
         if stalled == 0 && !has_ended {
             match stdin.try_read(&mut chunk) {
                 Ok(0) => has_ended = true,
@@ -73,14 +73,14 @@ pub(super) async fn run(dice: Dice, script: Script, stdin: pipe::Receiver, mut s
             if crashes {
                 // In the middle of an answer.
                 let (id, nonce) = child.open.first().copied().unwrap_or((1, 1));
-                child.output.extend_from_slice(answer(id, nonce).split_at(20 + child.dice.roll(20)).0.as_bytes());
+                child.output.extend_from_slice(answer(id, nonce).split_at(20 + child.rng.below(20)).0.as_bytes());
                 child.heard.crashed = true;
             }
             while !child.output.is_empty() && stdout.writable().await.is_ok() && child.write(&mut stdout).is_ok() {}
             assert!(crashes || child.input.is_empty(), "half a frame: {:?}", String::from_utf8_lossy(&child.input));
             return child.heard;
         }
-        for _ in 0..child.dice.roll(12) {
+        for _ in 0..child.rng.below(12) {
             if child.output.len() < 4 * MAX_LINE && !child.script.is_silent {
                 child.speak();
             }
@@ -99,7 +99,7 @@ fn answer(id: u64, nonce: u64) -> String {
 
 impl Child {
     fn write(&mut self, stdout: &mut pipe::Sender) -> Result<usize, ErrorKind> {
-        let length = self.output.len().min(1 + self.dice.roll(3000));
+        let length = self.output.len().min(1 + self.rng.below(3000));
         match stdout.try_write(&self.output[..length]) {
             Ok(written) => {
                 self.output.drain(..written);
@@ -112,7 +112,7 @@ impl Child {
 
     fn say(&mut self, line: &str) {
         self.output.extend_from_slice(line.as_bytes());
-        self.output.extend_from_slice([&b"\n"[..], b"\r\n"][self.dice.roll(2)]);
+        self.output.extend_from_slice([&b"\n"[..], b"\r\n"][self.rng.below(2)]);
     }
 
     fn listen(&mut self) {
@@ -143,13 +143,13 @@ impl Child {
                 let id = params["requestId"].as_u64().unwrap();
                 assert!(self.heard.ids.contains(&id), "{id} is cancelled before it is asked for");
                 // It may not care.
-                if self.dice.roll(2) == 0 {
+                if self.rng.below(2) == 0 {
                     self.over.extend(self.open.extract_if(.., |(open, _)| *open == id));
                 }
             }
             ("resources/subscribe", Some(id)) => {
                 self.heard.subscribed.push(params["uri"].as_str().unwrap().to_owned());
-                match self.script.grants_all || self.dice.roll(3) > 0 {
+                match self.script.grants_all || self.rng.below(3) > 0 {
                     true => self.open.push((id, nonce.unwrap_or_default())),
                     false => self.say(&format!(
                         r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":1,"message":"no","data":{{"nonce":{}}}}}}}"#,
@@ -175,11 +175,11 @@ impl Child {
     }
 
     fn speak(&mut self) {
-        let some = |dice: &mut Dice, calls: &[(u64, u64)]| (!calls.is_empty()).then(|| calls[dice.roll(calls.len())]);
-        match self.dice.roll(40) {
+        let some = |rng: &mut TestRng, calls: &[(u64, u64)]| (!calls.is_empty()).then(|| calls[rng.below(calls.len())]);
+        match self.rng.below(40) {
             0..=9 if !self.open.is_empty() => {
                 let (id, nonce) = {
-                    let place = self.dice.roll(self.open.len());
+                    let place = self.rng.below(self.open.len());
                     self.open.swap_remove(place)
                 };
                 self.over.push((id, nonce));
@@ -193,12 +193,12 @@ impl Child {
             }
             // Again, too late, or to nobody.
             11 => {
-                let (id, nonce) = some(&mut self.dice, &self.over).unwrap_or((1_000_000, 0));
+                let (id, nonce) = some(&mut self.rng, &self.over).unwrap_or((1_000_000, 0));
                 self.say(&answer(id, nonce));
             }
             12..=14 => {
-                let of = [&self.open, &self.over][self.dice.roll(2)];
-                let Some((id, nonce)) = some(&mut self.dice, of) else { return };
+                let of = [&self.open, &self.over][self.rng.below(2)];
+                let Some((id, nonce)) = some(&mut self.rng, of) else { return };
                 self.say(&format!(r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{nonce}}}}}"#));
             }
             // Who is asked keeps the child busy: not for ever.
@@ -213,7 +213,7 @@ impl Child {
             18 => self.say(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#),
             19 => {
                 let garbage = ["no JSON", "{", "[]", "", "\"é", "{\"jsonrpc\":\"2.0\",\"id\":1}"];
-                let line = garbage[self.dice.roll(garbage.len())];
+                let line = garbage[self.rng.below(garbage.len())];
                 self.say(line);
             }
             20 => {

@@ -23,9 +23,9 @@ use super::*;
 use crate::config::Server;
 use crate::process::{Ceilings, Guardian, Origin};
 use crate::telemetry::ServerMetrics;
-use crate::worker::dice::{Dice, asked_for};
 use crate::worker::lease::Lease;
 use crate::worker::phase::Due;
+use crate::worker::tests::rng::{TestRng, from_environment};
 use checks::Tally;
 use child::{Heard, Script};
 use session::Session;
@@ -52,12 +52,12 @@ struct Running {
     metrics: ServerMetrics,
 }
 
-fn start(mut dice: Dice, script: Script, patience: Duration) -> Running {
+fn start(mut rng: TestRng, script: Script, patience: Duration) -> Running {
     let mut server = Server::new("s".parse().unwrap(), "none", Vec::new());
     server.isolation = Isolation::Shared;
     // So little room that it is often full.
-    server.limits.stdin_queue = 1024 + 4096 * dice.roll(2);
-    server.limits.max_in_flight = 16 + 100 * dice.roll(2);
+    server.limits.stdin_queue = 1024 + 4096 * rng.below(2);
+    server.limits.max_in_flight = 16 + 100 * rng.below(2);
     server.limits.max_line = child::MAX_LINE;
     server.limits.call_timeout = patience;
     let metrics = Arc::new(crate::telemetry::Metrics::default()).server("s");
@@ -76,30 +76,30 @@ fn start(mut dice: Dice, script: Script, patience: Duration) -> Running {
         tasks: TaskTracker::new(),
         kill: CancellationToken::new(),
     };
-    let shared = Arc::new(Shared::new(spec, charge));
+    let shared = Arc::new(Shared::new(spec, charge, 0));
     let ((stdin, their_in), (their_out, stdout), (_, stderr)) =
         (pipe::pipe().unwrap(), pipe::pipe().unwrap(), pipe::pipe().unwrap());
     // So short that many frames go through it in parts.
     rustix::pipe::fcntl_setpipe_size(&stdin, 4096).unwrap();
     rustix::pipe::fcntl_setpipe_size(&their_out, 4096).unwrap();
     let supervisor = tokio::spawn(live(Arc::clone(&shared), Pipes { stdin, stdout, stderr }));
-    let child = tokio::spawn(child::run(dice, script, their_in, their_out));
+    let child = tokio::spawn(child::run(rng, script, their_in, their_out));
     Running { worker: Worker::new(shared), supervisor, child, metrics }
 }
 
 /// What [`supervise`] does, for a child that ends when it has closed its pipes.
 async fn live(shared: Arc<Shared>, pipes: Pipes) {
-    let ending = Ending::new(&shared, 0);
+    let ending = Ending::new(&shared);
     let mut tasks = start_tasks(&shared, pipes);
     let failure = tokio::select! {
         () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => None,
-        () = shared.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        () = shared.signals.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(&shared) => match never {},
         never = keep_refusing(&shared) => match never {},
-        failure = keep_watch(&shared.deadline_moved, |now| look(&shared, now)) => Some(failure),
+        failure = keep_watch(&shared.signals.deadline_moved, |now| look(&shared, now)) => Some(failure),
     };
-    let asked_to = shared.stop.is_cancelled();
-    shared.stop.cancel();
+    let asked_to = shared.signals.stop.is_cancelled();
+    shared.signals.stop.cancel();
     shared.stdin.close(false);
     for task in [&mut tasks.writer, &mut tasks.reader] {
         wait_for(task, FOR_EVER).await;
@@ -136,25 +136,25 @@ impl Running {
 }
 
 /// One child, its sessions, and the child that most of them go on with.
-async fn round(dice: &mut Dice, fate: Fate) -> Tally {
-    let crashes_after = (fate == Fate::Crashes).then(|| 50 + dice.roll(400));
+async fn round(rng: &mut TestRng, fate: Fate) -> Tally {
+    let crashes_after = (fate == Fate::Crashes).then(|| 50 + rng.below(400));
     let script = Script { crashes_after, ..Script::default() };
-    let running = start(dice.another(), script, SHORT);
+    let running = start(rng.fork(), script, SHORT);
     running.open().await;
-    let count = [1, 2, 8, 24][dice.roll(4)];
+    let count = [1, 2, 8, 24][rng.below(4)];
     let nonces = Arc::new(AtomicU64::new(1));
     let sessions: Vec<Arc<Session>> =
         (0..count).map(|number| Session::new(number, &running.worker, fate, Arc::clone(&nonces))).collect();
     let mut tasks = Vec::new();
     for session in &sessions {
-        let is_leaving = dice.roll(6) == 0;
+        let is_leaving = rng.below(6) == 0;
         for task in 0..2 {
-            let leaves_after = (is_leaving && task == 0).then(|| dice.roll(CALLS_OF_SESSION));
-            tasks.push(tokio::spawn(Arc::clone(session).work(dice.another(), leaves_after)));
+            let leaves_after = (is_leaving && task == 0).then(|| rng.below(CALLS_OF_SESSION));
+            tasks.push(tokio::spawn(Arc::clone(session).work(rng.fork(), leaves_after)));
         }
     }
     if fate == Fate::Retires {
-        let after = dice.roll(count * CALLS_OF_SESSION) as u64;
+        let after = rng.below(count * CALLS_OF_SESSION) as u64;
         while nonces.load(Ordering::Relaxed) < after && tasks.iter().any(|task| !task.is_finished()) {
             tokio::task::yield_now().await;
         }
@@ -164,7 +164,7 @@ async fn round(dice: &mut Dice, fate: Fate) -> Tally {
     for task in tasks {
         tally.add(&task.await.unwrap());
     }
-    let successor = start(dice.another(), Script { grants_all: true, ..Script::default() }, FOR_EVER);
+    let successor = start(rng.fork(), Script { grants_all: true, ..Script::default() }, FOR_EVER);
     successor.open().await;
     for session in &sessions {
         session.move_on(&successor.worker).await;
@@ -192,7 +192,7 @@ async fn round(dice: &mut Dice, fate: Fate) -> Tally {
 /// Nothing else has anybody look.
 #[tokio::test]
 async fn a_call_on_a_child_that_says_nothing_runs_out_of_time() {
-    let running = start(Dice::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
+    let running = start(TestRng::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
     running.open().await;
     let nobody: std::sync::Weak<session::Listener> = std::sync::Weak::new();
     let lease = Lease::new(running.worker.clone(), nobody, false);
@@ -206,7 +206,7 @@ async fn a_call_on_a_child_that_says_nothing_runs_out_of_time() {
 /// As a panic in it does.
 #[tokio::test]
 async fn a_supervisor_that_is_cut_short_leaves_nobody_waiting() {
-    let running = start(Dice::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
+    let running = start(TestRng::new(1), Script { is_silent: true, ..Script::default() }, FOR_EVER);
     running.open().await;
     let nobody: std::sync::Weak<session::Listener> = std::sync::Weak::new();
     let lease = Arc::new(Lease::new(running.worker.clone(), nobody, false));
@@ -231,14 +231,14 @@ async fn a_supervisor_that_is_cut_short_leaves_nobody_waiting() {
 #[test]
 #[expect(clippy::print_stdout, reason = "a count that is asked for")]
 fn every_call_is_answered_refused_failed_or_settled() {
-    let (calls, seed) = (asked_for("SLUICE_MUX_CALLS", 12_000), asked_for("SLUICE_MUX_SEED", 1));
+    let (calls, seed) = (from_environment("SLUICE_MUX_CALLS", 12_000), from_environment("SLUICE_MUX_SEED", 1));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     let (mut tally, mut rounds) = (Tally::default(), 0);
     while tally.calls() < calls {
         println!("seed {seed}, round {rounds}");
         let fate = [Fate::Stays, Fate::Retires, Fate::Crashes][(rounds % 3) as usize];
-        let mut dice = Dice::new((seed + rounds).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let round = runtime.block_on(async { timeout(FOR_EVER, round(&mut dice, fate)).await });
+        let mut rng = TestRng::new((seed + rounds).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let round = runtime.block_on(async { timeout(FOR_EVER, round(&mut rng, fate)).await });
         tally.add(&round.unwrap_or_else(|_| panic!("somebody is left waiting, of {fate:?}, with the seed {seed}")));
         rounds += 1;
     }

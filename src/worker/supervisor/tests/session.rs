@@ -122,44 +122,44 @@ impl Session {
     }
 
     /// Does what clients do, for so long as the child takes calls.
-    pub(super) async fn work(self: Arc<Self>, mut dice: Dice, leaves_after: Option<usize>) -> Tally {
+    pub(super) async fn work(self: Arc<Self>, mut rng: TestRng, leaves_after: Option<usize>) -> Tally {
         let mut tally = Tally::default();
         for step in 0..CALLS_OF_SESSION {
             if leaves_after == Some(step) {
                 self.has_left.store(true, Ordering::Relaxed);
                 self.lease.leave();
             }
-            match self.call(&mut dice) {
-                Ok(place) if dice.roll(3) > 0 => {
-                    if dice.roll(4) == 0 {
-                        self.cancel(&mut dice, place, &mut tally);
+            match self.call(&mut rng) {
+                Ok(place) if rng.below(3) > 0 => {
+                    if rng.below(4) == 0 {
+                        self.cancel(&mut rng, place, &mut tally);
                     }
                     self.settle(place).await;
                 }
                 Ok(place) => {
-                    let place = place.saturating_sub(dice.roll(6));
-                    self.cancel(&mut dice, place, &mut tally);
+                    let place = place.saturating_sub(rng.below(6));
+                    self.cancel(&mut rng, place, &mut tally);
                 }
                 Err(Refused::Busy | Refused::Share) => {
                     tally.refused += 1;
-                    sleep(Duration::from_micros(100 * dice.roll(20) as u64)).await;
+                    sleep(Duration::from_micros(100 * rng.below(20) as u64)).await;
                 }
                 Err(Refused::Ended | Refused::Retired) => break,
             }
-            self.listen(&mut dice, &mut tally).await;
+            self.listen(&mut rng, &mut tally).await;
         }
         tally
     }
 
     /// Puts a call to the child.
-    fn call(&self, dice: &mut Dice) -> Result<usize, Refused> {
+    fn call(&self, rng: &mut TestRng) -> Result<usize, Refused> {
         let nonce = self.nonces.fetch_add(1, Ordering::Relaxed);
-        let id = if dice.roll(2) == 0 { nonce.to_string() } else { IDS[dice.roll(IDS.len())].to_owned() };
-        let (is_mute, uri) = (dice.roll(12) == 0, (dice.roll(8) == 0).then(|| format!("x:{nonce}")));
+        let id = if rng.below(2) == 0 { nonce.to_string() } else { IDS[rng.below(IDS.len())].to_owned() };
+        let (is_mute, uri) = (rng.below(12) == 0, (rng.below(8) == 0).then(|| format!("x:{nonce}")));
         let is_mute = is_mute && uri.is_none();
         let (method, more) = match &uri {
             Some(uri) => ("resources/subscribe", format!(r#""uri":"{uri}""#)),
-            None => ("tools/call", format!(r#""mute":{is_mute},"fill":"{}""#, "é".repeat(dice.roll(200)))),
+            None => ("tools/call", format!(r#""mute":{is_mute},"fill":"{}""#, "é".repeat(rng.below(200)))),
         };
         let text = message(&format!(
             r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"nonce":{nonce},{more},"_meta":{{"progressToken":{id}}}}}}}"#
@@ -185,11 +185,11 @@ impl Session {
     }
 
     /// The client gives up a call, or the latest that has the same id.
-    fn cancel(&self, dice: &mut Dice, place: usize, tally: &mut Tally) {
+    fn cancel(&self, rng: &mut TestRng, place: usize, tally: &mut Tally) {
         let mut calls = self.calls.lock();
         let id = calls.taken[place].id.clone();
         let text = format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#);
-        for _ in 0..=dice.roll(2) {
+        for _ in 0..=rng.below(2) {
             match self.lease.follow_up(&parse(text.as_bytes()).unwrap()) {
                 Some(Ok(())) => {
                     let call = &mut calls.taken[place];
@@ -224,8 +224,8 @@ impl Session {
     }
 
     /// Hears what the child asks, and answers that, or not.
-    async fn listen(&self, dice: &mut Dice, tally: &mut Tally) {
-        if dice.roll(3) > 0 {
+    async fn listen(&self, rng: &mut TestRng, tally: &mut Tally) {
+        if rng.below(3) > 0 {
             return;
         }
         loop {
@@ -233,7 +233,7 @@ impl Session {
             let Some(Some(item)) = next else { return };
             let Some(request) = item.request else { continue };
             tally.asked += 1;
-            if dice.roll(4) == 0 {
+            if rng.below(4) == 0 {
                 continue;
             }
             let value: Value = serde_json::from_slice(&item.message).unwrap();
@@ -245,7 +245,7 @@ impl Session {
             let envelope = parse(text.as_bytes()).unwrap();
             for _ in 0..3 {
                 let is_busy = self.lease.answer(&envelope).is_err_and(Refused::is_busy);
-                if !is_busy && dice.roll(8) > 0 {
+                if !is_busy && rng.below(8) > 0 {
                     break;
                 }
                 sleep(Duration::from_millis(1)).await;

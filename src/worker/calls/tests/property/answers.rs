@@ -12,7 +12,7 @@ impl World {
         if self.heard.is_empty() {
             return;
         }
-        let place = self.dice.roll(self.heard.len());
+        let place = self.rng.below(self.heard.len());
         let heard = self.heard.swap_remove(place);
         if self.over.len() > 100 {
             self.over.pop_front();
@@ -22,13 +22,13 @@ impl World {
     }
 
     pub(super) fn answer_again(&mut self) {
-        if self.dice.roll(2) == 0 && !self.over.is_empty() {
-            let place = self.dice.roll(self.over.len());
+        if self.rng.below(2) == 0 && !self.over.is_empty() {
+            let place = self.rng.below(self.over.len());
             let heard = self.over[place].clone();
             return self.answer_to(&heard);
         }
-        let id = [self.wires.last().copied().unwrap_or_default() + 1, 0][self.dice.roll(2)];
-        let quote = ["", "\""][self.dice.roll(2)];
+        let id = [self.wires.last().copied().unwrap_or_default() + 1, 0][self.rng.below(2)];
+        let quote = ["", "\""][self.rng.below(2)];
         let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{quote}{id}{quote},"result":{{}}}}"#));
         assert!(matches!(incoming, Incoming::Drop(_)), "{incoming:?}");
     }
@@ -38,9 +38,9 @@ impl World {
         if self.heard_own.is_empty() {
             return;
         }
-        let place = self.dice.roll(self.heard_own.len());
+        let place = self.rng.below(self.heard_own.len());
         let (number, task) = self.heard_own.swap_remove(place);
-        let (is_error, is_over) = (self.dice.roll(4) == 0, self.dice.roll(2) == 0);
+        let (is_error, is_over) = (self.rng.below(4) == 0, self.rng.below(2) == 0);
         let status = if is_over { "cancelled" } else { "working" };
         let outcome = match task {
             _ if is_error => r#""error":{"code":-32603,"message":""}"#.to_owned(),
@@ -62,7 +62,7 @@ impl World {
     fn answer_to(&mut self, heard: &Heard) {
         let (tag, wire) = (heard.tag, heard.wire);
         let stubbornness = if matches!(heard.what, What::Unsubscribe(_)) { 2 } else { 8 };
-        let (is_error, is_over) = (self.dice.roll(stubbornness) == 0, self.dice.roll(4) == 0);
+        let (is_error, is_over) = (self.rng.below(stubbornness) == 0, self.rng.below(4) == 0);
         let status = if is_over { "failed" } else { "working" };
         let outcome = match heard.what {
             _ if is_error => format!(

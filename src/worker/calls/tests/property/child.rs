@@ -23,9 +23,9 @@ const PARTS: [(&str, bool); 7] = [
 
 impl World {
     pub(super) fn progress(&mut self) {
-        let heard = match self.dice.roll(2) {
-            0 if !self.over.is_empty() => self.over[self.dice.roll(self.over.len())].clone(),
-            _ if !self.heard.is_empty() => self.heard[self.dice.roll(self.heard.len())].clone(),
+        let heard = match self.rng.below(2) {
+            0 if !self.over.is_empty() => self.over[self.rng.below(self.over.len())].clone(),
+            _ if !self.heard.is_empty() => self.heard[self.rng.below(self.heard.len())].clone(),
             _ => return,
         };
         let text = |token: &str| {
@@ -68,19 +68,19 @@ impl World {
     pub(super) fn child_asks(&mut self) {
         self.next_child_id += 1;
         let number = self.next_child_id;
-        let id = [number.to_string(), format!("\"s-{number}\"")][self.dice.roll(2)].clone();
-        if self.dice.roll(10) == 0 {
+        let id = [number.to_string(), format!("\"s-{number}\"")][self.rng.below(2)].clone();
+        if self.rng.below(10) == 0 {
             let incoming = self.say(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#));
             let Incoming::Reply(frame) = incoming else { panic!("{incoming:?}") };
             assert_eq!(frame, format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}\n"));
             return;
         }
-        let task = self.dice.roll(4).eq(&0).then(|| self.next_tag.saturating_sub(self.dice.roll(500) as u64));
-        let token = TOKENS[self.dice.roll(TOKENS.len())];
+        let task = self.rng.below(4).eq(&0).then(|| self.next_tag.saturating_sub(self.rng.below(500) as u64));
+        let token = TOKENS[self.rng.below(TOKENS.len())];
         let related = task.map(|task| format!(r#""io.modelcontextprotocol/related-task":{{"taskId":"task-{task}"}}"#));
         let elicitation = 1_000_000_000 + number;
         let methods = ["sampling/createMessage", "elicitation/create", "x/y", "roots/list", "tasks/get"];
-        let method = methods[self.dice.roll(methods.len())];
+        let method = methods[self.rng.below(methods.len())];
         let text = |id: &str, token: Option<&str>| {
             let token = token.map(|token| format!(r#""progressToken": {token}"#));
             let meta: Vec<String> = related.iter().cloned().chain(token).collect();
@@ -127,7 +127,7 @@ impl World {
 
     pub(super) fn child_cancels(&mut self) {
         let known = self.model.asked.len();
-        let asked = (known > 0).then(|| self.model.asked.iter().nth(self.dice.roll(known)).unwrap());
+        let asked = (known > 0).then(|| self.model.asked.iter().nth(self.rng.below(known)).unwrap());
         let asked = asked.map(|(number, asked)| (*number, asked.clone()));
         let text = |id: &str| {
             format!(r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId": {id} }}}}"#)
@@ -148,29 +148,29 @@ impl World {
         // Who has another child hears from that one what is new.
         let is_staying = |peer: &super::LeaseId| !self.model.leaving.contains(peer);
         let all = || self.model.peers.keys().copied().filter(is_staying).collect::<Vec<_>>();
-        let tag = self.next_tag.saturating_sub(self.dice.roll(300) as u64);
+        let tag = self.next_tag.saturating_sub(self.rng.below(300) as u64);
         let of_task = self.model.tasks.get(&tag).copied();
-        let related = self.dice.roll(3) == 0;
+        let related = self.rng.below(3) == 0;
         let only = if related { of_task } else { self.model.only() };
         let meta = format!(r#""_meta":{{"io.modelcontextprotocol/related-task":{{"taskId":"task-{tag}"}}}}"#);
         let meta = if related { meta } else { r#""x":0"#.to_owned() };
-        let (method, params, expected) = match self.dice.roll(7) {
+        let (method, params, expected) = match self.rng.below(7) {
             0 => ("tools/list_changed", String::new(), all()),
             1 => {
-                let number = self.dice.roll(6);
-                let (rest, is_part) = PARTS[self.dice.roll(PARTS.len())];
+                let number = self.rng.below(6);
+                let (rest, is_part) = PARTS[self.rng.below(PARTS.len())];
                 let subscribed = self.model.uris.get(&number).filter(|_| is_part);
                 let peers = subscribed.map(|subscribed| subscribed.peers.iter().copied().filter(is_staying).collect());
                 ("resources/updated", format!(r#""uri":"{}{rest}""#, uri(number)), peers.unwrap_or_default())
             }
             2 => {
-                let level = self.dice.roll(8);
+                let level = self.rng.below(8);
                 let wants = |peer: &super::LeaseId| self.model.peers[peer].level.is_none_or(|wanted| level >= wanted);
                 let peers = only.into_iter().filter(wants).collect();
                 ("message", format!(r#""level":"{}",{meta}"#, LEVELS[level]), peers)
             }
             3 => {
-                let is_over = self.dice.roll(4) == 0;
+                let is_over = self.rng.below(4) == 0;
                 let status = if is_over { "completed" } else { "input_required" };
                 self.model.heard_of(tag, is_over, self.now);
                 let params = format!(r#""taskId":"task-{tag}","status":"{status}""#);

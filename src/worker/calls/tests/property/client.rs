@@ -68,14 +68,14 @@ pub(super) fn replay_id(what: What) -> &'static str {
 impl World {
     pub(super) fn ask(&mut self) {
         let Some(peer) = self.someone() else { return };
-        let number = self.dice.roll(6);
-        let task = self.next_tag.saturating_sub(self.dice.roll(200) as u64);
-        let what = match self.dice.roll(40) {
+        let number = self.rng.below(6);
+        let task = self.next_tag.saturating_sub(self.rng.below(200) as u64);
+        let what = match self.rng.below(40) {
             0 => What::CreateTask,
-            1..=4 => What::Level(self.dice.roll(8)),
+            1..=4 => What::Level(self.rng.below(8)),
             5..=10 => What::Subscribe(number),
             11..=14 => What::Unsubscribe(number),
-            15 | 16 => What::Task(task, self.dice.roll(3)),
+            15 | 16 => What::Task(task, self.rng.below(3)),
             17 => What::Tasks,
             _ => What::Call,
         };
@@ -83,9 +83,9 @@ impl World {
         let subscribed = self.model.uris.get(&number);
         let asking = subscribed.and_then(|subscribed| subscribed.asking.as_ref()?.wanted.first().copied());
         let last = subscribed.and_then(|subscribed| subscribed.peers.first().copied());
-        let hasty = asking.or(last).filter(|_| self.dice.roll(2) == 0);
+        let hasty = asking.or(last).filter(|_| self.rng.below(2) == 0);
         let peer = hasty.filter(|_| matches!(what, What::Unsubscribe(_))).unwrap_or(peer);
-        let id = IDS[self.dice.roll(IDS.len())];
+        let id = IDS[self.rng.below(IDS.len())];
         // What a client asks meanwhile waits in its session.
         if !self.coming.contains(&peer) {
             self.ask_for(peer, id, what);
@@ -94,11 +94,11 @@ impl World {
 
     fn ask_for(&mut self, peer: LeaseId, id: &'static str, what: What) {
         // Most SDKs take the id for the token.
-        let token = [Some(id), Some(id), None, Some("\"t\"")][self.dice.roll(4)];
+        let token = [Some(id), Some(id), None, Some("\"t\"")][self.rng.below(4)];
         let asker = Asker { peer, id, exchange: exchange(), is_own: false };
         let level = if let What::Level(level) = what { LEVELS[level] } else { "" };
         let message = request(id, token, self.next_tag, what, level);
-        if token.is_some() && self.dice.roll(50) == 0 {
+        if token.is_some() && self.rng.below(50) == 0 {
             // With a second token, whichever of the two the child would take.
             let twice = message.replace(r#""_meta":{"#, r#""_meta":{"progressToken":1,"#);
             let outgoing = self.put(&asker, &twice);
@@ -149,7 +149,7 @@ impl World {
             }
             (Expected::Forward, Ok(Outgoing::Forward(wire, frame))) => {
                 self.forwarded(asker, token, tag, (what, held), &frame);
-                if self.dice.roll(100) == 0 {
+                if self.rng.below(100) == 0 {
                     self.take_back(tag, wire);
                     return false;
                 }
@@ -269,9 +269,9 @@ impl World {
     pub(super) fn cancel(&mut self) {
         let Some(peer) = self.someone() else { return };
         // What the gateway has asked for a session is not the client's to cancel.
-        let id = match self.dice.roll(20) {
-            0 => replay_id([What::Level(0), What::Subscribe(0)][self.dice.roll(2)]),
-            _ => IDS[self.dice.roll(IDS.len())],
+        let id = match self.rng.below(20) {
+            0 => replay_id([What::Level(0), What::Subscribe(0)][self.rng.below(2)]),
+            _ => IDS[self.rng.below(IDS.len())],
         };
         self.cancel_for(peer, id);
     }
@@ -294,7 +294,7 @@ impl World {
         let message = text(id);
         let envelope = parse(message.as_bytes()).unwrap();
         let cancellation = self.multiplexer.cancellation(peer, &envelope);
-        if self.dice.roll(50) == 0 {
+        if self.rng.below(50) == 0 {
             // The frame could not be queued: the child does not hear it, and the call goes on.
             return;
         }
@@ -317,21 +317,21 @@ impl World {
     /// then it is somebody else.
     fn asked(&mut self, numbers: Vec<u64>, owner: impl Fn(&Self, u64) -> Option<LeaseId>) -> Option<(u64, LeaseId)> {
         let peer = self.someone()?;
-        let number = match self.dice.roll(5) {
-            0 if !self.stale.is_empty() && self.dice.roll(2) == 0 => self.stale[self.dice.roll(self.stale.len())],
-            0 => self.last_asked.unwrap_or(7).saturating_sub(self.dice.roll(200) as u64),
+        let number = match self.rng.below(5) {
+            0 if !self.stale.is_empty() && self.rng.below(2) == 0 => self.stale[self.rng.below(self.stale.len())],
+            0 => self.last_asked.unwrap_or(7).saturating_sub(self.rng.below(200) as u64),
             _ if numbers.is_empty() => return None,
-            _ => numbers[self.dice.roll(numbers.len())],
+            _ => numbers[self.rng.below(numbers.len())],
         };
         let owner = owner(self, number);
-        Some((number, owner.filter(|_| self.dice.roll(3) > 0).unwrap_or(peer)))
+        Some((number, owner.filter(|_| self.rng.below(3) > 0).unwrap_or(peer)))
     }
 
     pub(super) fn client_answers(&mut self) {
         let numbers = self.model.asked.keys().copied().collect();
         let owner = |world: &Self, number| world.model.asked.get(&number).map(|asked| asked.peer);
         let Some((number, peer)) = self.asked(numbers, owner) else { return };
-        let by_task = self.dice.roll(4) == 0;
+        let by_task = self.rng.below(4) == 0;
         let outcome = match by_task {
             true => r#"{"task":{"taskId":"1","status":"working"}}"#,
             false => r#"{"é":1e400}"#,
@@ -343,7 +343,7 @@ impl World {
         if let Some(asked) = self.model.asked.get(&number).filter(|asked| asked.peer == peer) {
             let heard = format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{outcome}}}\n", asked.id);
             assert_eq!(answer, Some((number, heard.into())));
-            if self.dice.roll(50) == 0 {
+            if self.rng.below(50) == 0 {
                 // The frame could not be queued: the client may answer again.
                 return;
             }

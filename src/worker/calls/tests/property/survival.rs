@@ -13,7 +13,7 @@ use super::{SESSIONS, Seen, World};
 use crate::stream::Exchange;
 use crate::worker::Negotiated;
 use crate::worker::calls::Standing;
-use crate::worker::dice::Dice;
+use crate::worker::tests::rng::TestRng;
 
 /// Children that finish what is in flight, beside the one that takes calls.
 const RETIRED: usize = 3;
@@ -23,7 +23,7 @@ type Had = (Option<&'static str>, BTreeSet<usize>);
 
 /// Sessions, and the children that they are on.
 pub(super) struct Gateway {
-    dice: Dice,
+    rng: TestRng,
     /// Takes calls.
     child: World,
     retired: Vec<World>,
@@ -58,26 +58,26 @@ impl Gateway {
     pub(super) fn new(seed: u64, max_in_flight: usize, is_lazy: bool) -> Self {
         let child = World::new(seed.rotate_left(32), max_in_flight, is_lazy);
         let (sessions, moving, seen) = (BTreeSet::new(), BTreeMap::new(), Seen::default());
-        let (dice, retired) = (Dice::new(seed), Vec::new());
-        Self { dice, child, retired, sessions, moving, next_session: 0, children: 0, is_lazy, seen }
+        let (rng, retired) = (TestRng::new(seed), Vec::new());
+        Self { rng, child, retired, sessions, moving, next_session: 0, children: 0, is_lazy, seen }
     }
 
     pub(super) fn step(&mut self) {
-        match self.dice.roll(1000) {
-            0 if self.dice.roll(3) == 0 => self.crash(),
-            1 if self.dice.roll(3) == 0 => self.retire(),
-            2 if self.dice.roll(3) == 0 => self.crash_retired(),
+        match self.rng.below(1000) {
+            0 if self.rng.below(3) == 0 => self.crash(),
+            1 if self.rng.below(3) == 0 => self.retire(),
+            2 if self.rng.below(3) == 0 => self.crash_retired(),
             // The crowd grows and shrinks, so that a session is alone now and then.
             0..=20 => self.attach(),
             21..=34 => self.someone().into_iter().for_each(|session| self.leave(session)),
-            35 if self.dice.roll(4) == 0 => self.many_leave(),
+            35 if self.rng.below(4) == 0 => self.many_leave(),
             36..=235 if !self.moving.is_empty() => self.move_on(),
             _ => self.let_one_step(),
         }
     }
 
     fn let_one_step(&mut self) {
-        let place = self.dice.roll(2 * RETIRED + 2);
+        let place = self.rng.below(2 * RETIRED + 2);
         if place >= self.retired.len() {
             return self.child.step();
         }
@@ -87,7 +87,7 @@ impl Gateway {
 
     fn someone(&mut self) -> Option<LeaseId> {
         let count = self.sessions.len();
-        (count > 0).then(|| *self.sessions.iter().nth(self.dice.roll(count)).unwrap())
+        (count > 0).then(|| *self.sessions.iter().nth(self.rng.below(count)).unwrap())
     }
 
     fn worlds(&mut self) -> impl Iterator<Item = &mut World> {
@@ -115,7 +115,7 @@ impl Gateway {
             self.someone().into_iter().for_each(|session| self.leave(session));
         }
         // Often the child catches up with what they have left behind.
-        if self.dice.roll(4) > 0 {
+        if self.rng.below(4) > 0 {
             self.child.catch_up();
         }
     }
@@ -124,7 +124,7 @@ impl Gateway {
     fn succeed(&mut self) -> World {
         self.children += 1;
         let World { model, stale, .. } = &self.child;
-        let mut next = World::new(self.dice.next(), model.max_in_flight, self.is_lazy);
+        let mut next = World::new(self.rng.next(), model.max_in_flight, self.is_lazy);
         next.number = self.children;
         next.stale = stale.iter().copied().chain(model.asked.keys().copied()).collect();
         let old = std::mem::replace(&mut self.child, next);
@@ -142,7 +142,7 @@ impl Gateway {
 
     fn crash_retired(&mut self) {
         if !self.retired.is_empty() {
-            let place = self.dice.roll(self.retired.len());
+            let place = self.rng.below(self.retired.len());
             let mut dead = self.retired.swap_remove(place);
             dead.seen.crashes += 1;
             self.bury(dead);
@@ -194,7 +194,7 @@ impl Gateway {
                 to_move.part_with(session, &mut dead);
             }
             dead.detach(session);
-            if self.dice.roll(10) == 0 {
+            if self.rng.below(10) == 0 {
                 self.leave(session);
             }
         }
@@ -204,7 +204,7 @@ impl Gateway {
 
     /// A session that has to do with another child gets there, or one step nearer.
     fn move_on(&mut self) {
-        let place = self.dice.roll(self.moving.len());
+        let place = self.rng.below(self.moving.len());
         let session = *self.moving.keys().nth(place).unwrap();
         if self.moving[&session].coming.is_some() {
             return self.replay(session);
@@ -214,7 +214,7 @@ impl Gateway {
             let has_standing_request = before.model.has_standing_request(session);
             assert_eq!(before.multiplexer.sharing.has_standing_request(session, false), has_standing_request);
             // It has a moment to answer what it has been asked for last.
-            if has_standing_request && self.dice.roll(8) > 0 {
+            if has_standing_request && self.rng.below(8) > 0 {
                 return;
             }
             to_move.part_with(session, before);

@@ -1,0 +1,3 @@
+//! What several tests of this folder use.
+
+pub(super) mod rng;
