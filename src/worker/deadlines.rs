@@ -1,4 +1,4 @@
-//! Runs a check at the earliest deadline of all calls, instead of one timer for each call.
+//! One timer for the deadlines of all calls on a child.
 
 use std::ops::ControlFlow;
 

@@ -6,21 +6,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::SandboxHint;
 use super::calls::Refused;
-use super::sandbox_hint::SandboxHint;
 use crate::config::{Server, ServerName, TenantId};
 use crate::jsonrpc::{Code, RawId, error_response_with_data, member, parse, text};
 use crate::process::{Excess, Exit, SpawnError};
 use crate::telemetry::ExitReason;
 
-/// The type of what a busy child refuses.
+/// The `data.type` of an error for a child that is busy, or takes no more calls.
 const BUSY: &str = "overloaded";
-/// The types of failures that the gateway has ended a child for.
+/// The `data.type` of each failure that the gateway ends a child for.
 const WEDGED: &str = "server_wedged";
 const HARAKIRI: &str = "harakiri";
 const OVER_LIMIT: &str = "server_over_limit";
 
-/// Why calls in flight fail. The texts and data reach the client whose child it was, and nobody else.
+/// Why a call fails, as a JSON-RPC error for the client.
 #[derive(Debug, Clone)]
 pub struct Failure {
     code: Code,
@@ -35,14 +35,11 @@ pub struct Failure {
 impl Failure {
     /// The child could not be spawned.
     pub fn spawn(server: &ServerName, error: &SpawnError) -> Self {
-        Self::new(
-            Code::ServerUnavailable,
-            "server_start_failed",
-            format!("the server \"{server}\" did not start: {error}"),
-        )
+        Self::unavailable("server_start_failed", format!("the server \"{server}\" did not start: {error}"))
     }
 
-    /// The child ended, `started` or before it had answered `initialize`.
+    /// The child exited: after the answer to `initialize` if `started`, or before. `stderr` holds its last lines; `noise` is the
+    /// number of lines on stdout that were no messages.
     pub fn exited(server: &Server, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
         let hint = SandboxHint::of(server, Some(exit), &stderr).filter(|hint| !started || hint.is_likely);
         let server = &server.name;
@@ -50,17 +47,17 @@ impl Failure {
             let text = format!(
                 "the server \"{server}\" ended with {exit} while the call was in flight; it is started again with the next call"
             );
-            Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", text) }
+            Self::unavailable("server_exited", text).retryable()
         } else {
             let text =
                 format!("the server \"{server}\" did not start: it ended with {exit} before it answered initialize");
-            Self::new(Code::ServerUnavailable, "server_start_failed", text)
+            Self::unavailable("server_start_failed", text)
         };
         failure.exit = Some(exit);
         failure.with_hint(hint.as_ref()).with_output(stderr, noise)
     }
 
-    /// `initialize` was not answered in time.
+    /// The child did not answer `initialize` within `after`.
     pub fn start_timeout(server: &Server, after: Duration, stderr: Vec<String>, noise: u64) -> Self {
         let hint = SandboxHint::of(server, None, &stderr);
         let text = format!(
@@ -71,13 +68,13 @@ impl Failure {
         Self::new(Code::Timeout, "server_start_timeout", text).with_hint(hint.as_ref()).with_output(stderr, noise)
     }
 
-    /// The child, started in the place of one that had ended, did not take the `initialize` that it was given before.
+    /// A child in the place of one that has ended answered the session's `initialize` with an error.
     pub fn refused_again(server: &ServerName) -> Self {
         let text = format!("the server \"{server}\" did not start again: it refused the initialize of this session");
-        Self::new(Code::ServerUnavailable, "server_start_failed", text)
+        Self::unavailable("server_start_failed", text)
     }
 
-    /// The child, started in the place of one that had ended, speaks another version than this session does.
+    /// A child in the place of one that has ended speaks another protocol version than the session has negotiated.
     pub fn other_version(server: &ServerName, negotiated: &str, now: &str) -> Self {
         let (negotiated, now): (String, String) =
             (negotiated.chars().take(64).collect(), now.chars().take(64).collect());
@@ -85,54 +82,55 @@ impl Failure {
             "the server \"{server}\" was started again and speaks protocol version {now:?} now, but this session has negotiated \
              {negotiated:?} with it; open another session"
         );
-        Self::new(Code::ServerUnavailable, "server_version_changed", text)
+        Self::unavailable("server_version_changed", text)
     }
 
-    /// A call was not answered in time: that of all calls, or that of its tool, as `key` says.
+    /// The child did not answer a call within `after`. `key` is the configuration key of that time-out.
     pub fn call_timeout(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!("the server \"{server}\" did not answer within {after:?} ({key}); the call was cancelled");
         Self::new(Code::Timeout, "call_timeout", text)
     }
 
-    /// What the child has said does not fit into `limits.max_line`.
+    /// A message of the child was longer than `limits.max_line`, and was left out.
     pub fn oversized(server: &Server, bytes: usize) -> Self {
         let (name, limit) = (&server.name, server.limits.max_line);
         let text = format!(
             "the message of the server \"{name}\" is {bytes} bytes long, and was left out: limits.max_line is {limit} bytes; \
              ask for less at once, or raise the limit"
         );
-        Self::new(Code::ServerUnavailable, "message_too_large", text)
+        Self::unavailable("message_too_large", text)
     }
 
-    /// The answer to `initialize` is longer than `limit` bytes.
+    /// The answer to `initialize` was longer than `limit` bytes.
     pub fn large_opening(server: &ServerName, bytes: usize, limit: usize) -> Self {
         let text = format!(
             "the answer of the server \"{server}\" to initialize is {bytes} bytes long: at most {limit} bytes are taken; \
              make what it says of itself shorter, such as its instructions"
         );
-        Self::new(Code::ServerUnavailable, "message_too_large", text)
+        Self::unavailable("message_too_large", text)
     }
 
-    /// A call waited for a child as long as it may wait for an answer: no child has had it.
+    /// A call waited for a child for its whole time-out `after`, and no child has received the call. `key` is the configuration key
+    /// of that time-out.
     pub fn waited(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!(
             "the call waited {after:?} ({key}) for the server \"{server}\" to start, and was given up; it has not run"
         );
-        Self { retryable: true, ..Self::new(Code::Timeout, "call_timeout", text) }
+        Self::new(Code::Timeout, "call_timeout", text).retryable()
     }
 
-    /// The child was ended because it did not answer a `ping`.
+    /// The gateway ended the child, because the child did not answer a `ping` within `after`.
     pub fn wedged(server: &ServerName, after: Duration, stderr: Vec<String>) -> Self {
         let text = format!(
             "the server \"{server}\" was ended: it answered no call, and no ping within {after:?} (limits.ping_timeout); it is started again"
         );
-        Self { retryable: true, ..Self::new(Code::ServerUnavailable, WEDGED, text) }.with_output(stderr, 0)
+        Self::unavailable(WEDGED, text).retryable().with_output(stderr, 0)
     }
 
-    /// The child was ended because it used more of the machine than it may.
+    /// The gateway or the system ended the child, because the child used more of the machine than allowed.
     pub fn over_limit(server: &ServerName, excess: &Excess) -> Self {
         let text = format!("the server \"{server}\" was ended: it used {excess}");
-        Self::new(Code::ServerUnavailable, OVER_LIMIT, text)
+        Self::unavailable(OVER_LIMIT, text)
     }
 
     /// The server answered `initialize` with an error.
@@ -141,21 +139,17 @@ impl Failure {
         let why = error.and_then(|error| member(error, "message")).and_then(text);
         let why = why.as_deref().unwrap_or("no protocolVersion in its answer");
         let why: String = why.chars().take(500).collect();
-        Self::new(
-            Code::ServerUnavailable,
-            "server_refused",
-            format!("the server \"{server}\" refused initialize: {why}"),
-        )
+        Self::unavailable("server_refused", format!("the server \"{server}\" refused initialize: {why}"))
     }
 
-    /// A call took so long that the child was ended for it.
+    /// The gateway ended the child, because a call took longer than `limits.harakiri`.
     pub fn harakiri(server: &ServerName, after: Duration) -> Self {
         let text =
             format!("a call to the server \"{server}\" overran {after:?} (limits.harakiri), and the server was ended");
-        Self { retryable: true, ..Self::new(Code::Timeout, HARAKIRI, text) }
+        Self::new(Code::Timeout, HARAKIRI, text).retryable()
     }
 
-    /// The server has crashed so often that it is left alone for a while.
+    /// The circuit breaker is open after several crashes. The next start is allowed after `retry`.
     pub fn crash_loop(server: &ServerName, retry: Duration) -> Self {
         let text = format!(
             "the server \"{server}\" keeps crashing, and is left alone; the next attempt is in {:.1} s",
@@ -164,7 +158,7 @@ impl Failure {
         Self { retryable: true, retry_after: Some(retry), ..Self::new(Code::Overloaded, "crash_loop", text) }
     }
 
-    /// No child could be had in time, because the pool is at its ceiling.
+    /// No child became free within `waited`, because the pool is at `pool.max_children`.
     pub fn pool_full(server: &ServerName, max_children: usize, waited: Duration) -> Self {
         let text = format!(
             "the server \"{server}\" has all its {max_children} children in use (pool.max_children), and none became free within {waited:.1?}; try again in a moment"
@@ -172,7 +166,7 @@ impl Failure {
         Self::full("pool_full", text)
     }
 
-    /// No child could be started in time, because so many others are being started.
+    /// No child was started within `waited`, because too many others are being started.
     pub fn spawn_full(server: &ServerName, waited: Duration) -> Self {
         let text = format!(
             "the server \"{server}\" was not started: others are being started (children.spawn_concurrency), and its turn did not come within {waited:.1?}; try again in a moment"
@@ -180,7 +174,7 @@ impl Failure {
         Self::full("spawn_full", text)
     }
 
-    /// No child could be had in time, because the tenant is at its ceiling.
+    /// No child became free in time, because the tenant is at `limits.max_children`, which is `most`.
     pub fn tenant_full(server: &ServerName, tenant: &TenantId, most: usize) -> Self {
         let text = format!(
             "the server \"{server}\" was not started: the tenant has all its {most} children in use (tenants.{tenant}.limits.max_children); end a session, or try again in a moment"
@@ -188,32 +182,30 @@ impl Failure {
         Self::full("tenant_full", text)
     }
 
-    /// When to try again, where a limit stands in the way.
+    /// The time after which the client may try again; `None` if no limit was the reason.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// The gateway itself has failed.
+    /// A task of the gateway has panicked.
     pub fn internal(server: &ServerName) -> Self {
         let text = format!(
             "the gateway failed in its work for the server \"{server}\": that is a fault of the gateway, and its log says more; try again"
         );
-        Self { retryable: true, ..Self::new(Code::Internal, "internal_error", text) }
+        Self::new(Code::Internal, "internal_error", text).retryable()
     }
 
-    /// The gateway stopped the worker.
+    /// The gateway stopped the child, or the session has left.
     pub fn stopped(server: &ServerName) -> Self {
         let text = format!("the session with the server \"{server}\" ended while the call was in flight");
-        Self { retryable: true, ..Self::new(Code::ServerUnavailable, "session_ended", text) }
+        Self::unavailable("session_ended", text).retryable()
     }
 
-    /// A limit of the gateway.
+    /// The child took no call, for the given reason.
     pub fn refused(refused: Refused) -> Self {
         match refused {
             Refused::Busy | Refused::Share | Refused::Retired => Self::full(BUSY, refused.to_string()),
-            Refused::Ended => {
-                Self { retryable: true, ..Self::new(Code::ServerUnavailable, "server_exited", refused.to_string()) }
-            }
+            Refused::Ended => Self::unavailable("server_exited", refused.to_string()).retryable(),
         }
     }
 
@@ -222,21 +214,25 @@ impl Failure {
         Self { retryable: true, retry_after, ..Self::new(Code::Overloaded, kind, message) }
     }
 
+    fn unavailable(kind: &'static str, message: String) -> Self {
+        Self::new(Code::ServerUnavailable, kind, message)
+    }
+
+    fn retryable(self) -> Self {
+        Self { retryable: true, ..self }
+    }
+
     fn new(code: Code, kind: &'static str, message: String) -> Self {
         Self { code, kind, message, retryable: false, retry_after: None, exit: None, stderr: Vec::new() }
     }
 
-    /// Adds a word about its sandbox. Before what it said, which may be long.
+    /// Adds a hint about the sandbox. Comes before the output of the child, which may be long.
     fn with_hint(mut self, hint: Option<&SandboxHint>) -> Self {
-        if let Some(hint) = hint {
-            self.message.push_str("; ");
-            self.message.push_str(&hint.text);
-        }
+        self.message.extend(hint.into_iter().flat_map(|hint| ["; ", &hint.text]));
         self
     }
 
-    /// Adds what the child left behind: the last lines of stderr, and a hint if it wrote to stdout what does not
-    /// belong there.
+    /// Adds the last lines of stderr to text and data, and to the text the number of lines on stdout that were no messages.
     fn with_output(mut self, stderr: Vec<String>, noise: u64) -> Self {
         if noise > 0 {
             self.message.push_str(&format!(
@@ -251,17 +247,17 @@ impl Failure {
         self
     }
 
-    /// Whether it is that the child had ended before it took the call: another child may.
+    /// Whether the child had ended before it took the call. Then the call has not run, and may be sent to another child.
     pub fn is_ended(&self) -> bool {
         matches!((self.kind, self.exit), ("server_exited", None))
     }
 
-    /// Whether it is that the child has too much to do.
+    /// Whether a limit on calls or bytes, or the retirement of the child, was the reason.
     pub fn is_busy(&self) -> bool {
         self.kind == BUSY
     }
 
-    /// What the child was ended for, where the gateway (or, for a limit, the system) has ended it for something.
+    /// The exit reason for a child that was ended for this failure. `None` if no child is ended for such a failure.
     pub fn exit_reason(&self) -> Option<ExitReason> {
         match self.kind {
             WEDGED => Some(ExitReason::Wedged),
@@ -271,7 +267,8 @@ impl Failure {
         }
     }
 
-    /// The JSON-RPC error response for one call.
+    /// The JSON-RPC error response to the call with this id. `data` has `type` and `retryable`, and where they are known
+    /// `retryAfter` in seconds (rounded up), `exitCode`, `signal` and `stderr`.
     pub fn response(&self, id: &RawId) -> Bytes {
         let mut data = json!({ "type": self.kind, "retryable": self.retryable });
         if let Some(object) = data.as_object_mut() {
@@ -292,7 +289,7 @@ impl Failure {
         error_response_with_data(Some(id), self.code, &self.message, &data)
     }
 
-    /// What happened, for the log.
+    /// The text of the error.
     pub fn message(&self) -> &str {
         &self.message
     }

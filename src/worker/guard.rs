@@ -1,6 +1,6 @@
-//! What is to be done when a task does not come to its end: it panics, or is aborted.
+//! An action for the case that a task panics or is aborted.
 
-/// Runs something when it is dropped, unless it has been disarmed.
+/// Runs a closure when dropped, unless disarmed before.
 pub struct DropGuard<F: FnOnce()>(Option<F>);
 
 impl<F: FnOnce()> DropGuard<F> {
@@ -9,7 +9,7 @@ impl<F: FnOnce()> DropGuard<F> {
         Self(Some(undo))
     }
 
-    /// All went well.
+    /// Drops the guard without running the closure.
     pub fn disarm(mut self) {
         self.0 = None;
     }

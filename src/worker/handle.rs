@@ -6,9 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::error::Failure;
-use super::phase::{Due, Phase};
-use super::shared::Shared;
+use super::{Due, Failure, Phase, Shared};
 use crate::config::{ServerName, TenantId};
 use crate::mcp::INITIALIZED;
 use crate::telemetry::ExitReason;

@@ -1,6 +1,6 @@
-//! Tells a wedged child from one that is busy, by `ping` ("Utilities / Ping" of every revision). Only a child that has
-//! answered one before is judged, and only while it has nothing to do: many servers do one thing at a time, and answer no
-//! ping meanwhile. What a call may take is the business of its time-out.
+//! Tells a wedged child from a busy one, by `ping` ("Utilities / Ping" of every revision). Only a child that has answered a ping
+//! before is judged, and only while nothing is in flight: many servers do one thing at a time, and answer no ping meanwhile.
+//! Calls have their own time-outs.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use crate::config::ChildLimits;
 use crate::jsonrpc::Envelope;
 
-/// When a look comes so late, the gateway itself was held up, and perhaps the child with it (a container that was paused):
-/// the time until then counts for nothing.
+/// If a check comes later than planned by more than this, the gateway itself was held up (a paused container), perhaps with the
+/// child: the time until then does not count as silence.
 const HELD_UP: Duration = Duration::from_secs(5);
-/// How often a child is looked at that has been asked, so that this shows.
+/// The longest time between checks while a `ping` is in flight, so that a hold-up shows.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The action that a health check asks for.
+/// The result of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HealthAction {
     Nothing,
@@ -25,14 +25,14 @@ pub(super) enum HealthAction {
     Wedged,
 }
 
-/// Whether a child answers a `ping`.
+/// What is known of the child's answers to `ping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Knows {
-    /// It has not answered one yet.
+    /// The child has not answered a `ping` yet.
     Unknown,
-    /// It has answered one.
+    /// The child has answered a `ping`.
     Ping,
-    /// It has said that there is no such method.
+    /// The child has answered that there is no such method. No further `ping` is sent.
     NoPing,
 }
 
@@ -40,17 +40,18 @@ enum Knows {
 #[derive(Debug)]
 pub(super) struct Health {
     knows: Knows,
-    /// The `ping` in flight: its id, and when it was sent.
+    /// The id of the `ping` in flight, and when the `ping` was sent.
     asked: Option<(String, Instant)>,
-    /// When it last said anything.
+    /// When the child last wrote to stdout.
     heard: Instant,
-    /// When it was last known to have something to do.
+    /// When something was last in flight.
     busy: Instant,
-    /// When it should be looked at next.
+    /// When the next check is planned.
     due: Option<Instant>,
-    /// Whether the gateway is waiting for what it says. Otherwise its silence is not its own.
+    /// Whether the reader waits for output. While the reader delivers instead, the child's silence does not count.
     is_listened_to: bool,
-    /// A call ran out of time, and it has said nothing since that was made. That is no work any more.
+    /// Whether the oldest call timed out, and the child has written nothing since that call was made. Then the child counts as
+    /// idle though calls are in flight.
     is_overdue: bool,
 }
 
@@ -67,25 +68,25 @@ impl Health {
         }
     }
 
-    /// From now on, what the child says is heard.
+    /// Notes that the reader waits for output from now on.
     pub(super) fn listen(&mut self, now: Instant) {
         self.is_listened_to = true;
         self.heard = now;
     }
 
-    /// The child has said something, which is now passed on.
+    /// Notes that the child has written, and that the reader delivers from now on.
     pub(super) fn heard(&mut self, now: Instant) {
         self.is_listened_to = false;
         self.heard = now;
         self.is_overdue = false;
     }
 
-    /// Whether the gateway waits for what the child says. Otherwise it has something of it still to pass on.
+    /// Whether the reader waits for output: all output so far is delivered.
     pub(super) fn is_listened_to(&self) -> bool {
         self.is_listened_to
     }
 
-    /// The child has answered something: perhaps the `ping`.
+    /// Notes an answer of the child, if the answer is to the `ping` in flight.
     pub(super) fn answered(&mut self, envelope: &Envelope<'_>) {
         if self.asked.as_ref().is_none_or(|(id, _)| envelope.id != Some(id)) {
             return;
@@ -94,22 +95,23 @@ impl Health {
         self.knows = if envelope.error_code() == Some(-32601) { Knows::NoPing } else { Knows::Ping };
     }
 
-    /// A call that was made at `started` has run out of time, and none that is older is in flight.
+    /// Notes that the oldest call, made at `started`, has timed out. Counts only if the child has written nothing since.
     pub(super) fn overdue(&mut self, started: Instant) {
         self.is_overdue = self.is_listened_to && self.heard < started;
     }
 
-    /// Something that it may have been working for was taken from it, or answered to it.
+    /// Notes that the child may have been working until now: a call was cancelled, or a request of the child was answered.
     pub(super) fn worked(&mut self, now: Instant) {
         self.busy = now;
     }
 
-    /// A `ping` with this number has been sent.
+    /// Notes that a `ping` with this number is sent.
     pub(super) fn asked(&mut self, number: u64, now: Instant) {
         self.asked = Some((number.to_string(), now));
     }
 
-    /// Looks at it: what is to be done, and when to look again. `is_idle`: nothing is in flight, either way.
+    /// Decides what to do now, and when to check again; `None`: no more checks. `is_idle`: nothing is in flight, either way. Without
+    /// `limits.ping_interval` there are no checks.
     pub(super) fn check(
         &mut self,
         is_idle: bool,
@@ -125,7 +127,7 @@ impl Health {
             self.busy = now;
         }
         let since = self.heard.max(self.busy);
-        let (beat, due) = match (&self.asked, self.knows) {
+        let (action, due) = match (&self.asked, self.knows) {
             (_, Knows::NoPing) => (HealthAction::Nothing, None),
             (None, Knows::Unknown | Knows::Ping) => {
                 let due = if self.is_overdue { now } else { since + interval };
@@ -141,7 +143,7 @@ impl Health {
             }
         };
         self.due = due;
-        (beat, due)
+        (action, due)
     }
 }
 
@@ -176,12 +178,12 @@ mod tests {
             let begin = self.now;
             loop {
                 self.looks += 1;
-                let (beat, next) = self.health.check(is_idle, &self.limits, self.now);
-                if beat == HealthAction::Ask {
+                let (action, next) = self.health.check(is_idle, &self.limits, self.now);
+                if action == HealthAction::Ask {
                     self.health.asked(7, self.now);
                 }
-                if beat != HealthAction::Nothing {
-                    return Some((self.now - begin, beat));
+                if action != HealthAction::Nothing {
+                    return Some((self.now - begin, action));
                 }
                 let end = begin + seconds * SECOND;
                 self.now = next.filter(|next| *next < end).unwrap_or(end);

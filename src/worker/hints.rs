@@ -1,5 +1,5 @@
-//! What a child's tools say of themselves, as far as it matters for sending a call again: learnt from every `tools/list`
-//! answer that passes, forgotten when the child says that its list has changed, and never taken over from another child.
+//! The hints of a child's tools that decide whether a call may be sent again. Learnt from every answer to `tools/list`, forgotten
+//! when the list changes, and never taken over from another child.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,12 @@ use serde::Deserialize;
 use crate::config::Resend;
 use crate::jsonrpc::{elements, member, text};
 
-/// Tools that are remembered of one child; what is beyond is not known.
+/// The most tools of one child whose hints are known.
 const TOOLS: usize = 4096;
-/// Longest name that is remembered, in bytes.
+/// The longest name of a tool whose hints are known, in bytes.
 const NAME: usize = 256;
-/// The hints of one tool (2025-03-26 and later, "Tool annotations"). What is not said is false.
+
+/// The hints of one tool (2025-03-26 and later, "Tool annotations"). A missing hint is false.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Hint {
@@ -25,7 +26,7 @@ struct Hint {
 pub(super) struct Hints(HashMap<String, Hint>);
 
 impl Hints {
-    /// Notes a page of the list; the first one begins a new list.
+    /// Notes the hints in one page of the list, the raw JSON of a result. The first page replaces all hints.
     pub(super) fn note(&mut self, result: &str, is_first_page: bool) {
         if is_first_page {
             self.0.clear();
@@ -39,12 +40,12 @@ impl Hints {
         }
     }
 
-    /// Forgets all tools: the child says that its list has changed.
+    /// Forgets all hints, as the list has changed.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Whether a call of a tool may be sent again; `None` if that is for the tool to say, and it is not known.
+    /// Whether a call of a tool may be sent again under this setting. `None` if that depends on hints that are not known.
     pub(super) fn allow(&self, resend: Resend, tool: &str) -> Option<bool> {
         let hint = || self.0.get(tool);
         match resend {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::LeaseHolder;
 use super::calls::LeaseId;
-use super::lease_holder::LeaseHolder;
 
 /// The holders of the leases on one child.
 pub(super) struct Holders(Mutex<State>);

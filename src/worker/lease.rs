@@ -14,12 +14,7 @@ use super::calls::{
     Ask, Draft, Expired, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, Standing, answer_frame,
     cancellation_frame,
 };
-use super::delivery::deliver;
-use super::error::Failure;
-use super::handle::Worker;
-use super::lease_holder::LeaseHolder;
-use super::phase::Due;
-use super::stdin::Queued;
+use super::{Due, Failure, LeaseHolder, Queued, Worker, deliver};
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, Kind, member, notification_frame, parse, quoted, text};
 use crate::mcp::{ambiguity, method};

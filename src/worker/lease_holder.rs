@@ -3,8 +3,8 @@
 
 use std::sync::Weak;
 
+use super::Orphan;
 use super::calls::{InFlight, Unsolicited};
-use super::orphan::Orphan;
 use crate::stream::{Item, Outbox};
 
 /// Where a holder wants a message of the server.

@@ -1,4 +1,4 @@
-//! How a child is opened: what a client's `initialize` asks for, and whether two of them ask for the same.
+//! The `initialize` for a child, and whether two of them ask for the same.
 
 use std::borrow::Cow;
 
@@ -7,17 +7,17 @@ use bytes::Bytes;
 use crate::jsonrpc::{all_members, canonical, is_like, parse, quoted, text, without};
 use crate::mcp::Initialize;
 
-/// What a child has been opened for: the protocol version and the client's capabilities. Sessions share a child, or
-/// take a spare one, only where these are the same.
+/// The protocol version and the client's capabilities of an `initialize`, in a canonical form. Sessions share a child, or take a
+/// spare, only if their keys are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(String);
 
-/// Capabilities of a client that a shared child does not hear of: its roots are nobody else's business, and tasks that
-/// it keeps for the server are looked up later, when nobody can tell whose they are.
+/// Client capabilities that are left out for a shared child: roots are private to a client, and later requests about tasks that a
+/// client keeps could not be attributed.
 const NOT_SHARED: [&str; 2] = ["roots", "tasks"];
 
-/// Every word that the specification has for capabilities of a client (2025-11-25, "Lifecycle"), but for `experimental`,
-/// which may hold anything.
+/// The member names of client capabilities in the specification (2025-11-25, "Lifecycle"), without `experimental`, which may hold
+/// anything.
 const COMMON: [&str; 15] = [
     "cancel",
     "context",
@@ -36,26 +36,26 @@ const COMMON: [&str; 15] = [
     "applyDefaults",
 ];
 
-/// A client's `initialize`.
+/// The `initialize` for a child.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// The request, as the child is to hear it.
+    /// The request for the child.
     pub message: Bytes,
-    /// What it asks for.
+    /// The key that sharing sessions must have in common.
     pub fingerprint: Fingerprint,
 }
 
-/// How deep the capabilities are nested that a spare is opened for.
+/// The deepest nesting of capabilities that a spare is opened for.
 const DEPTH: usize = 8;
 
 impl Opening {
-    /// Reads a client's `initialize`. Where the child will be the client's own, it hears the very words.
+    /// The `initialize` for an exclusive child: the client's message, unchanged.
     pub fn of_client(message: &Bytes) -> Self {
         Self { message: message.clone(), fingerprint: fingerprint(&Initialize::read(message), false) }
     }
 
-    /// The `initialize` of the gateway itself, for a child that several will share: the version and capabilities of this
-    /// client, and nothing else that it says.
+    /// The `initialize` of the gateway itself, with the version and the capabilities of this client, and nothing else of its message.
+    /// `is_shared`: the capabilities are those for a shared child.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
         let asked = Initialize::read(message);
         let params = format!(
@@ -68,8 +68,8 @@ impl Opening {
         Self { message: message.into(), fingerprint: fingerprint(&asked, is_shared) }
     }
 
-    /// The same for a child that is started in advance, for whoever comes next and asks for the same. `None` if this client
-    /// says more than what is in everybody's mouth: that is not for others to be started with.
+    /// The `initialize` of the gateway for a spare, for the next client with the same key. `None` if the version or a capability of this
+    /// client is not of the specification: that could be private to the client.
     pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
         let asked = Initialize::read(message);
         let is_version =
@@ -78,8 +78,8 @@ impl Opening {
         (has_version && is_common(&told(&asked, is_shared), DEPTH)).then(|| Self::of_gateway(message, is_shared))
     }
 
-    /// Whether another client says the same: whatever a child has been told by one, it could have been told by the other.
-    /// What a request carries beside its words (`_meta`) is of that request only.
+    /// Whether two messages have the same params, `_meta` left out: a child that was opened with one could have been opened with the
+    /// other.
     pub fn is_like(&self, other: &Self) -> bool {
         let words = |opening: &Self| {
             let params = parse(&opening.message).ok().and_then(|envelope| envelope.params);
@@ -89,7 +89,7 @@ impl Opening {
     }
 }
 
-/// The capabilities that a child is told of.
+/// The capabilities for a child, without [`NOT_SHARED`] for a shared one.
 fn told<'a>(asked: &Initialize<'a>, is_shared: bool) -> Cow<'a, str> {
     if is_shared && asked.capabilities.starts_with('{') {
         // A server may know the name in another spelling.
@@ -99,12 +99,12 @@ fn told<'a>(asked: &Initialize<'a>, is_shared: bool) -> Cow<'a, str> {
     Cow::Borrowed(asked.capabilities)
 }
 
-/// What a child is opened for that is told of these capabilities.
+/// The key of an `initialize`.
 fn fingerprint(asked: &Initialize<'_>, is_shared: bool) -> Fingerprint {
     Fingerprint(format!("[{},{}]", canonical(asked.version), canonical(&told(asked, is_shared))))
 }
 
-/// Whether capabilities are made of words that all clients have.
+/// Whether capabilities consist of names in [`COMMON`], booleans and objects, nested at most `depth` deep.
 fn is_common(raw: &str, depth: usize) -> bool {
     match (raw, depth.checked_sub(1)) {
         ("true" | "false", _) => true,

@@ -1,21 +1,21 @@
-//! A call that was in flight when its child crashed, and that another child may get.
+//! A call that was in flight when its child crashed, and that may be sent to another child.
 
 use std::sync::Arc;
 
+use super::Failure;
 use super::calls::Kept;
-use super::error::Failure;
 use crate::jsonrpc::RawId;
 use crate::stream::Exchange;
 
-/// A call whose child has crashed.
+/// A call that was in flight when its child crashed.
 #[derive(Debug)]
 pub struct Orphan {
-    /// What to send.
+    /// The message to send again.
     pub kept: Kept,
-    /// The client's id of it.
+    /// The client's id of the call.
     pub id: RawId,
-    /// Where its answer goes.
+    /// The destination of the answer.
     pub exchange: Arc<Exchange>,
-    /// What it fails with, if it is not sent again.
+    /// The failure for the client, if the call is not sent again.
     pub failure: Failure,
 }

@@ -1,17 +1,17 @@
-//! The states of a worker, as operators see them.
+//! The states of a child, as operators see them, and the reasons to retire a child.
 
-/// Where a worker is in its life.
+/// The state of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Its child has not answered `initialize`.
+    /// The child has not answered `initialize`.
     Starting,
-    /// Nothing is in flight.
+    /// Nothing is in flight, and the child is kept for no task.
     Ready,
-    /// Calls are in flight.
+    /// Something is in flight, in either direction, or the child is kept for a task.
     Busy,
-    /// It takes no more, and is about to end.
+    /// The child takes no more calls, or is being stopped.
     Draining,
-    /// Its child is gone.
+    /// The child has ended.
     Exited,
 }
 
@@ -28,10 +28,10 @@ impl Phase {
     }
 }
 
-/// What makes a child due.
+/// The reason to retire a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// The child has had `pool.max_requests` calls.
+    /// The child has received `pool.max_requests` client requests.
     MaxRequests,
     /// The child is as old as `pool.max_age`.
     MaxAge,
@@ -42,7 +42,7 @@ pub enum Due {
 }
 
 impl Due {
-    /// The key of the configuration that says so, without its table.
+    /// The key of the setting in the table `pool`.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::MaxRequests => "max_requests",

@@ -11,9 +11,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::calls::{Expired, Multiplexer, Refused, Standing};
-use super::error::Failure;
-use super::lease::Lease;
-use super::negotiated::Negotiated;
+use super::{Failure, Lease, Negotiated};
 use crate::jsonrpc::parse;
 use crate::mcp::INITIALIZED;
 use crate::stream::Cursor;

@@ -4,8 +4,7 @@
 use std::fmt;
 
 use super::calls::Multiplexer;
-use super::phase::Due;
-use super::shared::Shared;
+use super::{Due, Shared};
 use crate::telemetry::Cause;
 
 impl Shared {

@@ -4,10 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::calls::{Expired, Incoming, LeaseId};
-use super::delivery::deliver;
-use super::error::Failure;
-use super::orphan::Orphan;
-use super::shared::Shared;
+use super::{Failure, Orphan, Shared, deliver};
 use crate::config::Resend;
 use crate::jsonrpc::Envelope;
 use crate::mcp::method;

@@ -1,11 +1,11 @@
-//! What to say of its sandbox when a server fails in one: a server that is refused something does not know by what, and
-//! mostly says no more than "permission denied".
+//! The hint that a server's sandbox may be why the server failed: the server itself mostly writes no more than "permission
+//! denied".
 
 use crate::config::{SandboxMode, Server};
 use crate::process::Exit;
 use crate::process::sandbox::unopened_cwd;
 
-/// What programs say when the system refuses them something, in lower case.
+/// Texts that programs write when the system refuses them something, in lower case.
 const REFUSED: [&str; 7] = [
     "permission denied",
     "eacces",
@@ -15,21 +15,21 @@ const REFUSED: [&str; 7] = [
     "read-only file system",
     "erofs",
 ];
-/// The signal of a system call that no filter answers: of a program for another architecture.
+/// SIGSYS: the program made a system call of another architecture.
 const SIGSYS: i32 = 31;
 
-/// A word about the sandbox of a server that failed.
+/// A hint about the sandbox of a server that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SandboxHint {
-    /// What to say.
+    /// The text for the error.
     pub(super) text: String,
     /// Whether the sandbox is likely to be the cause.
     pub(super) is_likely: bool,
 }
 
 impl SandboxHint {
-    /// What to say of a server that ended, or did not answer, after these lines on stderr. Nothing, where it is in no
-    /// sandbox.
+    /// The hint for a server that ended (`exit`), or did not answer (`None`), after these lines on stderr. `None` for a server without
+    /// a sandbox.
     pub(super) fn of(server: &Server, exit: Option<Exit>, stderr: &[String]) -> Option<Self> {
         let says_so = |line: &String| {
             let line = line.to_ascii_lowercase();

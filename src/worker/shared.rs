@@ -11,14 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Expired, LeaseId, Multiplexer, Refused, Unsolicited, Withdrawn};
-use super::delivery::{deliver, lost};
-use super::error::Failure;
-use super::health::Health;
-use super::hints::Hints;
-use super::holders::Holders;
-use super::lease_holder::Route;
-use super::spec::Spec;
-use super::stdin::StdinQueue;
+use super::{Failure, Health, Hints, Holders, Route, Spec, StdinQueue, deliver, lost};
 use crate::config::{Isolation, Server};
 use crate::mcp::protocol_version;
 use crate::process::{Charge, Origin, StderrTail};

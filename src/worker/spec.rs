@@ -1,4 +1,4 @@
-//! The parts that a worker is made of.
+//! The description of a worker to spawn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use crate::process::sandbox::Reach;
 use crate::process::{Ceilings, Guardian, Lookups, Origin, Owner};
 use crate::telemetry::ServerMetrics;
 
-/// What a worker is made of.
+/// The description of a worker to spawn.
 pub struct Spec {
-    /// What starts the child.
+    /// The process that starts the child.
     pub guardian: Guardian,
     /// The server to run.
     pub server: Arc<Server>,
-    /// What is open to all children of that server.
+    /// The paths that the sandbox opens to all children of the server.
     pub reach: Arc<Reach>,
-    /// Where its program is looked up.
+    /// The threads that look up the program and the working directory.
     pub lookups: Lookups,
-    /// Whose it is.
+    /// The server, tenant and session of the child, for logs.
     pub origin: Origin,
-    /// Whose working directory it gets, where its server has any.
+    /// The owner of the child's working directory, where the server has one for each owner.
     pub owner: Owner,
-    /// What it counts for.
+    /// The limits on resources that the child counts for.
     pub ceilings: Ceilings,
-    /// A client that takes nothing for this long is cut.
+    /// How long an exclusive child waits for a client that does not read, before the client's stream is cut.
     pub slow_client_timeout: Duration,
-    /// Where it is counted.
+    /// The metrics of the server.
     pub metrics: ServerMetrics,
-    /// What waits for it at shutdown.
+    /// The tasks that shutdown waits for.
     pub tasks: TaskTracker,
     /// Cancelled when there is no time left to stop politely.
     pub kill: CancellationToken,

@@ -1,5 +1,5 @@
-//! Frames on their way to a child's stdin: bounded in bytes, for each session that shares the child as well, and many of them
-//! written with one system call.
+//! The queue of frames for a child's stdin. Bounded in bytes, also for each session that shares the child. Many frames are written
+//! with one system call.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -17,11 +17,10 @@ use super::calls::Refused;
 use crate::stream::{Budget, Usage};
 use crate::telemetry::as_gauge;
 
-/// Frames written in one system call.
+/// The most frames that are written with one system call.
 const BATCH: usize = 64;
 
-/// The bytes of one session that wait in the queue of a child that sessions share; cheap to clone. They change under the lock
-/// of the queue only.
+/// The number of bytes of one session in the queue of a shared child; cheap to clone. Changed under the lock of the queue only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queued(Arc<AtomicUsize>);
 
@@ -34,12 +33,12 @@ impl Queued {
 #[derive(Debug)]
 struct Frame {
     bytes: Bytes,
-    /// Whose it is, where that is counted.
+    /// The count of the session's bytes; `None` for a frame of the gateway's own, and where sessions do not share the child.
     of: Option<Queued>,
 }
 
 impl Frame {
-    /// It is in the queue no more.
+    /// Takes the frame off the count of its session.
     fn leave(self) -> Bytes {
         if let Some(of) = &self.of {
             of.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
@@ -55,7 +54,7 @@ struct State {
     closed: bool,
 }
 
-/// The queue; cheap to clone.
+/// The queue of frames for a child's stdin; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct StdinQueue {
     state: Arc<Mutex<State>>,
@@ -65,7 +64,7 @@ pub(super) struct StdinQueue {
 }
 
 impl StdinQueue {
-    /// A queue for at most `limit` bytes (one frame may be larger when nothing else waits).
+    /// A queue for at most `limit` bytes. When the queue is empty, one frame may be larger.
     pub(super) fn new(limit: usize, gauge: Gauge) -> Self {
         let state = State { frames: VecDeque::new(), usage: Usage::default(), closed: false };
         Self { state: Arc::new(Mutex::new(state)), ready: Arc::default(), budget: Budget::of_bytes(limit), gauge }
@@ -76,8 +75,11 @@ impl StdinQueue {
         self.push_of(None, frame)
     }
 
-    /// Queues a frame, newline included. Where it is `of` a session that shares the child, that may have as many bytes waiting
-    /// as are left for the others; one frame always, if there is room for it.
+    /// Queues a frame, newline included, and counts it for the session `of`. The bytes of a session may not exceed the room that is
+    /// left for the others; one frame of a session always may, if there is room in the queue.
+    ///
+    /// # Errors
+    /// `Ended` if the queue is closed, `Busy` if it is full, `Share` if the session has its share.
     pub(super) fn push_of(&self, of: Option<&Queued>, frame: Bytes) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if state.closed {
@@ -101,7 +103,7 @@ impl StdinQueue {
         Ok(())
     }
 
-    /// Takes no more frames. What is queued is still written, unless `at_once`.
+    /// Closes the queue for new frames. Queued frames are still written, or dropped if `at_once`.
     pub(super) fn close(&self, at_once: bool) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -113,7 +115,10 @@ impl StdinQueue {
         self.ready.notify_one();
     }
 
-    /// Writes frames until the queue is closed and empty, or the child reads no more. Closes stdin at the end.
+    /// Writes frames until the queue is closed and empty. Closes stdin at the end.
+    ///
+    /// # Errors
+    /// The child has closed its stdin. Then the queue is closed and emptied.
     pub(super) async fn write_to(self, mut stdin: pipe::Sender) -> io::Result<()> {
         let mut batch: VecDeque<Bytes> = VecDeque::with_capacity(BATCH);
         loop {
@@ -123,14 +128,13 @@ impl StdinQueue {
             if batch.is_empty() {
                 tokio::select! {
                     () = self.ready.notified() => {}
-                    // The child has closed its end: not only the next frame is to find that out.
+                    // The child has closed its end: noticed now, and not with the next frame.
                     _ = stdin.ready(Interest::ERROR) => {
                         self.close(true);
                         return Err(io::ErrorKind::BrokenPipe.into());
                     }
                 }
-                // Whoever else is about to push does so first: many frames in one system call, and one wake-up of the
-                // child for them.
+                // Lets other tasks push first: many frames in one system call, and one wake-up of the child for them.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -142,7 +146,7 @@ impl StdinQueue {
         }
     }
 
-    /// Moves up to [`BATCH`] frames; `false` at the end.
+    /// Moves up to [`BATCH`] frames into `batch`. Returns `false` if the queue is closed and empty.
     fn take(&self, batch: &mut VecDeque<Bytes>) -> bool {
         let mut state = self.state.lock();
         if state.frames.is_empty() {

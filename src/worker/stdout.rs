@@ -1,8 +1,7 @@
-//! Reads a child's stdout, line by line, and delivers what it says. When a client does not keep up and the child is its
-//! own, this task waits for it, and so does the child; after a time-out the client is cut. A shared child waits for nobody.
-//! A child that says much of which nothing comes is read slowly, and waits for that.
+//! Reads a child's stdout, line by line, and delivers the messages. When the client of an exclusive child does not keep up, this
+//! task waits, and so does the child; after a time-out the client is cut. The task of a shared child waits for no client. A child
+//! that writes much that leads to nothing is read slowly.
 
-use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,28 +13,25 @@ use tokio::time::{Instant, timeout};
 
 use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
-use super::error::Failure;
-use super::lease_holder::Route;
-use super::retry::learn;
-use super::shared::Shared;
+use super::{Failure, Route, Shared, learn};
 use crate::heavy;
 use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
 use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
 use crate::telemetry::{Cause, Direction, DropReason};
 
-/// The largest answer to `initialize` that is taken, in bytes: it is kept, and read several times.
+/// The largest answer to `initialize`, in bytes: the answer is kept, and read several times.
 const LARGEST_OPENING: usize = 256 * 1024;
-/// Room that is made for each read, in bytes.
+/// The room for each read, in bytes.
 const READ: usize = 64 * 1024;
 
-/// Reads until stdout ends.
+/// Reads and delivers messages until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
     let mut framer = Framer::new(shared.server.limits.max_line);
     let mut brake = Brake::new(shared.signals.gone.clone());
     loop {
         shared.health.lock().listen(Instant::now());
-        // All that it has said is delivered: that may have been the last.
+        // Everything read so far is delivered.
         shared.something_is_over();
         let ended = match stdout.read_buf(framer.room(READ)).await {
             Ok(read) => read == 0,
@@ -69,7 +65,7 @@ async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
     }
 }
 
-/// Takes a message to where it belongs. Where nothing comes of it, that is wasted.
+/// Delivers a message, and tells the brake whether the message reached anybody.
 async fn pass(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>, brake: &mut Brake) {
     match dispatch(shared, message, envelope).await {
         true => brake.earn(message.len()),
@@ -77,8 +73,8 @@ async fn pass(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>, br
     }
 }
 
-/// A line over the limit is left out. Whoever waits for it is told: an error takes the place of an answer, and the child is
-/// refused a request.
+/// Leaves out a line over `limits.max_line`. An error takes the place of each answer in the line, and each request in the line is
+/// answered with an error.
 async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Brake) {
     let Oversized { bytes, messages } = line;
     shared.metrics.dropped(DropReason::Oversized);
@@ -107,7 +103,7 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Br
     }
 }
 
-/// Servers of 2025-03-26 may write arrays: each message goes its own way. Anything else is not for a client.
+/// Delivers each message of a batch (2025-03-26). Any other line that is no message is counted as noise.
 async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
     let batch = || Batch::new(line).and_then(Result::ok);
@@ -141,7 +137,7 @@ fn count_noise(shared: &Shared, bytes: usize) {
     }
 }
 
-/// Says whether anything came of the message.
+/// Delivers a message, or answers the child. Returns whether the message reached anybody.
 async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) -> bool {
     let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
@@ -173,7 +169,7 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
         }
         Incoming::Inform(exchange, message) => {
             let outbox = exchange.outbox();
-            deliver(shared, outbox, message.len(), Importance::Passing, || exchange.inform(message.clone())).await
+            deliver(shared, outbox, message.len(), false, || exchange.inform(message.clone())).await
         }
         Incoming::Unsolicited(kind, message, number, peers) => {
             let requester: Weak<Shared> = Arc::downgrade(shared);
@@ -202,8 +198,8 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
     }
 }
 
-/// What becomes of a message. What the child has to hear of it goes before anything that others tell it. The message is copied
-/// when the lock is free again.
+/// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the child has to
+/// get because of an answer is queued under the lock, before any other frame.
 fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
     let reported = Reported::by(envelope);
     let mut multiplexer = shared.multiplexer.lock();
@@ -220,18 +216,19 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout
     incoming.written(message, envelope, |peer, task| shared.multiplexer.lock().owns_task(peer, task))
 }
 
+/// Delivers an answer. If nobody reads any more, the exchange counts the request as settled all the same.
 async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
     let push = || exchange.answer(message.clone());
     let mut in_hand = InHand { shared, exchange, message: Some(message.clone()) };
-    let is_delivered = deliver(shared, exchange.outbox(), message.len(), Importance::Awaited, push).await;
+    let is_delivered = deliver(shared, exchange.outbox(), message.len(), true, push).await;
     in_hand.message = None;
     if !is_delivered {
         exchange.settle();
     }
 }
 
-/// An answer that waits for room on its stream. Its call is in no table any more: a reader that is ended meanwhile, as its
-/// child is gone, leaves it in the room for what the gateway says itself.
+/// An answer that waits for room on its stream, and whose call is no longer in the table. If the reader is aborted meanwhile, the
+/// answer is delivered within the gateway's own budget.
 struct InHand<'a> {
     shared: &'a Shared,
     exchange: &'a Exchange,
@@ -247,13 +244,13 @@ impl Drop for InHand<'_> {
     }
 }
 
-/// Takes something unsolicited to one session. Says whether it was taken.
+/// Delivers a request or notification of the child to one session. Returns whether the session took the message.
 async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
     match shared.holders.get(peer).map(|holder| holder.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {
-            let importance = if kind == Unsolicited::Request { Importance::Awaited } else { Importance::Passing };
-            deliver(shared, &outbox, item.message.len(), importance, || outbox.push(item.clone())).await
+            let is_awaited = kind == Unsolicited::Request;
+            deliver(shared, &outbox, item.message.len(), is_awaited, || outbox.push(item.clone())).await
         }
         Some(Route::Kept) => true,
         Some(Route::Nowhere) | None => {
@@ -263,24 +260,16 @@ async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item)
     }
 }
 
-/// What it means for a client to miss a message.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Importance {
-    /// It would wait for ever.
-    Awaited,
-    /// It would know less.
-    Passing,
-}
-
-/// Pushes until it is taken, or nobody reads any more. Says whether it was taken.
+/// Pushes a message of `len` bytes into a stream. Returns whether the stream took the message.
 ///
-/// A child that is its client's own waits for it, up to a time. A shared child waits for nobody: a client that is
-/// behind misses what is only passing, and is cut when it would miss an answer.
+/// If the stream is full, the reader of an exclusive child waits for room, up to the slow-client time-out, and then cuts the
+/// stream. The reader of a shared child does not wait: the message is dropped, and the stream is cut only if the client waits for
+/// the message (`is_awaited`).
 async fn deliver(
     shared: &Shared,
     outbox: &Outbox,
     len: usize,
-    importance: Importance,
+    is_awaited: bool,
     push: impl Fn() -> Result<(), PushError>,
 ) -> bool {
     loop {
@@ -292,12 +281,11 @@ async fn deliver(
             }
             Err(PushError::Full) => {}
         }
-        let waited = shared.is_exclusive() && wait(shared, outbox.room_for(len)).await.is_some();
-        if waited {
+        if shared.is_exclusive() && timeout(shared.slow_client_timeout, outbox.room_for(len)).await.is_ok() {
             continue;
         }
         shared.metrics.dropped(DropReason::SlowClient);
-        if shared.is_exclusive() || importance == Importance::Awaited {
+        if shared.is_exclusive() || is_awaited {
             outbox.cut();
             if Cause::new("a client does not read its stream", shared.server.name.to_string()).is_news(20) {
                 tracing::warn!(server = %shared.server.name, session = %shared.origin.names().1, "a client does not read its stream, and was cut");
@@ -307,11 +295,7 @@ async fn deliver(
     }
 }
 
-async fn wait(shared: &Shared, room: impl Future<Output = ()>) -> Option<()> {
-    timeout(shared.slow_client_timeout, room).await.ok()
-}
-
-/// Inside a JSON text a raw CR is white space, but in an event stream it would end the line.
+/// Replaces raw CRs by spaces: inside a JSON text both are white space, but in an event stream a CR would end the line.
 fn without_carriage_returns(line: Bytes) -> Bytes {
     if memchr::memchr(b'\r', &line).is_none() {
         return line;

@@ -12,15 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::calls::Multiplexer;
-use super::deadlines::keep_watch;
-use super::error::Failure;
-use super::handle::Worker;
-use super::health::HealthAction;
-use super::retry::rescue;
-use super::sandbox_hint::SandboxHint;
-use super::shared::{End, Shared};
-use super::spec::Spec;
-use super::stdout::read_stdout;
+use super::{End, Failure, HealthAction, SandboxHint, Shared, Spec, Worker, keep_watch, read_stdout, rescue};
 use crate::config::Isolation;
 use crate::heavy;
 use crate::mcp::method;
@@ -338,7 +330,7 @@ impl Ending {
             (false, true, false) => ExitReason::Crashed,
         };
         let reason = failure.as_ref().and_then(Failure::exit_reason).unwrap_or_else(of_itself);
-        // By itself, in the middle of its work: not at anybody's wish, and not for what it was doing.
+        // A crash: nobody has asked the child to end, and the gateway has not ended the child for a failure.
         let crashed = started && !asked_to && failure.is_none();
         self.count(reason);
         let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());

@@ -8,8 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::lease_id::LeaseId;
-use super::numbers::{Number, NumberHasher};
+use super::{LeaseId, Number, NumberHasher};
 use crate::jsonrpc::{Envelope, RawId};
 use crate::mcp::method;
 use crate::stream::Exchange;
@@ -20,30 +19,31 @@ pub(super) type Calls = HashMap<u64, Box<Call>, BuildHasherDefault<NumberHasher>
 /// A call in flight. Held in a box, which moves from its draft to the table and from there to its answer.
 #[derive(Debug)]
 pub(in crate::worker) struct Call {
-    /// The number that the child knows it by.
+    /// The number that the child knows the call by.
     pub(super) number: Number,
     pub(in crate::worker) peer: LeaseId,
+    /// The client's id of the call.
     pub(in crate::worker) original: RawId,
     pub(in crate::worker) exchange: Arc<Exchange>,
     pub(in crate::worker) method: &'static str,
     pub(in crate::worker) started: Instant,
-    /// Whether it is the gateway's, and no client's.
+    /// Whether the gateway makes the call, and no client.
     pub(in crate::worker) is_own: bool,
-    /// The task that it asks about.
+    /// The id of the task that the call asks about.
     pub(super) task: Option<String>,
-    /// Whether it may be answered with a task.
+    /// Whether the client accepts a task as the answer.
     pub(super) may_make_task: bool,
     pub(super) progress_token: Option<RawId>,
-    /// Whether it asks for the first page of a list.
+    /// Whether the params have no cursor: a list request for the first page.
     pub(in crate::worker) is_first_page: bool,
-    /// What another child would need, should this one crash.
+    /// The data to send the call again after a crash; `None` if the call is not sent again.
     pub(in crate::worker) kept: Option<Kept>,
     pub(super) deadline: Instant,
     pub(super) timeout: Duration,
 }
 
 impl Call {
-    /// The time that it was given.
+    /// The time-out of the call. Progress starts the time anew.
     pub(in crate::worker) fn timeout(&self) -> Duration {
         self.timeout
     }
@@ -54,25 +54,25 @@ impl Call {
     }
 }
 
-/// What is kept of a call in flight, to send it again.
+/// The data to send a call again after a crash.
 #[derive(Debug, Clone)]
 pub struct Kept {
     /// The client's message.
     pub message: Bytes,
-    /// The tool that is called.
+    /// The name of the called tool.
     pub tool: Arc<str>,
 }
 
-/// A request on its way to the child.
+/// A request for the child.
 #[derive(Debug)]
 pub struct Ask<'a> {
-    /// What was read of it.
+    /// The parsed request.
     pub envelope: &'a Envelope<'a>,
-    /// Where the answer goes.
+    /// The destination of the answer.
     pub exchange: &'a Arc<Exchange>,
-    /// Time until the answer; progress starts it anew.
+    /// The time-out; progress starts the time anew.
     pub timeout: Duration,
-    /// Whether the gateway asks for itself, such as when it tells a child what the one before it was told. That is no use
-    /// that a client makes of the child, and what the child says meanwhile is not for the gateway.
+    /// Whether the gateway makes the request, for example in a replay. Such a request does not count as use of the child by a client,
+    /// and messages of the child are not attributed to it.
     pub is_own: bool,
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::call::{Ask, Call, Kept};
-use super::lease_id::LeaseId;
 use super::numbers::{self, Number};
+use super::{Ask, Call, Kept, LeaseId};
 use crate::jsonrpc::{Code, RawId, Splice, error_response, request_frame, text};
 use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 
@@ -17,17 +16,17 @@ use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 pub(in crate::worker) struct Draft<'a> {
     /// The request.
     pub(in crate::worker) ask: &'a Ask<'a>,
-    /// The entry for the table. The table sets the order of the number, and what the request asks for that lasts.
+    /// The entry for the table of calls, under a number that is most likely free. The tables set the order of the number.
     pub(super) call: Box<Call>,
-    /// The frame for the child; or the answer, where the request is refused whatever else there is.
+    /// The frame for the child. `Err` is the error response, where the request itself is invalid.
     pub(super) frame: Result<Bytes, Bytes>,
-    /// The URI that is subscribed to, or no more; `None` where it is no text.
+    /// The URI of a `resources/subscribe` or `resources/unsubscribe`; `None` if that is no string, and for other methods.
     pub(super) uri: Option<String>,
 }
 
 impl<'a> Draft<'a> {
-    /// Makes the frame of a request of a session. `kept` is what another child would need, should this one crash. `None` where
-    /// the request has no id.
+    /// Makes the entry and the frame for a session's request. `kept` is needed to send the request again after a crash. `None` if the
+    /// request has no valid id.
     pub(in crate::worker) fn new(ask: &'a Ask<'a>, peer: LeaseId, kept: Option<Kept>, now: Instant) -> Option<Self> {
         let (id, original) = (ask.envelope.id?, ask.envelope.raw_id()?);
         let token = ask.envelope.members.meta.progress_token;
@@ -63,7 +62,7 @@ impl<'a> Draft<'a> {
         Some(Self { ask, call, frame, uri })
     }
 
-    /// The child has the number for something else already.
+    /// Draws another number, as the child knows something else by the present one, and rewrites the frame.
     pub(super) fn renumber(&mut self) {
         self.call.number.wire = numbers::for_call(|_| false);
         self.frame = self.frame.clone().map(|_| frame(self.ask, self.call.number.wire));

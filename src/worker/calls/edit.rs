@@ -1,31 +1,31 @@
-//! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables decide on them under their
-//! lock; the message, which can have many megabytes, is copied after the lock is free.
+//! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables choose the replacements under
+//! their lock; the message, which can have many megabytes, is copied when the lock is free.
 
 use bytes::Bytes;
 
-use super::lease_id::LeaseId;
+use super::LeaseId;
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, notification_frame, response_frame, splice};
 use crate::mcp::each_task;
 
-/// What is to be replaced in a message of the child, for its client.
+/// The replacements in a message of the child, for its client.
 #[derive(Debug)]
 pub(in crate::worker) enum Edit {
-    /// Nothing.
+    /// No replacement.
     Nothing,
     /// The id of an answer, by the client's.
     Id(RawId),
     /// The progress token, by the client's.
     ProgressToken(RawId),
-    /// The request that is cancelled, by the number that the client knows it by.
+    /// The id of the cancelled request, by the id towards the client.
     RequestId(u64),
-    /// The id of a request, and its progress token, by the number that the client knows them by.
+    /// The id of a server request, and its progress token if there is one, both by the id towards the client.
     Request(u64),
-    /// The id of an answer to `tasks/list`, by the client's, and the list, by the tasks of this session.
+    /// The id of an answer to `tasks/list`, by the client's, and the list, by those of its tasks that are this session's.
     OwnTasks(LeaseId, RawId),
 }
 
 impl Edit {
-    /// The message as the client gets it. `owns` says whether a task is a session's.
+    /// The message for the client. `owns` says whether a task is a session's.
     pub(in crate::worker) fn apply(
         self,
         message: &Bytes,
@@ -49,7 +49,7 @@ impl Edit {
     }
 }
 
-/// The answer to `tasks/list`, without the tasks of others.
+/// The answer to `tasks/list`, without the tasks of other sessions. If the list cannot be read, an error takes its place.
 fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: impl Fn(&str) -> bool) -> Bytes {
     let Some(old) = envelope.id else { return message.clone() };
     let (mut own, list) = (String::from("["), envelope.members.tasks);
@@ -71,14 +71,14 @@ fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: 
     splice(message, &mut replacements).freeze()
 }
 
-/// The frame of a cancellation by the client, of the call that the child knows by this number.
+/// The frame of a client's cancellation, with the call's number in the place of the client's id.
 pub(in crate::worker) fn cancellation_frame(number: u64, envelope: &Envelope<'_>) -> Bytes {
     let new = RawId::from(number);
     let mut replacement = envelope.members.request_id.map(|old| Splice { old, new: new.as_str() });
     notification_frame(envelope, replacement.as_mut_slice())
 }
 
-/// The frame of the client's answer to a request of the child, under the id that the child gave it.
+/// The frame of a client's answer to a server request, under the id that the child gave the request.
 pub(in crate::worker) fn answer_frame(id: &RawId, envelope: &Envelope<'_>) -> Bytes {
     response_frame(id.as_str(), envelope)
 }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::call::Call;
-use super::lease_id::LeaseId;
-use super::unsolicited::InFlight;
+use super::{Call, InFlight, LeaseId};
 use crate::jsonrpc::RawId;
 use crate::stream::Exchange;
 use std::sync::Arc;

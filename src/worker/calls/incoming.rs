@@ -4,11 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::call::Call;
-use super::edit::Edit;
-use super::expired::{Waiting, Withdrawn};
-use super::lease_id::LeaseId;
-use super::unsolicited::Unsolicited;
+use super::{Call, Edit, LeaseId, Unsolicited, Waiting, Withdrawn};
 use crate::jsonrpc::Envelope;
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;

@@ -5,13 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bounded::insert_bounded;
-use super::call::Call;
-use super::deadline::DeadlineTimer;
-use super::lease_id::LeaseId;
-use super::numbers::Number;
-use super::reported::Reported;
-use super::shared::Sharing;
+use super::{Call, DeadlineTimer, LeaseId, Number, Reported, Sharing, insert_bounded};
 use crate::jsonrpc::{Envelope, RawId};
 use crate::mcp::{TaskState, TaskStatus, method, task_state};
 

@@ -13,17 +13,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::bounded::insert_bounded;
-use super::call::{Call, Calls};
-use super::deadline::DeadlineTimer;
-use super::expired::{Expired, Waiting, Withdrawn};
-use super::lease_id::{LeaseId, LeaseState, Leases};
-use super::live_tasks::LiveTasks;
 use super::numbers;
-use super::server_requests::ServerRequests;
-use super::shared::Sharing;
-use super::standing::Standing;
-use super::unsolicited::InFlight;
+use super::{
+    Call, Calls, DeadlineTimer, Expired, InFlight, LeaseId, LeaseState, Leases, LiveTasks, ServerRequests, Sharing,
+    Standing, Waiting, Withdrawn, insert_bounded,
+};
 use crate::jsonrpc::{Envelope, one_line, own_request, quoted};
 use crate::mcp::{cancelled_notification, method, task_asked_about};
 
@@ -155,7 +149,7 @@ impl Multiplexer {
 
     /// Whether this child can still grant a session a standing request.
     pub(in crate::worker) fn grants(&self, peer: LeaseId) -> bool {
-        self.leases.contains_key(&peer) && !self.sharing.is_handed_over(peer)
+        self.leases.contains_key(&peer) && !self.sharing.handed_over.contains(&peer)
     }
 
     /// Removes everything that has timed out, and sets the timer anew.
@@ -322,10 +316,10 @@ impl Multiplexer {
     pub(super) fn is_counted(&self) -> bool {
         let in_flight = |peer: LeaseId| {
             let calls = self.calls.values().filter(|call| call.peer == peer).count();
-            calls + self.sharing.waiting().filter(|waiting| waiting.peer == peer).count()
+            calls + self.sharing.subscriptions.waiting().filter(|waiting| waiting.peer == peer).count()
         };
         self.leases.iter().all(|(peer, state)| state.in_flight == in_flight(*peer))
-            && self.sharing.waits() == self.sharing.waiting().count()
+            && self.sharing.subscriptions.waits() == self.sharing.subscriptions.waiting().count()
     }
 
     /// The tables that are not empty though no session is on the child, apart from the requests and tasks that the child has not

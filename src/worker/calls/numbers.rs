@@ -1,24 +1,24 @@
-//! Random request numbers. A session that could guess the number of another could name its call on a shared child. The order in
-//! which numbers were given out is kept beside them, and never leaves the gateway.
+//! Random request numbers: on a shared child, a session must not guess the number of another session's call. The order in which
+//! numbers were given out is kept beside them, and never leaves the gateway.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, Hasher};
 
-/// Below this are the numbers that a child knows calls by: exact also for a reader that takes numbers as doubles.
+/// The end of the numbers for calls, excluded. A double represents them exactly.
 const CALLS: u64 = 100_000_000_000_000;
-/// Below this are the numbers that a client knows requests of a server by: there are clients that read ids as 32 bits.
+/// The end of the numbers for server requests, excluded. Some clients read ids as 32 bits.
 const SERVER_REQUESTS: u64 = 1 << 30;
 
-/// The number that a child knows a request by.
+/// The number of a request to a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Number {
-    /// What the child reads.
+    /// The id in the frame.
     pub(super) wire: u64,
-    /// The how-manyth it is.
+    /// The position among all requests to this child, from 1.
     pub(super) order: u64,
 }
 
-/// Hashes the random numbers of calls: they are spread already, apart from the highest bits, which the table looks at first.
+/// A hasher for the random numbers of calls. One multiplication spreads them to the highest bits, which a hash table also uses.
 #[derive(Debug, Default)]
 pub(super) struct NumberHasher(u64);
 
@@ -36,12 +36,12 @@ impl Hasher for NumberHasher {
     }
 }
 
-/// A number for a call that is not `used`.
+/// A random number for a call, from 1 to below 10^14. Draws again while the number is `used`.
 pub(super) fn for_call(used: impl Fn(u64) -> bool) -> u64 {
     below(CALLS, used)
 }
 
-/// A number for a request of a server that is not `used`.
+/// A random number for a server request, from 1 to below 2^30. Draws again while the number is `used`.
 pub(super) fn for_server_request(used: impl Fn(u64) -> bool) -> u64 {
     below(SERVER_REQUESTS, used)
 }
@@ -57,7 +57,7 @@ fn below(end: u64, used: impl Fn(u64) -> bool) -> u64 {
     }
 }
 
-/// Random bytes of the system, which many numbers are made of.
+/// Random bytes of the system, for 32 numbers.
 struct Pool {
     bytes: [u8; 256],
     used: usize,

@@ -1,10 +1,10 @@
-//! What an answer reports of tasks and elicitations. Reading takes time in proportion to the answer, so that it is done before the
-//! tables are locked.
+//! The tasks and elicitations that an answer reports. Reading takes time in proportion to the answer, so that an answer is read
+//! before the tables are locked.
 
 use crate::jsonrpc::{Envelope, Kind};
 use crate::mcp::{TaskState, created_task, each_elicitation, knows_no_task};
 
-/// What an answer reports. Nothing, for a request or notification.
+/// The tasks and elicitations that an answer reports. Empty for a request or notification.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Reported {
     /// The task that the result announces.
@@ -16,7 +16,7 @@ pub(in crate::worker) struct Reported {
 }
 
 impl Reported {
-    /// Reads what a message reports.
+    /// Reads a message.
     pub(in crate::worker) fn by(envelope: &Envelope<'_>) -> Self {
         if envelope.kind != Kind::Response {
             return Self::default();
@@ -29,7 +29,7 @@ impl Reported {
         Self { created: created_task(envelope), elicitations, knows_no_task }
     }
 
-    /// Whether the result announces a task that goes on.
+    /// Whether the result announces a task that is not over.
     pub(in crate::worker) fn makes_task(&self) -> bool {
         self.created.as_ref().is_some_and(TaskState::is_working)
     }

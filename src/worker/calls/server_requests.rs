@@ -6,9 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::lease_id::LeaseId;
-use super::numbers::for_server_request;
-use super::reported::Reported;
+use super::{LeaseId, Reported, for_server_request};
 use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
 use crate::mcp::cancelled_by_server;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::lease_id::LeaseId;
+use super::LeaseId;
 use crate::jsonrpc::{Envelope, Members, quoted, text};
 use crate::mcp::{Level, label, method};
 

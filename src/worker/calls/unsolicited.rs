@@ -1,25 +1,25 @@
-//! Messages of a child that no call asked for, and the calls that may have caused them.
+//! Messages of a child that answer no call, and the calls that may have caused them.
 
 use std::sync::Arc;
 
 use crate::stream::Exchange;
 
-/// What a server sends without being asked.
+/// The kind of a message of the server that answers no call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsolicited {
     /// A request: sampling, elicitation, roots.
     Request,
-    /// A notification that may well belong to a call in flight, such as a log message.
+    /// A notification that may belong to a call in flight, such as a log message.
     Notification,
-    /// A notification about the server as a whole (`list_changed`, `resources/updated`): it belongs to no call.
+    /// A notification that belongs to no call: `list_changed`, `resources/updated`, the completion of an elicitation.
     Announcement,
 }
 
-/// The calls that may have caused it: stdio does not say which one did.
+/// The calls of one session that may have caused a message: stdio does not say which one did.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight {
     /// How many calls are in flight.
     pub count: usize,
-    /// The exchange of the latest.
+    /// The exchange of the latest call; `None` if none is in flight.
     pub latest: Option<Arc<Exchange>>,
 }

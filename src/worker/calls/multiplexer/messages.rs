@@ -12,19 +12,10 @@ use super::Multiplexer;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, one_line, own_request};
 use crate::mcp::{Cancels, LONGEST_LABEL, TaskState, ambiguity, label, method, task_state};
 use crate::telemetry::DropReason;
-use crate::worker::calls::call::Call;
-use crate::worker::calls::draft::Draft;
-use crate::worker::calls::edit::Edit;
-use crate::worker::calls::expired::Withdrawn;
-use crate::worker::calls::incoming::{Answer, Incoming};
-use crate::worker::calls::lease_id::LeaseId;
-use crate::worker::calls::notified::Notified;
-use crate::worker::calls::outgoing::Outgoing;
-use crate::worker::calls::refused::Refused;
-use crate::worker::calls::reported::Reported;
-use crate::worker::calls::server_requests::{OpenRequest, refusal};
-use crate::worker::calls::shared::Decision;
-use crate::worker::calls::unsolicited::Unsolicited;
+use crate::worker::calls::{
+    Answer, Call, Decision, Draft, Edit, Incoming, LeaseId, Notified, OpenRequest, Outgoing, Refused, Reported,
+    Unsolicited, Withdrawn, refusal,
+};
 
 impl Multiplexer {
     /// Registers a call, or answers the request here.
@@ -58,7 +49,7 @@ impl Multiplexer {
     /// The reason why a session with `own` calls in flight may not add a call; `None` if it may. Calls of the gateway's own are
     /// bounded by the capacity of the child alone.
     fn refusal(&self, own: usize, is_own: bool) -> Option<Refused> {
-        let left = self.max_in_flight.saturating_sub(self.calls.len() + self.sharing.waits());
+        let left = self.max_in_flight.saturating_sub(self.calls.len() + self.sharing.subscriptions.waits());
         match left {
             0 => Some(Refused::Busy),
             _ => (!is_own && !self.sharing.admits(own, left)).then_some(Refused::Share),

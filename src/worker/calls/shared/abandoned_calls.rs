@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::worker::calls::bounded::insert_bounded;
-use crate::worker::calls::lease_id::LeaseId;
-use crate::worker::calls::numbers::Number;
+use crate::worker::calls::{LeaseId, Number, insert_bounded};
 
 #[derive(Debug)]
 struct Abandoned {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::mcp::LONGEST_LABEL;
-use crate::worker::calls::lease_id::LeaseId;
+use crate::worker::calls::LeaseId;
 
 /// The most entries of one table.
 const OWNERS: usize = 10_000;

@@ -11,19 +11,14 @@ use super::owners::Owners;
 use super::subscriptions::Subscriptions;
 use crate::jsonrpc::{Envelope, text};
 use crate::mcp::{Level, is_about_task, label, method, related_task, task_state};
-use crate::worker::calls::call::Calls;
-use crate::worker::calls::expired::Waiting;
-use crate::worker::calls::lease_id::{LeaseId, Leases};
-use crate::worker::calls::numbers::Number;
-use crate::worker::calls::standing::{StandingInFlight, Told};
-use crate::worker::calls::unsolicited::Unsolicited;
+use crate::worker::calls::{Calls, LeaseId, Leases, Number, StandingInFlight, Told, Unsolicited, Waiting};
 
 /// The state that sessions on one child have in common.
 #[derive(Debug)]
 pub(in crate::worker) struct Sharing {
     /// Whether sessions of different owners may be on the child at the same time.
     pub(in crate::worker::calls) is_shared: bool,
-    pub(super) subscriptions: Subscriptions,
+    pub(in crate::worker::calls) subscriptions: Subscriptions,
     /// The log level of each session that the child has accepted one of, and the order of the request that set the level. An
     /// older request that is answered later does not change the level.
     pub(super) levels: BTreeMap<LeaseId, (Level, u64)>,
@@ -32,7 +27,7 @@ pub(in crate::worker) struct Sharing {
     /// Standing requests that the child has not answered, by number.
     pub(super) in_flight: BTreeMap<u64, StandingInFlight>,
     /// Sessions whose state another child is asked for. This child grants them nothing more.
-    pub(super) handed_over: BTreeSet<LeaseId>,
+    pub(in crate::worker::calls) handed_over: BTreeSet<LeaseId>,
     pub(in crate::worker::calls) tasks: Owners,
     elicitations: Owners,
     pub(in crate::worker::calls) abandoned: AbandonedCalls,

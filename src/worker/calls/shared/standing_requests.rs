@@ -10,12 +10,7 @@ use super::sharing::Sharing;
 use super::subscriptions::{Counted, LONGEST_URI};
 use crate::jsonrpc::{Code, RawId, empty_response, error_response};
 use crate::mcp::{LEVELS, Level, label, method};
-use crate::worker::calls::draft::Draft;
-use crate::worker::calls::expired::Waiting;
-use crate::worker::calls::lease_id::LeaseId;
-use crate::worker::calls::numbers::Number;
-use crate::worker::calls::refused::Refused;
-use crate::worker::calls::standing::{Standing, StandingInFlight, Told};
+use crate::worker::calls::{Draft, LeaseId, Number, Refused, Standing, StandingInFlight, Told, Waiting};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -230,21 +225,11 @@ impl Sharing {
         request.is_some_and(|request| matches!(request.standing, Standing::Subscribe(_)))
     }
 
-    /// The number of requests that wait for the answer to the subscribe of another session.
-    pub(in crate::worker::calls) fn waits(&self) -> usize {
-        self.subscriptions.waits()
-    }
-
-    /// The requests that wait for the answer to the subscribe of another session.
-    pub(in crate::worker::calls) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
-        self.subscriptions.waiting()
-    }
-
     /// Whether a standing request of a session has no answer yet. `of_client`: the gateway's own do not count.
     pub(in crate::worker) fn has_standing_request(&self, peer: LeaseId, of_client: bool) -> bool {
         let counts = |of: LeaseId, is_own: bool| of == peer && !(of_client && is_own);
         self.in_flight.values().any(|request| counts(request.peer, request.is_own))
-            || self.waiting().any(|waiting| counts(waiting.peer, waiting.is_own))
+            || self.subscriptions.waiting().any(|waiting| counts(waiting.peer, waiting.is_own))
     }
 
     /// The standing requests of a session that the child has accepted. An unsubscribe counts when the child has accepted it.
@@ -266,11 +251,6 @@ impl Sharing {
         let requests = self.in_flight.iter().filter(|(_, request)| request.peer == peer);
         let numbers = requests.map(|(number, _)| *number).collect();
         (self.subscriptions.withdraw(peer), numbers)
-    }
-
-    /// Whether another child is asked for the state of a session.
-    pub(in crate::worker::calls) fn is_handed_over(&self, peer: LeaseId) -> bool {
-        self.handed_over.contains(&peer)
     }
 
     /// The most verbose level that the sessions have or have asked for, `but` for one of them.

@@ -4,8 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::uri::is_part_of;
-use crate::worker::calls::expired::Waiting;
-use crate::worker::calls::lease_id::LeaseId;
+use crate::worker::calls::{LeaseId, Waiting};
 
 /// The most URIs that one session may be subscribed to.
 const SUBSCRIPTIONS: usize = 1024;
@@ -23,7 +22,7 @@ struct Asking {
 
 /// The subscriptions of all sessions, counted by URI.
 #[derive(Debug, Default)]
-pub(super) struct Subscriptions {
+pub(in crate::worker::calls) struct Subscriptions {
     /// The subscribed sessions of each URI.
     held: BTreeMap<String, BTreeSet<LeaseId>>,
     asking: BTreeMap<String, Asking>,
@@ -76,12 +75,12 @@ impl Subscriptions {
     }
 
     /// The number of requests that wait for the answer to the subscribe of another session.
-    pub(super) fn waits(&self) -> usize {
+    pub(in crate::worker::calls) fn waits(&self) -> usize {
         self.waits
     }
 
     /// The requests that wait for the answer to the subscribe of another session.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
+    pub(in crate::worker::calls) fn waiting(&self) -> impl Iterator<Item = &Waiting> {
         self.asking.values().flat_map(|asking| &asking.waiting)
     }
 

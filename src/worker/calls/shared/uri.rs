@@ -1,17 +1,17 @@
 //! Decides whether a URI is a sub-resource of a subscribed URI.
 
-/// Whether `uri` is the one that is `subscribed` to, or a sub-resource of it (2025-06-18, "Resources", which leaves open what
-/// that is).
+/// Whether `uri` equals the `subscribed` URI, or names a sub-resource of it (2025-06-18, "Resources", which does not define
+/// sub-resources).
 ///
-/// It is one if it is below it in the hierarchy of its path, or a fragment of it (RFC 3986, sections 3.3 and 3.5), under the
-/// same scheme and authority. A query makes another resource, which may be somebody else's view of it. In doubt it is none:
-/// who misses an update may read again, who hears of what is another's has heard it.
+/// A sub-resource is below the subscribed URI in the hierarchy of its path, or is a fragment of it (RFC 3986, sections 3.3 and 3.5),
+/// under the same scheme and authority. A URI with another query is no sub-resource: it may be another session's view. In doubt the
+/// answer is no: a missed update can be read again, a leaked one cannot be taken back.
 pub(super) fn is_part_of(uri: &str, subscribed: &str) -> bool {
     let Some(rest) = uri.strip_prefix(subscribed) else { return false };
     if rest.is_empty() {
         return true;
     }
-    // With a query or a fragment it has no parts, apart from fragments of what the query makes.
+    // A URI with a query has fragments as its only sub-resources, and one with a fragment has none.
     if rest.starts_with('#') {
         return !subscribed.contains('#');
     }
@@ -21,7 +21,7 @@ pub(super) fn is_part_of(uri: &str, subscribed: &str) -> bool {
     is_below && has_path && !climbs(rest)
 }
 
-/// Where the path of a URI begins, behind scheme and authority.
+/// The position at which the path of a URI begins, behind scheme and authority.
 fn path_of(uri: &str) -> usize {
     let scheme = uri.find(':').map_or(0, |colon| colon + 1);
     let rest = uri.get(scheme..).unwrap_or_default();
@@ -31,7 +31,7 @@ fn path_of(uri: &str) -> usize {
     }
 }
 
-/// Whether a path leads up again, to somewhere else.
+/// Whether a path has a segment `..`, also in percent-encoding.
 fn climbs(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     path.split('/').any(|segment| segment.to_ascii_lowercase().replace("%2e", ".") == "..")

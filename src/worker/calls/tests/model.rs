@@ -53,7 +53,7 @@ pub(super) enum What {
 
 impl What {
     /// Whether it is about something that lasts.
-    pub(super) fn is_wish(self) -> bool {
+    pub(super) fn is_standing(self) -> bool {
         matches!(self, Self::Level(_) | Self::Subscribe(_) | Self::Unsubscribe(_))
     }
 }
@@ -263,10 +263,10 @@ impl Model {
     /// Another child does the same for a session: what this one should hear, and who should get an error.
     pub(super) fn hand_over(&mut self, peer: LeaseId, now: Instant) -> (Vec<String>, Vec<Asker>) {
         self.handed_over.insert(peer);
-        // To be rid of what it does not have is no wish that another child could grant.
-        let is_wish =
-            |open: &Open| open.what.is_wish() && (open.has_taken || !matches!(open.what, What::Unsubscribe(_)));
-        self.abandon(peer, is_wish, now)
+        // To be rid of what it does not have is no standing request that another child could grant.
+        let is_standing =
+            |open: &Open| open.what.is_standing() && (open.has_taken || !matches!(open.what, What::Unsubscribe(_)));
+        self.abandon(peer, is_standing, now)
     }
 
     /// A session waits for some of its calls no more.
@@ -363,7 +363,7 @@ impl Model {
     pub(super) fn has_standing_request(&self, peer: LeaseId) -> bool {
         let asks = |open: &Open| match open.what {
             What::Unsubscribe(_) => open.has_taken,
-            what => what.is_wish(),
+            what => what.is_standing(),
         };
         self.open.values().any(|open| open.asker.peer == peer && asks(open))
             || self.waiting().any(|asker| asker.peer == peer)

@@ -166,7 +166,7 @@ impl World {
         let refusal = model.refusal(peer, asker.is_own);
         let forwarded = || refusal.map_or(Expected::Forward, Expected::Refused);
         let done = Expected::Local(r#""result":{}"#);
-        if what.is_wish() && model.handed_over.contains(&peer) {
+        if what.is_standing() && model.handed_over.contains(&peer) {
             return Expected::Ended;
         }
         match what {

@@ -90,8 +90,8 @@ fn a_session_that_is_handed_over_gets_nothing_more_of_the_child_and_is_told_so()
         assert_eq!(gone.calls.len(), 2);
         assert!(matches!(say(&mut multiplexer, &answer(number)), Incoming::Drop(_)), "it has failed");
         assert_eq!(granted(&multiplexer), (None, vec![]));
-        for wish in [&subscribe, &level("info"), &request("resources/unsubscribe", SUBSCRIBE)] {
-            assert_eq!(ask(&mut multiplexer, A, wish).unwrap_err(), Refused::Ended);
+        for standing in [&subscribe, &level("info"), &request("resources/unsubscribe", SUBSCRIBE)] {
+            assert_eq!(ask(&mut multiplexer, A, standing).unwrap_err(), Refused::Ended);
         }
         assert!(matches!(say(&mut multiplexer, &answer(call)), Incoming::Answer(..)), "what is in flight goes on");
         forwarded(ask(&mut multiplexer, A, &request("tools/call", "{}")));
@@ -173,7 +173,7 @@ fn a_level_is_a_sessions_when_the_child_has_it_and_nobody_is_told_before() {
     let mut multiplexer = shared(10);
     settle(&mut multiplexer, &level("error"), true);
     let (of_a, _) = forwarded(ask(&mut multiplexer, A, &level("debug")));
-    // The child has not agreed yet: B's wish for the same is put to it as well.
+    // The child has not agreed yet: B's request for the same is put to it as well.
     let (of_b, frame) = forwarded(ask(&mut multiplexer, B, &level("warning")));
     assert!(frame.contains(r#""level":"debug""#), "the loudest that anybody wants: {frame}");
     say(&mut multiplexer, &refusal(of_a));
