@@ -211,12 +211,12 @@ async fn watch(pool: &Pool, child: Arc<PooledWorker>, slot: Option<Claim>, end: 
     pool.inventory.lock().forget(&child);
     let (tenant, permit) = (worker.tenant(), *child.permit.lock());
     pool.breaker.ended(&tenant, worker.answered());
-    match reason.is_some_and(ExitReason::is_crash) {
+    match reason.is_crash() {
         true => pool.crashed(&tenant, permit),
         false => pool.breaker.settled(&tenant, permit, false),
     }
     // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
-    let is_missed = reason.is_some_and(|reason| reason != ExitReason::Stopped) && worker.answered() > 0;
+    let is_missed = reason != ExitReason::Stopped && worker.answered() > 0;
     if is_missed {
         succeed(pool, &child);
     }
@@ -241,7 +241,6 @@ pub(super) fn assign(
         if let Some(assigned) = inventory.least_loaded(scope, key, replicas) {
             return assigned;
         }
-<<<<<<< HEAD
         let replaces = inventory.replaced(scope, key);
         (inventory.add(scope.clone(), opening.cloned(), tenant.clone()), replaces)
     };
@@ -263,33 +262,6 @@ fn succeed(pool: &Pool, child: &Arc<PooledWorker>) {
         && !pool.surroundings.draining.is_cancelled()
     {
         drop(assign(pool, &shared.scope, shared.opening.as_ref(), &shared.tenant, true));
-=======
-        tokio::select! {
-            biased;
-            () = worker.retired() => succeed(self, &child),
-            _ = worker.ended() => {}
-        }
-        let reason = worker.ended().await;
-        self.inventory.lock().forget(&child);
-        let (tenant, permit) = (worker.tenant(), child.permit());
-        self.breaker.ended(&tenant, worker.answered());
-        match reason.is_crash() {
-            true => self.breaker.crashed(&tenant, permit, self.answered_for(&tenant), Instant::now()),
-            false => self.breaker.abandoned(&tenant, permit),
-        }
-        // The successor of a child that has served inherits its capacity, before requests that have had no child yet.
-        let is_missed = reason != ExitReason::Stopped && worker.answered() > 0;
-        if is_missed {
-            succeed(self, &child);
-        }
-        self.inventory.lock().dismiss(&child);
-        match worker.is_retired() || is_missed {
-            true => child.vacate(),
-            false => child.clear(),
-        }
-        drop(child);
-        self.changed.notify_one();
->>>>>>> 41f73ce (Split the state of a child by what it is for, and know the gateway's failures without comparing bytes)
     }
 }
 
