@@ -39,7 +39,7 @@ pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failu
                 is_restart: wanted.is_restart,
                 replaces: PooledWorker::replaced_by(&wanted.replaces),
             };
-            let child = obtain(pool, &request, opening.as_ref().map(|own| &own.fingerprint)).await?;
+            let child = obtain(pool, &request, opening.as_ref().map(|own| &own.key)).await?;
             let lease = Lease::new(child.worker.clone(), wanted.holder.clone(), true);
             let lease = Arc::new(lease.holding(Arc::<PooledWorker>::clone(&child)));
             let Some(opening) = opening else {

@@ -11,7 +11,7 @@ use super::starts::Starts;
 use super::status::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
-use crate::worker::{Failure, Fingerprint, Opening, Worker};
+use crate::worker::{CompatibilityKey, Failure, Opening, Worker};
 
 /// The largest number of ended children that each pool remembers for operators.
 const EXITED: usize = 20;
@@ -51,7 +51,7 @@ pub(super) struct Assigned {
 pub(super) struct Spare {
     pub(super) child: Arc<PooledWorker>,
     /// The compatibility key that the spare was opened for; `None` for a spare that has not heard `initialize`.
-    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) key: Option<CompatibilityKey>,
 }
 
 /// The children of one pool, by use.
@@ -110,14 +110,23 @@ impl SharedWorker {
 
 impl Inventory {
     /// The shared workers for this scope that are opened as the compatibility key says (`None`: not opened).
-    fn fitting(&self, scope: &Scope, key: Option<&Fingerprint>) -> impl Iterator<Item = &Arc<SharedWorker>> + Clone {
-        let is_opened_for = move |shared: &SharedWorker| shared.opening.as_ref().map(|own| &own.fingerprint) == key;
+    fn fitting(
+        &self,
+        scope: &Scope,
+        key: Option<&CompatibilityKey>,
+    ) -> impl Iterator<Item = &Arc<SharedWorker>> + Clone {
+        let is_opened_for = move |shared: &SharedWorker| shared.opening.as_ref().map(|own| &own.key) == key;
         self.shared.iter().filter(move |shared| shared.scope == *scope && is_opened_for(shared))
     }
 
     /// Assigns the least loaded fitting worker, starting ones included, if the pool has `replicas` of them or one without
     /// users. `None` means that another worker has to be started.
-    pub(super) fn least_loaded(&self, scope: &Scope, key: Option<&Fingerprint>, replicas: usize) -> Option<Assigned> {
+    pub(super) fn least_loaded(
+        &self,
+        scope: &Scope,
+        key: Option<&CompatibilityKey>,
+        replicas: usize,
+    ) -> Option<Assigned> {
         let takes_calls = |shared: &SharedWorker| shared.child().is_none_or(|child| child.worker.takes_calls());
         let fitting = self.fitting(scope, key).filter(|shared| takes_calls(shared));
         let least = fitting.clone().min_by_key(|shared| shared.load())?;
@@ -125,7 +134,7 @@ impl Inventory {
     }
 
     /// Assigns the least loaded fitting worker whose start has succeeded.
-    pub(super) fn least_loaded_of_opened(&self, scope: &Scope, key: Option<&Fingerprint>) -> Option<Assigned> {
+    pub(super) fn least_loaded_of_opened(&self, scope: &Scope, key: Option<&CompatibilityKey>) -> Option<Assigned> {
         let takes_calls = |shared: &SharedWorker| shared.child().is_some_and(|child| child.worker.takes_calls());
         let fitting = self.fitting(scope, key).filter(|shared| takes_calls(shared));
         fitting.min_by_key(|shared| shared.load()).map(Assigned::to)
@@ -146,7 +155,7 @@ impl Inventory {
     }
 
     /// The fitting shared workers that take no calls any more: their successors inherit their capacity.
-    pub(super) fn replaced(&self, scope: &Scope, key: Option<&Fingerprint>) -> Vec<Arc<PooledWorker>> {
+    pub(super) fn replaced(&self, scope: &Scope, key: Option<&CompatibilityKey>) -> Vec<Arc<PooledWorker>> {
         let children = self.fitting(scope, key).filter_map(|shared| shared.child());
         children.filter(|child| !child.worker.takes_calls()).collect()
     }
@@ -166,15 +175,15 @@ impl Inventory {
     }
 
     /// Takes the spare that [`place_of_spare`](Self::place_of_spare) finds.
-    pub(super) fn take_spare(&mut self, key: Option<&Fingerprint>) -> Option<Arc<PooledWorker>> {
+    pub(super) fn take_spare(&mut self, key: Option<&CompatibilityKey>) -> Option<Arc<PooledWorker>> {
         self.place_of_spare(key).map(|place| self.spares.remove(place).child)
     }
 
     /// The index of a spare that was opened with this compatibility key, or else of one that has not heard `initialize`. Spares
     /// that take no calls any more are removed first.
-    pub(super) fn place_of_spare(&mut self, key: Option<&Fingerprint>) -> Option<usize> {
+    pub(super) fn place_of_spare(&mut self, key: Option<&CompatibilityKey>) -> Option<usize> {
         self.spares.retain(|spare| spare.child.worker.takes_calls());
-        let place = |wanted: Option<&Fingerprint>| self.spares.iter().position(|s| s.fingerprint.as_ref() == wanted);
+        let place = |wanted: Option<&CompatibilityKey>| self.spares.iter().position(|s| s.key.as_ref() == wanted);
         place(key).or_else(|| place(None))
     }
 

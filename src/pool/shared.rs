@@ -13,7 +13,7 @@ use crate::worker::{Failure, Lease, Opening};
 /// Leases a shared worker: the least loaded one that fits, or a new one.
 pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failure> {
     let opening = wanted.initialize.as_ref().map(|initialize| Opening::of_gateway(initialize, true));
-    let key = opening.as_ref().map(|own| &own.fingerprint);
+    let key = opening.as_ref().map(|own| &own.key);
     let scope = scope(pool.server.isolation, &wanted.principal);
     loop {
         let mut assigned = assign(pool, &scope, opening.as_ref(), wanted.principal.tenant(), wanted.is_restart);

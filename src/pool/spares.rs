@@ -42,10 +42,10 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
         return 0;
     }
     let (demand, now) = (&inventory.demand, Instant::now());
-    let is_stale = |spare: &mut Spare| demand.is_stale(spare.fingerprint.as_ref(), settings.idle_timeout, now);
+    let is_stale = |spare: &mut Spare| demand.is_stale(spare.key.as_ref(), settings.idle_timeout, now);
     inventory.spares.extract_if(.., is_stale).for_each(|spare| spare.child.worker.stop());
     let all = inventory.spares.len() + inventory.starting_spares;
-    let is_wanted = |spare: &Spare| demand.is_for_latest(spare.fingerprint.as_ref());
+    let is_wanted = |spare: &Spare| demand.is_for_latest(spare.key.as_ref());
     let wanted = inventory.spares.iter().filter(|spare| is_wanted(spare)).count() + inventory.starting_spares;
     let (missing, too_many) = match settings.mode {
         PoolMode::Ondemand => return 0,
@@ -92,7 +92,7 @@ async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Sp
     let child = spawn(pool, None, claim, BreakerPermit::new(pool, None, permit)).await.ok()?;
     // Before the first client has come, the spare waits without `initialize`.
     let wanted = pool.inventory.lock().demand.latest.clone();
-    let Some(Opening { message, fingerprint }) = wanted else { return Some(Spare { child, fingerprint: None }) };
+    let Some(Opening { message, key }) = wanted else { return Some(Spare { child, key: None }) };
     let lease = Lease::new(child.worker.clone(), Nobody::holder(), false);
     let answer = open(pool, &child, &lease, &message).await;
     if child.worker.opened().is_none() {
@@ -107,5 +107,5 @@ async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Sp
         child.worker.stop();
         return None;
     }
-    Some(Spare { child, fingerprint: Some(fingerprint) })
+    Some(Spare { child, key: Some(key) })
 }

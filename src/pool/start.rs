@@ -18,7 +18,7 @@ use crate::config::{Isolation, TenantId};
 use crate::mcp::protocol_version;
 use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{Failure, Fingerprint, Lease, Nobody, Opening, Spec};
+use crate::worker::{CompatibilityKey, Failure, Lease, Nobody, Opening, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
@@ -48,7 +48,7 @@ const UNOPENED: Duration = Duration::from_secs(1);
 pub(super) async fn obtain(
     pool: &Pool,
     request: &SpawnRequest,
-    key: Option<&Fingerprint>,
+    key: Option<&CompatibilityKey>,
 ) -> Result<Arc<PooledWorker>, Failure> {
     let owned_by = (pool.server.isolation != Isolation::Shared).then_some(&request.tenant);
     let mut permit = BreakerPermit::admitted(pool, owned_by.cloned()).await?;
@@ -234,7 +234,7 @@ pub(super) fn assign(
     tenant: &TenantId,
     is_restart: bool,
 ) -> Assigned {
-    let key = opening.map(|own| &own.fingerprint);
+    let key = opening.map(|own| &own.key);
     let replicas = if *scope == Scope::Everybody { pool.server.pool.replicas } else { 1 };
     let (assigned, replaces) = {
         let mut inventory = pool.inventory.lock();
@@ -288,7 +288,7 @@ async fn start_shared(
     request: &SpawnRequest,
     opening: Option<&Opening>,
 ) -> Result<Arc<PooledWorker>, Failure> {
-    let child = obtain(pool, request, opening.map(|own| &own.fingerprint)).await?;
+    let child = obtain(pool, request, opening.map(|own| &own.key)).await?;
     let Some(opening) = opening else {
         settle_unopened(pool, Arc::clone(&child));
         return Ok(child);

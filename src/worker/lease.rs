@@ -255,10 +255,10 @@ impl Lease {
         self.ask(message, self.worker.shared().server.limits.start_timeout).await
     }
 
-    /// Sends a request of the gateway's own, and waits for the answer, which may be an error.
+    /// Sends a request of the gateway's own, and waits for the answer, which may be an error: also the gateway's own at a time-out.
     ///
     /// # Errors
-    /// The child does not take the request, does not answer in time, or ends before.
+    /// The child does not take the request, or fails before its answer.
     pub async fn ask(&self, message: &[u8], timeout: Duration) -> Result<Bytes, Failure> {
         match self.put_own(Bytes::copy_from_slice(message), timeout, || true) {
             Ok(Some(answers)) => self.answer_to(answers).await,
@@ -288,10 +288,10 @@ impl Lease {
         Ok(Some(cursor))
     }
 
-    /// Waits for the answer to a request of the gateway's own.
+    /// Waits for the answer to a request of the gateway's own. An error, also the gateway's own at a time-out, is an answer.
     ///
     /// # Errors
-    /// The request ends without an answer: the failure of the child, or that of a refusal where the child lives.
+    /// The child has failed, and the request ends without an answer.
     pub(super) async fn answer_to(&self, mut answers: Cursor) -> Result<Bytes, Failure> {
         while let Some(entry) = answers.next().await {
             if entry.answer {

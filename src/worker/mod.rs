@@ -41,7 +41,7 @@ use holders::Holders;
 pub use lease::Lease;
 pub use lease_holder::{LeaseHolder, Nobody, Route};
 pub use negotiated::Negotiated;
-pub use opening::{Fingerprint, Opening};
+pub use opening::{CompatibilityKey, Opening};
 pub use orphan::Orphan;
 pub use phase::{Due, Phase};
 pub use replay::Replay;

@@ -10,7 +10,7 @@ use crate::mcp::Initialize;
 /// The protocol version and the client's capabilities of an `initialize`, in a canonical form. Sessions share a child, or take a
 /// spare, only if their keys are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(String);
+pub struct CompatibilityKey(String);
 
 /// Client capabilities that are left out for a shared child: roots are private to a client, and later requests about tasks that a
 /// client keeps could not be attributed.
@@ -42,7 +42,7 @@ pub struct Opening {
     /// The request for the child.
     pub message: Bytes,
     /// The key that sharing sessions must have in common.
-    pub fingerprint: Fingerprint,
+    pub key: CompatibilityKey,
 }
 
 /// The deepest nesting of capabilities that a spare is opened for.
@@ -51,7 +51,7 @@ const DEPTH: usize = 8;
 impl Opening {
     /// The `initialize` for an exclusive child: the client's message, unchanged.
     pub fn of_client(message: &Bytes) -> Self {
-        Self { message: message.clone(), fingerprint: fingerprint(&Initialize::read(message), false) }
+        Self { message: message.clone(), key: key(&Initialize::read(message), false) }
     }
 
     /// The `initialize` of the gateway itself, with the version and the capabilities of this client, and nothing else of its message.
@@ -65,7 +65,7 @@ impl Opening {
             quoted(env!("CARGO_PKG_VERSION")),
         );
         let message = format!(r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{params}}}"#);
-        Self { message: message.into(), fingerprint: fingerprint(&asked, is_shared) }
+        Self { message: message.into(), key: key(&asked, is_shared) }
     }
 
     /// The `initialize` of the gateway for a spare, for the next client with the same key. `None` if the version or a capability of this
@@ -85,7 +85,7 @@ impl Opening {
             let params = parse(&opening.message).ok().and_then(|envelope| envelope.params);
             canonical(&without(params.unwrap_or_default(), |name| name == "_meta")).into_owned()
         };
-        self.message == other.message || (self.fingerprint == other.fingerprint && words(self) == words(other))
+        self.message == other.message || (self.key == other.key && words(self) == words(other))
     }
 }
 
@@ -100,8 +100,8 @@ fn told<'a>(asked: &Initialize<'a>, is_shared: bool) -> Cow<'a, str> {
 }
 
 /// The key of an `initialize`.
-fn fingerprint(asked: &Initialize<'_>, is_shared: bool) -> Fingerprint {
-    Fingerprint(format!("[{},{}]", canonical(asked.version), canonical(&told(asked, is_shared))))
+fn key(asked: &Initialize<'_>, is_shared: bool) -> CompatibilityKey {
+    CompatibilityKey(format!("[{},{}]", canonical(asked.version), canonical(&told(asked, is_shared))))
 }
 
 /// Whether capabilities consist of names in [`COMMON`], booleans and objects, nested at most `depth` deep.
@@ -128,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn the_same_wishes_have_the_same_fingerprint() {
-        let of = |c: &str, v: &str, n: &str| Opening::of_gateway(&initialize(c, v, n), true).fingerprint;
+    fn the_same_capabilities_have_the_same_key() {
+        let of = |c: &str, v: &str, n: &str| Opening::of_gateway(&initialize(c, v, n), true).key;
         assert_eq!(
             of(r#"{"sampling":{},"elicitation":{}}"#, "1", "a"),
             of(r#"{"elicitation":{},"sampling":{}}"#, "1", "b")
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(of(r#"{"roots":{"listChanged":true}}"#, "1", "a"), of("{}", "1", "a"));
         assert_ne!(of(r#"{"sampling":{}}"#, "1", "a"), of("{}", "1", "a"));
         assert_ne!(of("{}", "1", "a"), of("{}", "2", "a"));
-        let own = |c: &str| Opening::of_client(&initialize(c, "1", "a")).fingerprint;
+        let own = |c: &str| Opening::of_client(&initialize(c, "1", "a")).key;
         assert_ne!(own(r#"{"roots":{}}"#), own("{}"));
     }
 
@@ -159,8 +159,8 @@ mod tests {
         }
         let spare = |c: &str, v: &str| Opening::of_spare(&initialize(c, v, "a"), false);
         let full = r#"{"roots":{"listChanged":true},"sampling":{"tools":{}},"elicitation":{"form":{},"url":{}},"tasks":{"list":{},"requests":{"sampling":{"createMessage":{}}}}}"#;
-        let own = Opening::of_client(&initialize(full, "2025-11-25", "b")).fingerprint;
-        assert_eq!(spare(full, "2025-11-25").map(|opening| opening.fingerprint), Some(own));
+        let own = Opening::of_client(&initialize(full, "2025-11-25", "b")).key;
+        assert_eq!(spare(full, "2025-11-25").map(|opening| opening.key), Some(own));
         for (capabilities, version) in [
             (r#"{"experimental":{"x-token":"secret"}}"#, "2025-06-18"),
             (r#"{"sampling":{"secret":true}}"#, "2025-06-18"),

@@ -115,16 +115,14 @@ impl Replay {
     pub async fn finish(mut self) {
         loop {
             if let Some((standing, answers)) = self.asked.pop_front() {
-                let answer = self.lease.answer_to(answers).await;
-                let envelope = answer.as_deref().ok().and_then(|answer| parse(answer).ok());
-                let is_left = |lease: &Lease| {
-                    let grants = lease.worker().shared().multiplexer.lock().grants(lease.peer());
-                    !grants || (answer.is_err() && !lease.is_alive())
-                };
-                match envelope {
-                    Some(envelope) if !envelope.is_error => drop(self.lease.owed().lock().remove(&standing)),
-                    _ if is_left(&self.lease) => return,
-                    envelope => self.refused(&standing, envelope.and_then(|envelope| envelope.error_code())),
+                let Ok(answer) = self.lease.answer_to(answers).await else { return };
+                let envelope = parse(&answer).ok();
+                if envelope.as_ref().is_some_and(|envelope| !envelope.is_error) {
+                    self.lease.owed().lock().remove(&standing);
+                } else if self.lease.worker().shared().multiplexer.lock().grants(self.lease.peer()) {
+                    self.refused(&standing, envelope.and_then(|envelope| envelope.error_code()));
+                } else {
+                    return;
                 }
             } else if self.requests.is_empty() {
                 return;

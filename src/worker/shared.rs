@@ -189,14 +189,15 @@ impl Shared {
     }
 
     /// Answers the given calls with an error, which `failure` makes from the time-out of each, and tells clients which server
-    /// requests are over. A call of the gateway's own gets no answer: its exchange ends.
+    /// requests are over. A call of the gateway's own gets no answer where the child has failed: its exchange ends.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         // First: the client may have been asked on the stream of a call that ends now.
         expired.withdrawn.into_iter().for_each(|(withdrawn, message)| self.withdraw(withdrawn, message));
-        for call in expired.calls.iter().filter(|call| !call.is_own) {
+        let has_failed = self.life.failure.get().is_some();
+        for call in expired.calls.iter().filter(|call| !(call.is_own && has_failed)) {
             deliver(&self.metrics, &call.exchange, failure(call.timeout()).response(&call.original));
         }
-        for waiting in expired.waiting.iter().filter(|waiting| !waiting.is_own) {
+        for waiting in expired.waiting.iter().filter(|waiting| !(waiting.is_own && has_failed)) {
             deliver(&self.metrics, &waiting.exchange, failure(waiting.timeout).response(&waiting.id));
         }
     }
