@@ -80,7 +80,10 @@ impl Lease {
     /// # Errors
     /// The child ends, or has no room for `notifications/initialized` until `end`.
     pub async fn replay(self: &Arc<Self>, negotiated: &Negotiated, end: Instant) -> Result<Replay, Failure> {
-        while negotiated.initialized {
+        loop {
+            if !negotiated.initialized {
+                break;
+            }
             match self.worker().shared().say_initialized(Bytes::from_static(INITIALIZED)) {
                 Ok(()) => break,
                 Err(Refused::Busy) if Instant::now() < end => sleep(PAUSE).await,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(in crate::worker) struct Expired {
     /// The calls to fail.
+    #[expect(clippy::vec_box, reason = "a call is large, and moves as a pointer")]
     pub(in crate::worker) calls: Vec<Box<Call>>,
     /// Requests to fail that waited for the answers to these calls.
     pub(in crate::worker) waiting: Vec<Waiting>,

@@ -88,8 +88,9 @@ impl Multiplexer {
     /// the client's to cancel. The call goes on until [`Self::cancel`].
     pub(in crate::worker) fn cancelled_by_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<u64> {
         let named = Cancels::read(envelope).request()?;
-        let is_it = |call: &&Box<Call>| call.peer == peer && call.original.as_str() == named && !call.is_own;
-        let number = self.calls.values().filter(is_it).map(|call| call.number).max_by_key(|number| number.order)?.wire;
+        let is_it = |call: &Call| call.peer == peer && call.original.as_str() == named && !call.is_own;
+        let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
+        let number = latest.number.wire;
         (!self.sharing.is_awaited_by_others(number)).then_some(number)
     }
 
