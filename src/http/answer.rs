@@ -13,42 +13,31 @@ use crate::config::Http;
 use crate::session::Conversation;
 use crate::stream::{Cursor, Entry, EventStream, encode_message};
 
-/// The time after which a client should reconnect when its stream has ended.
+/// The time that a client should wait before it reconnects, when its stream has ended.
 const COME_BACK: Duration = Duration::from_secs(3);
 
-/// Waits for the answers to `requests` requests and returns them as JSON. If another message comes first, or no message
-/// comes for `patience`, the response is an event stream with the rest. `guard` is dropped with the response.
+/// Waits for the answers to `requests` requests and returns them as JSON: an array for a batch, otherwise the only answer.
+/// The response is an event stream of what has come and what will come, if another message comes before the last answer, if
+/// the answers are not complete within `http.keep_alive`, or if a request was cancelled. `guard` is dropped with the response.
 pub async fn respond(
     mut cursor: Cursor,
     (requests, is_batch): (usize, bool),
-    patience: Duration,
     http: &Http,
     guard: impl Send + 'static,
 ) -> Reply {
-    let patience = Instant::now() + patience;
+    let patience = Instant::now() + http.keep_alive;
     let mut answers: Vec<Entry> = Vec::with_capacity(requests);
     while answers.len() < requests {
-        match timeout_at(patience, cursor.next()).await {
-            Ok(Some(entry)) => {
-                let interim = !entry.answer;
-                answers.push(entry);
-                if interim {
-                    return stream(answers, cursor, http, guard);
-                }
-            }
-            // Cancelled: the client does not want the answer any more, and gets a stream without it.
-            Ok(None) if answers.is_empty() || is_batch => return stream(answers, cursor, http, guard),
-            Ok(None) => break,
-            Err(_) => return stream(answers, cursor, http, guard),
+        let entry = timeout_at(patience, cursor.next()).await.ok().flatten();
+        let is_answer = entry.as_ref().is_some_and(|entry| entry.answer);
+        answers.extend(entry);
+        if !is_answer {
+            return stream(answers, cursor, http, guard);
         }
     }
-    match (answers.pop(), is_batch) {
-        (Some(only), false) => json(StatusCode::OK, only.message),
-        (Some(last), true) => {
-            answers.push(last);
-            json(StatusCode::OK, array(&answers))
-        }
-        (None, _) => stream(answers, cursor, http, guard),
+    match answers.pop_if(|_| !is_batch) {
+        Some(only) => json(StatusCode::OK, only.message),
+        None => json(StatusCode::OK, array(&answers)),
     }
 }
 
@@ -69,15 +58,15 @@ fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 's
     event_stream(EventStream::new(first, cursor, http.keep_alive), guard)
 }
 
-/// Opens the stream of a conversation and responds with it. The stream starts with the event `first`, ends when the
-/// credential of its reader expires at the latest, and tells the client to reconnect after 3 s. `guard` is dropped with the
-/// response.
+/// Opens the stream of a conversation and responds with the stream. The stream begins with `first`, an event or a comment,
+/// ends at the latest when the credential of the conversation's caller expires, and at its end tells the client to reconnect
+/// after 3 s. `guard` is dropped with the response.
 pub fn open_stream(conversation: &dyn Conversation, first: Bytes, http: &Http, guard: impl Send + 'static) -> Reply {
     let body = EventStream::new(Some(first), conversation.open_stream(), http.keep_alive);
     event_stream(body.retry_at_end(COME_BACK).ends_with(conversation.expiry()), guard)
 }
 
-/// The response with an event stream as its body. Its headers keep intermediaries from caching or buffering the stream.
+/// A response with an event stream as its body. Its headers keep intermediaries from caching or buffering the stream.
 fn event_stream(body: EventStream, guard: impl Send + 'static) -> Reply {
     let mut reply = Response::new(Body::from(body).hold(guard));
     let headers = reply.headers_mut();

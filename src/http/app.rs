@@ -17,12 +17,12 @@ pub struct App {
     pub conversations: Arc<dyn Conversations>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Tells whether the gateway is draining.
+    /// The signals that the gateway drains, and that it ends.
     pub shutdown: Shutdown,
 }
 
 impl App {
-    /// Whether the gateway would open a session now: it is not draining, and `sessions.max` is not reached.
+    /// Whether the gateway could open a session now: the gateway is not draining, and `sessions.max` is not reached.
     pub fn is_ready(&self, snapshot: &Snapshot) -> bool {
         !self.shutdown.drain.is_cancelled() && self.conversations.has_room(snapshot.sessions.max)
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
+use futures_util::future::OptionFuture;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,8 @@ const TRIES: usize = 64;
 /// The sockets that hold a port.
 #[derive(Debug)]
 pub(super) struct Bound {
+    /// The configured address, with the actual port.
+    pub(super) address: SocketAddr,
     /// Accepts connections on the configured address.
     asked: TcpListener,
     /// Accepts connections on the loopback address of the other family.
@@ -26,49 +29,30 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// The configured address, with the actual port.
-    pub(super) fn address(&self) -> io::Result<SocketAddr> {
-        self.asked.local_addr()
-    }
-
-    /// Waits for the next connection on either socket.
+    /// Waits for the next connection on either served address.
     pub(super) async fn accept(&self) -> io::Result<TcpStream> {
-        let beside = async {
-            match &self.beside {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
-            }
-        };
         let accepted = tokio::select! {
             accepted = self.asked.accept() => accepted,
-            accepted = beside => accepted,
+            Some(accepted) = OptionFuture::from(self.beside.as_ref().map(TcpListener::accept)) => accepted,
         };
         Ok(accepted?.0)
     }
 }
 
-/// The use of the port in the other address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Other {
-    /// The port is served under this address too: both addresses are this machine's loopback.
-    Served(IpAddr),
-    /// The port is reserved under this address and not served: the configuration names all addresses of IPv4 and not those
-    /// of IPv6.
-    Kept(IpAddr),
-    /// The port is left alone: one socket serves both families, or no name of this machine stands for the address.
-    Left,
-}
-
-fn other(address: IpAddr) -> Other {
+/// The address of the other family under which the port is bound too, and whether the port is served there. A loopback
+/// address is served in both families. With all addresses of IPv4, the port is reserved under all addresses of IPv6 and not
+/// served there. `None` for all addresses of IPv6, whose socket serves both families, and for a single address.
+fn other(address: IpAddr) -> Option<(IpAddr, bool)> {
     match address {
-        IpAddr::V4(Ipv4Addr::LOCALHOST) => Other::Served(Ipv6Addr::LOCALHOST.into()),
-        IpAddr::V6(Ipv6Addr::LOCALHOST) => Other::Served(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Other::Kept(Ipv6Addr::UNSPECIFIED.into()),
-        IpAddr::V4(_) | IpAddr::V6(_) => Other::Left,
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Some((Ipv6Addr::LOCALHOST.into(), true)),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Some((Ipv4Addr::LOCALHOST.into(), true)),
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Some((Ipv6Addr::UNSPECIFIED.into(), false)),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }
 
-/// Binds an address, and its port in the other family where that is needed.
+/// Binds an address, and the port in the other family where [`other`] names an address. If the system chooses the port (port
+/// 0), up to [`TRIES`] ports are tried.
 ///
 /// # Errors
 /// The address that could not be bound, and the error of the system.
@@ -86,37 +70,32 @@ pub(super) fn bind(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)
 fn bind_once(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
     let failed = |address| move |error| (address, error);
     let listener = socket(address, true).and_then(listen).map_err(failed(address))?;
-    let port = listener.local_addr().map_err(failed(address))?.port();
-    let mut bound = Bound { asked: listener, beside: None, _kept: None };
-    let (other, is_served) = match other(address.ip()) {
-        Other::Served(other) => (SocketAddr::new(other, port), true),
-        Other::Kept(other) => (SocketAddr::new(other, port), false),
-        Other::Left => return Ok(bound),
-    };
+    let address = listener.local_addr().map_err(failed(address))?;
+    let mut bound = Bound { address, asked: listener, beside: None, _kept: None };
+    let Some((other, is_served)) = other(address.ip()) else { return Ok(bound) };
+    let other = SocketAddr::new(other, address.port());
     match socket(other, is_served) {
         Ok(socket) if is_served => bound.beside = Some(listen(socket).map_err(failed(other))?),
         Ok(socket) => bound._kept = Some(socket),
-        // A machine without this family, or a container without its loopback: then nobody else has it either.
-        Err(error) if is_missing(&error) => {}
-        Err(error) => return Err((other, error)),
+        Err(error) => match Errno::from_io_error(&error) {
+            // A machine without this family, or a container without its loopback: no other program has the address either.
+            Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT) => {}
+            _ => return Err((other, error)),
+        },
     }
     Ok(bound)
 }
 
-fn is_missing(error: &io::Error) -> bool {
-    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL, Errno::PROTONOSUPPORT];
-    error.raw_os_error().is_some_and(|code| missing.iter().any(|errno| errno.raw_os_error() == code))
-}
-
-/// A bound socket. A socket to be served (`is_served`) may take a port on which connections of an earlier process are still
-/// closing; a socket that reserves the port shares the port with no other socket.
+/// A bound TCP socket. A socket to be served (`is_served`) may take a port on which connections of an earlier process are
+/// still closing, and serves both families if the address is that of all IPv6 addresses. A socket that only reserves a port
+/// shares the port with no other socket.
 fn socket(address: SocketAddr, is_served: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_socket_reuseaddr(&socket, is_served)?;
     if address.is_ipv6() {
-        // All addresses are those of both families, whatever the machine's default is; other sockets are of one.
+        // The default of the machine does not matter.
         sockopt::set_ipv6_v6only(&socket, !(is_served && address.ip().is_unspecified()))?;
     }
     rustix::net::bind(&socket, &address)?;
@@ -140,7 +119,7 @@ mod tests {
 
     fn bound(address: &str) -> (Bound, u16) {
         let bound = bind(address.parse().unwrap()).unwrap();
-        let port = bound.address().unwrap().port();
+        let port = bound.address.port();
         (bound, port)
     }
 

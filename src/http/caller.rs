@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use tokio::time::Instant;
 
+use super::app::App;
 use super::metadata::metadata_url;
 use super::paths::named_server;
 use super::problem::Refusal;
@@ -13,7 +14,7 @@ use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
 use crate::config::ServerName;
 use crate::pool::Deployment;
-use crate::session::{NewSession, Transport};
+use crate::session::{Conversation, NewSession, Transport};
 use crate::telemetry::{Cause, Metrics};
 
 /// An authenticated request to a server that its principal may use.
@@ -31,7 +32,7 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// Authenticates a request and finds its server, or refuses the request.
+    /// Authenticates a request and finds its server, or refuses the request. A refused credential is counted and logged.
     pub async fn of(parts: &Parts, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
         let proven = match snapshot.auth.authenticate(&parts.headers, parts.uri.query()).await {
             Ok(proven) => proven,
@@ -55,6 +56,14 @@ impl<'a> Caller<'a> {
         &self.deployment.server.name
     }
 
+    /// Finds this caller's session on the server with this id and transport. The session and its streams then last at least as
+    /// long as the caller's credential.
+    pub fn find(&self, app: &App, id: &str, transport: Transport) -> Option<Arc<dyn Conversation>> {
+        let conversation = app.conversations.find(id, &self.principal, self.server(), transport)?;
+        conversation.expiry().extend(self.until);
+        Some(conversation)
+    }
+
     /// A description of the session that this caller would open, with the limits that apply.
     pub fn new_session(&self, transport: Transport) -> NewSession<'_> {
         NewSession {
@@ -68,7 +77,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// Refuses a request whose credential is missing or invalid, counts and logs the failure.
+/// Refuses a request whose credential is missing or invalid, or cannot be checked now. Counts and logs the failure.
 fn unauthenticated(parts: &Parts, snapshot: &Snapshot, metrics: &Metrics, error: &AuthError) -> Refusal {
     metrics.auth_failure(error.reason());
     // A peer without a credential must not fill the log. The path is left out: the peer chooses it.

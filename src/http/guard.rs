@@ -1,15 +1,16 @@
 //! Refuses requests that a foreign web page may have caused: a foreign `Host` (DNS rebinding) or a foreign `Origin` gets
 //! status 403, a request with no host or with two gets 400. Clients that are not browsers send no `Origin` and pass.
 
+use std::ops::Range;
+
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, HOST, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
-use super::body::Body;
-use super::problem::{Reply, problem};
+use super::problem::{Reply, plain, problem};
 use crate::config::{Authority, Host, Http, Origin};
 
 /// The request headers that a web page may send.
@@ -17,19 +18,25 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, accept, last-event-i
                                mcp-method, mcp-name, x-api-key";
 /// The prefix of headers that carry parameters of tools (MCP 2026-07-28, "Streamable HTTP").
 const PARAMETER: &str = "mcp-param-";
-/// The largest number of such headers that a page may send, and the longest name of such a header in bytes.
+/// The largest number of such headers that a page may send.
 const MOST_PARAMETERS: usize = 32;
-const LONGEST_PARAMETER: usize = 128;
+/// The lengths in bytes that the name of such a header may have.
+const PARAMETER_LENGTHS: Range<usize> = PARAMETER.len() + 1..129;
 
 /// The hosts and origins that a listener serves.
 #[derive(Debug)]
 pub struct Guard {
-    /// Whether requests are served only for listed hosts and for this machine.
+    /// Whether requests are served only for listed hosts and for loopback names and addresses, unless `any_host` is set.
     is_strict: bool,
+    /// Whether the listener is bound to a loopback address. Then all origins on loopback hosts are allowed.
     is_loopback: bool,
+    /// Whether `http.allowed_hosts` contains `*`.
     any_host: bool,
+    /// The allowed hosts, with the host of the public URL.
     hosts: Vec<Host<'static>>,
+    /// Whether `http.allowed_origins` contains `*`.
     any_origin: bool,
+    /// The allowed origins, with the origin of the public URL.
     origins: Vec<Origin>,
 }
 
@@ -45,7 +52,7 @@ impl Guard {
             origins.push(own);
         }
         Self {
-            // On other addresses any name may be the right one, unless the configuration says which are.
+            // On other addresses any host is allowed, unless the configuration lists some.
             is_strict: is_loopback || !http.allowed_hosts.is_empty(),
             is_loopback,
             any_host: listed(&http.allowed_hosts, "*"),
@@ -56,6 +63,10 @@ impl Guard {
     }
 
     /// Checks the authority and the `Origin` of a request (Streamable HTTP, "Security Warning").
+    ///
+    /// # Errors
+    /// Status 400 for an authority that [`authority`] refuses; status 403 for a foreign host, a foreign origin, or several
+    /// `Origin` headers.
     pub fn check(&self, parts: &Parts) -> Result<(), Reply> {
         let authority = authority(parts)?;
         let host = authority.as_ref().map(|authority| &authority.host);
@@ -76,6 +87,7 @@ impl Guard {
         Err(problem(StatusCode::FORBIDDEN, text))
     }
 
+    /// Whether the origin is that of the request's own authority, a loopback origin on a loopback listener, or a listed one.
     fn takes_origin(&self, value: &HeaderValue, authority: Option<&Authority<'_>>) -> bool {
         let Some(origin) = value.to_str().ok().and_then(|text| Origin::parse(text).ok()) else { return false };
         authority.is_some_and(|own| origin.is_of(own))
@@ -84,8 +96,8 @@ impl Guard {
     }
 }
 
-/// The authority of a request, from `Host`, from the absolute form of the target, or from `:authority`. `None` if the client
-/// sends an empty `Host`, or HTTP/1.0 without one.
+/// The authority of a request, from `Host`, from the absolute form of the target, or from `:authority`. `None` if the target
+/// names none, and the client sends an empty `Host`, or HTTP/1.0 without `Host`.
 ///
 /// # Errors
 /// Status 400: the authority is missing or invalid, or several authorities differ (RFC 9112 section 3.2, RFC 9113 section
@@ -123,10 +135,9 @@ pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
     }
 }
 
-/// The response to a CORS preflight request whose origin has been checked.
+/// The response to a CORS preflight request with the headers `asked`. The origin has been checked.
 pub fn preflight(asked: &HeaderMap) -> Reply {
-    let mut reply = Response::new(Body::empty());
-    *reply.status_mut() = StatusCode::NO_CONTENT;
+    let mut reply = plain(StatusCode::NO_CONTENT, "");
     let headers = reply.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(asked));
@@ -135,27 +146,27 @@ pub fn preflight(asked: &HeaderMap) -> Reply {
     reply
 }
 
-/// The value of `Access-Control-Allow-Headers`. Browsers accept no wildcard for requests with credentials, so the headers
-/// for parameters that the page asked for are listed by name.
+/// The value of `Access-Control-Allow-Headers` in the response to a preflight request with the headers `asked`. Browsers accept
+/// no wildcard for requests with credentials, so the headers for parameters that the page asks for are listed by name.
 fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
-    let is_token =
-        |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     let parameters = asked
         .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
-        .filter(|name| name.len() > PARAMETER.len() && name.len() <= LONGEST_PARAMETER)
-        .filter(|name| name.starts_with(PARAMETER) && is_token(name))
+        .map(str::trim)
+        .filter(|name| PARAMETER_LENGTHS.contains(&name.len()))
+        .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+        .filter(|name| name.as_str().starts_with(PARAMETER))
         .take(MOST_PARAMETERS);
     let mut all = ALLOWED_HEADERS.to_owned();
     for name in parameters {
         all.push_str(", ");
-        all.push_str(&name);
+        all.push_str(name.as_str());
     }
     HeaderValue::from_str(&all).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
 
-/// Adds the headers that let the requesting page read the response. The origin has been checked.
+/// Adds the headers that let the requesting page read the response. `origin` is the request's, and has been checked; without
+/// one nothing is added.
 pub fn allow_origin(origin: Option<&HeaderValue>, reply: &mut Reply) {
     let Some(origin) = origin else { return };
     let headers = reply.headers_mut();

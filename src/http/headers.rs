@@ -12,6 +12,7 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the protocol version (MCP 2025-06-18 and later).
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
+/// Whether an `Accept` header names the media type `wanted`, or a range with that type in it. Weights (`q`) are ignored.
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
     let is_wanted = |range: &[u8]| {
@@ -23,12 +24,14 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_wanted))
 }
 
-/// The media type or range in an element of a header. Headers are short: a search byte by byte is the quickest.
+/// The media type or range in an element of a header, without its parameters. For short texts, a search byte by byte is the
+/// fastest.
 fn without_parameters(element: &[u8]) -> &[u8] {
     element.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server").
+/// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server"). Without an
+/// `Accept` header nothing is accepted. The refusal has status 406.
 pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
         return Ok(());
@@ -36,7 +39,8 @@ pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
 }
 
-/// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1).
+/// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1). The
+/// refusal has status 406.
 pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
         return Ok(());
@@ -44,7 +48,7 @@ pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))
 }
 
-/// Checks that the `Content-Type` of the body is JSON.
+/// Checks that the `Content-Type` of the body is `application/json`, with any parameters. The refusal has status 415.
 pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| without_parameters(value.as_bytes()));
     if media_type.eq_ignore_ascii_case(b"application/json") {
@@ -53,71 +57,44 @@ pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
 }
 
-/// The meaning of the header `MCP-Protocol-Version`.
+/// The protocol version in the header `MCP-Protocol-Version`, if the gateway carries that version. `None` without the header.
+/// The version that the session has `negotiated` is carried even if it is unknown here: servers may choose an older one.
+pub fn version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<Option<&str>, Unsupported> {
+    let Some(value) = headers.get(PROTOCOL_VERSION) else { return Ok(None) };
+    match value.to_str().ok().map(str::trim) {
+        Some(version) if SPOKEN.contains(&version) || negotiated().as_deref() == Some(version) => Ok(Some(version)),
+        Some(STATELESS) => Err(Unsupported::Stateless),
+        _ => Err(Unsupported::Unknown),
+    }
+}
+
+/// A protocol version that the gateway does not carry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Version<'a> {
-    /// The header is absent.
-    None,
-    /// A revision that the gateway carries.
-    Carried(&'a str),
+pub enum Unsupported {
     /// The stateless revision.
-    Modern,
-    /// A version that the gateway does not know.
+    Stateless,
+    /// A version that the gateway does not know, or a header value that is not text.
     Unknown,
 }
 
-impl<'a> Version<'a> {
-    /// Reads the header `MCP-Protocol-Version`.
-    pub fn of(headers: &'a HeaderMap) -> Self {
-        let Some(value) = headers.get(PROTOCOL_VERSION) else { return Self::None };
-        match value.to_str().ok().map(str::trim) {
-            Some(STATELESS) => Self::Modern,
-            Some(version) if SPOKEN.contains(&version) => Self::Carried(version),
-            _ => Self::Unknown,
-        }
-    }
-
-    /// Like [`Self::of`], for a request within a session: the version that the session negotiated counts as carried, even if
-    /// it is unknown here. Servers may choose a version older than those carried.
-    pub fn or_negotiated(self, headers: &'a HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Self {
-        if matches!(self, Self::None | Self::Carried(_)) {
-            return self;
-        }
-        let said = headers.get(PROTOCOL_VERSION).and_then(|value| value.to_str().ok()).map(str::trim);
-        match said.zip(negotiated()) {
-            Some((said, negotiated)) if said == negotiated => Self::Carried(said),
-            _ => self,
-        }
-    }
-
-    /// The version, if the request names one that the gateway carries.
-    pub fn carried(self) -> Option<&'a str> {
-        match self {
-            Self::Carried(version) => Some(version),
-            Self::None | Self::Modern | Self::Unknown => None,
-        }
-    }
-
-    /// The refusal of a request whose version the gateway does not carry. `id` is the id of the only request in the body.
+impl Unsupported {
+    /// Refuses a request that names this version. `id` is the id of the only request in the body, for the error response; the
+    /// stateless revision gets no id.
     pub fn refusal(self, id: Option<&RawId>) -> Refusal {
-        if self == Self::Modern {
-            return Refusal::modern(STATELESS);
+        if self == Self::Stateless {
+            return Refusal::stateless();
         }
         let text = format!("unsupported protocol version in MCP-Protocol-Version; supported: {}", SPOKEN.join(", "));
-        Refusal::header(id, &text)
+        Refusal::invalid(id, &text)
     }
 }
 
-/// Checks the protocol version of a request without a body: absent, carried by the gateway, or the `negotiated` one of the
-/// session.
+/// Refuses a request without a body whose header names a protocol version that the gateway does not carry, see [`version`].
 pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<(), Refusal> {
-    match Version::of(headers).or_negotiated(headers, negotiated) {
-        Version::None | Version::Carried(_) => Ok(()),
-        version @ (Version::Modern | Version::Unknown) => Err(version.refusal(None)),
-    }
+    version(headers, negotiated).map(drop).map_err(|unsupported| unsupported.refusal(None))
 }
 
-/// The session id that the request names, if there is one.
+/// The session id that the request names. `None` without the header, empty for a value that is not visible ASCII.
 pub fn session_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(SESSION_ID).map(|value| value.to_str().unwrap_or_default())
 }
@@ -159,9 +136,9 @@ mod tests {
     fn content_type_and_version() {
         assert!(check_is_json(&with(CONTENT_TYPE, "Application/JSON; charset=utf-8")).is_ok());
         assert_eq!(status(check_is_json(&with(CONTENT_TYPE, "text/plain"))), 415);
-        assert_eq!(Version::of(&with(PROTOCOL_VERSION, "2025-06-18")).carried(), Some("2025-06-18"));
+        assert_eq!(version(&with(PROTOCOL_VERSION, "2025-06-18"), || None), Ok(Some("2025-06-18")));
         assert_eq!(status(check_version(&with(PROTOCOL_VERSION, "1999-01-01"), || Some("2024-10-07".to_owned()))), 400);
         assert!(check_version(&with(PROTOCOL_VERSION, "2024-10-07"), || Some("2024-10-07".to_owned())).is_ok());
-        assert_eq!(Version::of(&HeaderMap::new()), Version::None);
+        assert_eq!(version(&HeaderMap::new(), || None), Ok(None));
     }
 }

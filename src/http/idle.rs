@@ -2,51 +2,46 @@
 //! connection for as long as the peer answers pings.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Version;
 
-use super::problem::Reply;
-
-/// Counts the requests of one connection. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Requests(Arc<Counts>);
-
+/// Counts the requests of one connection.
 #[derive(Debug, Default)]
-struct Counts {
-    /// The number of HTTP/2 requests whose response has not ended.
+pub struct Requests {
+    /// The number of HTTP/2 requests whose response has not ended. Always 1 after the first request of HTTP/1.
     open: AtomicUsize,
     /// The number of HTTP/2 requests that have begun.
     begun: AtomicU64,
-    /// Whether the connection speaks HTTP/1.
-    is_http1: AtomicBool,
 }
 
 impl Requests {
-    /// Counts a request, which is open until the returned value is dropped. `None` on an HTTP/1 connection.
-    pub fn begin(&self, version: Version) -> Option<Open> {
+    /// Counts an HTTP/2 request, which is open until the returned value is dropped. A request of HTTP/1 returns `None`, and
+    /// makes the connection count as in use for good.
+    pub fn begin(self: &Arc<Self>, version: Version) -> Option<Open> {
         if version <= Version::HTTP_11 {
-            self.0.is_http1.store(true, Ordering::Relaxed);
+            self.open.store(1, Ordering::Relaxed);
             return None;
         }
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
-        self.0.open.fetch_add(1, Ordering::Relaxed);
-        Some(Open(self.clone()))
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Open(Arc::clone(self)))
     }
 
-    /// Whether no request is open.
+    /// Whether no request is open. `false` on a connection that has had a request of HTTP/1.
     pub fn are_over(&self) -> bool {
-        self.0.open.load(Ordering::Relaxed) == 0
+        self.open.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits until the connection has had no request for `time`. The wait may take up to twice that time.
+    /// Waits until the connection has had no open request for `time`, which is noticed after up to twice that time. Never
+    /// ends on a connection that has had a request of HTTP/1.
     pub async fn are_missing_for(&self, time: Duration) {
         let mut seen = None;
         loop {
             tokio::time::sleep(time).await;
-            let begun = self.0.begun.load(Ordering::Relaxed);
-            let is_idle = self.are_over() && !self.0.is_http1.load(Ordering::Relaxed);
+            let begun = self.begun.load(Ordering::Relaxed);
+            let is_idle = self.are_over();
             // A connection without any request has been idle from its beginning.
             if is_idle && (begun == 0 || seen == Some(begun)) {
                 return;
@@ -56,19 +51,12 @@ impl Requests {
     }
 }
 
-/// A request whose response has not ended.
+/// An HTTP/2 request whose response has not ended. Dropping the value ends the request.
 #[derive(Debug)]
-pub struct Open(Requests);
-
-impl Open {
-    /// Keeps the request open until the body of `reply` is dropped.
-    pub fn until_the_end_of(self, reply: Reply) -> Reply {
-        reply.map(|body| body.hold(self))
-    }
-}
+pub struct Open(Arc<Requests>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -36,16 +36,17 @@ const TO_CLOSE: Duration = Duration::from_secs(1);
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Limits on the connections of a listener.
+/// Limits of a listener and of each of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The largest number of open connections. Further connections wait in the kernel.
     pub connections: usize,
-    /// The longest time for the headers of a request, and for the next request on an idle connection.
+    /// The longest time for the first bytes of a connection, for the headers of a request, and without a request. Also the
+    /// interval of pings with HTTP/2.
     pub headers: Duration,
     /// The longest time that a write may make no progress.
     pub stall: Duration,
-    /// The longest time for reading the rest of a refused request's body.
+    /// The longest time for reading the rest of a body whose request was answered early.
     pub linger: Duration,
 }
 
@@ -60,32 +61,29 @@ impl From<&Http> for Limits {
     }
 }
 
-/// A bound listener. A listener on one loopback address is bound to the loopback addresses of both families.
+/// A bound listener. A listener on 127.0.0.1 or ::1 is bound to both.
 #[derive(Debug)]
 pub struct Listener {
     bound: Bound,
-    address: SocketAddr,
     limits: Limits,
 }
 
 impl Listener {
-    /// Binds the address.
+    /// Binds the address. Port 0 lets the system choose the port.
     ///
     /// # Errors
-    /// The address, or the one of the other family, is in use, not of this machine, or not allowed.
+    /// The address that could not be bound, which may be the one of the other family, and the error of the system.
     pub fn bind(address: SocketAddr, limits: Limits) -> Result<Self, (SocketAddr, io::Error)> {
-        let bound = bind(address)?;
-        let address = bound.address().map_err(|error| (address, error))?;
-        Ok(Self { bound, address, limits })
+        Ok(Self { bound: bind(address)?, limits })
     }
 
     /// The configured address, with the actual port.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.bound.address
     }
 
-    /// Accepts and serves connections until the gateway drains. Open connections continue under `tasks` until they end or
-    /// are killed.
+    /// Accepts and serves connections until the gateway drains. Open connections continue as tasks of `tasks`, until they end
+    /// or `shutdown` kills them. `open` counts them.
     pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, open: Gauge) {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         loop {
@@ -122,38 +120,38 @@ async fn accept(bound: &Bound, permits: &Arc<Semaphore>) -> io::Result<(TcpStrea
 }
 
 async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shutdown: Shutdown) {
-    // Without it each small answer waits for the acknowledgement of the one before: 40 ms a call.
+    // Without TCP_NODELAY each small answer waits for the acknowledgement of the answer before: 40 ms a call.
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    // Best effort: without it a peer that vanished is noticed later.
+    // Best effort: without the option, a peer that has vanished is noticed later.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS);
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
     let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
-    let requests = Requests::default();
-    let idle = requests.clone();
+    let requests = Arc::<Requests>::default();
+    let idle = Arc::clone(&requests);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
         let router = router.clone();
         async move {
             let reply = answer(&router, request, limits.linger).await;
             Ok::<_, Infallible>(match open {
-                Some(open) => open.until_the_end_of(reply),
+                Some(open) => reply.map(|body| body.hold(open)),
                 None => reply,
             })
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut events = events(shutdown, idle.clone(), limits.headers);
+    let mut events = events(shutdown, Arc::clone(&idle), limits.headers);
     let ended = loop {
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,
             Some(event) = events.next() => match event {
                 Event::Kill => return,
-                // A request that has come just now is answered first.
+                // A request that has just begun is answered first.
                 Event::TimeToClose if idle.are_over() => return,
                 Event::Drain => connection.as_mut().graceful_shutdown(),
                 Event::Idle | Event::TimeToClose => {
@@ -168,7 +166,7 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     }
 }
 
-/// What may end a connection from outside.
+/// The reason to end a connection from outside.
 #[derive(Clone, Copy)]
 enum Event {
     /// The gateway drains.
@@ -177,12 +175,13 @@ enum Event {
     Kill,
     /// The connection has had no request for too long.
     Idle,
-    /// The peer was asked to close an idle connection [`TO_CLOSE`] ago.
+    /// The peer of an idle connection was asked to close the connection [`TO_CLOSE`] ago.
     TimeToClose,
 }
 
-/// The events of one connection, each of them polled only when it has come, and not whenever the connection is polled.
-fn events(shutdown: Shutdown, idle: Requests, limit: Duration) -> FuturesUnordered<BoxFuture<'static, Event>> {
+/// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is polled.
+/// `limit` is the longest time without a request.
+fn events(shutdown: Shutdown, idle: Arc<Requests>, limit: Duration) -> FuturesUnordered<BoxFuture<'static, Event>> {
     FuturesUnordered::from_iter([
         shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),
         shutdown.kill.cancelled_owned().map(|()| Event::Kill).boxed(),

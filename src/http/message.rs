@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use super::headers::Version;
+use super::headers::Unsupported;
 use super::problem::{Refusal, RequestError};
 use crate::config::Http;
-use crate::jsonrpc::{BatchError, Code, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
+use crate::jsonrpc::{BatchError, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
 use crate::mcp::method;
 use crate::mcp::revision::{STATELESS, WITH_BATCHES};
 use crate::session::Conversation;
 use crate::stream::Exchange;
 
 /// The messages of one body, at least one.
-#[derive(Debug)]
 pub struct Messages<'a> {
     /// The messages in the order of the body.
     pub posted: Vec<Posted<'a>>,
@@ -22,19 +21,19 @@ pub struct Messages<'a> {
 }
 
 /// One message of a body and its envelope.
-#[derive(Debug)]
 pub struct Posted<'a> {
     /// The message, a slice of the body.
     pub message: &'a [u8],
     /// The envelope of the message.
     pub envelope: Envelope<'a>,
-    /// The error of a request that belongs to a protocol revision that the gateway does not carry.
+    /// The error of a request of the stateless revision, which the gateway does not carry. `None` for other messages.
     pub error: Option<RequestError>,
 }
 
-/// Splits a body into messages and reads their envelopes, or refuses the body because one message is not valid JSON-RPC.
+/// Splits a body into messages and reads their envelopes. Refuses the whole body if one message is not valid JSON-RPC, if a
+/// batch is empty, or above `http.max_depth` or `http.max_batch`.
 pub fn read<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
-    let refused = |text: &str| Err(Refusal::form(None, Code::InvalidRequest, text));
+    let refused = |text: &str| Err(Refusal::invalid(None, text));
     if let Some(deepest) = deeper_than(http.max_depth, body) {
         return refused(&format!(
             "the message is nested {deepest} deep; the limit is {} (http.max_depth)",
@@ -60,7 +59,7 @@ pub fn read<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
 }
 
 impl<'a> Messages<'a> {
-    /// The message of a body that is no batch.
+    /// The message of a body that is a single message. `None` for a batch.
     pub fn only(&mut self) -> Option<&mut Posted<'a>> {
         self.posted.first_mut().filter(|_| !self.is_batch)
     }
@@ -70,42 +69,44 @@ impl<'a> Messages<'a> {
         self.posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count()
     }
 
-    /// Checks the value of the header `MCP-Protocol-Version`. A single request of the stateless revision gets its error.
+    /// Returns the `version` that the header `MCP-Protocol-Version` names, if the gateway carries that version. If the header
+    /// names the stateless revision and the body is a single request, the request gets its error and the result is `None`.
     ///
     /// # Errors
-    /// The header names a version that the gateway does not carry, and the body is not a single request of the stateless
-    /// revision.
-    pub fn check_version(&mut self, version: Version<'_>) -> Result<(), Refusal> {
-        if !matches!(version, Version::Modern | Version::Unknown) {
-            return Ok(());
-        }
-        let only = self.only();
-        let id = only.as_ref().and_then(|only| only.request_id());
-        match (version, only, id) {
-            // It has its error by what it says itself, or else by what the header says.
-            (Version::Modern, Some(only), Some(id)) => {
-                only.error.get_or_insert_with(|| RequestError::modern(&id, false, STATELESS));
-                Ok(())
+    /// Every other version that the gateway does not carry.
+    pub fn check_version<'v>(
+        &mut self,
+        version: Result<Option<&'v str>, Unsupported>,
+    ) -> Result<Option<&'v str>, Refusal> {
+        version.or_else(|unsupported| {
+            let only = self.only();
+            let id = only.as_ref().and_then(|only| only.request_id());
+            match (unsupported, only, id) {
+                // The request itself may have named a version already.
+                (Unsupported::Stateless, Some(only), Some(id)) => {
+                    only.error.get_or_insert_with(|| RequestError::stateless(&id, false, STATELESS));
+                    Ok(None)
+                }
+                (unsupported, _, id) => Err(unsupported.refusal(id.as_ref())),
             }
-            (version, _, id) => Err(version.refusal(id.as_ref())),
-        }
+        })
     }
 }
 
 impl<'a> Posted<'a> {
-    /// Reads the envelope of one message, or refuses the body.
+    /// Reads the envelope of one message, or refuses the body. A request that names a protocol version in its `_meta` is of the
+    /// stateless revision, and gets an error.
     fn read(message: &'a [u8]) -> Result<Self, Refusal> {
         let envelope = parse(message).map_err(|error| Refusal::unreadable(&error))?;
         let mut posted = Self { message, envelope, error: None };
-        // A client that speaks the stateless revision says so in every request: it is told to fall back (2026-07-28,
-        // "Versioning").
+        // The error tells a client of the stateless revision to fall back (2026-07-28, "Versioning").
         if posted.envelope.kind == Kind::Request
             && let Some(version) = posted.envelope.members.meta.protocol_version
             && let Some(id) = posted.request_id()
         {
-            // One that is no string is no version.
+            // A value that is no string names no version.
             let version: String = text(version).as_deref().unwrap_or(STATELESS).chars().take(32).collect();
-            posted.error = Some(RequestError::modern(&id, posted.is_request(method::SERVER_DISCOVER), &version));
+            posted.error = Some(RequestError::stateless(&id, posted.is_request(method::SERVER_DISCOVER), &version));
         }
         Ok(posted)
     }
@@ -121,9 +122,9 @@ impl<'a> Posted<'a> {
     }
 }
 
-/// Gives the messages of one body to the conversation. A refused request gets an error response among the answers and does
-/// not affect the other messages, which have been sent and must not be sent again. A refused notification or response is
-/// counted; if it is the only message, the refusal is returned.
+/// Gives the messages of one body to the conversation. A request that is refused gets its error response on the `exchange`, and
+/// the other messages are given all the same. The refusal of a notification or response is returned if the message is the whole
+/// body; in a batch the refusal has no effect.
 pub fn give(conversation: &dyn Conversation, messages: Messages<'_>, exchange: &Arc<Exchange>) -> Option<Refusal> {
     let mut refusal = None;
     for posted in messages.posted {
@@ -145,11 +146,12 @@ pub fn give(conversation: &dyn Conversation, messages: Messages<'_>, exchange: &
     refusal
 }
 
-/// Checks that `version` is the only revision with batches (MCP 2025-03-26, "Batching").
+/// Checks that a batch is allowed: `version` is the only revision with batches, or is not known yet (MCP 2025-03-26,
+/// "Batching").
 pub fn check_batch(version: Option<&str>) -> Result<(), Refusal> {
     if version.is_some_and(|version| version != WITH_BATCHES) {
         let text = "batches are for protocol version 2025-03-26: send one message at a time";
-        return Err(Refusal::form(None, Code::InvalidRequest, text));
+        return Err(Refusal::invalid(None, text));
     }
     Ok(())
 }

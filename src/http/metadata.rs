@@ -10,8 +10,8 @@ use super::problem::{Reply, json, method_not_allowed, problem};
 use super::snapshot::Snapshot;
 use crate::auth::{ProtectedResource, WELL_KNOWN};
 
-/// The scheme, host and path prefix of the gateway: from the public URL, or from the authority that the request names.
-/// `None` if there is neither.
+/// The URL of the gateway without a trailing slash: the public URL, or `http` with the authority that the request names. `None`
+/// if there is neither.
 fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if let Some(url) = &snapshot.http.public_url {
         return Some(url.trim_end_matches('/').to_owned());
@@ -20,18 +20,19 @@ fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     Some(format!("http://{authority}"))
 }
 
-/// The URL of the metadata document of the requested endpoint. `None` if no authorization server is configured.
+/// The URL of the metadata document of the requested endpoint. `None` if no authorization server is configured, or if neither
+/// the configuration nor the request names the gateway's host.
 pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if snapshot.jwt.as_ref()?.authorization_servers.is_empty() {
         return None;
     }
-    let base = base_url(snapshot, parts)?;
-    let origin_end = base.find("://").and_then(|at| base.get(at + 3..)?.find('/').map(|slash| at + 3 + slash));
-    let (origin, prefix) = base.split_at(origin_end.unwrap_or(base.len()));
+    let (base, prefix) = (base_url(snapshot, parts)?, snapshot.prefix());
+    let origin = base.strip_suffix(prefix).unwrap_or(&base);
     Some(format!("{origin}{WELL_KNOWN}{prefix}{}", resource(parts.uri.path())))
 }
 
-/// Answers `GET /.well-known/oauth-protected-resource/…`, without authentication.
+/// Answers `GET /.well-known/oauth-protected-resource/…` without authentication. Status 404 if no authorization server is
+/// configured.
 pub fn document(snapshot: &Snapshot, parts: &Parts) -> Reply {
     if parts.method != Method::GET {
         return method_not_allowed("GET");
@@ -45,7 +46,7 @@ pub fn document(snapshot: &Snapshot, parts: &Parts) -> Reply {
     match document.and_then(|document| serde_json::to_vec(&document).ok()) {
         Some(body) => {
             let mut reply = json(StatusCode::OK, body.into());
-            // Browser clients read it before they have any credential.
+            // Web pages read the document before they have any credential.
             reply.headers_mut().insert(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             reply
         }

@@ -9,12 +9,13 @@ use tokio::time::timeout;
 use super::problem::Refusal;
 use crate::config::Http;
 
-/// The body of a request, as a listener gets it from a peer.
+/// The body of a request: a stream of frames from the peer.
 pub trait RequestBody: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static {}
 
 impl<B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static> RequestBody for B {}
 
-/// Reads the whole body, or refuses the request: status 413 for too many bytes, 408 for too much time.
+/// Reads the whole body within `http.max_body` and `http.body_timeout`, or refuses the request: status 413 for too many bytes,
+/// 408 for too much time, 400 for a body that breaks off.
 pub async fn read<B: RequestBody>(body: &mut B, http: &Http) -> Result<Bytes, Refusal> {
     let too_large = || {
         let text = format!("the body is larger than {} bytes (http.max_body)", http.max_body);
@@ -34,8 +35,8 @@ pub async fn read<B: RequestBody>(body: &mut B, http: &Http) -> Result<Bytes, Re
     }
 }
 
-/// Joins the data of all frames in one buffer, so that a body of many small frames takes no more memory than a body of few.
-/// The data of a single frame is not copied.
+/// Copies the data of all frames into one buffer, so that a body of many small frames takes no more memory than a body of few.
+/// The data of the only frame is returned without a copy.
 async fn collect<B: RequestBody>(mut body: Limited<&mut B>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {

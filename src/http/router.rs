@@ -17,17 +17,17 @@ use super::snapshot::Snapshot;
 use super::{metadata, paths, sse, streamable};
 use crate::auth::WELL_KNOWN;
 
-/// What a listener serves. Cheap to clone.
+/// The paths that a listener serves, and the state of their handlers. Cheap to clone.
 #[derive(Clone)]
 pub enum Router {
-    /// The endpoints of servers, and what anybody may read.
+    /// The public listener: the endpoints of servers, health and readiness, and OAuth metadata.
     Public(Arc<App>),
-    /// What operators read.
+    /// The admin listener: health and readiness, metrics, and lists of child processes.
     Admin(Arc<Admin>),
 }
 
 impl Router {
-    /// Answers one request. The request is judged by one snapshot of the configuration: the current one.
+    /// Answers one request by the current snapshot of the configuration. Counts the responses of the public listener.
     pub async fn respond<B: RequestBody>(&self, parts: &Parts, body: &mut B) -> Reply {
         let app = match self {
             Self::Public(app) => app,
@@ -50,7 +50,8 @@ impl Router {
     }
 }
 
-/// Answers a request to the public listener: first the guard, then the endpoint, then the headers for web pages.
+/// Answers a request to the public listener: the guard checks the request, the endpoint or a preflight response answers, and
+/// headers for web pages are added. A refusal of the guard gets no such headers.
 async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if let Err(refusal) = snapshot.guard.check(parts) {
         return refusal;
@@ -64,8 +65,8 @@ async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Par
     reply
 }
 
-/// Finds what the path names on the public listener. Endpoints of servers are also served with a slash at the end, because a
-/// client whose URL has one sends the slash.
+/// Answers a request by its path on the public listener. Endpoints of servers are also served with a slash at the end, because
+/// some clients send the slash.
 async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     let path = parts.uri.path();
     match paths::endpoint(path) {
@@ -75,18 +76,17 @@ async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &P
         _ => match path {
             "/healthz" => only_get(parts, admin::healthz),
             "/readyz" => only_get(parts, || admin::readyz(app, snapshot)),
-            _ if path
-                .strip_prefix(WELL_KNOWN)
-                .is_some_and(|of| of.is_empty() || (of.len() > 1 && of.starts_with('/'))) =>
-            {
-                metadata::document(snapshot, parts)
-            }
-            _ => not_found(),
+            _ => match path.strip_prefix(WELL_KNOWN) {
+                Some(of) if of.is_empty() || (of.len() > 1 && of.starts_with('/')) => {
+                    metadata::document(snapshot, parts)
+                }
+                _ => not_found(),
+            },
         },
     }
 }
 
-/// Finds what the path names on the admin listener.
+/// Answers a request by its path on the admin listener.
 async fn operators(admin: &Admin, snapshot: &Snapshot, parts: &Parts) -> Reply {
     match parts.uri.path() {
         "/healthz" => only_get(parts, admin::healthz),
@@ -99,7 +99,7 @@ async fn operators(admin: &Admin, snapshot: &Snapshot, parts: &Parts) -> Reply {
     }
 }
 
-/// The answer to a GET or HEAD, or status 405.
+/// Answers a GET or HEAD by `answer`, and any other method by status 405.
 fn only_get(parts: &Parts, answer: impl FnOnce() -> Reply) -> Reply {
     if matches!(parts.method, Method::GET | Method::HEAD) { answer() } else { method_not_allowed("GET, HEAD") }
 }

@@ -10,7 +10,7 @@ use crate::pool::{Deployments, Pools};
 use crate::stream;
 use crate::tenant::Directory;
 
-/// Whether each listener is bound to a loopback address: the configuration says what a guard allows beside that.
+/// Whether each listener is bound to a loopback address. The guard of such a listener serves loopback and listed hosts only.
 #[derive(Debug, Clone, Copy)]
 pub struct Loopback {
     /// The public listener.
@@ -20,7 +20,7 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Whether the configured addresses are loopback addresses.
+    /// Whether the configured address of each listener is a loopback address.
     pub fn of(config: &Config) -> Self {
         Self {
             public: config.http.listen.ip().is_loopback(),
@@ -31,13 +31,13 @@ impl Loopback {
 
 /// What one configuration decides about requests.
 pub struct Snapshot {
-    /// Bounds and times of requests and streams, and the public URL.
+    /// The section `[http]`: bounds and times of requests and streams, and the public URL.
     pub http: Http,
     /// Hosts and origins that the public listener serves.
     pub guard: Guard,
     /// Hosts and origins that the admin listener serves.
     pub admin_guard: Guard,
-    /// Makes a principal of a credential.
+    /// Finds the principal of a credential.
     pub auth: Authenticator,
     /// Rules for JWTs, from which the RFC 9728 metadata is made.
     pub jwt: Option<Jwt>,
@@ -48,9 +48,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts a configuration in force, in the place of the `previous` one: builds its snapshot, deploys its servers among `pools`, and
-    /// sets the limits of its tenants. `auth` is made of this configuration: that can fail, so it comes before all that has an
-    /// effect. Writes limits to cgroups: not for a thread that serves.
+    /// Puts a configuration in force in place of the `previous` one: builds its snapshot, deploys its servers among `pools`, and
+    /// sets the limits of its tenants. The caller makes `auth` from the same configuration first, because that can fail. Writes
+    /// limits to cgroups, so threads that serve must not call this function.
     pub fn new(
         config: &Config,
         auth: Authenticator,
@@ -71,21 +71,22 @@ impl Snapshot {
         }
     }
 
-    /// The path of the public URL, without a slash at its end; empty without a public URL. Paths that are handed to clients
-    /// begin with it.
+    /// The path of the public URL, without a slash at its end; empty without a public URL. URLs that the gateway tells clients
+    /// have this path before the paths of its endpoints.
     pub fn prefix(&self) -> &str {
         let Some(url) = &self.http.public_url else { return "" };
         let after_scheme = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
         after_scheme.find('/').and_then(|slash| after_scheme.get(slash..)).unwrap_or_default().trim_end_matches('/')
     }
 
-    /// How long a session of this principal and server may be unused; `None` if the principal may not use the server.
+    /// The time for which a session of this principal and server may be unused. `None` if the principal is no longer known or may
+    /// not use the server any more.
     pub fn patience(&self, principal: &Principal, server: &ServerName) -> Option<Duration> {
         let may_call = self.auth.knows(principal) && self.directory.admit(principal, Some(server.as_str())).is_ok();
         may_call.then_some(self.sessions.idle_timeout)
     }
 
-    /// Bounds of one stream: messages and bytes that wait for the client.
+    /// The bounds of one stream: the numbers of messages and bytes that may wait for the client.
     pub fn stream(&self) -> stream::Budget {
         stream::Budget { messages: self.http.stream_messages, bytes: self.http.stream_bytes }
     }

@@ -1,17 +1,16 @@
-//! The HTTP+SSE transport (MCP 2024-11-05): a GET opens a stream, whose first event names the URI for POST requests. The
-//! stream carries all answers, and the session ends with the stream.
+//! The HTTP+SSE transport (MCP 2024-11-05): a GET opens a session and its stream, whose first event names the URI for POST
+//! requests. The stream carries all answers, and the session ends with the stream.
 
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, StatusCode};
 
 use super::app::App;
-use super::body::Body;
 use super::caller::Caller;
-use super::headers::{Version, check_accepts_events, check_is_json};
+use super::headers::{check_accepts_events, check_is_json, version};
 use super::message::{check_batch, give, read as read_messages};
-use super::problem::{Refusal, Reply, method_not_allowed};
+use super::problem::{Refusal, Reply, method_not_allowed, plain};
 use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
 use super::{answer, request_body};
@@ -19,10 +18,10 @@ use crate::heavy;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
-/// Answers `GET …/sse`: opens a session and its stream.
+/// Answers requests to `…/sse`: a GET opens a session and its stream; other methods get status 405.
 pub async fn open(app: &App, snapshot: &Snapshot, parts: &Parts) -> Reply {
     if parts.method != Method::GET {
-        // Clients that try Streamable HTTP first learn from this status what is spoken here.
+        // The status tells clients that try Streamable HTTP first to fall back to HTTP+SSE.
         return method_not_allowed("GET");
     }
     open_stream(app, snapshot, parts).await.unwrap_or_else(Refusal::reply)
@@ -33,8 +32,8 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Re
     check_accepts_events(&parts.headers)?;
     let new = caller.new_session(Transport::Sse);
     let conversation = app.conversations.open(&new).map_err(|rejected| Refusal::no_room(&rejected))?;
-    // Relative to the URL that the client has asked for: a proxy may have taken something away before the path, or the host is
-    // another one than the public URL's.
+    // Relative to the URL that the client requested: a proxy may have cut off a prefix of the path, and the host may be another
+    // one than that of the public URL.
     let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
     let uri = format!("{up}messages?sessionId={}", conversation.id().as_str());
     conversation.expiry().extend(caller.until);
@@ -43,8 +42,8 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Re
     Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, guard))
 }
 
-/// Ends the session when its stream is dropped, because the client closed the stream, the connection broke, or the stream
-/// was cut.
+/// Ends the session when its stream is dropped: the client closed the stream, the connection broke, the credential expired, or
+/// the gateway cut the stream.
 struct StreamGuard {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -58,7 +57,8 @@ impl Drop for StreamGuard {
     }
 }
 
-/// Answers `POST …/messages?sessionId=…`: takes messages, whose answers go to the stream of the session.
+/// Answers requests to `…/messages?sessionId=…`: a POST gives messages to the session, whose stream carries the answers; other
+/// methods get status 405.
 pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if parts.method != Method::POST {
         return method_not_allowed("POST");
@@ -73,29 +73,21 @@ async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
         let text = "the query parameter sessionId is missing: POST to the URI of the stream's endpoint event";
         return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
-    let server = caller.server();
-    let conversation = app
-        .conversations
-        .find(name, &caller.principal, server, Transport::Sse)
-        .ok_or_else(|| Refusal::no_session(None))?;
-    conversation.expiry().extend(caller.until);
+    let conversation = caller.find(app, name, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
     let body = request_body::read(body, &snapshot.http).await?;
     let mut messages =
         heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
-    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || conversation.version());
-    messages.check_version(version)?;
+    let version = messages.check_version(version(&parts.headers, || conversation.version()))?;
     if messages.is_batch {
-        check_batch(conversation.version().as_deref().or(version.carried()))?;
+        check_batch(conversation.version().as_deref().or(version))?;
     }
     let stream = conversation.stream().ok_or_else(|| Refusal::no_session(None))?;
-    // No revision has a status for what is not taken: it would end the whole session of most clients.
+    // A refused message gets no status: most clients would end the whole session.
     let _ = give(&*conversation, messages, &stream);
-    let mut reply = Response::new(Body::from("Accepted"));
-    *reply.status_mut() = StatusCode::ACCEPTED;
-    Ok(reply)
+    Ok(plain(StatusCode::ACCEPTED, "Accepted"))
 }
 
-/// The session id in the query. Some clients rebuild the URI with the other spelling of the parameter.
+/// The session id in the query, from `sessionId` or `session_id`: some clients rebuild the URI with the other spelling.
 fn session_in(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix("sessionId=").or_else(|| pair.strip_prefix("session_id=")))
 }

@@ -1,5 +1,5 @@
-//! Closes a connection whose peer reads no data for too long, or sends no first bytes in time. The memory and the permit of
-//! a client that has stopped reading are freed that way.
+//! Fails a connection whose peer reads no data for too long, or does not send the first bytes in time. The memory and the
+//! permit of a client that has stopped reading are freed that way.
 
 use std::future::Future;
 use std::io;
@@ -19,26 +19,31 @@ const PREFACE: usize = 24;
 #[derive(Debug)]
 pub struct NoStall {
     stream: TcpStream,
+    /// The longest time that a write may make no progress.
     limit: Duration,
+    /// The timer of a write that makes no progress. `None` while no write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// The time limit on the first bytes. `None` once these bytes have been read.
     opening: Option<Opening>,
 }
 
 /// The time limit on the first bytes of a connection.
 #[derive(Debug)]
 struct Opening {
+    /// The number of bytes still to be read.
     missing: usize,
     deadline: Pin<Box<Sleep>>,
 }
 
 impl NoStall {
-    /// Wraps `stream`: reads and writes fail after a write has made no progress for `limit`, or when the first bytes have
-    /// not come within `opening`.
+    /// Wraps `stream`. A write or the shutdown fails with `TimedOut` after no progress for `limit`. A read fails with `TimedOut`
+    /// if the first [`PREFACE`] bytes have not come within `opening` from now.
     pub fn new(stream: TcpStream, limit: Duration, opening: Duration) -> Self {
         let opening = Opening { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(opening)) };
         Self { stream, limit, stalled: None, opening: Some(opening) }
     }
 
+    /// The result of a write, or an error if the write has waited for the limit.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::answer::{open_stream, respond};
 use super::app::App;
-use super::body::Body;
 use super::caller::Caller;
 use super::headers::{
-    SESSION_ID, Version, check_accepts_both, check_accepts_events, check_is_json, check_version, session_id,
+    SESSION_ID, check_accepts_both, check_accepts_events, check_is_json, check_version, session_id, version,
 };
 use super::message::{Messages, check_batch, give, read as read_messages};
-use super::problem::{Denied, Refusal, Reply, RequestError, method_not_allowed};
+use super::problem::{Refusal, Reply, RequestError, method_not_allowed, plain};
 use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
 use super::{headers, request_body};
@@ -29,25 +28,24 @@ use crate::telemetry::Cause;
 pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     let done = match parts.method {
         Method::POST => post(app, snapshot, parts, body).await,
-        Method::GET => get(app, snapshot, parts).await.map_err(Denied::from),
-        Method::DELETE => delete(app, snapshot, parts).await.map_err(Denied::from),
+        Method::GET => get(app, snapshot, parts).await,
+        Method::DELETE => delete(app, snapshot, parts).await,
         _ => Ok(method_not_allowed("GET, POST, DELETE")),
     };
-    done.unwrap_or_else(Denied::reply)
+    done.unwrap_or_else(Refusal::reply)
 }
 
-async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Denied> {
+async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = request_body::read(body, &snapshot.http).await?;
     let mut messages =
         heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
-    let version = Version::of(&parts.headers).or_negotiated(&parts.headers, || negotiated(app, parts, &caller));
-    messages.check_version(version)?;
+    let version = messages.check_version(version(&parts.headers, || negotiated(app, parts, &caller)))?;
     if let Some(only) = messages.only() {
         if let Some(error) = only.error.take() {
-            return Err(error.into());
+            return Ok(error.reply());
         }
         if only.is_request(method::INITIALIZE)
             && let Some(id) = only.request_id()
@@ -57,13 +55,13 @@ async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
     }
     let conversation = find(app, parts, &caller, || messages.only()?.request_id())?;
     if messages.is_batch {
-        check_batch(conversation.version().as_deref().or(version.carried()))?;
+        check_batch(conversation.version().as_deref().or(version))?;
     }
-    Ok(converse(snapshot, conversation, messages).await?)
+    converse(snapshot, conversation, messages).await
 }
 
-/// Finds the session that the request names, or refuses the request: status 400 without a session id, 404 if this caller has
-/// no such session. `id` returns the id of the only request in the body, for the error response.
+/// Finds the session that the header names, or refuses the request: status 400 without a session id, 404 if this caller has no
+/// such session. `id` returns the id of the only request in the body, for the error response.
 fn find(
     app: &App,
     parts: &Parts,
@@ -72,21 +70,15 @@ fn find(
 ) -> Result<Arc<dyn Conversation>, Refusal> {
     let Some(name) = session_id(&parts.headers) else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
-        return Err(Refusal::header(id().as_ref(), text));
+        return Err(Refusal::invalid(id().as_ref(), text));
     };
-    let conversation = app
-        .conversations
-        .find(name, &caller.principal, caller.server(), Transport::Streamable)
-        .ok_or_else(|| Refusal::no_session(id().as_ref()))?;
-    conversation.expiry().extend(caller.until);
-    Ok(conversation)
+    caller.find(app, name, Transport::Streamable).ok_or_else(|| Refusal::no_session(id().as_ref()))
 }
 
-/// The protocol version that the named session has negotiated.
+/// The protocol version that the session in the header has negotiated. `None` without such a session, or before its
+/// `initialize` has been answered.
 fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
-    let server = caller.server();
-    let id = session_id(&parts.headers)?;
-    app.conversations.find(id, &caller.principal, server, Transport::Streamable)?.version()
+    caller.find(app, session_id(&parts.headers)?, Transport::Streamable)?.version()
 }
 
 fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
@@ -101,23 +93,22 @@ async fn initialize(
     body: &[u8],
     envelope: &Envelope<'_>,
     id: &RawId,
-) -> Result<Reply, Denied> {
+) -> Result<Reply, Refusal> {
     if session_id(&parts.headers).is_some() {
         find(app, parts, caller, || Some(id.clone()))?;
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
-        return Err(Refusal::header(Some(id), text).into());
+        return Err(Refusal::invalid(Some(id), text));
     }
-    let conversation = app
-        .conversations
-        .open(&caller.new_session(Transport::Streamable))
-        .map_err(|rejected| RequestError::no_room(id, &rejected))?;
-    let http = &caller.snapshot.http;
+    let conversation = match app.conversations.open(&caller.new_session(Transport::Streamable)) {
+        Ok(conversation) => conversation,
+        Err(rejected) => return Ok(RequestError::no_room(id, &rejected).reply()),
+    };
     let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
     let (exchange, cursor) = exchange(caller.snapshot, 1);
-    // A request has its error on the exchange.
+    // The error of a refused request comes on the exchange.
     let _ = conversation.give(body, envelope, &exchange);
-    let mut reply = respond(cursor, (1, false), http.keep_alive, http, opening).await;
-    // A stream tells the id before it is known whether the server starts: the session ends if it does not.
+    let mut reply = respond(cursor, (1, false), &caller.snapshot.http, opening).await;
+    // A stream names the session before the server has started. If the server does not start, the session ends.
     if (headers::is_event_stream(&reply) || conversation.version().is_some())
         && let Ok(value) = HeaderValue::from_str(conversation.id().as_str())
     {
@@ -126,8 +117,8 @@ async fn initialize(
     Ok(reply)
 }
 
-/// Ends the session when the response to `initialize` is dropped without a negotiated version: the client has hung up, or
-/// the server did not start.
+/// Ends a session when the response to its `initialize` is dropped, if no version has been negotiated: the client has hung up,
+/// or the server did not start.
 struct Opening {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -152,16 +143,13 @@ async fn converse(
         return Err(refusal);
     }
     if requests == 0 {
-        let mut reply = Response::new(Body::empty());
-        *reply.status_mut() = StatusCode::ACCEPTED;
-        return Ok(reply);
+        return Ok(plain(StatusCode::ACCEPTED, ""));
     }
-    let http = &snapshot.http;
-    Ok(respond(cursor, (requests, is_batch), http.keep_alive, http, conversation).await)
+    Ok(respond(cursor, (requests, is_batch), &snapshot.http, conversation).await)
 }
 
-/// Opens the session's stream for messages that belong to no request. A newer stream replaces an older one, because the
-/// client knows best which connection is alive.
+/// Opens the session's stream for messages that belong to no request of the client. The stream replaces an older one, because
+/// only the client knows which connection is alive.
 async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
@@ -172,7 +160,7 @@ async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Ref
     Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, guard))
 }
 
-/// Logs the end of a GET stream whose credential has expired.
+/// Logs the end of a GET stream, if the credential of the session has expired.
 struct StreamGuard {
     conversation: Arc<dyn Conversation>,
     server: ServerName,
@@ -194,5 +182,5 @@ async fn delete(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, 
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;
     app.conversations.end(conversation.id(), "deleted by the client");
-    Ok(Response::new(Body::empty()))
+    Ok(plain(StatusCode::OK, ""))
 }

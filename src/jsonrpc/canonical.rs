@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::frame::quoted;
-use super::scan::{Scanner, elements};
+use super::scan::{Malformed, Scanner, elements};
 use super::string::{text, unquoted};
 
 /// The longest value that is written in canonical form, in bytes.
@@ -13,35 +13,29 @@ const PARTS: usize = 256;
 /// The deepest nesting of a value that is written in canonical form.
 const DEPTH: usize = 32;
 
-/// The canonical form of a raw value: no white space, members sorted by name, one spelling for each string. A value above
-/// the bounds is returned unchanged; two such values are equal only if they are written alike.
+/// The canonical form of a raw value: no white space, members sorted by name, one spelling for each string. Numbers stay as
+/// written. A value above the bounds, or with an unpaired surrogate in a string, is returned unchanged.
 pub fn canonical(raw: &str) -> Cow<'_, str> {
     let (mut form, mut parts) = (String::new(), PARTS);
     let written = (raw.len() <= LENGTH).then(|| write(raw, DEPTH, &mut parts, &mut form)).flatten();
     written.map_or(Cow::Borrowed(raw), |()| Cow::Owned(form))
 }
 
+/// Appends the canonical form of `raw` to `form`. `depth` is the number of levels that `raw` may have; `parts` is the number
+/// of members and elements that are still allowed. `None` above one of these bounds, or for an unpaired surrogate.
 fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Option<()> {
     let raw = raw.trim_ascii();
-    let mut take = || {
-        *parts = parts.checked_sub(1)?;
-        Some(())
-    };
     match raw.as_bytes().first()? {
         b'{' => {
             let (depth, mut members) = (depth.checked_sub(1)?, Vec::new());
             let read = Scanner::new(raw).object(|scanner, key| {
-                let value = scanner.value()?;
-                members.push(take().and_then(|()| Some((unquoted(key)?, value))));
-                // Nothing more is kept of one that has too many.
-                if members.last().is_some_and(Option::is_none) {
-                    members.truncate(1);
-                    members.fill(None);
-                }
+                // Any error ends the reading.
+                *parts = parts.checked_sub(1).ok_or(Malformed::TooShort)?;
+                let name = unquoted(key).ok_or(Malformed::Surrogate(scanner.at()))?;
+                members.push((name, scanner.value()?));
                 Ok(())
             });
             read.ok()?;
-            let mut members: Vec<(Cow<'_, str>, &str)> = members.into_iter().collect::<Option<_>>()?;
             members.sort_by(|(a, _), (b, _)| a.cmp(b));
             form.push('{');
             for (place, (name, value)) in members.into_iter().enumerate() {
@@ -68,7 +62,8 @@ fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Optio
     Some(())
 }
 
-/// The raw object without the members whose names `is_left_out` accepts. `{}` for a value that is not an object.
+/// The raw object without the members whose decoded names `is_left_out` accepts, and without those whose names cannot be
+/// decoded. `{}` for a value that is not an object.
 pub fn without(object: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     let mut kept = String::from("{");
     let _ = Scanner::new(object).object(|scanner, key| {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use super::id::RawId;
 use super::members::{Members, is_id};
-use super::scan::{Malformed, Scanner, member};
+use super::scan::{Malformed, Scanner, batch, member};
 use super::string::{text, unquoted};
 
 /// The kind of a message.
@@ -16,30 +16,31 @@ pub enum Kind {
     Request,
     /// A message with a method and without an id.
     Notification,
-    /// A message with a result or an error.
+    /// A message with a result or an error, and without a method.
     Response,
 }
 
-/// The envelope of one message. All texts are slices of the message.
+/// The envelope of one message. Raw values are slices of the message, as its sender wrote them.
 #[derive(Debug)]
 pub struct Envelope<'a> {
     /// The kind of the message.
     pub kind: Kind,
-    /// The raw id. `None` for notifications, and for error responses to a message that could not be read.
+    /// The raw id, a string or a number. `None` for notifications, and for error responses without an id or with another
+    /// value in its place.
     pub id: Option<&'a str>,
-    /// The decoded method of a request or notification.
+    /// The decoded method. `None` for responses.
     pub method: Option<Cow<'a, str>>,
-    /// The raw method with its quotes.
+    /// The raw method with its quotes. `None`, or `null`, for responses.
     pub(super) raw_method: Option<&'a str>,
-    /// The raw params.
+    /// The raw params, an array or an object. `None` if the params are missing or `null`.
     pub params: Option<&'a str>,
-    /// The raw result of a response.
+    /// The raw result of a response, which may be `null`. `None` for error responses.
     pub result: Option<&'a str>,
-    /// The raw error of a response.
+    /// The raw error of a response. `None` if the error is missing or `null`.
     pub error: Option<&'a str>,
     /// Whether a response carries an error.
     pub is_error: bool,
-    /// The members of `params`, or of `result`, that routing reads.
+    /// The members of `params`, or of `result`, that routing reads. Empty if the value is not an object.
     pub members: Box<Members<'a>>,
 }
 
@@ -49,7 +50,7 @@ impl Envelope<'_> {
         self.id.and_then(RawId::new)
     }
 
-    /// The error code of a response.
+    /// The code of the error of a response. `None` without an error, or if the code is not an integer.
     pub fn error_code(&self) -> Option<i64> {
         member(self.error?, "code")?.parse().ok()
     }
@@ -58,7 +59,7 @@ impl Envelope<'_> {
 /// The reason why bytes are not a JSON-RPC message.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
-    /// The bytes are not JSON, or not UTF-8.
+    /// The bytes are not UTF-8 or not JSON, or the method contains an unpaired surrogate.
     #[error("the message is not JSON: {0}")]
     NotJson(Malformed),
     /// The bytes are JSON, but not a JSON-RPC 2.0 message.
@@ -66,12 +67,12 @@ pub enum ParseError {
     Invalid {
         /// The rule that the message breaks.
         reason: &'static str,
-        /// The id of the message, for the error response. `None` if no id could be read.
+        /// The id of the message, for the error response. `None` if the id is missing, not a string or number, or not read.
         id: Option<RawId>,
     },
 }
 
-/// The raw members of an envelope.
+/// The raw members of an envelope. `None` for a member that is missing.
 #[derive(Default)]
 struct Fields<'a> {
     jsonrpc: Option<&'a str>,
@@ -82,23 +83,14 @@ struct Fields<'a> {
     error: Option<&'a str>,
     /// Boxed, because an envelope moves from function to function.
     members: Box<Members<'a>>,
-    /// Whether a member appears twice.
-    has_twin: bool,
-    /// Whether the name of a member cannot be decoded.
-    is_unreadable: bool,
+    /// Whether a known member appears twice, or the name of a member cannot be decoded.
+    is_ambiguous: bool,
 }
 
 impl<'a> Fields<'a> {
-    fn read(scanner: &mut Scanner<'a>) -> Result<Self, Malformed> {
-        let mut fields = Self::default();
-        scanner.object(|scanner, key| fields.member(scanner, key))?;
-        scanner.end()?;
-        Ok(fields)
-    }
-
     fn member(&mut self, scanner: &mut Scanner<'a>, key: &'a str) -> Result<(), Malformed> {
         let Some(key) = unquoted(key) else {
-            self.is_unreadable = true;
+            self.is_ambiguous = true;
             return scanner.value().map(drop);
         };
         let slot = match &*key {
@@ -110,28 +102,30 @@ impl<'a> Fields<'a> {
             "error" => &mut self.error,
             _ => return scanner.value().map(drop),
         };
-        self.has_twin |= slot.is_some();
+        self.is_ambiguous |= slot.is_some();
         let has_members = matches!(&*key, "params" | "result") && scanner.peek() == Some(b'{');
         *slot = Some(if has_members { self.members.read(scanner)? } else { scanner.value()? });
         Ok(())
     }
 }
 
-/// Reads the envelope of one message (JSON-RPC 2.0, sections 4 and 5; MCP forbids a null id).
+/// Reads the envelope of one message (JSON-RPC 2.0, sections 4 and 5; MCP forbids a null id). Unknown members are ignored.
 pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
     let mut scanner = Scanner::of_bytes(message).map_err(ParseError::NotJson)?;
     if scanner.peek() != Some(b'{') {
         scanner.value().and_then(|_| scanner.end()).map_err(ParseError::NotJson)?;
         return Err(ParseError::Invalid { reason: "the message is not a JSON-RPC object", id: None });
     }
-    let mut fields = Fields::read(&mut scanner).map_err(ParseError::NotJson)?;
-    // These two are explicit where they are null.
+    let mut fields = Fields::default();
+    let read = scanner.object(|scanner, key| fields.member(scanner, key)).and_then(|_| scanner.end());
+    read.map_err(ParseError::NotJson)?;
+    // A null counts as missing in these two; a result may be null.
     for optional in [&mut fields.params, &mut fields.error] {
         optional.take_if(|value| *value == "null");
     }
-    // With both, the members of which are meant?
+    // `members` holds those of one object only.
     let has_both = fields.params.is_some() && fields.result.is_some();
-    if fields.has_twin || fields.is_unreadable || has_both {
+    if fields.is_ambiguous || has_both {
         let reason = "the message is not a JSON-RPC object with each member once, under a name that is text";
         return Err(ParseError::Invalid { reason, id: None });
     }
@@ -176,73 +170,37 @@ fn envelope<'a>(fields: Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Enve
     Ok(Envelope { kind, id, method, raw_method, params, result, error, is_error, members })
 }
 
-/// An iterator over the raw messages of a batch (a JSON array). Each message is read on demand. Iteration ends after the
-/// first message that is not JSON.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    scanner: Scanner<'a>,
-    is_begun: bool,
-    is_over: bool,
-}
-
-impl<'a> Batch<'a> {
-    /// The batch in `bytes`. `None` if the bytes are not an array.
-    pub fn new(bytes: &'a [u8]) -> Option<Result<Self, Malformed>> {
-        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
-            return None;
-        }
-        Some(Scanner::of_bytes(bytes).map(|scanner| Self { scanner, is_begun: false, is_over: false }))
-    }
-}
-
-impl<'a> Iterator for Batch<'a> {
-    type Item = Result<&'a str, Malformed>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.is_over {
-            return None;
-        }
-        let message = self.scanner.next_element(!self.is_begun);
-        self.is_begun = true;
-        self.is_over = !matches!(message, Ok(Some(_)));
-        // Behind the last one there is nothing more.
-        message
-            .and_then(|message| if message.is_none() { self.scanner.end().map(|()| None) } else { Ok(message) })
-            .transpose()
-    }
-}
-
-/// Splits a batch (a JSON array) into at most `most` raw messages. `None` if the bytes are not an array.
+/// Splits a batch (a JSON array) into at most `most` raw messages. `None` if the first character that is not white space is
+/// no `[`.
 pub fn split_batch(bytes: &[u8], most: usize) -> Option<Result<Vec<&str>, BatchError>> {
-    let batch = match Batch::new(bytes)? {
-        Ok(batch) => batch,
-        Err(error) => return Some(Err(error.into())),
-    };
-    let mut messages = Vec::new();
-    for message in batch {
-        match message {
-            Ok(_) if messages.len() == most => return Some(Err(BatchError::TooLong)),
-            Ok(message) => messages.push(message),
-            Err(error) => return Some(Err(error.into())),
+    Some(batch(bytes)?.map_err(BatchError::from).and_then(|batch| {
+        let mut messages = Vec::new();
+        for message in batch {
+            let message = message?;
+            if messages.len() == most {
+                return Err(BatchError::TooLong);
+            }
+            messages.push(message);
         }
-    }
-    Some(Ok(messages))
+        Ok(messages)
+    }))
 }
 
 /// The reason why a batch is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    /// The bytes are not JSON.
+    /// The bytes are not UTF-8 or not JSON.
     #[error("the message is not JSON: {0}")]
     NotJson(#[from] Malformed),
-    /// The batch has more messages than allowed. The messages above the bound are not read.
+    /// The batch has more messages than allowed. Reading stopped at the first message above the bound.
     #[error("the batch has too many messages")]
     TooLong,
 }
 
-/// The depth of the nesting of arrays and objects, if the depth is greater than `most`. One pass, without recursion.
+/// The depth of the nesting of arrays and objects, if the depth is greater than `most`. Reads without recursion, and does not
+/// check that the bytes are JSON.
 pub fn deeper_than(most: usize, message: &[u8]) -> Option<usize> {
-    // What has not so many brackets is not so deep, and that is seen much sooner.
+    // Counting brackets is much faster than measuring depth, and no more than `most` brackets are no deeper than `most`.
     memchr::memchr2_iter(b'{', b'[', message).nth(most)?;
     Some(depth(message)).filter(|depth| *depth > most)
 }

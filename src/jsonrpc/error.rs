@@ -36,12 +36,12 @@ pub fn empty_response(id: &RawId) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, id.as_str()).into()
 }
 
-/// An error response. The id is null if `id` is `None`, for a request whose id could not be read.
+/// An error response without `data`. The id is null if `id` is `None`, for a message without a readable id.
 pub fn error_response(id: Option<&RawId>, code: Code, message: &str) -> Bytes {
     error_response_with_data(id, code, message, &Value::Null)
 }
 
-/// An error response with a `data` member for programs. A null `data` is left out.
+/// An error response with the member `data`, which a null `data` leaves out. The id is null if `id` is `None`.
 pub fn error_response_with_data(id: Option<&RawId>, code: Code, message: &str, data: &Value) -> Bytes {
     let mut error = json!({ "code": code as i32, "message": message });
     if let (Some(object), false) = (error.as_object_mut(), data.is_null()) {

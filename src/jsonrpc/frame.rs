@@ -1,5 +1,5 @@
-//! Builds the frames that are sent to a child process. A frame contains only the members that the gateway has understood,
-//! each once; other members of a client's envelope do not reach the child.
+//! Builds the frames that are sent to a child process: one line each, with a newline at its end. A frame contains only the
+//! members that the gateway has understood, each once; other members of a client's envelope do not reach the child.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -7,8 +7,7 @@ use super::envelope::{Envelope, parse};
 use super::id::{RawId, decimal};
 use super::splice::{Splice, one_line, put_spliced, splice};
 
-/// The frame of a client's request, with the id `number` in place of the client's id and with `replacements` made in its
-/// params.
+/// The frame of a client's request, with `number` in place of the client's id, and with `replacements` made in the params.
 pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let mut digits = [0; 20];
     let mut frame = begin(envelope, replacements);
@@ -17,13 +16,13 @@ pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [S
     put_call(frame, envelope, replacements)
 }
 
-/// The frame of a client's notification, with `replacements` made in its params.
+/// The frame of a client's notification, with `replacements` made in the params.
 pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let frame = begin(envelope, replacements);
     put_call(frame, envelope, replacements)
 }
 
-/// The frame of a client's response, with `id` (raw JSON) as its id.
+/// The frame of a client's response, with `id` (raw JSON) in place of its id.
 pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
     let (name, outcome) = match (envelope.result, envelope.error) {
         (Some(result), _) => ("result", result),
@@ -38,7 +37,7 @@ pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
     one_line(frame)
 }
 
-/// The frame of a request that the gateway itself makes. `params` is raw JSON.
+/// The frame of a request of the gateway itself. `method` is written without escaping; `params` is raw JSON.
 pub fn own_request(number: u64, method: &str, params: &str) -> Bytes {
     let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
     one_line(BytesMut::from(request.as_bytes()))
@@ -56,8 +55,8 @@ fn begin(envelope: &Envelope<'_>, replacements: &[Splice<'_>]) -> BytesMut {
 fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     frame.put_slice(b",\"method\":");
     let method = envelope.method.as_deref().unwrap_or_default();
-    // A method without escapes is written as it came. One with some is written with as few as can be, so that it reads the
-    // same to those who compare it as bytes.
+    // A method without escapes is written as received. One with escapes gets as few as possible, for servers that compare
+    // bytes.
     match envelope.raw_method.filter(|raw| raw.len() == method.len() + 2) {
         Some(raw) => frame.put_slice(raw.as_bytes()),
         None => frame.put_slice(quoted(method).as_bytes()),
@@ -70,7 +69,7 @@ fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Sp
     one_line(frame)
 }
 
-/// A copy of a response with `id` in place of its id.
+/// A copy of a response with `id` in place of its id; an unchanged copy if the response has no id or cannot be read.
 pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
     match parse(response).ok().and_then(|envelope| envelope.id) {
         Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
@@ -80,7 +79,7 @@ pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
 
 /// The text as a JSON string with quotes.
 pub fn quoted(text: &str) -> String {
-    // A text has always such a form.
+    // Serializing a text cannot fail.
     serde_json::to_string(text).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
-//! Splits a byte stream of any chunking into lines (stdio transport). A line above the limit is skipped and reported, and
-//! the stream goes on. Only whole lines are returned, so a multi-byte character is never split.
+//! Splits a byte stream of any chunking into lines (stdio transport). Blank lines are dropped. A line above the limit is
+//! skipped and reported, and the stream goes on. Only whole lines are returned, so a multi-byte character is never split.
 //!
 //! Invariant: a returned line keeps at most four times its own length in memory, whatever was read together with the line.
 
@@ -9,35 +9,36 @@ use super::envelope::Kind;
 use super::id::RawId;
 use super::skim::Skimmer;
 
-/// Lines shorter than this many bytes are copied out of the read buffer.
+/// Lines shorter than this many bytes are copied out of the read buffer, as are lines shorter than a quarter of the buffer.
+/// Other lines take the buffer along.
 const SHORT: usize = 16 * 1024;
-/// A read buffer with a larger capacity, in bytes, is replaced as soon as it holds little.
+/// A read buffer with a larger capacity, in bytes, is replaced when the buffer holds less than [`SHORT`] bytes.
 const LARGE: usize = 256 * 1024;
-/// Skipping a byte is this many times cheaper than reading one: a skipped line counts as waste with its length divided by
-/// this number.
+/// The divisor for the length of a skipped line in the count of waste: skipping a byte is this many times cheaper than
+/// reading one.
 const SKIPPED: usize = 4;
-/// The number of bytes that a blank line counts as waste in addition to its length.
+/// The number of bytes that a blank line adds to the count of waste, beside its length.
 const BLANK: usize = 64;
 
 /// A line of the stream, or the report of a line that was too long.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
-    /// A line without its line ending (LF or CRLF), never empty.
+    /// A line without its line ending (LF or CRLF), with other characters than white space in it.
     Line(Bytes),
-    /// A line above the limit, which has been skipped.
+    /// The report of a skipped line.
     Oversized(Oversized),
 }
 
 /// The report of a line above the limit.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Oversized {
-    /// The length of the line in bytes.
+    /// The length of the line in bytes, without the LF.
     pub bytes: usize,
-    /// The kinds and ids of the requests and responses in the line.
+    /// The kinds and ids of the requests and responses in the line, as far as [`Skimmer::finish`] finds them.
     pub messages: Vec<(Kind, RawId)>,
 }
 
-/// Finds the lines in the bytes read so far.
+/// Holds the bytes read so far, and cuts them into lines.
 #[derive(Debug)]
 pub struct Framer {
     buffer: BytesMut,
@@ -45,35 +46,21 @@ pub struct Framer {
     start: usize,
     /// The offset up to which the buffer contains no end of that line.
     searched: usize,
+    /// The longest line that is returned, in bytes without the line ending.
     max_line: usize,
-    skipped: Option<Skipped>,
+    /// Reads a line above the limit, whose beginning is no longer in the buffer. `None` between such lines.
+    skipped: Option<Skimmer>,
+    /// The bytes to be returned by [`Self::take_waste`].
     waste: usize,
 }
 
-#[derive(Debug, Default)]
-struct Skipped {
-    bytes: usize,
-    skimmer: Skimmer,
-}
-
-impl Skipped {
-    fn skip(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
-        self.skimmer.feed(bytes);
-    }
-
-    fn finish(self) -> Frame {
-        Frame::Oversized(Oversized { bytes: self.bytes, messages: self.skimmer.finish() })
-    }
-}
-
 impl Framer {
-    /// A framer for lines of at most `max_line` bytes.
+    /// A framer for lines of at most `max_line` bytes, without the line ending.
     pub fn new(max_line: usize) -> Self {
         Self { buffer: BytesMut::new(), start: 0, searched: 0, max_line, skipped: None, waste: 0 }
     }
 
-    /// The buffer to read into, with room for at least `least` bytes. The caller appends what it reads.
+    /// The buffer, with room for at least `least` more bytes. The caller appends the bytes that it reads from the stream.
     pub fn room(&mut self, least: usize) -> &mut BytesMut {
         if self.start > 0 {
             let left = self.buffer.len().saturating_sub(self.start);
@@ -89,7 +76,7 @@ impl Framer {
         &mut self.buffer
     }
 
-    /// The next line in the buffer. `None` if more bytes are needed.
+    /// The next line in the buffer, without the blank lines before it. `None` if more bytes are needed.
     pub fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
@@ -106,14 +93,14 @@ impl Framer {
         }
     }
 
-    /// The last line after the end of the stream, if that line has no line ending.
+    /// The last line, to be called at the end of the stream. `None` if the stream ended with a line ending or a blank line.
     pub fn finish(&mut self) -> Option<Frame> {
         let end = self.buffer.len();
         self.take(end, end)
     }
 
-    /// The number of bytes read since the last call that led to no line: blank lines and skipped lines, weighted by their
-    /// cost.
+    /// The number of bytes since the last call that led to no returned line: those of blank lines, each with [`BLANK`] added,
+    /// and those of skipped lines, divided by [`SKIPPED`].
     pub fn take_waste(&mut self) -> usize {
         std::mem::take(&mut self.waste)
     }
@@ -121,21 +108,15 @@ impl Framer {
     /// Takes the line that ends at offset `end` out of the buffer; the following line begins at `next`. `None` if the line
     /// is blank.
     fn take(&mut self, end: usize, next: usize) -> Option<Frame> {
-        let line = self.buffer.get(self.start..end).unwrap_or_default();
-        if let Some(mut skipped) = self.skipped.take() {
-            skipped.skip(line);
-            self.waste += line.len() / SKIPPED;
-            self.start = next;
-            return Some(skipped.finish());
-        }
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let whole = self.buffer.get(self.start..end).unwrap_or_default();
+        let line = whole.strip_suffix(b"\r").unwrap_or(whole);
         let len = line.len();
-        if len > self.max_line {
-            let mut skipped = Skipped::default();
-            skipped.skip(line);
-            self.waste += len / SKIPPED;
+        if self.skipped.is_some() || len > self.max_line {
+            let mut skimmer = self.skipped.take().unwrap_or_default();
+            skimmer.feed(whole);
+            self.waste += whole.len() / SKIPPED;
             self.start = next;
-            return Some(skipped.finish());
+            return Some(Frame::Oversized(Oversized { bytes: skimmer.bytes(), messages: skimmer.finish() }));
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             self.waste += BLANK + next.saturating_sub(self.start);
@@ -147,7 +128,7 @@ impl Framer {
             self.start = next;
             return Some(Frame::Line(line));
         }
-        // The line takes the buffer with it, and what is behind it moves on.
+        // The line takes the buffer along, and the bytes behind the line move to a new one.
         let rest = BytesMut::from(self.buffer.get(next..).unwrap_or_default());
         let mut line = std::mem::replace(&mut self.buffer, rest);
         line.truncate(self.start + len);
@@ -159,9 +140,9 @@ impl Framer {
     /// Drops the bytes of an unfinished line above the limit, so that memory stays bounded.
     fn skip_if_oversized(&mut self) {
         let line = self.buffer.get(self.start..).unwrap_or_default();
-        // A carriage return may still be cut off, hence the one byte more.
+        // The last byte may be a carriage return, which does not count.
         if self.skipped.is_some() || line.len() > self.max_line + 1 {
-            self.skipped.get_or_insert_default().skip(line);
+            self.skipped.get_or_insert_default().feed(line);
             self.waste += line.len() / SKIPPED;
             self.buffer.clear();
             (self.start, self.searched) = (0, 0);

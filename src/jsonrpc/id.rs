@@ -20,7 +20,7 @@ enum Text {
 }
 
 impl RawId {
-    /// The id with this raw JSON text. `None` if the text is neither a string nor a number (MCP forbids null).
+    /// The id with this raw JSON text. `None` if the text begins like neither a string nor a number (MCP forbids null).
     pub fn new(raw: &str) -> Option<Self> {
         is_id(raw).then(|| Self::of(raw))
     }
@@ -36,10 +36,10 @@ impl RawId {
         }
     }
 
-    /// The raw JSON text.
+    /// The raw JSON text; a string has its quotes.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            // It was made of a text, so that it is one.
+            // The bytes were copied from a text, so they are valid.
             Text::Short { length, bytes } => {
                 std::str::from_utf8(bytes.get(..usize::from(*length)).unwrap_or_default()).unwrap_or_default()
             }
@@ -47,7 +47,7 @@ impl RawId {
         }
     }
 
-    /// The id as an unsigned integer, if the id is written as one.
+    /// The id as an unsigned integer. `None` for a string, and for a number that is written in another way, such as `1.0`.
     pub fn as_u64(&self) -> Option<u64> {
         self.as_str().parse().ok()
     }
@@ -65,7 +65,7 @@ impl fmt::Debug for RawId {
     }
 }
 
-/// The decimal digits of `number`, written to the end of `digits`.
+/// Writes the decimal digits of `number` to the end of `digits` and returns them.
 pub(super) fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut start = digits.len();
     for digit in digits.iter_mut().rev() {

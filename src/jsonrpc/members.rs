@@ -6,7 +6,8 @@
 use super::scan::{Malformed, Scanner};
 use super::string::unquoted;
 
-/// Raw values of members of `params` or `result`. `None` for a member that is absent or `null`.
+/// Raw values of members of `params` or `result`. `None` for a member that is absent or `null`. Of two members of one name the
+/// last counts, and `fault` reports them.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Members<'a> {
     /// The members of `_meta`.
@@ -37,11 +38,11 @@ pub struct Members<'a> {
     pub protocol_version: Option<&'a str>,
     /// `capabilities`.
     pub capabilities: Option<&'a str>,
-    /// The first reason found why readers may disagree.
+    /// The first reason found why readers may disagree, in the object or in its `_meta`.
     pub fault: Option<Fault>,
 }
 
-/// Members of `_meta`, raw.
+/// Raw values of members of `_meta`, under the rules of [`Members`].
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Meta<'a> {
     /// `progressToken`.
@@ -52,11 +53,11 @@ pub struct Meta<'a> {
     pub protocol_version: Option<&'a str>,
 }
 
-/// The reason why JSON readers may disagree about an object. The text continues after the name of the object, such as
-/// `params`.
+/// The reason why JSON readers may disagree about an object, or why MCP forbids the object. The text is the rest of a sentence
+/// that begins with the name of the object, such as `params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A member appears twice.
+    /// This known member appears twice.
     #[error("has the member \"{0}\" twice: send it once")]
     Twice(&'static str),
     /// The name of a member is similar to this known name, and some readers take one for the other.
@@ -67,7 +68,7 @@ pub enum Fault {
     /// The name of a member cannot be decoded, or contains a NUL, at which some readers end a text.
     #[error("has a member whose name has a NUL or half of a surrogate pair in it: choose another name")]
     Unreadable,
-    /// The value of a member has the wrong type.
+    /// This known member has a value of the wrong type, which the second text describes.
     #[error("has a member \"{0}\" that is {1}")]
     Type(&'static str, &'static str),
     /// The value is an array, not an object.
@@ -106,23 +107,21 @@ const ROUTED_META: [(&str, &str); 3] = [
 ];
 
 impl<'a> Members<'a> {
-    /// The members of a raw object. Empty for any other value.
+    /// The members of a raw object. Empty for any other text.
     pub fn of(object: &'a str) -> Self {
         let mut members = Self::default();
-        match members.read(&mut Scanner::new(object)) {
-            Ok(_) => members,
-            Err(_) => Self::default(),
-        }
+        let read = members.read(&mut Scanner::new(object));
+        read.map(|_| members).unwrap_or_default()
     }
 
-    /// Reads the members of an object. Returns the raw text of the object.
+    /// Reads an object and stores its members. Returns the raw text of the object.
     pub(super) fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<&'a str, Malformed> {
         let mut seen = Seen::default();
         scanner.object(|scanner, key| self.member(scanner, key, &mut seen))
     }
 
     fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, seen: &mut Seen) -> Result<(), Malformed> {
-        // Most members that are not routed are one of these.
+        // The most frequent of the members that are not read.
         if matches!(raw, "arguments" | "content" | "structuredContent" | "isError") {
             return scanner.value().map(drop);
         }
@@ -177,12 +176,13 @@ impl<'a> Members<'a> {
         self.fault.get_or_insert(fault);
     }
 
-    /// Whether a member that is read appears twice.
+    /// Whether the fault is a known member that appears twice, in the object or in `_meta`.
     pub fn has_twin(&self) -> bool {
         matches!(self.fault, Some(Fault::Twice(_)))
     }
 
-    /// The raw id of the task that a message of the server belongs to (MCP 2025-11-25, "Tasks").
+    /// The raw id of the task that a message belongs to, from `_meta` (MCP 2025-11-25, "Tasks"). `None` also if the related-task
+    /// object has a fault.
     pub fn related_task(&self) -> Option<&'a str> {
         let related = Self::of(self.meta.related_task?);
         related.task_id.filter(|_| related.fault.is_none())
@@ -220,7 +220,7 @@ impl<'a> Meta<'a> {
     }
 }
 
-/// The members of one object that have been read, one bit each.
+/// The known members of one object that have been read, one bit each.
 #[derive(Default)]
 struct Seen(u32);
 
@@ -233,12 +233,12 @@ impl Seen {
     }
 }
 
-/// Whether a raw value can be an id or a progress token: a string or a number.
+/// Whether a raw JSON value can be an id or a progress token: a string or a number. Looks at the first byte only.
 pub fn is_id(raw: &str) -> bool {
     matches!(raw.as_bytes().first(), Some(b'"' | b'-' | b'0'..=b'9'))
 }
 
-/// The fault of an unknown name that some reader takes for one of the `routed` names.
+/// The fault of an unknown name: a NUL, or likeness to one of the `routed` names, which come with their folded forms.
 fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
     if name.contains('\0') {
         return Some(Fault::Unreadable);
@@ -248,12 +248,12 @@ fn likeness(name: &str, routed: &[(&'static str, &str)]) -> Option<Fault> {
     routed.iter().find(|(_, folded)| folded.as_bytes() == letters).map(|(routed, _)| Fault::Alike(routed))
 }
 
-/// Whether some reader takes two names for the same name.
+/// Whether two names are equal, or some reader takes them for the same name.
 pub fn is_like(name: &str, other: &'static str) -> bool {
     find_like(name, [other]).is_some()
 }
 
-/// The first of the `known` names that some reader takes `name` for.
+/// The first of the `known` names that is equal to `name`, or that some reader takes for `name`.
 pub fn find_like(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     let (mut letters, mut others) = ([0; LETTERS], [0; LETTERS]);
     let letters = fold(name, &mut letters)?;
@@ -263,10 +263,10 @@ pub fn find_like(name: &str, known: impl IntoIterator<Item = &'static str>) -> O
 /// The largest number of letters in the folded form of a name. A longer name is similar to no known name.
 const LETTERS: usize = 40;
 
-/// The folded form of a name: its ASCII letters and digits in lower case. Names with equal folded forms are the same name to
-/// some reader: one that folds case (Go's encoding/json), accepts snake case as well (protobuf's JSON, Python models
-/// populated by name), or drops other characters. `None` if the name has letters outside ASCII that do not fold to ASCII, or
-/// too many letters.
+/// The folded form of a name: its ASCII letters and digits in lower case, with full-width letters and letters that fold to
+/// ASCII among them. Names with equal folded forms are the same name to some reader: one that folds case (Go's
+/// encoding/json), accepts snake case as well (protobuf's JSON, Python models populated by name), or drops other characters.
+/// `None` if the name has other letters or digits outside ASCII, or more than [`LETTERS`] letters and digits.
 fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
     let mut count = 0;
     let mut put = |letter: u8| {
@@ -279,7 +279,7 @@ fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
             'a'..='z' | '0'..='9' => put(character as u8)?,
             'A'..='Z' => put((character as u8).to_ascii_lowercase())?,
             '\0'..='\x7f' => {}
-            // Both are an i to some reader, in upper or in lower case.
+            // The dotted I and the dotless i, which some readers fold to i.
             '\u{130}' | '\u{131}' => put(b'i')?,
             // Full-width forms.
             '\u{ff01}'..='\u{ff5e}' => {

@@ -14,12 +14,12 @@ mod splice;
 mod string;
 
 pub use canonical::{canonical, without};
-pub use envelope::{Batch, BatchError, Envelope, Kind, ParseError, deeper_than, parse, split_batch};
+pub use envelope::{BatchError, Envelope, Kind, ParseError, deeper_than, parse, split_batch};
 pub use error::{Code, empty_response, error_response, error_response_with_data};
 pub use frame::{notification_frame, own_request, quoted, request_frame, response_frame, under_id};
 pub use framing::{Frame, Framer, Oversized};
 pub use id::RawId;
 pub use members::{Fault, Members, Meta, find_like, is_id, is_like};
-pub use scan::{Malformed, all_members, elements, member};
+pub use scan::{Malformed, all_members, batch, elements, member};
 pub use splice::{Splice, one_line, splice};
 pub use string::text;

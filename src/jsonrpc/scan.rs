@@ -53,7 +53,7 @@ impl<'a> Scanner<'a> {
         None
     }
 
-    /// Reads one value and returns its raw text.
+    /// Reads one value and returns its raw text, without the white space around the value.
     ///
     /// # Errors
     /// The text does not continue with a JSON value.
@@ -64,8 +64,8 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
-    /// Reads an object and returns its raw text. `member` is called for each member with the raw key without quotes; the
-    /// closure has to read the value.
+    /// Reads an object and returns its raw text. `member` is called for each member with the raw name without quotes, and has
+    /// to read the value.
     ///
     /// # Errors
     /// The text does not continue with a JSON object, or `member` fails.
@@ -91,23 +91,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads the next element of an array, with the bracket or comma before it. `None` at the end of the array. `is_first`
-    /// says that no element has been read.
-    ///
-    /// # Errors
-    /// The text does not continue with a JSON array.
-    pub(super) fn next_element(&mut self, is_first: bool) -> Result<Option<&'a str>, Malformed> {
-        if is_first {
-            self.expect(b'[')?;
-            if self.peek() == Some(b']') {
-                self.at += 1;
-                return Ok(None);
+    /// The raw elements of an array that is the whole text. Each element is read on demand, and iteration ends after the first
+    /// error.
+    pub(super) fn elements(mut self) -> impl Iterator<Item = Result<&'a str, Malformed>> {
+        let mut is_over = false;
+        std::iter::from_fn(move || {
+            if is_over {
+                return None;
             }
-            return self.value().map(Some);
+            let element = self.next_element().transpose();
+            is_over = !matches!(element, Some(Ok(_)));
+            element
+        })
+    }
+
+    /// Reads the next element of the array, with the bracket or comma before the element. `None` at the end of the text.
+    fn next_element(&mut self) -> Result<Option<&'a str>, Malformed> {
+        if self.at == 0 {
+            self.expect(b'[')?;
+            if self.peek() != Some(b']') {
+                return self.value().map(Some);
+            }
         }
         match self.after_white()? {
             b',' => self.value().map(Some),
-            b']' => Ok(None),
+            b']' => self.end().map(|()| None),
             _ => Err(self.unexpected()),
         }
     }
@@ -123,7 +131,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The byte offset of the next unread byte.
+    /// The offset of the next unread byte.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -152,7 +160,7 @@ impl<'a> Scanner<'a> {
         Malformed::Unexpected(self.at.saturating_sub(1))
     }
 
-    /// Reads a key and the colon behind it. Returns the raw key without quotes.
+    /// Reads the name of a member and the colon behind the name. Returns the raw name without quotes.
     fn key(&mut self) -> Result<&'a str, Malformed> {
         self.expect(b'"')?;
         let start = self.at;
@@ -280,8 +288,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Finds quotes, backslashes and control characters among eight bytes. The lowest bit set in the result belongs to the first
-/// of them; the result is 0 if there is none.
+/// Finds quotes, backslashes and control characters among eight bytes in little-endian order. The lowest bit set in the
+/// result is in the byte of the first such character; the result is 0 if there is none.
 fn special(eight: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -296,9 +304,9 @@ fn special(eight: u64) -> u64 {
 #[derive(Default)]
 struct Nesting {
     depth: usize,
-    /// The innermost 64 levels or fewer, the innermost in the lowest bit.
+    /// The innermost 1 to 64 levels, the innermost in the lowest bit.
     bits: u64,
-    /// The outer levels, 64 per number.
+    /// The levels outside of `bits`, 64 per number, the outermost first.
     outer: Vec<u64>,
 }
 
@@ -324,25 +332,26 @@ impl Nesting {
     }
 }
 
-/// The raw elements of an array. Iteration ends after the first element that is not JSON.
+/// The raw elements of a JSON array. Iteration ends after the first error, which is also the only item for any other text.
 pub fn elements(array: &str) -> impl Iterator<Item = Result<&str, Malformed>> {
-    let (mut scanner, mut is_first, mut is_over) = (Scanner::new(array), true, false);
-    std::iter::from_fn(move || {
-        if is_over {
-            return None;
-        }
-        let element = scanner.next_element(std::mem::take(&mut is_first)).transpose();
-        is_over = !matches!(element, Some(Ok(_)));
-        element
-    })
+    Scanner::new(array).elements()
 }
 
-/// Whether `holds` is true for the name and the raw value of every member of an object. `false` for a value that is not an
-/// object.
+/// The raw messages of a batch, which is a JSON array. Each message is read on demand, and iteration ends after the first
+/// error. `None` if the first character that is not white space is no `[`.
+///
+/// # Errors
+/// The bytes are not UTF-8.
+pub fn batch(bytes: &[u8]) -> Option<Result<impl Iterator<Item = Result<&str, Malformed>>, Malformed>> {
+    let is_array = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    is_array.then(|| Scanner::of_bytes(bytes).map(Scanner::elements))
+}
+
+/// Whether `holds` is true for the decoded name and the raw value of every member of an object. `false` for a value that is
+/// not an object, or if a name cannot be decoded.
 pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     let mut all = true;
-    let mut scanner = Scanner::new(object);
-    let read = scanner.object(|scanner, key| {
+    let read = Scanner::new(object).object(|scanner, key| {
         let value = scanner.value()?;
         all = all && unquoted(key).is_some_and(|name| holds(&name, value));
         Ok(())
@@ -350,12 +359,11 @@ pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     read.is_ok() && all
 }
 
-/// The raw value of the member `name` of an object. `None` if the member is missing or appears twice, or the value is not an
-/// object.
+/// The raw value of the member with the decoded name `name`. `None` if the member is missing or appears twice, or `object` is
+/// not a JSON object.
 pub fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     let (mut found, mut count) = (None, 0);
-    let mut scanner = Scanner::new(object);
-    let read = scanner.object(|scanner, key| {
+    let read = Scanner::new(object).object(|scanner, key| {
         let value = scanner.value()?;
         if unquoted(key).is_some_and(|key| key == name) {
             (found, count) = (Some(value), count + 1);

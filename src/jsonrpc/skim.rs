@@ -1,8 +1,7 @@
-//! Finds the ids of the messages in a line that is too long to be kept, while the bytes of the line pass by, so that the
-//! callers that wait for an answer can be told.
+//! Finds the ids of the messages in a line that is too long to be kept, piece by piece, so that the callers that wait for an
+//! answer can be told. An id is found before and behind a large `result`.
 //!
-//! Memory is bounded for any input: a counter of the nesting, one short member name, and the ids found. An id is found
-//! before and behind a large `result`.
+//! Memory is bounded for any input: a counter of the nesting, one member name or id, and the ids found.
 
 use std::borrow::Cow;
 
@@ -11,11 +10,11 @@ use serde_json::value::RawValue;
 use super::envelope::Kind;
 use super::id::RawId;
 
-/// The longest member name that is read, in bytes as written. `method` with every letter escaped is shorter.
+/// The longest member name that is read, in bytes as written, with its quotes. `method` with every letter escaped is shorter.
 const NAME: usize = 64;
-/// The longest id that is read, in bytes as written.
+/// The longest id that is read, in bytes as written, with its quotes. A message with a longer id is not found.
 const ID: usize = 1024;
-/// The most bytes that the ids of one batch may occupy, each counted with [`PLACE`].
+/// The most bytes that the ids found in one line may occupy, each counted with [`PLACE`]. Further ids are left out.
 const IDS: usize = 64 * 1024;
 /// The bytes that an id occupies besides its text, at most: its place in the list and an allocation.
 const PLACE: usize = 64;
@@ -23,24 +22,29 @@ const PLACE: usize = 64;
 /// Reads the structure of a message or of a batch from pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Skimmer {
+    /// The number of bytes fed so far.
+    bytes: usize,
     /// The number of open arrays and objects.
     depth: usize,
-    /// The depth of the members of a message: 1, or 2 in a batch. 0 before the first byte.
+    /// The depth at which the members of a message stand: 1, or 2 in a batch. 0 before the first bracket.
     level: usize,
     lexeme: Lexeme,
-    /// Whether the innermost array or object at depth `level` is a message.
+    /// Whether an object that can be a message is open at depth `level`.
     in_message: bool,
-    /// Whether the next string at depth `level` is the name of a member.
+    /// Whether the next text at depth `level` is the name of a member, and not a value.
     expects_name: bool,
+    /// The member whose value is being read.
     member: Member,
     /// The bytes of the name or id that is being read. `None` while other text is read, and for a name or id that is too
     /// long.
     text: Option<Vec<u8>>,
     seen: Seen,
     found: Vec<(Kind, RawId)>,
-    /// The bytes that `found` occupies.
+    /// The bytes that `found` occupies, as counted for [`IDS`].
     kept: usize,
+    /// Whether the message or batch has ended.
     is_over: bool,
+    /// Whether the line cannot be JSON. Not every fault is noticed.
     is_broken: bool,
 }
 
@@ -59,12 +63,13 @@ enum Lexeme {
 enum Member {
     Id,
     Method,
+    /// `result` or `error`.
     Outcome,
     #[default]
     Other,
 }
 
-/// The id and the numbers of relevant members of the current message.
+/// The id of the current message, and how often each member that decides about the kind of the message has appeared.
 #[derive(Debug, Default)]
 struct Seen {
     id: Option<RawId>,
@@ -76,6 +81,7 @@ struct Seen {
 impl Skimmer {
     /// Reads the next piece of the line.
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
+        self.bytes += bytes.len();
         while !self.is_broken {
             bytes = match self.lexeme {
                 Lexeme::Text => self.string(bytes),
@@ -91,13 +97,19 @@ impl Skimmer {
         }
     }
 
-    /// The kinds and ids of the requests and responses found. Empty if the line is incomplete or cannot be JSON.
+    /// The number of bytes fed so far.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The kinds and ids of the requests and responses in the line, in their order and within the bounds of [`ID`] and
+    /// [`IDS`]. A message is left out if its `id` and its `method`, or its `result` or `error`, do not each appear once. Empty
+    /// if the line is incomplete or cannot be JSON.
     pub(super) fn finish(self) -> Vec<(Kind, RawId)> {
         if self.is_over && !self.is_broken { self.found } else { Vec::new() }
     }
 
-    /// Reads up to the end of a string or to an escape, and returns the bytes behind it. Most bytes of a string need no look
-    /// at each.
+    /// Reads up to the end of a string or up to a backslash, and returns the bytes behind that.
     fn string<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = memchr::memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
         let (inside, rest) = bytes.split_at_checked(end).unwrap_or((bytes, &[]));
@@ -210,7 +222,7 @@ impl Skimmer {
         let kind = match (ids, methods, outcomes) {
             (1, 1, 0) => Kind::Request,
             (1, 0, 1) => Kind::Response,
-            // A notification, or no message: which of two members is meant, nobody can tell.
+            // A notification, or a message that readers may understand differently.
             _ => return,
         };
         let Some(id) = id else { return };

@@ -2,20 +2,20 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
-/// One replacement. `old` must be a slice of the message.
+/// One replacement in a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Splice<'a> {
-    /// The bytes to replace, a slice of the message.
+    /// The text to replace: a slice of the message itself, found by its address and not by its content.
     pub old: &'a str,
-    /// The replacement.
+    /// The new text.
     pub new: &'a str,
 }
 
-/// A copy of `message` with all `replacements` made, which may be in any order. A replacement that is not a slice of
-/// `message`, or overlaps another, is ignored: the id is then unknown, and never another caller's.
+/// A copy of `message` with all `replacements` made, which may be in any order and are sorted. A replacement is ignored if its
+/// `old` is not a slice of `message` or overlaps an earlier one.
 pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
     let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
-    // One byte more for the newline that a frame for a child ends with.
+    // One more byte, for the newline at the end of a frame.
     let mut out = BytesMut::with_capacity(message.len() + grown + 1);
     put_spliced(&mut out, message, replacements);
     out

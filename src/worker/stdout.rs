@@ -15,7 +15,7 @@ use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
 use super::{Failure, Route, Shared, learn};
 use crate::heavy;
-use crate::jsonrpc::{Batch, Envelope, Frame, Framer, Kind, Oversized, one_line, parse, under_id};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, Oversized, batch, one_line, parse, under_id};
 use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
 use crate::telemetry::{Cause, Direction, DropReason};
@@ -106,7 +106,7 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Br
 /// Delivers each message of a batch (2025-03-26). Any other line that is no message is counted as noise.
 async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     // All of it has to be JSON, before any of it is passed on.
-    let batch = || Batch::new(line).and_then(Result::ok);
+    let batch = || batch(line).and_then(Result::ok);
     let is_batch = || batch().is_some_and(|mut batch| batch.all(|message| message.is_ok()));
     if !heavy::LINES.run(&shared.origin, line.len(), is_batch).await {
         brake.waste_message(line.len());

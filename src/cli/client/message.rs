@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{Error, RpcError};
-use crate::jsonrpc::{Batch, Kind, ParseError, RawId, parse};
+use crate::jsonrpc::{Kind, ParseError, RawId, batch, parse};
 use crate::mcp::{cancelled_notification, method};
 
 /// A message in either direction.
@@ -48,7 +48,7 @@ impl Message {
         let message = |item: Result<&str, _>| {
             item.map_err(ParseError::NotJson).and_then(|item| Self::parse(text.slice_ref(item.as_bytes())))
         };
-        match Batch::new(text) {
+        match batch(text) {
             None => vec![Self::parse(text.clone())],
             Some(Err(error)) => vec![Err(ParseError::NotJson(error))],
             Some(Ok(items)) => items.map(message).collect(),
