@@ -144,3 +144,18 @@ async fn close_with_calls(client: Client, calls: Vec<tokio::task::JoinHandle<Val
     client.close().await;
     calls.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+#[tokio::test]
+async fn the_kernel_ends_children_before_the_gateway() {
+    let score = |pid: u32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let scene = Scene::of(fixture(&["echo"])).await;
+    let client = scene.open(Wire::Streamable).await;
+    let child: u32 = client.text("pid", json!({})).await.parse().unwrap();
+    let own = score(std::process::id());
+    assert_eq!(score(child), (own + 500).min(1000), "the gateway has {own}");
+    client.close().await;
+    scene.finish().await;
+}
