@@ -1,7 +1,13 @@
 //! The least bridge there can be: axum, one child, and other ids on the way there and back. No sessions, no credentials, no
 //! bounds, no end. What Sluice needs on top of it is the price of all that.
 
-#![expect(clippy::print_stderr, clippy::unwrap_used, clippy::expect_used, reason = "a command-line tool")]
+#![expect(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a tool for comparisons, which has no bounds on purpose"
+)]
 
 use std::collections::HashMap;
 use std::process::Stdio;
