@@ -11,8 +11,8 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -21,6 +21,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -59,7 +60,7 @@ async fn pass(State(bridge): State<Arc<Bridge>>, body: Bytes) -> Response {
     };
     let number = bridge.next.fetch_add(1, Ordering::Relaxed);
     let (sender, result) = oneshot::channel();
-    bridge.waiting.lock().unwrap().insert(number, sender);
+    bridge.waiting.lock().insert(number, sender);
     let line = format!("{{\"jsonrpc\":\"2.0\",\"id\":{number},\"method\":\"{method}\",\"params\":{params}}}\n");
     bridge.stdin.send(line).unwrap();
     let result = result.await.unwrap();
@@ -97,7 +98,7 @@ async fn main() {
         while let Some(line) = lines.next_line().await.unwrap() {
             let message: Message<'_> = serde_json::from_str(&line).unwrap();
             let (Some(id), Some(result)) = (message.id, message.result) else { continue };
-            let waiting = answers.waiting.lock().unwrap().remove(&id.get().parse().unwrap());
+            let waiting = answers.waiting.lock().remove(&id.get().parse().unwrap());
             let _ = waiting.unwrap().send(result.get().into());
         }
     });
