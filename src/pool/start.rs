@@ -18,7 +18,7 @@ use crate::config::{Isolation, TenantId};
 use crate::mcp::protocol_version;
 use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{CompatibilityKey, Failure, Lease, Nobody, Opening, Spec};
+use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
@@ -268,9 +268,15 @@ fn succeed(pool: &Pool, child: &Arc<PooledWorker>) {
 /// Starts a shared worker in a task of its own, which goes on when the first client hangs up.
 fn start_in_background(pool: &Pool, shared: Arc<SharedWorker>, request: SpawnRequest) {
     pool.spawn(async move |pool| {
+        // Whoever waits for the child holds the sender of the outcome, too: a panic has to be told.
+        let panicked = DropGuard::new(|| {
+            pool.inventory.lock().remove(&shared);
+            shared.outcome.send_replace(Some(Err(Failure::internal(&pool.server.name))));
+        });
         let started = start_shared(&pool, &request, shared.opening.as_ref());
         let outcome = pool.surroundings.draining.run_until_cancelled(started).await;
         let outcome = outcome.unwrap_or_else(|| Err(pool.stopped()));
+        panicked.disarm();
         if outcome.is_err() {
             pool.inventory.lock().remove(&shared);
         }

@@ -1,27 +1,30 @@
 //! The body of a `text/event-stream` response: reads messages from a cursor, writes several events per frame, and writes a
 //! keep-alive comment after a time without messages. The body ends with the stream.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
-use super::event::{KEEP_ALIVE, encode_message, retry_field};
+use super::event::{KEEP_ALIVE, PREFIX, SUFFIX, encode_message, retry_field};
 use super::expiry::Expiry;
 use super::item::Entry;
 use super::outbox::Cursor;
 
-/// The size of a frame in bytes, above which no further event is added.
+/// The size of a frame in bytes, from which on no further event is added. A message of this size or more is a frame of its own, so
+/// that it is not copied.
 const FRAME: usize = 64 * 1024;
 
 /// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
-    /// Complete events that are written before any message; `None` once they are written.
-    first: Option<Bytes>,
+    /// Frames that are written before the next message is read: complete events at the beginning, later the rest of the event of a
+    /// large message.
+    queued: VecDeque<Bytes>,
     cursor: Cursor,
     /// The time without a frame after which a comment is written.
     keep_alive: Duration,
@@ -42,7 +45,8 @@ impl EventStream {
     /// `keep_alive` without a message.
     pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
-        Self { first, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
+        let queued = first.into_iter().collect();
+        Self { queued, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
     }
 
     /// Ends the body when `expiry` is over. Messages that have not been read by then are not written.
@@ -87,18 +91,23 @@ impl EventStream {
         }
     }
 
-    /// A frame with `first` and the messages that the cursor has ready: at least [`FRAME`] bytes, if there are so many.
+    /// A frame with `first` and the messages that the cursor has ready: at least [`FRAME`] bytes, if there are so many. It ends
+    /// before a large message, whose bytes are the next frame.
     fn gather(&mut self, first: Entry, context: &mut Context<'_>) -> Bytes {
-        let mut frame = BytesMut::with_capacity(first.message.len() + 64);
-        encode_message(&mut frame, &first.message);
-        while frame.len() < FRAME {
-            match self.cursor.poll_next(context) {
-                Poll::Ready(Some(entry)) => encode_message(&mut frame, &entry.message),
-                Poll::Ready(None) => {
-                    self.ended = true;
-                    break;
+        let mut frame = BytesMut::with_capacity(first.message.len().min(FRAME) + 64);
+        let mut next = Some(first);
+        while let Some(Entry { message, .. }) = next.take() {
+            if message.len() >= FRAME {
+                frame.put_slice(PREFIX);
+                self.queued.extend([message, Bytes::from_static(SUFFIX)]);
+                break;
+            }
+            encode_message(&mut frame, &message);
+            if frame.len() < FRAME {
+                match self.cursor.poll_next(context) {
+                    Poll::Ready(entry) => (self.ended, next) = (entry.is_none(), entry),
+                    Poll::Pending => {}
                 }
-                Poll::Pending => break,
             }
         }
         frame.freeze()
@@ -117,8 +126,8 @@ impl Body for EventStream {
         if !this.ended && this.poll_expired(context).is_ready() {
             this.ended = true;
         }
-        let data = if let Some(first) = this.first.take() {
-            first
+        let data = if let Some(queued) = this.queued.pop_front() {
+            queued
         } else {
             match if this.ended { Poll::Ready(None) } else { this.cursor.poll_next(context) } {
                 Poll::Ready(Some(entry)) => this.gather(entry, context),
@@ -163,6 +172,24 @@ mod tests {
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         assert_eq!(before.elapsed().as_secs(), 30);
         outbox.finish();
+        assert_eq!(text(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_large_message_is_a_frame_of_its_own_and_is_not_copied() {
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 4 * FRAME });
+        let mut body = EventStream::new(None, cursor, Duration::from_secs(15));
+        let large = Bytes::from(vec![b'x'; FRAME]);
+        for message in ["1".into(), large.clone(), "2".into()] {
+            assert!(outbox.push(Item::notification(message)).is_ok());
+        }
+        outbox.finish();
+        assert_eq!(text(&mut body).await.as_deref(), Some("event: message\ndata: 1\n\nevent: message\ndata: "));
+        let frame = body.frame().await.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+        assert_eq!(frame.map(|frame| frame.as_ptr()), Some(large.as_ptr()));
+        for rest in ["\n\n", "event: message\ndata: 2\n\n"] {
+            assert_eq!(text(&mut body).await.as_deref(), Some(rest));
+        }
         assert_eq!(text(&mut body).await, None);
     }
 

@@ -7,8 +7,10 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 /// A comment event that clients ignore. It keeps proxies and idle timers from closing the connection.
 pub const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 
-const PREFIX: &[u8] = b"event: message\ndata: ";
-const SUFFIX: &[u8] = b"\n\n";
+/// What stands before a message in its event.
+pub(super) const PREFIX: &[u8] = b"event: message\ndata: ";
+/// What stands behind a message in its event.
+pub(super) const SUFFIX: &[u8] = b"\n\n";
 
 /// Appends `message` to `out` as one event. `message` must not contain line breaks.
 pub fn encode_message(out: &mut BytesMut, message: &[u8]) {

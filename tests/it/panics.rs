@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
+use sluice::config::Isolation;
 use tracing::field::Field;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
@@ -30,14 +31,20 @@ impl<S: Subscriber> Layer<S> for Log {
 
 #[tokio::test]
 async fn an_initialize_whose_task_panics_is_answered_and_its_child_ended() {
+    // Where the log of a test is wanted there is another one.
+    if tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Log)).is_ok() {
+        for isolation in [Isolation::Session, Isolation::Shared] {
+            starts_panic(isolation).await;
+        }
+    }
+}
+
+async fn starts_panic(isolation: Isolation) {
     let mut server = named(FRAGILE, fixture("echo"));
+    server.isolation = isolation;
     server.pool.max_children = 1;
     server.restart.max_crashes = 1000;
     let gateway = Gateway::start(server).await;
-    // Where the log of a test is wanted there is another one.
-    if tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Log)).is_err() {
-        return;
-    }
     PANICS.store(true, Ordering::Relaxed);
     for wire in BOTH {
         let client = Client::connect(&gateway, wire).await;
