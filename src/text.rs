@@ -64,7 +64,7 @@ pub fn visible_json(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Like [`visible`], for a line that the gateway's own formatter has coloured: colour sequences (`ESC [ digits m`) stay.
+/// Like [`visible`], for a line that the gateway's own formatter has coloured: colour sequences (`ESC [`, digits and semicolons, `m`) stay.
 pub fn visible_coloured(text: &str) -> Cow<'_, str> {
     if !text.contains('\u{1b}') {
         return visible(text);

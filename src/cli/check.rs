@@ -44,7 +44,7 @@ impl Source {
         self.mcp_servers.as_ref().unwrap_or(&self.config)
     }
 
-    /// Whether the file is an `mcpServers` file, which has no credentials.
+    /// Whether the file is given by `--mcp-servers`. Such a file does not say who may call.
     pub(super) fn is_mcp_servers(&self) -> bool {
         self.mcp_servers.is_some()
     }

@@ -12,10 +12,10 @@ pub(super) struct SandboxArgs {
     /// What a server is kept from: none, standard or strict (docs/SECURITY.md) [default: standard]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     sandbox: Option<SandboxMode>,
-    /// A file or folder that a server may read beside; can be given more than once
+    /// One more file or folder that every server may read; can be given more than once
     #[arg(long, value_name = "PATH")]
     read: Vec<PathBuf>,
-    /// A file or folder that a server may change beside; can be given more than once
+    /// One more file or folder that every server may change; can be given more than once
     #[arg(long, value_name = "PATH")]
     write: Vec<PathBuf>,
     /// Whether a server may use the network: on or off [default: on in standard, off in strict]

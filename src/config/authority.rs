@@ -19,7 +19,7 @@ pub enum Host<'a> {
 pub struct Authority<'a> {
     /// The host.
     pub host: Host<'a>,
-    /// The port. `None` if none is given.
+    /// The port. `None` if none is given, or if [`Authority::under`] has left the port out because the scheme implies it.
     pub port: Option<u16>,
 }
 

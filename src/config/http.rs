@@ -41,7 +41,7 @@ pub(super) fn read(s: &mut Section<'_>) -> Http {
     }
 }
 
-/// Reads `[admin]`. `None` if the listener is off.
+/// Reads the address in `[admin]`; [`ADMIN`] if none is given. `None` for `listen = "off"`.
 pub(super) fn read_admin(section: &mut Section<'_>) -> Option<SocketAddr> {
     match section.string("listen") {
         None => Some(ADMIN),

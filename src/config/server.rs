@@ -199,7 +199,8 @@ pub struct ChildLimits {
     /// The time without any message about it for which a shared child is taken to go on with a cancelled call. `None`: the time-out
     /// of the call.
     pub cancel_grace: Option<Duration>,
-    /// The longest time of a call, whatever its progress, after which the child is ended. `None`: no limit.
+    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is in flight no
+    /// more, and `initialize` does not count. `None`: no limit.
     pub harakiri: Option<Duration>,
     /// The time of silence after which an idle child gets a `ping`. `None`: never.
     pub ping_interval: Option<Duration>,

@@ -18,7 +18,7 @@ use super::snapshot::Snapshot;
 use super::{headers, request_body};
 use crate::config::ServerName;
 use crate::heavy;
-use crate::jsonrpc::{Envelope, RawId};
+use crate::jsonrpc::RawId;
 use crate::mcp::method;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
@@ -43,15 +43,12 @@ async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
     let mut messages =
         heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
     let version = messages.check_version(version(&parts.headers, || negotiated(app, parts, &caller)))?;
-    if let Some(only) = messages.only() {
-        if let Some(error) = only.error.take() {
-            return Ok(error.reply());
-        }
-        if only.is_request(method::INITIALIZE)
-            && let Some(id) = only.request_id()
-        {
-            return initialize(app, parts, &caller, &body, &only.envelope, &id).await;
-        }
+    if let Some(error) = messages.only().and_then(|only| only.error.take()) {
+        return Ok(error.reply());
+    }
+    let initialize = messages.only().filter(|only| only.is_request(method::INITIALIZE));
+    if let Some(id) = initialize.and_then(|only| only.request_id()) {
+        return open_session(app, parts, &caller, messages, &id).await;
     }
     let conversation = find(app, parts, &caller, || messages.only()?.request_id())?;
     if messages.is_batch {
@@ -86,12 +83,12 @@ fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
     (Arc::new(Exchange::of_request(outbox, requests)), cursor)
 }
 
-async fn initialize(
+/// Opens a session for the request `initialize`, which is the only one of `messages` and has this `id`.
+async fn open_session(
     app: &App,
     parts: &Parts,
     caller: &Caller<'_>,
-    body: &[u8],
-    envelope: &Envelope<'_>,
+    messages: Messages<'_>,
     id: &RawId,
 ) -> Result<Reply, Refusal> {
     if session_id(&parts.headers).is_some() {
@@ -106,7 +103,7 @@ async fn initialize(
     let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
     let (exchange, cursor) = exchange(caller.snapshot, 1);
     // The error of a refused request comes on the exchange.
-    let _ = conversation.give(body, envelope, &exchange);
+    let _ = give(&*conversation, messages, &exchange);
     let mut reply = respond(cursor, (1, false), &caller.snapshot.http, opening).await;
     // A stream names the session before the server has started. If the server does not start, the session ends.
     if (headers::is_event_stream(&reply) || conversation.version().is_some())

@@ -20,7 +20,8 @@ use crate::worker::{Due, Phase};
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The pause between a lease and the start of spares: a start takes processor time from the first calls of the lease.
+/// The pause between a change of the pool, such as a lease, and the start of spares: a start takes processor time from the first
+/// calls of a lease.
 const HEAD_START: Duration = Duration::from_millis(50);
 
 /// Keeps the spares and recycles children until `stop` is cancelled, and then stops every child.

@@ -3,9 +3,9 @@
 /// The largest number of messages and of bytes that a queue may hold.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// The number of messages.
+    /// The largest number of messages.
     pub messages: usize,
-    /// The sum of the lengths of all messages, in bytes.
+    /// The largest sum of the lengths of all messages, in bytes.
     pub bytes: usize,
 }
 

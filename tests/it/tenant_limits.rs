@@ -144,7 +144,7 @@ async fn sessions_that_wait_for_one_server_take_nothing_from_their_tenant_on_ano
     gateway.finish().await;
 }
 
-/// Requests of a tenant that may wait for a child, as docs/ARCHITECTURE.md says.
+/// Requests of a tenant that may wait for a child, as docs/BOUNDS.md says.
 const QUEUE: usize = 1024;
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::mcp::protocol_version;
 /// The longest time until the first event, which has the URL for POST requests.
 const ENDPOINT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The transport HTTP+SSE.
+/// The client's side of the transport HTTP+SSE: a connection to a gateway.
 #[derive(Debug)]
 pub(super) struct Sse {
     remote: Remote,

@@ -30,7 +30,7 @@ pub(super) enum Request {
     Launch { id: u64, tenant: Option<String> },
     /// Keep the record of processes in the file whose descriptor comes with this packet.
     Record,
-    /// Answer health checks on the socket whose descriptor comes with this packet.
+    /// Answer health checks: send back each byte that comes on the connected socket whose descriptor comes with this packet.
     HealthCheck,
     /// Set the limits of each process of child `id`.
     Limit { id: u64, limits: ProcessLimits },

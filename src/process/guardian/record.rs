@@ -43,7 +43,8 @@ pub enum RecordError {
     },
 }
 
-/// The locked file.
+/// The record of processes, open and locked. The lock lasts until the gateway and its guardian have both closed their descriptors
+/// (see [`Self::share`]).
 #[derive(Debug)]
 pub struct Record {
     file: File,

@@ -35,7 +35,8 @@ pub(in crate::worker) struct Multiplexer {
     /// When something in flight may time out.
     pub(in crate::worker) timer: DeadlineTimer,
     max_in_flight: usize,
-    /// How long any call may take before the child is ended, whatever the time-out of the call. `None`: there is no such limit.
+    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is in flight no
+    /// more, and `initialize` does not count. `None`: no limit.
     pub(in crate::worker) harakiri: Option<Duration>,
     /// How long a shared child may go on with a cancelled call. `None`: for the time-out of the call.
     pub(in crate::worker) cancel_grace: Option<Duration>,

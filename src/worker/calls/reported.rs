@@ -11,7 +11,7 @@ pub(in crate::worker) struct Reported {
     pub(super) created: Option<TaskState>,
     /// The ids of the elicitations that the error asks for.
     pub(super) elicitations: Vec<String>,
-    /// Whether the error says that there is no such task.
+    /// Whether the error has the code -32602 (invalid params). Only in an answer to `tasks/get` does this mean that there is no such task.
     pub(super) knows_no_task: bool,
 }
 

@@ -60,7 +60,8 @@ impl Pending {
         self.entries.remove(key).filter(|entry| !entry.cancelled).map(|entry| entry.answered)
     }
 
-    /// Notes that the gateway has accepted a request. Returns `false` if the stream for its answer has been lost meanwhile.
+    /// Notes that the gateway has accepted the request with this key. Returns `false` if the stream for its answer has been lost
+    /// meanwhile, so that no answer can come; `true` also for a request that is not in the table any more.
     pub(super) fn accept(&mut self, key: &str) -> bool {
         let lost = self.lost;
         self.entries.get_mut(key).is_none_or(|entry| {

@@ -50,7 +50,7 @@ impl Owners {
         self.owners.is_empty() && self.order.is_empty() && self.counts.is_empty()
     }
 
-    /// Removes all entries of a session.
+    /// Removes a session: its tasks and elicitations belong to no session from now on.
     pub(super) fn forget(&mut self, peer: LeaseId) {
         if self.counts.remove(&peer).is_none() {
             return;
