@@ -175,13 +175,15 @@ impl Entry<'_> {
         };
         for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
             let key = format!("env.{name}");
+            if !is_variable(name) {
+                self.problem(&key, "not the name of a variable; use a name without '=' and spaces");
+                continue;
+            }
             let text = match value {
                 Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
                 _ => self.text(&key, value),
             };
-            if !is_variable(name) {
-                self.problem(&key, "not the name of a variable; use a name without '=' and spaces");
-            } else if let Some(text) = text {
+            if let Some(text) = text {
                 env.insert(name.clone(), text.into());
             }
         }

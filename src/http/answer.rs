@@ -18,7 +18,8 @@ const COME_BACK: Duration = Duration::from_secs(3);
 
 /// Waits for the answers to `requests` requests and returns them as JSON: an array for a batch, otherwise the only answer.
 /// The response is an event stream of what has come and what will come, if another message comes before the last answer, if
-/// the answers are not complete within `http.keep_alive`, or if a request was cancelled. `guard` is dropped with the response.
+/// the answers are not complete within `http.keep_alive`, or if a request was cancelled. `guard` is dropped with the
+/// event stream, or when the JSON is complete.
 pub async fn respond(
     mut cursor: Cursor,
     (requests, is_batch): (usize, bool),

@@ -23,6 +23,11 @@ impl Body {
         self.held.push(Box::new(value));
         self
     }
+
+    /// A body of no bytes that keeps what this one keeps.
+    pub fn emptied(self) -> Self {
+        Self { content: Either::Left(Full::default()), held: self.held }
+    }
 }
 
 impl<B: Into<Bytes>> From<B> for Body {

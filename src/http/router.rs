@@ -4,12 +4,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
 
 use super::admin::{self, Admin};
 use super::app::App;
+use super::body::Body;
 use super::guard::{allow_origin, preflight};
 use super::problem::{Reply, method_not_allowed, problem};
 use super::request_body::RequestBody;
@@ -46,8 +48,17 @@ impl Router {
             },
         };
         reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        reply
+        if parts.method == Method::HEAD { head(reply) } else { reply }
     }
+}
+
+/// The response to HEAD: the same headers, with the length that a GET would have, and no body (RFC 9110, section 9.3.2). hyper
+/// drops the body over HTTP/1 only.
+fn head(mut reply: Reply) -> Reply {
+    if let Some(length) = reply.body().size_hint().exact() {
+        reply.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    reply.map(Body::emptied)
 }
 
 /// Answers a request to the public listener: the guard checks the request, the endpoint or a preflight response answers, and

@@ -75,7 +75,8 @@ fn find(
 /// The protocol version that the session in the header has negotiated. `None` without such a session, or before its
 /// `initialize` has been answered.
 fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
-    caller.find(app, session_id(&parts.headers)?, Transport::Streamable)?.version()
+    let id = session_id(&parts.headers)?;
+    app.conversations.find(id, &caller.principal, caller.server(), Transport::Streamable)?.version()
 }
 
 fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {

@@ -48,6 +48,7 @@ impl Conversation for Mirror {
         let method = envelope.method.as_deref().unwrap_or_default();
         let id = envelope.raw_id().filter(|_| envelope.kind == Kind::Request);
         match (method, id) {
+            ("panic", _) => panic!("on purpose"),
             ("busy", None) => return Err(Refused::Busy),
             ("busy", Some(id)) => {
                 self.answer(exchange, Failure::refused(Refused::Busy).response(&id));
@@ -207,4 +208,47 @@ async fn http_with_sse_serves_a_conversation_that_is_no_session() {
     drop(stream);
     assert_eq!(*mirrors.ended.lock(), Some("stream closed"));
     assert_eq!(send(&gateway, Method::POST, &path, "", &request("x")).await.status(), 404);
+}
+
+#[tokio::test]
+async fn paths_and_methods_that_are_not_served_say_what_is() {
+    let (gateway, _) = gateway();
+    let head = |name: &str, reply: &Response<Body>| {
+        reply.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    for (path, allow) in [
+        ("/healthz", "GET, HEAD"),
+        ("/readyz", "GET, HEAD"),
+        ("/mcp", "GET, POST, DELETE"),
+        ("/servers/mirror/mcp/", "GET, POST, DELETE"),
+        ("/sse/", "GET"),
+        ("/.well-known/oauth-protected-resource", "GET"),
+    ] {
+        let reply = send(&gateway, Method::PUT, path, "", "").await;
+        assert_eq!((reply.status().as_u16(), head("allow", &reply)), (405, allow.to_owned()), "{path}");
+    }
+    for path in ["/", "/mcp/x", "/mcp//", "/servers//mcp", "/servers/mirror", "/servers/mirror/x/mcp", "/healthz/"] {
+        let (status, text) = text(send(&gateway, Method::GET, path, "", "").await).await;
+        assert!(status == 404 && text.contains("/servers/NAME/mcp"), "{path}: {status} {text}");
+    }
+    // No body in response to HEAD, on a path of each kind, but the headers that GET would have.
+    for (path, status) in [("/healthz", 200), ("/mcp", 405), ("/nowhere", 404)] {
+        let reply = send(&gateway, Method::HEAD, path, "", "").await;
+        assert_eq!(reply.status().as_u16(), status, "{path}");
+        assert_eq!(head("x-content-type-options", &reply), "nosniff", "{path}");
+        assert_ne!(head("content-length", &reply).parse::<usize>().unwrap(), 0, "{path}");
+        assert_eq!(text(reply).await, (status, String::new()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_its_request_alone() {
+    let (gateway, _) = gateway();
+    let reply = send(&gateway, Method::POST, "/mcp", "", &request("initialize")).await;
+    let session = reply.headers().get("mcp-session-id").unwrap().to_str().unwrap().to_owned();
+    let reply = send(&gateway, Method::POST, "/mcp", &session, &request("panic")).await;
+    assert_eq!(reply.headers().get("x-content-type-options").unwrap(), "nosniff");
+    let (status, said) = text(reply).await;
+    assert!(status == 500 && said.contains("the gateway failed on this request"), "{status} {said}");
+    assert_eq!(text(send(&gateway, Method::POST, "/mcp", &session, &request("x")).await).await.0, 200);
 }

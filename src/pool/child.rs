@@ -47,7 +47,9 @@ impl PooledWorker {
 
     /// Marks the child process as gone. The capacity goes to a successor, or, with `is_last`, back to the pool.
     pub(super) fn vacate(&self, is_last: bool) {
-        self.claim.lock().take_if(|_| is_last);
+        let claim = self.claim.lock().take_if(|_| is_last);
+        // Requests that wait for the capacity are served when the claim is dropped: not under the lock.
+        drop(claim);
         self.vacant.cancel();
     }
 

@@ -45,8 +45,8 @@ struct Shared {
 struct Table {
     /// The children that were requested and are not reported as ended, by their ids.
     children: HashMap<u64, Entry>,
-    /// Requests for the guardian that are not sent yet. At most four for each child: its launch, its limits, and each
-    /// signal once.
+    /// Requests for the guardian that are not sent yet. For each child: its launch, each signal once, and its
+    /// limits once for each session that has adopted it.
     requests: VecDeque<Request>,
     last_id: u64,
     guardian: Option<Pid>,
@@ -180,8 +180,8 @@ impl Guardian {
         self.0.wake.notify_one();
     }
 
-    /// Requests that the guardian set `limits` for all processes of child `id`. No effect once the child has ended. Called at
-    /// most once for a child: when a session adopts it.
+    /// Requests that the guardian set `limits` for all processes of child `id`. No effect once the child has ended. Called
+    /// when a session adopts the child.
     pub(in crate::process) fn limit(&self, id: u64, limits: ProcessLimits) {
         let mut table = self.0.table.lock();
         if table.children.contains_key(&id) {

@@ -28,7 +28,8 @@ const LOGGED: u32 = 20;
 
 /// What a link is made for: whose calls go to which server.
 pub struct Target {
-    /// The server, its children and its metrics. The pool goes on for as long as a link needs it.
+    /// The server, its children and its metrics. The pool goes on for as long as a link, or a response that is
+    /// still being read, needs it.
     pub deployment: Arc<Deployment>,
     /// The caller.
     pub principal: Principal,

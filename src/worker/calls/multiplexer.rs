@@ -329,7 +329,7 @@ impl Multiplexer {
     pub(in crate::worker) fn left_behind(&self) -> Vec<String> {
         let tables: [(&dyn std::fmt::Debug, bool); 3] = [
             (&self.calls, self.calls.is_empty()),
-            (&self.server_requests, self.server_requests.is_empty()),
+            (&self.server_requests, self.server_requests.is_clear()),
             (&self.leases, self.leases.is_empty()),
         ];
         let own = tables.into_iter().filter(|(_, is_empty)| !is_empty).map(|(table, _)| format!("{table:?}"));

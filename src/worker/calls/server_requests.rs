@@ -61,6 +61,12 @@ impl ServerRequests {
         self.open.is_empty()
     }
 
+    /// Whether nothing is remembered, open or answered by a task.
+    #[cfg(test)]
+    pub(super) fn is_clear(&self) -> bool {
+        self.open.is_empty() && self.answered_by_task.is_empty()
+    }
+
     /// The earliest deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.open.values().map(|request| request.deadline).min()
