@@ -1,5 +1,5 @@
-//! The least bridge there can be: axum, one child, and other ids on the way there and back. No sessions, no credentials, no
-//! bounds, no end. What Sluice needs on top of it is the price of all that.
+//! The least bridge there can be: axum, one child, and other ids on the way there and back. No sessions, no
+//! credentials, no bounds, no end. What Sluice needs on top of it is the price of all that.
 
 #![expect(
     clippy::print_stderr,

@@ -1,5 +1,5 @@
-//! The load tool of the side-by-side benchmark: many clients, each with several calls in flight, every answer checked to
-//! be the caller's own. It shares the machine with what it measures, so it is one thread with nothing to spare.
+//! The load tool of the side-by-side benchmark: many clients, each with several calls in flight, every answer checked
+//! to be the caller's own. It shares the machine with what it measures, so it is one thread with nothing to spare.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool")]
 

@@ -1,5 +1,5 @@
-//! Work on a message of many bytes, such as reading 16 MiB of small members: done so that the threads that serve go on with other
-//! connections meanwhile.
+//! Work on a message of many bytes, such as reading 16 MiB of small members: done so that the threads that serve go on
+//! with other connections meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -17,8 +17,9 @@ pub static BODIES: Turns = Turns::new();
 /// The turns of what children write. They do not wait behind the bodies of clients.
 pub static LINES: Turns = Turns::new();
 
-/// Turns to work on large messages. Half of the processors may do so at the same time, and one may always. An owner, such as a
-/// tenant, has one turn at a time, and owners have theirs in the order of arrival: who sends much waits for those who send little.
+/// Turns to work on large messages. Half of the processors may do so at the same time, and one may always. An owner,
+/// such as a tenant, has one turn at a time, and owners have theirs in the order of arrival: who sends much waits for
+/// those who send little.
 #[derive(Debug)]
 pub struct Turns {
     all: LazyLock<Semaphore>,
@@ -67,7 +68,8 @@ fn half_of_the_processors() -> Semaphore {
 }
 
 impl Turn {
-    /// Does `work` on the message. Where the message is large, the other tasks of this thread move to another thread meanwhile.
+    /// Does `work` on the message. Where the message is large, the other tasks of this thread move to another thread
+    /// meanwhile.
     pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
         // A runtime of one thread, as many tests have, has no other thread to move tasks to.
         let can_move = || Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;

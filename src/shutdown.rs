@@ -1,5 +1,5 @@
-//! Turns signals into the two requests of a shutdown: the first signal starts the drain, the second one ends the drain. All other
-//! signals that would end the process are caught too, except SIGKILL and those for faults of the program.
+//! Turns signals into the two requests of a shutdown: the first signal starts the drain, the second one ends the drain.
+//! All other signals that would end the process are caught too, except SIGKILL and those for faults of the program.
 
 use std::io;
 use std::task::Poll;
@@ -69,8 +69,8 @@ pub fn caught() -> impl Iterator<Item = i32> {
 }
 
 impl Signals {
-    /// Installs the handlers, also for real-time signals. A SIGHUP that was ignored at the start of the process (`nohup`) stays
-    /// ignored.
+    /// Installs the handlers, also for real-time signals. A SIGHUP that was ignored at the start of the process
+    /// (`nohup`) stays ignored.
     ///
     /// # Errors
     /// A handler cannot be installed.
@@ -106,8 +106,8 @@ impl Signals {
         .await
     }
 
-    /// Starts the drain at the first signal, and the kill at the second. SIGQUIT does both at once; a SIGHUP never kills. Returns
-    /// after the kill.
+    /// Starts the drain at the first signal, and the kill at the second. SIGQUIT does both at once; a SIGHUP never
+    /// kills. Returns after the kill.
     pub async fn watch(mut self, shutdown: Shutdown) {
         loop {
             match self.next().await {
@@ -141,7 +141,8 @@ mod tests {
 
     #[test]
     fn every_signal_that_would_end_the_process_is_caught() {
-        /// Those of a broken program, those that stop and continue, those without effect, and the two that nobody catches.
+        /// Those of a broken program, those that stop and continue, those without effect, and the two that nobody
+        /// catches.
         const LEFT: [i32; 16] = [
             libc::SIGILL,
             libc::SIGTRAP,

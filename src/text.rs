@@ -1,6 +1,6 @@
 //! Makes text of foreign origin safe to show: control characters, characters that change the direction of text, and
-//! invisible characters are written as escapes. A terminal, a log viewer or an editor would act on them. This file holds the
-//! only list of such characters.
+//! invisible characters are written as escapes. A terminal, a log viewer or an editor would act on them. This file
+//! holds the only list of such characters.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,10 +14,10 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Whether a character can mislead a reader: control characters (C0, DEL, C1, and so every ANSI sequence), characters that
-/// change the direction of text, line and paragraph separators, and invisible characters (`Default_Ignorable_Code_Point` of
-/// Unicode), which can make two different names look the same or carry a hidden message. The joiners in some emoji and
-/// scripts belong to the latter and are escaped too.
+/// Whether a character can mislead a reader: control characters (C0, DEL, C1, and so every ANSI sequence), characters
+/// that change the direction of text, line and paragraph separators, and invisible characters
+/// (`Default_Ignorable_Code_Point` of Unicode), which can make two different names look the same or carry a hidden
+/// message. The joiners in some emoji and scripts belong to the latter and are escaped too.
 pub fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -42,7 +42,8 @@ pub fn is_misleading(c: char) -> bool {
         )
 }
 
-/// The text on one line. Every misleading character, line breaks and tabs included, becomes an escape such as `\u{202e}`.
+/// The text on one line. Every misleading character, line breaks and tabs included, becomes an escape such as
+/// `\u{202e}`.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escape(text, is_misleading, |c, out| out.extend(c.escape_default()))
 }
@@ -53,8 +54,8 @@ pub fn visible_lines(text: &str) -> Cow<'_, str> {
     escape(text, acts, |c, out| out.extend(c.escape_default()))
 }
 
-/// Like [`visible`], for the inside of a JSON string: the escapes are those of JSON, so that the decoded string stays the
-/// same.
+/// Like [`visible`], for the inside of a JSON string: the escapes are those of JSON, so that the decoded string stays
+/// the same.
 pub fn visible_json(text: &str) -> Cow<'_, str> {
     escape(text, is_misleading, |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -64,7 +65,8 @@ pub fn visible_json(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Like [`visible`], for a line that the gateway's own formatter has coloured: colour sequences (`ESC [`, digits and semicolons, `m`) stay.
+/// Like [`visible`], for a line that the gateway's own formatter has coloured: colour sequences (`ESC [`, digits and
+/// semicolons, `m`) stay.
 pub fn visible_coloured(text: &str) -> Cow<'_, str> {
     if !text.contains('\u{1b}') {
         return visible(text);

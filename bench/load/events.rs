@@ -1,4 +1,5 @@
-//! Server-sent events out of a growing buffer (the event-stream section of the HTML standard), as far as MCP needs them.
+//! Server-sent events out of a growing buffer (the event-stream section of the HTML standard), as far as MCP needs
+//! them.
 
 use bytes::{Buf as _, BytesMut};
 

@@ -24,8 +24,8 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    /// Makes a key with 256 random bits. The prefix is used as the subject if `subject` is `None`, so that two keys are two
-    /// principals.
+    /// Makes a key with 256 random bits. The prefix is used as the subject if `subject` is `None`, so that two keys are
+    /// two principals.
     ///
     /// # Errors
     /// The operating system provides no randomness.

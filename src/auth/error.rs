@@ -1,5 +1,5 @@
-//! Authentication errors and their HTTP form (RFC 6750 section 3, RFC 9728 section 5.1). No message contains a part of a
-//! credential.
+//! Authentication errors and their HTTP form (RFC 6750 section 3, RFC 9728 section 5.1). No message contains a part of
+//! a credential.
 
 use std::path::PathBuf;
 
@@ -117,9 +117,9 @@ impl AuthError {
 
     /// The `WWW-Authenticate` challenge. `None` if the client is not at fault.
     ///
-    /// The challenge has an error code only if the request had a credential (RFC 6750 section 3.1). `resource_metadata` is
-    /// the URL of the RFC 9728 document, `scope` the scopes that the resource needs; scopes that the error itself names take
-    /// precedence.
+    /// The challenge has an error code only if the request had a credential (RFC 6750 section 3.1). `resource_metadata`
+    /// is the URL of the RFC 9728 document, `scope` the scopes that the resource needs; scopes that the error itself
+    /// names take precedence.
     pub fn www_authenticate(&self, resource_metadata: Option<&str>, scope: Option<&str>) -> Option<HeaderValue> {
         let error = match self {
             Self::Missing | Self::Scheme => None,

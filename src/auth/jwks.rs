@@ -1,6 +1,6 @@
-//! JWK sets that change while the gateway runs: a file, which is read again when it changes, and a URL, which is fetched on
-//! demand. File and URL come from the configuration and never from a token. One fetch runs at a time and fetches are rate
-//! limited; if a newer set cannot be loaded, the old one stays in use for a limited time.
+//! JWK sets that change while the gateway runs: a file, which is read again when it changes, and a URL, which is
+//! fetched on demand. File and URL come from the configuration and never from a token. One fetch runs at a time and
+//! fetches are rate limited; if a newer set cannot be loaded, the old one stays in use for a limited time.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The age of a fetched set after which a new one is fetched. The old set is used meanwhile.
 const MAX_AGE: Duration = Duration::from_secs(600);
-/// The longest time that a set stays in use after it was last confirmed to be current. A withdrawn key therefore expires
-/// even if fetches or reads of the file fail.
+/// The longest time that a set stays in use after it was last confirmed to be current. A withdrawn key therefore
+/// expires even if fetches or reads of the file fail.
 const MAX_STALE: Duration = Duration::from_secs(3600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +47,8 @@ struct FileWatch {
     looking: Option<Instant>,
     /// The time at which the keys in use were last confirmed to be those of the file.
     good: Instant,
-    /// The SHA-256 of the file's content at the last read. Size and modification time do not prove that a file is unchanged.
+    /// The SHA-256 of the file's content at the last read. Size and modification time do not prove that a file is
+    /// unchanged.
     found: Option<[u8; 32]>,
     /// Whether that content was not usable.
     broken: bool,
@@ -195,8 +196,8 @@ impl JwksUrl {
         Ok(Arc::new(Self { url, client, current: ArcSwapOption::empty(), attempt: Mutex::default(), ended }))
     }
 
-    /// The newest set, if possible one that satisfies `wanted`. A suitable cached set is returned at once; otherwise all
-    /// callers wait for one fetch.
+    /// The newest set, if possible one that satisfies `wanted`. A suitable cached set is returned at once; otherwise
+    /// all callers wait for one fetch.
     ///
     /// # Errors
     /// [`AuthError::KeysUnavailable`]: no set could be fetched, or only one that is too old.
@@ -222,8 +223,8 @@ impl JwksUrl {
         Some((Arc::clone(keys), at.elapsed())).filter(|(_, age)| *age < MAX_STALE)
     }
 
-    /// Starts a fetch, or joins the one in progress. `None` if it is too early for another fetch. The fetch runs in a task
-    /// of its own, so that it outlives a client that disconnects.
+    /// Starts a fetch, or joins the one in progress. `None` if it is too early for another fetch. The fetch runs in a
+    /// task of its own, so that it outlives a client that disconnects.
     fn fetch(self: &Arc<Self>) -> Option<watch::Receiver<()>> {
         let mut attempt = self.attempt.lock();
         // Under the lock, so that the end of a running fetch cannot be missed.

@@ -1,5 +1,5 @@
-//! JWTs (RFC 7519) as access tokens: checks signature, `iss`, `aud`, `exp` and `nbf` by the rules of RFC 8725, and maps the
-//! configured claims to a principal. A token cannot influence how, or with which keys, it is checked.
+//! JWTs (RFC 7519) as access tokens: checks signature, `iss`, `aud`, `exp` and `nbf` by the rules of RFC 8725, and maps
+//! the configured claims to a principal. A token cannot influence how, or with which keys, it is checked.
 #![expect(clippy::disallowed_types, reason = "the claims of a token, which is 16 KiB long at most")]
 
 use std::fmt;
@@ -41,8 +41,8 @@ enum Source {
     Url(Arc<JwksUrl>),
 }
 
-/// The members of the header that are read before the signature is checked. `jku`, `jwk`, `x5u` and `x5c` are ignored: a
-/// token must not choose its keys.
+/// The members of the header that are read before the signature is checked. `jku`, `jwk`, `x5u` and `x5c` are ignored:
+/// a token must not choose its keys.
 #[derive(Deserialize)]
 struct Header {
     alg: String,
@@ -202,9 +202,9 @@ fn check(token: &str, keys: &[&DecodingKey], validation: &Validation) -> Result<
     Err(Invalid::Signature)
 }
 
-/// The claim at a dotted path. Each dot may separate an object from its member or be part of a name, because names may be
-/// URLs. A path that leads to different values is an error: a party that can add claims in one form must not override claims
-/// in the other.
+/// The claim at a dotted path. Each dot may separate an object from its member or be part of a name, because names may
+/// be URLs. A path that leads to different values is an error: a party that can add claims in one form must not
+/// override claims in the other.
 fn find<'a>(claims: &'a Claims, path: &str) -> Result<Option<&'a Value>, Invalid> {
     let mut found = Vec::new();
     readings(claims, path, &mut found);
@@ -226,8 +226,8 @@ fn readings<'a>(claims: &'a Claims, path: &str, found: &mut Vec<&'a Value>) {
     }
 }
 
-/// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings. Empty if the claim is absent,
-/// `None` if it has another type.
+/// The scopes in a claim: a string with spaces (RFC 8693 section 4.2) or an array of strings. Empty if the claim is
+/// absent, `None` if it has another type.
 fn scopes(claim: Option<&Value>) -> Option<Vec<String>> {
     match claim {
         None | Some(Value::Null) => Some(Vec::new()),

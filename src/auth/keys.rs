@@ -1,5 +1,5 @@
-//! The keys for checking JWTs. A key is only used with the algorithms of its type, so that a public key cannot be used as a
-//! shared secret (RFC 8725 section 3.1).
+//! The keys for checking JWTs. A key is only used with the algorithms of its type, so that a public key cannot be used
+//! as a shared secret (RFC 8725 section 3.1).
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The OAuth 2.0 protected resource metadata document (RFC 9728 section 2), which tells a client without a token where to
-//! get one. Each endpoint has its own document, whose `resource` is exactly the URL that the client uses.
+//! The OAuth 2.0 protected resource metadata document (RFC 9728 section 2), which tells a client without a token where
+//! to get one. Each endpoint has its own document, whose `resource` is exactly the URL that the client uses.
 
 use serde::Serialize;
 

@@ -1,5 +1,5 @@
-//! Authenticates requests: turns a credential into a principal, or refuses the request. A request without a credential is
-//! only accepted if the configuration makes all callers `anonymous`.
+//! Authenticates requests: turns a credential into a principal, or refuses the request. A request without a credential
+//! is only accepted if the configuration makes all callers `anonymous`.
 
 mod api_key;
 mod error;
@@ -60,8 +60,8 @@ enum Credential<'a> {
 }
 
 impl Authenticator {
-    /// An authenticator for a configuration. Reads the configured key files; a JWK set behind a URL is fetched when a token
-    /// first needs it.
+    /// An authenticator for a configuration. Reads the configured key files; a JWK set behind a URL is fetched when a
+    /// token first needs it.
     ///
     /// # Errors
     /// A key file cannot be read or used, or the JWT settings contradict each other.
@@ -69,8 +69,8 @@ impl Authenticator {
         Self::after(None, config)
     }
 
-    /// The authenticator of a configuration that takes the place of another one. With the same settings for JWTs, a JWK set that
-    /// has been fetched stays in use.
+    /// The authenticator of a configuration that takes the place of another one. With the same settings for JWTs, a JWK
+    /// set that has been fetched stays in use.
     ///
     /// # Errors
     /// As [`Authenticator::new`].
@@ -87,11 +87,11 @@ impl Authenticator {
         })
     }
 
-    /// Checks the credential of a request. Returns the principal and the expiry of the credential. Waits only for a fetch of
-    /// JWT keys, at most 10 s.
+    /// Checks the credential of a request. Returns the principal and the expiry of the credential. Waits only for a
+    /// fetch of JWT keys, at most 10 s.
     ///
-    /// If neither API keys nor JWTs are configured, every caller is `anonymous` and a credential in a header is ignored.
-    /// Otherwise the credential must be valid.
+    /// If neither API keys nor JWTs are configured, every caller is `anonymous` and a credential in a header is
+    /// ignored. Otherwise the credential must be valid.
     ///
     /// # Errors
     /// See [`AuthError`]. A request without a credential gets [`AuthError::Missing`].
@@ -181,8 +181,8 @@ fn bearer_token(value: &[u8]) -> Result<&[u8], AuthError> {
     }
 }
 
-/// Refuses a query with a parameter in which clients are known to send credentials. Logs, histories and `Referer` headers keep URLs, so the owner has to learn
-/// that the credential is no longer secret.
+/// Refuses a query with a parameter in which clients are known to send credentials. Logs, histories and `Referer`
+/// headers keep URLs, so the owner has to learn that the credential is no longer secret.
 fn refuse_credentials_in(query: Option<&str>) -> Result<(), AuthError> {
     let known = |pair: &str| {
         let name = pair.split('=').next()?;

@@ -26,7 +26,8 @@ impl Proven {
         Self { principal, until: Some(until) }
     }
 
-    /// The expiry of the credential on the clock of timers. `None` if it does not expire, or beyond the range of that clock.
+    /// The expiry of the credential on the clock of timers. `None` if it does not expire, or beyond the range of that
+    /// clock.
     pub fn ends(&self) -> Option<Instant> {
         let left = self.until?.saturating_sub(jsonwebtoken::get_current_timestamp());
         Instant::now().checked_add(Duration::from_secs(left))

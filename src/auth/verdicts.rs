@@ -1,5 +1,5 @@
-//! A cache of tokens that were found valid, so that the next request with a token costs a hash and not a signature check. An
-//! entry lives until the token's expiry, at most for a minute.
+//! A cache of tokens that were found valid, so that the next request with a token costs a hash and not a signature
+//! check. An entry lives until the token's expiry, at most for a minute.
 
 use std::collections::HashMap;
 
@@ -36,8 +36,8 @@ impl Verdicts {
         self.0.lock().get(token).filter(|verdict| now < verdict.until).map(|verdict| verdict.proven.clone())
     }
 
-    /// Stores the result for a token until `expires`, at most for a minute. `now` and `expires` are in seconds since the
-    /// epoch.
+    /// Stores the result for a token until `expires`, at most for a minute. `now` and `expires` are in seconds since
+    /// the epoch.
     pub(super) fn put(&self, token: TokenHash, proven: Proven, now: u64, expires: u64) {
         let mut verdicts = self.0.lock();
         if verdicts.len() >= CAPACITY {

@@ -49,8 +49,8 @@ impl Source {
         self.mcp_servers.is_some()
     }
 
-    /// Reads the file, and sets the sandbox of the servers in an `mcpServers` file. Writes problems to stderr. The error is the exit
-    /// code.
+    /// Reads the file, and sets the sandbox of the servers in an `mcpServers` file. Writes problems to stderr. The
+    /// error is the exit code.
     pub(super) fn load(&self, environment: &Environment) -> Result<Loaded, ExitCode> {
         if self.sandbox.is_given() && !self.is_mcp_servers() {
             say(
@@ -94,8 +94,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(enforced(&config))
 }
 
-/// Prints the sandbox and the limits of each server on this machine, with warnings. The exit code is 78 if a server would not be
-/// started because of them, or if files open to a server let one tenant act as another.
+/// Prints the sandbox and the limits of each server on this machine, with warnings. The exit code is 78 if a server
+/// would not be started because of them, or if files open to a server let one tenant act as another.
 fn enforced(config: &Config) -> ExitCode {
     let (kernel, cgroups) = (Kernel::probe(), cgroup::support());
     terminal::line(&format!("  cgroups      {cgroups}"));
@@ -139,8 +139,8 @@ fn enforced(config: &Config) -> ExitCode {
     code
 }
 
-/// The lines of a summary of the configuration. Arguments and environments are left out, because they may contain secrets.
-/// With `elsewhere` the file has no credentials.
+/// The lines of a summary of the configuration. Arguments and environments are left out, because they may contain
+/// secrets. With `elsewhere` the file has no credentials.
 fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
     let mut lines = vec![
         format!("  clients      http://{}", config.http.listen),

@@ -1,4 +1,5 @@
-//! `sluice confine`, hidden: restricts its process, and becomes the program that the built-in server's `run_command` runs.
+//! `sluice confine`, hidden: restricts its process, and becomes the program that the built-in server's `run_command`
+//! runs.
 
 use std::ffi::OsString;
 use std::path::Path;

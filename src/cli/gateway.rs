@@ -22,8 +22,8 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "not an IP address and a port; write one, such as 127.0.0.1:8081".to_owned())
 }
 
-/// Runs a gateway until a signal. Logs `warnings`. Calls `announce` with the public and the admin address when the gateway
-/// listens, on another thread, because a slow reader of stdout could block the call.
+/// Runs a gateway until a signal. Logs `warnings`. Calls `announce` with the public and the admin address when the
+/// gateway listens, on another thread, because a slow reader of stdout could block the call.
 pub(super) fn run(
     config: Config,
     warnings: &[Problem],
@@ -68,8 +68,8 @@ pub(super) fn by_hand() -> Hangup {
     if is_on_terminal { Hangup::Drain } else { Hangup::GoOn }
 }
 
-/// Prepares the cgroups, and logs the sandbox and the limits of each server and tenant on this machine. Returns the subtree for the
-/// cgroups of children, if there can be one.
+/// Prepares the cgroups, and logs the sandbox and the limits of each server and tenant on this machine. Returns the
+/// subtree for the cgroups of children, if there can be one.
 fn prepare(config: &Config) -> Option<Subtree> {
     let subtree = Subtree::prepare().unwrap_or_else(|error| {
         tracing::warn!(%error, "children get no cgroups");

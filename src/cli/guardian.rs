@@ -24,9 +24,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Blocks the signals that the gateway catches. A signal to all processes of that name, or of a service, is for the gateway,
-/// which needs the guardian for its drain. SIGKILL ends the guardian alone. A stage unblocks the signals before it becomes a
-/// server.
+/// Blocks the signals that the gateway catches. A signal to all processes of that name, or of a service, is for the
+/// gateway, which needs the guardian for its drain. SIGKILL ends the guardian alone. A stage unblocks the signals
+/// before it becomes a server.
 fn ignore_signals() -> nix::Result<()> {
     SigSet::from_iter(caught().filter_map(|number| Signal::try_from(number).ok())).thread_block()
 }

@@ -1,4 +1,5 @@
-//! `sluice health`: asks a gateway whether it is alive. For the health check of a container without another HTTP client.
+//! `sluice health`: asks a gateway whether it is alive. For the health check of a container without another HTTP
+//! client.
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The command line: one file for each command, with `Args` and `run(Args) -> anyhow::Result<ExitCode>`. A command that needs a
-//! runtime starts one itself, so that other commands stay quick.
+//! The command line: one file for each command, with `Args` and `run(Args) -> anyhow::Result<ExitCode>`. A command that
+//! needs a runtime starts one itself, so that other commands stay quick.
 #![expect(clippy::disallowed_types, reason = "commands of one user, who chose what they read")]
 
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! Runs a gateway for one server without a configuration file, for `demo` and `run`: chooses the key, and prints how to call.
+//! Runs a gateway for one server without a configuration file, for `demo` and `run`: chooses the key, and prints how to
+//! call.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,8 +43,8 @@ pub(super) fn run(
     gateway::run(config, &warnings, gateway::by_hand(), move |public, _| announce(public, &access, example))
 }
 
-/// Adds a credential to a configuration without any: with `no_auth` anonymous access, otherwise the key of an option or a
-/// variable, otherwise a new key. Adds a warning if the key is not safe where it stands.
+/// Adds a credential to a configuration without any: with `no_auth` anonymous access, otherwise the key of an option or
+/// a variable, otherwise a new key. Adds a warning if the key is not safe where it stands.
 ///
 /// # Errors
 /// `no_auth` on a listener that is not loopback, or a key that cannot be used.
@@ -121,8 +122,8 @@ pub(super) fn announce_key(access: &Access) {
     terminal::line(&format!("API key {}", shown(access).0));
 }
 
-/// The commands by which a shell in this folder, and a client in any folder, can start this program: its name if the `PATH`
-/// has the name, otherwise the path it was called by, and its absolute path.
+/// The commands by which a shell in this folder, and a client in any folder, can start this program: its name if the
+/// `PATH` has the name, otherwise the path it was called by, and its absolute path.
 fn program() -> (String, String) {
     let path = Environment::of_process().get("PATH").unwrap_or_default().to_owned();
     let called = std::env::args_os().next().map(|called| called.to_string_lossy().into_owned());
@@ -134,8 +135,8 @@ fn program() -> (String, String) {
     }
 }
 
-/// Prints the URLs of the gateway, and configurations to paste into clients. In the `example`, `{sluice}`, `{base}` and `{key}`
-/// stand for this program, the URL and the argument with the key.
+/// Prints the URLs of the gateway, and configurations to paste into clients. In the `example`, `{sluice}`, `{base}` and
+/// `{key}` stand for this program, the URL and the argument with the key.
 fn announce(public: SocketAddr, access: &Access, example: &str) {
     let base = format!("http://{}", reachable(public));
     let (sluice, whole) = program();

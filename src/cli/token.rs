@@ -93,8 +93,8 @@ fn key_file(path: &Path) -> anyhow::Result<Vec<u8>> {
     crate::config::read_bounded(path, MAX_KEY_FILE).context("the key file cannot be read")
 }
 
-/// The secret in a file, without one line break at its end. An error if the algorithm is not HMAC, or the secret is shorter than
-/// its hash.
+/// The secret in a file, without one line break at its end. An error if the algorithm is not HMAC, or the secret is
+/// shorter than its hash.
 fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
     ensure!(min_secret(algorithm) > 0, "{algorithm:?} is not signed with a shared secret: use --pem-file");
     let bytes = key_file(path)?;

@@ -1,5 +1,5 @@
-//! Looks users and groups up in `/etc/passwd` and `/etc/group`. Users of a directory behind NSS, which takes a C library, can
-//! only be given by number.
+//! Looks users and groups up in `/etc/passwd` and `/etc/group`. Users of a directory behind NSS, which takes a C
+//! library, can only be given by number.
 
 use std::path::{Path, PathBuf};
 
@@ -36,11 +36,12 @@ fn number(entry: &[String], field: usize) -> Option<u32> {
     entry.get(field)?.parse().ok()
 }
 
-/// The account of a user, given by name or number. With `group` the account has that group and no supplementary groups; without
-/// it, those of the system. A number needs an entry in `/etc/passwd` only without `group`.
+/// The account of a user, given by name or number. With `group` the account has that group and no supplementary groups;
+/// without it, those of the system. A number needs an entry in `/etc/passwd` only without `group`.
 ///
 /// # Errors
-/// There is no such user or group, or the number is `u32::MAX`. The key, `user` or `group`, and the text of the problem with it.
+/// There is no such user or group, or the number is `u32::MAX`. The key, `user` or `group`, and the text of the problem
+/// with it.
 pub(super) fn find(user: &str, group: Option<&str>) -> Result<Account, (&'static str, String)> {
     let (users, groups) = (entries("/etc/passwd"), entries("/etc/group"));
     let known = entry(&users, user);

@@ -12,8 +12,8 @@ pub const KEY_START: &str = "slk_";
 pub(super) const LONGEST: usize = 128;
 
 impl ApiKey {
-    /// The entry for a key in plain text. A key that is not of the form `slk_<prefix>_<secret>` gets an empty prefix. The hashes
-    /// of all such keys are compared for each request, so there should be few.
+    /// The entry for a key in plain text. A key that is not of the form `slk_<prefix>_<secret>` gets an empty prefix.
+    /// The hashes of all such keys are compared for each request, so there should be few.
     pub fn from_plain(plain: &str, tenant: TenantId, subject: String, scopes: Vec<String>) -> Self {
         let prefix = Self::prefix_of(plain.as_bytes()).unwrap_or_default().to_owned();
         Self { prefix, sha256: Sha256::digest(plain.as_bytes()).into(), tenant, subject, scopes }

@@ -37,8 +37,8 @@ pub(super) fn read(section: &mut Section<'_>, http: &Http, tenants: &BTreeMap<Te
     Auth { anonymous, keys, jwt }
 }
 
-/// The API key that an option or a variable gives: a container then needs no other credential. `None` with a warning if the
-/// tenant of the key is unclear.
+/// The API key that an option or a variable gives: a container then needs no other credential. `None` with a warning if
+/// the tenant of the key is unclear.
 fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> Option<ApiKey> {
     let environment = section.reading.environment;
     let chosen = match ChosenKey::of(environment) {

@@ -1,5 +1,5 @@
-//! Hosts, authorities (host and port) and origins in a canonical form, in which all of them are compared: names in lower case
-//! and without a final dot, addresses as numbers, no port that the scheme implies.
+//! Hosts, authorities (host and port) and origins in a canonical form, in which all of them are compared: names in
+//! lower case and without a final dot, addresses as numbers, no port that the scheme implies.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,7 +19,8 @@ pub enum Host<'a> {
 pub struct Authority<'a> {
     /// The host.
     pub host: Host<'a>,
-    /// The port. `None` if none is given, or if [`Authority::under`] has left the port out because the scheme implies it.
+    /// The port. `None` if none is given, or if [`Authority::under`] has left the port out because the scheme implies
+    /// it.
     pub port: Option<u16>,
 }
 
@@ -204,8 +205,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether the host of a URL is a loopback address. Neither a name nor an IPv4-mapped IPv6 address counts, because both can lead
-/// elsewhere.
+/// Whether the host of a URL is a loopback address. Neither a name nor an IPv4-mapped IPv6 address counts, because both
+/// can lead elsewhere.
 pub fn is_loopback_address(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     address.is_ok_and(|address| address.is_loopback())

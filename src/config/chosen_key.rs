@@ -1,6 +1,6 @@
-//! The API key that an option or a variable gives to the gateway: in a file that `--key-file` or `SLUICE_KEY_FILE` names, or
-//! in `SLUICE_KEY`. A file is better: the process that started the gateway has the variable too, and a server without a sandbox
-//! can read it there.
+//! The API key that an option or a variable gives to the gateway: in a file that `--key-file` or `SLUICE_KEY_FILE`
+//! names, or in `SLUICE_KEY`. A file is better: the process that started the gateway has the variable too, and a server
+//! without a sandbox can read it there.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use crate::text::visible;
 pub const KEY: &str = "SLUICE_KEY";
 /// The variable with the path of a file with the key.
 pub const KEY_FILE: &str = "SLUICE_KEY_FILE";
-/// The option with the path of a file with the key. It takes precedence over both variables. The command line puts it into the
-/// [`Environment`] under this name.
+/// The option with the path of a file with the key. It takes precedence over both variables. The command line puts it
+/// into the [`Environment`] under this name.
 pub const KEY_OPTION: &str = "--key-file";
 /// The shortest key, in characters. A shorter key could be guessed.
 pub const SHORTEST_KEY: usize = 32;
@@ -44,8 +44,8 @@ impl ChosenKey {
     /// The key that an option or a variable in `environment` gives. `None` if there is none.
     ///
     /// # Errors
-    /// The file cannot be read or is empty, both variables are set, or the key is shorter than 32 characters or has characters
-    /// other than visible ASCII.
+    /// The file cannot be read or is empty, both variables are set, or the key is shorter than 32 characters or has
+    /// characters other than visible ASCII.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
         let setting = key_setting(environment).map_err(|why| problem(KEY_FILE, None, why))?;
         let chosen = match setting {
@@ -79,7 +79,8 @@ impl ChosenKey {
     }
 }
 
-/// The setting in `environment` that gives a key, and its value: the key for `SLUICE_KEY`, otherwise the path of a file.
+/// The setting in `environment` that gives a key, and its value: the key for `SLUICE_KEY`, otherwise the path of a
+/// file.
 ///
 /// # Errors
 /// Both variables are set, and the option is not.

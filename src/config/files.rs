@@ -1,5 +1,5 @@
-//! Reads files that a configuration names, only regular files of bounded size, and finds files that other users may change or
-//! read.
+//! Reads files that a configuration names, only regular files of bounded size, and finds files that other users may
+//! change or read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -15,7 +15,8 @@ pub(super) const MAX_CONFIGURATION: usize = 4 << 20;
 /// The largest file with a secret, in bytes.
 pub(super) const MAX_SECRET: usize = 64 << 10;
 
-/// Reads a regular file of at most `most` bytes. Other files are not read: a device may react, and a FIFO may never end.
+/// Reads a regular file of at most `most` bytes. Other files are not read: a device may react, and a FIFO may never
+/// end.
 ///
 /// # Errors
 /// The file cannot be read, is not a regular file, or is larger.

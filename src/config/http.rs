@@ -1,5 +1,5 @@
-//! Reads `[http]` and `[admin]`: the two listeners. Converts host names and origins to the canonical form of `authority`, with
-//! which the headers of requests are compared.
+//! Reads `[http]` and `[admin]`: the two listeners. Converts host names and origins to the canonical form of
+//! `authority`, with which the headers of requests are compared.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -75,7 +75,8 @@ fn public_url(section: &mut Section<'_>) -> Option<String> {
     None
 }
 
-/// Parses an http or https URL, which must have a host and neither a user nor a fragment. The error is the fault in words.
+/// Parses an http or https URL, which must have a host and neither a user nor a fragment. The error is the fault in
+/// words.
 pub(super) fn web_url(text: &str) -> Result<http::Uri, &'static str> {
     let uri: http::Uri = text.parse().map_err(|_| "not a URL")?;
     match uri.scheme_str() {
@@ -97,7 +98,8 @@ pub(super) fn is_protected(uri: &http::Uri) -> bool {
     uri.scheme_str() == Some("https") || host.eq_ignore_ascii_case("localhost") || is_loopback_address(host)
 }
 
-/// A list of strings, each `*` or in the canonical form that `parse` returns. `wrong` is the text of the problem with others.
+/// A list of strings, each `*` or in the canonical form that `parse` returns. `wrong` is the text of the problem with
+/// others.
 fn words(
     section: &mut Section<'_>,
     key: &str,

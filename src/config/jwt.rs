@@ -1,5 +1,5 @@
-//! Reads `[auth.jwt]` by the rules of RFC 8725: algorithms, issuers and audiences must be listed, and the key must fit the
-//! algorithms.
+//! Reads `[auth.jwt]` by the rules of RFC 8725: algorithms, issuers and audiences must be listed, and the key must fit
+//! the algorithms.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -135,8 +135,8 @@ fn key(section: &mut Section<'_>, algorithms: &[Algorithm]) -> Option<JwtKey> {
     Some(key)
 }
 
-/// The shortest shared secret for an algorithm, in bytes: the length of its hash (RFC 7518 section 3.2). 0 for algorithms
-/// without a shared secret.
+/// The shortest shared secret for an algorithm, in bytes: the length of its hash (RFC 7518 section 3.2). 0 for
+/// algorithms without a shared secret.
 pub fn min_secret(algorithm: Algorithm) -> usize {
     match algorithm {
         Algorithm::HS256 => 32,
@@ -146,8 +146,8 @@ pub fn min_secret(algorithm: Algorithm) -> usize {
     }
 }
 
-/// Checks that a shared secret is used with HMAC only and is long enough, and that a public key is not used with HMAC: the key
-/// would be the secret, and anyone could sign (RFC 8725 section 2.1).
+/// Checks that a shared secret is used with HMAC only and is long enough, and that a public key is not used with HMAC:
+/// the key would be the secret, and anyone could sign (RFC 8725 section 2.1).
 fn check_algorithms(section: &Section<'_>, source: &str, key: &JwtKey, algorithms: &[Algorithm]) {
     let is_secret = matches!(key, JwtKey::Secret(_));
     for algorithm in algorithms.iter().filter(|algorithm| (min_secret(**algorithm) > 0) != is_secret) {

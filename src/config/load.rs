@@ -39,8 +39,9 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads a configuration file in TOML. Variables `SLUICE__SECTION__KEY` of `environment` override keys of the file, and the
-    /// built-in defaults stand for absent keys. Also reads the files that the configuration names. Starts nothing.
+    /// Reads a configuration file in TOML. Variables `SLUICE__SECTION__KEY` of `environment` override keys of the file,
+    /// and the built-in defaults stand for absent keys. Also reads the files that the configuration names. Starts
+    /// nothing.
     ///
     /// # Errors
     /// All problems at once, each with its file and line, or its variable.
@@ -53,9 +54,9 @@ impl Config {
     }
 
     /// Reads an `mcpServers` file of a desktop client: its servers, and the defaults for the rest. `${NAME}`,
-    /// `${NAME:-default}` and `${env:NAME}` in `command`, `args`, `env` and `cwd` are replaced by variables of `environment`.
-    /// A server gets the variables of its `env`, and `PATH` and `HOME` of `environment`. A name that cannot stand in a URL
-    /// is replaced, with a warning.
+    /// `${NAME:-default}` and `${env:NAME}` in `command`, `args`, `env` and `cwd` are replaced by variables of
+    /// `environment`. A server gets the variables of its `env`, and `PATH` and `HOME` of `environment`. A name that
+    /// cannot stand in a URL is replaced, with a warning.
     ///
     /// Nobody may call until the caller fills in `auth`, for the tenant [`TenantId::fallback`].
     ///
@@ -67,8 +68,8 @@ impl Config {
         Ok(Loaded { config: Self { own, ..Self::for_servers(servers) }, warnings })
     }
 
-    /// A configuration without a file: these servers, the defaults, and the tenant [`TenantId::fallback`], which may use all
-    /// of them. A single server is the default server. Nobody may call until the caller fills in `auth`.
+    /// A configuration without a file: these servers, the defaults, and the tenant [`TenantId::fallback`], which may
+    /// use all of them. A single server is the default server. Nobody may call until the caller fills in `auth`.
     pub fn for_servers(servers: impl IntoIterator<Item = Server>) -> Self {
         let servers: BTreeMap<_, _> =
             servers.into_iter().map(|server| (server.name.clone(), Arc::new(server))).collect();

@@ -1,5 +1,5 @@
-//! Reads the `mcpServers` JSON of desktop clients, or the `servers` of VS Code, unchanged. Such a file only describes servers;
-//! all other settings are the defaults.
+//! Reads the `mcpServers` JSON of desktop clients, or the `servers` of VS Code, unchanged. Such a file only describes
+//! servers; all other settings are the defaults.
 #![expect(clippy::disallowed_types, reason = "the configuration")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,8 +105,8 @@ impl Entry<'_> {
         self.findings.warnings.push(warning);
     }
 
-    /// The server that the entry describes. `None` with a problem, or with a warning if the entry is disabled. `names` are the
-    /// names in use.
+    /// The server that the entry describes. `None` with a problem, or with a warning if the entry is disabled. `names`
+    /// are the names in use.
     fn read(mut self, name: &str, value: &Value, names: &mut BTreeSet<String>) -> Option<Server> {
         let Value::Object(entry) = value else {
             self.problem("", "not an object; write {\"command\": …, \"args\": […]}");
@@ -223,8 +223,8 @@ impl Entry<'_> {
         }
     }
 
-    /// Replaces `${NAME}`, `${NAME:-default}` and `${env:NAME}`. A missing variable is a problem, and so is a variable of the
-    /// clients, such as `${input:x}`. Other text, such as the `${#x}` of a shell, stays.
+    /// Replaces `${NAME}`, `${NAME:-default}` and `${env:NAME}`. A missing variable is a problem, and so is a variable
+    /// of the clients, such as `${input:x}`. Other text, such as the `${#x}` of a shell, stays.
     fn expand(&mut self, key: &str, text: &str) -> Option<String> {
         if text.contains('\0') {
             self.problem(key, "holds a NUL character; remove it");
@@ -275,8 +275,8 @@ fn is_identifier(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// The name in lower case, with `-` for each run of characters that cannot stand in a URL, cut after 64 characters. `server` if no
-/// letter or digit remains.
+/// The name in lower case, with `-` for each run of characters that cannot stand in a URL, cut after 64 characters.
+/// `server` if no letter or digit remains.
 fn slug(name: &str) -> String {
     let kept = name.to_ascii_lowercase();
     let words =

@@ -1,5 +1,5 @@
-//! The configuration: read, checked as a whole, and passed on as plain values. A [`Config`] is valid. For an invalid file all
-//! problems are reported at once, each with its place.
+//! The configuration: read, checked as a whole, and passed on as plain values. A [`Config`] is valid. For an invalid
+//! file all problems are reported at once, each with its place.
 //!
 //! `source` merges the file and the environment, `section` reads one table by type, and one file each reads `[http]`,
 //! `[auth]`, `[auth.jwt]`, `[sandbox]`, `[tenants]` and `[servers]`; `load` combines them. `mcp_servers` reads the

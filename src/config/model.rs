@@ -35,10 +35,11 @@ pub struct Config {
     pub servers: BTreeMap<ServerName, Arc<Server>>,
     /// The server of the paths `/sse`, `/messages` and `/mcp`: the configured default server, or the only server.
     pub default_server: Option<ServerName>,
-    /// The folder in which the gateway keeps data for a later gateway, such as processes that must not outlive it. `None`: no
-    /// such folder is configured.
+    /// The folder in which the gateway keeps data for a later gateway, such as processes that must not outlive it.
+    /// `None`: no such folder is configured.
     pub state_dir: Option<PathBuf>,
-    /// The files of the gateway, which no server should reach: the configuration, and files that it names for the gateway.
+    /// The files of the gateway, which no server should reach: the configuration, and files that it names for the
+    /// gateway.
     pub own: Vec<OwnFile>,
 }
 
@@ -55,10 +56,11 @@ impl Config {
 pub struct Http {
     /// The address of the listener.
     pub listen: SocketAddr,
-    /// The URL under which clients reach the gateway, without a trailing slash. Its path is a prefix of the paths that clients
-    /// are given (the SSE event `endpoint`, RFC 9728 metadata).
+    /// The URL under which clients reach the gateway, without a trailing slash. Its path is a prefix of the paths that
+    /// clients are given (the SSE event `endpoint`, RFC 9728 metadata).
     pub public_url: Option<String>,
-    /// Hosts, without ports, accepted in the header `Host` besides loopback hosts and the host of `public_url`. `*`: any host.
+    /// Hosts, without ports, accepted in the header `Host` besides loopback hosts and the host of `public_url`. `*`:
+    /// any host.
     pub allowed_hosts: Vec<String>,
     /// Origins accepted in the header `Origin` besides the gateway's own. `*`: any origin.
     pub allowed_origins: Vec<String>,
@@ -118,8 +120,8 @@ pub struct Sessions {
 /// The accepted credentials. By default there are none, and nobody may call.
 #[derive(Debug, Clone, Default)]
 pub struct Auth {
-    /// The tenant of callers without a credential, who are the principal `anonymous`. `None`: a credential is required. Allowed
-    /// only on a loopback listener.
+    /// The tenant of callers without a credential, who are the principal `anonymous`. `None`: a credential is required.
+    /// Allowed only on a loopback listener.
     pub anonymous: Option<TenantId>,
     /// The API keys.
     pub keys: Vec<ApiKey>,
@@ -200,7 +202,7 @@ pub struct Tenant {
     pub max_sessions: Option<usize>,
     /// The largest number of children of the tenant. `None`: no limit of its own.
     pub max_children: Option<usize>,
-    /// The limits on the use of the machine: memory, processors and processes of all children of the tenant together, the others
-    /// for each process.
+    /// The limits on the use of the machine: memory, processors and processes of all children of the tenant together,
+    /// the others for each process.
     pub limits: Resources,
 }

@@ -1,4 +1,5 @@
-//! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: the number of children of a server, and the consequences of crashes.
+//! Reads `[servers.NAME.pool]` and `[servers.NAME.restart]`: the number of children of a server, and the consequences
+//! of crashes.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -42,7 +43,8 @@ impl Default for Restart {
     }
 }
 
-/// Reads `pool`. Values that contradict each other are problems; only with `isolation` = `shared` may `replicas` be more than 1.
+/// Reads `pool`. Values that contradict each other are problems; only with `isolation` = `shared` may `replicas` be
+/// more than 1.
 pub(super) fn read(s: &mut Section<'_>, isolation: Isolation) -> Pool {
     let default = Pool::default();
     let before = s.reading.problems();
@@ -64,8 +66,8 @@ pub(super) fn read(s: &mut Section<'_>, isolation: Isolation) -> Pool {
     pool
 }
 
-/// Adds the problem that one value is more than another allows. The problem is about the first key if the configuration has
-/// that key, otherwise about the second.
+/// Adds the problem that one value is more than another allows. The problem is about the first key if the configuration
+/// has that key, otherwise about the second.
 fn too_much(s: &Section<'_>, (key, value): (&str, &dyn Display), (most_key, most): (&str, &dyn Display)) {
     let by_default = if s.has(most_key) { "" } else { " by default" };
     let (key, text) = match s.has(key) {

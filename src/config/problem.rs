@@ -1,4 +1,5 @@
-//! Problems of a configuration, each with its place and key. The text of a problem contains no value that may be a secret.
+//! Problems of a configuration, each with its place and key. The text of a problem contains no value that may be a
+//! secret.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -14,13 +14,15 @@ pub const SELF: &str = "sluice";
 pub const RUNNING: &str = "/proc/self/exe";
 
 impl Server {
-    /// The program that `command` names: this program for [`SELF`]; the file, relative to `cwd`, for a command with a slash;
-    /// otherwise the first executable with that name in the `PATH` of `env`. `None` if there is no such executable.
+    /// The program that `command` names: this program for [`SELF`]; the file, relative to `cwd`, for a command with a
+    /// slash; otherwise the first executable with that name in the `PATH` of `env`. `None` if there is no such
+    /// executable.
     pub fn program(&self) -> Option<PathBuf> {
         self.program_in(self.env.get("PATH").map(|path| path.expose_secret()).unwrap_or_default())
     }
 
-    /// The file that a `command` with a slash names, relative to `cwd`. The file may be absent. `None` for other commands.
+    /// The file that a `command` with a slash names, relative to `cwd`. The file may be absent. `None` for other
+    /// commands.
     pub fn file(&self) -> Option<PathBuf> {
         let path = Path::new(&self.command);
         let file = self.cwd.as_ref().map_or_else(|| path.to_owned(), |folder| folder.join(path));

@@ -1,4 +1,5 @@
-//! The state while one configuration is read: its sources, and the problems, warnings and own files of the gateway found so far.
+//! The state while one configuration is read: its sources, and the problems, warnings and own files of the gateway
+//! found so far.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};

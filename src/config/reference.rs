@@ -16,8 +16,8 @@ pub(super) struct Resolved {
     pub(super) is_plain: bool,
 }
 
-/// Resolves `env:NAME` (a variable of `environment`), `file:PATH` (the content of a file without its last line break; relative
-/// to `folder`) and `literal:TEXT` (TEXT). Other text stands for itself.
+/// Resolves `env:NAME` (a variable of `environment`), `file:PATH` (the content of a file without its last line break;
+/// relative to `folder`) and `literal:TEXT` (TEXT). Other text stands for itself.
 ///
 /// # Errors
 /// The variable is not set, or the file cannot be read. The error is the text of a problem.

@@ -1,5 +1,5 @@
-//! Reads the limits on the use of the machine in a `limits` table. A limit that the kernel would refuse is a problem, so that
-//! no start of a child fails because of it.
+//! Reads the limits on the use of the machine in a `limits` table. A limit that the kernel would refuse is a problem,
+//! so that no start of a child fails because of it.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use rustix::thread::CapabilitySet;
 use super::section::Section;
 use super::server::Resources;
 
-/// The smallest limits. Below them no program can be executed, or a runtime hangs or crashes at once: Node.js and Python need
-/// some 8 MiB and 20 descriptors to begin, Python's threads 4 processes (Node.js needs 8).
+/// The smallest limits. Below them no program can be executed, or a runtime hangs or crashes at once: Node.js and
+/// Python need some 8 MiB and 20 descriptors to begin, Python's threads 4 processes (Node.js needs 8).
 const LEAST_MEMORY: usize = 16 << 20;
 const LEAST_PROCESSES: usize = 4;
 const LEAST_FILES: usize = 32;
@@ -35,14 +35,14 @@ pub(super) fn read(s: &mut Section<'_>, default: &Resources) -> Resources {
     resources
 }
 
-/// Whether this process may raise hard limits, and set the limits of processes of other users (`CAP_SYS_RESOURCE`). Root in a
-/// container usually may not.
+/// Whether this process may raise hard limits, and set the limits of processes of other users (`CAP_SYS_RESOURCE`).
+/// Root in a container usually may not.
 pub fn may_raise_limits() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE))
 }
 
-/// Adds a problem if the key sets a limit above the hard limit of this process. With `CAP_SYS_RESOURCE` only open files have
-/// a bound (`fs.nr_open`).
+/// Adds a problem if the key sets a limit above the hard limit of this process. With `CAP_SYS_RESOURCE` only open files
+/// have a bound (`fs.nr_open`).
 fn within(s: &Section<'_>, key: &str, resource: Resource, wanted: Option<usize>) {
     let Some(wanted) = wanted.filter(|_| s.has(key)).map(|wanted| wanted as u64) else { return };
     let system = std::fs::read_to_string("/proc/sys/fs/nr_open").ok().and_then(|text| text.trim().parse().ok());

@@ -1,5 +1,5 @@
-//! The sandbox of children. Reads `sandbox`, of all servers or of one: a word, or a table with a `mode` and exceptions. All paths
-//! and users in a valid sandbox exist.
+//! The sandbox of children. Reads `sandbox`, of all servers or of one: a word, or a table with a `mode` and exceptions.
+//! All paths and users in a valid sandbox exist.
 
 use std::path::PathBuf;
 
@@ -73,7 +73,8 @@ impl SandboxMode {
 /// Which files and folders a sandbox opens besides those that `sandbox.read` and `sandbox.write` list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SandboxOpen {
-    /// Those that the gateway infers from the server's command, arguments, environment and working directory. The default.
+    /// Those that the gateway infers from the server's command, arguments, environment and working directory. The
+    /// default.
     #[default]
     Inferred,
     /// None but the system's, the program itself, and the temporary folder and workspace that the gateway makes.

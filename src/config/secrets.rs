@@ -19,7 +19,8 @@ pub fn key_warning(chosen: &ChosenKey, config: &Config) -> Option<Problem> {
     Some(chosen.problem(text))
 }
 
-/// Adds a warning for each secret that comes from a variable, if a server that the secret is not for could read it there.
+/// Adds a warning for each secret that comes from a variable, if a server that the secret is not for could read it
+/// there.
 pub(super) fn warn(reading: &Reading<'_>, config: &Config) {
     let about_the_key = reading.chosen_key.borrow().as_ref().and_then(|chosen| key_warning(chosen, config));
     reading.findings.borrow_mut().warnings.extend(about_the_key);

@@ -1,5 +1,5 @@
-//! A typed reader of one table of the configuration. A caller asks for each value by name, with its default and its bounds;
-//! a key that no caller asks for is a problem. Problems are collected, so that one pass finds all of them.
+//! A typed reader of one table of the configuration. A caller asks for each value by name, with its default and its
+//! bounds; a key that no caller asks for is a problem. Problems are collected, so that one pass finds all of them.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -184,7 +184,8 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A duration within bounds, or `None` for the word `off`. `default` if the key is absent or its value is a problem.
+    /// A duration within bounds, or `None` for the word `off`. `default` if the key is absent or its value is a
+    /// problem.
     pub(super) fn duration_or_off(
         &mut self,
         key: &str,
@@ -210,8 +211,8 @@ impl<'a> Section<'a> {
         self.measured(key, &bounds, wanted, parse_bytes, bare, |bytes| show_bytes(*bytes))
     }
 
-    /// A value within bounds, written as a string that `parse` reads, or as a number that `bare` converts. `wanted` says what
-    /// belongs there.
+    /// A value within bounds, written as a string that `parse` reads, or as a number that `bare` converts. `wanted`
+    /// says what belongs there.
     fn measured<T: PartialOrd>(
         &mut self,
         key: &str,
@@ -255,7 +256,8 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// The value in `choices` whose word stands at the key. `default` if the key is absent, or with a problem for another word.
+    /// The value in `choices` whose word stands at the key. `default` if the key is absent, or with a problem for
+    /// another word.
     pub(super) fn choice<T: Copy>(&mut self, key: &str, default: T, choices: &[(&str, T)]) -> T {
         let Some(text) = self.string(key) else { return default };
         if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {

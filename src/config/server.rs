@@ -45,14 +45,17 @@ pub struct Server {
     pub command: String,
     /// The arguments.
     pub args: Vec<String>,
-    /// The working directory. `None` without a `workspace`: a temporary folder in a sandbox, otherwise that of the gateway.
+    /// The working directory. `None` without a `workspace`: a temporary folder in a sandbox, otherwise that of the
+    /// gateway.
     pub cwd: Option<PathBuf>,
-    /// Whether a sandboxed child may change files in `cwd`. Set by `sluice run`, for the folder in which the user has started it.
+    /// Whether a sandboxed child may change files in `cwd`. Set by `sluice run`, for the folder in which the user has
+    /// started it.
     pub changes_cwd: bool,
-    /// The folder with a working directory for each tenant or principal, which only children of that tenant or principal use.
+    /// The folder with a working directory for each tenant or principal, which only children of that tenant or
+    /// principal use.
     pub workspace: Option<PathBuf>,
-    /// The environment of a child, with references resolved; `TMPDIR` is added for a private temporary folder. Values may be secrets
-    /// and must not be shown.
+    /// The environment of a child, with references resolved; `TMPDIR` is added for a private temporary folder. Values
+    /// may be secrets and must not be shown.
     pub env: BTreeMap<String, SecretString>,
     /// The sessions that may share a child.
     pub isolation: Isolation,
@@ -66,7 +69,8 @@ pub struct Server {
     pub restart: Restart,
     /// The settings of single tools, by the names of the tools.
     pub tools: BTreeMap<String, Tool>,
-    /// Whether the sandbox comes from arguments of a command, not from keys of a file. Messages then name the arguments.
+    /// Whether the sandbox comes from arguments of a command, not from keys of a file. Messages then name the
+    /// arguments.
     pub is_by_arguments: bool,
 }
 
@@ -167,19 +171,21 @@ pub struct Pool {
     pub max_requests: Option<usize>,
     /// The age at which a child is replaced. `None`: no limit.
     pub max_age: Option<Duration>,
-    /// The resident memory of a child and its descendants, in bytes, above which the child is replaced. `None`: no limit.
+    /// The resident memory of a child and its descendants, in bytes, above which the child is replaced. `None`: no
+    /// limit.
     pub max_rss: Option<usize>,
 }
 
 /// The consequences of crashes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restart {
-    /// The pause before the start after the second crash in a row. The pause doubles with each further crash; a random part of it,
-    /// up to a half, is left out.
+    /// The pause before the start after the second crash in a row. The pause doubles with each further crash; a random
+    /// part of it, up to a half, is left out.
     pub backoff_min: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
-    /// The number of crashes in a row within `window` after which the circuit breaker opens, for the tenant of the children.
+    /// The number of crashes in a row within `window` after which the circuit breaker opens, for the tenant of the
+    /// children.
     pub max_crashes: usize,
     /// The time for which a crash counts.
     pub window: Duration,
@@ -196,11 +202,11 @@ pub struct ChildLimits {
     pub start_timeout: Duration,
     /// The longest time from a call to its answer. Progress starts the time anew.
     pub call_timeout: Duration,
-    /// The time without any message about it for which a shared child is taken to go on with a cancelled call. `None`: the time-out
-    /// of the call.
+    /// The time without any message about it for which a shared child is taken to go on with a cancelled call. `None`:
+    /// the time-out of the call.
     pub cancel_grace: Option<Duration>,
-    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is in flight no
-    /// more, and `initialize` does not count. `None`: no limit.
+    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is
+    /// in flight no more, and `initialize` does not count. `None`: no limit.
     pub harakiri: Option<Duration>,
     /// The time of silence after which an idle child gets a `ping`. `None`: never.
     pub ping_interval: Option<Duration>,
@@ -212,7 +218,8 @@ pub struct ChildLimits {
     pub term_grace: Duration,
     /// The longest line on stdout, in bytes.
     pub max_line: usize,
-    /// The largest number of calls in flight on a child. A session on a shared child may have as many as remain for the others.
+    /// The largest number of calls in flight on a child. A session on a shared child may have as many as remain for the
+    /// others.
     pub max_in_flight: usize,
     /// The largest number of bytes that wait for stdin, shared by sessions like `max_in_flight`.
     pub stdin_queue: usize,
@@ -227,8 +234,8 @@ pub struct ChildLimits {
 /// The limits on the temporary folder of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TempLimits {
-    /// The largest size of all files, in bytes. If it is set and the gateway may mount a tmpfs, a tmpfs enforces it; otherwise the
-    /// size is watched. `None`: [`TempLimits::SIZE`], watched.
+    /// The largest size of all files, in bytes. If it is set and the gateway may mount a tmpfs, a tmpfs enforces it;
+    /// otherwise the size is watched. `None`: [`TempLimits::SIZE`], watched.
     pub size: Option<usize>,
     /// The largest number of files and folders.
     pub files: usize,

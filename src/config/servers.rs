@@ -1,5 +1,5 @@
-//! Reads `[servers.NAME]` and `[limits]`. The environment of a child is made here; only `TMPDIR` is set later, to its private
-//! temporary folder.
+//! Reads `[servers.NAME]` and `[limits]`. The environment of a child is made here; only `TMPDIR` is set later, to its
+//! private temporary folder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-/// Reads all servers. A server with an invalid name is a problem, and left out. `limits` and `sandbox` hold for a server that
-/// says nothing else.
+/// Reads all servers. A server with an invalid name is a problem, and left out. `limits` and `sandbox` hold for a
+/// server that says nothing else.
 pub(super) fn read(
     root: &mut Section<'_>,
     limits: &ChildLimits,
@@ -85,8 +85,8 @@ fn not_found(server: &Server, section: &Section<'_>) -> String {
     format!("\"{}\" is not found in the child's PATH; {hint}", server.command)
 }
 
-/// Warns of relative paths in the arguments of a sandboxed server without `cwd` and `workspace`: its children start in another
-/// folder than the gateway.
+/// Warns of relative paths in the arguments of a sandboxed server without `cwd` and `workspace`: its children start in
+/// another folder than the gateway.
 fn without_cwd(section: &Section<'_>, server: &Server) {
     if server.cwd.is_some() || server.workspace.is_some() || server.sandbox.mode == SandboxMode::None {
         return;

@@ -1,5 +1,5 @@
-//! Keeps secrets out of messages about the configuration, because a secret may stand at a wrong place. The text of every problem
-//! passes through [`guarded`].
+//! Keeps secrets out of messages about the configuration, because a secret may stand at a wrong place. The text of
+//! every problem passes through [`guarded`].
 
 use std::borrow::Cow;
 
@@ -30,8 +30,8 @@ const BEGINNINGS: [&str; 14] = [
 ];
 const NOT_SHOWN: &str = "(not shown: it may be a secret)";
 
-/// The message `text` without those of `values` that may be secrets. Cuts the other values after 256 characters. Values of less
-/// than 4 bytes stay.
+/// The message `text` without those of `values` that may be secrets. Cuts the other values after 256 characters. Values
+/// of less than 4 bytes stay.
 pub(super) fn guarded<'a>(text: String, values: impl IntoIterator<Item = &'a str>) -> String {
     let mut text = text;
     for value in values {

@@ -1,5 +1,5 @@
-//! Merges the configuration file with the variables that override single keys of it, and knows the file and line, or the
-//! variable, that each value comes from.
+//! Merges the configuration file with the variables that override single keys of it, and knows the file and line, or
+//! the variable, that each value comes from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +16,8 @@ use super::suggest;
 
 /// The start of the name of a variable that overrides a key.
 const PREFIX: &str = "SLUICE__";
-/// The tables whose keys a variable may override. The `config` crate converts names of variables to lower case, so tables with
-/// free keys (servers, tenants, environments) cannot be among them.
+/// The tables whose keys a variable may override. The `config` crate converts names of variables to lower case, so
+/// tables with free keys (servers, tenants, environments) cannot be among them.
 const OVERRIDABLE: [&str; 5] = ["http", "admin", "log", "shutdown", "sessions"];
 
 /// One step of a path: into a table, or into a list.
@@ -127,8 +127,8 @@ impl Source {
         self.variables.contains_key(&path.to_string())
     }
 
-    /// A problem with the value at a path, with the place that the value comes from. The place of an absent key is its table.
-    /// Values and keys in `text` that may be secrets are left out.
+    /// A problem with the value at a path, with the place that the value comes from. The place of an absent key is its
+    /// table. Values and keys in `text` that may be secrets are left out.
     pub(super) fn problem(&self, path: &KeyPath, text: String) -> Problem {
         let key = path.to_string();
         let place = match self.variables.get(&key) {
@@ -194,7 +194,8 @@ pub(super) fn line_at(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
 }
 
-/// The overrides in the environment as (path of the key, variable, value), and a problem for each other variable with the prefix.
+/// The overrides in the environment as (path of the key, variable, value), and a problem for each other variable with
+/// the prefix.
 fn overrides(environment: &Environment) -> (Vec<(String, String, String)>, Vec<Problem>) {
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     for (variable, value) in environment.starting_with(PREFIX) {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::names::ServerName;
 
-/// ` (did you mean "…"?)` with the nearest candidate. Empty if no candidate differs by at most a third of the characters.
+/// ` (did you mean "…"?)` with the nearest candidate. Empty if no candidate differs by at most a third of the
+/// characters.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
     let near = |candidate: &&str| distance(word, candidate);
     let allowed = (word.chars().count() / 3).max(1);

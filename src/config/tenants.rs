@@ -47,7 +47,8 @@ fn allowed(section: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Server>
     Some(texts.iter().enumerate().filter_map(named).collect())
 }
 
-/// Warns of limits that apply to no child of the tenant, and of limits below those of one child of a server in `servers`.
+/// Warns of limits that apply to no child of the tenant, and of limits below those of one child of a server in
+/// `servers`.
 fn doubtful(section: &Section<'_>, limits: &Resources, servers: &[&Arc<Server>]) {
     if section.is_present() && !servers.is_empty() && servers.iter().all(|server| server.isolation == Isolation::Shared)
     {

@@ -28,7 +28,8 @@ pub enum Resend {
 /// The settings of a tool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tool {
-    /// The longest time from a call to its answer; progress starts the time anew. `None`: as `limits.call_timeout` says.
+    /// The longest time from a call to its answer; progress starts the time anew. `None`: as `limits.call_timeout`
+    /// says.
     pub timeout: Option<Duration>,
     /// Whether a call is sent again after a crash. `None`: as `restart.resend` says.
     pub resend: Option<bool>,

@@ -32,8 +32,8 @@ const SIZES: [(&str, u64); 7] = [
 /// Reads a duration: whole numbers with the units `h`, `m`, `s` and `ms`, in this order, each unit at most once.
 ///
 /// # Errors
-/// [`InvalidUnit::Duration`] for other text, such as a number without a unit or the empty text, and for more milliseconds than
-/// `u64` holds.
+/// [`InvalidUnit::Duration`] for other text, such as a number without a unit or the empty text, and for more
+/// milliseconds than `u64` holds.
 pub fn parse_duration(text: &str) -> Result<Duration, InvalidUnit> {
     milliseconds(text).map(Duration::from_millis).ok_or_else(|| InvalidUnit::Duration(excerpt(text)))
 }

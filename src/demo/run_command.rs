@@ -90,8 +90,8 @@ impl Runner {
         Ok(Outcome { ended, stdout, stderr })
     }
 
-    /// The path of `program`: a bare name is looked up in [`PATH`]; a path must be in the workspace or among the system's
-    /// programs. This is for the message only: what may be executed is enforced by the kernel.
+    /// The path of `program`: a bare name is looked up in [`PATH`]; a path must be in the workspace or among the
+    /// system's programs. This is for the message only: what may be executed is enforced by the kernel.
     fn resolve(&self, root: &Path, program: &str) -> Result<PathBuf, Error> {
         if program.is_empty() || program.contains('\0') {
             return Err(Error::refused("run_command", "`command` must name a program"));

@@ -1,4 +1,5 @@
-//! Drains a gateway: calls in flight may finish until a deadline, then sessions end, and children are stopped and at last killed.
+//! Drains a gateway: calls in flight may finish until a deadline, then sessions end, and children are stopped and at
+//! last killed.
 
 use std::time::Duration;
 
@@ -17,10 +18,10 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// Time beyond the drain's for what has been killed to be gone.
 const AFTER_KILL: Duration = Duration::from_secs(5);
 
-/// Drains a gateway: waits up to `limit` for calls in flight and for children, then kills the children, and waits some seconds
-/// until they are gone. Cancels `kill` when the time is over; an operator in a hurry may have cancelled it before, which ends the
-/// waiting. Cancels `stop_children` once no session is left. `tasks` are those of sessions and pools, `connections` those of
-/// the public listener.
+/// Drains a gateway: waits up to `limit` for calls in flight and for children, then kills the children, and waits some
+/// seconds until they are gone. Cancels `kill` when the time is over; an operator in a hurry may have cancelled it
+/// before, which ends the waiting. Cancels `stop_children` once no session is left. `tasks` are those of sessions and
+/// pools, `connections` those of the public listener.
 pub(super) async fn drain(
     sessions: &Registry,
     kill: &CancellationToken,

@@ -52,10 +52,11 @@ impl Gateway {
     /// Reads the credentials of a configuration, binds its listeners, and starts the guardian.
     ///
     /// # Errors
-    /// An address cannot be bound, a key file cannot be read, the state directory cannot be used, or the guardian cannot be
-    /// started.
+    /// An address cannot be bound, a key file cannot be read, the state directory cannot be used, or the guardian
+    /// cannot be started.
     pub async fn bind(config: Config, shutdown: Shutdown, host: Host) -> Result<Self, StartError> {
-        // First what can be wrong without anything else: nothing is bound and nothing killed for a key file that cannot be read.
+        // First what can be wrong without anything else: nothing is bound and nothing killed for a key file that cannot
+        // be read.
         let auth = Authenticator::after(None, &config.auth)?;
         let limits = Limits::from(&config.http);
         let public_listener = listen(config.http.listen, "http.listen", limits)?;

@@ -28,8 +28,8 @@ pub fn healthz() -> Reply {
     Response::new(Body::from("ok\n"))
 }
 
-/// Answers `/readyz`: status 200 if the gateway could open a new session now, otherwise 503 with the reason. The response
-/// contains no names, because anybody may ask.
+/// Answers `/readyz`: status 200 if the gateway could open a new session now, otherwise 503 with the reason. The
+/// response contains no names, because anybody may ask.
 pub fn readyz(app: &App, snapshot: &Snapshot) -> Reply {
     if app.is_ready(snapshot) {
         return Response::new(Body::from("ready\n"));
@@ -39,8 +39,8 @@ pub fn readyz(app: &App, snapshot: &Snapshot) -> Reply {
 }
 
 impl Admin {
-    /// Answers `/readyz` on the admin listener: like [`readyz`], and if the gateway is ready with a line for each circuit breaker
-    /// that is open or half-open. A circuit breaker does not make the gateway unready.
+    /// Answers `/readyz` on the admin listener: like [`readyz`], and if the gateway is ready with a line for each
+    /// circuit breaker that is open or half-open. A circuit breaker does not make the gateway unready.
     pub fn readyz_in_full(&self, snapshot: &Snapshot) -> Reply {
         if !self.app.is_ready(snapshot) {
             return readyz(&self.app, snapshot);
@@ -49,8 +49,8 @@ impl Admin {
         Response::new(Body::from(format!("ready\n{loops}")))
     }
 
-    /// Answers `/metrics` with all metrics as OpenMetrics text. Asks the guardian for the numbers of processes first; if they
-    /// cannot be had, their gauges keep the last values.
+    /// Answers `/metrics` with all metrics as OpenMetrics text. Asks the guardian for the numbers of processes first;
+    /// if they cannot be had, their gauges keep the last values.
     pub async fn metrics(&self) -> Reply {
         let metrics = &self.app.metrics;
         match self.guardian.census().await {

@@ -1,4 +1,5 @@
-//! Builds the response to a POST that contains requests: a JSON body if only answers are sent, otherwise an event stream.
+//! Builds the response to a POST that contains requests: a JSON body if only answers are sent, otherwise an event
+//! stream.
 
 use std::time::Duration;
 
@@ -16,10 +17,10 @@ use crate::stream::{Cursor, Entry, EventStream, encode_message};
 /// The time that a client should wait before it reconnects, when its stream has ended.
 const COME_BACK: Duration = Duration::from_secs(3);
 
-/// Waits for the answers to `requests` requests and returns them as JSON: an array for a batch, otherwise the only answer.
-/// The response is an event stream of what has come and what will come, if another message comes before the last answer, if
-/// the answers are not complete within `http.keep_alive`, or if a request was cancelled. `guard` is dropped with the
-/// event stream, or when the JSON is complete.
+/// Waits for the answers to `requests` requests and returns them as JSON: an array for a batch, otherwise the only
+/// answer. The response is an event stream of what has come and what will come, if another message comes before the
+/// last answer, if the answers are not complete within `http.keep_alive`, or if a request was cancelled. `guard` is
+/// dropped with the event stream, or when the JSON is complete.
 pub async fn respond(
     mut cursor: Cursor,
     (requests, is_batch): (usize, bool),
@@ -59,9 +60,9 @@ fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 's
     event_stream(EventStream::new(first, cursor, http.keep_alive), guard)
 }
 
-/// Opens the stream of a conversation and responds with the stream. The stream begins with `first`, an event or a comment,
-/// ends at the latest when the credential of the conversation's caller expires, and at its end tells the client to reconnect
-/// after 3 s. `guard` is dropped with the response.
+/// Opens the stream of a conversation and responds with the stream. The stream begins with `first`, an event or a
+/// comment, ends at the latest when the credential of the conversation's caller expires, and at its end tells the
+/// client to reconnect after 3 s. `guard` is dropped with the response.
 pub fn open_stream(conversation: &dyn Conversation, first: Bytes, http: &Http, guard: impl Send + 'static) -> Reply {
     let body = EventStream::new(Some(first), conversation.open_stream(), http.keep_alive);
     event_stream(body.retry_at_end(COME_BACK).ends_with(conversation.expiry()), guard)

@@ -1,4 +1,5 @@
-//! State that request handlers share: the current snapshot of the configuration, and the parts that outlive a configuration.
+//! State that request handlers share: the current snapshot of the configuration, and the parts that outlive a
+//! configuration.
 
 use std::sync::Arc;
 

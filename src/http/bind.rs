@@ -1,5 +1,5 @@
-//! Binds a port for IPv4 and IPv6. Invariant: if clients may reach the gateway under a name such as `localhost`, no other
-//! program can bind the port under the address of the other family and receive the clients' keys.
+//! Binds a port for IPv4 and IPv6. Invariant: if clients may reach the gateway under a name such as `localhost`, no
+//! other program can bind the port under the address of the other family and receive the clients' keys.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,8 +40,8 @@ impl Bound {
 }
 
 /// The address of the other family under which the port is bound too, and whether the port is served there. A loopback
-/// address is served in both families. With all addresses of IPv4, the port is reserved under all addresses of IPv6 and not
-/// served there. `None` for all addresses of IPv6, whose socket serves both families, and for a single address.
+/// address is served in both families. With all addresses of IPv4, the port is reserved under all addresses of IPv6 and
+/// not served there. `None` for all addresses of IPv6, whose socket serves both families, and for a single address.
 fn other(address: IpAddr) -> Option<(IpAddr, bool)> {
     match address {
         IpAddr::V4(Ipv4Addr::LOCALHOST) => Some((Ipv6Addr::LOCALHOST.into(), true)),
@@ -51,8 +51,8 @@ fn other(address: IpAddr) -> Option<(IpAddr, bool)> {
     }
 }
 
-/// Binds an address, and the port in the other family where [`other`] names an address. If the system chooses the port (port
-/// 0), up to [`TRIES`] ports are tried.
+/// Binds an address, and the port in the other family where [`other`] names an address. If the system chooses the port
+/// (port 0), up to [`TRIES`] ports are tried.
 ///
 /// # Errors
 /// The address that could not be bound, and the error of the system.
@@ -78,7 +78,8 @@ fn bind_once(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
         Ok(socket) if is_served => bound.beside = Some(listen(socket).map_err(failed(other))?),
         Ok(socket) => bound._kept = Some(socket),
         Err(error) => match Errno::from_io_error(&error) {
-            // A machine without this family, or a container without its loopback: no other program has the address either.
+            // A machine without this family, or a container without its loopback: no other program has the address
+            // either.
             Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL | Errno::PROTONOSUPPORT) => {}
             _ => return Err((other, error)),
         },
@@ -86,9 +87,9 @@ fn bind_once(address: SocketAddr) -> Result<Bound, (SocketAddr, io::Error)> {
     Ok(bound)
 }
 
-/// A bound TCP socket. A socket to be served (`is_served`) may take a port on which connections of an earlier process are
-/// still closing, and serves both families if the address is that of all IPv6 addresses. A socket that only reserves a port
-/// shares the port with no other socket.
+/// A bound TCP socket. A socket to be served (`is_served`) may take a port on which connections of an earlier process
+/// are still closing, and serves both families if the address is that of all IPv6 addresses. A socket that only
+/// reserves a port shares the port with no other socket.
 fn socket(address: SocketAddr, is_served: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;

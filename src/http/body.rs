@@ -1,4 +1,5 @@
-//! The body of a response: bytes or an event stream, and the values that are kept until the body has been sent or dropped.
+//! The body of a response: bytes or an event stream, and the values that are kept until the body has been sent or
+//! dropped.
 
 use std::error::Error;
 use std::pin::Pin;

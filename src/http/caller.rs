@@ -32,7 +32,8 @@ pub struct Caller<'a> {
 }
 
 impl<'a> Caller<'a> {
-    /// Authenticates a request and finds its server, or refuses the request. A refused credential is counted and logged.
+    /// Authenticates a request and finds its server, or refuses the request. A refused credential is counted and
+    /// logged.
     pub async fn of(parts: &Parts, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
         let proven = match snapshot.auth.authenticate(&parts.headers, parts.uri.query()).await {
             Ok(proven) => proven,
@@ -56,8 +57,8 @@ impl<'a> Caller<'a> {
         &self.deployment.server.name
     }
 
-    /// Finds this caller's session on the server with this id and transport. The session and its streams then last at least as
-    /// long as the caller's credential.
+    /// Finds this caller's session on the server with this id and transport. The session and its streams then last at
+    /// least as long as the caller's credential.
     pub fn find(&self, app: &App, id: &str, transport: Transport) -> Option<Arc<dyn Conversation>> {
         let conversation = app.conversations.find(id, &self.principal, self.server(), transport)?;
         conversation.expiry().extend(self.until);

@@ -1,5 +1,6 @@
-//! Refuses requests that a foreign web page may have caused: a foreign `Host` (DNS rebinding) or a foreign `Origin` gets
-//! status 403, a request with no host or with two gets 400. Clients that are not browsers send no `Origin` and pass.
+//! Refuses requests that a foreign web page may have caused: a foreign `Host` (DNS rebinding) or a foreign `Origin`
+//! gets status 403, a request with no host or with two gets 400. Clients that are not browsers send no `Origin` and
+//! pass.
 
 use std::ops::Range;
 
@@ -26,7 +27,8 @@ const PARAMETER_LENGTHS: Range<usize> = PARAMETER.len() + 1..129;
 /// The hosts and origins that a listener serves.
 #[derive(Debug)]
 pub struct Guard {
-    /// Whether requests are served only for listed hosts and for loopback names and addresses, unless `any_host` is set.
+    /// Whether requests are served only for listed hosts and for loopback names and addresses, unless `any_host` is
+    /// set.
     is_strict: bool,
     /// Whether the listener is bound to a loopback address. Then all origins on loopback hosts are allowed.
     is_loopback: bool,
@@ -65,8 +67,8 @@ impl Guard {
     /// Checks the authority and the `Origin` of a request (Streamable HTTP, "Security Warning").
     ///
     /// # Errors
-    /// Status 400 for an authority that [`authority`] refuses; status 403 for a foreign host, a foreign origin, or several
-    /// `Origin` headers.
+    /// Status 400 for an authority that [`authority`] refuses; status 403 for a foreign host, a foreign origin, or
+    /// several `Origin` headers.
     pub fn check(&self, parts: &Parts) -> Result<(), Reply> {
         let authority = authority(parts)?;
         let host = authority.as_ref().map(|authority| &authority.host);
@@ -87,7 +89,8 @@ impl Guard {
         Err(problem(StatusCode::FORBIDDEN, text))
     }
 
-    /// Whether the origin is that of the request's own authority, a loopback origin on a loopback listener, or a listed one.
+    /// Whether the origin is that of the request's own authority, a loopback origin on a loopback listener, or a listed
+    /// one.
     fn takes_origin(&self, value: &HeaderValue, authority: Option<&Authority<'_>>) -> bool {
         let Some(origin) = value.to_str().ok().and_then(|text| Origin::parse(text).ok()) else { return false };
         authority.is_some_and(|own| origin.is_of(own))
@@ -96,12 +99,12 @@ impl Guard {
     }
 }
 
-/// The authority of a request, from `Host`, from the absolute form of the target, or from `:authority`. `None` if the target
-/// names none, and the client sends an empty `Host`, or HTTP/1.0 without `Host`.
+/// The authority of a request, from `Host`, from the absolute form of the target, or from `:authority`. `None` if the
+/// target names none, and the client sends an empty `Host`, or HTTP/1.0 without `Host`.
 ///
 /// # Errors
-/// Status 400: the authority is missing or invalid, or several authorities differ (RFC 9112 section 3.2, RFC 9113 section
-/// 8.3.1).
+/// Status 400: the authority is missing or invalid, or several authorities differ (RFC 9112 section 3.2, RFC 9113
+/// section 8.3.1).
 pub fn authority(parts: &Parts) -> Result<Option<Authority<'_>>, Reply> {
     let refused = |text: &str| Err(problem(StatusCode::BAD_REQUEST, text));
     let scheme = parts.uri.scheme_str().unwrap_or_default();
@@ -146,8 +149,9 @@ pub fn preflight(asked: &HeaderMap) -> Reply {
     reply
 }
 
-/// The value of `Access-Control-Allow-Headers` in the response to a preflight request with the headers `asked`. Browsers accept
-/// no wildcard for requests with credentials, so the headers for parameters that the page asks for are listed by name.
+/// The value of `Access-Control-Allow-Headers` in the response to a preflight request with the headers `asked`.
+/// Browsers accept no wildcard for requests with credentials, so the headers for parameters that the page asks for are
+/// listed by name.
 fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     let asked = asked.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter().filter_map(|value| value.to_str().ok());
     let parameters = asked
@@ -165,8 +169,8 @@ fn allowed_headers(asked: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&all).unwrap_or(HeaderValue::from_static(ALLOWED_HEADERS))
 }
 
-/// Adds the headers that let the requesting page read the response. `origin` is the request's, and has been checked; without
-/// one nothing is added.
+/// Adds the headers that let the requesting page read the response. `origin` is the request's, and has been checked;
+/// without one nothing is added.
 pub fn allow_origin(origin: Option<&HeaderValue>, reply: &mut Reply) {
     let Some(origin) = origin else { return };
     let headers = reply.headers_mut();

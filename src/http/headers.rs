@@ -12,7 +12,8 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the protocol version (MCP 2025-06-18 and later).
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// Whether an `Accept` header names the media type `wanted`, or a range with that type in it. Weights (`q`) are ignored.
+/// Whether an `Accept` header names the media type `wanted`, or a range with that type in it. Weights (`q`) are
+/// ignored.
 fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
     let is_wanted = |range: &[u8]| {
@@ -24,14 +25,14 @@ fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
     headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_wanted))
 }
 
-/// The media type or range in an element of a header, without its parameters. For short texts, a search byte by byte is the
-/// fastest.
+/// The media type or range in an element of a header, without its parameters. For short texts, a search byte by byte is
+/// the fastest.
 fn without_parameters(element: &[u8]) -> &[u8] {
     element.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii()
 }
 
-/// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server"). Without an
-/// `Accept` header nothing is accepted. The refusal has status 406.
+/// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server"). Without
+/// an `Accept` header nothing is accepted. The refusal has status 406.
 pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
         return Ok(());
@@ -39,8 +40,8 @@ pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
 }
 
-/// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1). The
-/// refusal has status 406.
+/// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1).
+/// The refusal has status 406.
 pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
     if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
         return Ok(());
@@ -57,8 +58,9 @@ pub fn check_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
     Err(Refusal::problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the header Content-Type: application/json"))
 }
 
-/// The protocol version in the header `MCP-Protocol-Version`, if the gateway carries that version. `None` without the header.
-/// The version that the session has `negotiated` is carried even if it is unknown here: servers may choose an older one.
+/// The protocol version in the header `MCP-Protocol-Version`, if the gateway carries that version. `None` without the
+/// header. The version that the session has `negotiated` is carried even if it is unknown here: servers may choose an
+/// older one.
 pub fn version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<Option<&str>, Unsupported> {
     let Some(value) = headers.get(PROTOCOL_VERSION) else { return Ok(None) };
     match value.to_str().ok().map(str::trim) {
@@ -78,8 +80,8 @@ pub enum Unsupported {
 }
 
 impl Unsupported {
-    /// Refuses a request that names this version. `id` is the id of the only request in the body, for the error response; the
-    /// stateless revision gets no id.
+    /// Refuses a request that names this version. `id` is the id of the only request in the body, for the error
+    /// response; the stateless revision gets no id.
     pub fn refusal(self, id: Option<&RawId>) -> Refusal {
         if self == Self::Stateless {
             return Refusal::stateless();
@@ -89,7 +91,8 @@ impl Unsupported {
     }
 }
 
-/// Refuses a request without a body whose header names a protocol version that the gateway does not carry, see [`version`].
+/// Refuses a request without a body whose header names a protocol version that the gateway does not carry, see
+/// [`version`].
 pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<String>) -> Result<(), Refusal> {
     version(headers, negotiated).map(drop).map_err(|unsupported| unsupported.refusal(None))
 }

@@ -1,5 +1,5 @@
-//! Detects idle HTTP/2 connections. hyper closes an HTTP/1 connection that sends no request in time, but keeps an HTTP/2
-//! connection for as long as the peer answers pings.
+//! Detects idle HTTP/2 connections. hyper closes an HTTP/1 connection that sends no request in time, but keeps an
+//! HTTP/2 connection for as long as the peer answers pings.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,8 +17,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Counts an HTTP/2 request, which is open until the returned value is dropped. A request of HTTP/1 returns `None`, and
-    /// makes the connection count as in use for good.
+    /// Counts an HTTP/2 request, which is open until the returned value is dropped. A request of HTTP/1 returns `None`,
+    /// and makes the connection count as in use for good.
     pub fn begin(self: &Arc<Self>, version: Version) -> Option<Open> {
         if version <= Version::HTTP_11 {
             self.open.store(1, Ordering::Relaxed);
@@ -34,8 +34,8 @@ impl Requests {
         self.open.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits until the connection has had no open request for `time`, which is noticed after up to twice that time. Never
-    /// ends on a connection that has had a request of HTTP/1.
+    /// Waits until the connection has had no open request for `time`, which is noticed after up to twice that time.
+    /// Never ends on a connection that has had a request of HTTP/1.
     pub async fn are_missing_for(&self, time: Duration) {
         let mut seen = None;
         loop {

@@ -1,6 +1,6 @@
-//! Reads and drops the rest of a request's body after an early response. Many clients write the whole body before they read,
-//! and lose the response of a refused request if the connection is closed first (RFC 9112 section 9.6). The rest is read
-//! within a bound of bytes and of time.
+//! Reads and drops the rest of a request's body after an early response. Many clients write the whole body before they
+//! read, and lose the response of a refused request if the connection is closed first (RFC 9112 section 9.6). The rest
+//! is read within a bound of bytes and of time.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use super::router::Router;
 
 /// The largest number of bytes of a body that are read and dropped.
 const MOST: usize = 64 << 20;
-/// The largest rest, in bytes, after which an HTTP/1 connection stays open. With a larger rest, or one of unknown size, the
-/// response closes the connection.
+/// The largest rest, in bytes, after which an HTTP/1 connection stays open. With a larger rest, or one of unknown size,
+/// the response closes the connection.
 const SMALL: u64 = 64 << 10;
 
-/// Answers a request with `router`. After the response, the unread rest of the request's body is read and dropped, for at
-/// most `time`. The rest is left alone if the response is an event stream.
+/// Answers a request with `router`. After the response, the unread rest of the request's body is read and dropped, for
+/// at most `time`. The rest is left alone if the response is an event stream.
 pub async fn answer(router: &Router, request: Request<Incoming>, time: Duration) -> Reply {
     let (parts, body) = request.into_parts();
     let mut body = Fuse::new(body);
@@ -38,8 +38,9 @@ pub async fn answer(router: &Router, request: Request<Incoming>, time: Duration)
     reply.map(|body| body.hold(rest))
 }
 
-/// The rest of a request's body, and the longest time for reading the rest. Reading begins when this value is dropped with the
-/// body of the response: reading earlier would send "100 Continue" to a client that waits for permission to send.
+/// The rest of a request's body, and the longest time for reading the rest. Reading begins when this value is dropped
+/// with the body of the response: reading earlier would send "100 Continue" to a client that waits for permission to
+/// send.
 struct Rest(Option<(Fuse<Incoming>, Duration)>);
 
 impl Drop for Rest {

@@ -27,7 +27,8 @@ use crate::config::Http;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Cause;
 
-/// The pause after a failed accept. The usual cause is a lack of file descriptors, which an immediate retry would not solve.
+/// The pause after a failed accept. The usual cause is a lack of file descriptors, which an immediate retry would not
+/// solve.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The time in milliseconds after which a peer that acknowledges no data is considered gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 60_000;
@@ -41,8 +42,8 @@ const MAX_STREAMS: u32 = 256;
 pub struct Limits {
     /// The largest number of open connections. Further connections wait in the kernel.
     pub connections: usize,
-    /// The longest time for the first bytes of a connection, for the headers of a request, and without a request. Also the
-    /// interval of pings with HTTP/2.
+    /// The longest time for the first bytes of a connection, for the headers of a request, and without a request. Also
+    /// the interval of pings with HTTP/2.
     pub headers: Duration,
     /// The longest time that a write may make no progress.
     pub stall: Duration,
@@ -82,8 +83,8 @@ impl Listener {
         self.bound.address
     }
 
-    /// Accepts and serves connections until the gateway drains. Open connections continue as tasks of `tasks`, until they end
-    /// or `shutdown` kills them. `open` counts them.
+    /// Accepts and serves connections until the gateway drains. Open connections continue as tasks of `tasks`, until
+    /// they end or `shutdown` kills them. `open` counts them.
     pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, open: Gauge) {
         let permits = Arc::new(Semaphore::new(self.limits.connections));
         loop {
@@ -179,8 +180,8 @@ enum Event {
     TimeToClose,
 }
 
-/// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is polled.
-/// `limit` is the longest time without a request.
+/// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is
+/// polled. `limit` is the longest time without a request.
 fn events(shutdown: Shutdown, idle: Arc<Requests>, limit: Duration) -> FuturesUnordered<BoxFuture<'static, Event>> {
     FuturesUnordered::from_iter([
         shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),

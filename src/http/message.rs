@@ -1,5 +1,5 @@
-//! Splits the body of a POST into messages: a single message, or a batch where the protocol revision has batches. Invalid
-//! bodies are refused.
+//! Splits the body of a POST into messages: a single message, or a batch where the protocol revision has batches.
+//! Invalid bodies are refused.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub struct Posted<'a> {
     pub error: Option<RequestError>,
 }
 
-/// Splits a body into messages and reads their envelopes. Refuses the whole body if one message is not valid JSON-RPC, if a
-/// batch is empty, or above `http.max_depth` or `http.max_batch`.
+/// Splits a body into messages and reads their envelopes. Refuses the whole body if one message is not valid JSON-RPC,
+/// if a batch is empty, or above `http.max_depth` or `http.max_batch`.
 pub fn read<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
     let refused = |text: &str| Err(Refusal::invalid(None, text));
     if let Some(deepest) = deeper_than(http.max_depth, body) {
@@ -69,8 +69,9 @@ impl<'a> Messages<'a> {
         self.posted.iter().filter(|posted| posted.envelope.kind == Kind::Request).count()
     }
 
-    /// Returns the `version` that the header `MCP-Protocol-Version` names, if the gateway carries that version. If the header
-    /// names the stateless revision and the body is a single request, the request gets its error and the result is `None`.
+    /// Returns the `version` that the header `MCP-Protocol-Version` names, if the gateway carries that version. If the
+    /// header names the stateless revision and the body is a single request, the request gets its error and the result
+    /// is `None`.
     ///
     /// # Errors
     /// Every other version that the gateway does not carry.
@@ -94,8 +95,8 @@ impl<'a> Messages<'a> {
 }
 
 impl<'a> Posted<'a> {
-    /// Reads the envelope of one message, or refuses the body. A request that names a protocol version in its `_meta` is of the
-    /// stateless revision, and gets an error.
+    /// Reads the envelope of one message, or refuses the body. A request that names a protocol version in its `_meta`
+    /// is of the stateless revision, and gets an error.
     fn read(message: &'a [u8]) -> Result<Self, Refusal> {
         let envelope = parse(message).map_err(|error| Refusal::unreadable(&error))?;
         let mut posted = Self { message, envelope, error: None };
@@ -122,9 +123,9 @@ impl<'a> Posted<'a> {
     }
 }
 
-/// Gives the messages of one body to the conversation. A request that is refused gets its error response on the `exchange`, and
-/// the other messages are given all the same. The refusal of a notification or response is returned if the message is the whole
-/// body; in a batch the refusal has no effect.
+/// Gives the messages of one body to the conversation. A request that is refused gets its error response on the
+/// `exchange`, and the other messages are given all the same. The refusal of a notification or response is returned if
+/// the message is the whole body; in a batch the refusal has no effect.
 pub fn give(conversation: &dyn Conversation, messages: Messages<'_>, exchange: &Arc<Exchange>) -> Option<Refusal> {
     let mut refusal = None;
     for posted in messages.posted {

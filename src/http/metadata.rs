@@ -1,5 +1,5 @@
-//! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint, which tells a client without a token where to
-//! get one.
+//! Serves the OAuth protected resource metadata (RFC 9728) of each endpoint, which tells a client without a token where
+//! to get one.
 
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
@@ -10,8 +10,8 @@ use super::problem::{Reply, json, method_not_allowed, problem};
 use super::snapshot::Snapshot;
 use crate::auth::{ProtectedResource, WELL_KNOWN};
 
-/// The URL of the gateway without a trailing slash: the public URL, or `http` with the authority that the request names. `None`
-/// if there is neither.
+/// The URL of the gateway without a trailing slash: the public URL, or `http` with the authority that the request
+/// names. `None` if there is neither.
 fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if let Some(url) = &snapshot.http.public_url {
         return Some(url.trim_end_matches('/').to_owned());
@@ -20,8 +20,8 @@ fn base_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     Some(format!("http://{authority}"))
 }
 
-/// The URL of the metadata document of the requested endpoint. `None` if no authorization server is configured, or if neither
-/// the configuration nor the request names the gateway's host.
+/// The URL of the metadata document of the requested endpoint. `None` if no authorization server is configured, or if
+/// neither the configuration nor the request names the gateway's host.
 pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     if snapshot.jwt.as_ref()?.authorization_servers.is_empty() {
         return None;
@@ -31,8 +31,8 @@ pub fn metadata_url(snapshot: &Snapshot, parts: &Parts) -> Option<String> {
     Some(format!("{origin}{WELL_KNOWN}{prefix}{}", resource(parts.uri.path())))
 }
 
-/// Answers `GET /.well-known/oauth-protected-resource/…` without authentication. Status 404 if no authorization server is
-/// configured.
+/// Answers `GET /.well-known/oauth-protected-resource/…` without authentication. Status 404 if no authorization server
+/// is configured.
 pub fn document(snapshot: &Snapshot, parts: &Parts) -> Reply {
     if parts.method != Method::GET {
         return method_not_allowed("GET");

@@ -1,9 +1,9 @@
 //! The two ways to refuse a request (ADR 0013) and the responses for both.
 //!
-//! A [`Refusal`] is made before the envelope of a message has been read, or because of a header: the response has an HTTP
-//! status. A [`RequestError`] is the error of one request whose id is known: the error goes under that id to the place where
-//! answers go. The types keep the two apart: only code that reads headers or bodies makes a `Refusal`, and the caller cannot
-//! give a `RequestError` a status.
+//! A [`Refusal`] is made before the envelope of a message has been read, or because of a header: the response has an
+//! HTTP status. A [`RequestError`] is the error of one request whose id is known: the error goes under that id to the
+//! place where answers go. The types keep the two apart: only code that reads headers or bodies makes a `Refusal`, and
+//! the caller cannot give a `RequestError` a status.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
@@ -24,13 +24,14 @@ pub type Reply = Response<Body>;
 pub struct Refusal(Reply);
 
 impl Refusal {
-    /// Refuses the HTTP request itself, because of its credential, size or headers. The body is problem JSON (RFC 9457).
+    /// Refuses the HTTP request itself, because of its credential, size or headers. The body is problem JSON (RFC
+    /// 9457).
     pub fn problem(status: StatusCode, detail: &str) -> Self {
         Self(problem(status, detail))
     }
 
-    /// Refuses a request with status 400 and the JSON-RPC error `InvalidRequest`: for a body that is not a message or an
-    /// allowed batch, and for a wrong header `Mcp-Session-Id` or `MCP-Protocol-Version` (Streamable HTTP, "Session
+    /// Refuses a request with status 400 and the JSON-RPC error `InvalidRequest`: for a body that is not a message or
+    /// an allowed batch, and for a wrong header `Mcp-Session-Id` or `MCP-Protocol-Version` (Streamable HTTP, "Session
     /// Management", "Protocol Version Header"). `id` is the id of the message, if one could be read.
     pub fn invalid(id: Option<&RawId>, text: &str) -> Self {
         Self::rpc(StatusCode::BAD_REQUEST, id, Code::InvalidRequest, text)
@@ -44,20 +45,21 @@ impl Refusal {
         }
     }
 
-    /// Refuses a request for a session that is unknown or belongs to another caller. The status 404 tells the client to start
-    /// a new session.
+    /// Refuses a request for a session that is unknown or belongs to another caller. The status 404 tells the client to
+    /// start a new session.
     pub fn no_session(id: Option<&RawId>) -> Self {
         let text = "there is no such session: it has ended, or never was; send initialize to start a new one";
         Self::rpc(StatusCode::NOT_FOUND, id, Code::InvalidRequest, text)
     }
 
-    /// Refuses a request with status 400 whose header names the stateless revision, and whose body is not a single request.
+    /// Refuses a request with status 400 whose header names the stateless revision, and whose body is not a single
+    /// request.
     pub fn stateless() -> Self {
         Self(json(StatusCode::BAD_REQUEST, unsupported(None, Code::UnsupportedVersion, STATELESS)))
     }
 
-    /// Refuses a principal that may not use the server: status 403 for an unknown tenant, 404 for a server that is unknown, not
-    /// allowed, or not named.
+    /// Refuses a principal that may not use the server: status 403 for an unknown tenant, 404 for a server that is
+    /// unknown, not allowed, or not named.
     pub fn no_server(refusal: &tenant::Refusal) -> Self {
         let status = match refusal {
             tenant::Refusal::UnknownTenant(_) => StatusCode::FORBIDDEN,
@@ -66,8 +68,8 @@ impl Refusal {
         Self::problem(status, &refusal.to_string())
     }
 
-    /// Refuses a GET that would open a session: status 429 because of a limit on sessions, 503 while the gateway drains, 500
-    /// without random numbers.
+    /// Refuses a GET that would open a session: status 429 because of a limit on sessions, 503 while the gateway
+    /// drains, 500 without random numbers.
     pub fn no_room(rejected: &Rejected) -> Self {
         let status = match rejected {
             Rejected::Full(_) | Rejected::Principal(_) | Rejected::Tenant(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -77,8 +79,8 @@ impl Refusal {
         Self::rpc(status, None, Code::Overloaded, &rejected.to_string()).retry_after(rejected.retry_after())
     }
 
-    /// Refuses a notification or a response of the client that cannot be accepted now, with status 503. Such a message has no
-    /// id to answer under (Streamable HTTP, "Sending Messages to the Server").
+    /// Refuses a notification or a response of the client that cannot be accepted now, with status 503. Such a message
+    /// has no id to answer under (Streamable HTTP, "Sending Messages to the Server").
     pub fn busy(refused: Refused) -> Self {
         Self::rpc(StatusCode::SERVICE_UNAVAILABLE, None, Code::Overloaded, &refused.to_string()).retry_after(1)
     }
@@ -126,12 +128,12 @@ impl RequestError {
         Self { response, status: StatusCode::OK }
     }
 
-    /// The error of a request of the stateless revision: `requested` is the version that the request names, and `is_probe`
-    /// says that the method is `server/discover`. The error lists the revisions that the gateway carries. The stateless
-    /// revision prescribes the status (MCP 2026-07-28, "Streamable HTTP").
+    /// The error of a request of the stateless revision: `requested` is the version that the request names, and
+    /// `is_probe` says that the method is `server/discover`. The error lists the revisions that the gateway carries.
+    /// The stateless revision prescribes the status (MCP 2026-07-28, "Streamable HTTP").
     pub fn stateless(id: &RawId, is_probe: bool, requested: &str) -> Self {
-        // The probe is an unknown method, as with any server of the older revisions. rmcp concludes from an unsupported version
-        // that the server speaks the stateless revision, and gives up.
+        // The probe is an unknown method, as with any server of the older revisions. rmcp concludes from an unsupported
+        // version that the server speaks the stateless revision, and gives up.
         let (code, status) = if is_probe {
             (Code::MethodNotFound, StatusCode::NOT_FOUND)
         } else {
@@ -163,7 +165,8 @@ pub fn json(status: StatusCode, body: Bytes) -> Reply {
     with_type(status, "application/json", body)
 }
 
-/// The response to an HTTP method that the path does not serve: status 405. `allow` lists the methods that the path serves.
+/// The response to an HTTP method that the path does not serve: status 405. `allow` lists the methods that the path
+/// serves.
 pub fn method_not_allowed(allow: &'static str) -> Reply {
     let mut reply = problem(StatusCode::METHOD_NOT_ALLOWED, &format!("this path takes {allow}"));
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));

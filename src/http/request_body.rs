@@ -14,8 +14,8 @@ pub trait RequestBody: HttpBody<Data = Bytes, Error: std::error::Error + Send + 
 
 impl<B: HttpBody<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static> RequestBody for B {}
 
-/// Reads the whole body within `http.max_body` and `http.body_timeout`, or refuses the request: status 413 for too many bytes,
-/// 408 for too much time, 400 for a body that breaks off.
+/// Reads the whole body within `http.max_body` and `http.body_timeout`, or refuses the request: status 413 for too many
+/// bytes, 408 for too much time, 400 for a body that breaks off.
 pub async fn read<B: RequestBody>(body: &mut B, http: &Http) -> Result<Bytes, Refusal> {
     let too_large = || {
         let text = format!("the body is larger than {} bytes (http.max_body)", http.max_body);
@@ -35,8 +35,8 @@ pub async fn read<B: RequestBody>(body: &mut B, http: &Http) -> Result<Bytes, Re
     }
 }
 
-/// Copies the data of all frames into one buffer, so that a body of many small frames takes no more memory than a body of few.
-/// The data of the only frame is returned without a copy.
+/// Copies the data of all frames into one buffer, so that a body of many small frames takes no more memory than a body
+/// of few. The data of the only frame is returned without a copy.
 async fn collect<B: RequestBody>(mut body: Limited<&mut B>) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
     let (mut first, mut all) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {

@@ -52,8 +52,8 @@ impl Router {
     }
 }
 
-/// The response to HEAD: the same headers, with the length that a GET would have, and no body (RFC 9110, section 9.3.2). hyper
-/// drops the body over HTTP/1 only.
+/// The response to HEAD: the same headers, with the length that a GET would have, and no body (RFC 9110, section
+/// 9.3.2). hyper drops the body over HTTP/1 only.
 fn head(mut reply: Reply) -> Reply {
     if let Some(length) = reply.body().size_hint().exact() {
         reply.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
@@ -61,8 +61,8 @@ fn head(mut reply: Reply) -> Reply {
     reply.map(Body::emptied)
 }
 
-/// Answers a request to the public listener: the guard checks the request, the endpoint or a preflight response answers, and
-/// headers for web pages are added. A refusal of the guard gets no such headers.
+/// Answers a request to the public listener: the guard checks the request, the endpoint or a preflight response
+/// answers, and headers for web pages are added. A refusal of the guard gets no such headers.
 async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if let Err(refusal) = snapshot.guard.check(parts) {
         return refusal;
@@ -76,8 +76,8 @@ async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Par
     reply
 }
 
-/// Answers a request by its path on the public listener. Endpoints of servers are also served with a slash at the end, because
-/// some clients send the slash.
+/// Answers a request by its path on the public listener. Endpoints of servers are also served with a slash at the end,
+/// because some clients send the slash.
 async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     let path = parts.uri.path();
     match paths::endpoint(path) {

@@ -1,5 +1,5 @@
-//! What one configuration decides about requests. A handler reads one snapshot for the whole of a request, so that a request is
-//! judged by one configuration; the gateway replaces the snapshot as a whole.
+//! What one configuration decides about requests. A handler reads one snapshot for the whole of a request, so that a
+//! request is judged by one configuration; the gateway replaces the snapshot as a whole.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::pool::{Deployments, Pools};
 use crate::stream;
 use crate::tenant::Directory;
 
-/// Whether each listener is bound to a loopback address. The guard of such a listener serves loopback and listed hosts only.
+/// Whether each listener is bound to a loopback address. The guard of such a listener serves loopback and listed hosts
+/// only.
 #[derive(Debug, Clone, Copy)]
 pub struct Loopback {
     /// The public listener.
@@ -48,9 +49,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Puts a configuration in force in place of the `previous` one: builds its snapshot, deploys its servers among `pools`, and
-    /// sets the limits of its tenants. The caller makes `auth` from the same configuration first, because that can fail. Writes
-    /// limits to cgroups, so threads that serve must not call this function.
+    /// Puts a configuration in force in place of the `previous` one: builds its snapshot, deploys its servers among
+    /// `pools`, and sets the limits of its tenants. The caller makes `auth` from the same configuration first, because
+    /// that can fail. Writes limits to cgroups, so threads that serve must not call this function.
     pub fn new(
         config: &Config,
         auth: Authenticator,
@@ -71,16 +72,16 @@ impl Snapshot {
         }
     }
 
-    /// The path of the public URL, without a slash at its end; empty without a public URL. URLs that the gateway tells clients
-    /// have this path before the paths of its endpoints.
+    /// The path of the public URL, without a slash at its end; empty without a public URL. URLs that the gateway tells
+    /// clients have this path before the paths of its endpoints.
     pub fn prefix(&self) -> &str {
         let Some(url) = &self.http.public_url else { return "" };
         let after_scheme = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
         after_scheme.find('/').and_then(|slash| after_scheme.get(slash..)).unwrap_or_default().trim_end_matches('/')
     }
 
-    /// The time for which a session of this principal and server may be unused. `None` if the principal is no longer known or may
-    /// not use the server any more.
+    /// The time for which a session of this principal and server may be unused. `None` if the principal is no longer
+    /// known or may not use the server any more.
     pub fn patience(&self, principal: &Principal, server: &ServerName) -> Option<Duration> {
         let may_call = self.auth.knows(principal) && self.directory.admit(principal, Some(server.as_str())).is_ok();
         may_call.then_some(self.sessions.idle_timeout)

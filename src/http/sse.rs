@@ -1,5 +1,5 @@
-//! The HTTP+SSE transport (MCP 2024-11-05): a GET opens a session and its stream, whose first event names the URI for POST
-//! requests. The stream carries all answers, and the session ends with the stream.
+//! The HTTP+SSE transport (MCP 2024-11-05): a GET opens a session and its stream, whose first event names the URI for
+//! POST requests. The stream carries all answers, and the session ends with the stream.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Re
     check_accepts_events(&parts.headers)?;
     let new = caller.new_session(Transport::Sse);
     let conversation = app.conversations.open(&new).map_err(|rejected| Refusal::no_room(&rejected))?;
-    // Relative to the URL that the client requested: a proxy may have cut off a prefix of the path, and the host may be another
-    // one than that of the public URL.
+    // Relative to the URL that the client requested: a proxy may have cut off a prefix of the path, and the host may be
+    // another one than that of the public URL.
     let up = if parts.uri.path().ends_with('/') { "../" } else { "" };
     let uri = format!("{up}messages?sessionId={}", conversation.id().as_str());
     conversation.expiry().extend(caller.until);
@@ -42,8 +42,8 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Re
     Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, guard))
 }
 
-/// Ends the session when its stream is dropped: the client closed the stream, the connection broke, the credential expired, or
-/// the gateway cut the stream.
+/// Ends the session when its stream is dropped: the client closed the stream, the connection broke, the credential
+/// expired, or the gateway cut the stream.
 struct StreamGuard {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -57,8 +57,8 @@ impl Drop for StreamGuard {
     }
 }
 
-/// Answers requests to `…/messages?sessionId=…`: a POST gives messages to the session, whose stream carries the answers; other
-/// methods get status 405.
+/// Answers requests to `…/messages?sessionId=…`: a POST gives messages to the session, whose stream carries the
+/// answers; other methods get status 405.
 pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
     if parts.method != Method::POST {
         return method_not_allowed("POST");

@@ -1,5 +1,5 @@
-//! Fails a connection whose peer reads no data for too long, or does not send the first bytes in time. The memory and the
-//! permit of a client that has stopped reading are freed that way.
+//! Fails a connection whose peer reads no data for too long, or does not send the first bytes in time. The memory and
+//! the permit of a client that has stopped reading are freed that way.
 
 use std::future::Future;
 use std::io;
@@ -36,8 +36,8 @@ struct Opening {
 }
 
 impl NoStall {
-    /// Wraps `stream`. A write or the shutdown fails with `TimedOut` after no progress for `limit`. A read fails with `TimedOut`
-    /// if the first [`PREFACE`] bytes have not come within `opening` from now.
+    /// Wraps `stream`. A write or the shutdown fails with `TimedOut` after no progress for `limit`. A read fails with
+    /// `TimedOut` if the first [`PREFACE`] bytes have not come within `opening` from now.
     pub fn new(stream: TcpStream, limit: Duration, opening: Duration) -> Self {
         let opening = Opening { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(opening)) };
         Self { stream, limit, stalled: None, opening: Some(opening) }

@@ -57,8 +57,8 @@ async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
     converse(snapshot, conversation, messages).await
 }
 
-/// Finds the session that the header names, or refuses the request: status 400 without a session id, 404 if this caller has no
-/// such session. `id` returns the id of the only request in the body, for the error response.
+/// Finds the session that the header names, or refuses the request: status 400 without a session id, 404 if this caller
+/// has no such session. `id` returns the id of the only request in the body, for the error response.
 fn find(
     app: &App,
     parts: &Parts,
@@ -115,8 +115,8 @@ async fn open_session(
     Ok(reply)
 }
 
-/// Ends a session when the response to its `initialize` is dropped, if no version has been negotiated: the client has hung up,
-/// or the server did not start.
+/// Ends a session when the response to its `initialize` is dropped, if no version has been negotiated: the client has
+/// hung up, or the server did not start.
 struct Opening {
     conversations: Arc<dyn Conversations>,
     conversation: Arc<dyn Conversation>,
@@ -146,8 +146,8 @@ async fn converse(
     Ok(respond(cursor, (requests, is_batch), &snapshot.http, conversation).await)
 }
 
-/// Opens the session's stream for messages that belong to no request of the client. The stream replaces an older one, because
-/// only the client knows which connection is alive.
+/// Opens the session's stream for messages that belong to no request of the client. The stream replaces an older one,
+/// because only the client knows which connection is alive.
 async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;

@@ -13,16 +13,17 @@ const PARTS: usize = 256;
 /// The deepest nesting of a value that is written in canonical form.
 const DEPTH: usize = 32;
 
-/// The canonical form of a raw value: no white space, members sorted by name, one spelling for each string. Numbers stay as
-/// written. A value above the bounds, or with an unpaired surrogate in a string, is returned unchanged.
+/// The canonical form of a raw value: no white space, members sorted by name, one spelling for each string. Numbers
+/// stay as written. A value above the bounds, or with an unpaired surrogate in a string, is returned unchanged.
 pub fn canonical(raw: &str) -> Cow<'_, str> {
     let (mut form, mut parts) = (String::new(), PARTS);
     let written = (raw.len() <= LENGTH).then(|| write(raw, DEPTH, &mut parts, &mut form)).flatten();
     written.map_or(Cow::Borrowed(raw), |()| Cow::Owned(form))
 }
 
-/// Appends the canonical form of `raw` to `form`. `depth` is the number of levels that `raw` may have; `parts` is the number
-/// of members and elements that are still allowed. `None` above one of these bounds, or for an unpaired surrogate.
+/// Appends the canonical form of `raw` to `form`. `depth` is the number of levels that `raw` may have; `parts` is the
+/// number of members and elements that are still allowed. `None` above one of these bounds, or for an unpaired
+/// surrogate.
 fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Option<()> {
     let raw = raw.trim_ascii();
     match raw.as_bytes().first()? {
@@ -62,8 +63,8 @@ fn write(raw: &str, depth: usize, parts: &mut usize, form: &mut String) -> Optio
     Some(())
 }
 
-/// The raw object without the members whose decoded names `is_left_out` accepts, and without those whose names cannot be
-/// decoded. `{}` for a value that is not an object.
+/// The raw object without the members whose decoded names `is_left_out` accepts, and without those whose names cannot
+/// be decoded. `{}` for a value that is not an object.
 pub fn without(object: &str, is_left_out: impl Fn(&str) -> bool) -> String {
     let mut kept = String::from("{");
     let _ = Scanner::new(object).object(|scanner, key| {

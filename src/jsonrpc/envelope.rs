@@ -1,6 +1,7 @@
 //! Reads the envelope of a JSON-RPC message and leaves the rest as raw bytes.
 //!
-//! `params`, `result` and `error` are checked to be JSON and not decoded, so messages with unknown methods pass unchanged.
+//! `params`, `result` and `error` are checked to be JSON and not decoded, so messages with unknown methods pass
+//! unchanged.
 
 use std::borrow::Cow;
 
@@ -25,8 +26,8 @@ pub enum Kind {
 pub struct Envelope<'a> {
     /// The kind of the message.
     pub kind: Kind,
-    /// The raw id, a string or a number. `None` for notifications, and for error responses without an id or with another
-    /// value in its place.
+    /// The raw id, a string or a number. `None` for notifications, and for error responses without an id or with
+    /// another value in its place.
     pub id: Option<&'a str>,
     /// The decoded method. `None` for responses.
     pub method: Option<Cow<'a, str>>,
@@ -67,7 +68,8 @@ pub enum ParseError {
     Invalid {
         /// The rule that the message breaks.
         reason: &'static str,
-        /// The id of the message, for the error response. `None` if the id is missing, not a string or number, or not read.
+        /// The id of the message, for the error response. `None` if the id is missing, not a string or number, or not
+        /// read.
         id: Option<RawId>,
     },
 }
@@ -109,7 +111,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Reads the envelope of one message (JSON-RPC 2.0, sections 4 and 5; MCP forbids a null id). Unknown members are ignored.
+/// Reads the envelope of one message (JSON-RPC 2.0, sections 4 and 5; MCP forbids a null id). Unknown members are
+/// ignored.
 pub fn parse(message: &[u8]) -> Result<Envelope<'_>, ParseError> {
     let mut scanner = Scanner::of_bytes(message).map_err(ParseError::NotJson)?;
     if scanner.peek() != Some(b'{') {
@@ -170,8 +173,8 @@ fn envelope<'a>(fields: Fields<'a>, method: Option<Cow<'a, str>>) -> Result<Enve
     Ok(Envelope { kind, id, method, raw_method, params, result, error, is_error, members })
 }
 
-/// Splits a batch (a JSON array) into at most `most` raw messages. `None` if the first character that is not white space is
-/// no `[`.
+/// Splits a batch (a JSON array) into at most `most` raw messages. `None` if the first character that is not white
+/// space is no `[`.
 pub fn split_batch(bytes: &[u8], most: usize) -> Option<Result<Vec<&str>, BatchError>> {
     Some(batch(bytes)?.map_err(BatchError::from).and_then(|batch| {
         let mut messages = Vec::new();
@@ -197,10 +200,11 @@ pub enum BatchError {
     TooLong,
 }
 
-/// The depth of the nesting of arrays and objects, if the depth is greater than `most`. Reads without recursion, and does not
-/// check that the bytes are JSON.
+/// The depth of the nesting of arrays and objects, if the depth is greater than `most`. Reads without recursion, and
+/// does not check that the bytes are JSON.
 pub fn deeper_than(most: usize, message: &[u8]) -> Option<usize> {
-    // Counting brackets is much faster than measuring depth, and no more than `most` brackets are no deeper than `most`.
+    // Counting brackets is much faster than measuring depth, and no more than `most` brackets are no deeper than
+    // `most`.
     memchr::memchr2_iter(b'{', b'[', message).nth(most)?;
     Some(depth(message)).filter(|depth| *depth > most)
 }

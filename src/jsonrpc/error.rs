@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::id::RawId;
 
-/// The error codes that the gateway uses: those of JSON-RPC 2.0 section 5.1, `-32022` of MCP 2026-07-28, and codes from the
-/// range that JSON-RPC leaves to implementations.
+/// The error codes that the gateway uses: those of JSON-RPC 2.0 section 5.1, `-32022` of MCP 2026-07-28, and codes from
+/// the range that JSON-RPC leaves to implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Code {

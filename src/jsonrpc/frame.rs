@@ -1,5 +1,5 @@
-//! Builds the frames that are sent to a child process: one line each, with a newline at its end. A frame contains only the
-//! members that the gateway has understood, each once; other members of a client's envelope do not reach the child.
+//! Builds the frames that are sent to a child process: one line each, with a newline at its end. A frame contains only
+//! the members that the gateway has understood, each once; other members of a client's envelope do not reach the child.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -7,7 +7,8 @@ use super::envelope::{Envelope, parse};
 use super::id::{RawId, decimal};
 use super::splice::{Splice, one_line, put_spliced, splice};
 
-/// The frame of a client's request, with `number` in place of the client's id, and with `replacements` made in the params.
+/// The frame of a client's request, with `number` in place of the client's id, and with `replacements` made in the
+/// params.
 pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let mut digits = [0; 20];
     let mut frame = begin(envelope, replacements);
@@ -55,8 +56,8 @@ fn begin(envelope: &Envelope<'_>, replacements: &[Splice<'_>]) -> BytesMut {
 fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     frame.put_slice(b",\"method\":");
     let method = envelope.method.as_deref().unwrap_or_default();
-    // A method without escapes is written as received. One with escapes gets as few as possible, for servers that compare
-    // bytes.
+    // A method without escapes is written as received. One with escapes gets as few as possible, for servers that
+    // compare bytes.
     match envelope.raw_method.filter(|raw| raw.len() == method.len() + 2) {
         Some(raw) => frame.put_slice(raw.as_bytes()),
         None => frame.put_slice(quoted(method).as_bytes()),

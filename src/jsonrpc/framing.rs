@@ -1,7 +1,9 @@
-//! Splits a byte stream of any chunking into lines (stdio transport). Blank lines are dropped. A line above the limit is
-//! skipped and reported, and the stream goes on. Only whole lines are returned, so a multi-byte character is never split.
+//! Splits a byte stream of any chunking into lines (stdio transport). Blank lines are dropped. A line above the limit
+//! is skipped and reported, and the stream goes on. Only whole lines are returned, so a multi-byte character is never
+//! split.
 //!
-//! Invariant: a returned line keeps at most four times its own length in memory, whatever was read together with the line.
+//! Invariant: a returned line keeps at most four times its own length in memory, whatever was read together with the
+//! line.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -9,8 +11,8 @@ use super::envelope::Kind;
 use super::id::RawId;
 use super::skim::Skimmer;
 
-/// Lines shorter than this many bytes are copied out of the read buffer, as are lines shorter than a quarter of the buffer.
-/// Other lines take the buffer along.
+/// Lines shorter than this many bytes are copied out of the read buffer, as are lines shorter than a quarter of the
+/// buffer. Other lines take the buffer along.
 const SHORT: usize = 16 * 1024;
 /// A read buffer with a larger capacity, in bytes, is replaced when the buffer holds less than [`SHORT`] bytes.
 const LARGE: usize = 256 * 1024;
@@ -60,7 +62,8 @@ impl Framer {
         Self { buffer: BytesMut::new(), start: 0, searched: 0, max_line, skipped: None, waste: 0 }
     }
 
-    /// The buffer, with room for at least `least` more bytes. The caller appends the bytes that it reads from the stream.
+    /// The buffer, with room for at least `least` more bytes. The caller appends the bytes that it reads from the
+    /// stream.
     pub fn room(&mut self, least: usize) -> &mut BytesMut {
         if self.start > 0 {
             let left = self.buffer.len().saturating_sub(self.start);
@@ -93,20 +96,21 @@ impl Framer {
         }
     }
 
-    /// The last line, to be called at the end of the stream. `None` if the stream ended with a line ending or a blank line.
+    /// The last line, to be called at the end of the stream. `None` if the stream ended with a line ending or a blank
+    /// line.
     pub fn finish(&mut self) -> Option<Frame> {
         let end = self.buffer.len();
         self.take(end, end)
     }
 
-    /// The number of bytes since the last call that led to no returned line: those of blank lines, each with [`BLANK`] added,
-    /// and those of skipped lines, divided by [`SKIPPED`].
+    /// The number of bytes since the last call that led to no returned line: those of blank lines, each with [`BLANK`]
+    /// added, and those of skipped lines, divided by [`SKIPPED`].
     pub fn take_waste(&mut self) -> usize {
         std::mem::take(&mut self.waste)
     }
 
-    /// Takes the line that ends at offset `end` out of the buffer; the following line begins at `next`. `None` if the line
-    /// is blank.
+    /// Takes the line that ends at offset `end` out of the buffer; the following line begins at `next`. `None` if the
+    /// line is blank.
     fn take(&mut self, end: usize, next: usize) -> Option<Frame> {
         let whole = self.buffer.get(self.start..end).unwrap_or_default();
         let line = whole.strip_suffix(b"\r").unwrap_or(whole);

@@ -1,5 +1,5 @@
-//! A JSON-RPC id as its sender wrote the id: `1`, `"1"` and `1.0` are three different ids, and each is returned byte for
-//! byte.
+//! A JSON-RPC id as its sender wrote the id: `1`, `"1"` and `1.0` are three different ids, and each is returned byte
+//! for byte.
 
 use std::fmt;
 
@@ -47,7 +47,8 @@ impl RawId {
         }
     }
 
-    /// The id as an unsigned integer. `None` for a string, and for a number that is written in another way, such as `1.0`.
+    /// The id as an unsigned integer. `None` for a string, and for a number that is written in another way, such as
+    /// `1.0`.
     pub fn as_u64(&self) -> Option<u64> {
         self.as_str().parse().ok()
     }

@@ -1,13 +1,14 @@
 //! Reads the members of `params` and `result` that decide where a message goes (MCP). All other members stay raw bytes.
 //!
-//! JSON readers disagree about some objects: some fold the case of names, some accept a second spelling of a name, some take
-//! the first of two members of one name and some the last. A [`Fault`] reports a member that readers may disagree about.
+//! JSON readers disagree about some objects: some fold the case of names, some accept a second spelling of a name, some
+//! take the first of two members of one name and some the last. A [`Fault`] reports a member that readers may disagree
+//! about.
 
 use super::scan::{Malformed, Scanner};
 use super::string::unquoted;
 
-/// Raw values of members of `params` or `result`. `None` for a member that is absent or `null`. Of two members of one name the
-/// last counts, and `fault` reports them.
+/// Raw values of members of `params` or `result`. `None` for a member that is absent or `null`. Of two members of one
+/// name the last counts, and `fault` reports them.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Members<'a> {
     /// The members of `_meta`.
@@ -53,8 +54,8 @@ pub struct Meta<'a> {
     pub protocol_version: Option<&'a str>,
 }
 
-/// The reason why JSON readers may disagree about an object, or why MCP forbids the object. The text is the rest of a sentence
-/// that begins with the name of the object, such as `params`.
+/// The reason why JSON readers may disagree about an object, or why MCP forbids the object. The text is the rest of a
+/// sentence that begins with the name of the object, such as `params`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// This known member appears twice.
@@ -181,8 +182,8 @@ impl<'a> Members<'a> {
         matches!(self.fault, Some(Fault::Twice(_)))
     }
 
-    /// The raw id of the task that a message belongs to, from `_meta` (MCP 2025-11-25, "Tasks"). `None` also if the related-task
-    /// object has a fault.
+    /// The raw id of the task that a message belongs to, from `_meta` (MCP 2025-11-25, "Tasks"). `None` also if the
+    /// related-task object has a fault.
     pub fn related_task(&self) -> Option<&'a str> {
         let related = Self::of(self.meta.related_task?);
         related.task_id.filter(|_| related.fault.is_none())
@@ -263,10 +264,11 @@ pub fn find_like(name: &str, known: impl IntoIterator<Item = &'static str>) -> O
 /// The largest number of letters in the folded form of a name. A longer name is similar to no known name.
 const LETTERS: usize = 40;
 
-/// The folded form of a name: its ASCII letters and digits in lower case, with full-width letters and letters that fold to
-/// ASCII among them. Names with equal folded forms are the same name to some reader: one that folds case (Go's
-/// encoding/json), accepts snake case as well (protobuf's JSON, Python models populated by name), or drops other characters.
-/// `None` if the name has other letters or digits outside ASCII, or more than [`LETTERS`] letters and digits.
+/// The folded form of a name: its ASCII letters and digits in lower case, with full-width letters and letters that fold
+/// to ASCII among them. Names with equal folded forms are the same name to some reader: one that folds case (Go's
+/// encoding/json), accepts snake case as well (protobuf's JSON, Python models populated by name), or drops other
+/// characters. `None` if the name has other letters or digits outside ASCII, or more than [`LETTERS`] letters and
+/// digits.
 fn fold<'b>(name: &str, letters: &'b mut [u8; LETTERS]) -> Option<&'b [u8]> {
     let mut count = 0;
     let mut put = |letter: u8| {

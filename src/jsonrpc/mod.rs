@@ -1,5 +1,5 @@
-//! JSON-RPC 2.0 as bytes: reads the envelope of a message and carries the rest unchanged. Independent of HTTP, sessions and
-//! child processes.
+//! JSON-RPC 2.0 as bytes: reads the envelope of a message and carries the rest unchanged. Independent of HTTP, sessions
+//! and child processes.
 
 mod canonical;
 mod envelope;

@@ -1,5 +1,5 @@
-//! Finds where JSON values begin and end without decoding them: one pass, no recursion, and one bit of memory per level of
-//! nesting. The time is proportional to the number of bytes, whatever the bytes are.
+//! Finds where JSON values begin and end without decoding them: one pass, no recursion, and one bit of memory per level
+//! of nesting. The time is proportional to the number of bytes, whatever the bytes are.
 
 use super::string::unquoted;
 
@@ -64,8 +64,8 @@ impl<'a> Scanner<'a> {
         Ok(self.since(start))
     }
 
-    /// Reads an object and returns its raw text. `member` is called for each member with the raw name without quotes, and has
-    /// to read the value.
+    /// Reads an object and returns its raw text. `member` is called for each member with the raw name without quotes,
+    /// and has to read the value.
     ///
     /// # Errors
     /// The text does not continue with a JSON object, or `member` fails.
@@ -91,8 +91,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The raw elements of an array that is the whole text. Each element is read on demand, and iteration ends after the first
-    /// error.
+    /// The raw elements of an array that is the whole text. Each element is read on demand, and iteration ends after
+    /// the first error.
     pub(super) fn elements(mut self) -> impl Iterator<Item = Result<&'a str, Malformed>> {
         let mut is_over = false;
         std::iter::from_fn(move || {
@@ -105,7 +105,8 @@ impl<'a> Scanner<'a> {
         })
     }
 
-    /// Reads the next element of the array, with the bracket or comma before the element. `None` at the end of the text.
+    /// Reads the next element of the array, with the bracket or comma before the element. `None` at the end of the
+    /// text.
     fn next_element(&mut self) -> Result<Option<&'a str>, Malformed> {
         if self.at == 0 {
             self.expect(b'[')?;
@@ -332,13 +333,14 @@ impl Nesting {
     }
 }
 
-/// The raw elements of a JSON array. Iteration ends after the first error, which is also the only item for any other text.
+/// The raw elements of a JSON array. Iteration ends after the first error, which is also the only item for any other
+/// text.
 pub fn elements(array: &str) -> impl Iterator<Item = Result<&str, Malformed>> {
     Scanner::new(array).elements()
 }
 
-/// The raw messages of a batch, which is a JSON array. Each message is read on demand, and iteration ends after the first
-/// error. `None` if the first character that is not white space is no `[`.
+/// The raw messages of a batch, which is a JSON array. Each message is read on demand, and iteration ends after the
+/// first error. `None` if the first character that is not white space is no `[`.
 ///
 /// # Errors
 /// The bytes are not UTF-8.
@@ -347,8 +349,8 @@ pub fn batch(bytes: &[u8]) -> Option<Result<impl Iterator<Item = Result<&str, Ma
     is_array.then(|| Scanner::of_bytes(bytes).map(Scanner::elements))
 }
 
-/// Whether `holds` is true for the decoded name and the raw value of every member of an object. `false` for a value that is
-/// not an object, or if a name cannot be decoded.
+/// Whether `holds` is true for the decoded name and the raw value of every member of an object. `false` for a value
+/// that is not an object, or if a name cannot be decoded.
 pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     let mut all = true;
     let read = Scanner::new(object).object(|scanner, key| {
@@ -359,8 +361,8 @@ pub fn all_members(object: &str, holds: impl Fn(&str, &str) -> bool) -> bool {
     read.is_ok() && all
 }
 
-/// The raw value of the member with the decoded name `name`. `None` if the member is missing or appears twice, or `object` is
-/// not a JSON object.
+/// The raw value of the member with the decoded name `name`. `None` if the member is missing or appears twice, or
+/// `object` is not a JSON object.
 pub fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {
     let (mut found, mut count) = (None, 0);
     let read = Scanner::new(object).object(|scanner, key| {

@@ -1,5 +1,5 @@
-//! Finds the ids of the messages in a line that is too long to be kept, piece by piece, so that the callers that wait for an
-//! answer can be told. An id is found before and behind a large `result`.
+//! Finds the ids of the messages in a line that is too long to be kept, piece by piece, so that the callers that wait
+//! for an answer can be told. An id is found before and behind a large `result`.
 //!
 //! Memory is bounded for any input: a counter of the nesting, one member name or id, and the ids found.
 
@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::envelope::Kind;
 use super::id::RawId;
 
-/// The longest member name that is read, in bytes as written, with its quotes. `method` with every letter escaped is shorter.
+/// The longest member name that is read, in bytes as written, with its quotes. `method` with every letter escaped is
+/// shorter.
 const NAME: usize = 64;
 /// The longest id that is read, in bytes as written, with its quotes. A message with a longer id is not found.
 const ID: usize = 1024;
@@ -35,8 +36,8 @@ pub(super) struct Skimmer {
     expects_name: bool,
     /// The member whose value is being read.
     member: Member,
-    /// The bytes of the name or id that is being read. `None` while other text is read, and for a name or id that is too
-    /// long.
+    /// The bytes of the name or id that is being read. `None` while other text is read, and for a name or id that is
+    /// too long.
     text: Option<Vec<u8>>,
     seen: Seen,
     found: Vec<(Kind, RawId)>,
@@ -103,8 +104,8 @@ impl Skimmer {
     }
 
     /// The kinds and ids of the requests and responses in the line, in their order and within the bounds of [`ID`] and
-    /// [`IDS`]. A message is left out if its `id` and its `method`, or its `result` or `error`, do not each appear once. Empty
-    /// if the line is incomplete or cannot be JSON.
+    /// [`IDS`]. A message is left out if its `id` and its `method`, or its `result` or `error`, do not each appear
+    /// once. Empty if the line is incomplete or cannot be JSON.
     pub(super) fn finish(self) -> Vec<(Kind, RawId)> {
         if self.is_over && !self.is_broken { self.found } else { Vec::new() }
     }

@@ -11,8 +11,8 @@ pub struct Splice<'a> {
     pub new: &'a str,
 }
 
-/// A copy of `message` with all `replacements` made, which may be in any order and are sorted. A replacement is ignored if its
-/// `old` is not a slice of `message` or overlaps an earlier one.
+/// A copy of `message` with all `replacements` made, which may be in any order and are sorted. A replacement is ignored
+/// if its `old` is not a slice of `message` or overlaps an earlier one.
 pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
     let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
     // One more byte, for the newline at the end of a frame.

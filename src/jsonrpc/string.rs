@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 
-/// The decoded text of a valid raw JSON string with its quotes. `None` for another kind of value, and for a string with an
-/// unpaired surrogate.
+/// The decoded text of a valid raw JSON string with its quotes. `None` for another kind of value, and for a string with
+/// an unpaired surrogate.
 pub fn text(raw: &str) -> Option<Cow<'_, str>> {
     unquoted(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
-/// The decoded text of a valid raw JSON string, given without its quotes. `None` for a string with an unpaired surrogate.
+/// The decoded text of a valid raw JSON string, given without its quotes. `None` for a string with an unpaired
+/// surrogate.
 pub fn unquoted(inside: &str) -> Option<Cow<'_, str>> {
     if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inside));
@@ -25,8 +26,8 @@ pub fn unquoted(inside: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Decodes the escape sequence at the beginning of `escape`, whose backslash has been cut off. Returns the character, and the
-/// number of bytes read: a surrogate pair includes its second sequence. `None` for an unpaired surrogate.
+/// Decodes the escape sequence at the beginning of `escape`, whose backslash has been cut off. Returns the character,
+/// and the number of bytes read: a surrogate pair includes its second sequence. `None` for an unpaired surrogate.
 fn unescaped(escape: &str) -> Option<(char, usize)> {
     let simple = match escape.as_bytes().first()? {
         b'b' => '\u{8}',

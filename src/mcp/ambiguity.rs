@@ -26,8 +26,8 @@ impl Ambiguity {
     }
 }
 
-/// A reason why a server may read a client's message differently than the gateway does. A message with such a reason must
-/// not reach a server.
+/// A reason why a server may read a client's message differently than the gateway does. A message with such a reason
+/// must not reach a server.
 pub fn ambiguity(envelope: &Envelope<'_>) -> Option<Ambiguity> {
     if envelope.kind == Kind::Response {
         return None;
@@ -58,7 +58,8 @@ pub enum MethodFault {
     Request(&'static str),
 }
 
-/// The reason why servers may read the method of a request or notification differently. `None` if there is no such reason.
+/// The reason why servers may read the method of a request or notification differently. `None` if there is no such
+/// reason.
 fn method_fault(kind: Kind, method: &str) -> Option<MethodFault> {
     let is_request = kind == Kind::Request;
     if is_request && method.starts_with(NOTIFICATION_PREFIX) {

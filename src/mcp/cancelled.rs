@@ -13,8 +13,8 @@ pub enum Cancels<'a> {
     No,
     /// The message cancels the request with this raw id.
     Request(&'a str),
-    /// The message is `notifications/cancelled` without the id of a request, or with params that servers may read in two ways. Such a
-    /// message cancels nothing.
+    /// The message is `notifications/cancelled` without the id of a request, or with params that servers may read in
+    /// two ways. Such a message cancels nothing.
     Nothing,
 }
 
@@ -34,8 +34,8 @@ impl<'a> Cancels<'a> {
     }
 }
 
-/// The raw id of its own request that a server cancels, read from a `notifications/cancelled`: the method is not checked. `None` if the id is absent, or a
-/// member of the params appears twice.
+/// The raw id of its own request that a server cancels, read from a `notifications/cancelled`: the method is not
+/// checked. `None` if the id is absent, or a member of the params appears twice.
 pub fn cancelled_by_server<'a>(envelope: &Envelope<'a>) -> Option<&'a str> {
     envelope.members.request_id.filter(|_| !envelope.members.has_twin())
 }

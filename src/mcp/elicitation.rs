@@ -9,8 +9,8 @@ const MOST: usize = 64;
 /// The code of an error that asks for elicitations.
 const ELICITATION_REQUIRED: i64 = -32042;
 
-/// Calls `take` with the id of each of the first [`MOST`] elicitations that an error asks for. An id that is no string of at most
-/// 1 KiB is left out. An error with another code asks for none.
+/// Calls `take` with the id of each of the first [`MOST`] elicitations that an error asks for. An id that is no string
+/// of at most 1 KiB is left out. An error with another code asks for none.
 pub fn each_elicitation(envelope: &Envelope<'_>, mut take: impl FnMut(&str)) {
     let list = || member(member(envelope.error?, "data")?, "elicitations");
     let is_asking = envelope.error_code() == Some(ELICITATION_REQUIRED);

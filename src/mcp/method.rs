@@ -64,7 +64,8 @@ pub(super) const REQUESTS: [&str; 19] = [
 /// Methods of notifications of clients that the gateway acts upon.
 pub(super) const NOTIFICATIONS: [&str; 5] = [INITIALIZED, CANCELLED, PROGRESS, ROOTS_LIST_CHANGED, TASKS_STATUS];
 
-/// The label of a method in metrics: its name if the MCP specification defines a request of that name, otherwise `other`.
+/// The label of a method in metrics: its name if the MCP specification defines a request of that name, otherwise
+/// `other`.
 pub fn metric_label(method: &str) -> &'static str {
     let known = REQUESTS.iter().filter(|known| **known != TASKS_UPDATE).chain([&SUBSCRIPTIONS_LISTEN]);
     known.copied().find(|known| *known == method).unwrap_or("other")

@@ -1,5 +1,5 @@
-//! What the project knows of the messages of MCP: revisions, method names, and one reader for each message that the gateway
-//! or its client acts upon. Independent of HTTP, sessions and child processes.
+//! What the project knows of the messages of MCP: revisions, method names, and one reader for each message that the
+//! gateway or its client acts upon. Independent of HTTP, sessions and child processes.
 
 mod ambiguity;
 mod cancelled;

@@ -38,7 +38,8 @@ pub fn is_about_task(method: &str) -> bool {
     matches!(method, TASKS_GET | TASKS_RESULT | TASKS_CANCEL | TASKS_UPDATE)
 }
 
-/// The id of the task that a request is about. `None` for a method that is not about a single task, or without a readable id.
+/// The id of the task that a request is about. `None` for a method that is not about a single task, or without a
+/// readable id.
 pub fn task_asked_about(envelope: &Envelope<'_>) -> Option<String> {
     let is_about_one = is_about_task(envelope.method.as_deref().unwrap_or_default());
     is_about_one.then(|| label(envelope.members.task_id).map(Cow::into_owned)).flatten()
@@ -50,7 +51,8 @@ pub fn related_task<'a>(envelope: &Envelope<'a>) -> Option<Cow<'a, str>> {
 }
 
 /// Reads an object that is a task: the params of `notifications/tasks/status`, the results of `tasks/get` and
-/// `tasks/cancel`. An absent or unknown status counts as working. `None` if the object has no readable id, or a member twice.
+/// `tasks/cancel`. An absent or unknown status counts as working. `None` if the object has no readable id, or a member
+/// twice.
 pub fn task_state(object: &Members<'_>) -> Option<TaskState> {
     if object.has_twin() {
         return None;
@@ -68,8 +70,8 @@ pub fn knows_no_task(envelope: &Envelope<'_>) -> bool {
     envelope.error_code() == Some(-32602)
 }
 
-/// The task that the result of a request announces. `None` for an error, for a result without a task, and if a member appears
-/// twice.
+/// The task that the result of a request announces. `None` for an error, for a result without a task, and if a member
+/// appears twice.
 pub fn created_task(envelope: &Envelope<'_>) -> Option<TaskState> {
     let task = envelope.members.task.filter(|_| envelope.result.is_some() && !envelope.members.has_twin())?;
     task_state(&Members::of(task))

@@ -1,9 +1,9 @@
-//! The circuit breaker of a server: after a crash the next start is immediate, after more crashes in a row starts are delayed
-//! by growing pauses, and after `restart.max_crashes` no child is started for a while.
+//! The circuit breaker of a server: after a crash the next start is immediate, after more crashes in a row starts are
+//! delayed by growing pauses, and after `restart.max_crashes` no child is started for a while.
 //!
-//! Crashes count as consecutive only if no client call succeeded in between, and if each crashed child was started after the
-//! previous crash: children killed by one event count once. Each tenant has a circuit of its own, and so have the children
-//! that belong to no tenant.
+//! Crashes count as consecutive only if no client call succeeded in between, and if each crashed child was started
+//! after the previous crash: children killed by one event count once. Each tenant has a circuit of its own, and so have
+//! the children that belong to no tenant.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,8 @@ pub(super) struct PermitId(u64);
 struct Circuit {
     /// The consecutive crashes of the last `restart.window`, the oldest first.
     crashes: VecDeque<Instant>,
-    /// The latest permit that had been granted at the latest crash. Crashes under permits up to this one are not counted again.
+    /// The latest permit that had been granted at the latest crash. Crashes under permits up to this one are not
+    /// counted again.
     generation: PermitId,
     /// Client calls that ended children had answered.
     answered: u64,
@@ -63,8 +64,8 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         PermitId(self.permits.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Grants a permit to start a child, or to take a spare: the permit, and the pause before the start. A half-open circuit
-    /// grants one permit, and no other until the outcome is known.
+    /// Grants a permit to start a child, or to take a spare: the permit, and the pause before the start. A half-open
+    /// circuit grants one permit, and no other until the outcome is known.
     ///
     /// # Errors
     /// The circuit is open, or its only permit is out; ask again after the returned time.
@@ -88,8 +89,8 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         Ok((permit, backoff(&self.settings, circuit.crashes.len()).saturating_sub(since)))
     }
 
-    /// Replaces a permit whose holder had to wait for something else: crashes during the wait then count as earlier ones. The
-    /// permit of a half-open circuit stays the same.
+    /// Replaces a permit whose holder had to wait for something else: crashes during the wait then count as earlier
+    /// ones. The permit of a half-open circuit stays the same.
     ///
     /// # Errors
     /// The circuit has opened meanwhile; ask again after the returned time.
@@ -108,9 +109,10 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         self.circuits.lock().entry(key.clone()).or_default().answered += answered;
     }
 
-    /// Notes that the child of a permit has crashed, or did not start. `answered` is the number of client calls that the
-    /// living children of the same key have answered. A crash under a permit from before the last counted crash is not counted. The
-    /// circuit opens with the `restart.max_crashes`th consecutive crash, and with any crash while half-open.
+    /// Notes that the child of a permit has crashed, or did not start. `answered` is the number of client calls that
+    /// the living children of the same key have answered. A crash under a permit from before the last counted crash is
+    /// not counted. The circuit opens with the `restart.max_crashes`th consecutive crash, and with any crash while
+    /// half-open.
     pub(super) fn crashed(&self, key: &K, permit: PermitId, answered: u64, now: Instant) {
         let mut circuits = self.circuits.lock();
         let circuit = circuits.entry(key.clone()).or_default();
@@ -133,9 +135,9 @@ impl<K: Eq + std::hash::Hash + Clone> Breaker<K> {
         }
     }
 
-    /// Notes that the child of a permit has answered `initialize` (`has_opened`), which closes a half-open circuit, or that
-    /// the permit was returned without an outcome. Either way a half-open circuit can grant another permit. Without effect for
-    /// any other permit than the one of a half-open circuit.
+    /// Notes that the child of a permit has answered `initialize` (`has_opened`), which closes a half-open circuit, or
+    /// that the permit was returned without an outcome. Either way a half-open circuit can grant another permit.
+    /// Without effect for any other permit than the one of a half-open circuit.
     pub(super) fn settled(&self, key: &K, permit: PermitId, has_opened: bool) {
         if let Some(circuit) = self.circuits.lock().get_mut(key)
             && circuit.take_probe(permit)
@@ -168,7 +170,8 @@ impl Circuit {
 }
 
 /// The pause before the start that follows so many crashes: none after the first, then doubling from
-/// `restart.backoff_min` to `backoff_max`. A random share, up to a half, is left out so that many starts do not coincide.
+/// `restart.backoff_min` to `backoff_max`. A random share, up to a half, is left out so that many starts do not
+/// coincide.
 pub fn backoff(settings: &Restart, crashes: usize) -> Duration {
     let Some(doublings) = crashes.checked_sub(2) else { return Duration::ZERO };
     let doublings = u32::try_from(doublings).unwrap_or(u32::MAX).min(20);

@@ -1,5 +1,5 @@
-//! A worker as its pool keeps it: with the breaker permit that it was started with, and the capacity that it occupies. A
-//! successor inherits that capacity instead of queueing for it.
+//! A worker as its pool keeps it: with the breaker permit that it was started with, and the capacity that it occupies.
+//! A successor inherits that capacity instead of queueing for it.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use super::breaker::PermitId;
 use super::permits::Claim;
 use crate::worker::{Lease, Worker};
 
-/// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by [`vacate`](Self::vacate).
+/// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by
+/// [`vacate`](Self::vacate).
 pub(super) struct PooledWorker {
     pub(super) worker: Worker,
     /// The breaker permit of the start, or of the request that has taken the worker as a spare.
@@ -53,8 +54,8 @@ impl PooledWorker {
         self.vacant.cancel();
     }
 
-    /// Waits until one of the `replaced` workers is gone whose capacity no other successor has taken, and takes that capacity.
-    /// Never returns if there is none.
+    /// Waits until one of the `replaced` workers is gone whose capacity no other successor has taken, and takes that
+    /// capacity. Never returns if there is none.
     pub(super) async fn inherit(replaced: &[Arc<Self>]) -> Claim {
         let vacated = |child: &Arc<Self>| {
             let child = Arc::clone(child);

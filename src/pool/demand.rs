@@ -1,5 +1,5 @@
-//! The demand for spares: the openings (protocol version and capabilities) that clients have asked for lately. Spares are
-//! opened for the latest.
+//! The demand for spares: the openings (protocol version and capabilities) that clients have asked for lately. Spares
+//! are opened for the latest.
 
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ impl Demand {
         opened_for.is_none_or(|opened_for| self.latest.as_ref().is_none_or(|latest| latest.key == *opened_for))
     }
 
-    /// Whether a spare's key is out of demand: it is not the latest, and no client has asked for it for as long as `patience`.
+    /// Whether a spare's key is out of demand: it is not the latest, and no client has asked for it for as long as
+    /// `patience`.
     pub(super) fn is_stale(&self, opened_for: Option<&CompatibilityKey>, patience: Duration, now: Instant) -> bool {
         let Some(opened_for) = opened_for.filter(|_| !self.is_for_latest(opened_for)) else { return false };
         let asked = self.asked.iter().find(|(key, _)| key == opened_for);

@@ -1,5 +1,5 @@
-//! A deployment: a server as one configuration has it, with the pool that runs its children. A session keeps the deployment that it
-//! was opened on; when the configuration of the server changes, new sessions get another one.
+//! A deployment: a server as one configuration has it, with the pool that runs its children. A session keeps the
+//! deployment that it was opened on; when the configuration of the server changes, new sessions get another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! Exclusive workers: one lease each. A start goes on though its client has hung up: a cold one may take minutes (`npx`
 //! downloads the server first), the client comes back, and takes over the start as far as it has come.
 //!
-//! Invariant: a child that has heard a client's `initialize` is for that principal, and for an equal `initialize`, only.
+//! Invariant: a child that has heard a client's `initialize` is for that principal, and for an equal `initialize`,
+//! only.
 
 use std::sync::Arc;
 
@@ -71,8 +72,8 @@ fn begin(pool: &Pool, child: Arc<PooledWorker>, start: Start) -> Arc<Start> {
     start
 }
 
-/// Waits for the answer to `initialize`. If the client hangs up before the answer, the start is left to go on (when the client
-/// `may_come_back` with the same `initialize`), or given up.
+/// Waits for the answer to `initialize`. If the client hangs up before the answer, the start is left to go on (when the
+/// client `may_come_back` with the same `initialize`), or given up.
 async fn answer(pool: &Pool, start: &Arc<Start>, may_come_back: bool) -> Result<Granted, Failure> {
     let mut outcome = start.outcome.subscribe();
     let hung_up = DropGuard::new(|| leave(pool, start, may_come_back));

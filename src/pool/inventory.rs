@@ -77,7 +77,8 @@ impl Assigned {
         Self { shared: Arc::clone(shared), _counted: Arc::clone(&shared.assigned) }
     }
 
-    /// Waits for the end of the start, and returns its result. Never `None`: the assignment keeps the sender of the result.
+    /// Waits for the end of the start, and returns its result. Never `None`: the assignment keeps the sender of the
+    /// result.
     pub(super) async fn opened(&self) -> Option<Result<Arc<PooledWorker>, Failure>> {
         let mut outcome = self.shared.outcome.subscribe();
         let outcome = outcome.wait_for(Option::is_some).await.ok()?;
@@ -119,8 +120,8 @@ impl Inventory {
         self.shared.iter().filter(move |shared| shared.scope == *scope && is_opened_for(shared))
     }
 
-    /// Assigns the least loaded fitting worker, starting ones included, if the pool has `replicas` of them or one without
-    /// users. `None` means that another worker has to be started.
+    /// Assigns the least loaded fitting worker, starting ones included, if the pool has `replicas` of them or one
+    /// without users. `None` means that another worker has to be started.
     pub(super) fn least_loaded(
         &self,
         scope: &Scope,
@@ -160,8 +161,8 @@ impl Inventory {
         children.filter(|child| !child.worker.takes_calls()).collect()
     }
 
-    /// Moves a child that has ended from the living children and the spares to the ended ones. An entry among the shared workers
-    /// stays until [`dismiss`](Self::dismiss).
+    /// Moves a child that has ended from the living children and the spares to the ended ones. An entry among the
+    /// shared workers stays until [`dismiss`](Self::dismiss).
     pub(super) fn forget(&mut self, child: &Arc<PooledWorker>) {
         self.exited.push_front(WorkerStatus::of(&child.worker));
         self.exited.truncate(EXITED);
@@ -179,16 +180,16 @@ impl Inventory {
         self.place_of_spare(key).map(|place| self.spares.remove(place).child)
     }
 
-    /// The index of a spare that was opened with this compatibility key, or else of one that has not heard `initialize`. Spares
-    /// that take no calls any more are removed first.
+    /// The index of a spare that was opened with this compatibility key, or else of one that has not heard
+    /// `initialize`. Spares that take no calls any more are removed first.
     pub(super) fn place_of_spare(&mut self, key: Option<&CompatibilityKey>) -> Option<usize> {
         self.spares.retain(|spare| spare.child.worker.takes_calls());
         let place = |wanted: Option<&CompatibilityKey>| self.spares.iter().position(|s| s.key.as_ref() == wanted);
         place(key).or_else(|| place(None))
     }
 
-    /// Stops one unused child so that capacity of the pool becomes free: a spare, or else a start whose client has left, or else a
-    /// shared worker without leases. Does nothing while `wanted` or more children are already ending.
+    /// Stops one unused child so that capacity of the pool becomes free: a spare, or else a start whose client has
+    /// left, or else a shared worker without leases. Does nothing while `wanted` or more children are already ending.
     pub(super) fn make_room(&mut self, wanted: usize) {
         if self.children.iter().filter(|child| !child.worker.is_alive()).count() >= wanted {
             return;
@@ -199,8 +200,8 @@ impl Inventory {
         }
     }
 
-    /// Stops one unused child for each tenant that is waited for at its own ceiling, unless a child of that tenant is already
-    /// ending.
+    /// Stops one unused child for each tenant that is waited for at its own ceiling, unless a child of that tenant is
+    /// already ending.
     pub(super) fn make_places(&mut self, is_waited_for: impl Fn(&TenantId) -> bool) {
         let mut has_more = true;
         while has_more {

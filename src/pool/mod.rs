@@ -1,9 +1,9 @@
-//! The pools: each leases the children of one server to callers, bounds their number, keeps spares, and replaces children that
-//! are due or have crashed.
+//! The pools: each leases the children of one server to callers, bounds their number, keeps spares, and replaces
+//! children that are due or have crashed.
 //!
-//! Invariants: a server never has more than `pool.max_children` children, spares and starting ones included; a leased child
-//! serves only the principals that its isolation allows; a spare has served nobody. (A caller that leaves before its child has
-//! answered `initialize` has not had the child: the next caller of the same client may.)
+//! Invariants: a server never has more than `pool.max_children` children, spares and starting ones included; a leased
+//! child serves only the principals that its isolation allows; a spare has served nobody. (A caller that leaves before
+//! its child has answered `initialize` has not had the child: the next caller of the same client may.)
 
 mod breaker;
 mod breaker_permit;

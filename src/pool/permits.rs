@@ -1,7 +1,8 @@
 //! Permits for capacity that is limited: children of a server, children of a tenant, starts under way, sessions.
 //!
 //! A claim takes one unit under several ceilings as a whole: while one of them is full, the claim holds nothing of the
-//! others. Claims that wait are served in turns by tenant, at most 1024 wait in one queue, and each waits for a limited time.
+//! others. Claims that wait are served in turns by tenant, at most 1024 wait in one queue, and each waits for a limited
+//! time.
 //!
 //! Invariant: no claim waits for which there is room, and no ceiling is exceeded.
 
@@ -29,8 +30,8 @@ pub(super) type TenantKey = Option<TenantId>;
 /// Something of which there is a limited number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Ceiling {
-    /// The children of a tenant (`tenants.NAME.limits.max_children`), or its sessions (`tenants.NAME.max_sessions`). Children
-    /// and sessions have permits of their own.
+    /// The children of a tenant (`tenants.NAME.limits.max_children`), or its sessions (`tenants.NAME.max_sessions`).
+    /// Children and sessions have permits of their own.
     Tenant(TenantId),
     /// The sessions of a principal (`sessions.max_per_principal`).
     Principal(Principal),
@@ -75,8 +76,8 @@ pub(crate) struct Claim {
 }
 
 impl Permits {
-    /// Claims one unit under each ceiling, if there is room under all of them now. A waiting claim is never overtaken by
-    /// this: there is no room for any claim that waits.
+    /// Claims one unit under each ceiling, if there is room under all of them now. A waiting claim is never overtaken
+    /// by this: there is no room for any claim that waits.
     ///
     /// # Errors
     /// The first of the limits that is reached.
@@ -87,8 +88,8 @@ impl Permits {
     /// Claims one unit under each ceiling, as soon as there is room under all of them at the same moment.
     ///
     /// # Errors
-    /// There was no such moment for as long as `patience`, or the queue is full. Returned is the first of the `limits` that is
-    /// reached at the end, or else the one that was reached at the beginning.
+    /// There was no such moment for as long as `patience`, or the queue is full. Returned is the first of the `limits`
+    /// that is reached at the end, or else the one that was reached at the beginning.
     pub(super) async fn claim(&self, tenant: &TenantKey, limits: &[Limit], patience: Duration) -> Result<Claim, Limit> {
         let (full, granted) = {
             let mut state = self.0.lock();

@@ -76,8 +76,8 @@ impl Pool {
         Ceiling::Server(self.server.name.clone())
     }
 
-    /// The ceilings that one more child counts under, for a tenant or for none. A tenant without a limit has its children
-    /// counted as well: a limit of a later configuration holds for those that run by then.
+    /// The ceilings that one more child counts under, for a tenant or for none. A tenant without a limit has its
+    /// children counted as well: a limit of a later configuration holds for those that run by then.
     pub(super) fn limits(&self, tenant: Option<&TenantId>) -> Vec<Limit> {
         let of_tenant = |tenant: &TenantId| {
             let most = self.surroundings.ceilings.max_children(tenant).unwrap_or(usize::MAX);

@@ -30,9 +30,9 @@ impl Pools {
         Self { surroundings, metrics, pools: Mutex::default() }
     }
 
-    /// Deploys the servers of a configuration, and puts the limits of its tenants in force. A server that `current` has with the
-    /// same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the sessions it has, under
-    /// the same ceiling, and starts no spares any more.
+    /// Deploys the servers of a configuration, and puts the limits of its tenants in force. A server that `current` has
+    /// with the same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the
+    /// sessions it has, under the same ceiling, and starts no spares any more.
     pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
         self.surroundings.ceilings.replace(&config.tenants);
         let is_kept = |old: &Deployment| config.servers.get(&old.server.name).is_some_and(|new| *new == old.server);
@@ -63,8 +63,8 @@ impl Pools {
         self.pools.lock().values().flatten().filter_map(Weak::upgrade).collect()
     }
 
-    /// A line for operators about each open or half-open circuit: the server, the tenant, and for an open one the time until the
-    /// next attempt.
+    /// A line for operators about each open or half-open circuit: the server, the tenant, and for an open one the time
+    /// until the next attempt.
     pub fn crash_loops(&self) -> Vec<String> {
         self.all().iter().flat_map(|pool| pool.crash_loops()).collect()
     }

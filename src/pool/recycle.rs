@@ -1,6 +1,6 @@
 //! The maintenance of a pool: keeps its spares, and retires children that have reached a limit (`max_age`, `max_rss`,
-//! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that call,
-//! without this check.
+//! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that
+//! call, without this check.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::worker::{Due, Phase};
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The pause between a change of the pool, such as a lease, and the start of spares: a start takes processor time from the first
-/// calls of a lease.
+/// The pause between a change of the pool, such as a lease, and the start of spares: a start takes processor time from
+/// the first calls of a lease.
 const HEAD_START: Duration = Duration::from_millis(50);
 
 /// Keeps the spares and recycles children until `stop` is cancelled, and then stops every child.
@@ -41,8 +41,8 @@ pub(super) async fn maintain(pool: Arc<Pool>, stop: CancellationToken) {
         if is_tick {
             recycle(&pool).await;
         }
-        // A child that was in use when a request began to wait may be unused by now. Of the pools of one server, the latest
-        // alone makes room for those that wait: the others keep nothing unused anyway.
+        // A child that was in use when a request began to wait may be unused by now. Of the pools of one server, the
+        // latest alone makes room for those that wait: the others keep nothing unused anyway.
         let queued = if pool.is_superseded.load(Ordering::Relaxed) { 0 } else { pool.queued() };
         if queued > 0 {
             pool.inventory.lock().make_room(queued);
@@ -77,8 +77,8 @@ async fn recycle(pool: &Pool) {
     }
 }
 
-/// The limit that a child has reached; `None` if it has reached none. `memory` is in bytes, by process group. A child that a session
-/// waits for during the start is not too old. Only a shared child can reach `idle_timeout`.
+/// The limit that a child has reached; `None` if it has reached none. `memory` is in bytes, by process group. A child
+/// that a session waits for during the start is not too old. Only a shared child can reach `idle_timeout`.
 fn due(pool: &Pool, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> Option<Due> {
     let (worker, settings) = (&child.worker, &pool.server.pool);
     let has_started = worker.phase() != Phase::Starting || worker.sessions() == 0;
@@ -94,8 +94,8 @@ fn due(pool: &Pool, child: &Arc<PooledWorker>, memory: &HashMap<u32, usize>) -> 
     (unused && pool.inventory.lock().shared_of(child).is_some()).then_some(Due::IdleTimeout)
 }
 
-/// The age at which a child retires: `max_age` less up to a tenth, chosen by process id. Children that were started together
-/// retire one after the other.
+/// The age at which a child retires: `max_age` less up to a tenth, chosen by process id. Children that were started
+/// together retire one after the other.
 fn retirement_age(max_age: Duration, pid: u32) -> Duration {
     max_age - max_age / 640 * (pid % 64)
 }

@@ -1,6 +1,7 @@
 //! Spares: children that are started before a request needs one.
 //!
-//! Invariant: a spare has run for no tenant. It holds no tenant's secret, and hears only an `initialize` of the gateway's own.
+//! Invariant: a spare has run for no tenant. It holds no tenant's secret, and hears only an `initialize` of the
+//! gateway's own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +19,8 @@ use crate::config::PoolMode;
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
-/// Starts the missing spares, as far as capacity is free now and the breaker asks for no pause, and stops spares that are too many
-/// or out of demand.
+/// Starts the missing spares, as far as capacity is free now and the breaker asks for no pause, and stops spares that
+/// are too many or out of demand.
 pub(super) fn replenish(pool: &Pool) {
     let missing = missing_spares(pool, &mut pool.inventory.lock());
     for _ in 0..missing {

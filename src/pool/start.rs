@@ -1,6 +1,6 @@
-//! How a request gets a child: the circuit breaker permits an attempt, capacity under the ceilings is claimed as a whole, a
-//! spare is taken or a child is started, and the end of the child is watched. A shared child that retires or crashes while in
-//! use gets a successor, which is started in the same way.
+//! How a request gets a child: the circuit breaker permits an attempt, capacity under the ceilings is claimed as a
+//! whole, a spare is taken or a child is started, and the end of the child is watched. A shared child that retires or
+//! crashes while in use gets a successor, which is started in the same way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub(super) struct SpawnRequest {
     pub(super) replaces: Vec<Arc<PooledWorker>>,
 }
 
-/// The longest time that a start counts as one under way. A slower start waits for something other than the processors of
-/// this machine, such as a download, and others may start meanwhile.
+/// The longest time that a start counts as one under way. A slower start waits for something other than the processors
+/// of this machine, such as a download, and others may start meanwhile.
 const STARTING: Duration = Duration::from_secs(5);
 
 /// How long a child that hears no `initialize` counts as starting: such a child gives no sign of being up.
@@ -80,8 +80,8 @@ pub(super) async fn obtain(
     }
 }
 
-/// Claims capacity, and waits for it until the `end`. If the pool is full, something unused is stopped, and a child that is being replaced
-/// leaves its capacity to this request.
+/// Claims capacity, and waits for it until the `end`. If the pool is full, something unused is stopped, and a child
+/// that is being replaced leaves its capacity to this request.
 async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
     let (before, permits, server) = (Instant::now(), &pool.surroundings.permits, &pool.server.name);
     if permits.full(limits).is_some_and(|(ceiling, _)| ceiling == pool.ceiling()) {
@@ -99,8 +99,8 @@ async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Insta
     })
 }
 
-/// Spawns a child that occupies the claimed capacity, and watches over its end. Without a request, the child is a spare. Waits
-/// until fewer than `children.spawn_concurrency` starts are under way over all servers.
+/// Spawns a child that occupies the claimed capacity, and watches over its end. Without a request, the child is a
+/// spare. Waits until fewer than `children.spawn_concurrency` starts are under way over all servers.
 ///
 /// # Errors
 /// Too many starts are under way for too long, the server keeps crashing, or the process cannot be started.
@@ -160,8 +160,8 @@ pub(super) async fn spawn(
     Ok(child)
 }
 
-/// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version. An answer that is an error is
-/// returned like any other.
+/// Sends `initialize` to a child, and tells the breaker whether the answer has a protocol version. An answer that is an
+/// error is returned like any other.
 ///
 /// # Errors
 /// The child ends, or does not answer within `limits.start_timeout`.
@@ -177,8 +177,8 @@ pub(super) fn settle_unopened(pool: &Pool, child: Arc<PooledWorker>) {
     pool.spawn(async move |pool| until_settled(&pool, &child, &tenant, permit).await);
 }
 
-/// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and then tells the breaker whether
-/// the child takes calls.
+/// Waits until the child has answered `initialize`, has ended, or has been up for [`UNOPENED`], and then tells the
+/// breaker whether the child takes calls.
 pub(super) async fn until_settled(pool: &Pool, child: &PooledWorker, tenant: &TenantKey, permit: PermitId) {
     let worker = &child.worker;
     tokio::select! {
@@ -189,8 +189,8 @@ pub(super) async fn until_settled(pool: &Pool, child: &PooledWorker, tenant: &Te
     pool.breaker.settled(tenant, permit, worker.takes_calls());
 }
 
-/// Follows a child to its end: gives the start slot back at `end` at the latest, starts a successor for a shared child that is
-/// retired or has crashed in use, tells the breaker how the child ended, and frees its capacity.
+/// Follows a child to its end: gives the start slot back at `end` at the latest, starts a successor for a shared child
+/// that is retired or has crashed in use, tells the breaker how the child ended, and frees its capacity.
 async fn watch(pool: &Pool, child: Arc<PooledWorker>, slot: Option<Claim>, end: Instant) {
     let worker = &child.worker;
     // Until the child has answered `initialize`, its start counts as under way.

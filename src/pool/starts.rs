@@ -1,4 +1,5 @@
-//! The starts of exclusive workers whose `initialize` is not answered yet, and those that are ready but whose client has left.
+//! The starts of exclusive workers whose `initialize` is not answered yet, and those that are ready but whose client
+//! has left.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,8 @@ pub(super) struct Start {
     pub(super) lease: Arc<Lease>,
     /// The answer to `initialize`; `None` while there is none. The waiting client subscribes to this.
     pub(super) outcome: watch::Sender<Option<Result<Bytes, Failure>>>,
-    /// When the last waiting client left, or when `initialize` was answered with no client waiting, whichever is later. `None`
-    /// while a client waits.
+    /// When the last waiting client left, or when `initialize` was answered with no client waiting, whichever is later.
+    /// `None` while a client waits.
     pub(super) left: Mutex<Option<Instant>>,
 }
 
@@ -81,7 +82,8 @@ impl Starts {
         self.remove(start);
     }
 
-    /// Stops and removes the starts without a waiting client that have failed or have been ready for as long as `patience`.
+    /// Stops and removes the starts without a waiting client that have failed or have been ready for as long as
+    /// `patience`.
     pub(super) fn tidy(&mut self, patience: Duration) {
         let now = Instant::now();
         let ending = self.0.extract_if(.., |start| start.is_over(patience, now));

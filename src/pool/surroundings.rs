@@ -15,11 +15,11 @@ pub struct Surroundings {
     pub guardian: Guardian,
     /// The limits that the children of a tenant have together.
     pub ceilings: Ceilings,
-    /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits here
-    /// while there is none.
+    /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits
+    /// here while there is none.
     pub permits: Permits,
-    /// How long an exclusive child waits for room in the full stream of a client that does not read, before the stream is cut. A shared
-    /// child does not wait.
+    /// How long an exclusive child waits for room in the full stream of a client that does not read, before the stream
+    /// is cut. A shared child does not wait.
     pub slow_client_timeout: Duration,
     /// The largest number of starts under way at the same time, over all servers. Spares get half of them, rounded up.
     pub spawn_concurrency: usize,

@@ -15,7 +15,8 @@ pub struct Wanted {
     pub caller: Arc<str>,
     /// The client's `initialize` request. With `None` the child hears no `initialize`, as a stateless request needs it.
     pub initialize: Option<Bytes>,
-    /// Whether the caller has leased a child before, which is gone or going. Its client knows the answer to `initialize`.
+    /// Whether the caller has leased a child before, which is gone or going. Its client knows the answer to
+    /// `initialize`.
     pub is_restart: bool,
     /// The caller's leases whose workers are being replaced: the new worker may inherit the capacity of one.
     pub replaces: Vec<Arc<Lease>>,
@@ -27,7 +28,7 @@ pub struct Wanted {
 pub struct Granted {
     /// The lease, which sends messages to the child.
     pub lease: Arc<Lease>,
-    /// The child's answer to `initialize`, whatever its id; `None` if the request had no `initialize`. An exclusive child may
-    /// have answered with an error, and is of no use then.
+    /// The child's answer to `initialize`, whatever its id; `None` if the request had no `initialize`. An exclusive
+    /// child may have answered with an error, and is of no use then.
     pub answer: Option<Bytes>,
 }

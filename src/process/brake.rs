@@ -1,6 +1,6 @@
 //! Slows down the reading of a child that writes much useless output: invalid lines, answers to unknown calls,
-//! notifications without a receiver, stderr beyond what is logged. While the gateway does not read, the pipe fills up and
-//! the child waits. Useful messages cost nothing and earn credit for as much useless output.
+//! notifications without a receiver, stderr beyond what is logged. While the gateway does not read, the pipe fills up
+//! and the child waits. Useful messages cost nothing and earn credit for as much useless output.
 
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ impl Brake {
         if bytes == 0 {
             return;
         }
-        // First: a full bucket takes no more, so that a child that was quiet for long may not waste twice as much at once.
+        // First: a full bucket takes no more, so that a child that was quiet for long may not waste twice as much at
+        // once.
         self.pass();
         let left = self.credit.saturating_sub(bytes);
         self.debt = DEBT.min(self.debt + bytes.saturating_sub(self.credit));

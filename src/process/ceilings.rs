@@ -1,6 +1,6 @@
-//! The limits on what children use: each child by itself, and all children of a tenant together. Two pollers watch what no
-//! cgroup enforces: `usage_poller` memory and processes, `folder_poller` temporary folders. Invariant: a child counts for
-//! the tenant that it runs for at present; a spare and a child that all share count for none.
+//! The limits on what children use: each child by itself, and all children of a tenant together. Two pollers watch what
+//! no cgroup enforces: `usage_poller` memory and processes, `folder_poller` temporary folders. Invariant: a child
+//! counts for the tenant that it runs for at present; a spare and a child that all share count for none.
 
 mod folder_poller;
 mod usage_poller;
@@ -67,8 +67,8 @@ struct Charged {
 }
 
 impl Ceilings {
-    /// Takes the limits of all `tenants`, and makes cgroups for them where that is possible. `failures` counts attempts to
-    /// watch that could not read anything.
+    /// Takes the limits of all `tenants`, and makes cgroups for them where that is possible. `failures` counts attempts
+    /// to watch that could not read anything.
     pub fn new<'a>(
         tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>,
         guardian: &Guardian,
@@ -83,8 +83,8 @@ impl Ceilings {
         ceilings
     }
 
-    /// Replaces the tenants and their limits. Limits on all children of a tenant together hold for running children too; limits
-    /// on each process hold for children that start later.
+    /// Replaces the tenants and their limits. Limits on all children of a tenant together hold for running children
+    /// too; limits on each process hold for children that start later.
     pub fn replace<'a>(&self, tenants: impl IntoIterator<Item = (&'a TenantId, &'a Tenant)>) {
         let before = self.0.tenants.load_full();
         let ceiling = |(name, tenant): (&TenantId, &Tenant)| {
@@ -116,9 +116,9 @@ impl Ceilings {
         self.0.tenants.load().get(tenant)?.max_children
     }
 
-    /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because memory
-    /// that a process has taken stays with its first cgroup; nor if the tenant limits each process and the guardian
-    /// cannot set limits of the spare's processes, because they have another user.
+    /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because
+    /// memory that a process has taken stays with its first cgroup; nor if the tenant limits each process and the
+    /// guardian cannot set limits of the spare's processes, because they have another user.
     pub fn takes_spares(&self, tenant: &TenantId) -> bool {
         let can_be_limited = |ceiling: &Arc<Ceiling>| {
             self.0.limits_any || ProcessLimits::from(&ceiling.limits) == ProcessLimits::default()
@@ -126,8 +126,8 @@ impl Ceilings {
         self.0.tenants.load().get(tenant).is_none_or(|ceiling| !ceiling.has_cgroup && can_be_limited(ceiling))
     }
 
-    /// Makes `launch` a launch for `tenant`, with the lower one of each process limit of the two. Returns `launch` unchanged without a
-    /// tenant, or if the configuration does not have the tenant.
+    /// Makes `launch` a launch for `tenant`, with the lower one of each process limit of the two. Returns `launch`
+    /// unchanged without a tenant, or if the configuration does not have the tenant.
     pub fn apply(&self, launch: Launch, tenant: Option<&TenantId>) -> Launch {
         let tenants = self.0.tenants.load();
         let Some((tenant, ceiling)) = tenant.and_then(|tenant| tenants.get_key_value(tenant)) else { return launch };
@@ -173,8 +173,8 @@ pub struct Charge {
 }
 
 impl Charge {
-    /// Assigns the child to the session `session` of `tenant`. Lowers the limits of its processes to those of the tenant, unless
-    /// the child was started for this tenant.
+    /// Assigns the child to the session `session` of `tenant`. Lowers the limits of its processes to those of the
+    /// tenant, unless the child was started for this tenant.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.origin.adopt(tenant, session);
         if self.started_for.as_ref() == Some(tenant) {
@@ -188,8 +188,8 @@ impl Charge {
         }
     }
 
-    /// Waits until the child exceeds a limit, or all children of its tenant together do and this one has to end. The owner
-    /// then has to kill the child at once. Never returns if the registration ends before that.
+    /// Waits until the child exceeds a limit, or all children of its tenant together do and this one has to end. The
+    /// owner then has to kill the child at once. Never returns if the registration ends before that.
     pub async fn exceeded(&self) -> Excess {
         let mut exceeded = self.exceeded.clone();
         match exceeded.wait_for(Option::is_some).await.ok().and_then(|excess| excess.clone()) {
@@ -199,7 +199,8 @@ impl Charge {
         }
     }
 
-    /// The memory limit of the tenant that the child was started for, if `exit` says that the kernel ended the child for it.
+    /// The memory limit of the tenant that the child was started for, if `exit` says that the kernel ended the child
+    /// for it.
     pub fn ended_for(&self, exit: Exit) -> Option<Excess> {
         let tenant = self.started_for.as_ref().filter(|_| exit.out_of_memory == Some(LimitOwner::Tenant))?;
         let limit = self.ceilings.0.tenants.load().get(tenant)?.limits.memory?;

@@ -1,6 +1,6 @@
-//! A child process from its start to its end. A child leads its own process group; the guardian forks, signals and reaps
-//! it. Invariant: when the end of a child is reported, its group is dead, and the group's id cannot have passed to other
-//! processes.
+//! A child process from its start to its end. A child leads its own process group; the guardian forks, signals and
+//! reaps it. Invariant: when the end of a child is reported, its group is dead, and the group's id cannot have passed
+//! to other processes.
 
 use std::borrow::Cow;
 use std::io;
@@ -28,8 +28,8 @@ use super::lookup::hold;
 use super::stage::{self, Fault, SpawnRequest, Step};
 use super::usage::{Excess, Limit, WatchedLimits};
 
-/// Time limit for a start until the program is executed, the wait for a permit included. Reading the program may have to wait
-/// for a disk.
+/// Time limit for a start until the program is executed, the wait for a permit included. Reading the program may have
+/// to wait for a disk.
 const START: Duration = Duration::from_secs(30);
 /// Longest time that a start holds its permit. A slower start, such as from a hung disk, no longer holds up others.
 const HELD: Duration = Duration::from_secs(5);

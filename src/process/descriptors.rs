@@ -11,7 +11,8 @@ use rustix::net::{
 /// Most descriptors in one message: stdin, stdout and stderr of a child.
 pub(super) const MOST: usize = 3;
 
-/// Sends `bytes`, and `descriptors` with the first of them; at most [`MOST`] descriptors. Returns how many bytes were sent.
+/// Sends `bytes`, and `descriptors` with the first of them; at most [`MOST`] descriptors. Returns how many bytes were
+/// sent.
 pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -21,8 +22,8 @@ pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_
     rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)
 }
 
-/// Receives bytes into `bytes`, and the descriptors that come with them. Returns how many bytes were received. An exec closes
-/// the descriptors.
+/// Receives bytes into `bytes`, and the descriptors that come with them. Returns how many bytes were received. An exec
+/// closes the descriptors.
 pub(super) fn receive(socket: impl AsFd, bytes: &mut [u8]) -> rustix::io::Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -50,8 +50,8 @@ pub fn tenant_enforcement(tenant: &Tenant, cgroups: Controllers) -> Option<Enfor
     (!limits.is_empty()).then(|| Enforcement { sandbox: String::new(), limits, lacking, is_refused: false })
 }
 
-/// A warning that names the servers running as root; `None` if there are none. A sandbox takes root's privileges away, but
-/// not the access to files that belong to root.
+/// A warning that names the servers running as root; `None` if there are none. A sandbox takes root's privileges away,
+/// but not the access to files that belong to root.
 pub fn run_as_root(config: &Config) -> Option<String> {
     let is_root = |server: &&Arc<Server>| match &server.sandbox.account {
         Some(account) => account.uid == 0,

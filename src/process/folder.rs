@@ -1,7 +1,7 @@
-//! Private temporary folders of children. All are inside one folder of the gateway, which other users may pass through but
-//! not list. Invariants: a private folder is removed when its last holder drops it, by a thread of its own (`remover`); if
-//! the gateway was killed before that, its guardian or the next gateway on the machine removes the folder (`abandoned`).
-//! Modes that a child has changed on the surrounding folders are restored before the next start.
+//! Private temporary folders of children. All are inside one folder of the gateway, which other users may pass through
+//! but not list. Invariants: a private folder is removed when its last holder drops it, by a thread of its own
+//! (`remover`); if the gateway was killed before that, its guardian or the next gateway on the machine removes the
+//! folder (`abandoned`). Modes that a child has changed on the surrounding folders are restored before the next start.
 
 mod abandoned;
 mod removal;
@@ -76,7 +76,8 @@ pub struct PrivateFolder {
 }
 
 impl Folders {
-    /// Makes folders for a gateway with the state directory `state_dir`. Nothing is made before the first folder is needed.
+    /// Makes folders for a gateway with the state directory `state_dir`. Nothing is made before the first folder is
+    /// needed.
     pub fn new(state_dir: Option<&Path>) -> Self {
         Self::counted(state_dir, RemovalMetrics::default())
     }
@@ -121,8 +122,8 @@ impl Folders {
         Ok(new)
     }
 
-    /// Gives up the gateway's folder and waits up to 2 seconds for removals, when the gateway stops. The next gateway removes the
-    /// rest.
+    /// Gives up the gateway's folder and waits up to 2 seconds for removals, when the gateway stops. The next gateway
+    /// removes the rest.
     pub(super) fn close(&self) {
         let top = self.top.lock().take();
         drop(top);
@@ -182,8 +183,8 @@ impl PrivateFolder {
         &self.path
     }
 
-    /// Measures the content of the folder, and files that the `processes` have removed and still hold open. Stops at a size
-    /// above `most`, or when `is_over` returns true.
+    /// Measures the content of the folder, and files that the `processes` have removed and still hold open. Stops at a
+    /// size above `most`, or when `is_over` returns true.
     ///
     /// # Errors
     /// The system refuses: the size is unknown then.

@@ -1,6 +1,6 @@
-//! The executable that guardian and stages run: a sealed copy of the gateway's own binary in memory, made when the gateway
-//! starts. Invariant: no server can change the copy or keep it from being executed. With the binary's file, a server of the
-//! same user could do so by changing the file's mode.
+//! The executable that guardian and stages run: a sealed copy of the gateway's own binary in memory, made when the
+//! gateway starts. Invariant: no server can change the copy or keep it from being executed. With the binary's file, a
+//! server of the same user could do so by changing the file's mode.
 
 use std::fs::File;
 use std::io;
@@ -21,8 +21,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// The binary that is running: as a sealed copy in memory, or as its file on disk where the system forbids executing
-    /// from memory.
+    /// The binary that is running: as a sealed copy in memory, or as its file on disk where the system forbids
+    /// executing from memory.
     pub fn running() -> Self {
         match copy() {
             Ok(copy) => Self { path: format!("/proc/self/fd/{}", copy.as_raw_fd()).into(), _copy: Some(copy) },

@@ -41,8 +41,9 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Resolves `server` for a start. `folders` makes the private temporary folder. `reach` keeps the opened paths of the first
-    /// start for all later ones. If the server has a workspace, the child starts in the folder of `owner` there, which is made.
+    /// Resolves `server` for a start. `folders` makes the private temporary folder. `reach` keeps the opened paths of
+    /// the first start for all later ones. If the server has a workspace, the child starts in the folder of `owner`
+    /// there, which is made.
     ///
     /// # Errors
     /// The program or the working directory does not exist, or a folder could not be made.
@@ -73,8 +74,9 @@ impl Launch {
         Ok(launch)
     }
 
-    /// Makes the private temporary folder, sets `TMPDIR` to it, and decides whether it gets a tmpfs. A child without a `cwd`
-    /// starts in this folder rather than in the gateway's working directory, so the path of the program becomes absolute.
+    /// Makes the private temporary folder, sets `TMPDIR` to it, and decides whether it gets a tmpfs. A child without a
+    /// `cwd` starts in this folder rather than in the gateway's working directory, so the path of the program becomes
+    /// absolute.
     fn give_folder(&mut self, server: &Server, folders: &Folders) -> std::io::Result<()> {
         let folder = folders.make(server.sandbox.account.as_ref())?;
         self.program = std::path::absolute(&self.program)?;

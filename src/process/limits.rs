@@ -1,6 +1,6 @@
 //! Resource limits that the kernel keeps for each process (setrlimit). A child sets them before it becomes the server.
-//! Invariant: no core dump of a child, which would contain its secrets, is written or handed to a program, unless the child
-//! itself undoes that.
+//! Invariant: no core dump of a child, which would contain its secrets, is written or handed to a program, unless the
+//! child itself undoes that.
 
 use std::io;
 
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Resources, may_raise_limits};
 
-/// Limit on the size of core files, in bytes. It is too small for any core file. Unlike the limit 0, the limit 1 also keeps
-/// the kernel from piping the core to the program in `/proc/sys/kernel/core_pattern`: core(5).
+/// Limit on the size of core files, in bytes. It is too small for any core file. Unlike the limit 0, the limit 1 also
+/// keeps the kernel from piping the core to the program in `/proc/sys/kernel/core_pattern`: core(5).
 const NO_CORE: u64 = 1;
 /// Seconds of processor time between SIGXCPU and SIGKILL.
 const GRACE: u64 = 2;
@@ -48,8 +48,9 @@ impl ProcessLimits {
         }
     }
 
-    /// Sets the limits for the running process `pid`, as far as the system allows. The system refuses only for a program
-    /// that has changed its user: [`Ceilings::takes_spares`](super::Ceilings::takes_spares) keeps other cases away.
+    /// Sets the limits for the running process `pid`, as far as the system allows. The system refuses only for a
+    /// program that has changed its user: [`Ceilings::takes_spares`](super::Ceilings::takes_spares) keeps other cases
+    /// away.
     pub(super) fn impose(&self, pid: Pid) {
         for (kind, soft, hard) in self.given() {
             let _ = prlimit(Some(pid), kind, Rlimit { current: Some(soft), maximum: Some(hard) });
@@ -74,16 +75,16 @@ impl ProcessLimits {
     }
 }
 
-/// The program that receives the core dumps of children, if the gateway cannot prevent that. `None` if it can, or if the kernel
-/// writes core dumps to files.
+/// The program that receives the core dumps of children, if the gateway cannot prevent that. `None` if it can, or if
+/// the kernel writes core dumps to files.
 pub(super) fn cores_go_to() -> Option<String> {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     let most = if may_raise_limits() { None } else { getrlimit(Kind::Core).maximum };
     core_goes_to(&pattern, most)
 }
 
-/// As [`cores_go_to`], with the content of `core_pattern` and the highest value that the core limit can be set to (`None`:
-/// any).
+/// As [`cores_go_to`], with the content of `core_pattern` and the highest value that the core limit can be set to
+/// (`None`: any).
 fn core_goes_to(pattern: &str, most: Option<u64>) -> Option<String> {
     let program = pattern.strip_prefix('|')?.split_ascii_whitespace().next()?;
     most.is_some_and(|most| most < NO_CORE).then(|| program.to_owned())

@@ -1,5 +1,5 @@
-//! Looks up programs and folders on file systems that may hang. Invariants: a look-up that hangs uses up a permit of its
-//! own server only, and it runs on a thread of its own, so that it takes no thread away from other work.
+//! Looks up programs and folders on file systems that may hang. Invariants: a look-up that hangs uses up a permit of
+//! its own server only, and it runs on a thread of its own, so that it takes no thread away from other work.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ impl Default for Lookups {
 }
 
 impl Lookups {
-    /// Runs `look`, which may block on a disk, on a new thread. A look-up that outlasts the time limit keeps its thread and
-    /// its permit until it ends, and its result is dropped. `command` is for error messages.
+    /// Runs `look`, which may block on a disk, on a new thread. A look-up that outlasts the time limit keeps its thread
+    /// and its permit until it ends, and its result is dropped. `command` is for error messages.
     ///
     /// # Errors
     /// The error of `look`, or no answer within 10 seconds.
@@ -56,8 +56,8 @@ impl Lookups {
     }
 }
 
-/// Awaits `work` while holding `permit`, which is dropped after the time `most`. Returns the permit, if `work` ended before
-/// that, and the result.
+/// Awaits `work` while holding `permit`, which is dropped after the time `most`. Returns the permit, if `work` ended
+/// before that, and the result.
 pub async fn hold<T, R>(permit: T, most: Duration, work: impl Future<Output = R>) -> (Option<T>, R) {
     let mut work = std::pin::pin!(work);
     tokio::select! {

@@ -1,5 +1,5 @@
-//! Child processes: the gateway starts them through a guardian with the environment and privileges that the configuration
-//! gives, watches their resources, reads their stderr, and ends each with its whole process group.
+//! Child processes: the gateway starts them through a guardian with the environment and privileges that the
+//! configuration gives, watches their resources, reads their stderr, and ends each with its whole process group.
 
 mod brake;
 mod ceilings;

@@ -1,6 +1,6 @@
-//! Folders that the gateway depends on, each held open by a descriptor. A server that runs as the gateway's user can change
-//! the mode of these folders. Invariant: the mode is restored before the folder is used again, on the folder itself and not
-//! on whatever has been put at its path.
+//! Folders that the gateway depends on, each held open by a descriptor. A server that runs as the gateway's user can
+//! change the mode of these folders. Invariant: the mode is restored before the folder is used again, on the folder
+//! itself and not on whatever has been put at its path.
 
 use std::ffi::CStr;
 use std::fs::Permissions;
@@ -11,8 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-/// Flags to open a folder as a mere location. That needs no permission on the folder, and its mode can be changed through
-/// /proc.
+/// Flags to open a folder as a mere location. That needs no permission on the folder, and its mode can be changed
+/// through /proc.
 pub(super) const PATH_ONLY: OFlags =
     OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -66,7 +66,8 @@ impl PinnedFolder {
     }
 }
 
-/// Sets the mode of an open folder. A descriptor opened with [`PATH_ONLY`] takes no `fchmod`; its entry in /proc leads to the folder.
+/// Sets the mode of an open folder. A descriptor opened with [`PATH_ONLY`] takes no `fchmod`; its entry in /proc leads
+/// to the folder.
 pub(super) fn set_mode(folder: impl AsFd, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", folder.as_fd().as_raw_fd());
     std::fs::set_permissions(path, Permissions::from_mode(mode))

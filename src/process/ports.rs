@@ -1,5 +1,5 @@
-//! Warns of gateway ports in the kernel's range for automatic ports (port 0). Any program, and every server in its sandbox,
-//! may be given such a port before the gateway listens on it.
+//! Warns of gateway ports in the kernel's range for automatic ports (port 0). Any program, and every server in its
+//! sandbox, may be given such a port before the gateway listens on it.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -9,8 +9,8 @@ use crate::config::Config;
 const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 const RESERVED: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Warnings for the ports in `config` that lie in the kernel's range of automatic ports and are not reserved. None for a
-/// port 0.
+/// Warnings for the ports in `config` that lie in the kernel's range of automatic ports and are not reserved. None for
+/// a port 0.
 pub fn ports_within_reach(config: &Config) -> Vec<String> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let Some(range) = range(&read(RANGE)) else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! Reads `/proc`: which processes there are, who is whose parent, and what they use. Invariant: an entry may be out of date
-//! when it is used, so only the parent of a process may signal or reap it by its id; nobody else can free that id.
+//! Reads `/proc`: which processes there are, who is whose parent, and what they use. Invariant: an entry may be out of
+//! date when it is used, so only the parent of a process may signal or reap it by its id; nobody else can free that id.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
@@ -37,7 +37,8 @@ pub(super) struct ProcessKey {
 }
 
 impl ProcessKey {
-    /// Whether the process still runs. `false` if it has ended, is a zombie, or cannot be read, and if another process has its id.
+    /// Whether the process still runs. `false` if it has ended, is a zombie, or cannot be read, and if another process
+    /// has its id.
     pub(super) fn runs(self) -> bool {
         // What cannot be looked at may be another, and is left alone.
         let found = read_stat(self.pid).ok().flatten();
@@ -50,18 +51,18 @@ impl ProcessKey {
 pub(super) struct ProcessTree(HashMap<i32, ProcessStat>);
 
 impl ProcessTree {
-    /// Reads `/proc` once, which takes some microseconds for each process. Leaves out processes that end meanwhile, or that are
-    /// hidden from this user.
+    /// Reads `/proc` once, which takes some microseconds for each process. Leaves out processes that end meanwhile, or
+    /// that are hidden from this user.
     ///
     /// # Errors
-    /// The system refuses, mostly because no file descriptor is left. Then no tree is returned, rather than one that lacks a
-    /// process.
+    /// The system refuses, mostly because no file descriptor is left. Then no tree is returned, rather than one that
+    /// lacks a process.
     pub(super) fn read() -> io::Result<Self> {
         let mut tree = HashMap::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // One that is gone by now does not count. One that cannot be read would be as good as gone: better nothing is
-            // known than something wrong.
+            // One that is gone by now does not count. One that cannot be read would be as good as gone: better nothing
+            // is known than something wrong.
             if let Some(process) = read_stat(pid)? {
                 tree.insert(pid, process);
             }
@@ -82,8 +83,8 @@ impl ProcessTree {
         Some(ProcessKey { pid, started: process.started })
     }
 
-    /// All running processes that are one of `leaders` or descend from one. Yields (process id, id of its nearest leader,
-    /// number of threads).
+    /// All running processes that are one of `leaders` or descend from one. Yields (process id, id of its nearest
+    /// leader, number of threads).
     pub(super) fn descendants_by_leader(&self, leaders: &[i32]) -> impl Iterator<Item = (i32, i32, u64)> {
         let leaders: HashSet<i32> = leaders.iter().copied().collect();
         self.running_with_ancestors().filter_map(move |(pid, ancestors)| {
@@ -92,8 +93,8 @@ impl ProcessTree {
         })
     }
 
-    /// Resident memory of each process group, in bytes, by group id: the sum over its processes. A page shared by several
-    /// processes counts once for each.
+    /// Resident memory of each process group, in bytes, by group id: the sum over its processes. A page shared by
+    /// several processes counts once for each.
     pub(super) fn memory_of_groups(&self) -> HashMap<u32, usize> {
         let mut groups = HashMap::new();
         for process in self.0.values() {
@@ -144,8 +145,8 @@ impl ProcReader {
     }
 }
 
-/// Lists the children of this process's main thread: those that it has forked, and orphans. The kernel's list is held open,
-/// so that it can be read when no file descriptor is left.
+/// Lists the children of this process's main thread: those that it has forked, and orphans. The kernel's list is held
+/// open, so that it can be read when no file descriptor is left.
 #[derive(Debug)]
 pub(super) struct ChildList {
     /// `/proc/PID/task/PID/children`. `None` on a kernel that is built without this file: then the whole tree is read
@@ -191,8 +192,8 @@ fn none_if_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     })
 }
 
-/// Parses `/proc/PID/stat`: `pid (name) state parent …`. The name may contain spaces and parentheses. `None` if a field is
-/// missing or no number.
+/// Parses `/proc/PID/stat`: `pid (name) state parent …`. The name may contain spaces and parentheses. `None` if a field
+/// is missing or no number.
 fn parse_stat(stat: &str) -> Option<ProcessStat> {
     let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
     let state = fields.next()?;
@@ -205,8 +206,8 @@ fn parse_stat(stat: &str) -> Option<ProcessStat> {
     Some(ProcessStat { parent, is_zombie: matches!(state, "Z" | "X"), threads, started, group, pages })
 }
 
-/// Memory and swap of process `pid` in bytes: anonymous and shared memory, without pages of files. 0 if the process has ended
-/// or is hidden from this user.
+/// Memory and swap of process `pid` in bytes: anonymous and shared memory, without pages of files. 0 if the process has
+/// ended or is hidden from this user.
 pub(super) fn private_memory_of(pid: i32) -> io::Result<u64> {
     let status = none_if_gone(std::fs::read_to_string(format!("/proc/{pid}/status")))?.unwrap_or_default();
     let kilobytes = |line: &str| {

@@ -1,11 +1,12 @@
 //! The stage: what a child does between fork and exec. A child starts as this binary, `sluice stage`, whose stdin is a
-//! socket. The gateway sends a [`SpawnRequest`] and the child's three pipes over this socket. The stage ties its life to
-//! that of its parent, takes the pipes as its standard streams, and executes the requested program. Invariant: the program
-//! runs only if every step has succeeded, and inherits nothing but its three streams and what the request lists.
+//! socket. The gateway sends a [`SpawnRequest`] and the child's three pipes over this socket. The stage ties its life
+//! to that of its parent, takes the pipes as its standard streams, and executes the requested program. Invariant: the
+//! program runs only if every step has succeeded, and inherits nothing but its three streams and what the request
+//! lists.
 //!
-//! The gateway learns the outcome on the same socket. [`READY`] followed by the end of the stream, which the exec closes,
-//! means success; anything else is a [`Fault`]. The stage executes the program in its own process, so the program keeps the
-//! process id and the parent.
+//! The gateway learns the outcome on the same socket. [`READY`] followed by the end of the stream, which the exec
+//! closes, means success; anything else is a [`Fault`]. The stage executes the program in its own process, so the
+//! program keeps the process id and the parent.
 
 use std::borrow::Cow;
 use std::io::{self, Read as _, Write as _};
@@ -25,8 +26,8 @@ use super::{cgroup, descriptors};
 
 /// Largest spawn request, in bytes. The kernel's limit on arguments and environment is lower (a quarter of the stack).
 pub(super) const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// How much sooner the kernel ends a child than the gateway where the machine runs out of memory: this is added to the value
-/// that the gateway has (`oom_score_adj`, -1000 to 1000).
+/// How much sooner the kernel ends a child than the gateway where the machine runs out of memory: this is added to the
+/// value that the gateway has (`oom_score_adj`, -1000 to 1000).
 const SOONER: i32 = 500;
 /// The byte that a stage writes when only the exec is left to do.
 pub(super) const READY: u8 = b'+';
@@ -94,8 +95,8 @@ impl Fault {
     }
 }
 
-/// Becomes the program that is requested on stdin. `parent` is the id of the process that started this one, and `cgroup`
-/// the cgroup that was made for it. Returns only on failure, which is reported on stdin.
+/// Becomes the program that is requested on stdin. `parent` is the id of the process that started this one, and
+/// `cgroup` the cgroup that was made for it. Returns only on failure, which is reported on stdin.
 #[must_use]
 pub fn run(parent: i32, cgroup: Option<&Path>) -> ExitCode {
     // Away from descriptor 0, which is to be the program's stdin; and closed by the exec.
@@ -116,7 +117,8 @@ fn become_program(
     cgroup: Option<&Path>,
 ) -> Result<std::convert::Infallible, Fault> {
     bind(parent).map_err(Fault::at(Step::Bind))?;
-    // Before the process is concealed: then these files are root's. Where they cannot be written, nothing else depends on it.
+    // Before the process is concealed: then these files are root's. Where they cannot be written, nothing else depends
+    // on it.
     let _ = end_sooner();
     // The request has another tenant's secrets, perhaps.
     sandbox::conceal().map_err(Fault::at(Step::Bind))?;
@@ -128,7 +130,8 @@ fn become_program(
     }
     take(streams).map_err(Fault::at(Step::Streams))?;
     if let Some(mount) = &request.mount {
-        // Where the system refuses it after all, the folder itself is watched. Stderr is the child's by now, and is logged.
+        // Where the system refuses it after all, the folder itself is watched. Stderr is the child's by now, and is
+        // logged.
         if let Err(error) = mount.enter() {
             let _ =
                 writeln!(io::stderr(), "sluice: no tmpfs for the temporary folder, which is watched instead: {error}");
@@ -150,8 +153,8 @@ fn become_program(
     Err(Fault::at(Step::Exec)(command.exec()))
 }
 
-/// Enters the cgroup. An error matters only to a child whose limits the cgroup has to keep: without a cgroup, the guardian
-/// still finds all that the child has started.
+/// Enters the cgroup. An error matters only to a child whose limits the cgroup has to keep: without a cgroup, the
+/// guardian still finds all that the child has started.
 fn enter(cgroup: Option<&Path>) -> io::Result<&Path> {
     let path = cgroup.ok_or_else(|| io::Error::other("there is none"))?;
     cgroup::enter(path)?;
@@ -159,8 +162,8 @@ fn enter(cgroup: Option<&Path>) -> io::Result<&Path> {
     Ok(path)
 }
 
-/// Has the kernel kill this process when its parent ends, and makes orphaned descendants of this process its children. Both
-/// survive the exec. A change of user undoes the first; then this has to be called again.
+/// Has the kernel kill this process when its parent ends, and makes orphaned descendants of this process its children.
+/// Both survive the exec. A change of user undoes the first; then this has to be called again.
 fn bind(parent: i32) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -192,7 +195,8 @@ fn receive(socket: &mut UnixStream) -> io::Result<(SpawnRequest<'static>, Vec<Ow
     Ok((serde_json::from_slice(&body)?, streams))
 }
 
-/// Replaces the standard streams of this process by `streams`, which have to be three. The received descriptors are closed.
+/// Replaces the standard streams of this process by `streams`, which have to be three. The received descriptors are
+/// closed.
 fn take(streams: Vec<OwnedFd>) -> io::Result<()> {
     let [stdin, stdout, stderr]: [OwnedFd; STREAMS] =
         streams.try_into().map_err(|_| io::Error::other("a spawn request comes with three descriptors"))?;

@@ -1,5 +1,5 @@
-//! Reads the stderr of a child: logs each line with its origin, and keeps the last lines for error messages. Leaves out lines
-//! over 8 KiB and what exceeds a rate, so that a child cannot fill the disk or the memory of the gateway.
+//! Reads the stderr of a child: logs each line with its origin, and keeps the last lines for error messages. Leaves out
+//! lines over 8 KiB and what exceeds a rate, so that a child cannot fill the disk or the memory of the gateway.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +26,8 @@ const MAX_TAIL_LINE: usize = 512;
 const LINES_A_SECOND: u32 = 200;
 const BYTES_A_SECOND: usize = 64 * 1024;
 
-/// The server, tenant and session of a child, for log lines and limits. A spare has no tenant until a session adopts it, and a child
-/// that all share never has one. Clones share their state.
+/// The server, tenant and session of a child, for log lines and limits. A spare has no tenant until a session adopts
+/// it, and a child that all share never has one. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// Name of the configured server.
@@ -130,8 +130,8 @@ impl Second {
     }
 }
 
-/// Reads stderr until its end, logs each line, and adds each line to `tail`. Lines beyond the rate are counted instead of
-/// logged, and charged to `brake`, which slows the reading down.
+/// Reads stderr until its end, logs each line, and adds each line to `tail`. Lines beyond the rate are counted instead
+/// of logged, and charged to `brake`, which slows the reading down.
 pub async fn drain_stderr(
     mut stderr: pipe::Receiver,
     origin: Origin,

@@ -22,8 +22,8 @@ pub struct TempMount {
 }
 
 impl TempMount {
-    /// The mount for the folder `path`. `None` if the size of the folder is not configured, as a tmpfs takes memory, or if
-    /// this process has no right to mount.
+    /// The mount for the folder `path`. `None` if the size of the folder is not configured, as a tmpfs takes memory, or
+    /// if this process has no right to mount.
     pub(super) fn wanted(path: PathBuf, limits: &TempLimits, owner: Option<&Account>) -> Option<Self> {
         let bytes = limits.size.filter(|_| can_mount())? as u64;
         Some(Self { path, bytes, files: limits.files as u64, owner: owner.map(|owner| (owner.uid, owner.gid)) })

@@ -1,6 +1,6 @@
-//! What a child uses of memory and processes, and the limits that the gateway watches where no cgroup enforces them. Memory
-//! is what a process holds for itself in RAM or swap. Data in an in-memory file (memfd, tmpfs) that no process maps is not
-//! counted here, unlike in a cgroup.
+//! What a child uses of memory and processes, and the limits that the gateway watches where no cgroup enforces them.
+//! Memory is what a process holds for itself in RAM or swap. Data in an in-memory file (memfd, tmpfs) that no process
+//! maps is not counted here, unlike in a cgroup.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::config::{Resources, TenantId, show_bytes};
 /// Maximum age of the process tree that resident memory is computed from.
 const MAX_AGE: Duration = Duration::from_millis(250);
 
-/// Limits that the gateway has to watch, of one child or of all children of a tenant together: bytes of memory, and number of
-/// processes and threads. `None`: nothing to watch.
+/// Limits that the gateway has to watch, of one child or of all children of a tenant together: bytes of memory, and
+/// number of processes and threads. `None`: nothing to watch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct WatchedLimits {
     pub(super) memory: Option<u64>,
@@ -36,7 +36,8 @@ impl WatchedLimits {
         self == Self::default()
     }
 
-    /// The limit that a child with the usage `used` exceeds, that on processes before that on memory; `None` if it exceeds none.
+    /// The limit that a child with the usage `used` exceeds, that on processes before that on memory; `None` if it
+    /// exceeds none.
     pub(super) fn exceeded_by(self, used: Usage) -> Option<Excess> {
         let over = |limit: Option<u64>, used: u64| limit.filter(|limit| used > *limit);
         let processes = over(self.processes, used.processes).map(|limit| Excess::new(Limit::Processes, limit, None));
@@ -69,8 +70,8 @@ pub(super) enum Limit {
 }
 
 impl Excess {
-    /// The child exceeds its own limit, or all children of `tenant` together exceed the tenant's. `limit` is the limit in the
-    /// unit of its kind.
+    /// The child exceeds its own limit, or all children of `tenant` together exceed the tenant's. `limit` is the limit
+    /// in the unit of its kind.
     pub(super) fn new(kind: Limit, limit: u64, tenant: Option<TenantId>) -> Self {
         Self { kind, limit, tenant }
     }

@@ -57,8 +57,9 @@ impl Owner {
     }
 }
 
-/// Makes the folder of `owner` below `base`, if it is missing, and returns its path. Gives the folder to `account` (or else the
-/// gateway's user), with access for nobody else. Fails if the folder belongs to a third user, or a symbolic link is there.
+/// Makes the folder of `owner` below `base`, if it is missing, and returns its path. Gives the folder to `account` (or
+/// else the gateway's user), with access for nobody else. Fails if the folder belongs to a third user, or a symbolic
+/// link is there.
 pub(super) fn prepare(base: &Path, owner: &Owner, account: Option<&Account>) -> io::Result<PathBuf> {
     let base = base.canonicalize()?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,5 +1,6 @@
-//! What the HTTP side needs of conversations. A conversation takes messages of the client, and fills streams to the client;
-//! where the conversation lives is not the HTTP side's business. In this process each is a session of the registry.
+//! What the HTTP side needs of conversations. A conversation takes messages of the client, and fills streams to the
+//! client; where the conversation lives is not the HTTP side's business. In this process each is a session of the
+//! registry.
 
 use std::sync::Arc;
 
@@ -25,12 +26,12 @@ pub trait Conversation: Send + Sync {
     /// When the streams of the conversation end: with the newest credential that its client has shown.
     fn expiry(&self) -> &Expiry;
 
-    /// Takes one message of the client. The answer to a request goes to `exchange`, an error included. The message is only lent:
-    /// the conversation copies what it keeps.
+    /// Takes one message of the client. The answer to a request goes to `exchange`, an error included. The message is
+    /// only lent: the conversation copies what it keeps.
     ///
     /// # Errors
-    /// The server takes no more for now. A request has its error on `exchange` all the same; any other message is dropped and
-    /// counted.
+    /// The server takes no more for now. A request has its error on `exchange` all the same; any other message is
+    /// dropped and counted.
     fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused>;
 
     /// Puts a response that the HTTP side has made itself on `exchange`.
@@ -51,8 +52,8 @@ pub trait Conversations: Send + Sync {
     /// A limit is reached, or the gateway drains.
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected>;
 
-    /// The conversation with this id, if it is of this principal, server and transport. Anybody else's does not exist for the
-    /// caller.
+    /// The conversation with this id, if it is of this principal, server and transport. Anybody else's does not exist
+    /// for the caller.
     fn find(
         &self,
         id: &str,

@@ -1,4 +1,5 @@
-//! Session ids: 256 random bits. An id is not a credential; its randomness is a second barrier, as nobody can guess one.
+//! Session ids: 256 random bits. An id is not a credential; its randomness is a second barrier, as nobody can guess
+//! one.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -10,7 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// The number of leading characters of an id that logs show.
 const PUBLIC: usize = 8;
 
-/// The id of a session, in visible ASCII (Streamable HTTP, "Session Management"). `Debug` shows the first 8 characters only.
+/// The id of a session, in visible ASCII (Streamable HTTP, "Session Management"). `Debug` shows the first 8 characters
+/// only.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SessionId(Arc<str>);
 

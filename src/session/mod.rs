@@ -1,4 +1,5 @@
-//! Sessions: a client's conversation with a server, bound to its principal. A session outlives connections and children.
+//! Sessions: a client's conversation with a server, bound to its principal. A session outlives connections and
+//! children.
 
 mod conversation;
 mod id;

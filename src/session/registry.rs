@@ -87,8 +87,9 @@ impl Registry {
         self.sessions.iter().map(|entry| Arc::clone(&entry.0)).collect()
     }
 
-    /// Ends sessions that have been unused for too long, and those whose principal may not use the server any more. `patience`
-    /// says how long a session of a principal and a server may be unused; `None` if the principal may not use the server.
+    /// Ends sessions that have been unused for too long, and those whose principal may not use the server any more.
+    /// `patience` says how long a session of a principal and a server may be unused; `None` if the principal may not
+    /// use the server.
     pub fn tidy(&self, patience: impl Fn(&Principal, &ServerName) -> Option<Duration>) {
         for session in self.all() {
             let Target { principal, deployment, .. } = session.link.target();

@@ -22,7 +22,8 @@ pub(super) struct Session {
     expiry: Expiry,
     /// The streams to the client.
     pub(super) client: Arc<Streams>,
-    /// The way to the server's children. Its target has the owner of the session: no other principal may use the session.
+    /// The way to the server's children. Its target has the owner of the session: no other principal may use the
+    /// session.
     pub(super) link: Arc<Link>,
 }
 
@@ -34,7 +35,8 @@ impl Session {
         Self { id, expiry: Expiry::default(), client, link }
     }
 
-    /// The time since the client last used the session; `None` while a stream is open, or something is in flight or queued.
+    /// The time since the client last used the session; `None` while a stream is open, or something is in flight or
+    /// queued.
     pub(super) fn idle_for(&self) -> Option<Duration> {
         // Both are asked each time: what is in use now was last used now.
         let (link, streams) = (self.link.idle_for(), self.client.idle_for());

@@ -1,5 +1,5 @@
-//! The streams of a session to its client: which of them carries a message of the server that answers no request, and the
-//! messages that are kept while no stream is open.
+//! The streams of a session to its client: which of them carries a message of the server that answers no request, and
+//! the messages that are kept while no stream is open.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ const BACKLOG: Budget = Budget { messages: 256, bytes: 1024 * 1024 };
 pub enum Transport {
     /// HTTP+SSE (MCP 2024-11-05): one stream carries all messages to the client, and the session ends with the stream.
     Sse,
-    /// Streamable HTTP (MCP 2025-03-26 to 2025-11-25): the response to a POST carries its answers, a GET stream carries the
-    /// rest.
+    /// Streamable HTTP (MCP 2025-03-26 to 2025-11-25): the response to a POST carries its answers, a GET stream carries
+    /// the rest.
     Streamable,
 }
 
@@ -58,8 +58,8 @@ impl Streams {
         Self { transport, budget, state: Mutex::new(state) }
     }
 
-    /// Opens the stream for messages that answer no request, and ends the one before it. The kept messages go to the new
-    /// stream, as far as it has room. Once the session has ended, the new stream has ended as well.
+    /// Opens the stream for messages that answer no request, and ends the one before it. The kept messages go to the
+    /// new stream, as far as it has room. Once the session has ended, the new stream has ended as well.
     pub(super) fn open(&self) -> Cursor {
         let (outbox, cursor) = Outbox::new(self.budget);
         let mut state = self.state.lock();
@@ -119,9 +119,9 @@ impl State {
     }
 
     /// Chooses the stream for a message of the server, or keeps the message. A message goes to one stream at most
-    /// (Streamable HTTP, "Multiple Connections"): with a single call in flight to that call's stream, otherwise to the open
-    /// stream, and only then to the stream of the latest call. An announcement goes to the open stream only. With HTTP+SSE, no
-    /// message is kept.
+    /// (Streamable HTTP, "Multiple Connections"): with a single call in flight to that call's stream, otherwise to the
+    /// open stream, and only then to the stream of the latest call. An announcement goes to the open stream only. With
+    /// HTTP+SSE, no message is kept.
     fn route(&mut self, transport: Transport, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         let stream = self.current().map(|stream| stream.outbox().clone());
         if transport == Transport::Sse {

@@ -1,5 +1,5 @@
-//! The body of a `text/event-stream` response: reads messages from a cursor, writes several events per frame, and writes a
-//! keep-alive comment after a time without messages. The body ends with the stream.
+//! The body of a `text/event-stream` response: reads messages from a cursor, writes several events per frame, and
+//! writes a keep-alive comment after a time without messages. The body ends with the stream.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -16,14 +16,14 @@ use super::expiry::Expiry;
 use super::item::Entry;
 use super::outbox::Cursor;
 
-/// The size of a frame in bytes, from which on no further event is added. A message of this size or more is a frame of its own, so
-/// that it is not copied.
+/// The size of a frame in bytes, from which on no further event is added. A message of this size or more is a frame of
+/// its own, so that it is not copied.
 const FRAME: usize = 64 * 1024;
 
 /// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
-    /// Frames that are written before the next message is read: complete events at the beginning, later the rest of the event of a
-    /// large message.
+    /// Frames that are written before the next message is read: complete events at the beginning, later the rest of the
+    /// event of a large message.
     queued: VecDeque<Bytes>,
     cursor: Cursor,
     /// The time without a frame after which a comment is written.
@@ -35,14 +35,14 @@ pub struct EventStream {
     ended: bool,
     /// The time in the `retry` field at the end of the body; `None` if there is no such field, or it is written.
     on_end: Option<Duration>,
-    /// The time at which the reader's credential expires, and the timer for that time. `None` if the credential does not
-    /// expire.
+    /// The time at which the reader's credential expires, and the timer for that time. `None` if the credential does
+    /// not expire.
     expiry: Option<(Expiry, Pin<Box<Sleep>>)>,
 }
 
 impl EventStream {
-    /// A body that writes `first` (complete events) and then the messages that `cursor` reads. A comment is written after
-    /// `keep_alive` without a message.
+    /// A body that writes `first` (complete events) and then the messages that `cursor` reads. A comment is written
+    /// after `keep_alive` without a message.
     pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
         let queued = first.into_iter().collect();
@@ -61,8 +61,8 @@ impl EventStream {
         self
     }
 
-    /// Ready when nothing was sent for the keep-alive time. A sent frame does not reset the timer: when the timer fires, it
-    /// is set again to the end of the keep-alive time.
+    /// Ready when nothing was sent for the keep-alive time. A sent frame does not reset the timer: when the timer
+    /// fires, it is set again to the end of the keep-alive time.
     fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             std::task::ready!(self.idle.as_mut().poll(context));
@@ -74,8 +74,8 @@ impl EventStream {
         }
     }
 
-    /// Ready when the reader's credential has expired. If a newer credential was shown since the timer was set, the timer is
-    /// set again to the newer expiry.
+    /// Ready when the reader's credential has expired. If a newer credential was shown since the timer was set, the
+    /// timer is set again to the newer expiry.
     fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some((expiry, wake)) = &mut self.expiry else { return Poll::Pending };
         loop {
@@ -91,8 +91,8 @@ impl EventStream {
         }
     }
 
-    /// A frame with `first` and the messages that the cursor has ready: at least [`FRAME`] bytes, if there are so many. It ends
-    /// before a large message, whose bytes are the next frame.
+    /// A frame with `first` and the messages that the cursor has ready: at least [`FRAME`] bytes, if there are so many.
+    /// It ends before a large message, whose bytes are the next frame.
     fn gather(&mut self, first: Entry, context: &mut Context<'_>) -> Bytes {
         let mut frame = BytesMut::with_capacity(first.message.len().min(FRAME) + 64);
         let mut next = Some(first);

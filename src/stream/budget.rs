@@ -23,8 +23,8 @@ impl Budget {
         Self { messages: self.messages.saturating_mul(2), bytes: self.bytes.saturating_mul(2) }
     }
 
-    /// Whether a queue that holds `usage` may take another message of `len` bytes. An empty queue takes a message of any
-    /// length, so that one message larger than the whole budget can pass.
+    /// Whether a queue that holds `usage` may take another message of `len` bytes. An empty queue takes a message of
+    /// any length, so that one message larger than the whole budget can pass.
     pub const fn admits(self, usage: Usage, len: usize) -> bool {
         usage.messages == 0 || self.fits(usage, len)
     }
@@ -40,8 +40,8 @@ impl Budget {
     }
 }
 
-/// The number of messages and of bytes that a queue holds. The queue adds each message that enters and removes each message
-/// that leaves.
+/// The number of messages and of bytes that a queue holds. The queue adds each message that enters and removes each
+/// message that leaves.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     messages: usize,

@@ -1,4 +1,5 @@
-//! Encodes Server-Sent Events (HTML standard, section 9.2). A message is a single line, so each event has one `data` field.
+//! Encodes Server-Sent Events (HTML standard, section 9.2). A message is a single line, so each event has one `data`
+//! field.
 
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ pub fn encode_message(out: &mut BytesMut, message: &[u8]) {
     out.put_slice(SUFFIX);
 }
 
-/// The first event of the HTTP+SSE transport (MCP 2024-11-05). It holds the URI that the client sends its POST requests to.
+/// The first event of the HTTP+SSE transport (MCP 2024-11-05). It holds the URI that the client sends its POST requests
+/// to.
 pub fn endpoint_event(uri: &str) -> Bytes {
     format!("event: endpoint\ndata: {uri}\n\n").into()
 }

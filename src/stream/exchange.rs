@@ -18,7 +18,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The exchange of one HTTP request that contains `requests` JSON-RPC requests. The stream ends with the last answer.
+    /// The exchange of one HTTP request that contains `requests` JSON-RPC requests. The stream ends with the last
+    /// answer.
     pub fn of_request(outbox: Outbox, requests: usize) -> Self {
         Self { outbox, awaiting: Some(AtomicUsize::new(requests)) }
     }
@@ -41,8 +42,9 @@ impl Exchange {
         Ok(())
     }
 
-    /// Appends an answer that the gateway itself made, without waiting for room. If even the second budget of the stream is
-    /// full, the stream is cut, because its client would wait for the answer forever. The request is settled in every case.
+    /// Appends an answer that the gateway itself made, without waiting for room. If even the second budget of the
+    /// stream is full, the stream is cut, because its client would wait for the answer forever. The request is settled
+    /// in every case.
     ///
     /// # Errors
     /// The answer was not delivered, because the stream was full or had ended.
@@ -63,8 +65,8 @@ impl Exchange {
         self.outbox.push(Item::notification(message))
     }
 
-    /// Counts one request as settled, answered or not. The last settled request ends the stream. Without effect on the exchange of
-    /// a session's stream.
+    /// Counts one request as settled, answered or not. The last settled request ends the stream. Without effect on the
+    /// exchange of a session's stream.
     pub fn settle(&self) {
         if self.awaiting.as_ref().is_some_and(|awaiting| awaiting.fetch_sub(1, Ordering::AcqRel) == 1) {
             self.outbox.finish();
@@ -73,8 +75,8 @@ impl Exchange {
 }
 
 impl Drop for Exchange {
-    /// Ends the stream of a session, and that of an HTTP request with unsettled requests: no holder is left that could answer, and
-    /// the client would wait forever.
+    /// Ends the stream of a session, and that of an HTTP request with unsettled requests: no holder is left that could
+    /// answer, and the client would wait forever.
     fn drop(&mut self) {
         if self.awaiting.as_ref().is_none_or(|awaiting| awaiting.load(Ordering::Acquire) > 0) {
             self.outbox.finish();

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 /// Stands for "does not expire".
 const NEVER: u64 = u64::MAX;
 
-/// The expiry of the newest credential shown for a stream. The expiry only moves to later times. Clones share one value.
+/// The expiry of the newest credential shown for a stream. The expiry only moves to later times. Clones share one
+/// value.
 #[derive(Debug, Clone)]
 pub struct Expiry {
     base: Instant,

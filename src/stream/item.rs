@@ -33,8 +33,8 @@ pub struct ServerRequest {
 
 /// A sender of server requests.
 pub trait Requester: Send + Sync {
-    /// The stream ended or dropped the request with this number before any cursor read the request. The caller may hold locks:
-    /// an implementation may only record the number.
+    /// The stream ended or dropped the request with this number before any cursor read the request. The caller may hold
+    /// locks: an implementation may only record the number.
     fn undelivered(&self, number: u64);
 }
 

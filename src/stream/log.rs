@@ -1,8 +1,8 @@
 //! A bounded log of messages with sequence numbers, which any number of cursors read independently of each other.
 //!
-//! The log is plain data: no lock, no waker, no clock. A message stays in the log until every cursor has read it, and then for
-//! as long as the retention has room. Invariant: messages that a cursor has yet to read stay within the budget, all others
-//! within the retention, and the latter come first.
+//! The log is plain data: no lock, no waker, no clock. A message stays in the log until every cursor has read it, and
+//! then for as long as the retention has room. Invariant: messages that a cursor has yet to read stay within the
+//! budget, all others within the retention, and the latter come first.
 
 use std::collections::VecDeque;
 
@@ -91,8 +91,8 @@ impl Log {
         self.budget.admits(self.unread, len)
     }
 
-    /// Appends a message. A message of the gateway's own (`is_own`) may use the budget a second time. An empty log takes a message
-    /// of any length.
+    /// Appends a message. A message of the gateway's own (`is_own`) may use the budget a second time. An empty log
+    /// takes a message of any length.
     ///
     /// # Errors
     /// The budget has no room for the message, or the log is closed.
@@ -149,7 +149,8 @@ impl Log {
         self.evict()
     }
 
-    /// Gives message number `position` to a cursor that reads it for the first time. `None` where the log has no such message.
+    /// Gives message number `position` to a cursor that reads it for the first time. `None` where the log has no such
+    /// message.
     pub(super) fn read(&mut self, position: u64) -> Option<(Entry, Removed)> {
         let index = self.index(position);
         let slot = self.slots.get_mut(index)?;

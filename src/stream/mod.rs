@@ -1,5 +1,5 @@
-//! The way of messages back to a client: a bounded log that cursors read, and a response body that writes the messages as
-//! Server-Sent Events.
+//! The way of messages back to a client: a bounded log that cursors read, and a response body that writes the messages
+//! as Server-Sent Events.
 
 mod body;
 mod budget;

@@ -1,5 +1,5 @@
-//! The writing end of a stream: appends messages to a bounded log that cursors read. A writer that finds the log full decides
-//! whether to wait or to cut the stream. No method blocks.
+//! The writing end of a stream: appends messages to a bounded log that cursors read. A writer that finds the log full
+//! decides whether to wait or to cut the stream. No method blocks.
 
 mod cursor;
 mod readers;
@@ -34,14 +34,15 @@ struct State {
 }
 
 impl Outbox {
-    /// An empty stream and a cursor at its start. The log drops each message as soon as all cursors have read it, and ends
-    /// with the last cursor.
+    /// An empty stream and a cursor at its start. The log drops each message as soon as all cursors have read it, and
+    /// ends with the last cursor.
     pub fn new(budget: Budget) -> (Self, Cursor) {
         Self::with_retention(budget, Budget::ZERO)
     }
 
-    /// Like [`Self::new`], for a stream that can be read again. The log keeps the newest messages that all cursors have read,
-    /// within `retention`, and does not end with the last cursor. A later cursor can start at any message that is kept.
+    /// Like [`Self::new`], for a stream that can be read again. The log keeps the newest messages that all cursors have
+    /// read, within `retention`, and does not end with the last cursor. A later cursor can start at any message that is
+    /// kept.
     pub fn with_retention(budget: Budget, retention: Budget) -> (Self, Cursor) {
         let log = Log::new(budget, retention);
         let state = State { log, readers: Readers::default(), writers: Vec::new(), last_cursor: 0 };
@@ -68,7 +69,8 @@ impl Outbox {
         self.append(item, false)
     }
 
-    /// Appends a message of the gateway's own, which cannot wait for room: such messages may use the budget a second time.
+    /// Appends a message of the gateway's own, which cannot wait for room: such messages may use the budget a second
+    /// time.
     ///
     /// # Errors
     /// The unread messages use up the budget twice, or the stream has ended.

@@ -1,5 +1,5 @@
-//! Logging: lines on stderr, human-readable on a terminal, otherwise one JSON object each. The logging thread only formats a
-//! line; another thread writes it (`outlet`), so a slow reader of stderr blocks no thread that serves.
+//! Logging: lines on stderr, human-readable on a terminal, otherwise one JSON object each. The logging thread only
+//! formats a line; another thread writes it (`outlet`), so a slow reader of stderr blocks no thread that serves.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::{LazyLock, OnceLock};

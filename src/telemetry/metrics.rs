@@ -1,5 +1,5 @@
-//! Prometheus metrics. Label values are configured server names, or words from the closed sets in `words`, so that clients
-//! cannot add label values.
+//! Prometheus metrics. Label values are configured server names, or words from the closed sets in `words`, so that
+//! clients cannot add label values.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;

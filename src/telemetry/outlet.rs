@@ -1,5 +1,5 @@
-//! A bounded queue of log lines and the thread that writes them. Queueing never blocks and never fails: a line for which
-//! there is no room, or that cannot be written, is counted as lost.
+//! A bounded queue of log lines and the thread that writes them. Queueing never blocks and never fails: a line for
+//! which there is no room, or that cannot be written, is counted as lost.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -101,8 +101,8 @@ impl Outlet {
         }
     }
 
-    /// Stops taking lines and waits until the queued lines are written, at most for `within`. Returns whether all lines are
-    /// written.
+    /// Stops taking lines and waits until the queued lines are written, at most for `within`. Returns whether all lines
+    /// are written.
     pub(super) fn finish(&self, within: Duration) -> bool {
         let deadline = std::time::Instant::now() + within;
         let mut state = self.0.state.lock();
@@ -190,8 +190,8 @@ enum Next {
     End,
 }
 
-/// Writes all bytes, however long that takes. Returns the number of bytes written, which is smaller only if the descriptor
-/// fails.
+/// Writes all bytes, however long that takes. Returns the number of bytes written, which is smaller only if the
+/// descriptor fails.
 fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> usize {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {

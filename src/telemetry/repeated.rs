@@ -1,5 +1,5 @@
-//! Limits log lines that others can cause without bound: the first lines of a period are logged, the others are counted, and
-//! their number is logged when the period is over. Requests therefore cannot flood the log.
+//! Limits log lines that others can cause without bound: the first lines of a period are logged, the others are
+//! counted, and their number is logged when the period is over. Requests therefore cannot flood the log.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,8 +14,8 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// The largest number of distinct causes at a time. Further causes share one counter.
 const CAUSES: usize = 1024;
 
-/// The cause of a log line: an event, and the reason or the server that the event is about. Both come from closed sets and
-/// not from a peer.
+/// The cause of a log line: an event, and the reason or the server that the event is about. Both come from closed sets
+/// and not from a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cause {
     what: &'static str,
@@ -42,14 +42,14 @@ impl Cause {
         Self { what, about: about.into(), level: Level::WARN }
     }
 
-    /// Like [`new`](Self::new), for lines at level `info`. Their number is logged at `info` too, so that a filter that hides
-    /// the lines hides the number.
+    /// Like [`new`](Self::new), for lines at level `info`. Their number is logged at `info` too, so that a filter that
+    /// hides the lines hides the number.
     pub fn info(what: &'static str, about: impl Into<Cow<'static, str>>) -> Self {
         Self { level: Level::INFO, ..Self::new(what, about) }
     }
 
-    /// Whether to log a line of this cause: the first `most` of a period are logged. The others are counted and reported at
-    /// the end of the period.
+    /// Whether to log a line of this cause: the first `most` of a period are logged. The others are counted and
+    /// reported at the end of the period.
     #[must_use]
     pub fn is_news(self, most: u32) -> bool {
         CAUSED.lock().take(self, most, Instant::now())
@@ -71,8 +71,8 @@ impl Causes {
         false
     }
 
-    /// Ends the periods that are over, or all periods if `all` is set. A cause with omitted lines begins another period.
-    /// Returns these causes with the number of omitted lines and the length of the period in seconds.
+    /// Ends the periods that are over, or all periods if `all` is set. A cause with omitted lines begins another
+    /// period. Returns these causes with the number of omitted lines and the length of the period in seconds.
     fn turn(&mut self, now: Instant, all: bool) -> Vec<(Cause, u64, u64)> {
         let mut told = Vec::new();
         self.0.retain(|cause, seen| {

@@ -49,7 +49,8 @@ pub enum DropReason {
     Unattributable,
     /// The client answered a request that was never sent.
     UnknownResponse,
-    /// The server's queue was full: a notification or response of the client, in a batch whose other messages were accepted.
+    /// The server's queue was full: a notification or response of the client, in a batch whose other messages were
+    /// accepted.
     Refused,
     /// A notification or response of a client that some servers take for another message.
     Ambiguous,
@@ -58,9 +59,10 @@ pub enum DropReason {
 }
 
 impl ExitReason {
-    /// Whether the exit counts as a crash for restart pauses and the circuit breaker. An exit of a server by itself counts,
-    /// whatever its exit code. An exceeded limit counts, because the server would otherwise be restarted forever. An end
-    /// because of a call does not count: the call is the cause, and each such end takes at least `limits.harakiri`.
+    /// Whether the exit counts as a crash for restart pauses and the circuit breaker. An exit of a server by itself
+    /// counts, whatever its exit code. An exceeded limit counts, because the server would otherwise be restarted
+    /// forever. An end because of a call does not count: the call is the cause, and each such end takes at least
+    /// `limits.harakiri`.
     pub fn is_crash(self) -> bool {
         match self {
             Self::Crashed | Self::StartFailed | Self::Finished | Self::Wedged | Self::OverLimit => true,

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// Calls `look` at once, then at each deadline that `look` has returned, or when `moved` announces an earlier one, until
-/// `look` breaks with a value.
+/// Calls `look` at once, then at each deadline that `look` has returned, or when `moved` announces an earlier one,
+/// until `look` breaks with a value.
 pub(super) async fn keep_watch<T>(
     moved: &Notify,
     mut look: impl FnMut(Instant) -> ControlFlow<T, Option<Instant>>,

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use crate::stream::{Exchange, PushError};
 use crate::telemetry::{DropReason, ServerMetrics};
 
-/// Delivers an answer of the gateway's own. If the stream has no room even in its second budget, the stream is cut. An answer that is
-/// not delivered is counted.
+/// Delivers an answer of the gateway's own. If the stream has no room even in its second budget, the stream is cut. An
+/// answer that is not delivered is counted.
 pub fn deliver(metrics: &ServerMetrics, exchange: &Exchange, message: Bytes) {
     if let Err(error) = exchange.answer_or_cut(message) {
         metrics.dropped(lost(error));

@@ -38,8 +38,8 @@ impl Failure {
         Self::unavailable("server_start_failed", format!("the server \"{server}\" did not start: {error}"))
     }
 
-    /// The child exited: after the answer to `initialize` if `started`, or before. `stderr` holds its last lines; `noise` is the
-    /// number of lines on stdout that were no messages.
+    /// The child exited: after the answer to `initialize` if `started`, or before. `stderr` holds its last lines;
+    /// `noise` is the number of lines on stdout that were no messages.
     pub fn exited(server: &Server, exit: Exit, started: bool, stderr: Vec<String>, noise: u64) -> Self {
         let hint = SandboxHint::of(server, Some(exit), &stderr).filter(|hint| !started || hint.is_likely);
         let server = &server.name;
@@ -110,8 +110,8 @@ impl Failure {
         Self::unavailable("message_too_large", text)
     }
 
-    /// A call waited for a child for its whole time-out `after`, and no child has received the call. `key` is the configuration key
-    /// of that time-out.
+    /// A call waited for a child for its whole time-out `after`, and no child has received the call. `key` is the
+    /// configuration key of that time-out.
     pub fn waited(server: &ServerName, after: Duration, key: &str) -> Self {
         let text = format!(
             "the call waited {after:?} ({key}) for the server \"{server}\" to start, and was given up; it has not run"
@@ -232,7 +232,8 @@ impl Failure {
         self
     }
 
-    /// Adds the last lines of stderr to text and data, and to the text the number of lines on stdout that were no messages.
+    /// Adds the last lines of stderr to text and data, and to the text the number of lines on stdout that were no
+    /// messages.
     fn with_output(mut self, stderr: Vec<String>, noise: u64) -> Self {
         if noise > 0 {
             self.message.push_str(&format!(
@@ -247,7 +248,8 @@ impl Failure {
         self
     }
 
-    /// Whether the child had ended before it took the call. Then the call has not run, and may be sent to another child.
+    /// Whether the child had ended before it took the call. Then the call has not run, and may be sent to another
+    /// child.
     pub fn is_ended(&self) -> bool {
         matches!((self.kind, self.exit), ("server_exited", None))
     }
@@ -267,8 +269,8 @@ impl Failure {
         }
     }
 
-    /// The JSON-RPC error response to the call with this id. `data` has `type` and `retryable`, and where they are known
-    /// `retryAfter` in seconds (rounded up), `exitCode`, `signal` and `stderr`.
+    /// The JSON-RPC error response to the call with this id. `data` has `type` and `retryable`, and where they are
+    /// known `retryAfter` in seconds (rounded up), `exitCode`, `signal` and `stderr`.
     pub fn response(&self, id: &RawId) -> Bytes {
         let mut data = json!({ "type": self.kind, "retryable": self.retryable });
         if let Some(object) = data.as_object_mut() {

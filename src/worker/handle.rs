@@ -64,8 +64,9 @@ impl Worker {
         self.0.signals.settled.cancel();
     }
 
-    /// Sends `notifications/initialized` to a child that sessions share, once: the gateway is its client, and no session's call
-    /// may come before. Does nothing if the child takes no message; the next request to the child finds that out.
+    /// Sends `notifications/initialized` to a child that sessions share, once: the gateway is its client, and no
+    /// session's call may come before. Does nothing if the child takes no message; the next request to the child finds
+    /// that out.
     pub fn say_initialized(&self) {
         let _ = self.0.say_initialized(Bytes::from_static(INITIALIZED));
     }

@@ -1,6 +1,6 @@
-//! Tells a wedged child from a busy one, by `ping` ("Utilities / Ping" of every revision). Only a child that has answered a ping
-//! before is judged, and only while nothing is in flight: many servers do one thing at a time, and answer no ping meanwhile.
-//! Calls have their own time-outs.
+//! Tells a wedged child from a busy one, by `ping` ("Utilities / Ping" of every revision). Only a child that has
+//! answered a ping before is judged, and only while nothing is in flight: many servers do one thing at a time, and
+//! answer no ping meanwhile. Calls have their own time-outs.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use crate::config::ChildLimits;
 use crate::jsonrpc::Envelope;
 
-/// If a check comes later than planned by more than this, the gateway itself was held up (a paused container), perhaps with the
-/// child: the time until then does not count as silence.
+/// If a check comes later than planned by more than this, the gateway itself was held up (a paused container), perhaps
+/// with the child: the time until then does not count as silence.
 const HELD_UP: Duration = Duration::from_secs(5);
 /// The longest time between checks while a `ping` is in flight, so that a hold-up shows.
 const LOOK: Duration = Duration::from_secs(1);
@@ -50,8 +50,8 @@ pub(super) struct Health {
     due: Option<Instant>,
     /// Whether the reader waits for output. While the reader delivers instead, the child's silence does not count.
     is_listened_to: bool,
-    /// Whether the oldest call timed out, and the child has written nothing since that call was made. Then the child counts as
-    /// idle though calls are in flight.
+    /// Whether the oldest call timed out, and the child has written nothing since that call was made. Then the child
+    /// counts as idle though calls are in flight.
     is_overdue: bool,
 }
 
@@ -95,12 +95,14 @@ impl Health {
         self.knows = if envelope.error_code() == Some(-32601) { Knows::NoPing } else { Knows::Ping };
     }
 
-    /// Notes that the oldest call, made at `started`, has timed out. Counts only if the child has written nothing since.
+    /// Notes that the oldest call, made at `started`, has timed out. Counts only if the child has written nothing
+    /// since.
     pub(super) fn overdue(&mut self, started: Instant) {
         self.is_overdue = self.is_listened_to && self.heard < started;
     }
 
-    /// Notes that the child may have been working until now: a call was cancelled, or a request of the child was answered.
+    /// Notes that the child may have been working until now: a call was cancelled, or a request of the child was
+    /// answered.
     pub(super) fn worked(&mut self, now: Instant) {
         self.busy = now;
     }
@@ -110,8 +112,8 @@ impl Health {
         self.asked = Some((number.to_string(), now));
     }
 
-    /// Decides what to do now, and when to check again; `None`: no more checks. `is_idle`: nothing is in flight, either way. Without
-    /// `limits.ping_interval` there are no checks.
+    /// Decides what to do now, and when to check again; `None`: no more checks. `is_idle`: nothing is in flight, either
+    /// way. Without `limits.ping_interval` there are no checks.
     pub(super) fn check(
         &mut self,
         is_idle: bool,

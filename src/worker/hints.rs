@@ -1,5 +1,5 @@
-//! The hints of a child's tools that decide whether a call may be sent again. Learnt from every answer to `tools/list`, forgotten
-//! when the list changes, and never taken over from another child.
+//! The hints of a child's tools that decide whether a call may be sent again. Learnt from every answer to `tools/list`,
+//! forgotten when the list changes, and never taken over from another child.
 
 use std::collections::HashMap;
 
@@ -45,7 +45,8 @@ impl Hints {
         self.0.clear();
     }
 
-    /// Whether a call of a tool may be sent again under this setting. `None` if that depends on hints that are not known.
+    /// Whether a call of a tool may be sent again under this setting. `None` if that depends on hints that are not
+    /// known.
     pub(super) fn allow(&self, resend: Resend, tool: &str) -> Option<bool> {
         let hint = || self.0.get(tool);
         match resend {

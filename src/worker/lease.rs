@@ -38,7 +38,8 @@ pub struct Lease {
     held: Option<Arc<dyn Any + Send + Sync>>,
     /// The bytes of the session in the stdin queue; `None` where sessions do not share the child.
     queued: Option<Queued>,
-    /// The state that another child granted the session, and this child has not granted yet. Locked after the multiplexer.
+    /// The state that another child granted the session, and this child has not granted yet. Locked after the
+    /// multiplexer.
     owed: Mutex<BTreeSet<Standing>>,
 }
 
@@ -56,7 +57,8 @@ impl Lease {
         self.peer
     }
 
-    /// Gives the lease another holder. Server requests that are open are refused: the new holder's client was not asked.
+    /// Gives the lease another holder. Server requests that are open are refused: the new holder's client was not
+    /// asked.
     pub fn hand_to(&self, holder: Weak<dyn LeaseHolder>) {
         let shared = self.worker.shared();
         shared.holders.replace(self.peer, holder);
@@ -88,8 +90,8 @@ impl Lease {
         &self.worker
     }
 
-    /// Sends a request of the client. The exchange gets an answer in every case. With `kept`, the holder is asked to send the
-    /// request again after a crash. A retired child takes only requests about tasks of this session.
+    /// Sends a request of the client. The exchange gets an answer in every case. With `kept`, the holder is asked to
+    /// send the request again after a crash. A retired child takes only requests about tasks of this session.
     ///
     /// # Errors
     /// The child does not take the request; the exchange gets no answer then.
@@ -140,8 +142,8 @@ impl Lease {
         Ok(())
     }
 
-    /// Sends a notification of the client. A cancellation of a call that is over is ignored; other notifications that lead nowhere
-    /// are dropped and counted.
+    /// Sends a notification of the client. A cancellation of a call that is over is ignored; other notifications that
+    /// lead nowhere are dropped and counted.
     ///
     /// # Errors
     /// The child takes no more messages now.
@@ -175,8 +177,8 @@ impl Lease {
         })
     }
 
-    /// Sends a message about something in flight on this child: a cancellation, the client's answer to a server request, or its
-    /// progress. `None` if the message is about nothing in flight here.
+    /// Sends a message about something in flight on this child: a cancellation, the client's answer to a server
+    /// request, or its progress. `None` if the message is about nothing in flight here.
     pub fn follow_up(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let pushed = match (envelope.kind, envelope.method.as_deref()) {
             (Kind::Response, _) => self.answer_child(envelope)?,
@@ -227,7 +229,8 @@ impl Lease {
             return None;
         }
         let pushed = self.push(frame);
-        // Where there is no room the call goes on, and the client may cancel again. A child that has ended need not hear of it.
+        // Where there is no room the call goes on, and the client may cancel again. A child that has ended need not
+        // hear of it.
         if pushed.is_err_and(Refused::is_busy) {
             return Some(pushed);
         }
@@ -255,7 +258,8 @@ impl Lease {
         self.ask(message, self.worker.shared().server.limits.start_timeout).await
     }
 
-    /// Sends a request of the gateway's own, and waits for the answer, which may be an error: also the gateway's own at a time-out.
+    /// Sends a request of the gateway's own, and waits for the answer, which may be an error: also the gateway's own at
+    /// a time-out.
     ///
     /// # Errors
     /// The child does not take the request, or fails before its answer.
@@ -267,8 +271,8 @@ impl Lease {
         }
     }
 
-    /// Sends a request of the gateway's own. `is_wanted` decides under the lock of the tables, so that no request of the session
-    /// comes in between; `None` if not. The answer comes from the cursor.
+    /// Sends a request of the gateway's own. `is_wanted` decides under the lock of the tables, so that no request of
+    /// the session comes in between; `None` if not. The answer comes from the cursor.
     pub(super) fn put_own(
         &self,
         message: Bytes,
@@ -288,7 +292,8 @@ impl Lease {
         Ok(Some(cursor))
     }
 
-    /// Waits for the answer to a request of the gateway's own. An error, also the gateway's own at a time-out, is an answer.
+    /// Waits for the answer to a request of the gateway's own. An error, also the gateway's own at a time-out, is an
+    /// answer.
     ///
     /// # Errors
     /// The child has failed, and the request ends without an answer.
@@ -301,12 +306,14 @@ impl Lease {
         Err(self.worker.failure().unwrap_or_else(|| Failure::refused(Refused::Ended)))
     }
 
-    /// The state that another child granted the session, and this child has not granted yet. Locked after the multiplexer.
+    /// The state that another child granted the session, and this child has not granted yet. Locked after the
+    /// multiplexer.
     pub(super) fn owed(&self) -> &Mutex<BTreeSet<Standing>> {
         &self.owed
     }
 
-    /// The failure for a refusal. Waits for the end of a child that has refused because it ends: then the reason is known.
+    /// The failure for a refusal. Waits for the end of a child that has refused because it ends: then the reason is
+    /// known.
     pub(super) async fn failed(&self, refused: Refused) -> Failure {
         if refused == Refused::Ended {
             self.worker.ended().await;
@@ -331,8 +338,8 @@ impl Lease {
         self.worker.has_ended() || self.worker.shared().holders.get(self.peer).is_none()
     }
 
-    /// Whether a call of a tool may be sent to this child, though another may have run the call. The hints must come from this
-    /// child: a child that has not listed its tools is asked for the list.
+    /// Whether a call of a tool may be sent to this child, though another may have run the call. The hints must come
+    /// from this child: a child that has not listed its tools is asked for the list.
     pub async fn takes_again(&self, resend: Resend, tool: &str) -> bool {
         let known = || self.worker.shared().hints.lock().allow(resend, tool);
         let mut cursor = None;
@@ -364,7 +371,8 @@ impl Lease {
         self.worker.shared().multiplexer.lock().is_done_for(self.peer)
     }
 
-    /// Whether the child takes a request though it may take no new calls: the request is about a task of this session here.
+    /// Whether the child takes a request though it may take no new calls: the request is about a task of this session
+    /// here.
     pub fn takes_about_task(&self, envelope: &Envelope<'_>) -> bool {
         self.is_alive() && self.worker.shared().multiplexer.lock().is_about_task_here(self.peer, envelope)
     }

@@ -1,5 +1,5 @@
-//! The holder of a lease, as a worker sees the holder: takes requests and notifications of the server, and hears of the end
-//! of the child.
+//! The holder of a lease, as a worker sees the holder: takes requests and notifications of the server, and hears of the
+//! end of the child.
 
 use std::sync::Weak;
 
@@ -18,18 +18,19 @@ pub enum Route {
     Nowhere,
 }
 
-/// The holder of a lease, such as a session's link. The worker calls these methods while it reads the child's output, so they
-/// must not block.
+/// The holder of a lease, such as a session's link. The worker calls these methods while it reads the child's output,
+/// so they must not block.
 pub trait LeaseHolder: Send + Sync {
-    /// Decides where a message of the server goes that is no answer. `in_flight` describes the holder's calls on the child.
+    /// Decides where a message of the server goes that is no answer. `in_flight` describes the holder's calls on the
+    /// child.
     fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route;
 
-    /// Removes a kept request of the server, which the client must not answer any more. `number` is the request's id towards the
-    /// client. Returns whether the request was kept: then the client has not seen it.
+    /// Removes a kept request of the server, which the client must not answer any more. `number` is the request's id
+    /// towards the client. Returns whether the request was kept: then the client has not seen it.
     fn forget(&self, number: u64) -> bool;
 
-    /// Takes calls that the child has crashed over, for another child. Returns the calls that the holder does not take, which
-    /// then fail. The default takes none.
+    /// Takes calls that the child has crashed over, for another child. Returns the calls that the holder does not take,
+    /// which then fail. The default takes none.
     fn resend(&self, calls: Vec<Orphan>) -> Vec<Orphan> {
         calls
     }

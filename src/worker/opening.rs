@@ -7,17 +7,17 @@ use bytes::Bytes;
 use crate::jsonrpc::{all_members, canonical, is_like, parse, quoted, text, without};
 use crate::mcp::Initialize;
 
-/// The protocol version and the client's capabilities of an `initialize`, in a canonical form. Sessions share a child, or take a
-/// spare, only if their keys are equal.
+/// The protocol version and the client's capabilities of an `initialize`, in a canonical form. Sessions share a child,
+/// or take a spare, only if their keys are equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CompatibilityKey(String);
 
-/// Client capabilities that are left out for a shared child: roots are private to a client, and later requests about tasks that a
-/// client keeps could not be attributed.
+/// Client capabilities that are left out for a shared child: roots are private to a client, and later requests about
+/// tasks that a client keeps could not be attributed.
 const NOT_SHARED: [&str; 2] = ["roots", "tasks"];
 
-/// The member names of client capabilities in the specification (2025-11-25, "Lifecycle"), without `experimental`, which may hold
-/// anything.
+/// The member names of client capabilities in the specification (2025-11-25, "Lifecycle"), without `experimental`,
+/// which may hold anything.
 const COMMON: [&str; 15] = [
     "cancel",
     "context",
@@ -54,8 +54,8 @@ impl Opening {
         Self { message: message.clone(), key: key(&Initialize::read(message), false) }
     }
 
-    /// The `initialize` of the gateway itself, with the version and the capabilities of this client, and nothing else of its message.
-    /// `is_shared`: the capabilities are those for a shared child.
+    /// The `initialize` of the gateway itself, with the version and the capabilities of this client, and nothing else
+    /// of its message. `is_shared`: the capabilities are those for a shared child.
     pub fn of_gateway(message: &Bytes, is_shared: bool) -> Self {
         let asked = Initialize::read(message);
         let params = format!(
@@ -68,8 +68,8 @@ impl Opening {
         Self { message: message.into(), key: key(&asked, is_shared) }
     }
 
-    /// The `initialize` of the gateway for a spare, for the next client with the same key. `None` if the version or a capability of this
-    /// client is not of the specification: that could be private to the client.
+    /// The `initialize` of the gateway for a spare, for the next client with the same key. `None` if the version or a
+    /// capability of this client is not of the specification: that could be private to the client.
     pub fn of_spare(message: &Bytes, is_shared: bool) -> Option<Self> {
         let asked = Initialize::read(message);
         let is_version =
@@ -78,8 +78,8 @@ impl Opening {
         (has_version && is_common(&told(&asked, is_shared), DEPTH)).then(|| Self::of_gateway(message, is_shared))
     }
 
-    /// Whether two messages have the same params, `_meta` left out: a child that was opened with one could have been opened with the
-    /// other.
+    /// Whether two messages have the same params, `_meta` left out: a child that was opened with one could have been
+    /// opened with the other.
     pub fn is_like(&self, other: &Self) -> bool {
         let words = |opening: &Self| {
             let params = parse(&opening.message).ok().and_then(|envelope| envelope.params);

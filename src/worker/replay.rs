@@ -1,7 +1,7 @@
 //! Brings a child to what a session has agreed on with the child before it.
 //!
-//! Invariant: no call waits for a replayed request. The requests are queued before the session's next call, as far as there is
-//! room. The rest follows when there is room, unless the client has set the same anew by then.
+//! Invariant: no call waits for a replayed request. The requests are queued before the session's next call, as far as
+//! there is room. The rest follows when there is room, unless the client has set the same anew by then.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -45,9 +45,9 @@ impl Lease {
         negotiated
     }
 
-    /// Takes what the session and the child have agreed on, for another child. From then on this child grants nothing more, so
-    /// that nothing is lost between the two. Waits before, for 10 s at most, for standing requests of the client in flight.
-    /// `None` if that was done before.
+    /// Takes what the session and the child have agreed on, for another child. From then on this child grants nothing
+    /// more, so that nothing is lost between the two. Waits before, for 10 s at most, for standing requests of the
+    /// client in flight. `None` if that was done before.
     pub async fn hand_over(&self) -> Option<Negotiated> {
         let end = Instant::now() + HANDOVER_TIMEOUT;
         let has_standing_request =
@@ -74,8 +74,9 @@ impl Lease {
         negotiated
     }
 
-    /// Begins to bring the child to what the session has agreed on with the child before. On return, as many requests as there is
-    /// room for are queued: what the session sends next comes behind them. [`Replay::finish`] sends the rest.
+    /// Begins to bring the child to what the session has agreed on with the child before. On return, as many requests
+    /// as there is room for are queued: what the session sends next comes behind them. [`Replay::finish`] sends the
+    /// rest.
     ///
     /// # Errors
     /// The child ends, or has no room for `notifications/initialized` until `end`.
@@ -112,9 +113,9 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Sends the rest, and waits for the answers. A request that the child refuses, or does not answer in time, is counted and
-    /// logged; the session goes on without that state. If the child ends, or the session is handed over, the rest is left to the
-    /// next child.
+    /// Sends the rest, and waits for the answers. A request that the child refuses, or does not answer in time, is
+    /// counted and logged; the session goes on without that state. If the child ends, or the session is handed over,
+    /// the rest is left to the next child.
     pub async fn finish(mut self) {
         loop {
             if let Some((standing, answers)) = self.asked.pop_front() {

@@ -1,5 +1,5 @@
-//! A child that is due to be replaced takes no new calls. It finishes those that are in flight on it, with all that belongs
-//! to them, and ends as soon as there are none.
+//! A child that is due to be replaced takes no new calls. It finishes those that are in flight on it, with all that
+//! belongs to them, and ends as soon as there are none.
 
 use std::fmt;
 
@@ -34,8 +34,8 @@ impl Shared {
         }
     }
 
-    /// Stops a retired child that has nothing left to do, and detaches the sessions that have another child and nothing left on
-    /// this one. Does nothing while the reader is still delivering: the reader calls again.
+    /// Stops a retired child that has nothing left to do, and detaches the sessions that have another child and nothing
+    /// left on this one. Does nothing while the reader is still delivering: the reader calls again.
     pub(super) fn wind_up(&self) {
         let (ready, is_idle) = {
             let multiplexer = self.multiplexer.lock();

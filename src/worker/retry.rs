@@ -1,5 +1,5 @@
-//! Calls that another child gets when this one has crashed over them, where the configuration allows that for the hints of their
-//! tools. Each is sent again once at most, and keeps its exchange: its client sees one answer.
+//! Calls that another child gets when this one has crashed over them, where the configuration allows that for the hints
+//! of their tools. Each is sent again once at most, and keeps its exchange: its client sees one answer.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,9 @@ use crate::config::Resend;
 use crate::jsonrpc::Envelope;
 use crate::mcp::method;
 
-/// Takes the calls that may be sent again out of what a crashed child has left, and offers them to the holders of their leases.
-/// Calls that a holder does not take fail with `failure`. Calls of tools that are known not to qualify stay in `left`.
+/// Takes the calls that may be sent again out of what a crashed child has left, and offers them to the holders of their
+/// leases. Calls that a holder does not take fail with `failure`. Calls of tools that are known not to qualify stay in
+/// `left`.
 pub(super) fn rescue(shared: &Shared, left: &mut Expired, failure: &Failure) {
     let may_qualify = |tool: &str| shared.hints.lock().allow(shared.server.resend(tool), tool) != Some(false);
     let mut orphans: BTreeMap<LeaseId, Vec<Orphan>> = BTreeMap::new();
@@ -34,8 +35,8 @@ pub(super) fn rescue(shared: &Shared, left: &mut Expired, failure: &Failure) {
     }
 }
 
-/// Notes the hints in a page of `tools/list`, and forgets all hints when the list changes. Does nothing where `restart.resend` is
-/// `never`.
+/// Notes the hints in a page of `tools/list`, and forgets all hints when the list changes. Does nothing where
+/// `restart.resend` is `never`.
 pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incoming) {
     if shared.server.restart.resend == Resend::Never {
         return;

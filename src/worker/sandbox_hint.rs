@@ -1,5 +1,5 @@
-//! The hint that a server's sandbox may be why the server failed: the server itself mostly writes no more than "permission
-//! denied".
+//! The hint that a server's sandbox may be why the server failed: the server itself mostly writes no more than
+//! "permission denied".
 
 use crate::config::{SandboxMode, Server};
 use crate::process::Exit;
@@ -28,8 +28,8 @@ pub(super) struct SandboxHint {
 }
 
 impl SandboxHint {
-    /// The hint for a server that ended (`exit`), or did not answer (`None`), after these lines on stderr. `None` for a server without
-    /// a sandbox.
+    /// The hint for a server that ended (`exit`), or did not answer (`None`), after these lines on stderr. `None` for a
+    /// server without a sandbox.
     pub(super) fn of(server: &Server, exit: Option<Exit>, stderr: &[String]) -> Option<Self> {
         let says_so = |line: &String| {
             let line = line.to_ascii_lowercase();

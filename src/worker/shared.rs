@@ -30,8 +30,8 @@ pub(super) struct Shared {
     pub(super) stderr: StderrTail,
     /// The number of lines on stdout that are no messages.
     pub(super) noise: AtomicU64,
-    /// Requests of the child that could not reach a client, for the supervisor to refuse. Each is lost once, so that there are at
-    /// most `limits.max_in_flight`.
+    /// Requests of the child that could not reach a client, for the supervisor to refuse. Each is lost once, so that
+    /// there are at most `limits.max_in_flight`.
     lost: Mutex<Vec<u64>>,
     pub(super) health: Mutex<Health>,
     /// The hints of the child's tools, where `restart.resend` needs them.
@@ -124,8 +124,8 @@ impl Shared {
         !self.life.end.initialized() && !self.signals.stop.is_cancelled()
     }
 
-    /// Sends `notifications/initialized`, unless the child has received it: only the first caller's frame is sent. The lock of the
-    /// tables keeps the order: a later caller's calls come behind that frame.
+    /// Sends `notifications/initialized`, unless the child has received it: only the first caller's frame is sent. The
+    /// lock of the tables keeps the order: a later caller's calls come behind that frame.
     pub(super) fn say_initialized(&self, frame: Bytes) -> Result<(), Refused> {
         let _tables = self.multiplexer.lock();
         if !self.is_initialized() {
@@ -159,7 +159,8 @@ impl Shared {
         self.life.failure.get_or_init(|| failure).clone()
     }
 
-    /// Sends a frame of the gateway's own. The frame is dropped and counted if the child has ended or its queue is full.
+    /// Sends a frame of the gateway's own. The frame is dropped and counted if the child has ended or its queue is
+    /// full.
     pub(super) fn send(&self, frame: Bytes) {
         if self.stdin.push(frame).is_err() {
             self.metrics.dropped(DropReason::StreamClosed);
@@ -174,8 +175,8 @@ impl Shared {
         }
     }
 
-    /// Changes the tables by `what`, and queues the frames for the child under the same lock, so that the child gets the frames in
-    /// the order of the changes. The frames are taken out of the returned value.
+    /// Changes the tables by `what`, and queues the frames for the child under the same lock, so that the child gets
+    /// the frames in the order of the changes. The frames are taken out of the returned value.
     pub(super) fn expire(&self, what: impl FnOnce(&mut Multiplexer) -> Expired) -> Expired {
         let mut multiplexer = self.multiplexer.lock();
         let mut expired = what(&mut multiplexer);
@@ -188,8 +189,9 @@ impl Shared {
         expired
     }
 
-    /// Answers the given calls with an error, which `failure` makes from the time-out of each, and tells clients which server
-    /// requests are over. A call of the gateway's own gets no answer where the child has failed: its exchange ends.
+    /// Answers the given calls with an error, which `failure` makes from the time-out of each, and tells clients which
+    /// server requests are over. A call of the gateway's own gets no answer where the child has failed: its exchange
+    /// ends.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         // First: the client may have been asked on the stream of a call that ends now.
         expired.withdrawn.into_iter().for_each(|(withdrawn, message)| self.withdraw(withdrawn, message));
@@ -208,7 +210,8 @@ impl Shared {
         lost.into_iter().for_each(|number| self.refuse_undelivered(number));
     }
 
-    /// Answers a request of the child with an error, as the request could not reach a client. Does nothing if the request is over.
+    /// Answers a request of the child with an error, as the request could not reach a client. Does nothing if the
+    /// request is over.
     pub(super) fn refuse_undelivered(&self, number: u64) {
         let refusal = self.multiplexer.lock().server_requests.undelivered(number);
         refusal.into_iter().for_each(|refusal| self.send(refusal));

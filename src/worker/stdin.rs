@@ -1,5 +1,5 @@
-//! The queue of frames for a child's stdin. Bounded in bytes, also for each session that shares the child. Many frames are written
-//! with one system call.
+//! The queue of frames for a child's stdin. Bounded in bytes, also for each session that shares the child. Many frames
+//! are written with one system call.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -20,7 +20,8 @@ use crate::telemetry::as_gauge;
 /// The most frames that are written with one system call.
 const BATCH: usize = 64;
 
-/// The number of bytes of one session in the queue of a shared child; cheap to clone. Changed under the lock of the queue only.
+/// The number of bytes of one session in the queue of a shared child; cheap to clone. Changed under the lock of the
+/// queue only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Queued(Arc<AtomicUsize>);
 
@@ -33,7 +34,8 @@ impl Queued {
 #[derive(Debug)]
 struct Frame {
     bytes: Bytes,
-    /// The count of the session's bytes; `None` for a frame of the gateway's own, and where sessions do not share the child.
+    /// The count of the session's bytes; `None` for a frame of the gateway's own, and where sessions do not share the
+    /// child.
     of: Option<Queued>,
 }
 
@@ -75,8 +77,8 @@ impl StdinQueue {
         self.push_of(None, frame)
     }
 
-    /// Queues a frame, newline included, and counts it for the session `of`. The bytes of a session may not exceed the room that is
-    /// left for the others; one frame of a session always may, if there is room in the queue.
+    /// Queues a frame, newline included, and counts it for the session `of`. The bytes of a session may not exceed the
+    /// room that is left for the others; one frame of a session always may, if there is room in the queue.
     ///
     /// # Errors
     /// `Ended` if the queue is closed, `Busy` if it is full, `Share` if the session has its share.

@@ -1,6 +1,6 @@
-//! Reads a child's stdout, line by line, and delivers the messages. When the client of an exclusive child does not keep up, this
-//! task waits, and so does the child; after a time-out the client is cut. The task of a shared child waits for no client. A child
-//! that writes much that leads to nothing is read slowly.
+//! Reads a child's stdout, line by line, and delivers the messages. When the client of an exclusive child does not keep
+//! up, this task waits, and so does the child; after a time-out the client is cut. The task of a shared child waits for
+//! no client. A child that writes much that leads to nothing is read slowly.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -73,8 +73,8 @@ async fn pass(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>, br
     }
 }
 
-/// Leaves out a line over `limits.max_line`. An error takes the place of each answer in the line, and each request in the line is
-/// answered with an error.
+/// Leaves out a line over `limits.max_line`. An error takes the place of each answer in the line, and each request in
+/// the line is answered with an error.
 async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Brake) {
     let Oversized { bytes, messages } = line;
     shared.metrics.dropped(DropReason::Oversized);
@@ -198,8 +198,8 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
     }
 }
 
-/// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the child has to
-/// get because of an answer is queued under the lock, before any other frame.
+/// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the
+/// child has to get because of an answer is queued under the lock, before any other frame.
 fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
     let reported = Reported::by(envelope);
     let mut multiplexer = shared.multiplexer.lock();
@@ -227,8 +227,8 @@ async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
     }
 }
 
-/// An answer that waits for room on its stream, and whose call is no longer in the table. If the reader is aborted meanwhile, the
-/// answer is delivered within the gateway's own budget.
+/// An answer that waits for room on its stream, and whose call is no longer in the table. If the reader is aborted
+/// meanwhile, the answer is delivered within the gateway's own budget.
 struct InHand<'a> {
     shared: &'a Shared,
     exchange: &'a Exchange,
@@ -262,9 +262,9 @@ async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item)
 
 /// Pushes a message of `len` bytes into a stream. Returns whether the stream took the message.
 ///
-/// If the stream is full, the reader of an exclusive child waits for room, up to the slow-client time-out, and then cuts the
-/// stream. The reader of a shared child does not wait: the message is dropped, and the stream is cut only if the client waits for
-/// the message (`is_awaited`).
+/// If the stream is full, the reader of an exclusive child waits for room, up to the slow-client time-out, and then
+/// cuts the stream. The reader of a shared child does not wait: the message is dropped, and the stream is cut only if
+/// the client waits for the message (`is_awaited`).
 async fn deliver(
     shared: &Shared,
     outbox: &Outbox,

@@ -81,8 +81,8 @@ fn start_tasks(shared: &Arc<Shared>, pipes: Pipes) -> Tasks {
     }
 }
 
-/// Counts the end of a child, fails its calls and tells its sessions: by [`Ending::finish`], or by being dropped where the task that
-/// supervises the child panics or is aborted.
+/// Counts the end of a child, fails its calls and tells its sessions: by [`Ending::finish`], or by being dropped where
+/// the task that supervises the child panics or is aborted.
 struct Ending {
     shared: Arc<Shared>,
     /// Whether the end of the child is counted.
@@ -137,7 +137,8 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     ending.finish(exit, failure, asked_to);
 }
 
-/// Runs the child until it has exited or has to end. Returns why calls in flight fail, where that is not the child's own exit.
+/// Runs the child until it has exited or has to end. Returns why calls in flight fail, where that is not the child's
+/// own exit.
 async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failure> {
     tokio::select! {
         _ = child.exited() => None,
@@ -175,8 +176,8 @@ async fn panicked(task: &mut Task) {
     }
 }
 
-/// Fails calls that have timed out, and checks the health of the child. Continues with the time of the next check, or breaks with
-/// the failure that the child has to end for.
+/// Fails calls that have timed out, and checks the health of the child. Continues with the time of the next check, or
+/// breaks with the failure that the child has to end for.
 fn look(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
     if let Some(failure) = expire(shared, now) {
         return ControlFlow::Break(failure);
@@ -221,8 +222,8 @@ async fn wait_for(task: &mut Task, wait: Duration) -> bool {
     task.is_finished() || timeout(wait, task).await.is_ok()
 }
 
-/// Fails calls that have timed out. Returns the failure that the child has to end for: `initialize` timed out, or a call overran
-/// `limits.harakiri`.
+/// Fails calls that have timed out. Returns the failure that the child has to end for: `initialize` timed out, or a
+/// call overran `limits.harakiri`.
 fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     let server = &shared.server.name;
     let expired = shared.expire(|multiplexer| multiplexer.expire(now));
@@ -253,10 +254,11 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
     })
 }
 
-/// Sends an idle child a `ping`. Continues with the time of the next check, or breaks with the failure of a wedged child.
+/// Sends an idle child a `ping`. Continues with the time of the next check, or breaks with the failure of a wedged
+/// child.
 ///
-/// A child that has not received `notifications/initialized`, such as a spare, gets no `ping`: some servers end at any message
-/// before that.
+/// A child that has not received `notifications/initialized`, such as a spare, gets no `ping`: some servers end at any
+/// message before that.
 fn check_health(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<Instant>> {
     let limits = &shared.server.limits;
     if !shared.is_opened() || !shared.is_initialized() {
@@ -282,7 +284,8 @@ fn check_health(shared: &Shared, now: Instant) -> ControlFlow<Failure, Option<In
     }
 }
 
-/// The last lines of stderr, for errors. None where tenants share the child: the lines may be about another tenant's calls.
+/// The last lines of stderr, for errors. None where tenants share the child: the lines may be about another tenant's
+/// calls.
 fn last_words(shared: &Shared) -> Vec<String> {
     match shared.server.isolation {
         Isolation::Shared => Vec::new(),
@@ -290,7 +293,8 @@ fn last_words(shared: &Shared) -> Vec<String> {
     }
 }
 
-/// Ends the child: closes stdin, waits, TERM, waits, KILL. Skips to KILL when no time is left. Returns when the child has exited.
+/// Ends the child: closes stdin, waits, TERM, waits, KILL. Skips to KILL when no time is left. Returns when the child
+/// has exited.
 async fn stop(shared: &Shared, child: &Child, writer: &mut Task) {
     let limits = &shared.server.limits;
     shared.stdin.close(false);
@@ -318,8 +322,9 @@ impl Ending {
         Self { shared: Arc::clone(shared), is_counted: false }
     }
 
-    /// The child has exited: counts the end, fails the calls in flight or has them sent again, and tells the sessions. `failure` is
-    /// why the calls fail, where that is not the child's own exit. `asked_to`: the gateway has ended the child.
+    /// The child has exited: counts the end, fails the calls in flight or has them sent again, and tells the sessions.
+    /// `failure` is why the calls fail, where that is not the child's own exit. `asked_to`: the gateway has ended the
+    /// child.
     fn finish(mut self, exit: Exit, failure: Option<Failure>, asked_to: bool) {
         let shared = Arc::clone(&self.shared);
         let started = shared.is_opened();

@@ -1,5 +1,5 @@
-//! A server that keeps crashing is started again after pauses, then left alone, then tried once; and nobody pays for it whose
-//! server it is not.
+//! A server that keeps crashing is started again after pauses, then left alone, then tried once; and nobody pays for it
+//! whose server it is not.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! What has to arrive though somebody is slow: answers that the gateway makes itself, and the end of what a server asks.
+//! What has to arrive though somebody is slow: answers that the gateway makes itself, and the end of what a server
+//! asks.
 
 use std::time::Duration;
 
@@ -116,8 +117,8 @@ async fn who_is_asked_by_a_server_that_crashes_is_told_that_it_is_over() {
     gateway.finish().await;
 }
 
-/// Makes the server ask while there is no stream that the client could be asked on, and lets `is_over` see to it that this
-/// is over; then another request comes. The client is shown that one alone.
+/// Makes the server ask while there is no stream that the client could be asked on, and lets `is_over` see to it that
+/// this is over; then another request comes. The client is shown that one alone.
 async fn only_the_next_is_shown(is_over: impl AsyncFnOnce(&Gateway, &mut Streamable)) {
     let gateway = Gateway::start(impatient(Isolation::Session)).await;
     let mut client = gateway.streamable().await;

@@ -1,5 +1,5 @@
-//! Children that were ended for something: each has its own reason, and what counts as a crash is what a server may do at
-//! each start.
+//! Children that were ended for something: each has its own reason, and what counts as a crash is what a server may do
+//! at each start.
 
 use std::time::Duration;
 

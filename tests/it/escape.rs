@@ -1,4 +1,5 @@
-//! What has left its process group, by `setsid` or a double fork, and what is left when the gateway is killed: all ends.
+//! What has left its process group, by `setsid` or a double fork, and what is left when the gateway is killed: all
+//! ends.
 
 use rustix::process::Signal;
 use serde_json::json;

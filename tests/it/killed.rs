@@ -1,5 +1,5 @@
-//! A child is killed under load, again and again: only calls in flight fail, each session goes on under its id, and the next
-//! child is there in the time that a start takes.
+//! A child is killed under load, again and again: only calls in flight fail, each session goes on under its id, and the
+//! next child is there in the time that a start takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

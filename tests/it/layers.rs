@@ -131,7 +131,8 @@ fn a_layer_imports_only_from_those_after_it() {
     for (file, layer, text) in &files {
         let imports = imports(text).into_iter().filter(|import| !may_import(layer, import));
         wrong.extend(imports.map(|import| format!("src/{} imports {import}", file.display())));
-        // No way round: out of its folder, a module is named from the root. Inside a test module there is one step more.
+        // No way round: out of its folder, a module is named from the root. Inside a test module there is one step
+        // more.
         let steps = file.components().count() + usize::from(text.contains("\nmod tests {"));
         if layer != "lib" && layer != "main" && text.contains(&"super::".repeat(steps + 1)) {
             wrong.push(format!("src/{} leaves its layer by super::", file.display()));
@@ -155,7 +156,8 @@ fn no_file_is_too_long_to_read() {
     assert!(long.is_empty(), "{long:#?}");
 }
 
-/// What the tables of calls may import of the crate, besides themselves (by their whole path where they are in a folder of their own). Of telemetry the one word for why a message is dropped.
+/// What the tables of calls may import of the crate, besides themselves (by their whole path where they are in a folder
+/// of their own). Of telemetry the one word for why a message is dropped.
 const TABLES_IMPORT: [&str; 5] = ["jsonrpc", "mcp", "stream", "telemetry::DropReason", "worker::calls"];
 /// What would give the tables of calls a clock, a task, a lock or I/O of their own.
 const IMPURE: [&str; 7] = ["async ", "Instant::now", "SystemTime", "tokio::sync", "parking_lot", "std::fs", "std::net"];

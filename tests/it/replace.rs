@@ -19,8 +19,9 @@ fn servers() -> [Server; 2] {
     [named("stable", fixture("echo")), changing]
 }
 
-/// Makes it the first configuration or the second. Both know the keys `kept` and `small`, the first alone knows `removed`; the
-/// tenant of `small` may have as many sessions as the version says; the server `changing` is told the version.
+/// Makes it the first configuration or the second. Both know the keys `kept` and `small`, the first alone knows
+/// `removed`; the tenant of `small` may have as many sessions as the version says; the server `changing` is told the
+/// version.
 fn decide(config: &mut Config, version: usize) -> [String; 3] {
     config.auth.keys.clear();
     let keys =

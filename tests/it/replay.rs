@@ -1,5 +1,5 @@
-//! What a child in the place of another is asked for again: what the one before it has agreed to, in a fixed order, before
-//! anything else reaches it.
+//! What a child in the place of another is asked for again: what the one before it has agreed to, in a fixed order,
+//! before anything else reaches it.
 
 use std::time::Duration;
 
@@ -289,8 +289,8 @@ async fn what_a_child_that_is_being_replaced_is_just_granting_is_asked_of_its_su
         let heard: Value = serde_json::from_str(&crate::harness::text_of(&call.await.unwrap())).unwrap();
         let in_order = ["initialize", "notifications/initialized", "resources/subscribe", "tools/call"];
         assert_eq!(heard, json!(in_order), "the successor is asked before it gets the next call ({wire:?})");
-        // Nothing waits for its consent, which it gives after it has the roots, on a thread of its own. Not asked for again and
-        // again: it takes one call more.
+        // Nothing waits for its consent, which it gives after it has the roots, on a thread of its own. Not asked for
+        // again and again: it takes one call more.
         scene.until("each has said four things, the last its consent", |m| m.to_client() == 8).await;
         assert_eq!(subscriptions(&client).await, json!([NOTE]), "{wire:?}");
         client.close().await;

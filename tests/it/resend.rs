@@ -1,5 +1,5 @@
-//! A call whose child crashed is sent again where its tool and the configuration allow it: once, and its client sees one
-//! answer. Every other call fails.
+//! A call whose child crashed is sent again where its tool and the configuration allow it: once, and its client sees
+//! one answer. Every other call fails.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Sessions that share a child, and what one of them does that the others must not feel: it does not read, it leaves with
-//! work behind it, it wants another log level, it says what it was not asked.
+//! Sessions that share a child, and what one of them does that the others must not feel: it does not read, it leaves
+//! with work behind it, it wants another log level, it says what it was not asked.
 
 use std::time::{Duration, Instant};
 

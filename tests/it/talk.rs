@@ -169,7 +169,8 @@ impl Client {
         self.link.unsolicited.lock().iter().cloned().collect()
     }
 
-    /// The same without the notifications that a list may have changed, which come when a child has taken another's place.
+    /// The same without the notifications that a list may have changed, which come when a child has taken another's
+    /// place.
     pub(crate) fn unsolicited_but_lists(&self) -> Vec<Value> {
         self.unsolicited().into_iter().filter(|message| !is_about_a_list(message)).collect()
     }

@@ -157,7 +157,8 @@ async fn fifty_clients_that_leave_in_ugly_ways_leave_nothing_behind() {
     scene.until("no session is left", |m| m.sessions() == 0).await;
     scene.until("no child is left", |m| m.children() == 0).await;
     let spawned = scene.counts().await.spawned();
-    // A third of them wait for the answer to initialize before they leave; the others may leave before there is a child.
+    // A third of them wait for the answer to initialize before they leave; the others may leave before there is a
+    // child.
     assert!(spawned >= 18, "they were real sessions: {spawned}");
     scene.finish().await;
 }

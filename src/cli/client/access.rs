@@ -81,8 +81,8 @@ impl Access {
         Ok(headers)
     }
 
-    /// The key of `--key`, of `--key-file`, or of a variable in this order. Without `--key` and `--key-file`, a given header
-    /// `Authorization` means no key.
+    /// The key of `--key`, of `--key-file`, or of a variable in this order. Without `--key` and `--key-file`, a given
+    /// header `Authorization` means no key.
     fn key_of(&self, environment: &Environment) -> Result<Option<SecretString>, String> {
         let of_file = |file: &Path, name: &str| {
             let key = key_in(file).and_then(|key| secret(key.expose_secret()));

@@ -47,8 +47,8 @@ struct Page {
 /// Requests all pages of the list of tools.
 ///
 /// # Errors
-/// [`Error::Protocol`] for an unreadable list, more than 100 pages or 10,000 tools, or a repeated cursor. Otherwise the error of
-/// a request.
+/// [`Error::Protocol`] for an unreadable list, more than 100 pages or 10,000 tools, or a repeated cursor. Otherwise the
+/// error of a request.
 pub async fn list_tools(conversation: &mut Conversation) -> Result<Catalog, Error> {
     let unreadable = |error: serde_json::Error| Error::Protocol(format!("the list of tools cannot be read: {error}"));
     let (mut raw_tools, mut cursor, mut first) = (Vec::new(), None::<String>, None);

@@ -1,5 +1,5 @@
-//! The session of `tools` and `call` with a gateway: one request at a time. At the end, also after an error, the request in
-//! flight is cancelled and the session is closed, within a bounded time.
+//! The session of `tools` and `call` with a gateway: one request at a time. At the end, also after an error, the
+//! request in flight is cancelled and the session is closed, within a bounded time.
 
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ pub struct Conversation {
     progress: Option<ProgressLine>,
 }
 
-/// Begins a session at `url`, runs `work` in it, and ends the session. Beginning and work may take `limit`, and Ctrl-C ends them.
+/// Begins a session at `url`, runs `work` in it, and ends the session. Beginning and work may take `limit`, and Ctrl-C
+/// ends them.
 ///
 /// # Errors
 /// The error of the gateway or of `work`, [`Error::TimedOut`], or [`Error::Interrupted`].

@@ -149,8 +149,8 @@ impl Error {
         }
     }
 
-    /// The error as a JSON-RPC answer to the request `id`, for a client on stdio. A JSON-RPC error of the gateway or the server is
-    /// passed on with its code, message and data.
+    /// The error as a JSON-RPC answer to the request `id`, for a client on stdio. A JSON-RPC error of the gateway or
+    /// the server is passed on with its code, message and data.
     pub(super) fn answer(&self, id: Option<&RawId>) -> Bytes {
         let foreign = match self {
             Self::Rpc(rpc) => Some(rpc),

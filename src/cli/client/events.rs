@@ -1,5 +1,5 @@
-//! Parses Server-Sent Events (HTML standard, section 9.2.6) from chunks of bytes. A line, or the data of one event, above a limit
-//! is an error.
+//! Parses Server-Sent Events (HTML standard, section 9.2.6) from chunks of bytes. A line, or the data of one event,
+//! above a limit is an error.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -48,7 +48,8 @@ impl EventParser {
     /// Parses the next bytes of the stream.
     ///
     /// # Errors
-    /// [`Error::Protocol`] if a line or the data of an event exceeds the limit. Events that were complete before can still be taken.
+    /// [`Error::Protocol`] if a line or the data of an event exceeds the limit. Events that were complete before can
+    /// still be taken.
     pub(super) fn push(&mut self, mut chunk: &[u8]) -> Result<(), Error> {
         while !chunk.is_empty() {
             if std::mem::take(&mut self.after_cr)

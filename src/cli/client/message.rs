@@ -121,7 +121,8 @@ pub(super) fn not_mcp(error: ParseError) -> Error {
     Error::Protocol(error.to_string())
 }
 
-/// A canonical form of an id, for comparisons: many servers decode an id and encode it in another way (`"\u0041"` as `"A"`).
+/// A canonical form of an id, for comparisons: many servers decode an id and encode it in another way (`"\u0041"` as
+/// `"A"`).
 pub(super) fn id_key(id: &RawId) -> String {
     serde_json::from_str::<serde_json::Value>(id.as_str()).map_or_else(|_| id.as_str().to_owned(), |id| id.to_string())
 }

@@ -1,5 +1,5 @@
-//! The MCP client of `tools`, `call` and `connect`. A URL whose path ends in `/sse` means HTTP+SSE (2024-11-05), any other
-//! Streamable HTTP (2025-03-26 … 2025-11-25).
+//! The MCP client of `tools`, `call` and `connect`. A URL whose path ends in `/sse` means HTTP+SSE (2024-11-05), any
+//! other Streamable HTTP (2025-03-26 … 2025-11-25).
 
 mod access;
 mod catalog;

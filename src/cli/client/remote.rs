@@ -1,5 +1,5 @@
-//! The HTTP client of both transports. It follows no redirects, so that a credential goes only to the given host, and its errors
-//! give advice.
+//! The HTTP client of both transports. It follows no redirects, so that a credential goes only to the given host, and
+//! its errors give advice.
 
 use std::error::Error as _;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! The input schema of a tool (JSON Schema), as far as a command line needs it: the names and types of arguments, and the
-//! conversion of `name=value` to JSON. Other rules of a schema are left to the server.
+//! The input schema of a tool (JSON Schema), as far as a command line needs it: the names and types of arguments, and
+//! the conversion of `name=value` to JSON. Other rules of a schema are left to the server.
 
 use std::cell::RefCell;
 
@@ -43,7 +43,8 @@ impl<'de> Deserialize<'de> for InputSchema {
 }
 
 impl InputSchema {
-    /// The arguments with their types for people, required arguments first. `?` marks optional ones, `…` further arguments.
+    /// The arguments with their types for people, required arguments first. `?` marks optional ones, `…` further
+    /// arguments.
     pub(super) fn signature(&self) -> String {
         let show = |(name, schema): &&(String, Value)| {
             let mark = if self.is_required(name) { "" } else { "?" };
@@ -62,7 +63,8 @@ impl InputSchema {
     /// The arguments in JSON from pairs of name and text.
     ///
     /// # Errors
-    /// [`Error::Arguments`] for an unknown or repeated name, a missing required argument, or a text that has none of the types.
+    /// [`Error::Arguments`] for an unknown or repeated name, a missing required argument, or a text that has none of
+    /// the types.
     pub fn arguments(&self, pairs: &[(String, String)]) -> Result<Map<String, Value>, Error> {
         let mut arguments = Map::new();
         for (name, text) in pairs {
@@ -96,8 +98,8 @@ impl InputSchema {
         self.required().any(|required| required == name)
     }
 
-    /// Whether the tool takes arguments that the schema does not list: as `additionalProperties` says, otherwise only without
-    /// `properties`.
+    /// Whether the tool takes arguments that the schema does not list: as `additionalProperties` says, otherwise only
+    /// without `properties`.
     fn is_open(&self) -> bool {
         match self.whole.get("additionalProperties") {
             Some(Value::Bool(open)) => *open,
@@ -106,7 +108,8 @@ impl InputSchema {
         }
     }
 
-    /// The value of an argument: `text` as the first type of the schema that fits, strings last. With `enum`, one of its values.
+    /// The value of an argument: `text` as the first type of the schema that fits, strings last. With `enum`, one of
+    /// its values.
     fn value(&self, name: &str, schema: &Value, text: &str) -> Result<Value, Error> {
         let mut types = self.types(schema);
         // Everything can be read as text: that comes last.

@@ -1,5 +1,5 @@
-//! HTTP+SSE (MCP 2024-11-05, basic/transports): one stream with all messages of the gateway, and a POST request for each message
-//! of the client. The session ends with its stream; [`Incoming::Lost`] reports the end.
+//! HTTP+SSE (MCP 2024-11-05, basic/transports): one stream with all messages of the gateway, and a POST request for
+//! each message of the client. The session ends with its stream; [`Incoming::Lost`] reports the end.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -132,7 +132,8 @@ impl Sse {
     }
 }
 
-/// The URL for POST requests, relative to `base`. An error if it has another origin, because the credential is sent to it.
+/// The URL for POST requests, relative to `base`. An error if it has another origin, because the credential is sent to
+/// it.
 fn endpoint(base: &Url, text: &str) -> Result<Url, Error> {
     let url = base.join(text.trim()).map_err(|error| Error::Protocol(format!("the `endpoint` is no URL: {error}")))?;
     if url.origin() == base.origin() {

@@ -1,5 +1,5 @@
-//! Streamable HTTP (MCP 2025-03-26 … 2025-11-25, basic/transports): the response to a POST request has the answer, as JSON or in
-//! a stream; a GET stream carries the messages outside of requests.
+//! Streamable HTTP (MCP 2025-03-26 … 2025-11-25, basic/transports): the response to a POST request has the answer, as
+//! JSON or in a stream; a GET stream carries the messages outside of requests.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 pub(super) struct Streamable {
     remote: Remote,
     sink: mpsc::Sender<Incoming>,
-    /// The headers of all requests after `initialize`: session id and protocol version. Empty before its answer, and at the end.
+    /// The headers of all requests after `initialize`: session id and protocol version. Empty before its answer, and at
+    /// the end.
     session: Mutex<HeaderMap>,
 }
 
@@ -47,8 +48,8 @@ impl Streamable {
         Self { remote, sink, session: Mutex::default() }
     }
 
-    /// Posts a message. For a request, waits until its answer is in the channel. `sent` is dropped when the message has been
-    /// written or given up.
+    /// Posts a message. For a request, waits until its answer is in the channel. `sent` is dropped when the message has
+    /// been written or given up.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
         let session = if message.is_initialize() { HeaderMap::new() } else { self.session.lock().clone() };
         let request = self.remote.request(Method::POST, &self.remote.url).headers(session.clone());
@@ -89,9 +90,9 @@ impl Streamable {
         if answered { Ok(()) } else { Err(Error::Protocol("the answer has another id than the request".to_owned())) }
     }
 
-    /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have ids and the
-    /// request is not `initialize`, up to 5 times in a row without a new event
-    /// (2025-11-25, basic/transports, "Sending Messages to the Server").
+    /// Passes on the messages of a request's stream. Resumes a stream that ends without the answer, if its events have
+    /// ids and the request is not `initialize`, up to 5 times in a row without a new event (2025-11-25,
+    /// basic/transports, "Sending Messages to the Server").
     async fn follow(&self, response: Response, awaited: Awaited, session: &HeaderMap) -> Result<(), Error> {
         let mut events = EventStream::new(response);
         let (mut last_id, mut attempts) = (None, 0);
@@ -164,8 +165,8 @@ impl Streamable {
         }
     }
 
-    /// Receives messages outside of requests on a GET stream, which is opened again after each end. The pause grows up to 30 s
-    /// while streams are short. Returns if the gateway offers no such stream, or with the error of a refusal.
+    /// Receives messages outside of requests on a GET stream, which is opened again after each end. The pause grows up
+    /// to 30 s while streams are short. Returns if the gateway offers no such stream, or with the error of a refusal.
     pub(super) async fn listen(&self) -> Result<(), Error> {
         let session = self.session.lock().clone();
         let (mut last_id, mut pause) = (None, PAUSE.0);

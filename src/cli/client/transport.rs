@@ -25,8 +25,8 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// The transport for a URL, HTTP+SSE if the path ends in `/sse`, and the channel with the messages of the gateway. Sends
-    /// nothing.
+    /// The transport for a URL, HTTP+SSE if the path ends in `/sse`, and the channel with the messages of the gateway.
+    /// Sends nothing.
     pub(super) fn new(url: Url, headers: HeaderMap) -> Result<(Self, mpsc::Receiver<Incoming>), Error> {
         let (sink, incoming) = mpsc::channel(INCOMING);
         let is_sse = url.path().trim_end_matches('/').ends_with("/sse");
@@ -39,7 +39,8 @@ impl Transport {
         Ok((transport, incoming))
     }
 
-    /// Prepares for `initialize`: opens a stream of HTTP+SSE, in place of the one before. Does nothing for Streamable HTTP.
+    /// Prepares for `initialize`: opens a stream of HTTP+SSE, in place of the one before. Does nothing for Streamable
+    /// HTTP.
     pub(super) async fn open(&self) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.open().await,
@@ -47,8 +48,8 @@ impl Transport {
         }
     }
 
-    /// The number of the stream on which answers come, as in [`Incoming::Lost`]. Always 0 for Streamable HTTP, where each answer
-    /// comes with its request.
+    /// The number of the stream on which answers come, as in [`Incoming::Lost`]. Always 0 for Streamable HTTP, where
+    /// each answer comes with its request.
     pub(super) fn generation(&self) -> u64 {
         match self {
             Self::Sse(sse) => sse.generation(),
@@ -58,8 +59,8 @@ impl Transport {
 
     /// Posts a message. `sent` is dropped when the message has been written or given up.
     ///
-    /// `Ok` for a request means with Streamable HTTP that its answer is in the channel, with HTTP+SSE that the gateway has
-    /// accepted the request.
+    /// `Ok` for a request means with Streamable HTTP that its answer is in the channel, with HTTP+SSE that the gateway
+    /// has accepted the request.
     pub(super) async fn post(&self, message: &Message, sent: Option<Sent>) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.post(message, sent).await,
@@ -67,8 +68,8 @@ impl Transport {
         }
     }
 
-    /// Receives messages outside of requests. `Ok` means that the gateway offers none, [`Error::SessionGone`] that the session is
-    /// lost.
+    /// Receives messages outside of requests. `Ok` means that the gateway offers none, [`Error::SessionGone`] that the
+    /// session is lost.
     pub(super) async fn listen(&self) -> Result<(), Error> {
         match self {
             Self::Sse(sse) => sse.lost().await,

@@ -1,4 +1,5 @@
-//! Permits: ceilings hold, claims are whole, tenants take turns, queues are bounded, and no unit and no wake-up is lost.
+//! Permits: ceilings hold, claims are whole, tenants take turns, queues are bounded, and no unit and no wake-up is
+//! lost.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::pin::Pin;

@@ -1,6 +1,6 @@
-//! Measures the temporary folders of children, and has children ended whose folder is too large. Invariants: each folder is
-//! measured once a second, unless measuring all takes more than a tenth of the time; the folder that has waited longest
-//! comes next; no thread that serves requests measures.
+//! Measures the temporary folders of children, and has children ended whose folder is too large. Invariants: each
+//! folder is measured once a second, unless measuring all takes more than a tenth of the time; the folder that has
+//! waited longest comes next; no thread that serves requests measures.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -37,8 +37,8 @@ pub async fn watch_folders(ceilings: Ceilings, stop: CancellationToken) {
     }
 }
 
-/// Measures one folder after another for up to a second, and has children ended whose folder is over its limit. The next
-/// round continues with the others.
+/// Measures one folder after another for up to a second, and has children ended whose folder is over its limit. The
+/// next round continues with the others.
 fn measure_folders(ceilings: &Ceilings, last: &mut LastMeasured, stop: &CancellationToken) {
     let folder = |(id, charged): (&u64, &Charged)| {
         let (folder, most) = charged.temp.as_ref().filter(|_| charged.excess.borrow().is_none())?;

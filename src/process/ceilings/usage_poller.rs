@@ -1,6 +1,6 @@
-//! Compares memory and processes of children with the limits that no cgroup enforces: four times a second, in one reading
-//! of `/proc`. Invariants: a child over its own limit is found within two readings, and may use any amount until then; for
-//! a tenant's limit at most one child of the tenant is being ended at a time.
+//! Compares memory and processes of children with the limits that no cgroup enforces: four times a second, in one
+//! reading of `/proc`. Invariants: a child over its own limit is found within two readings, and may use any amount
+//! until then; for a tenant's limit at most one child of the tenant is being ended at a time.
 
 use std::collections::HashMap;
 use std::io;
@@ -95,8 +95,8 @@ fn watched(ceilings: &Ceilings) -> Vec<WatchedChild> {
     watched.collect()
 }
 
-/// The child to end if `children`, all those of `tenant`, exceed `bounds` together: the one that uses most, or the newest
-/// of several. Returns its number and the limit.
+/// The child to end if `children`, all those of `tenant`, exceed `bounds` together: the one that uses most, or the
+/// newest of several. Returns its number and the limit.
 fn over(
     tenant: &TenantId,
     bounds: WatchedLimits,

@@ -12,8 +12,8 @@ use super::{LimitOwner, Limits};
 /// Period for the share of processor time, in microseconds.
 const PERIOD: u64 = 100_000;
 
-/// Whose memory limit the kernel killed processes of a child's cgroup for. `None` if the kernel killed none, or killed them
-/// because the machine ran out of memory.
+/// Whose memory limit the kernel killed processes of a child's cgroup for. `None` if the kernel killed none, or killed
+/// them because the machine ran out of memory.
 pub(in crate::process) fn out_of_memory(path: &Path) -> Option<LimitOwner> {
     // `oom` counts how often this very limit was reached, `oom_kill` the processes in here that any limit has ended.
     let killed = count(&path.join("memory.events"), "oom_kill") > 0;

@@ -1,9 +1,10 @@
-//! Cgroups (v2) for children. Where the gateway may make cgroups below its own, each child gets one, and all processes that
-//! the child has started are killed with it. Where the gateway's cgroup has delegated controllers (a systemd service with
-//! `Delegate=yes`, a container with writable cgroups), the child's cgroup also enforces limits.
+//! Cgroups (v2) for children. Where the gateway may make cgroups below its own, each child gets one, and all processes
+//! that the child has started are killed with it. Where the gateway's cgroup has delegated controllers (a systemd
+//! service with `Delegate=yes`, a container with writable cgroups), the child's cgroup also enforces limits.
 //!
-//! `subtree` finds and prepares the place in the gateway; `group` operates on a single cgroup. Invariant: nothing outside
-//! of the gateway's own cgroup is touched, and inside only what the gateway has made, and which controllers are delegated.
+//! `subtree` finds and prepares the place in the gateway; `group` operates on a single cgroup. Invariant: nothing
+//! outside of the gateway's own cgroup is touched, and inside only what the gateway has made, and which controllers are
+//! delegated.
 
 mod group;
 mod subtree;

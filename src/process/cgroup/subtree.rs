@@ -80,8 +80,8 @@ pub struct Subtree {
     lock: File,
 }
 
-/// Finds the cgroup of this process; `None` if no cgroups can be made below it. Without controllers if other processes are in
-/// it. `root` is the root of the file systems.
+/// Finds the cgroup of this process; `None` if no cgroups can be made below it. Without controllers if other processes
+/// are in it. `root` is the root of the file systems.
 fn find(root: &Path) -> Option<Place> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let own = read("proc/self/cgroup")?.lines().find_map(|line| line.strip_prefix("0::").map(str::to_owned))?;
@@ -111,8 +111,8 @@ fn find(root: &Path) -> Option<Place> {
 }
 
 impl Subtree {
-    /// Makes the gateway's folder, and cleans up what killed gateways have left. Call it once, before anything is started.
-    /// `None` if no cgroups can be made.
+    /// Makes the gateway's folder, and cleans up what killed gateways have left. Call it once, before anything is
+    /// started. `None` if no cgroups can be made.
     ///
     /// # Errors
     /// The system refuses.
@@ -162,8 +162,8 @@ impl Subtree {
         Support { ends: true, keeps: self.controllers }
     }
 
-    /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce. Where the tenant
-    /// has one already, sets its limits to `limits`.
+    /// Makes a common cgroup for all children of `tenant`, if `limits` contains a limit that it can enforce. Where the
+    /// tenant has one already, sets its limits to `limits`.
     ///
     /// # Errors
     /// The system refuses.
@@ -218,8 +218,8 @@ impl Drop for Subtree {
 }
 
 impl Place {
-    /// Prepares the cgroup for others that enforce limits: moves the gateway into a cgroup of its own, and delegates the
-    /// controllers. No effect without controllers.
+    /// Prepares the cgroup for others that enforce limits: moves the gateway into a cgroup of its own, and delegates
+    /// the controllers. No effect without controllers.
     fn divide(&self) -> io::Result<()> {
         if self.controllers == Controllers::default() {
             return Ok(());
@@ -241,8 +241,8 @@ fn pass_on(path: &Path, controllers: Controllers) -> io::Result<()> {
     controllers.names().try_for_each(|name| write(&path.join("cgroup.subtree_control"), &format!("+{name}")))
 }
 
-/// Removes the folder of a gateway that is gone; also true if there is no folder. `false` if the gateway lives, or processes
-/// are left in the folder.
+/// Removes the folder of a gateway that is gone; also true if there is no folder. `false` if the gateway lives, or
+/// processes are left in the folder.
 pub(in crate::process) fn remove_if_left(path: &Path) -> bool {
     match lock(path) {
         Ok(lock) => lock.is_some() && remove(path),
@@ -255,8 +255,8 @@ fn is_taken(error: &io::Error) -> bool {
     [libc::ENOENT, libc::ENODEV, libc::EBUSY, libc::EEXIST].map(Some).contains(&error.raw_os_error())
 }
 
-/// Kills what killed gateways have left below `parent` and removes their folders. Failures are logged and do not matter to
-/// this gateway.
+/// Kills what killed gateways have left below `parent` and removes their folders. Failures are logged and do not matter
+/// to this gateway.
 fn remove_abandoned(parent: &Path) {
     let is_ours = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX));
     for path in folders(parent).into_iter().filter(is_ours) {

@@ -1,5 +1,5 @@
-//! Removes temporary folders of gateways that were killed. Invariant: a folder is removed only if nobody holds its lock,
-//! and folders of other users only by root.
+//! Removes temporary folders of gateways that were killed. Invariant: a folder is removed only if nobody holds its
+//! lock, and folders of other users only by root.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -40,8 +40,8 @@ impl AbandonedFolders {
         Self { place: place.to_owned(), removed: 0, failed: BTreeSet::new(), failure: None }
     }
 
-    /// Continues the removal until `deadline`. Fails with the first error once all other folders are removed; the next step then
-    /// tries the failed ones again.
+    /// Continues the removal until `deadline`. Fails with the first error once all other folders are removed; the next
+    /// step then tries the failed ones again.
     pub(super) fn step(&mut self, deadline: Instant) -> Outcome {
         match self.go_on(deadline) {
             Ok(false) => Outcome::Unfinished,
@@ -91,8 +91,8 @@ impl AbandonedFolders {
     }
 }
 
-/// Removes folders of killed gateways in `place` on this thread, as far as possible. Returns how many were removed. Gives up
-/// after [`PARTS`] parts of [`PART`], as something may keep filling a folder.
+/// Removes folders of killed gateways in `place` on this thread, as far as possible. Returns how many were removed.
+/// Gives up after [`PARTS`] parts of [`PART`], as something may keep filling a folder.
 pub(in crate::process) fn remove_abandoned(place: &Path) -> usize {
     let mut folders = AbandonedFolders::of(place);
     let _ = (0..PARTS).find(|_| !matches!(folders.step(Instant::now() + PART), Outcome::Unfinished));

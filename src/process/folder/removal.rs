@@ -1,9 +1,10 @@
-//! Removes a folder with everything in it, however deep, wide or hostile the content is. Invariants: the work takes four
-//! descriptors, and neither stack nor memory grows with the content; no symbolic link is followed and no mount entered;
-//! nothing outside of the folder is removed, even while a process of the child still moves files about.
+//! Removes a folder with everything in it, however deep, wide or hostile the content is. Invariants: the work takes
+//! four descriptors, and neither stack nor memory grows with the content; no symbolic link is followed and no mount
+//! entered; nothing outside of the folder is removed, even while a process of the child still moves files about.
 //!
-//! Nested folders are not descended into. A folder inside a folder is first moved up, right below the folder being emptied,
-//! and emptied in its turn. So no path gets long, and there is no way back up that another process could redirect.
+//! Nested folders are not descended into. A folder inside a folder is first moved up, right below the folder being
+//! emptied, and emptied in its turn. So no path gets long, and there is no way back up that another process could
+//! redirect.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -101,8 +102,8 @@ impl Emptying {
         }
     }
 
-    /// Removes the entry `name` of `folder`. Calls `with_folder` for a folder with content. Keeps the first error, unless the
-    /// entry has changed meanwhile. Breaks when the deadline has passed.
+    /// Removes the entry `name` of `folder`. Calls `with_folder` for a folder with content. Keeps the first error,
+    /// unless the entry has changed meanwhile. Breaks when the deadline has passed.
     fn entry(
         &mut self,
         folder: &OwnedFd,
@@ -214,8 +215,8 @@ pub(super) fn is_dots(name: &CStr) -> bool {
     [c".", c".."].contains(&name)
 }
 
-/// Removes a file or an empty folder, also if it is gone already. `false`: the entry is a folder with content. `kind` is what
-/// the entry was when it was listed. Clears attributes that prevent the removal, where this process may.
+/// Removes a file or an empty folder, also if it is gone already. `false`: the entry is a folder with content. `kind`
+/// is what the entry was when it was listed. Clears attributes that prevent the removal, where this process may.
 fn unlink(folder: &OwnedFd, name: &CStr, kind: FileType) -> rustix::io::Result<bool> {
     let file = || rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let directory = || rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR);
@@ -259,7 +260,8 @@ pub(super) fn enter(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedF
     }
 }
 
-/// The id of the mount that contains an open folder. Device numbers do not tell mounts apart: a bind mount has that of its source.
+/// The id of the mount that contains an open folder. Device numbers do not tell mounts apart: a bind mount has that of
+/// its source.
 fn mount_of(folder: impl AsFd) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_fd().as_raw_fd())).ok()?;
     text.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
@@ -281,8 +283,8 @@ fn unprotect(folder: &OwnedFd) -> bool {
     rustix::fs::openat(folder, c".", LISTING, Mode::empty()).is_ok_and(|file| clear_attributes(&file))
 }
 
-/// Clears the same attributes of an entry of a folder. Only files and folders are opened: opening something else may have
-/// effects.
+/// Clears the same attributes of an entry of a folder. Only files and folders are opened: opening something else may
+/// have effects.
 fn unprotect_entry(folder: &OwnedFd, name: &CStr) -> bool {
     let kind = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).map(|found| found.st_mode);
     let has_attributes = |mode| [FileType::RegularFile, FileType::Directory].contains(&FileType::from_raw_mode(mode));

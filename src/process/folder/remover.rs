@@ -1,6 +1,6 @@
 //! The thread that removes private folders. Neither the end of a child, nor a start, nor a thread that serves requests
-//! waits for it. Invariants: folders take turns, so that a large one delays no other; a folder that cannot be removed is
-//! counted, logged once, and tried again at growing intervals.
+//! waits for it. Invariants: folders take turns, so that a large one delays no other; a folder that cannot be removed
+//! is counted, logged once, and tried again at growing intervals.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -21,7 +21,8 @@ const SLICE: Duration = Duration::from_millis(250);
 const SLICES: u32 = 400;
 /// The error that is logged then.
 const UNFINISHED: &str = "100 s of removal were not enough: it is very large, or something fills it again and again";
-/// Most folders that wait, failed ones included. Others are counted as failures and left to the next start of a gateway.
+/// Most folders that wait, failed ones included. Others are counted as failures and left to the next start of a
+/// gateway.
 const MAX_WAITING: usize = 4096;
 /// Time until a failed removal is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -51,8 +52,8 @@ struct Job {
     due: Instant,
 }
 
-/// A handle of the thread. Clones share it. The thread starts with the first folder, and ends when [`Remover::close`] was
-/// called and nothing waits.
+/// A handle of the thread. Clones share it. The thread starts with the first folder, and ends when [`Remover::close`]
+/// was called and nothing waits.
 #[derive(Clone, Default)]
 pub(super) struct Remover(Arc<Shared>);
 
@@ -79,8 +80,8 @@ impl Remover {
         Self(Arc::new(Shared { metrics, ..Shared::default() }))
     }
 
-    /// Queues the removal of the folder `path`, which `step` continues until the given time. Does not block. Drops `step` and
-    /// counts a failure if [`MAX_WAITING`] jobs wait.
+    /// Queues the removal of the folder `path`, which `step` continues until the given time. Does not block. Drops
+    /// `step` and counts a failure if [`MAX_WAITING`] jobs wait.
     pub(super) fn push(&self, path: PathBuf, step: impl FnMut(Instant) -> Outcome + Send + 'static) {
         let mut state = self.0.state.lock();
         if state.waiting.len() + state.later.len() >= MAX_WAITING {
@@ -94,7 +95,8 @@ impl Remover {
         if !state.has_thread {
             let shared = Arc::clone(&self.0);
             let thread = std::thread::Builder::new().name("sluice-remover".to_owned());
-            // Where there can be no thread now, the next folder tries again, and the last resort is the next start of a gateway.
+            // Where there can be no thread now, the next folder tries again, and the last resort is the next start of a
+            // gateway.
             state.has_thread = thread.spawn(move || shared.run()).is_ok();
         }
         drop(state);
@@ -160,8 +162,8 @@ impl Shared {
     fn put_back(&self, mut job: Job, outcome: Outcome) {
         let failure = match outcome {
             Outcome::Done => {
-                // Dropped before anybody hears that nothing waits, and outside of the lock: what it holds may be pushed in
-                // its turn.
+                // Dropped before anybody hears that nothing waits, and outside of the lock: what it holds may be pushed
+                // in its turn.
                 drop(job);
                 self.metrics.waiting.dec();
                 self.state.lock().is_busy = false;

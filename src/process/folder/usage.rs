@@ -1,7 +1,7 @@
-//! Measures a private folder: number and bytes of its files. Invariants: measuring stops as soon as the limit is exceeded,
-//! takes bounded memory and descriptors, follows no symbolic link and enters no mount. Hidden content counts too: folders
-//! closed by their mode, and files that were removed but are still open. Entries that the child moves or closes meanwhile
-//! are tried again. Only a child that hides content on purpose outlasts the tries, and it is ended.
+//! Measures a private folder: number and bytes of its files. Invariants: measuring stops as soon as the limit is
+//! exceeded, takes bounded memory and descriptors, follows no symbolic link and enters no mount. Hidden content counts
+//! too: folders closed by their mode, and files that were removed but are still open. Entries that the child moves or
+//! closes meanwhile are tried again. Only a child that hides content on purpose outlasts the tries, and it is ended.
 
 use std::collections::HashSet;
 use std::ffi::CStr;
@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use super::removal::{self, enter, is_dots, restore_access};
 
-/// Deepest level of nested folders that is measured, which is also the most descriptors held. Deeper folders count as too
-/// many files.
+/// Deepest level of nested folders that is measured, which is also the most descriptors held. Deeper folders count as
+/// too many files.
 const MAX_DEPTH: usize = 64;
 /// Most tries to measure an entry that the child moves or closes meanwhile.
 const TRIES: u32 = 64;
@@ -56,8 +56,8 @@ pub(in crate::process) enum Measurement {
     Found(FolderSize),
 }
 
-/// Measures the folder `top`, whose path is `path`, and files in it that the `processes` have removed and still hold open.
-/// Stops at a size above `most`, or when `is_over` returns true.
+/// Measures the folder `top`, whose path is `path`, and files in it that the `processes` have removed and still hold
+/// open. Stops at a size above `most`, or when `is_over` returns true.
 ///
 /// # Errors
 /// The system refuses: the size is unknown then.
@@ -129,8 +129,8 @@ fn walk(top: &OwnedFd, most: FolderSize, is_over: impl Fn() -> bool) -> io::Resu
 /// measurement.
 struct OpenFolder {
     list: Dir,
-    /// Inodes that were listed and not found by their name. A name for the same inode in the next listing shows that the
-    /// entry was moved, not removed.
+    /// Inodes that were listed and not found by their name. A name for the same inode in the next listing shows that
+    /// the entry was moved, not removed.
     missed: HashSet<u64>,
     /// The missed inodes of the last listing: the only ones that are measured in a repeated listing.
     wanted: HashSet<u64>,
@@ -189,8 +189,8 @@ impl OpenFolder {
     }
 }
 
-/// The allocated bytes of an entry, and a descriptor if the entry is a folder of the same file system. The bytes of a file
-/// with several names are divided among them.
+/// The allocated bytes of an entry, and a descriptor if the entry is a folder of the same file system. The bytes of a
+/// file with several names are divided among them.
 fn stat_entry(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<(u64, Option<OwnedFd>)> {
     let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let bytes = u64::try_from(found.st_blocks).unwrap_or_default() * 512;
@@ -209,7 +209,8 @@ fn widened(count: impl Into<u64>) -> u64 {
     count.into()
 }
 
-/// Opens a folder for listing, even if the child has closed it by its mode. `None` if the child closes it again each time.
+/// Opens a folder for listing, even if the child has closed it by its mode. `None` if the child closes it again each
+/// time.
 fn list(folder: &OwnedFd) -> io::Result<Option<Dir>> {
     for _ in 0..TRIES {
         match removal::list(folder) {
@@ -231,8 +232,8 @@ fn reopen(folder: BorrowedFd<'_>) -> io::Result<()> {
     restore_access(folder)
 }
 
-/// Calls `found` with inode and bytes of each file that process `pid` holds open although it was removed from `folder`. Not at
-/// all if the process cannot be examined. Looks at no more than [`MAX_DESCRIPTORS`] descriptors.
+/// Calls `found` with inode and bytes of each file that process `pid` holds open although it was removed from `folder`.
+/// Not at all if the process cannot be examined. Looks at no more than [`MAX_DESCRIPTORS`] descriptors.
 fn removed_by(pid: i32, folder: &Path, found: &mut impl FnMut(u64, u64)) {
     let Ok(descriptors) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return };
     for descriptor in descriptors.flatten().take(MAX_DESCRIPTORS) {

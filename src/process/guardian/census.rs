@@ -18,8 +18,8 @@ const RECOUNT: Duration = Duration::from_millis(25);
 pub struct Census {
     /// Children in the gateway's table, their descendants, and all in their cgroups.
     pub owned: usize,
-    /// All processes below the gateway except for the guardian and the stages that wait. A number above `owned` means that
-    /// processes were left behind.
+    /// All processes below the gateway except for the guardian and the stages that wait. A number above `owned` means
+    /// that processes were left behind.
     pub found: usize,
 }
 

@@ -1,7 +1,7 @@
 //! The gateway's handle of the guardian, which starts and signals children, and the table of children behind it.
 //!
-//! Invariant: a child is in the table from before its start is requested until the guardian reports that it is reaped, or
-//! the guardian is gone. All who wait for a child are told of its end.
+//! Invariant: a child is in the table from before its start is requested until the guardian reports that it is reaped,
+//! or the guardian is gone. All who wait for a child are told of its end.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -23,7 +23,8 @@ use crate::process::folder::Folders;
 use crate::process::limits::ProcessLimits;
 use crate::process::proc::{ProcReader, ProcessTree};
 
-/// Most starts at the same time, whatever `children.spawn_concurrency` is. Starting programs compete for the same processors.
+/// Most starts at the same time, whatever `children.spawn_concurrency` is. Starting programs compete for the same
+/// processors.
 const STARTING: usize = 32;
 
 /// Starts children. Clones share their state. Made by [`GuardianSupervisor::start`](super::GuardianSupervisor::start).
@@ -153,8 +154,8 @@ impl Guardian {
         self.cgroups().is_some_and(|cgroups| cgroups.limits_tenant(tenant))
     }
 
-    /// Requests a stage for a new child, in the cgroup of `tenant` if one is given. Dropping the returned handle kills the
-    /// child. Fails once the table is closed.
+    /// Requests a stage for a new child, in the cgroup of `tenant` if one is given. Dropping the returned handle kills
+    /// the child. Fails once the table is closed.
     pub(in crate::process) fn launch(&self, tenant: Option<&TenantId>) -> io::Result<ChildHandle> {
         let (status, watched) = watch::channel(Status::Asked);
         let (socket, handed) = oneshot::channel();
@@ -180,8 +181,8 @@ impl Guardian {
         self.0.wake.notify_one();
     }
 
-    /// Requests that the guardian set `limits` for all processes of child `id`. No effect once the child has ended. Called
-    /// when a session adopts the child.
+    /// Requests that the guardian set `limits` for all processes of child `id`. No effect once the child has ended.
+    /// Called when a session adopts the child.
     pub(in crate::process) fn limit(&self, id: u64, limits: ProcessLimits) {
         let mut table = self.0.table.lock();
         if table.children.contains_key(&id) {
@@ -231,8 +232,8 @@ impl Guardian {
         self.0.table.lock().guardian = Some(guardian);
     }
 
-    /// Ends all children in the table, because the guardian is gone: the kernel has killed them. A child whose launch was not
-    /// sent yet stays, with its requests, for the next guardian.
+    /// Ends all children in the table, because the guardian is gone: the kernel has killed them. A child whose launch
+    /// was not sent yet stays, with its requests, for the next guardian.
     pub(super) fn lost(&self) {
         self.0.table.lock().lose();
     }
@@ -278,7 +279,8 @@ pub(in crate::process) struct ChildHandle {
 }
 
 impl ChildHandle {
-    /// Waits for the gateway's end of the stage's stdin. `None` if there is no stage, or the socket was returned before.
+    /// Waits for the gateway's end of the stage's stdin. `None` if there is no stage, or the socket was returned
+    /// before.
     pub(in crate::process) async fn socket(&mut self) -> Option<OwnedFd> {
         self.socket.take()?.await.ok()
     }
@@ -303,8 +305,8 @@ impl ChildHandle {
         status.wait_for(is).await.map_or(Status::Ended(None, Exit::killed()), |status| *status)
     }
 
-    /// Requests that the guardian send `signal` to the child's process group. No effect once the child has ended, or if the
-    /// same signal was requested before.
+    /// Requests that the guardian send `signal` to the child's process group. No effect once the child has ended, or if
+    /// the same signal was requested before.
     pub(in crate::process) fn signal(&self, signal: Signal) {
         let (id, mut table) = (self.id, self.guardian.0.table.lock());
         if let Some(entry) = table.children.get_mut(&id)

@@ -1,6 +1,6 @@
 //! Health checks of the guardian: the gateway sends bytes over a socket, and a thread of the guardian returns them.
-//! Invariants: this thread reads no `/proc`, starts no process and touches no disk, so a busy guardian still answers; and
-//! it stops answering when the main thread has made no progress for a minute.
+//! Invariants: this thread reads no `/proc`, starts no process and touches no disk, so a busy guardian still answers;
+//! and it stops answering when the main thread has made no progress for a minute.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -32,8 +32,8 @@ impl MainThreadProgress {
     }
 }
 
-/// Starts a thread that returns each byte from `socket` until the gateway closes its end. It stays silent while the main
-/// thread is hung.
+/// Starts a thread that returns each byte from `socket` until the gateway closes its end. It stays silent while the
+/// main thread is hung.
 ///
 /// # Errors
 /// No thread can be started.

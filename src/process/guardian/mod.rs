@@ -15,12 +15,12 @@
 //! - When gateway and guardian die at once, the next gateway with the same state directory kills what was left
 //!   ([`Record`]).
 //!
-//! The main thread of the guardian reads nothing from `/proc` but the list of its own children, and nothing from a disk.
-//! One thread answers health checks (`health`), another reads all processes (`scan_thread`). Work that fails is tried again
-//! within a second.
+//! The main thread of the guardian reads nothing from `/proc` but the list of its own children, and nothing from a
+//! disk. One thread answers health checks (`health`), another reads all processes (`scan_thread`). Work that fails is
+//! tried again within a second.
 //!
-//! The socket carries small packets only (`protocol`). The gateway sends the program and its secrets directly to the stage,
-//! never through the guardian.
+//! The socket carries small packets only (`protocol`). The gateway sends the program and its secrets directly to the
+//! stage, never through the guardian.
 
 mod census;
 mod handle;

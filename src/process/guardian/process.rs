@@ -1,6 +1,6 @@
-//! The guardian process: starts stages, signals and reaps children, and reports to the gateway. Its main thread forks all
-//! children and must never end, because a child's parent-death signal follows the thread that forked it. Invariant: a
-//! temporary error of the system ends no child; the work is tried again within a second.
+//! The guardian process: starts stages, signals and reaps children, and reports to the gateway. Its main thread forks
+//! all children and must never end, because a child's parent-death signal follows the thread that forked it. Invariant:
+//! a temporary error of the system ends no child; the work is tried again within a second.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -22,14 +22,15 @@ use crate::process::cgroup;
 use crate::process::exit::Signal;
 use crate::process::proc::ChildList;
 
-/// Time between two searches for orphans without a signal. No signal tells of orphans whose former parent gave up being a
-/// subreaper.
+/// Time between two searches for orphans without a signal. No signal tells of orphans whose former parent gave up being
+/// a subreaper.
 const ROUND: Duration = Duration::from_secs(1);
 /// Time until the guardian checks again whether the orphans of a dead child are gone.
 const SOON: Duration = Duration::from_millis(5);
 /// Longest time that the report of a dead child is held back for its orphans.
 const STUCK: Duration = Duration::from_secs(2);
-/// Most orphans that are killed in one round. A dead child may leave a hundred thousand, while requests for others wait.
+/// Most orphans that are killed in one round. A dead child may leave a hundred thousand, while requests for others
+/// wait.
 const MAX_ORPHANS: usize = 1024;
 /// Time until the next round, if a round did not get to all orphans.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -39,8 +40,8 @@ const LAST: Duration = Duration::from_secs(5);
 const LAST_CHECK: Duration = Duration::from_millis(20);
 
 /// Runs the guardian (`sluice guardian`), whose stdin is the socket to the gateway. `cgroups` is the cgroup below which
-/// children's cgroups are made. Returns when the gateway is gone and everything below the guardian has ended, or 5 seconds have
-/// passed. Removes the temporary folders of killed gateways before it returns.
+/// children's cgroups are made. Returns when the gateway is gone and everything below the guardian has ended, or 5
+/// seconds have passed. Removes the temporary folders of killed gateways before it returns.
 ///
 /// # Errors
 /// stdin is no socket, or the system refuses what the guardian needs.
@@ -221,7 +222,8 @@ impl GuardianProcess {
         }
         self.left.extend(spoilt.into_iter().filter_map(|stage| stage.cgroup));
         let now = Instant::now();
-        // Where the system has no room for the list of its children, what is to be ended is still there with the next look.
+        // Where the system has no room for the list of its children, what is to be ended is still there with the next
+        // look.
         let children = self.children.read();
         self.is_blind = children.is_err();
         if let Ok(children) = children {
@@ -258,9 +260,9 @@ impl GuardianProcess {
         self.orphans = orphans.into_iter().map(|pid| (pid, before.remove(&pid).unwrap_or(now))).collect();
     }
 
-    /// Queues the reports of dead children whose orphans have ended, or have taken too long. With a cgroup the orphans of a
-    /// child are known. Without one any orphan may be the child's, so all must have ended, except for those that survive
-    /// SIGKILL for [`STUCK`].
+    /// Queues the reports of dead children whose orphans have ended, or have taken too long. With a cgroup the orphans
+    /// of a child are known. Without one any orphan may be the child's, so all must have ended, except for those that
+    /// survive SIGKILL for [`STUCK`].
     fn report_ended(&mut self) {
         let is_stuck = |since: &Instant| since.elapsed() >= STUCK;
         let is_quiet = !self.is_blind && !self.has_more && self.orphans.values().all(is_stuck);
@@ -281,8 +283,8 @@ impl GuardianProcess {
         self.reports.push_back((Report::Ready { pids: self.stages.pids() }, None));
     }
 
-    /// Kills everything below the guardian and waits up to [`LAST`] until it is gone. `is_alone` tells that the gateway is
-    /// gone: then its cgroups are removed too.
+    /// Kills everything below the guardian and waits up to [`LAST`] until it is gone. `is_alone` tells that the gateway
+    /// is gone: then its cgroups are removed too.
     async fn clear(&mut self, ended: &mut Caught, is_alone: bool) {
         self.stages.kill_all();
         self.leaders.values().for_each(|leader| leader.send(Signal::Kill));

@@ -1,5 +1,5 @@
-//! The packets between gateway and guardian, and the socket that carries them. A packet is JSON of at most [`MAX_PACKET`]
-//! bytes with at most one descriptor, and contains no secret.
+//! The packets between gateway and guardian, and the socket that carries them. A packet is JSON of at most
+//! [`MAX_PACKET`] bytes with at most one descriptor, and contains no secret.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -30,12 +30,13 @@ pub(super) enum Request {
     Launch { id: u64, tenant: Option<String> },
     /// Keep the record of processes in the file whose descriptor comes with this packet.
     Record,
-    /// Answer health checks: send back each byte that comes on the connected socket whose descriptor comes with this packet.
+    /// Answer health checks: send back each byte that comes on the connected socket whose descriptor comes with this
+    /// packet.
     HealthCheck,
     /// Set the limits of each process of child `id`.
     Limit { id: u64, limits: ProcessLimits },
-    /// Send a signal to child `id`: to its process group and to the child itself; [`Signal::Kill`] also kills everything in its
-    /// cgroup. Ignored if the child is reaped.
+    /// Send a signal to child `id`: to its process group and to the child itself; [`Signal::Kill`] also kills
+    /// everything in its cgroup. Ignored if the child is reaped.
     Signal { id: u64, signal: Signal },
 }
 
@@ -59,8 +60,9 @@ pub(super) enum Report {
     Ready { pids: Vec<i32> },
     /// The stage of child `id` could not be started. This is the last report about the child.
     Failed { id: u64, errno: i32 },
-    /// Child `id` is reaped, and its group and orphans are gone or have outlived SIGKILL for two seconds. `status` is the wait status. `memory` tells whose memory
-    /// limit the kernel ended the child for. This is the last report about the child.
+    /// Child `id` is reaped, and its group and orphans are gone or have outlived SIGKILL for two seconds. `status` is
+    /// the wait status. `memory` tells whose memory limit the kernel ended the child for. This is the last report about
+    /// the child.
     Exited { id: u64, status: i32, memory: Option<LimitOwner> },
 }
 
@@ -118,10 +120,11 @@ impl PacketSocket {
     }
 }
 
-/// Whether the system is short of a resource for a moment. Such an error must not close the socket, because that would end
-/// all children.
+/// Whether the system is short of a resource for a moment. Such an error must not close the socket, because that would
+/// end all children.
 fn is_passing(error: &io::Error) -> bool {
-    // TOOMANYREFS: more descriptors are on their way between processes than this user may have, perhaps those of a child.
+    // TOOMANYREFS: more descriptors are on their way between processes than this user may have, perhaps those of a
+    // child.
     matches!(
         Errno::from_io_error(error),
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS | Errno::TOOMANYREFS | Errno::INTR)

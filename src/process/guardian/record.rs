@@ -1,6 +1,6 @@
-//! The record: a file in the state directory that lists the processes below the guardian. If gateway and guardian are both
-//! killed, the next gateway kills the processes in the list. A process is listed with its id and start time, so that a
-//! later process with the same id is never mistaken for it.
+//! The record: a file in the state directory that lists the processes below the guardian. If gateway and guardian are
+//! both killed, the next gateway kills the processes in the list. A process is listed with its id and start time, so
+//! that a later process with the same id is never mistaken for it.
 //!
 //! The file is locked as long as the gateway or its guardian lives, so that no second gateway uses the same state
 //! directory. No other process has the descriptor.
@@ -43,8 +43,8 @@ pub enum RecordError {
     },
 }
 
-/// The record of processes, open and locked. The lock lasts until the gateway and its guardian have both closed their descriptors
-/// (see [`Self::share`]).
+/// The record of processes, open and locked. The lock lasts until the gateway and its guardian have both closed their
+/// descriptors (see [`Self::share`]).
 #[derive(Debug)]
 pub struct Record {
     file: File,
@@ -53,8 +53,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Opens and locks the record in `directory`, which is made if it is missing. Waits up to 6 seconds for the lock. Kills the
-    /// processes in the record that still run.
+    /// Opens and locks the record in `directory`, which is made if it is missing. Waits up to 6 seconds for the lock.
+    /// Kills the processes in the record that still run.
     ///
     /// # Errors
     /// Another gateway uses the directory, the directory cannot be used, or a listed process does not end.
@@ -119,7 +119,8 @@ impl Record {
     }
 }
 
-/// Kills the processes in `left` that still run, and waits until they are gone. Fails if one is still there after 5 seconds.
+/// Kills the processes in `left` that still run, and waits until they are gone. Fails if one is still there after 5
+/// seconds.
 async fn end(left: Vec<ProcessKey>) -> io::Result<()> {
     let left: Vec<ProcessKey> = left.into_iter().filter(|seen| kill(*seen)).collect();
     if left.is_empty() {

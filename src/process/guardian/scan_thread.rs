@@ -1,5 +1,5 @@
-//! The guardian's thread for slow work, which reads all processes of the machine or writes to a disk: it keeps the record
-//! for a later gateway, and sets limits for running processes. No other thread waits for it.
+//! The guardian's thread for slow work, which reads all processes of the machine or writes to a disk: it keeps the
+//! record for a later gateway, and sets limits for running processes. No other thread waits for it.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
@@ -95,11 +95,11 @@ impl Shared {
     }
 }
 
-/// Sets limits for `leader` and its descendants. A process inherits the limits of its parent, so this is repeated until a
-/// reading finds no new descendant, at most [`MAX_READINGS`] times.
+/// Sets limits for `leader` and its descendants. A process inherits the limits of its parent, so this is repeated until
+/// a reading finds no new descendant, at most [`MAX_READINGS`] times.
 ///
-/// Another process could get the id of an ended descendant between reading and setting. That would take all process ids to
-/// be used up within microseconds; the system offers no other way to limit running processes.
+/// Another process could get the id of an ended descendant between reading and setting. That would take all process ids
+/// to be used up within microseconds; the system offers no other way to limit running processes.
 fn limit(leader: Pid, limits: &ProcessLimits) {
     let own = rustix::process::getpid();
     let mut done = BTreeSet::new();

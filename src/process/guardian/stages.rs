@@ -1,6 +1,6 @@
-//! Starts stages for the guardian, each in a cgroup of its own where cgroups are available. Some stages wait in advance, so
-//! that a child need not wait for the execution of the stage, nor for its move into a cgroup, which can take ten
-//! milliseconds.
+//! Starts stages for the guardian, each in a cgroup of its own where cgroups are available. Some stages wait in
+//! advance, so that a child need not wait for the execution of the stage, nor for its move into a cgroup, which can
+//! take ten milliseconds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -126,8 +126,8 @@ impl Stages {
         Ok(Stage { pid: Pid::from_child(&stage), socket: socket.into(), cgroup })
     }
 
-    /// Makes the cgroup for a stage. `None` on failure: then the child starts without one, unless the cgroup has to keep
-    /// limits, in which case the stage reports a failure.
+    /// Makes the cgroup for a stage. `None` on failure: then the child starts without one, unless the cgroup has to
+    /// keep limits, in which case the stage reports a failure.
     fn make_cgroup(&mut self, tenant: Option<&str>) -> Option<PathBuf> {
         let top = self.cgroups.as_ref()?;
         let _ = self.held.as_ref().map(PinnedFolder::restore_mode);

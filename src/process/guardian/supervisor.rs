@@ -1,5 +1,5 @@
-//! Supervises the guardian from the gateway: starts it, carries packets, checks its health, and starts another when it is
-//! gone. Invariant: when the supervisor has stopped, no child is left.
+//! Supervises the guardian from the gateway: starts it, carries packets, checks its health, and starts another when it
+//! is gone. Invariant: when the supervisor has stopped, no child is left.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,8 +31,8 @@ const LEFTOVERS: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(20);
 /// Time between two health checks.
 const HEALTH_CHECK: Duration = Duration::from_secs(2);
-/// Health checks in a row without an answer or a report after which the guardian is replaced. All children end with it, so a
-/// busy machine must not be a reason.
+/// Health checks in a row without an answer or a report after which the guardian is replaced. All children end with it,
+/// so a busy machine must not be a reason.
 const MISSED: u32 = 5;
 /// Time until a failed start of a guardian is repeated; doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -58,9 +58,9 @@ pub struct GuardianSupervisor {
 }
 
 impl GuardianSupervisor {
-    /// Starts the guardian. `program` is this binary, `cgroups` the cgroup for children's cgroups, and `folders` the maker
-    /// of private temporary folders. Each guardian keeps `record` up to date. Returns the supervisor and the handle to start
-    /// children with. Must be called in a tokio runtime.
+    /// Starts the guardian. `program` is this binary, `cgroups` the cgroup for children's cgroups, and `folders` the
+    /// maker of private temporary folders. Each guardian keeps `record` up to date. Returns the supervisor and the
+    /// handle to start children with. Must be called in a tokio runtime.
     ///
     /// # Errors
     /// The program cannot be started, or the system refuses.
@@ -80,8 +80,8 @@ impl GuardianSupervisor {
         Ok((Self { guardian: guardian.clone(), program, process, socket, record }, guardian))
     }
 
-    /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it, removes the cgroups, and waits
-    /// a while for the removal of temporary folders. When this returns, every child is reaped.
+    /// Keeps a guardian running until `stop` is cancelled, then ends it and everything below it, removes the cgroups,
+    /// and waits a while for the removal of temporary folders. When this returns, every child is reaped.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             tokio::select! {
@@ -195,7 +195,8 @@ async fn carry(socket: &PacketSocket, health: &UnixStream, guardian: &Guardian) 
             }
         }
     };
-    // Checks are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard first.
+    // Checks are counted, and not the time: if it was this process that was stopped, what has come meanwhile is heard
+    // first.
     let silence = async {
         let mut ticks = interval(HEALTH_CHECK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -225,9 +226,9 @@ async fn end(process: &mut Child) {
     }
 }
 
-/// Reaps processes that become children of the gateway because the gateway is process 1 of a container, such as those that
-/// `docker exec` left behind. Does not kill them. Leaves out the process `guardian_id`. Never returns; does nothing in a
-/// process that has other children than the guardian.
+/// Reaps processes that become children of the gateway because the gateway is process 1 of a container, such as those
+/// that `docker exec` left behind. Does not kill them. Leaves out the process `guardian_id`. Never returns; does
+/// nothing in a process that has other children than the guardian.
 async fn reap_strangers(guardian: &Guardian, guardian_id: Option<u32>) -> Infallible {
     let ended = if guardian.has_other_children() { None } else { signal(SignalKind::child()).ok() };
     let Some(mut ended) = ended else { return std::future::pending().await };
@@ -241,8 +242,9 @@ async fn reap_strangers(guardian: &Guardian, guardian_id: Option<u32>) -> Infall
     }
 }
 
-/// Kills and reaps the children of this process until none is left, for up to [`LEFTOVERS`]. Their own children become children
-/// of this process before they can be reaped. No effect in a process that has other children than the guardian.
+/// Kills and reaps the children of this process until none is left, for up to [`LEFTOVERS`]. Their own children become
+/// children of this process before they can be reaped. No effect in a process that has other children than the
+/// guardian.
 async fn kill_own_children(guardian: &Guardian) {
     if guardian.has_other_children() {
         return;

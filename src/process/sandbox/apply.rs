@@ -8,8 +8,8 @@ use super::policy::Policy;
 use super::seccomp::Denials;
 use super::system_paths::own_limits;
 
-/// Puts `policy` in force on this process and all that it starts, irrevocably. Makes missing cache folders on the way. The
-/// process must have a single thread, because the kernel keeps parts of the sandbox for each thread.
+/// Puts `policy` in force on this process and all that it starts, irrevocably. Makes missing cache folders on the way.
+/// The process must have a single thread, because the kernel keeps parts of the sandbox for each thread.
 ///
 /// # Errors
 /// A step was refused, or a required part is missing. The process must then start nothing.

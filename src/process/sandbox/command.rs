@@ -1,10 +1,10 @@
-//! The sandbox of a command that the built-in server runs: the command may do anything inside one folder, and outside of it
-//! only execute the system's programs. Invariant: the command changes nothing outside of the folder, talks to nobody, and
-//! does not outlive its process group.
+//! The sandbox of a command that the built-in server runs: the command may do anything inside one folder, and outside
+//! of it only execute the system's programs. Invariant: the command changes nothing outside of the folder, talks to
+//! nobody, and does not outlive its process group.
 //!
-//! Landlock controls opening, making, removing and executing files. It does not control mode, owner, times and attributes
-//! of files, sockets other than TCP, watching of directories, or leaving a process group; seccomp denies those. A command
-//! can still find out whether a path outside exists, and its size and times.
+//! Landlock controls opening, making, removing and executing files. It does not control mode, owner, times and
+//! attributes of files, sockets other than TCP, watching of directories, or leaving a process group; seccomp denies
+//! those. A command can still find out whether a path outside exists, and its size and times.
 
 use std::path::Path;
 
@@ -23,7 +23,8 @@ const MAX_DESCRIPTORS: u64 = 256;
 /// System calls to leave the process group, which is killed as a whole.
 const LEAVING: &[i64] = &[libc::SYS_setsid, libc::SYS_setpgid];
 
-/// System calls that send signals, other than `kill`. Denied where Landlock does not contain signals (before Linux 6.12).
+/// System calls that send signals, other than `kill`. Denied where Landlock does not contain signals (before Linux
+/// 6.12).
 const SIGNALS: &[i64] = &[
     libc::SYS_tkill,
     libc::SYS_tgkill,

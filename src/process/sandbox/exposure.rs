@@ -1,4 +1,5 @@
-//! Describes for the operator what a server's sandbox leaves open, and which of the gateway's own files are within reach.
+//! Describes for the operator what a server's sandbox leaves open, and which of the gateway's own files are within
+//! reach.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub struct Exposure {
     pub errors: Vec<String>,
 }
 
-/// Describes what `server` can reach when `tenants` tenants may use it. `own` are the gateway's own files. `None` if the
-/// server has no sandbox or its program is not found.
+/// Describes what `server` can reach when `tenants` tenants may use it. `own` are the gateway's own files. `None` if
+/// the server has no sandbox or its program is not found.
 pub fn exposure(server: &Server, own: &[OwnFile], tenants: usize) -> Option<Exposure> {
     let program = server.program()?;
     let policy = Policy::of(server, &program, &[], &Reach::default());
@@ -80,8 +81,8 @@ fn owner(isolation: Isolation) -> &'static str {
 }
 
 /// Errors for the folders in `write` that contain the server's program, script, working directory or all workspaces.
-/// Runtimes load code and settings from there (`node_modules`, `.npmrc`, Python modules), so what one tenant's child writes
-/// could be executed by another's.
+/// Runtimes load code and settings from there (`node_modules`, `.npmrc`, Python modules), so what one tenant's child
+/// writes could be executed by another's.
 fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<String> {
     let untrusted = UntrustedPaths::default();
     let cwd = server.cwd.as_deref();
@@ -108,8 +109,8 @@ fn changed_code(server: &Server, program: &Path, write: &[PathBuf]) -> Vec<Strin
     folders.map(say).collect()
 }
 
-/// Files of the gateway that no configuration key names: its program, and the folder with all temporary folders. `named`
-/// are the other ones.
+/// Files of the gateway that no configuration key names: its program, and the folder with all temporary folders.
+/// `named` are the other ones.
 fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
     let state_dir = named.iter().find(|file| file.key == "state_dir").map(|file| file.path.as_path());
     let own = |key: &str, path, is_secret| OwnFile { key: key.to_owned(), path, is_secret };
@@ -120,8 +121,8 @@ fn of_the_process(named: &[OwnFile]) -> Vec<OwnFile> {
     program.into_iter().chain(folders).collect()
 }
 
-/// A warning if the sandbox does not open the working directory of `server`, which would then seem empty. `None` without a
-/// sandbox, without a `cwd`, or if its program is not found.
+/// A warning if the sandbox does not open the working directory of `server`, which would then seem empty. `None`
+/// without a sandbox, without a `cwd`, or if its program is not found.
 pub fn unopened_cwd(server: &Server) -> Option<String> {
     let policy = Policy::of(server, &server.program()?, &[], &Reach::default());
     unopened_cwd_in(server, &policy.confinement?.enclosure)
@@ -165,7 +166,8 @@ fn unmade(path: &Path, write: &[PathBuf], is_by_arguments: bool) -> Option<Strin
     Some(format!("{why}; list the folder in which it is to be ({key})"))
 }
 
-/// The paths to report: existing ones that are neither inside another path of `paths` or `others`, nor part of the system.
+/// The paths to report: existing ones that are neither inside another path of `paths` or `others`, nor part of the
+/// system.
 fn outermost<'a>(paths: &'a [PathBuf], others: &[PathBuf]) -> Vec<&'a Path> {
     let known = || of_the_system(SandboxMode::Standard).chain(of_the_system(SandboxMode::Strict));
     let system = |path: &Path| known().any(|known| path.starts_with(known));
@@ -181,8 +183,8 @@ fn real(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok().or_else(|| Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?)))
 }
 
-/// Whether file permissions let the user `account` read `path`. `true` without an account, as the server then runs as the
-/// gateway's user, and for a path that cannot be examined.
+/// Whether file permissions let the user `account` read `path`. `true` without an account, as the server then runs as
+/// the gateway's user, and for a path that cannot be examined.
 fn is_open_to(path: &Path, account: Option<&Account>) -> bool {
     let (Some(account), Ok(found)) = (account, path.metadata()) else { return true };
     let groups = || account.groups.iter().chain([&account.gid]);

@@ -23,8 +23,8 @@ impl From<&Account> for Identity {
 }
 
 impl Identity {
-    /// Becomes this user. Sets the groups first, because that takes a privilege which the change of user removes. Clears
-    /// the parent-death signal.
+    /// Becomes this user. Sets the groups first, because that takes a privilege which the change of user removes.
+    /// Clears the parent-death signal.
     pub(super) fn take_on(&self) -> io::Result<()> {
         let groups: Vec<Gid> = self.groups.iter().copied().map(Gid::from_raw).collect();
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
@@ -35,8 +35,8 @@ impl Identity {
     }
 }
 
-/// Empties the capability bounding set, so that no execution can regain a capability. Must come before a change of user.
-/// Has no effect without privileges, where it is not needed.
+/// Empties the capability bounding set, so that no execution can regain a capability. Must come before a change of
+/// user. Has no effect without privileges, where it is not needed.
 pub(super) fn drop_bounding_set() {
     for capability in CapabilitySet::all().iter() {
         // One that the kernel does not know is refused, as is all to who has no privilege.
@@ -44,8 +44,8 @@ pub(super) fn drop_bounding_set() {
     }
 }
 
-/// Forbids other processes of the same user to read memory and environment of this process, and forbids core dumps. Lasts
-/// until the process executes another program.
+/// Forbids other processes of the same user to read memory and environment of this process, and forbids core dumps.
+/// Lasts until the process executes another program.
 ///
 /// # Errors
 /// The system refuses.
@@ -53,8 +53,8 @@ pub fn conceal() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
-/// Gives up every capability of the calling thread. With no-new-privileges, executing a program as root does not restore
-/// them: capabilities(7).
+/// Gives up every capability of the calling thread. With no-new-privileges, executing a program as root does not
+/// restore them: capabilities(7).
 ///
 /// # Errors
 /// The system refuses.

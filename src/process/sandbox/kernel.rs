@@ -1,10 +1,11 @@
-//! Finds out which parts of a sandbox this kernel enforces. Invariant: each part is tried out, in a thread of its own, so
-//! that a part which a container forbids counts as missing too.
+//! Finds out which parts of a sandbox this kernel enforces. Invariant: each part is tried out, in a thread of its own,
+//! so that a part which a container forbids counts as missing too.
 
 use super::landlock::{Enclosure, enclose};
 use super::seccomp::Denials;
 
-/// First version of Landlock that enforces the whole sandbox: it also contains signals and abstract sockets (Linux 6.12).
+/// First version of Landlock that enforces the whole sandbox: it also contains signals and abstract sockets (Linux
+/// 6.12).
 const ENOUGH: u8 = 6;
 /// First version of Landlock that controls TCP ports (Linux 6.7).
 const KNOWS_PORTS: u8 = 4;

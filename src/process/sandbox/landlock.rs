@@ -34,8 +34,8 @@ pub struct Enclosure {
     pub network: bool,
     /// Whether the process may listen on any free TCP port, provided that `network` is set.
     pub listen: bool,
-    /// Whether the process may connect to sockets anywhere in the file system. Otherwise it may connect only to those in
-    /// `write`, which takes Landlock 9.
+    /// Whether the process may connect to sockets anywhere in the file system. Otherwise it may connect only to those
+    /// in `write`, which takes Landlock 9.
     pub sockets: bool,
 }
 
@@ -111,7 +111,8 @@ fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Re
     created.add_rule(PathBeneath::new(opened, access))
 }
 
-/// The path without symbolic links; parts that do not exist are kept as they are. Paths in /proc are returned unchanged.
+/// The path without symbolic links; parts that do not exist are kept as they are. Paths in /proc are returned
+/// unchanged.
 pub(super) fn real(path: &Path) -> PathBuf {
     if path.starts_with(OF_EACH_PROCESS) {
         return path.to_owned();

@@ -1,5 +1,5 @@
-//! The policy of a child: its limits, user and sandbox, computed in the gateway from the server's configuration. A policy
-//! contains paths and numbers but no secret, and is sent to the process that becomes the server.
+//! The policy of a child: its limits, user and sandbox, computed in the gateway from the server's configuration. A
+//! policy contains paths and numbers but no secret, and is sent to the process that becomes the server.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -41,8 +41,8 @@ pub struct Confinement {
     pub is_strict: bool,
     /// The program, if it is one that needs exceptions from denied system calls.
     pub known: Option<KnownProgram>,
-    /// Cache folders of a launcher, to be made before the start if they are missing. The server itself could not make them,
-    /// because it may not write to the home folder.
+    /// Cache folders of a launcher, to be made before the start if they are missing. The server itself could not make
+    /// them, because it may not write to the home folder.
     pub caches: Vec<PathBuf>,
 }
 
@@ -69,8 +69,8 @@ impl Confinement {
 /// First version of Landlock that controls connecting to Unix sockets.
 const KNOWS_SOCKETS: u8 = 9;
 
-/// Where in the file system a child may connect to Unix sockets. A socket can lead to a process with all privileges, such
-/// as a container engine or systemd, which would act for the child.
+/// Where in the file system a child may connect to Unix sockets. A socket can lead to a process with all privileges,
+/// such as a container engine or systemd, which would act for the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Local {
     /// Anywhere.
@@ -81,14 +81,14 @@ pub enum Local {
     Nowhere,
 }
 
-/// The paths that are open to a server, computed at its first start and kept for all later ones. Otherwise a running server
-/// could put a symbolic link on the way to a path before the next start.
+/// The paths that are open to a server, computed at its first start and kept for all later ones. Otherwise a running
+/// server could put a symbolic link on the way to a path before the next start.
 #[derive(Debug, Default)]
 pub struct Reach(OnceLock<OpenPaths>);
 
 impl Policy {
-    /// Computes the policy of a child of `server` that will execute `program`. `own` are the private folders of this child,
-    /// and `reach` keeps the opened paths between starts.
+    /// Computes the policy of a child of `server` that will execute `program`. `own` are the private folders of this
+    /// child, and `reach` keeps the opened paths between starts.
     pub fn of(server: &Server, program: &Path, own: &[PathBuf], reach: &Reach) -> Self {
         let sandbox = &server.sandbox;
         let limits = ProcessLimits::from(&server.limits.resources);
@@ -140,8 +140,8 @@ fn opened(server: &Server, program: &Path) -> OpenPaths {
     opened
 }
 
-/// The paths that are open under `sandbox.open = "listed"` besides the listed ones: those of the system, and the program
-/// itself, unless the server can change the program.
+/// The paths that are open under `sandbox.open = "listed"` besides the listed ones: those of the system, and the
+/// program itself, unless the server can change the program.
 fn without_inference(server: &Server, program: &Path) -> Vec<PathBuf> {
     // The kernel's link to this program leads to no path that could be resolved.
     let program = match program == Path::new(RUNNING) {

@@ -92,8 +92,8 @@ pub(super) fn of_the_system(mode: SandboxMode) -> impl Iterator<Item = PathBuf> 
     PROGRAMS.iter().chain(RUNTIMES).chain(others).map(PathBuf::from)
 }
 
-/// Files with the limits of this process's own cgroup, which runtimes read. Other cgroups stay closed, because their names
-/// contain tenants.
+/// Files with the limits of this process's own cgroup, which runtimes read. Other cgroups stay closed, because their
+/// names contain tenants.
 pub(super) fn own_limits() -> Vec<PathBuf> {
     const FILES: [&str; 5] = ["memory.max", "memory.high", "memory.current", "cpu.max", "cpu.weight"];
     let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

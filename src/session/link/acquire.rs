@@ -15,16 +15,17 @@ use crate::mcp::protocol_version;
 use crate::pool::{Granted, Wanted};
 use crate::worker::{Failure, Lease, LeaseHolder, Negotiated, Refused};
 
-/// The number of draining children with work of the link above which the link gets no further child. Without this bound,
-/// one client whose calls never end could fill the pool.
+/// The number of draining children with work of the link above which the link gets no further child. Without this
+/// bound, one client whose calls never end could fill the pool.
 const MAX_BUSY: usize = 4;
 
-/// Leases a child and, where the child replaces another, replays the handshake to it. `holder` receives what the child will
-/// send, `initialize` is the client's request, and the child may inherit the capacity of one of those that it `replaces`.
+/// Leases a child and, where the child replaces another, replays the handshake to it. `holder` receives what the child
+/// will send, `initialize` is the client's request, and the child may inherit the capacity of one of those that it
+/// `replaces`.
 ///
 /// # Errors
-/// Too many replaced children have work of the link, the pool grants no lease, the child answers `initialize` with another
-/// protocol version or an error, or the child ends during the replay.
+/// Too many replaced children have work of the link, the pool grants no lease, the child answers `initialize` with
+/// another protocol version or an error, or the child ends during the replay.
 pub(super) async fn acquire(
     context: &Context,
     holder: Weak<dyn LeaseHolder>,
@@ -61,7 +62,8 @@ async fn until_few_drain(context: &Context) -> Result<(), Failure> {
     tokio::time::timeout(patience, few).await.map_err(|_| Failure::refused(Refused::Busy))
 }
 
-/// Brings a child, which has just answered `initialize` with `answer`, to the state negotiated with the child before it.
+/// Brings a child, which has just answered `initialize` with `answer`, to the state negotiated with the child before
+/// it.
 async fn replay(context: &Context, lease: &Arc<Lease>, answer: &[u8]) -> Result<(), Failure> {
     let lists = check_version(context, lease, answer)?;
     let negotiated = take_negotiated(context).await;
@@ -83,8 +85,8 @@ async fn replay(context: &Context, lease: &Arc<Lease>, answer: &[u8]) -> Result<
     Ok(())
 }
 
-/// Checks that a replacement answers `initialize` with the protocol version that the client speaks. Returns the lists whose
-/// changes the client expects to hear of.
+/// Checks that a replacement answers `initialize` with the protocol version that the client speaks. Returns the lists
+/// whose changes the client expects to hear of.
 fn check_version(context: &Context, lease: &Lease, answer: &[u8]) -> Result<Vec<&'static str>, Failure> {
     let server = &context.server().name;
     let Some(version) = protocol_version(answer) else {

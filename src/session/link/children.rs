@@ -24,8 +24,8 @@ impl Link {
         }
     }
 
-    /// Sends the queued messages in their order, until none is queued. If no child starts, all queued messages fail: one start
-    /// is attempted for all of them.
+    /// Sends the queued messages in their order, until none is queued. If no child starts, all queued messages fail:
+    /// one start is attempted for all of them.
     pub(super) async fn drain_queue(&self, mut token: DrainToken) {
         let guard = DropGuard::new(|| self.abandon());
         let mut was_tried = false;
@@ -38,7 +38,8 @@ impl Link {
                     token = again;
                     was_tried = false;
                 }
-                // The child exited right after its start. One more try, not one for each child of a server that always exits.
+                // The child exited right after its start. One more try, not one for each child of a server that always
+                // exits.
                 Err(failure) if failure.is_ended() && !was_tried => was_tried = true,
                 Err(failure) => {
                     let queued = self.context.state.lock().queue.take_all();
@@ -49,7 +50,8 @@ impl Link {
         guard.disarm();
     }
 
-    /// A lease on a child that takes calls. If there is none, one start is begun, and awaited by all who call this meanwhile.
+    /// A lease on a child that takes calls. If there is none, one start is begun, and awaited by all who call this
+    /// meanwhile.
     async fn lease(&self) -> Result<Arc<Lease>, Failure> {
         let (starting, finished) = {
             let mut state = self.context.state.lock();
@@ -65,8 +67,8 @@ impl Link {
                     state.drain_current();
                     let starting = self.start(initialize, state.leaving());
                     state.slot = Slot::Starting(starting.clone());
-                    // Only children that can deliver nothing more: to leave one that is still exiting would fail its calls as
-                    // those of an ended session.
+                    // Only children that can deliver nothing more: to leave one that is still exiting would fail its
+                    // calls as those of an ended session.
                     (starting, state.take_finished())
                 }
                 // The first start has failed, and the client has to send `initialize` again.
@@ -77,7 +79,8 @@ impl Link {
         outcome(&self.context, starting).await.map(|(lease, _)| lease)
     }
 
-    /// Spawns a start with the client's `initialize`. The child may inherit the capacity of one of those that it `replaces`.
+    /// Spawns a start with the client's `initialize`. The child may inherit the capacity of one of those that it
+    /// `replaces`.
     pub(super) fn start(&self, initialize: Bytes, replaces: Vec<Arc<Lease>>) -> Starting {
         let (result, starting) = watch::channel(None);
         let holder: Weak<dyn LeaseHolder> = self.this.clone();
@@ -98,7 +101,8 @@ impl Link {
         starting
     }
 
-    /// Notes the outcome of a start in the state. If it succeeded, the replaced children are left as soon as they are idle.
+    /// Notes the outcome of a start in the state. If it succeeded, the replaced children are left as soon as they are
+    /// idle.
     fn finish_start(&self, started: &Outcome) {
         let draining = {
             let mut state = self.context.state.lock();

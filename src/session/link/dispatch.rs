@@ -15,7 +15,8 @@ use crate::mcp::called_tool;
 use crate::stream::Exchange;
 use crate::worker::{Ask, DropGuard, Failure, Kept, Lease, Refused};
 
-/// The largest call of which a copy is kept for a retry after a crash, in bytes. At most `max_in_flight` copies are kept.
+/// The largest call of which a copy is kept for a retry after a crash, in bytes. At most `max_in_flight` copies are
+/// kept.
 const MAX_KEPT: usize = 64 * 1024;
 
 impl Context {
@@ -45,8 +46,8 @@ impl Context {
         }
     }
 
-    /// Writes the queued messages to the child of a lease, in their order. Returns `None` when the queue is empty, or the drain
-    /// token when the child takes no more.
+    /// Writes the queued messages to the child of a lease, in their order. Returns `None` when the queue is empty, or
+    /// the drain token when the child takes no more.
     pub(super) async fn send_queued(&self, lease: &Lease, mut token: DrainToken) -> Option<DrainToken> {
         loop {
             let (again, position, tool, bytes) = self.state.lock().queue.first(token)?;
@@ -70,11 +71,13 @@ impl Context {
                 Err(Refused::Ended) if !pending.was_tried => {
                     pending.was_tried = true;
                     self.state.lock().queue.put_back(pending);
-                    // The next child gets this one's capacity only after the exit, which is also when its reason is known.
+                    // The next child gets this one's capacity only after the exit, which is also when its reason is
+                    // known.
                     self.ended.run_until_cancelled(lease.worker().ended()).await;
                     return Some(token);
                 }
-                // Other sessions used up the child's calls first. That may happen again with the next child, but not for ever.
+                // Other sessions used up the child's calls first. That may happen again with the next child, but not
+                // for ever.
                 Err(Refused::Retired) if pending.refused_for() < self.server().limits.start_timeout => {
                     self.state.lock().queue.put_back(pending);
                     return Some(token);
@@ -84,8 +87,8 @@ impl Context {
         }
     }
 
-    /// Whether the child may get the first queued message. `tool` is the tool of a call that another child has crashed over:
-    /// this child's hints for the tool have to allow a retry. Any other message may be sent.
+    /// Whether the child may get the first queued message. `tool` is the tool of a call that another child has crashed
+    /// over: this child's hints for the tool have to allow a retry. Any other message may be sent.
     async fn may_be_sent(&self, lease: &Lease, tool: Option<&str>) -> bool {
         let Some(tool) = tool else { return true };
         let takes_again = self.failing_overdue(lease.takes_again(self.server().resend(tool), tool));

@@ -56,7 +56,8 @@ impl Handshake {
         matches!(self, Self::None)
     }
 
-    /// Takes the unanswered `initialize` out, which leaves [`Handshake::None`]; `None` and unchanged in any other state.
+    /// Takes the unanswered `initialize` out, which leaves [`Handshake::None`]; `None` and unchanged in any other
+    /// state.
     pub(super) fn take_unanswered(&mut self) -> Option<Unanswered> {
         match std::mem::take(self) {
             Self::Initializing(unanswered) => return Some(unanswered),
@@ -66,7 +67,8 @@ impl Handshake {
     }
 }
 
-/// The lists whose changes an answer to `initialize` declares with `listChanged`. `None` if the answer has no capabilities.
+/// The lists whose changes an answer to `initialize` declares with `listChanged`. `None` if the answer has no
+/// capabilities.
 pub(super) fn announced_lists(answer: &[u8]) -> Option<Vec<&'static str>> {
     let capabilities = parse(answer).ok()?.members.capabilities?;
     let setting = |list: &str| member(member(capabilities, list)?, "listChanged");

@@ -1,7 +1,7 @@
 //! A link: the way between one client's conversation and the children of one server, whichever of them is current.
 //!
-//! Invariant: the exit of a child is not the end of the link. Another child replaces it and hears the same handshake; only
-//! calls in flight fail.
+//! Invariant: the exit of a child is not the end of the link. Another child replaces it and hears the same handshake;
+//! only calls in flight fail.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link without a child. The client's `initialize` starts the first one. What a child sends besides answers goes to
-    /// `client`.
+    /// A link without a child. The client's `initialize` starts the first one. What a child sends besides answers goes
+    /// to `client`.
     pub fn new(target: Target, client: Arc<dyn Client>) -> Arc<Self> {
         Arc::new_cyclic(|this| Self { context: Context::new(target, client), this: this.clone() })
     }
@@ -50,14 +50,14 @@ impl Link {
         self.context.state.lock().idle_for()
     }
 
-    /// Whether calls are in flight or queued, or tasks are running. The result of a task that the client has not fetched does
-    /// not count: in a drain no client can fetch it any more.
+    /// Whether calls are in flight or queued, or tasks are running. The result of a task that the client has not
+    /// fetched does not count: in a drain no client can fetch it any more.
     pub fn is_busy(&self) -> bool {
         self.context.state.lock().is_busy(Lease::is_done)
     }
 
-    /// Takes one message of the client. The answer to a request, errors included, goes to `exchange`. The message is borrowed:
-    /// what the link keeps is a copy, and never a small part of a large body.
+    /// Takes one message of the client. The answer to a request, errors included, goes to `exchange`. The message is
+    /// borrowed: what the link keeps is a copy, and never a small part of a large body.
     ///
     /// # Errors
     /// The server takes no more messages for now. Nothing has been answered.
@@ -121,7 +121,8 @@ impl Link {
         }
     }
 
-    /// Answers a message that comes before `initialize`: a ping succeeds, any other request fails (2025-11-25, "Lifecycle").
+    /// Answers a message that comes before `initialize`: a ping succeeds, any other request fails (2025-11-25,
+    /// "Lifecycle").
     fn answer_before_initialize(&self, envelope: &Envelope<'_>, exchange: &Exchange) {
         let Some(id) = envelope.raw_id().filter(|_| envelope.kind == Kind::Request) else { return };
         let response = match envelope.method.as_deref() {
@@ -153,7 +154,8 @@ impl Link {
             }
             let unanswered = Unanswered { id: id.clone(), exchange: Arc::clone(exchange) };
             state.handshake = Handshake::Initializing(unanswered);
-            // Under the lock: messages right behind `initialize` are queued for this child, until `initialize` is answered.
+            // Under the lock: messages right behind `initialize` are queued for this child, until `initialize` is
+            // answered.
             let starting = self.start(message.clone(), Vec::new());
             state.slot = Slot::Starting(starting.clone());
             (starting, state.queue.reserve())
@@ -171,8 +173,8 @@ impl Link {
         });
     }
 
-    /// Answers the client's `initialize` with the outcome of the first start. If the start failed, all queued messages fail too.
-    /// Returns the drain token after a success; after a failure the token is used up.
+    /// Answers the client's `initialize` with the outcome of the first start. If the start failed, all queued messages
+    /// fail too. Returns the drain token after a success; after a failure the token is used up.
     fn finish_initialize(
         &self,
         message: Bytes,
@@ -227,8 +229,8 @@ impl Link {
         self.context.fail(&queued, &internal());
     }
 
-    /// Sends a message about something in flight to the child concerned, which may be draining or still hearing the replay.
-    /// `None` if no such child is concerned: then the message goes the usual way.
+    /// Sends a message about something in flight to the child concerned, which may be draining or still hearing the
+    /// replay. `None` if no such child is concerned: then the message goes the usual way.
     fn follow_up(
         &self,
         message: &[u8],

@@ -1,7 +1,7 @@
 //! The pending queue of a link: messages of the client that no child has taken yet, in order and within bounds.
 //!
-//! Invariant: a message is parsed before it is queued, and never under a lock. The cost of finding or removing one message
-//! does not grow with the number of queued bytes.
+//! Invariant: a message is parsed before it is queued, and never under a lock. The cost of finding or removing one
+//! message does not grow with the number of queued bytes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ mod tests;
 /// The longest id of a queued request, in bytes. A child accepts no longer id either.
 pub(super) const MAX_ID: usize = 1024;
 
-/// The position of a message in the queue. Calls that a child has crashed over come before all others; otherwise messages
-/// keep the order of their arrival.
+/// The position of a message in the queue. Calls that a child has crashed over come before all others; otherwise
+/// messages keep the order of their arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     /// `false` for a call that a child has crashed over; `false` sorts first.
@@ -69,20 +69,20 @@ pub(super) struct PendingQueue {
     pub(super) is_being_drained: bool,
 }
 
-/// The token of the single task that drains the queue. [`PendingQueue::first`] takes the token back when the queue is empty;
-/// from then on another task may drain.
+/// The token of the single task that drains the queue. [`PendingQueue::first`] takes the token back when the queue is
+/// empty; from then on another task may drain.
 #[derive(Debug)]
 pub(super) struct DrainToken(());
 
 impl Pending {
-    /// Notes that a child has refused the message because the child takes no new calls. Returns the time since the first such
-    /// refusal.
+    /// Notes that a child has refused the message because the child takes no new calls. Returns the time since the
+    /// first such refusal.
     pub(super) fn refused_for(&mut self) -> Duration {
         self.refused_since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// The error response for this message, if it is a request. A call that a child has crashed over fails with that crash, any
-    /// other with `failure`.
+    /// The error response for this message, if it is a request. A call that a child has crashed over fails with that
+    /// crash, any other with `failure`.
     pub(super) fn response(&self, failure: &Failure) -> Option<Bytes> {
         let failure = self.retry.as_ref().map_or(failure, |(_, crash)| crash);
         self.id.as_ref().map(|id| failure.response(id))
@@ -90,8 +90,8 @@ impl Pending {
 }
 
 impl PendingQueue {
-    /// Claims the drain token although the queue may be empty: new messages are queued until the token is used. `None` if the
-    /// token exists already.
+    /// Claims the drain token although the queue may be empty: new messages are queued until the token is used. `None`
+    /// if the token exists already.
     pub(super) fn reserve(&mut self) -> Option<DrainToken> {
         let is_free = !self.is_being_drained;
         self.is_being_drained = true;
@@ -103,8 +103,8 @@ impl PendingQueue {
         if self.queue.is_empty() { None } else { self.reserve() }
     }
 
-    /// Queues a message, with the `id` and the time-out of a request. Returns `false` if the queue is full. An empty queue takes
-    /// a message of any size.
+    /// Queues a message, with the `id` and the time-out of a request. Returns `false` if the queue is full. An empty
+    /// queue takes a message of any size.
     pub(super) fn push(
         &mut self,
         message: Bytes,
@@ -120,8 +120,8 @@ impl PendingQueue {
         has_room
     }
 
-    /// Queues calls that a child has crashed over, before all messages that no child has had; `timeout` gives the time-out of
-    /// a tool. Returns the calls that do not fit.
+    /// Queues calls that a child has crashed over, before all messages that no child has had; `timeout` gives the
+    /// time-out of a tool. Returns the calls that do not fit.
     pub(super) fn push_retries(
         &mut self,
         calls: Vec<Orphan>,
@@ -161,8 +161,8 @@ impl PendingQueue {
         self.put_back(Pending { position, message, id, exchange, refused_since, timeout, since, was_tried, retry });
     }
 
-    /// The position of the first message, which stays queued; its tool if the message is a retry; and its size in bytes. If the
-    /// queue is empty, the token is consumed, and `None` is returned.
+    /// The position of the first message, which stays queued; its tool if the message is a retry; and its size in
+    /// bytes. If the queue is empty, the token is consumed, and `None` is returned.
     pub(super) fn first(&mut self, token: DrainToken) -> Option<(DrainToken, Position, Option<Arc<str>>, usize)> {
         let first = self.queue.first_key_value();
         self.is_being_drained = first.is_some();

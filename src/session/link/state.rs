@@ -20,8 +20,8 @@ use crate::worker::Lease;
 pub(super) struct State {
     /// The current child.
     pub(super) slot: Slot,
-    /// Leases on children that have been replaced, or are about to exit, and still have work of this link, in the order of
-    /// their replacement.
+    /// Leases on children that have been replaced, or are about to exit, and still have work of this link, in the order
+    /// of their replacement.
     pub(super) draining: Vec<Arc<Lease>>,
     /// The progress of the handshake.
     pub(super) handshake: Handshake,
@@ -31,7 +31,8 @@ pub(super) struct State {
     pub(super) replaying: Weak<Lease>,
     /// Whether a task restarts the child although no message is queued.
     pub(super) is_restarting: bool,
-    /// Consecutive children that failed to start or exited before answering a client call; the current one not included.
+    /// Consecutive children that failed to start or exited before answering a client call; the current one not
+    /// included.
     useless: usize,
     /// When the client last used the link; `None` before the first message.
     last_used: Option<Instant>,
@@ -52,10 +53,11 @@ impl State {
         self.last_used.map(|since| since.elapsed())
     }
 
-    /// Whether something is in flight or queued, or a child is being started for the client. `is_idle` decides whether a
-    /// child has no work of this link.
+    /// Whether something is in flight or queued, or a child is being started for the client. `is_idle` decides whether
+    /// a child has no work of this link.
     pub(super) fn is_busy(&self, is_idle: fn(&Lease) -> bool) -> bool {
-        // A restart without a queued message is not a use by the client: a crashing server would keep the link for ever.
+        // A restart without a queued message is not a use by the client: a crashing server would keep the link for
+        // ever.
         let is_starting = self.slot.is_starting() && !self.is_restarting;
         let has_work = self.slot.live().is_some_and(|lease| !is_idle(&lease));
         is_starting || has_work || self.busy_draining(is_idle) > 0 || self.queue.is_being_drained
@@ -71,8 +73,8 @@ impl State {
         self.draining.iter().filter(|lease| lease.leaves_capacity()).cloned().collect()
     }
 
-    /// The living leases that a message about something in flight may concern, the current child's first. Empty if the current
-    /// child is the only one: then such a message goes the usual way.
+    /// The living leases that a message about something in flight may concern, the current child's first. Empty if the
+    /// current child is the only one: then such a message goes the usual way.
     pub(super) fn leases_in_flight(&self) -> Vec<Arc<Lease>> {
         let replaying = if self.slot.is_starting() { self.replaying.upgrade() } else { None };
         if self.draining.is_empty() && replaying.is_none() {
@@ -99,8 +101,8 @@ impl State {
         }
     }
 
-    /// Removes and returns the leases whose draining children can deliver nothing more. The negotiated state of the last of
-    /// them is kept.
+    /// Removes and returns the leases whose draining children can deliver nothing more. The negotiated state of the
+    /// last of them is kept.
     pub(super) fn take_finished(&mut self) -> Vec<Arc<Lease>> {
         let finished: Vec<_> = self.draining.extract_if(.., |lease| lease.is_over()).collect();
         if let Handshake::Done(done) = &mut self.handshake {
@@ -109,8 +111,8 @@ impl State {
         finished
     }
 
-    /// Ends a start: a started child becomes the current one, unless the link `has_ended` or its `initialize` was given up.
-    /// Returns the draining leases that are to be left as soon as they are idle: none after a failed start.
+    /// Ends a start: a started child becomes the current one, unless the link `has_ended` or its `initialize` was given
+    /// up. Returns the draining leases that are to be left as soon as they are idle: none after a failed start.
     pub(super) fn finish_start(&mut self, started: &Outcome, has_ended: bool) -> Vec<Arc<Lease>> {
         if started.is_err() && self.handshake.done().is_some() {
             self.useless = self.useless.saturating_add(1);
@@ -131,11 +133,12 @@ impl State {
         }
     }
 
-    /// The pause before a child is started although no message is queued: the next call then finds a child, and a client that
-    /// only listens goes on to hear from the server. `None` if there is a child, or the client would not miss one.
+    /// The pause before a child is started although no message is queued: the next call then finds a child, and a
+    /// client that only listens goes on to hear from the server. `None` if there is a child, or the client would not
+    /// miss one.
     ///
-    /// The pause grows with this link's own useless children, besides the pauses of the circuit breaker: successful calls of
-    /// other sessions reset the breaker, but say nothing about this link.
+    /// The pause grows with this link's own useless children, besides the pauses of the circuit breaker: successful
+    /// calls of other sessions reset the breaker, but say nothing about this link.
     pub(super) fn pause_before_restart(&self, is_listening: impl Fn() -> bool, restart: &Restart) -> Option<Duration> {
         let useless = self.useless_in_a_row();
         let lease = self.slot.leased();

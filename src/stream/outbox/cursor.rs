@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use super::Outbox;
 use crate::stream::Entry;
 
-/// A position in the log of a stream. Messages from the position on stay in the log until the cursor has read them or is
-/// dropped, so a cursor that is not read holds up the writer.
+/// A position in the log of a stream. Messages from the position on stay in the log until the cursor has read them or
+/// is dropped, so a cursor that is not read holds up the writer.
 #[derive(Debug)]
 pub struct Cursor {
     outbox: Outbox,

@@ -2,8 +2,8 @@
 
 use std::task::Waker;
 
-/// The wakers, at most one for each cursor. The first one is stored inline: a log with one cursor allocates no memory for
-/// wakers.
+/// The wakers, at most one for each cursor. The first one is stored inline: a log with one cursor allocates no memory
+/// for wakers.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     first: Option<(u64, Waker)>,

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Inserts an entry. If the table then has more than `capacity` entries, removes the entry with the smallest `age`, which is
-/// returned.
+/// Inserts an entry. If the table then has more than `capacity` entries, removes the entry with the smallest `age`,
+/// which is returned.
 pub(super) fn insert_bounded<T, K: Ord>(
     table: &mut BTreeMap<u64, T>,
     capacity: usize,

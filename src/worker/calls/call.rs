@@ -72,7 +72,7 @@ pub struct Ask<'a> {
     pub exchange: &'a Arc<Exchange>,
     /// The time-out; progress starts the time anew.
     pub timeout: Duration,
-    /// Whether the gateway makes the request, for example in a replay. Such a request does not count as use of the child by a client,
-    /// and messages of the child are not attributed to it.
+    /// Whether the gateway makes the request, for example in a replay. Such a request does not count as use of the
+    /// child by a client, and messages of the child are not attributed to it.
     pub is_own: bool,
 }

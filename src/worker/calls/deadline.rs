@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-/// The earliest known deadline. The timer may fire early: finished calls do not move it back. Only an earlier deadline moves
-/// it, so calls with equal time-outs wake the supervisor once.
+/// The earliest known deadline. The timer may fire early: finished calls do not move it back. Only an earlier deadline
+/// moves it, so calls with equal time-outs wake the supervisor once.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct DeadlineTimer {
     at: Option<Instant>,

@@ -1,4 +1,5 @@
-//! A request for a child whose frame is written before the tables are locked, so that the lock is held for a short time.
+//! A request for a child whose frame is written before the tables are locked, so that the lock is held for a short
+//! time.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,17 +17,19 @@ use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 pub(in crate::worker) struct Draft<'a> {
     /// The request.
     pub(in crate::worker) ask: &'a Ask<'a>,
-    /// The entry for the table of calls, under a number that is most likely free. The tables set the order of the number.
+    /// The entry for the table of calls, under a number that is most likely free. The tables set the order of the
+    /// number.
     pub(super) call: Box<Call>,
     /// The frame for the child. `Err` is the error response, where the request itself is invalid.
     pub(super) frame: Result<Bytes, Bytes>,
-    /// The URI of a `resources/subscribe` or `resources/unsubscribe`; `None` if that is no string, and for other methods.
+    /// The URI of a `resources/subscribe` or `resources/unsubscribe`; `None` if that is no string, and for other
+    /// methods.
     pub(super) uri: Option<String>,
 }
 
 impl<'a> Draft<'a> {
-    /// Makes the entry and the frame for a session's request. `kept` is needed to send the request again after a crash. `None` if the
-    /// request has no valid id.
+    /// Makes the entry and the frame for a session's request. `kept` is needed to send the request again after a crash.
+    /// `None` if the request has no valid id.
     pub(in crate::worker) fn new(ask: &'a Ask<'a>, peer: LeaseId, kept: Option<Kept>, now: Instant) -> Option<Self> {
         let (id, original) = (ask.envelope.id?, ask.envelope.raw_id()?);
         let token = ask.envelope.members.meta.progress_token;

@@ -1,5 +1,5 @@
-//! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables choose the replacements under
-//! their lock; the message, which can have many megabytes, is copied when the lock is free.
+//! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables choose the
+//! replacements under their lock; the message, which can have many megabytes, is copied when the lock is free.
 
 use bytes::Bytes;
 
@@ -20,7 +20,8 @@ pub(in crate::worker) enum Edit {
     RequestId(u64),
     /// The id of a server request, and its progress token if there is one, both by the id towards the client.
     Request(u64),
-    /// The id of an answer to `tasks/list`, by the client's, and the list, by those of its tasks that are this session's.
+    /// The id of an answer to `tasks/list`, by the client's, and the list, by those of its tasks that are this
+    /// session's.
     OwnTasks(LeaseId, RawId),
 }
 
@@ -49,7 +50,8 @@ impl Edit {
     }
 }
 
-/// The answer to `tasks/list`, without the tasks of other sessions. If the list cannot be read, an error takes its place.
+/// The answer to `tasks/list`, without the tasks of other sessions. If the list cannot be read, an error takes its
+/// place.
 fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: impl Fn(&str) -> bool) -> Bytes {
     let Some(old) = envelope.id else { return message.clone() };
     let (mut own, list) = (String::from("["), envelope.members.tasks);

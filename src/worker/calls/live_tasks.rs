@@ -22,15 +22,16 @@ pub(super) struct LiveTask {
     pub(super) is_over: bool,
     /// Whether the session has left.
     is_orphan: bool,
-    /// When the child is no longer kept for the task, unless the child or the session names the task again. `None`: the child is
-    /// not kept.
+    /// When the child is no longer kept for the task, unless the child or the session names the task again. `None`: the
+    /// child is not kept.
     until: Option<Instant>,
     /// The time-out of the call that made the task.
     timeout: Duration,
 }
 
-/// Tasks, by the number of the call that made each. Holds at most `capacity`: then the oldest of those that are over is forgotten,
-/// or else the oldest of all. The progress of a forgotten task is no longer passed on, and the child is not kept for the task.
+/// Tasks, by the number of the call that made each. Holds at most `capacity`: then the oldest of those that are over is
+/// forgotten, or else the oldest of all. The progress of a forgotten task is no longer passed on, and the child is not
+/// kept for the task.
 #[derive(Debug)]
 pub(super) struct LiveTasks {
     tasks: BTreeMap<u64, LiveTask>,
@@ -73,7 +74,8 @@ impl LiveTasks {
         found.map(|task| task.number.wire)
     }
 
-    /// Notes what the answer to a call says about tasks: the state of the task that the call asked about, and a new task.
+    /// Notes what the answer to a call says about tasks: the state of the task that the call asked about, and a new
+    /// task.
     pub(super) fn note_answer(
         &mut self,
         call: &Call,
@@ -108,8 +110,8 @@ impl LiveTasks {
         }
     }
 
-    /// An abandoned call has made a task, which no session knows of. Returns whether the child is to be told to cancel the task:
-    /// not if the call is no longer known, or the id is that of another task.
+    /// An abandoned call has made a task, which no session knows of. Returns whether the child is to be told to cancel
+    /// the task: not if the call is no longer known, or the id is that of another task.
     pub(super) fn abandon(&mut self, number: u64, id: &str, sharing: &mut Sharing, now: Instant) -> bool {
         let Some((peer, timeout, number)) = sharing.abandoned.get(number) else { return false };
         let is_new = sharing.tasks.get(id).is_none() && self.find(id).is_none();
@@ -151,8 +153,8 @@ impl LiveTasks {
         }
     }
 
-    /// Ends the keeping of tasks that nobody has named for too long, and forgets those that are over. Returns when the next is
-    /// due.
+    /// Ends the keeping of tasks that nobody has named for too long, and forgets those that are over. Returns when the
+    /// next is due.
     pub(super) fn expire(&mut self, now: Instant) -> Option<Instant> {
         self.tasks.retain(|_, task| {
             task.until = task.until.filter(|until| *until > now);

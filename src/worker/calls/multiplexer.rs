@@ -27,16 +27,16 @@ pub(in crate::worker) struct Multiplexer {
     calls: Calls,
     leases: Leases,
     pub(in crate::worker) server_requests: ServerRequests,
-    /// The order of each request of the gateway's own whose answer nobody needs, by number. At most `max_in_flight`; the oldest is
-    /// forgotten.
+    /// The order of each request of the gateway's own whose answer nobody needs, by number. At most `max_in_flight`;
+    /// the oldest is forgotten.
     own_requests: BTreeMap<u64, u64>,
     pub(super) live_tasks: LiveTasks,
     pub(in crate::worker) sharing: Sharing,
     /// When something in flight may time out.
     pub(in crate::worker) timer: DeadlineTimer,
     max_in_flight: usize,
-    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is in flight no
-    /// more, and `initialize` does not count. `None`: no limit.
+    /// How long a call may be in flight, whatever its progress, before the child is ended. A call that has timed out is
+    /// in flight no more, and `initialize` does not count. `None`: no limit.
     pub(in crate::worker) harakiri: Option<Duration>,
     /// How long a shared child may go on with a cancelled call. `None`: for the time-out of the call.
     pub(in crate::worker) cancel_grace: Option<Duration>,
@@ -78,8 +78,8 @@ impl Multiplexer {
         self.own_requests.contains_key(&number) || self.sharing.abandoned.has(number) || self.live_tasks.has(number)
     }
 
-    /// Makes a request of the gateway's own, whose answer nobody needs: its number, and the frame. `params` is JSON. The request is
-    /// no call: it neither counts nor keeps anything busy.
+    /// Makes a request of the gateway's own, whose answer nobody needs: its number, and the frame. `params` is JSON.
+    /// The request is no call: it neither counts nor keeps anything busy.
     pub(in crate::worker) fn own_request(&mut self, method: &str, params: &str) -> (u64, Bytes) {
         self.given += 1;
         let number = numbers::for_call(|number| self.calls.contains_key(&number) || self.is_remembered(number));
@@ -136,8 +136,8 @@ impl Multiplexer {
         gone
     }
 
-    /// Ends the standing requests of a session, whose state another child is asked for now. This child grants the session nothing
-    /// more.
+    /// Ends the standing requests of a session, whose state another child is asked for now. This child grants the
+    /// session nothing more.
     pub(in crate::worker) fn hand_over(&mut self, peer: LeaseId, now: Instant) -> Expired {
         let mut gone = Expired::default();
         if self.leases.contains_key(&peer) {
@@ -208,7 +208,8 @@ impl Multiplexer {
         expired.waiting.extend(waiting);
     }
 
-    /// Gives up calls of a session. A first subscribe that other sessions wait for goes on instead, as that of the next of them.
+    /// Gives up calls of a session. A first subscribe that other sessions wait for goes on instead, as that of the next
+    /// of them.
     fn give_up_or_pass_on(&mut self, calls: Vec<u64>, why: &str, now: Instant, gone: &mut Expired) {
         for number in calls {
             let Some(Waiting { peer, id, exchange, is_own, .. }) = self.sharing.pass_on(number) else {
@@ -289,8 +290,8 @@ impl Multiplexer {
         self.live_tasks.awaited().any(|task| !task.is_over)
     }
 
-    /// Whether a request is about a task of a session that has something in flight, or a task, on this child. Then the child takes
-    /// the request even if it takes no new calls.
+    /// Whether a request is about a task of a session that has something in flight, or a task, on this child. Then the
+    /// child takes the request even if it takes no new calls.
     pub(in crate::worker) fn is_about_task_here(&self, peer: LeaseId, envelope: &Envelope<'_>) -> bool {
         let task = task_asked_about(envelope);
         // A session with nothing in flight may be about to leave.
@@ -323,8 +324,8 @@ impl Multiplexer {
             && self.sharing.subscriptions.waits() == self.sharing.subscriptions.waiting().count()
     }
 
-    /// The tables that are not empty though no session is on the child, apart from the requests and tasks that the child has not
-    /// said to be over.
+    /// The tables that are not empty though no session is on the child, apart from the requests and tasks that the
+    /// child has not said to be over.
     #[cfg(test)]
     pub(in crate::worker) fn left_behind(&self) -> Vec<String> {
         let tables: [(&dyn std::fmt::Debug, bool); 3] = [

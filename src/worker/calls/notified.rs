@@ -5,7 +5,8 @@ use bytes::Bytes;
 use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame};
 use crate::telemetry::DropReason;
 
-/// What becomes of a notification of the client. `F` is first the progress token of the child, then the frame for the child.
+/// What becomes of a notification of the client. `F` is first the progress token of the child, then the frame for the
+/// child.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::worker) enum Notified<F = Bytes> {
     /// The child gets the notification.

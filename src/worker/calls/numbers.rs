@@ -1,5 +1,5 @@
-//! Random request numbers: on a shared child, a session must not guess the number of another session's call. The order in which
-//! numbers were given out is kept beside them, and never leaves the gateway.
+//! Random request numbers: on a shared child, a session must not guess the number of another session's call. The order
+//! in which numbers were given out is kept beside them, and never leaves the gateway.
 
 use std::cell::RefCell;
 use std::hash::{BuildHasher as _, Hasher};
@@ -18,7 +18,8 @@ pub(super) struct Number {
     pub(super) order: u64,
 }
 
-/// A hasher for the random numbers of calls. One multiplication spreads them to the highest bits, which a hash table also uses.
+/// A hasher for the random numbers of calls. One multiplication spreads them to the highest bits, which a hash table
+/// also uses.
 #[derive(Debug, Default)]
 pub(super) struct NumberHasher(u64);
 
@@ -48,8 +49,8 @@ pub(super) fn for_server_request(used: impl Fn(u64) -> bool) -> u64 {
 
 fn below(end: u64, used: impl Fn(u64) -> bool) -> u64 {
     loop {
-        // The remainder is even enough: 2^64 is many times the end. None of the gateway's numbers is 0, which a reader may
-        // take for one that is not there.
+        // The remainder is even enough: 2^64 is many times the end. None of the gateway's numbers is 0, which a reader
+        // may take for one that is not there.
         let number = random() % end;
         if number > 0 && !used(number) {
             return number;
@@ -70,7 +71,8 @@ fn random() -> u64 {
     POOL.with_borrow_mut(|pool| {
         if pool.used >= pool.bytes.len() {
             if getrandom::fill(&mut pool.bytes).is_err() {
-                // Random all the same, but not as good: the keys of the standard library's hashes are of the system as well.
+                // Random all the same, but not as good: the keys of the standard library's hashes are of the system as
+                // well.
                 return std::hash::RandomState::new().hash_one(pool.used);
             }
             pool.used = 0;

@@ -1,5 +1,5 @@
-//! The tasks and elicitations that an answer reports. Reading takes time in proportion to the answer, so that an answer is read
-//! before the tables are locked.
+//! The tasks and elicitations that an answer reports. Reading takes time in proportion to the answer, so that an answer
+//! is read before the tables are locked.
 
 use crate::jsonrpc::{Envelope, Kind};
 use crate::mcp::{TaskState, created_task, each_elicitation, knows_no_task};
@@ -11,7 +11,8 @@ pub(in crate::worker) struct Reported {
     pub(super) created: Option<TaskState>,
     /// The ids of the elicitations that the error asks for.
     pub(super) elicitations: Vec<String>,
-    /// Whether the error has the code -32602 (invalid params). Only in an answer to `tasks/get` does this mean that there is no such task.
+    /// Whether the error has the code -32602 (invalid params). Only in an answer to `tasks/get` does this mean that
+    /// there is no such task.
     pub(super) knows_no_task: bool,
 }
 

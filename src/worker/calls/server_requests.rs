@@ -27,8 +27,8 @@ pub(super) struct OpenRequest {
 #[derive(Debug)]
 pub(in crate::worker) struct ServerRequests {
     open: BTreeMap<u64, OpenRequest>,
-    /// Requests that the client has answered with a task: id towards the client, session, and progress token of the child. At
-    /// most `capacity`; the oldest is forgotten.
+    /// Requests that the client has answered with a task: id towards the client, session, and progress token of the
+    /// child. At most `capacity`; the oldest is forgotten.
     answered_by_task: VecDeque<(u64, LeaseId, RawId)>,
     capacity: usize,
 }
@@ -72,8 +72,8 @@ impl ServerRequests {
         self.open.values().map(|request| request.deadline).min()
     }
 
-    /// The request that a client's answer is for: its id towards the client, and the id that the child gave it. `None` if this
-    /// session was not asked. The request is open until [`Self::answered`].
+    /// The request that a client's answer is for: its id towards the client, and the id that the child gave it. `None`
+    /// if this session was not asked. The request is open until [`Self::answered`].
     pub(in crate::worker) fn answered_with(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, RawId)> {
         let number = envelope.id?.parse().ok()?;
         let request = self.open.get(&number).filter(|request| request.peer == peer)?;
@@ -85,7 +85,8 @@ impl ServerRequests {
         self.open.get(&number).is_some_and(|request| request.peer == peer)
     }
 
-    /// Removes a request whose answer is queued for the child. If the answer announces a task, its progress token is kept.
+    /// Removes a request whose answer is queued for the child. If the answer announces a task, its progress token is
+    /// kept.
     pub(in crate::worker) fn answered(&mut self, number: u64, reported: &Reported) {
         let Some(OpenRequest { peer, progress_token: Some(token), .. }) = self.open.remove(&number) else { return };
         if reported.makes_task() {
@@ -96,7 +97,8 @@ impl ServerRequests {
         }
     }
 
-    /// The child's progress token for the progress of a client; `None` if the session was not asked, or the child gave no token.
+    /// The child's progress token for the progress of a client; `None` if the session was not asked, or the child gave
+    /// no token.
     pub(super) fn progress_token(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<RawId> {
         let number = envelope.members.progress_token?.parse().ok()?;
         let (owner, token) = match self.open.get(&number) {

@@ -44,8 +44,8 @@ impl Standing {
         matches!(method, method::LOGGING_SET_LEVEL | method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE)
     }
 
-    /// The standing request of a session that has the child alone. `None` for other methods, and where the level or the URI
-    /// cannot be read: the child judges such a request.
+    /// The standing request of a session that has the child alone. `None` for other methods, and where the level or the
+    /// URI cannot be read: the child judges such a request.
     pub(super) fn of(method: &str, params: &Members<'_>, uri: Option<String>) -> Option<Self> {
         match method {
             method::LOGGING_SET_LEVEL => Level::parse(&label(params.level)?).map(Self::Level),

@@ -88,7 +88,8 @@ async fn the_admin_listener_is_not_reached_under_a_strangers_name() {
     gateway.finish().await;
 }
 
-/// The status of a GET over HTTP/2, whose `:authority` is `authority`, and which has a `Host` header besides if one is given.
+/// The status of a GET over HTTP/2, whose `:authority` is `authority`, and which has a `Host` header besides if one is
+/// given.
 async fn over_http_2(to: SocketAddr, authority: &str, host: Option<&str>, origin: Option<&str>) -> u16 {
     let name = authority.split(':').next().unwrap();
     let client = reqwest::Client::builder().http2_prior_knowledge().resolve(name, to).build().unwrap();

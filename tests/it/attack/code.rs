@@ -1,5 +1,5 @@
-//! No server changes what another tenant's runs: it only reads the folder that it starts in, and where it may change one, that
-//! is its owner's alone.
+//! No server changes what another tenant's runs: it only reads the folder that it starts in, and where it may change
+//! one, that is its owner's alone.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;

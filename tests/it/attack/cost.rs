@@ -19,9 +19,9 @@ const SIZE: usize = 8 << 20;
 const TIMES: u64 = 4;
 /// What a message may cost beside that, in KiB.
 const BESIDE: u64 = 16;
-/// What the process may take beside the message, in KiB: hyper's buffers for reads and writes of each connection (some 400 KiB
-/// each way at most), those of the child's pipes, and what the allocator keeps of blocks below 128 KiB. Of a message that is
-/// held once, 900 KiB are measured beside it.
+/// What the process may take beside the message, in KiB: hyper's buffers for reads and writes of each connection (some
+/// 400 KiB each way at most), those of the child's pipes, and what the allocator keeps of blocks below 128 KiB. Of a
+/// message that is held once, 900 KiB are measured beside it.
 const PROCESS: u64 = 2 * 1024;
 
 /// Hostile JSON values: what each is, what it begins with, what is repeated in it, and what it ends with.
@@ -81,7 +81,8 @@ impl Memory {
         Self { pid: binary.pid(), idle: proc::status(binary.pid(), "VmRSS") }
     }
 
-    /// Forgets the peak so far. Only root may; for others the peak is that of all messages so far, within the same bound.
+    /// Forgets the peak so far. Only root may; for others the peak is that of all messages so far, within the same
+    /// bound.
     fn begin(&self) {
         let _ = std::fs::write(Path::new("/proc").join(self.pid.to_string()).join("clear_refs"), "5");
     }
@@ -97,8 +98,8 @@ impl Memory {
 /// A gateway whose other tenant calls all the time.
 async fn scene() -> (Binary, Neighbour, Memory) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    // What one message has cost is given back before the next: without this the allocator learns from the first large blocks
-    // to keep those that come later.
+    // What one message has cost is given back before the next: without this the allocator learns from the first large
+    // blocks to keep those that come later.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072");
     let servers = [("echo", vec!["echo"])];
     let binary = Binary::start_as(command, Stdio::piped(), &servers, "sandbox = \"none\"\n").await;

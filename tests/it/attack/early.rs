@@ -1,5 +1,5 @@
-//! A request that is refused before its body has come gets its answer, however large the body is, and holds the gateway no
-//! longer than it may.
+//! A request that is refused before its body has come gets its answer, however large the body is, and holds the gateway
+//! no longer than it may.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

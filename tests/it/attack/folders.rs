@@ -13,8 +13,8 @@ use sluice::config::Server;
 use crate::guardian::program::{Program, Session, Setup, eventually, gone, signal};
 use crate::harness::{Gateway, Streamable, fixture};
 
-/// Folders in each other, deeper than any stack or table of descriptors, with names that no path has room for. They come into a
-/// child's folder at once: it would be ended before it had made so many.
+/// Folders in each other, deeper than any stack or table of descriptors, with names that no path has room for. They
+/// come into a child's folder at once: it would be ended before it had made so many.
 fn nest(program: &Program, folder: &Path) {
     const DEPTH: usize = 20_000;
     let name = "n".repeat(255);

@@ -1,4 +1,5 @@
-//! Nobody becomes anybody: whatever a client writes, and however a server reads JSON, the server acts for that client alone.
+//! Nobody becomes anybody: whatever a client writes, and however a server reads JSON, the server acts for that client
+//! alone.
 
 use serde_json::{Value, json};
 use sluice::config::{Isolation, Server};

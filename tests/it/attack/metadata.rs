@@ -1,5 +1,5 @@
-//! A server changes the properties of no file by its path: neither the mode, nor the owner, the times or the attributes. And
-//! it makes no file by which a program runs as somebody else.
+//! A server changes the properties of no file by its path: neither the mode, nor the owner, the times or the
+//! attributes. And it makes no file by which a program runs as somebody else.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};

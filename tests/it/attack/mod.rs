@@ -1,5 +1,5 @@
-//! Attacks on the promises of docs/SECURITY.md: one file a topic. Each names the promise that it attacks, and the document
-//! names the test beside the promise.
+//! Attacks on the promises of docs/SECURITY.md: one file a topic. Each names the promise that it attacks, and the
+//! document names the test beside the promise.
 
 mod browser;
 mod code;

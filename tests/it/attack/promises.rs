@@ -24,8 +24,8 @@ fn tests(text: &str) -> Vec<&str> {
     words(text).filter(is_name).collect()
 }
 
-/// Whether a test of this name is in the source: `attack::topic::name` in tests/it/attack/topic.rs, `name` of a unit test in
-/// the file of its module below src, or in the tests of that module.
+/// Whether a test of this name is in the source: `attack::topic::name` in tests/it/attack/topic.rs, `name` of a unit
+/// test in the file of its module below src, or in the tests of that module.
 fn exists(name: &str) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (modules, function) = name.rsplit_once("::").unwrap();

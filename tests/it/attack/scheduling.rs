@@ -1,5 +1,5 @@
-//! A server changes nothing about the processes of others: not when and where they run, nor their memory, nor their limits;
-//! and sends them no signals, by whatever way.
+//! A server changes nothing about the processes of others: not when and where they run, nor their memory, nor their
+//! limits; and sends them no signals, by whatever way.
 
 use sluice::config::SandboxMode;
 
@@ -90,7 +90,8 @@ fn the_kernel_sends_nobody_a_signal_in_a_servers_name() {
     for user in As::all() {
         for mode in SandboxMode::ALL {
             let mut victim = Victim::new(user);
-            // A socket whose owner gets SIGIO, which ends a program that does not expect it, as soon as there is something.
+            // A socket whose owner gets SIGIO, which ends a program that does not expect it, as soon as there is
+            // something.
             let script = format!(
                 "perl -MSocket -e 'socketpair($a, $b, AF_UNIX, SOCK_STREAM, 0); fcntl($a, 8, {}); \
                  fcntl($a, 4, 020000); syswrite($b, \"x\"); sysread($a, $x, 1)'; echo over",

@@ -1,5 +1,5 @@
-//! No secret is shown because it stands at the wrong place, nothing that a configuration names hangs or fills the gateway, and who
-//! could read or change what is secret is said.
+//! No secret is shown because it stands at the wrong place, nothing that a configuration names hangs or fills the
+//! gateway, and who could read or change what is secret is said.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

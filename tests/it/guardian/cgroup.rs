@@ -1,5 +1,6 @@
-//! Where the gateway can make cgroups, a child ends with all that is in its own, and no cgroup is left behind either. Where
-//! it cannot (which is so for who is not root, mostly) each test says so, and fails if `SLUICE_REQUIRE_CGROUPS=1`.
+//! Where the gateway can make cgroups, a child ends with all that is in its own, and no cgroup is left behind either.
+//! Where it cannot (which is so for who is not root, mostly) each test says so, and fails if
+//! `SLUICE_REQUIRE_CGROUPS=1`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
-//! Sessions opened and dropped in the ugliest ways, many at once, half of them in the middle of a call; and then the gateway
-//! is killed, with sessions left and calls in flight: what remains is counted, zombies too.
-//! `SLUICE_CHURN` is how many; `make soak` takes 10,000, and some minutes.
+//! Sessions opened and dropped in the ugliest ways, many at once, half of them in the middle of a call; and then the
+//! gateway is killed, with sessions left and calls in flight: what remains is counted, zombies too. `SLUICE_CHURN` is
+//! how many; `make soak` takes 10,000, and some minutes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -93,8 +93,8 @@ async fn settled(program: &Program, left: usize) {
     eventually("the guardian has reaped everything", || (zombies() == 0).then_some(())).await;
 }
 
-/// One session, and one of the ways to end it. Says whether a call was in flight then, that its server had got; and what is
-/// left.
+/// One session, and one of the ways to end it. Says whether a call was in flight then, that its server had got; and
+/// what is left.
 async fn abuse(program: Arc<Program>, number: usize, stays: bool) -> (bool, Option<Left>) {
     let session = program.open(if number.is_multiple_of(4) { "stubborn" } else { "echo" }).await;
     let mut pids = session.fork().await;

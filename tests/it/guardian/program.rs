@@ -17,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const SLUICE: &str = env!("CARGO_BIN_EXE_sluice");
 
-/// `sluice serve` with the fixture as its servers, which may crash as often as they like, all processes of which carry a mark in their environment.
+/// `sluice serve` with the fixture as its servers, which may crash as often as they like, all processes of which carry
+/// a mark in their environment.
 pub(crate) struct Program {
     child: Child,
     pub(crate) url: String,

@@ -70,8 +70,8 @@ impl Streamable {
         self.caller.send(self.with_headers(Request::new("DELETE", &self.caller.path("/mcp")))).await
     }
 
-    /// Sends a request and waits for its answer, in whatever form it comes: the whole message. What else is on the way is
-    /// passed over.
+    /// Sends a request and waits for its answer, in whatever form it comes: the whole message. What else is on the way
+    /// is passed over.
     pub(crate) async fn request(&mut self, method: &str, params: Value) -> Value {
         self.next += 1;
         let id = self.next;

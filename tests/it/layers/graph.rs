@@ -1,5 +1,5 @@
-//! Which file of `src` names items of which other. Paths in `use` and in code are followed through re-exports to the file that
-//! defines the item, so that a parent that only declares or re-exports its children stands between nobody.
+//! Which file of `src` names items of which other. Paths in `use` and in code are followed through re-exports to the
+//! file that defines the item, so that a parent that only declares or re-exports its children stands between nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

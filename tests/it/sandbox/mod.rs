@@ -1,5 +1,5 @@
-//! The sandbox holds: what a server must not do fails, as root, as another user and as an ordinary user; and without the
-//! sandbox the same succeeds, so that each of these tests can fail.
+//! The sandbox holds: what a server must not do fails, as root, as another user and as an ordinary user; and without
+//! the sandbox the same succeeds, so that each of these tests can fail.
 
 mod failures;
 mod gateway;

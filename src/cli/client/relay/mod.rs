@@ -1,7 +1,7 @@
 //! `sluice connect`: passes messages, byte for byte, between a client on stdio and a gateway.
 //!
-//! Every request gets exactly one answer, from the gateway or an error of `connect`, unless the client cancels the request.
-//! Messages of the client are sent in their order.
+//! Every request gets exactly one answer, from the gateway or an error of `connect`, unless the client cancels the
+//! request. Messages of the client are sent in their order.
 
 mod output;
 mod pending;
@@ -54,8 +54,8 @@ struct Relay {
     limit: Duration,
 }
 
-/// Passes messages between stdio and the gateway at `url` until stdin or stdout is closed, or a signal comes. A request may take
-/// `limit`. Returns the exit code.
+/// Passes messages between stdio and the gateway at `url` until stdin or stdout is closed, or a signal comes. A request
+/// may take `limit`. Returns the exit code.
 ///
 /// # Errors
 /// The key or the HTTP client cannot be set up. Later errors are answers to the client.
@@ -116,8 +116,8 @@ impl Relay {
         Ok(())
     }
 
-    /// Passes on the messages in a line. A line that is not JSON-RPC gets an error, and so does each request in a line that is too
-    /// long, or the line itself if no request in it is known.
+    /// Passes on the messages in a line. A line that is not JSON-RPC gets an error, and so does each request in a line
+    /// that is too long, or the line itself if no request in it is known.
     async fn take(self: &Arc<Self>, frame: Frame) {
         let line = match frame {
             Frame::Line(line) => line,
@@ -154,8 +154,8 @@ impl Relay {
         self.output.write(&error_response(id, code, reason)).await;
     }
 
-    /// Sends a message of the client. Returns when the message has been written, so that the next one comes after it, and for
-    /// `initialize` when it has been answered.
+    /// Sends a message of the client. Returns when the message has been written, so that the next one comes after it,
+    /// and for `initialize` when it has been answered.
     async fn pass(self: &Arc<Self>, message: Message) {
         let (Kind::Request, Some(id)) = (message.kind, message.id.clone()) else { return self.tell(&message).await };
         // The semaphore is never closed: without a permit there is nothing to do, either way.
@@ -199,7 +199,8 @@ impl Relay {
         }
     }
 
-    /// Sends a request and waits for its answer. If the gateway has lost the session, sends the request again in a new one.
+    /// Sends a request and waits for its answer. If the gateway has lost the session, sends the request again in a new
+    /// one.
     async fn exchange(&self, message: &Message, id: &RawId, mut waiting: Waiting, sent: Sent) -> Result<(), Error> {
         let key = id_key(id);
         let seen =
@@ -263,7 +264,8 @@ impl Relay {
         }
     }
 
-    /// Posts a message that needs no answer. If the gateway has lost the session, posts a notification again in a new session.
+    /// Posts a message that needs no answer. If the gateway has lost the session, posts a notification again in a new
+    /// session.
     async fn deliver(&self, message: &Message) -> Result<(), Error> {
         let seen = self.session.ready().await?;
         match self.session.transport.post(message, None).await {

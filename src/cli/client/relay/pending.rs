@@ -1,5 +1,5 @@
-//! The requests of the client without an answer. The code that takes a request out of the table answers it, so that each request
-//! gets one answer.
+//! The requests of the client without an answer. The code that takes a request out of the table answers it, so that
+//! each request gets one answer.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,8 @@ struct Entry {
     id: RawId,
     /// The number of the stream for its answer.
     generation: u64,
-    /// Whether the gateway has accepted the request. Before that, the request is not lost with a stream, and may be sent again.
+    /// Whether the gateway has accepted the request. Before that, the request is not lost with a stream, and may be
+    /// sent again.
     accepted: bool,
     /// Whether the client has cancelled the request.
     cancelled: bool,
@@ -60,8 +61,8 @@ impl Pending {
         self.entries.remove(key).filter(|entry| !entry.cancelled).map(|entry| entry.answered)
     }
 
-    /// Notes that the gateway has accepted the request with this key. Returns `false` if the stream for its answer has been lost
-    /// meanwhile, so that no answer can come; `true` also for a request that is not in the table any more.
+    /// Notes that the gateway has accepted the request with this key. Returns `false` if the stream for its answer has
+    /// been lost meanwhile, so that no answer can come; `true` also for a request that is not in the table any more.
     pub(super) fn accept(&mut self, key: &str) -> bool {
         let lost = self.lost;
         self.entries.get_mut(key).is_none_or(|entry| {

@@ -30,7 +30,8 @@ const SHORT_SESSIONS: u32 = 3;
 pub(super) struct Session {
     pub(super) transport: Transport,
     handshake: AsyncMutex<Handshake>,
-    /// The id key of a replayed `initialize`, and the task that waits for its answer. The client must not see that answer.
+    /// The id key of a replayed `initialize`, and the task that waits for its answer. The client must not see that
+    /// answer.
     replayed: Mutex<Option<(String, oneshot::Sender<Message>)>>,
     /// The task that receives messages outside of any request.
     listening: Mutex<Option<AbortOnDropHandle<()>>>,

@@ -1,7 +1,7 @@
-//! Infers which files and folders a server needs beyond those that its configuration lists: from its command, arguments,
-//! environment, working directory and home. All guessing of the sandbox is in this folder; `sandbox.open = "listed"` turns
-//! it off. Invariant: no guess depends on anything that the server can change, and no directory with files of several users
-//! is opened as a whole.
+//! Infers which files and folders a server needs beyond those that its configuration lists: from its command,
+//! arguments, environment, working directory and home. All guessing of the sandbox is in this folder; `sandbox.open =
+//! "listed"` turns it off. Invariant: no guess depends on anything that the server can change, and no directory with
+//! files of several users is opened as a whole.
 
 pub(super) mod paths;
 mod shared_directories;
@@ -72,8 +72,8 @@ fn homes(server: &Server) -> Vec<PathBuf> {
     homes
 }
 
-/// Infers paths for the mode `standard`: the system, tools in the home folder, the program and its code to read; caches of
-/// package managers, and files and folders named by arguments and variables, to change.
+/// Infers paths for the mode `standard`: the system, tools in the home folder, the program and its code to read; caches
+/// of package managers, and files and folders named by arguments and variables, to change.
 fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: UntrustedPaths) -> OpenPaths {
     let homes: Vec<_> = homes(server).into_iter().map(|home| untrusted.home(&home)).collect();
     let mut read: Vec<PathBuf> = of_the_system(SandboxMode::Standard).collect();
@@ -100,8 +100,8 @@ fn standard(server: &Server, program: &Path, shared: &SharedDirectories, untrust
     OpenPaths { read, write, caches }
 }
 
-/// Infers paths for the mode `strict`: the system's libraries, the program and its code, and files named by arguments. All are
-/// read only.
+/// Infers paths for the mode `strict`: the system's libraries, the program and its code, and files named by arguments.
+/// All are read only.
 fn strict(server: &Server, program: &Path, shared: &SharedDirectories, untrusted: &UntrustedPaths) -> OpenPaths {
     let mut read: Vec<PathBuf> = of_the_system(SandboxMode::Strict).collect();
     read.extend(paths::of_program(program, path_of(server), shared, untrusted));

@@ -1,5 +1,6 @@
-//! Guesses where a server's programs, code, caches and data are, from its command, arguments and environment. Invariant: no
-//! guess opens secrets of the gateway or another tenant: neither `/etc`, nor a home folder, nor `/tmp` as a whole.
+//! Guesses where a server's programs, code, caches and data are, from its command, arguments and environment.
+//! Invariant: no guess opens secrets of the gateway or another tenant: neither `/etc`, nor a home folder, nor `/tmp` as
+//! a whole.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,8 +108,8 @@ pub fn known_program(program: &str) -> Option<KnownProgram> {
     KNOWN.iter().find(|(known, _)| name == *known).map(|(_, program)| *program)
 }
 
-/// For the command `program`: the settings below `home` to read, and the caches below `home` to change, which may not exist
-/// yet.
+/// For the command `program`: the settings below `home` to read, and the caches below `home` to change, which may not
+/// exist yet.
 pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<PathBuf>) {
     let caches = match known_program(program) {
         Some(KnownProgram::Npm) => OF_NPM,
@@ -120,9 +121,9 @@ pub(super) fn of_launcher(program: &str, home: &Path) -> (Option<PathBuf>, Vec<P
     (is_engine.then(|| home.join(settings)), caches.iter().map(|path| home.join(path)).collect())
 }
 
-/// The paths of an installed program: the file, each symbolic link on the way to it, and the folder with the code around
-/// each. If the program is a script, the same for the interpreter in its first line, looked up in `path`. Links and scripts
-/// that the server itself can change are not followed.
+/// The paths of an installed program: the file, each symbolic link on the way to it, and the folder with the code
+/// around each. If the program is a script, the same for the interpreter in its first line, looked up in `path`. Links
+/// and scripts that the server itself can change are not followed.
 pub(super) fn of_program(
     program: &Path,
     path: &str,
@@ -169,8 +170,8 @@ fn interpreter(script: &Path, path: &str, untrusted: &UntrustedPaths) -> Option<
     folders.find(|found| untrusted.resolve(found).is_some_and(|file| file.is_file()))
 }
 
-/// The folder with the code around `file`: its `node_modules`, project, installation prefix or parent folder; the first of
-/// these that is no shared directory.
+/// The folder with the code around `file`: its `node_modules`, project, installation prefix or parent folder; the first
+/// of these that is no shared directory.
 pub(super) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<PathBuf> {
     let parent = file.parent()?;
     // What a package needs is beside it, not below it.
@@ -202,8 +203,8 @@ fn values(args: &[String]) -> impl Iterator<Item = &str> {
     values.map(|value| value.strip_prefix("file://").unwrap_or(value))
 }
 
-/// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists and is not
-/// `/`. Values with a colon are left out.
+/// The absolute paths that arguments and variables name, whether they exist or not, as long as their folder exists and
+/// is not `/`. Values with a colon are left out.
 pub fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathBuf> {
     let env = env.iter().filter(|(name, _)| !NOT_FOR_THE_SERVER.contains(&name.as_str()));
     let texts = values(args).chain(env.map(|(_, value)| value.expose_secret()));
@@ -211,8 +212,8 @@ pub fn named(args: &[String], env: &BTreeMap<String, SecretString>) -> Vec<PathB
     paths.filter(|path| path.parent().is_some_and(|parent| parent.parent().is_some() && parent.is_dir())).collect()
 }
 
-/// Whether a path is code or part of the system. A server must not change it, because the next child runs it, perhaps for
-/// another tenant.
+/// Whether a path is code or part of the system. A server must not change it, because the next child runs it, perhaps
+/// for another tenant.
 pub fn is_code(path: &Path) -> bool {
     OF_THE_SYSTEM.iter().any(|folder| path.starts_with(folder)) || is_program(path)
 }

@@ -10,7 +10,8 @@ const SHARED: [&str; 15] = [
     "/tmp", "/var", "/var/tmp", "/etc", "/run", "/root", "/home", "/proc", "/sys", "/dev", "/srv", "/mnt", "/media",
     "/boot", "/opt",
 ];
-/// Installation prefixes: folders whose `bin` contains unrelated programs. The last constant is relative to a home folder.
+/// Installation prefixes: folders whose `bin` contains unrelated programs. The last constant is relative to a home
+/// folder.
 const INSTALLED_IN: [&str; 3] = ["/usr", "/usr/local", "/opt"];
 const INSTALLED_IN_HOME: &str = ".local";
 

@@ -1,6 +1,6 @@
-//! Resolves paths without trusting what a server can change. Invariant: neither a symbolic link that a server has made nor
-//! the content of a file that it has written decides what is opened to it. Otherwise a server could end itself to be
-//! restarted with more access.
+//! Resolves paths without trusting what a server can change. Invariant: neither a symbolic link that a server has made
+//! nor the content of a file that it has written decides what is opened to it. Otherwise a server could end itself to
+//! be restarted with more access.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -32,8 +32,8 @@ impl UntrustedPaths {
         self
     }
 
-    /// Resolves the home folder `home`. `None` if that fails, or if the server may change all of it, so that nothing in it needs
-    /// to be opened.
+    /// Resolves the home folder `home`. `None` if that fails, or if the server may change all of it, so that nothing in
+    /// it needs to be opened.
     pub fn home(&self, home: &Path) -> Option<PathBuf> {
         self.resolve(home).filter(|home| !self.folders.contains(home))
     }
@@ -43,8 +43,8 @@ impl UntrustedPaths {
         self.folders.iter().any(|folder| path != folder && path.starts_with(folder))
     }
 
-    /// Resolves all symbolic links of an absolute path. `None` if nothing is there, or if the way leads into an untrusted
-    /// folder: the server can change what is in there, and has access to it anyway.
+    /// Resolves all symbolic links of an absolute path. `None` if nothing is there, or if the way leads into an
+    /// untrusted folder: the server can change what is in there, and has access to it anyway.
     pub fn resolve(&self, path: &Path) -> Option<PathBuf> {
         let mut done = PathBuf::from("/");
         let mut rest = parts(path);

@@ -1,6 +1,7 @@
 //! Lists of system calls to deny whatever their arguments are.
 
-/// Administration of the kernel. Most calls need a privilege that a child does not have; some have been used to gain one.
+/// Administration of the kernel. Most calls need a privilege that a child does not have; some have been used to gain
+/// one.
 pub(super) const ADMINISTRATION: &[i64] = &[
     libc::SYS_mount,
     libc::SYS_umount2,
@@ -56,7 +57,8 @@ const LSM_SET_SELF_ATTR: i64 = 460;
 const OPEN_TREE_ATTR: i64 = 467;
 const LISTNS: i64 = 470;
 
-/// Older asynchronous input and output. The machine has a limited number of contexts, and no server's runtime needs them.
+/// Older asynchronous input and output. The machine has a limited number of contexts, and no server's runtime needs
+/// them.
 pub(super) const ASYNCHRONOUS: &[i64] = &[libc::SYS_io_setup, libc::SYS_io_submit];
 
 /// Further calls for administration that exist on some architectures only.

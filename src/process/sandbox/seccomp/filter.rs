@@ -86,8 +86,9 @@ impl Denials {
         self
     }
 
-    /// Gives `answer` to calls of `call` whose arguments meet all `conditions`, in addition to other rules for the same call.
-    /// Each condition comes with the number of its argument, from 0. No effect if `call` gets this answer for any arguments.
+    /// Gives `answer` to calls of `call` whose arguments meet all `conditions`, in addition to other rules for the same
+    /// call. Each condition comes with the number of its argument, from 0. No effect if `call` gets this answer for any
+    /// arguments.
     ///
     /// # Errors
     /// There is no such argument.
@@ -123,8 +124,8 @@ impl Denials {
         Ok(())
     }
 
-    /// Compiles the filters, one for each answer, in the order in which they are put in force. There is always one filter,
-    /// so that [`apply`](Self::apply) fails on a kernel without seccomp.
+    /// Compiles the filters, one for each answer, in the order in which they are put in force. There is always one
+    /// filter, so that [`apply`](Self::apply) fails on a kernel without seccomp.
     fn programs(&self) -> Result<Vec<BpfProgram>, BackendError> {
         let mut answers = self.answers.clone();
         answers.entry(Answer::Refused).or_default();
@@ -146,8 +147,9 @@ fn program(calls: BTreeMap<i64, When>, errno: libc::c_int) -> Result<BpfProgram,
 /// Lowest system call number that was unused on all architectures when these lists were made (Linux 7.0).
 const FIRST_UNKNOWN: u32 = 472;
 
-/// A filter that answers newer system calls than the lists know with ENOSYS, because they might circumvent the lists. On
-/// x86-64 this also denies the x32 ABI, a second set of all calls: a bit in its numbers makes them larger than any other.
+/// A filter that answers newer system calls than the lists know with ENOSYS, because they might circumvent the lists.
+/// On x86-64 this also denies the x32 ABI, a second set of all calls: a bit in its numbers makes them larger than any
+/// other.
 fn newer() -> BpfProgram {
     let step = |code: u32, jt, jf, k| sock_filter { code: code as u16, jt, jf, k };
     vec![

@@ -1,6 +1,6 @@
-//! Denies changes of the mode, owner, times and attributes of files, which Landlock does not control. Invariant: no such
-//! change is made by a path, because the path could be that of any file of the same user, open to the sandbox or not.
-//! Changes by an open descriptor are allowed, because Landlock has controlled the opening.
+//! Denies changes of the mode, owner, times and attributes of files, which Landlock does not control. Invariant: no
+//! such change is made by a path, because the path could be that of any file of the same user, open to the sandbox or
+//! not. Changes by an open descriptor are allowed, because Landlock has controlled the opening.
 //!
 //! In the mode `strict` such a call is refused. In `standard` it returns success without an effect, because package
 //! managers, git, tar and the libraries of languages give up on a failure, and few need the effect (ADR 0011).
@@ -43,8 +43,8 @@ const OWNER_OLDER: &[(i64, u8, u8)] = &[(libc::SYS_chown, 1, 2), (libc::SYS_lcho
 /// Calls that set the times of a file by path, besides `utimensat`.
 #[cfg(target_arch = "x86_64")]
 const TIMES_OLDER: &[i64] = &[libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
-/// Calls that set or remove extended attributes, which include access control lists, by path or descriptor; and one that sets
-/// flags such as "immutable".
+/// Calls that set or remove extended attributes, which include access control lists, by path or descriptor; and one
+/// that sets flags such as "immutable".
 const ATTRIBUTES: &[i64] = &[
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
@@ -84,8 +84,8 @@ const WRITABLE: [u64; 2] = [0o020, 0o002];
 const STAYS: u64 = u32::MAX as u64;
 
 /// ioctl requests of file systems that take effect on files open for reading only. Each entry is the letter that such
-/// requests have in common, and the requests with this letter that are allowed, because they only read or need a writable
-/// descriptor.
+/// requests have in common, and the requests with this letter that are allowed, because they only read or need a
+/// writable descriptor.
 const OF_FILE_SYSTEMS: [(u8, &[u64]); 3] = [
     // Flags such as "append only"; fs-verity and encryption. Flags are read, and so is where the parts of a file are.
     (b'f', &[0x8008_6601, 0x8004_6601, 0xc020_660b]),
@@ -130,8 +130,9 @@ pub fn deny_unseen_modes(denials: &mut Denials) {
     denials.unknown(&[libc::SYS_openat2]);
 }
 
-/// Denies changes of mode, owner and times of files by path, answered as `how` says; for root, mode and owner by descriptor too.
-/// Denies changes of extended attributes and of flags of file systems. [`Metadata::Refused`] also denies watching folders.
+/// Denies changes of mode, owner and times of files by path, answered as `how` says; for root, mode and owner by
+/// descriptor too. Denies changes of extended attributes and of flags of file systems. [`Metadata::Refused`] also
+/// denies watching folders.
 ///
 /// # Errors
 /// The rules cannot be expressed.

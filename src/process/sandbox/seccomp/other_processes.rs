@@ -1,12 +1,12 @@
-//! Denies system calls that affect other processes, by their process id argument; 0 means the caller itself. A filter does
-//! not know the ids of a program's own threads, so a thread can affect only itself.
+//! Denies system calls that affect other processes, by their process id argument; 0 means the caller itself. A filter
+//! does not know the ids of a program's own threads, so a thread can affect only itself.
 
 use seccompiler::BackendError;
 
 use super::filter::{Answer, Denials, Is, number};
 
-/// Calls that change limits, scheduling, processors or memory placement of another process of the same user, such as the
-/// gateway. Each comes with the numbers of the arguments that are 0 for the caller itself.
+/// Calls that change limits, scheduling, processors or memory placement of another process of the same user, such as
+/// the gateway. Each comes with the numbers of the arguments that are 0 for the caller itself.
 const OF_A_PROCESS: &[(i64, &[u8])] = &[
     (libc::SYS_prlimit64, &[0]),
     (libc::SYS_setpriority, &[0, 1]),
@@ -26,8 +26,8 @@ const SCHED_CORE: u64 = 62;
 /// ioctl requests that insert input into a terminal as if its user had typed it.
 const TERMINAL_INPUT: [u64; 2] = [0x5412, 0x541c];
 
-/// Refuses changes of other processes, and input into terminals. Also refuses to clear the parent-death signal and the subreaper flag, by which all
-/// processes of a child are found and ended.
+/// Refuses changes of other processes, and input into terminals. Also refuses to clear the parent-death signal and the
+/// subreaper flag, by which all processes of a child are found and ended.
 pub(super) fn refuse_changes(denials: &mut Denials) -> Result<(), BackendError> {
     for (call, arguments) in OF_A_PROCESS {
         for argument in *arguments {

@@ -8,8 +8,8 @@ use super::sockets::{Sockets, refuse_sockets};
 use super::{calls, other_processes};
 use crate::config::Allowance;
 
-/// The denials for a server, except for what `allow` permits. `sockets` says which sockets the server may make. Changes of
-/// file properties are not among them; see [`deny_metadata`](super::deny_metadata).
+/// The denials for a server, except for what `allow` permits. `sockets` says which sockets the server may make. Changes
+/// of file properties are not among them; see [`deny_metadata`](super::deny_metadata).
 ///
 /// # Errors
 /// The rules cannot be expressed.

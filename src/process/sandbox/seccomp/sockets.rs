@@ -1,5 +1,5 @@
-//! Denies sockets by family, kind and protocol. Invariant: each network socket is TCP, UDP or ping. Landlock controls TCP
-//! ports only, so no other protocol may be able to serve clients on such a port.
+//! Denies sockets by family, kind and protocol. Invariant: each network socket is TCP, UDP or ping. Landlock controls
+//! TCP ports only, so no other protocol may be able to serve clients on such a port.
 
 use seccompiler::BackendError;
 
@@ -16,16 +16,16 @@ pub struct Sockets {
 
 /// The families of internet sockets.
 const INTERNET: [libc::c_int; 2] = [libc::AF_INET, libc::AF_INET6];
-/// The allowed protocols of internet sockets; 0 is the default of the kind. Others (MPTCP, SMC, SCTP, DCCP, …) can listen
-/// on TCP ports without Landlock's control, or are rarely used.
+/// The allowed protocols of internet sockets; 0 is the default of the kind. Others (MPTCP, SMC, SCTP, DCCP, …) can
+/// listen on TCP ports without Landlock's control, or are rarely used.
 const PROTOCOLS: [libc::c_int; 5] = [0, libc::IPPROTO_ICMP, libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMPV6];
 /// The denied kinds of internet sockets: those that are neither streams nor datagrams.
 const OTHER_KINDS: [libc::c_int; 5] =
     [libc::SOCK_RAW, libc::SOCK_RDM, libc::SOCK_SEQPACKET, libc::SOCK_DCCP, SOCK_PACKET];
 /// Deprecated, so the `libc` crate lacks it on some architectures.
 const SOCK_PACKET: libc::c_int = 10;
-/// Socket option `IP_LOCAL_PORT_RANGE`: restricts which port the kernel chooses for port 0. A range of one port would let a
-/// server choose its port.
+/// Socket option `IP_LOCAL_PORT_RANGE`: restricts which port the kernel chooses for port 0. A range of one port would
+/// let a server choose its port.
 const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 /// The bits of a socket's kind that are no flags.
 const KINDS: u64 = 0xf;

@@ -1,5 +1,5 @@
-//! The messages of calls, both ways: registers a client's request and makes the frame for the child, and decides for each message
-//! of the child which exchange or session gets it, and under which id.
+//! The messages of calls, both ways: registers a client's request and makes the frame for the child, and decides for
+//! each message of the child which exchange or session gets it, and under which id.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ impl Multiplexer {
         Ok(Outgoing::Forward(number, frame))
     }
 
-    /// The reason why a session with `own` calls in flight may not add a call; `None` if it may. Calls of the gateway's own are
-    /// bounded by the capacity of the child alone.
+    /// The reason why a session with `own` calls in flight may not add a call; `None` if it may. Calls of the gateway's
+    /// own are bounded by the capacity of the child alone.
     fn refusal(&self, own: usize, is_own: bool) -> Option<Refused> {
         let left = self.max_in_flight.saturating_sub(self.calls.len() + self.sharing.subscriptions.waits());
         match left {
@@ -83,9 +83,9 @@ impl Multiplexer {
         }
     }
 
-    /// The call that a cancellation of the client names, by number; the latest of those with the same id. `None` if no such call
-    /// of this session is in flight, or others wait for its answer too. The gateway's own calls, such as `initialize`, are not
-    /// the client's to cancel. The call goes on until [`Self::cancel`].
+    /// The call that a cancellation of the client names, by number; the latest of those with the same id. `None` if no
+    /// such call of this session is in flight, or others wait for its answer too. The gateway's own calls, such as
+    /// `initialize`, are not the client's to cancel. The call goes on until [`Self::cancel`].
     pub(in crate::worker) fn cancelled_by_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<u64> {
         let named = Cancels::read(envelope).request()?;
         let is_it = |call: &Call| call.peer == peer && call.original.as_str() == named && !call.is_own;
@@ -128,8 +128,8 @@ impl Multiplexer {
         }
     }
 
-    /// Decides what becomes of a message of the child. `reported` was read from the message; `timeout` is the time that a client
-    /// has to answer a server request.
+    /// Decides what becomes of a message of the child. `reported` was read from the message; `timeout` is the time that
+    /// a client has to answer a server request.
     pub(in crate::worker) fn receive(
         &mut self,
         envelope: &Envelope<'_>,

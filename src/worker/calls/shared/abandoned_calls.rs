@@ -16,10 +16,10 @@ struct Abandoned {
     patience: Duration,
 }
 
-/// Abandoned calls, by the number of each call. They are needed to attribute messages of the child that belong to no call. An
-/// entry counts until the child says that the call is over, or has sent nothing about the call for its patience: the time-out of
-/// the call, or `limits.cancel_grace`. Holds at most `capacity` entries: while a dropped entry would still count, no message can
-/// be attributed.
+/// Abandoned calls, by the number of each call. They are needed to attribute messages of the child that belong to no
+/// call. An entry counts until the child says that the call is over, or has sent nothing about the call for its
+/// patience: the time-out of the call, or `limits.cancel_grace`. Holds at most `capacity` entries: while a dropped
+/// entry would still count, no message can be attributed.
 #[derive(Debug)]
 pub(in crate::worker::calls) struct AbandonedCalls {
     calls: BTreeMap<u64, Abandoned>,

@@ -1,5 +1,5 @@
-//! What sessions that share a child have in common: who may have caused a message of the child, who hears of the message, and
-//! the standing requests of all sessions as one.
+//! What sessions that share a child have in common: who may have caused a message of the child, who hears of the
+//! message, and the standing requests of all sessions as one.
 
 mod abandoned_calls;
 mod owners;

@@ -8,8 +8,9 @@ use crate::worker::calls::LeaseId;
 /// The most entries of one table.
 const OWNERS: usize = 10_000;
 
-/// The owner of each task or elicitation, by id. The first owner stays: naming an id again gives no access. Holds at most 10,000
-/// entries: then the oldest entry of the session with the most entries is forgotten, and belongs to no session.
+/// The owner of each task or elicitation, by id. The first owner stays: naming an id again gives no access. Holds at
+/// most 10,000 entries: then the oldest entry of the session with the most entries is forgotten, and belongs to no
+/// session.
 #[derive(Debug, Default)]
 pub(in crate::worker::calls) struct Owners {
     owners: HashMap<String, LeaseId>,

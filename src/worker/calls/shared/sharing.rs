@@ -1,5 +1,5 @@
-//! Attributes messages of a child to sessions. A child that one session has alone needs none of that: then each question has the
-//! same simple answer.
+//! Attributes messages of a child to sessions. A child that one session has alone needs none of that: then each
+//! question has the same simple answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub(in crate::worker) struct Sharing {
     /// Whether sessions of different owners may be on the child at the same time.
     pub(in crate::worker::calls) is_shared: bool,
     pub(in crate::worker::calls) subscriptions: Subscriptions,
-    /// The log level of each session that the child has accepted one of, and the order of the request that set the level. An
-    /// older request that is answered later does not change the level.
+    /// The log level of each session that the child has accepted one of, and the order of the request that set the
+    /// level. An older request that is answered later does not change the level.
     pub(super) levels: BTreeMap<LeaseId, (Level, u64)>,
     /// The level that a shared child was told last, unless the child refused the level or may not have received it.
     pub(super) told: Option<Told>,
@@ -48,8 +48,8 @@ impl Sharing {
         }
     }
 
-    /// Fair share: a session on a shared child may add a call while its own count is below the remaining capacity. A session
-    /// alone gets half of the capacity, two get a third each, and one more always fits.
+    /// Fair share: a session on a shared child may add a call while its own count is below the remaining capacity. A
+    /// session alone gets half of the capacity, two get a third each, and one more always fits.
     pub(in crate::worker::calls) fn admits(&self, own: usize, left: usize) -> bool {
         !self.is_shared || own < left
     }
@@ -74,8 +74,8 @@ impl Sharing {
         }
     }
 
-    /// Whether a message of a session on a shared child names a task that is not the session's: in the params of a method
-    /// about tasks, or as the task that the message belongs to (2025-11-25, "Tasks").
+    /// Whether a message of a session on a shared child names a task that is not the session's: in the params of a
+    /// method about tasks, or as the task that the message belongs to (2025-11-25, "Tasks").
     pub(in crate::worker::calls) fn names_a_foreign_task(&self, peer: LeaseId, envelope: &Envelope<'_>) -> bool {
         if !self.is_shared {
             return false;
@@ -94,8 +94,8 @@ impl Sharing {
         self.is_shared && envelope.members.has_twin()
     }
 
-    /// The session that has caused a request of the child: the owner of the task that the request names, or the only session
-    /// that the child works for. `None` if there are several, or none.
+    /// The session that has caused a request of the child: the owner of the task that the request names, or the only
+    /// session that the child works for. `None` if there are several, or none.
     pub(in crate::worker::calls) fn asked_by(
         &self,
         envelope: &Envelope<'_>,
@@ -112,8 +112,8 @@ impl Sharing {
         self.only_peer(caller.or_else(|| self.abandoned.peers(now)?.next()), (leases, calls), now)
     }
 
-    /// The only session on the child, or else `otherwise`, if the child works for nobody else. Abandoned calls count, also those
-    /// of sessions that have left.
+    /// The only session on the child, or else `otherwise`, if the child works for nobody else. Abandoned calls count,
+    /// also those of sessions that have left.
     fn only_peer(
         &self,
         otherwise: Option<LeaseId>,
@@ -175,8 +175,8 @@ impl Sharing {
         Some((kind, peer.into_iter().collect()))
     }
 
-    /// Whether a log message is of the level that a session has asked for, or above. A session that has asked for no level gets
-    /// all; a child of one session keeps to the level itself.
+    /// Whether a log message is of the level that a session has asked for, or above. A session that has asked for no
+    /// level gets all; a child of one session keeps to the level itself.
     fn wants(&self, peer: LeaseId, message: &Envelope<'_>) -> bool {
         if !self.is_shared {
             return true;
@@ -186,8 +186,8 @@ impl Sharing {
         asked_for.is_none() || level.is_none() || level >= asked_for
     }
 
-    /// Removes the state of a session. Returns the URIs that a shared child is to be unsubscribed from, and the requests of the
-    /// session that waited for the subscribe of another session.
+    /// Removes the state of a session. Returns the URIs that a shared child is to be unsubscribed from, and the
+    /// requests of the session that waited for the subscribe of another session.
     pub(in crate::worker::calls) fn forget(&mut self, peer: LeaseId) -> (Vec<String>, Vec<Waiting>) {
         self.levels.remove(&peer);
         self.handed_over.remove(&peer);

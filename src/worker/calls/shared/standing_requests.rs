@@ -1,5 +1,5 @@
-//! Session state that outlives a call: log level and subscriptions. Only what the child has accepted counts, and only that is
-//! replayed to its successor.
+//! Session state that outlives a call: log level and subscriptions. Only what the child has accepted counts, and only
+//! that is replayed to its successor.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,11 +24,12 @@ pub(in crate::worker::calls) enum Decision {
 }
 
 impl Sharing {
-    /// Decides whether the child has to receive a request. A shared child does not, where the request would change something for
-    /// other sessions, or nothing for the child. Updates subscriptions and the log level to match.
+    /// Decides whether the child has to receive a request. A shared child does not, where the request would change
+    /// something for other sessions, or nothing for the child. Updates subscriptions and the log level to match.
     ///
     /// # Errors
-    /// `refusal`, the reason why the child takes no more calls now, if the request needs the child. Nothing has changed then.
+    /// `refusal`, the reason why the child takes no more calls now, if the request needs the child. Nothing has changed
+    /// then.
     pub(in crate::worker::calls) fn decide(
         &mut self,
         draft: &mut Draft<'_>,
@@ -134,8 +135,8 @@ impl Sharing {
         Ok(Decision::Forward(Some(Standing::Level(level))))
     }
 
-    /// Notes that a standing request is sent to the child. Returns the request that a shared child gets instead, if that is
-    /// another: the most verbose level of all sessions.
+    /// Notes that a standing request is sent to the child. Returns the request that a shared child gets instead, if
+    /// that is another: the most verbose level of all sessions.
     pub(in crate::worker::calls) fn sent(
         &mut self,
         number: u64,
@@ -149,8 +150,8 @@ impl Sharing {
         Some(Standing::Level(told.level))
     }
 
-    /// The child has answered a request; `accepted` if with a result. Returns the requests that get the same answer, and the URI
-    /// that the child is to be unsubscribed from, as nobody wants it any more.
+    /// The child has answered a request; `accepted` if with a result. Returns the requests that get the same answer,
+    /// and the URI that the child is to be unsubscribed from, as nobody wants it any more.
     pub(in crate::worker::calls) fn settle(
         &mut self,
         number: Number,
@@ -180,8 +181,8 @@ impl Sharing {
         (Vec::new(), None)
     }
 
-    /// A request will not be answered, though the child may act on it. Returns the requests that fail with it, and the URI that
-    /// the child is to be unsubscribed from, in case that it has subscribed.
+    /// A request will not be answered, though the child may act on it. Returns the requests that fail with it, and the
+    /// URI that the child is to be unsubscribed from, in case that it has subscribed.
     pub(in crate::worker::calls) fn unsettle(&mut self, number: u64) -> (Vec<Waiting>, Option<String>) {
         self.level_over(number, false);
         match self.in_flight.remove(&number).map(|request| request.standing) {
@@ -194,7 +195,8 @@ impl Sharing {
         }
     }
 
-    /// The child has not received a request, or has ended: the state is as before. Returns the requests that fail with it.
+    /// The child has not received a request, or has ended: the state is as before. Returns the requests that fail with
+    /// it.
     pub(in crate::worker::calls) fn undo(&mut self, number: u64) -> Vec<Waiting> {
         self.level_over(number, false);
         match self.in_flight.remove(&number) {
@@ -209,8 +211,8 @@ impl Sharing {
         }
     }
 
-    /// Passes a first subscribe in flight on to the next request that waits for its answer, which is removed from there and
-    /// returned. `None` if the number is no subscribe in flight, or nobody waits.
+    /// Passes a first subscribe in flight on to the next request that waits for its answer, which is removed from there
+    /// and returned. `None` if the number is no subscribe in flight, or nobody waits.
     pub(in crate::worker::calls) fn pass_on(&mut self, number: u64) -> Option<Waiting> {
         let request = self.in_flight.get_mut(&number)?;
         let Standing::Subscribe(uri) = &request.standing else { return None };
@@ -232,7 +234,8 @@ impl Sharing {
             || self.subscriptions.waiting().any(|waiting| counts(waiting.peer, waiting.is_own))
     }
 
-    /// The standing requests of a session that the child has accepted. An unsubscribe counts when the child has accepted it.
+    /// The standing requests of a session that the child has accepted. An unsubscribe counts when the child has
+    /// accepted it.
     pub(in crate::worker) fn granted(&self, peer: LeaseId) -> BTreeSet<Standing> {
         let level = self.levels.get(&peer).map(|(level, _)| Standing::Level(*level));
         let requests = self.in_flight.values().filter(|request| request.peer == peer && self.is_shared);
@@ -244,8 +247,8 @@ impl Sharing {
         level.into_iter().chain(uris.cloned().map(Standing::Subscribe)).collect()
     }
 
-    /// Another child is asked for the state of a session: this child grants the session nothing more. Returns the requests of
-    /// the session that wait, and the numbers of its standing requests in flight, which all end now.
+    /// Another child is asked for the state of a session: this child grants the session nothing more. Returns the
+    /// requests of the session that wait, and the numbers of its standing requests in flight, which all end now.
     pub(in crate::worker::calls) fn hand_over(&mut self, peer: LeaseId) -> (Vec<Waiting>, Vec<u64>) {
         self.handed_over.insert(peer);
         let requests = self.in_flight.iter().filter(|(_, request)| request.peer == peer);
@@ -270,8 +273,8 @@ impl Sharing {
         }
     }
 
-    /// The request `number` is over. If it told the child a level, and the child has not accepted that, the level is forgotten:
-    /// the next session that wants the same tells the child again.
+    /// The request `number` is over. If it told the child a level, and the child has not accepted that, the level is
+    /// forgotten: the next session that wants the same tells the child again.
     pub(in crate::worker::calls) fn level_over(&mut self, number: u64, is_done: bool) {
         if let Some(told) = self.told.filter(|told| told.by == number) {
             self.told = is_done.then_some(Told { is_done, ..told });

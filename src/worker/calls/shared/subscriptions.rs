@@ -84,8 +84,8 @@ impl Subscriptions {
         self.asking.values().flat_map(|asking| &asking.waiting)
     }
 
-    /// The first subscribe for a URI is over; `accepted` if the child has answered with a result. Returns the requests that
-    /// waited for the answer, and whether the child is subscribed though no session wants the URI any more.
+    /// The first subscribe for a URI is over; `accepted` if the child has answered with a result. Returns the requests
+    /// that waited for the answer, and whether the child is subscribed though no session wants the URI any more.
     pub(super) fn subscribed(&mut self, uri: &str, accepted: bool) -> (Vec<Waiting>, bool) {
         let Some(Asking { wanted, waiting }) = self.asking.remove(uri) else { return (Vec::new(), false) };
         self.waits -= waiting.len();
@@ -111,15 +111,16 @@ impl Subscriptions {
         self.counts.get(&peer).copied().unwrap_or_default()
     }
 
-    /// Subscribes the one session of a child, as the child has agreed. Beyond the bounds the subscription is not remembered.
+    /// Subscribes the one session of a child, as the child has agreed. Beyond the bounds the subscription is not
+    /// remembered.
     pub(super) fn remember(&mut self, uri: &str, peer: LeaseId) {
         if uri.len() <= LONGEST_URI && self.count(peer) < SUBSCRIPTIONS {
             self.hold(uri, peer);
         }
     }
 
-    /// Whether the child has to hear an unsubscribe: it would unsubscribe all sessions. Also that of a session that never
-    /// subscribed is sent, if nobody else has.
+    /// Whether the child has to hear an unsubscribe: it would unsubscribe all sessions. Also that of a session that
+    /// never subscribed is sent, if nobody else has.
     pub(super) fn is_last(&self, uri: &str, peer: LeaseId) -> bool {
         let others = |peers: &BTreeSet<LeaseId>| peers.iter().any(|other| *other != peer);
         !self.asking.contains_key(uri) && !self.held.get(uri).is_some_and(others)

@@ -1,11 +1,11 @@
 //! Decides whether a URI is a sub-resource of a subscribed URI.
 
-/// Whether `uri` equals the `subscribed` URI, or names a sub-resource of it (2025-06-18, "Resources", which does not define
-/// sub-resources).
+/// Whether `uri` equals the `subscribed` URI, or names a sub-resource of it (2025-06-18, "Resources", which does not
+/// define sub-resources).
 ///
-/// A sub-resource is below the subscribed URI in the hierarchy of its path, or is a fragment of it (RFC 3986, sections 3.3 and 3.5),
-/// under the same scheme and authority. A URI with another query is no sub-resource: it may be another session's view. In doubt the
-/// answer is no: a missed update can be read again, a leaked one cannot be taken back.
+/// A sub-resource is below the subscribed URI in the hierarchy of its path, or is a fragment of it (RFC 3986, sections
+/// 3.3 and 3.5), under the same scheme and authority. A URI with another query is no sub-resource: it may be another
+/// session's view. In doubt the answer is no: a missed update can be read again, a leaked one cannot be taken back.
 pub(super) fn is_part_of(uri: &str, subscribed: &str) -> bool {
     let Some(rest) = uri.strip_prefix(subscribed) else { return false };
     if rest.is_empty() {

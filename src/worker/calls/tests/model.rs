@@ -313,8 +313,8 @@ impl Model {
         failed.push(open.asker);
     }
 
-    /// Gives up what has run out of time: what the child should hear of it, who should get an error, and who need not answer
-    /// what any more.
+    /// Gives up what has run out of time: what the child should hear of it, who should get an error, and who need not
+    /// answer what any more.
     pub(super) fn expire(&mut self, now: Instant) -> (Vec<String>, Vec<Asker>, Vec<(LeaseId, u64)>) {
         let (mut frames, mut failed, mut withdrawn) = (Vec::new(), Vec::new(), Vec::new());
         self.abandoned.retain(|_, (_, until)| *until > now);

@@ -1,5 +1,5 @@
-//! Readers of JSON do not agree on names. Whatever a client writes, a frame that reaches a child means to each of them what the
-//! gateway took it for.
+//! Readers of JSON do not agree on names. Whatever a client writes, a frame that reaches a child means to each of them
+//! what the gateway took it for.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
-//! What has to have come of each call: one answer, its own, or an error that there is a reason for, or none because it was
-//! cancelled.
+//! What has to have come of each call: one answer, its own, or an error that there is a reason for, or none because it
+//! was cancelled.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,6 @@
 //! Many sessions, in threads of their own, on children that say and do anything at the other end of real pipes: what is
-//! tested is how leases, the queue of stdin, the reader and the alarm work together. Each call is its own by a number that the child
-//! gives back. `SLUICE_MUX_CALLS` and `SLUICE_MUX_SEED` ask for more.
+//! tested is how leases, the queue of stdin, the reader and the alarm work together. Each call is its own by a number
+//! that the child gives back. `SLUICE_MUX_CALLS` and `SLUICE_MUX_SEED` ask for more.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 #![expect(clippy::disallowed_types, reason = "tests")]
 

@@ -1,4 +1,5 @@
-//! A session: what its client asks for, gives up and answers, from two tasks at once; and what it has to have got at the end.
+//! A session: what its client asks for, gives up and answers, from two tasks at once; and what it has to have got at
+//! the end.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;

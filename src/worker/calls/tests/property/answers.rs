@@ -103,8 +103,8 @@ impl World {
         self.seen.delivered += 1 + waiting.len() as u64;
     }
 
-    /// What nobody waits for is nobody's. Where it announces a task, the child goes on for who has asked for it, and is told
-    /// to stop.
+    /// What nobody waits for is nobody's. Where it announces a task, the child goes on for who has asked for it, and is
+    /// told to stop.
     fn late(&mut self, tag: u64, wire: u64, makes_task: bool, incoming: Incoming) {
         let model = &mut self.model;
         let is_known = model.tasks.contains_key(&tag) || model.live.values().any(|live| live.task == tag);

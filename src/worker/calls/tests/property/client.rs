@@ -108,8 +108,8 @@ impl World {
         self.ask_with(asker, token, what, &message);
     }
 
-    /// The gateway asks for what another child has granted a session: the exchange that it waits with, unless it has to ask
-    /// again.
+    /// The gateway asks for what another child has granted a session: the exchange that it waits with, unless it has to
+    /// ask again.
     pub(super) fn ask_again(&mut self, peer: LeaseId, what: What, message: &[u8]) -> Option<Arc<Exchange>> {
         let asker = Asker { peer, id: replay_id(what), exchange: exchange(), is_own: true };
         let exchange = Arc::clone(&asker.exchange);
