@@ -48,7 +48,7 @@ impl Conversation for Mirror {
         let method = envelope.method.as_deref().unwrap_or_default();
         let id = envelope.raw_id().filter(|_| envelope.kind == Kind::Request);
         match (method, id) {
-            ("panic", _) => panic!("on purpose"),
+            ("panic", _) => unreachable!("on purpose"),
             ("busy", None) => return Err(Refused::Busy),
             ("busy", Some(id)) => {
                 self.answer(exchange, Failure::refused(Refused::Busy).response(&id));
