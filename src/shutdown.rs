@@ -32,6 +32,8 @@ enum Effect {
     /// A drain that a second SIGHUP does not end: both the system and a shell report the end of one terminal.
     Hangup,
     Kill,
+    /// Nothing at all. The gateway's own writes to pipes without a reader cause the signal.
+    Silent,
     /// A log line with this reason or advice.
     Nothing(&'static str),
 }
@@ -51,7 +53,7 @@ const CAUGHT: [(i32, &str, Effect); 15] = [
     (libc::SIGUSR2, "SIGUSR2", Effect::Nothing("it has no meaning here")),
     // Caught, so that a write to a file that may not grow fails, and does not end the process.
     (libc::SIGXFSZ, "SIGXFSZ", Effect::Nothing("a file may not grow any more: raise the limit on file sizes")),
-    (libc::SIGPIPE, "SIGPIPE", Effect::Nothing("it has no meaning here")),
+    (libc::SIGPIPE, "SIGPIPE", Effect::Silent),
     (libc::SIGALRM, "SIGALRM", Effect::Nothing("it has no meaning here")),
     (libc::SIGVTALRM, "SIGVTALRM", Effect::Nothing("it has no meaning here")),
     (libc::SIGPROF, "SIGPROF", Effect::Nothing("it has no meaning here")),
@@ -111,6 +113,7 @@ impl Signals {
     pub async fn watch(mut self, shutdown: Shutdown) {
         loop {
             match self.next().await {
+                (_, Effect::Silent) => {}
                 (signal, Effect::Nothing(why)) => tracing::warn!(signal, "not acted on: {why}"),
                 (signal, Effect::Drain | Effect::Hangup) if !shutdown.drain.is_cancelled() => {
                     tracing::info!(signal, "draining: SIGINT, SIGTERM or SIGQUIT now stops at once");
@@ -187,6 +190,10 @@ mod tests {
             let (seen, effect) = signals.next().await;
             assert!(seen == name && matches!(effect, Effect::Nothing(_)), "{seen}: {effect:?}");
         }
+        let (reader, mut writer) = std::io::pipe().unwrap_or_else(|error| unreachable!("{error}"));
+        drop(reader);
+        assert!(io::Write::write(&mut writer, b"x").is_err());
+        assert_eq!(signals.next().await, ("SIGPIPE", Effect::Silent));
         let watch = tokio::spawn(signals.watch(shutdown.clone()));
         assert!(rustix::process::kill_process(me, rustix::process::Signal::USR2).is_ok());
         assert!(rustix::process::kill_process(me, rustix::process::Signal::QUIT).is_ok());
