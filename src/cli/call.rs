@@ -21,7 +21,7 @@ const MAX_ARGUMENTS: u64 = 16 << 20;
 #[command(after_help = client::EXIT_CODES)]
 pub struct Args {
     /// Where the server is: a path that ends in /sse means HTTP+SSE, any other Streamable HTTP
-    #[arg(value_parser = client::parse_url)]
+    #[arg(value_parser = client::Unshown(client::parse_url))]
     url: reqwest::Url,
     /// The tool
     tool: String,

@@ -14,7 +14,7 @@ Exit codes: 0 stdin or stdout was closed; 2 the command line is wrong; 70 stdin 
 interrupted and terminated.")]
 pub struct Args {
     /// Where the server is: a path that ends in /sse means HTTP+SSE, any other Streamable HTTP
-    #[arg(value_parser = client::parse_url)]
+    #[arg(value_parser = client::Unshown(client::parse_url))]
     url: reqwest::Url,
     /// How long one request may take
     #[arg(long, default_value = "10m", value_parser = crate::config::parse_duration)]

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 )]
 pub struct Args {
     /// What to ask; /healthz where the URL has no path
-    #[arg(env = "SLUICE_URL", default_value = "http://127.0.0.1:8081/healthz", value_parser = client::parse_url)]
+    #[arg(env = "SLUICE_URL", default_value = "http://127.0.0.1:8081/healthz", value_parser = client::Unshown(client::parse_url))]
     url: reqwest::Url,
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::terminal;
 use crate::auth::install_crypto;
-use crate::config::{TenantId, min_secret, parse_duration};
+use crate::config::{TenantId, min_secret, parse_duration, read_bounded, shown_value};
 
 /// The largest key file, in bytes.
 const MAX_KEY_FILE: usize = 64 << 10;
@@ -88,16 +88,18 @@ fn claims(args: &Args) -> Map<String, Value> {
     claims
 }
 
-/// The content of a key file. Errors do not contain the path, because a secret may have been given in its place.
-fn key_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    crate::config::read_bounded(path, MAX_KEY_FILE).context("the key file cannot be read")
+/// The content of the file that an option names. Errors contain the path unless it may be a secret, given in place of
+/// a path.
+fn content(option: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    read_bounded(path, MAX_KEY_FILE)
+        .with_context(|| format!("{option} {}: the file cannot be read", shown_value(&path.to_string_lossy())))
 }
 
 /// The secret in a file, without one line break at its end. An error if the algorithm is not HMAC, or the secret is
 /// shorter than its hash.
 fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
     ensure!(min_secret(algorithm) > 0, "{algorithm:?} is not signed with a shared secret: use --pem-file");
-    let bytes = key_file(path)?;
+    let bytes = content("--secret-file", path)?;
     // One line break at the end does not count, as for `secret_file` in the configuration.
     let secret = bytes.strip_suffix(b"\n").map_or(&*bytes, |line| line.strip_suffix(b"\r").unwrap_or(line));
     let least = min_secret(algorithm);
@@ -110,7 +112,7 @@ fn shared_secret(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKe
 }
 
 fn private_key(path: &Path, algorithm: Algorithm) -> anyhow::Result<EncodingKey> {
-    let pem = key_file(path)?;
+    let pem = content("--pem-file", path)?;
     match algorithm.family() {
         AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(&pem),
         AlgorithmFamily::Ec => EncodingKey::from_ec_pem(&pem),
@@ -211,7 +213,11 @@ mod tests {
         let path = file.path().to_str().unwrap();
         let error = |arguments: &[&str]| format!("{:#}", signed(arguments).unwrap_err());
         assert!(error(&["--tenant", "a", "--secret-file", path]).contains("has 5 bytes and needs at least 32"));
-        assert!(error(&["--tenant", "a", "--secret-file", "/absent"]).contains("cannot be read"));
+        assert!(
+            error(&["--tenant", "a", "--secret-file", "/absent"]).contains("--secret-file /absent: the file cannot")
+        );
+        let secret = error(&["--tenant", "a", "--secret-file", "slk_a_secret-by-mistake"]);
+        assert!(secret.contains("cannot be read") && !secret.contains("by-mistake"), "{secret}");
         assert!(error(&["--tenant", "a", "--secret-file", path, "--alg", "RS256"]).contains("--pem-file"));
         assert!(error(&["--tenant", "a", "--pem-file", path, "--alg", "ES256"]).contains("holds no private key"));
         assert!(error(&["--tenant", "a", "--pem-file", path]).contains("--alg"));

@@ -10,7 +10,7 @@ use super::{client, terminal};
 #[command(after_help = client::EXIT_CODES)]
 pub struct Args {
     /// Where the server is: a path that ends in /sse means HTTP+SSE, any other Streamable HTTP
-    #[arg(value_parser = client::parse_url)]
+    #[arg(value_parser = client::Unshown(client::parse_url))]
     url: reqwest::Url,
     /// Print the result of tools/list as JSON
     #[arg(long)]

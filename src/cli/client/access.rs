@@ -7,19 +7,20 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::unshown::Unshown;
 use crate::config::{Environment, KEY, KEY_FILE, KEY_OPTION, key_in, key_setting};
 
 /// The options that `tools`, `call` and `connect` share.
 #[derive(Debug, clap::Args)]
 pub struct Access {
     /// API key or JWT, sent as "Authorization: Bearer KEY", in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
-    #[arg(long, value_parser = secret, conflicts_with = "key_file")]
+    #[arg(long, value_parser = Unshown(secret), conflicts_with = "key_file")]
     key: Option<SecretString>,
     /// A file with the API key or JWT, in place of the variables SLUICE_KEY_FILE and SLUICE_KEY
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// A header to send with every request (can be given more than once)
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = Unshown(header))]
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -147,6 +148,29 @@ mod tests {
         assert!(given(Some(""), None).headers().unwrap().is_empty());
         let said = given(None, Some("slk_a_secret-by-mistake")).headers().unwrap_err();
         assert!(said.contains("cannot be read") && !said.contains("by-mistake"), "{said}");
+    }
+
+    #[test]
+    fn errors_about_what_may_be_a_secret_do_not_repeat_it() {
+        #[derive(Debug, clap::Args)]
+        struct Args {
+            #[arg(value_parser = Unshown(parse_url))]
+            _url: Url,
+            #[command(flatten)]
+            _access: Access,
+        }
+        for (line, says) in [
+            (["http://h/", "--header=X-API-Key hunter2"], "'--header <NAME: VALUE>': write it as 'NAME: VALUE'"),
+            (["http://h/", "--header=hunter2 x: y"], "not a header name"),
+            (["http://h/", "--header=x: hunter2\nb"], "characters that no header takes"),
+            (["http://h/", "--key=hunter2\nb"], "'--key <KEY>': the key has characters that no header takes"),
+            (["http://u:hunter2@h/", "--key=k"], "no place for a password"),
+        ] {
+            let error = crate::cli::parse::<Args>(&line).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(says) && !said.contains("hunter2"), "{said}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod schema;
 mod sse;
 mod streamable;
 mod transport;
+mod unshown;
 
 pub(super) use access::{Access, parse_url};
 pub(super) use catalog::list_tools;
@@ -20,6 +21,7 @@ pub(super) use conversation::converse;
 pub(super) use error::{EXIT_CODES, Error, TOOL_FAILED};
 pub(super) use relay::relay;
 pub(super) use remote::{display, http_client, reason};
+pub(super) use unshown::Unshown;
 
 /// Runs a client command on this thread until it ends.
 ///
