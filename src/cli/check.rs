@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::sandbox::SandboxArgs;
 use super::terminal::{self, say};
-use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, Server, ServerName, shown_value};
+use crate::config::{Config, Environment, Isolation, JwtKey, Loaded, Problem, Server, ServerName, shown_value};
 use crate::process::sandbox::{Exposure, Kernel, exposure};
 use crate::process::{
     Enforcement, cgroup, enforcement, may_call_the_gateway, ports_within_reach, run_as_root, tenant_enforcement,
@@ -49,8 +49,8 @@ impl Source {
         self.mcp_servers.is_some()
     }
 
-    /// Reads the file, and sets the sandbox of the servers in an `mcpServers` file. Writes problems to stderr. The
-    /// error is the exit code.
+    /// Reads the file, and sets the sandbox of the servers in an `mcpServers` file. Writes problems, after
+    /// the warnings, to stderr. The error is the exit code.
     pub(super) fn load(&self, environment: &Environment) -> Result<Loaded, ExitCode> {
         if self.sandbox.is_given() && !self.is_mcp_servers() {
             say(
@@ -60,6 +60,7 @@ impl Source {
         }
         let read = if self.is_mcp_servers() { Config::from_mcp_servers } else { Config::load };
         let mut loaded = read(self.path(), environment).map_err(|problems| {
+            warn(problems.warnings());
             let count = problems.list().len();
             let noun = if count == 1 { "problem" } else { "problems" };
             say(&format!("{problems}\n{count} {noun} in {}", self.path().display()));
@@ -84,14 +85,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
-    for warning in &warnings {
-        say(&format!("warning: {warning}"));
-    }
+    warn(&warnings);
     terminal::line(&format!("{} is valid", source.path().display()));
     for line in summary(&config, source.is_mcp_servers()) {
         terminal::line(&line);
     }
     Ok(enforced(&config))
+}
+
+/// Writes warnings to stderr.
+fn warn(warnings: &[Problem]) {
+    warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
 }
 
 /// Prints the sandbox and the limits of each server on this machine, with warnings. The exit code is 78 if a server

@@ -13,6 +13,9 @@ use super::section::Section;
 
 /// The variable with the tenant of the chosen key. Needed if there are several tenants.
 const KEY_TENANT: &str = "SLUICE_TENANT";
+/// The text of the problem that there is no credential.
+const NOBODY: &str = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
+                      set SLUICE_KEY_FILE, or set anonymous = \"TENANT\" on a loopback listener";
 
 /// Reads `[auth]`. It may name only tenants of `tenants`.
 pub(super) fn read(section: &mut Section<'_>, http: &Http, tenants: &BTreeMap<TenantId, Tenant>) -> Auth {
@@ -27,25 +30,29 @@ pub(super) fn read(section: &mut Section<'_>, http: &Http, tenants: &BTreeMap<Te
     }
     let mut first_use = BTreeMap::new();
     let keys = section.list("keys", |index, entry| key(entry, index, tenants, &mut first_use));
-    let keys: Vec<_> = keys.into_iter().flatten().chain(key_of_environment(section, tenants)).collect();
+    let (chosen, unused) = key_of_environment(section, tenants);
+    let keys: Vec<_> = keys.into_iter().flatten().chain(chosen).collect();
     let jwt = section.table("jwt", jwt::read);
     if anonymous.is_none() && keys.is_empty() && jwt.is_none() && section.reading.problems() == before {
-        let text = "nobody could call; add a key (\"sluice key new\" prints the entry for [[auth.keys]]) or [auth.jwt], \
-                    set SLUICE_KEY_FILE, or set anonymous = \"TENANT\" on a loopback listener";
+        let text = unused.map_or_else(|| NOBODY.to_owned(), |why| format!("nobody could call: {why}"));
         section.reading.problem(&section.path, text);
+    } else if let Some(why) = unused {
+        // A client's variable in the gateway's shell is no reason not to start.
+        section.reading.warning(&section.path, why);
     }
     Auth { anonymous, keys, jwt }
 }
 
-/// The API key that an option or a variable gives: a container then needs no other credential. `None` with a warning if
-/// the tenant of the key is unclear.
-fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> Option<ApiKey> {
+/// The API key that an option or a variable gives: a container then needs no other credential. If the tenant of the key
+/// is unclear, the reason why the key is not used in its place.
+fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant>) -> (Option<ApiKey>, Option<String>) {
     let environment = section.reading.environment;
     let chosen = match ChosenKey::of(environment) {
-        Ok(chosen) => chosen?,
+        Ok(Some(chosen)) => chosen,
+        Ok(None) => return (None, None),
         Err(problem) => {
             section.reading.findings.borrow_mut().problems.push(problem);
-            return None;
+            return (None, None);
         }
     };
     section.reading.own.borrow_mut().extend(chosen.own_file());
@@ -54,17 +61,15 @@ fn key_of_environment(section: &Section<'_>, tenants: &BTreeMap<TenantId, Tenant
         Some(name) => tenants.keys().find(|tenant| tenant.as_str() == name),
         None => tenants.keys().next().filter(|_| tenants.len() == 1),
     };
-    if tenant.is_none() {
-        // A client's variable in the gateway's shell is no reason not to start.
-        let why = match named {
-            Some(_) => format!("{KEY_TENANT} names no tenant of this file"),
-            None => format!("there are several tenants; set {KEY_TENANT} to one of them"),
-        };
-        section.reading.warning(&section.path, format!("the key in {} is not used: {why}", chosen.name));
-    }
-    let plain = chosen.key.clone();
+    let why = match named {
+        Some(_) => format!("{KEY_TENANT} names no tenant of this file"),
+        None => format!("there are several tenants; set {KEY_TENANT} to one of them"),
+    };
+    let unused = tenant.is_none().then(|| format!("the key in {} is not used: {why}", chosen.name));
+    let plain = chosen.key.expose_secret();
+    let key = tenant.map(|tenant| ApiKey::from_plain(plain, tenant.clone(), "env".to_owned(), Vec::new()));
     *section.reading.chosen_key.borrow_mut() = Some(chosen);
-    Some(ApiKey::from_plain(plain.expose_secret(), tenant?.clone(), "env".to_owned(), Vec::new()))
+    (key, unused)
 }
 
 /// Reads entry `index` of `auth.keys`. `first_use` has the index of each prefix seen so far.

@@ -42,6 +42,15 @@ pub(super) fn read_text(path: &Path, most: usize) -> io::Result<String> {
     String::from_utf8(read_bounded(path, most)?).map_err(|_| other("not a text in UTF-8".to_owned()))
 }
 
+/// The text of the problem that a configuration cannot be read, with advice. `wanted` is the kind of file that belongs
+/// there.
+pub(super) fn cannot_read(error: &io::Error, wanted: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("cannot be read: {error}; correct its permissions"),
+        _ => format!("cannot be read: {error}; give the path of {wanted}"),
+    }
+}
+
 /// An error that names the kind of a file that is not a regular file.
 fn regular(metadata: &std::fs::Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
@@ -162,6 +171,14 @@ mod tests {
         }
         // A regular file without a size, and without an end that is near.
         assert!(read_bounded(Path::new("/proc/self/maps"), 10).unwrap_err().to_string().contains("larger than"));
+    }
+
+    #[test]
+    fn a_configuration_that_may_not_be_read_needs_other_permissions_and_not_another_path() {
+        let said = cannot_read(&io::ErrorKind::PermissionDenied.into(), "a configuration file");
+        assert!(said.ends_with("correct its permissions"), "{said}");
+        let said = cannot_read(&io::ErrorKind::NotFound.into(), "a configuration file");
+        assert!(said.ends_with("give the path of a configuration file"), "{said}");
     }
 
     #[test]

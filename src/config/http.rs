@@ -68,8 +68,17 @@ fn public_url(section: &mut Section<'_>) -> Option<String> {
     let wrong = match (web_url(&text), Origin::of_url(&text)) {
         (Err(why), _) => format!("{why}; write the URL that clients use, such as \"https://mcp.example.com\""),
         (Ok(_), _) if text.contains('?') => "has a query; write it without".to_owned(),
+        (Ok(_), _) if text.matches("://").count() > 1 => "has a scheme twice; write it once".to_owned(),
         (Ok(_), Err(why)) => format!("{why}; write the host as clients send it"),
-        (Ok(_), Ok(_)) => return Some(text.trim_end_matches('/').to_owned()),
+        (Ok(uri), Ok(_)) => {
+            let path = uri.path().trim_end_matches('/');
+            if path.ends_with("/mcp") || path.ends_with("/sse") || path.contains("/servers/") {
+                let text =
+                    "is the base, to which /mcp, /sse and /servers/NAME/… are added; leave out what is there of these";
+                section.warning("public_url", text);
+            }
+            return Some(text.trim_end_matches('/').to_owned());
+        }
     };
     section.problem("public_url", wrong);
     None

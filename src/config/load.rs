@@ -11,7 +11,6 @@ use super::defaults::{ADMIN, DRAIN_TIMEOUT, SPAWN_CONCURRENCY};
 use super::environment::Environment;
 use super::model::{Auth, Config, Http, Log, LogFormat, Sessions, Tenant};
 use super::names::{ServerName, TenantId};
-use super::own::OwnFile;
 use super::problem::{Problem, Problems};
 use super::reading::Reading;
 use super::sandbox::Sandbox;
@@ -56,16 +55,22 @@ impl Config {
     /// Reads an `mcpServers` file of a desktop client: its servers, and the defaults for the rest. `${NAME}`,
     /// `${NAME:-default}` and `${env:NAME}` in `command`, `args`, `env` and `cwd` are replaced by variables of
     /// `environment`. A server gets the variables of its `env`, and `PATH` and `HOME` of `environment`. A name that
-    /// cannot stand in a URL is replaced, with a warning.
+    /// cannot stand in a URL is replaced, with a warning. Variables `SLUICE__SECTION__KEY` override defaults, as in
+    /// [`load`](Self::load).
     ///
     /// Nobody may call until the caller fills in `auth`, for the tenant [`TenantId::fallback`].
     ///
     /// # Errors
     /// All problems at once, each with its file and line.
     pub fn from_mcp_servers(path: &Path, environment: &Environment) -> Result<Loaded, Problems> {
-        let (servers, warnings) = mcp_servers::read(path, environment)?;
-        let own = vec![OwnFile::configuration(path.to_owned())];
-        Ok(Loaded { config: Self { own, ..Self::for_servers(servers) }, warnings })
+        let (source, refused) = Source::of_text(path, String::new(), environment)?;
+        let reading = Reading::new(&source, environment, refused);
+        let servers = mcp_servers::read(path, environment, &mut reading.findings.borrow_mut())?;
+        let base = Self { own: reading.own.take(), ..Self::for_servers(servers) };
+        let config = Section::root(&reading, |root| general(root, base));
+        admin(&reading, &config);
+        let warnings = reading.findings.into_inner().conclude()?;
+        Ok(Loaded { config, warnings })
     }
 
     /// A configuration without a file: these servers, the defaults, and the tenant [`TenantId::fallback`], which may
@@ -98,31 +103,40 @@ fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
 /// Reads the whole configuration. The result is usable only if no problem was found.
 pub(super) fn read(reading: &Reading<'_>) -> Config {
     let config = Section::root(reading, |root| {
-        let http = root.table("http", http::read);
+        let base = general(root, Config::for_servers([]));
         let limits = root.table("limits", |limits| servers::read_limits(limits, &ChildLimits::default()));
         let sandbox = sandbox::read(root, &Sandbox::default());
         let servers = servers::read(root, &limits, &sandbox);
         let tenants = tenants::read(root, &servers);
         Config {
-            admin: root.table("admin", http::read_admin),
-            log: root.table("log", log),
-            drain_timeout: root.table("shutdown", |shutdown| {
-                shutdown.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))
-            }),
             spawn_concurrency: root
                 .table("children", |children| children.count("spawn_concurrency", SPAWN_CONCURRENCY, 1..=10_000)),
-            sessions: root.table("sessions", sessions),
-            auth: root.table("auth", |section| auth::read(section, &http, &tenants)),
+            auth: root.table("auth", |section| auth::read(section, &base.http, &tenants)),
             default_server: default_server(root, &servers),
             state_dir: state_dir(root),
             own: reading.own.take(),
-            http,
             tenants,
             servers,
+            ..base
         }
     });
     whole(reading, &config);
     config
+}
+
+/// Reads the tables that have nothing to do with tenants and servers, whose keys variables may override. `base` has the
+/// rest.
+fn general(root: &mut Section<'_>, base: Config) -> Config {
+    Config {
+        http: root.table("http", http::read),
+        admin: root.table("admin", http::read_admin),
+        log: root.table("log", log),
+        drain_timeout: root.table("shutdown", |shutdown| {
+            shutdown.duration("drain_timeout", DRAIN_TIMEOUT, Duration::ZERO..=Duration::from_secs(3600))
+        }),
+        sessions: root.table("sessions", sessions),
+        ..base
+    }
 }
 
 /// The first word of a filter that is no target and no level, in a filter without any level: probably a misspelt level.
@@ -199,6 +213,18 @@ fn state_dir(root: &mut Section<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
+/// Checks the address of the admin listener.
+fn admin(reading: &Reading<'_>, config: &Config) {
+    let (Some(admin), listen) = (config.admin, config.http.listen) else { return };
+    let path = KeyPath::of(&["admin", "listen"]);
+    if http::collide(admin, listen) {
+        reading.problem(&path, format!("{admin} is taken by http.listen ({listen}); use another port"));
+    }
+    if !admin.ip().is_loopback() {
+        reading.warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
+    }
+}
+
 /// Checks the rules that concern several tables.
 fn whole(reading: &Reading<'_>, config: &Config) {
     let http = &config.http;
@@ -210,16 +236,7 @@ fn whole(reading: &Reading<'_>, config: &Config) {
     if config.tenants.is_empty() {
         reading.problem(&KeyPath::of(&["tenants"]), "there is no tenant; add one: [tenants.NAME]");
     }
-    if let Some(admin) = config.admin {
-        let path = KeyPath::of(&["admin", "listen"]);
-        if http::collide(admin, http.listen) {
-            reading.problem(&path, format!("{admin} is taken by http.listen ({}); use another port", http.listen));
-        }
-        if !admin.ip().is_loopback() {
-            reading
-                .warning(&path, "metrics without credentials beyond this machine; let only your monitoring reach it");
-        }
-    }
+    admin(reading, config);
     if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
         let text = "a request for any host name is taken while this is empty; list the names that clients use";
         reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);

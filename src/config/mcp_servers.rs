@@ -11,11 +11,11 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::environment::Environment;
-use super::files::{MAX_CONFIGURATION, careless, read_text};
+use super::files::{MAX_CONFIGURATION, cannot_read, read_text};
 use super::names::ServerName;
-use super::problem::{Findings, Place, Problem, Problems};
+use super::problem::{Findings, Place, Problem};
 use super::server::{CHILD_PATH, Server};
-use super::servers::is_variable;
+use super::servers::{is_variable, not_found};
 use super::shown::{guarded, shown_name, shown_value};
 use super::source::line_at;
 
@@ -32,14 +32,15 @@ struct Document<'a> {
     servers: Option<BTreeMap<String, &'a RawValue>>,
 }
 
-/// Reads the servers of a file, and warnings about them. Variables come from `environment`.
+/// Reads the servers of a file, and adds problems and warnings about them to `findings`. Variables come from
+/// `environment`.
 ///
 /// # Errors
-/// All problems at once.
-pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server>, Vec<Problem>), Problems> {
+/// The file is not of the right form.
+pub(super) fn read(path: &Path, environment: &Environment, findings: &mut Findings) -> Result<Vec<Server>, Problem> {
     let whole = |line, text| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
-    let text = read_text(path, MAX_CONFIGURATION)
-        .map_err(|error| whole(None, format!("cannot be read: {error}; give the path of an mcpServers file")))?;
+    let text =
+        read_text(path, MAX_CONFIGURATION).map_err(|error| whole(None, cannot_read(&error, "an mcpServers file")))?;
     let text = text.trim_start_matches('\u{feff}');
     let document: Document<'_> = serde_json::from_str(text).map_err(|error| {
         let why = if error.is_data() { "not an object of the right form" } else { "not valid JSON" };
@@ -51,10 +52,9 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server
     let (group, entries) = match (document.mcp_servers, document.servers) {
         (Some(entries), _) => ("mcpServers", entries),
         (None, Some(entries)) => ("servers", entries),
-        (None, None) => return Err(whole(Some(1), "there is no \"mcpServers\" in it; add it".to_owned()).into()),
+        (None, None) => return Err(whole(Some(1), "there is no \"mcpServers\" in it; add it".to_owned())),
     };
-    let mut findings = Findings::default();
-    findings.warnings.extend(careless(path, false).map(|why| whole(None, format!("not safe as it is: {why}"))));
+    let before = findings.problems.len();
     // Made names keep clear of all given ones, whatever the order.
     let mut names = entries.keys().filter(|name| name.parse::<ServerName>().is_ok()).cloned().collect();
     let mut servers = Vec::new();
@@ -66,13 +66,17 @@ pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Vec<Server
         // Messages repeat its name, and the one that is made of it.
         let mut texts = vec![name.clone(), slug(name)];
         collect_texts(&value, &mut texts);
-        let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut findings, texts };
+        let entry = Entry { file: path.to_owned(), line, key, environment, findings: &mut *findings, texts };
         servers.extend(entry.read(name, &value, &mut names));
     }
-    if servers.is_empty() && findings.problems.is_empty() {
-        findings.problems.push(whole(Some(1), "there is no server to start in it; add one".to_owned()));
+    if servers.is_empty() && findings.problems.len() == before {
+        let text = match entries.is_empty() {
+            true => "there is no server to start in it; add one",
+            false => "there is no server to start in it: all are disabled; remove \"disabled\" from one",
+        };
+        findings.problems.push(whole(Some(1), text.to_owned()));
     }
-    Ok((servers, findings.conclude()?))
+    Ok(servers)
 }
 
 /// One entry of the file, while it is read.
@@ -131,7 +135,7 @@ impl Entry<'_> {
         let name = self.name(name, names)?;
         let server = Server { cwd, env, ..Server::new(name, command?, args) };
         if server.program().is_none() {
-            self.warning("command", format!("\"{}\" is not found in the child's PATH; install it", server.command));
+            self.warning("command", not_found(&server, None, "install it"));
         }
         Some(server)
     }

@@ -39,27 +39,35 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of a configuration, in the order of the file. Never empty.
+/// All problems of a configuration, at least one, and the warnings about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
 
 impl Problems {
     /// The problems, in the order of the file.
     pub fn list(&self) -> &[Problem] {
-        &self.0
+        &self.problems
+    }
+
+    /// The warnings, in the order of the file.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
     }
 }
 
-/// One line for each problem.
+/// One line for each problem. Without the warnings.
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
+        f.write_str(&self.problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
     }
 }
 
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
-        Self(vec![problem])
+        Self { problems: vec![problem], warnings: Vec::new() }
     }
 }
 
@@ -71,10 +79,12 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// The warnings, in the order of the file. If there is a problem, all problems as the error.
-    pub(super) fn conclude(mut self) -> Result<Vec<Problem>, Problems> {
-        self.problems.sort();
-        self.warnings.sort();
-        if self.problems.is_empty() { Ok(self.warnings) } else { Err(Problems(self.problems)) }
+    /// The warnings, in the order of the file. If there is a problem, all problems and the warnings as the
+    /// error.
+    pub(super) fn conclude(self) -> Result<Vec<Problem>, Problems> {
+        let Self { mut problems, mut warnings } = self;
+        problems.sort();
+        warnings.sort();
+        if problems.is_empty() { Ok(warnings) } else { Err(Problems { problems, warnings }) }
     }
 }

@@ -66,23 +66,32 @@ fn server(name: ServerName, s: &mut Section<'_>, limits: &ChildLimits, sandbox: 
     workspace(s, &server);
     without_cwd(s, &server);
     if !server.command.is_empty() && server.program().is_none() {
-        s.warning("command", not_found(&server, s));
+        let elsewhere = s.reading.environment.get("PATH").and_then(|path| server.program_in(path));
+        let hint = format!("install it, write its full path, or give PATH in env (\"{SELF}\" is this program itself)");
+        s.warning("command", not_found(&server, elsewhere, &hint));
     }
     server
 }
 
-/// The text of the warning that there is no program with the name of `command`, with advice.
-fn not_found(server: &Server, section: &Section<'_>) -> String {
+/// The text of the warning that there is no program with the name of `command`, with advice: `hint` if nothing better
+/// is known. `elsewhere` is the program of that name in the gateway's `PATH`.
+pub(super) fn not_found(server: &Server, elsewhere: Option<PathBuf>, hint: &str) -> String {
     if server.file().is_some_and(|file| file.exists()) {
         let hint = "make it one (chmod +x), or give the program that runs it as command";
         return format!("\"{}\" is not an executable file; {hint}", server.command);
     }
-    let there = section.reading.environment.get("PATH").and_then(|path| server.program_in(path));
-    let hint = match there {
+    let has_arguments = server.command.contains(char::is_whitespace);
+    let is_path = server.command.contains('/');
+    let hint = match elsewhere {
         Some(path) => format!("it is {}: write that, or pass_env = [\"PATH\"]", path.display()),
-        None => format!("install it, write its full path, or give PATH in env (\"{SELF}\" is this program itself)"),
+        None if has_arguments => "write the program alone: its arguments belong into args".to_owned(),
+        None if is_path => "correct the path, or install the program".to_owned(),
+        None => hint.to_owned(),
     };
-    format!("\"{}\" is not found in the child's PATH; {hint}", server.command)
+    match is_path {
+        true => format!("there is no file \"{}\"; {hint}", server.command),
+        false => format!("\"{}\" is not found in the child's PATH; {hint}", server.command),
+    }
 }
 
 /// Warns of relative paths in the arguments of a sandboxed server without `cwd` and `workspace`: its children start in

@@ -9,7 +9,7 @@ use config::{File, FileFormat, Map, Value, ValueKind};
 use toml_edit::Document;
 
 use super::environment::Environment;
-use super::files::{MAX_CONFIGURATION, read_text};
+use super::files::{MAX_CONFIGURATION, cannot_read, read_text};
 use super::problem::{Place, Problem};
 use super::shown::{guarded, shown_value};
 use super::suggest;
@@ -96,9 +96,23 @@ impl Source {
     /// # Errors
     /// The file cannot be read, or is not TOML.
     pub(super) fn read(path: &Path, environment: &Environment) -> Result<(Self, Vec<Problem>), Problem> {
+        let text = read_text(path, MAX_CONFIGURATION).map_err(|error| {
+            let text = cannot_read(&error, "a configuration file");
+            Problem { place: Place::File(path.to_owned(), None), key: String::new(), text }
+        })?;
+        Self::of_text(path, text, environment)
+    }
+
+    /// Like [`read`](Self::read), with `text` in place of the content of the file.
+    ///
+    /// # Errors
+    /// The text is not TOML.
+    pub(super) fn of_text(
+        path: &Path,
+        text: String,
+        environment: &Environment,
+    ) -> Result<(Self, Vec<Problem>), Problem> {
         let at = |line, text: String| Problem { place: Place::File(path.to_owned(), line), key: String::new(), text };
-        let text = read_text(path, MAX_CONFIGURATION)
-            .map_err(|error| at(None, format!("cannot be read: {error}; give the path of a configuration file")))?;
         let document = Document::parse(text.clone()).map_err(|error| {
             let line = error.span().map(|span| line_at(&text, span.start));
             at(line, format!("not valid TOML: {}; correct the syntax here", error.message()))

@@ -133,10 +133,40 @@ fn what_is_no_such_file_is_one_problem() {
         ("[]", "1 ", "not an object of the right form"),
         ("{}", "1 ", "no \"mcpServers\""),
         (r#"{"mcpServers": {}}"#, "1 ", "no server to start"),
-        (r#"{"mcpServers": {"a": {"disabled": true}}}"#, "1 ", "no server to start"),
+        (r#"{"mcpServers": {"a": {"disabled": true}}}"#, "1 ", "no server to start in it: all are disabled"),
     ] {
         let problems = load(text).unwrap_err();
         assert_eq!(problems.list().iter().map(place).collect::<Vec<_>>(), [place_], "{text}");
         assert!(problems.to_string().contains(part), "{problems}");
+    }
+}
+
+#[test]
+fn variables_override_what_such_a_file_does_not_say() {
+    let files = Files::new();
+    let path = files.write("mcp.json", r#"{"mcpServers": {"a": {"command": "sh"}}}"#);
+    let load = |pairs: &[(&str, &str)]| {
+        let path_of_children = [("PATH", "/usr/bin:/bin")];
+        Config::from_mcp_servers(&path, &path_of_children.iter().chain(pairs).copied().collect())
+    };
+    let config = load(&[
+        ("SLUICE__HTTP__LISTEN", "127.0.0.1:1"),
+        ("SLUICE__ADMIN__LISTEN", "127.0.0.1:2"),
+        ("SLUICE__LOG__FORMAT", "json"),
+        ("SLUICE__SHUTDOWN__DRAIN_TIMEOUT", "7s"),
+        ("SLUICE__SESSIONS__MAX_PER_PRINCIPAL", "3"),
+    ]);
+    let config = config.unwrap().config;
+    assert_eq!((config.http.listen.port(), config.admin.map(|admin| admin.port())), (1, Some(2)));
+    assert_eq!((config.drain_timeout.as_secs(), config.sessions.max_per_principal), (7, 3));
+    assert_eq!(config.log.format, crate::config::LogFormat::Json);
+    assert_eq!(config.own.iter().map(|own| &own.path).collect::<Vec<_>>(), [&path]);
+    for (variable, value, expected) in [
+        ("SLUICE__ADMIN__LISTNE", "127.0.0.1:2", "SLUICE__ADMIN__LISTNE admin.listne"),
+        ("SLUICE__ADMNI__LISTEN", "127.0.0.1:2", "SLUICE__ADMNI__LISTEN "),
+        ("SLUICE__ADMIN__LISTEN", "0.0.0.0:8081", "SLUICE__ADMIN__LISTEN admin.listen"),
+    ] {
+        let problems = load(&[(variable, value)]).unwrap_err();
+        assert_eq!(problems.list().iter().map(place).collect::<Vec<_>>(), [expected], "{problems}");
     }
 }

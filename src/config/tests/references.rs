@@ -141,3 +141,56 @@ fn a_jwk_set_must_be_one() {
         assert!(problems.to_string().contains(part), "{problems}");
     }
 }
+
+#[test]
+fn what_is_wrong_with_a_command_is_said_of_a_path_and_of_one_with_arguments() {
+    for (command, says) in [
+        ("no-such-program", "is not found in the child's PATH; install it"),
+        ("/no/such/program", "there is no file \"/no/such/program\"; correct the path"),
+        ("sluice stdio-demo", "its arguments belong into args"),
+        ("/bin/sh -c", "its arguments belong into args"),
+    ] {
+        let text = format!("[auth]\nanonymous='a'\n[tenants.a]\n[servers.s]\ncommand='{command}'\n");
+        let warnings = load(&text).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].text.contains(says), "{command}: {warnings:?}");
+    }
+}
+
+#[test]
+fn a_chosen_key_without_a_tenant_is_the_problem_where_nobody_else_could_call() {
+    const KEY: &str = "slk_local_0123456789abcdef0123456789abcdef";
+    let text = |auth: &str| format!("{auth}[tenants.a]\n[tenants.b]\n[servers.s]\ncommand='sh'\n");
+    let load =
+        |auth, tenant| Files::new().load(&text(auth), &environment(&[("SLUICE_KEY", KEY), ("SLUICE_TENANT", tenant)]));
+    let several = Files::new().load(&text(""), &environment(&[("SLUICE_KEY", KEY)])).unwrap_err().to_string();
+    assert!(
+        several.contains("could call: the key in SLUICE_KEY is not used: there are several tenants; set SLUICE_TENANT")
+    );
+    assert!(load("", "c").unwrap_err().to_string().contains("SLUICE_TENANT names no tenant"));
+    assert_eq!(load("", "b").unwrap().config.auth.keys.len(), 1);
+    let warnings = load("[auth]\nanonymous='a'\n", "c").unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.text.contains("the key in SLUICE_KEY is not used")), "{warnings:?}");
+}
+
+#[test]
+fn warnings_are_there_beside_problems() {
+    let problems = load(&format!("{LEAST}args=1\nenv.API_TOKEN='hunter2'\n")).unwrap_err();
+    assert_eq!(problems.list().iter().map(place).collect::<Vec<_>>(), ["6 servers.s.args"]);
+    assert_eq!(problems.warnings().iter().map(place).collect::<Vec<_>>(), ["7 servers.s.env.API_TOKEN"]);
+}
+
+#[test]
+fn a_public_url_is_a_base_with_one_scheme() {
+    let load = |url: &str| load(&format!("{LEAST}[http]\npublic_url='{url}'\n"));
+    assert!(load("https://https://x.example").unwrap_err().to_string().contains("has a scheme twice"));
+    for (url, warnings) in [
+        ("https://x.example/gateway", 0),
+        ("https://x.example/mcp-gateway", 0),
+        ("https://x.example/mcp/", 1),
+        ("https://x.example/a/sse", 1),
+        ("https://x.example/servers/s/mcp", 1),
+        ("https://x.example/servers/s", 1),
+    ] {
+        assert_eq!(load(url).unwrap().warnings.len(), warnings, "{url}");
+    }
+}
