@@ -1,3 +1,4 @@
+//! Removes trees of folders: deep ones, wide ones, and such as change meanwhile.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
