@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use http_body_util::Either;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -19,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
+use super::http2_body::Http2Bodies;
 use super::idle::Requests;
 use super::linger::answer;
 use super::router::Router;
@@ -133,19 +135,22 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
     let requests = Arc::<Requests>::default();
     let idle = Arc::clone(&requests);
+    let bodies = Arc::<Http2Bodies>::default();
+    let mut events = events(shutdown, Arc::clone(&idle), limits.headers);
+    let unread = Arc::clone(&bodies);
+    events.push(async move { unread.cut_unread(limits.stall).await }.map(|()| Event::Kill).boxed());
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
-        let router = router.clone();
+        let (router, bodies) = (router.clone(), Arc::clone(&bodies));
         async move {
             let reply = answer(&router, request, limits.linger).await;
             Ok::<_, Infallible>(match open {
-                Some(open) => reply.map(|body| body.hold(open)),
-                None => reply,
+                Some(open) => reply.map(|body| Either::Right(bodies.watch(body.hold(open)))),
+                None => reply.map(Either::Left),
             })
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut events = events(shutdown, Arc::clone(&idle), limits.headers);
     let ended = loop {
         tokio::select! {
             biased;

@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod guard;
 mod headers;
+mod http2_body;
 mod idle;
 mod linger;
 mod listener;

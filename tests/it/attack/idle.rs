@@ -1,5 +1,6 @@
 //! A connection without a request does not stay, whatever its protocol and however lively its peer is.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -12,7 +13,11 @@ use crate::harness::{Gateway, fixture, in_time};
 const HEADERS: Duration = Duration::from_millis(300);
 
 async fn gateway() -> Gateway {
-    Gateway::start_with([fixture("echo")], |config| config.http.header_timeout = HEADERS).await
+    Gateway::start_with([fixture("echo")], |config| {
+        config.http.header_timeout = HEADERS;
+        config.http.slow_client_timeout = HEADERS;
+    })
+    .await
 }
 
 /// Answers pings and settings until the connection is closed.
@@ -66,5 +71,33 @@ async fn a_quiet_stream_keeps_its_connection() {
     let quiet = tokio::time::timeout(HEADERS * 10, events.next()).await;
     assert!(!matches!(quiet, Ok(None | Some(Err(_)))), "the stream has ended: {quiet:?}");
     drop(events);
+    gateway.finish().await;
+}
+
+/// The frames of a GET for `path` as stream 1, behind settings that give streams no window.
+fn get_without_window(address: SocketAddr, path: &str) -> Vec<u8> {
+    let literal = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
+    // Indexed: ":method: GET" and ":scheme: http". Literals under indexed names: ":path", ":authority", "accept".
+    let headers = [
+        b"\x82\x86".to_vec(),
+        literal(0x04, path),
+        literal(0x01, &address.to_string()),
+        [b"\x0f".as_slice(), &literal(0x04, "text/event-stream")].concat(),
+    ]
+    .concat();
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0".to_vec();
+    [settings, vec![0, 0, headers.len() as u8, 1, 5, 0, 0, 0, 1], headers].concat()
+}
+
+#[tokio::test]
+async fn a_client_that_gives_its_responses_no_window_keeps_neither_session_nor_connection() {
+    let gateway = gateway().await;
+    for path in ["/healthz", "/nowhere", "/sse"] {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let frames = get_without_window(gateway.address, path);
+        let pings = in_time("the connection is closed", answer_pings(stream, frames)).await;
+        assert!(pings > 0, "{path}: the connection was not closed at once");
+        gateway.until("the session is over", |metrics| metrics.sum("sluice_sessions", "") == 0.0).await;
+    }
     gateway.finish().await;
 }
