@@ -41,11 +41,12 @@ impl ChosenKey {
         Some(OwnFile { key: self.name.to_owned(), path, is_secret: true })
     }
 
-    /// The key that an option or a variable in `environment` gives. `None` if there is none.
+    /// The key that the environment gives: by the option, otherwise by one of the two variables. `None` if none of the
+    /// three is set; a blank value counts as not set.
     ///
     /// # Errors
-    /// The file cannot be read or is empty, both variables are set, or the key is shorter than 32 characters or has
-    /// characters other than visible ASCII.
+    /// Both variables are set and the option is not, the file cannot be read or holds no key, or the key is shorter
+    /// than 32 characters or has characters other than visible ASCII.
     pub fn of(environment: &Environment) -> Result<Option<Self>, Problem> {
         let setting = key_setting(environment).map_err(|why| problem(KEY_FILE, None, why))?;
         let chosen = match setting {

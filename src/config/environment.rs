@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// The environment variables of the gateway, and options of the command line under their names. A variable whose name
-/// or value is not UTF-8 counts as not set.
+/// The environment variables of the gateway, and some options of the command line, each under its own name, such as
+/// `--key-file`. A variable whose name or value is not UTF-8 counts as not set.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 

@@ -1,6 +1,6 @@
 //! What can go wrong in the built-in server, in words for the one who called the tool.
 
-/// An error of the built-in server.
+/// What failed in the built-in server, and why, as text.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct Error {

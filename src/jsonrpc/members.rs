@@ -108,7 +108,7 @@ const ROUTED_META: [(&str, &str); 3] = [
 ];
 
 impl<'a> Members<'a> {
-    /// The members of a raw object. Empty for any other text.
+    /// Reads the members that this type has from a raw object. All are `None` if the text is no well-formed object.
     pub fn of(object: &'a str) -> Self {
         let mut members = Self::default();
         let read = members.read(&mut Scanner::new(object));

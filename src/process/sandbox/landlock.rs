@@ -97,7 +97,8 @@ fn ruleset(enclosure: &Enclosure) -> Result<RulesetCreated, RulesetError> {
     Ok(created)
 }
 
-/// Adds a path to the ruleset, unless it cannot be opened. Rights that apply to folders only are left out for a file.
+/// Adds a rule for a path. Adds none if the path cannot be opened, has a symbolic link in it, or is this program
+/// running from memory. For a file, rights that apply to folders only are left out.
 fn allow(created: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Result<RulesetCreated, RulesetError> {
     // The kernel makes no rule for a file in memory, and lets everybody execute one.
     if path == Path::new(RUNNING) && runs_from_memory() {

@@ -43,7 +43,8 @@ pub struct Target {
 pub(super) struct Context {
     /// Whose calls go to which server.
     pub(super) target: Target,
-    /// The receiver of what the child sends besides answers.
+    /// The receiver of the child's requests and notifications, except for progress, which goes where the answer of its
+    /// call goes.
     pub(super) client: Arc<dyn Client>,
     /// The changing state.
     pub(super) state: Mutex<State>,

@@ -14,7 +14,8 @@ const SERVER_REQUESTS: u64 = 1 << 30;
 pub(super) struct Number {
     /// The id in the frame.
     pub(super) wire: u64,
-    /// The position among all requests to this child, from 1.
+    /// The position among all requests for this child, those of the gateway and those that never reach the child
+    /// included; from 1. For comparisons only.
     pub(super) order: u64,
 }
 

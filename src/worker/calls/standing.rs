@@ -64,7 +64,8 @@ impl Standing {
         }
     }
 
-    /// Removes from `owed` the state that a client's request sets anew: the level, or the subscription to the same URI.
+    /// Removes from `owed` what a client's request makes out of date: the level for a new level, and the subscription
+    /// to a URI for a subscribe to it or an unsubscribe from it.
     pub(in crate::worker) fn overrule(owed: &mut BTreeSet<Self>, envelope: &Envelope<'_>) {
         match envelope.method.as_deref() {
             Some(method::LOGGING_SET_LEVEL) => owed.retain(|owed| !owed.is_level()),

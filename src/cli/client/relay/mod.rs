@@ -89,7 +89,7 @@ pub async fn relay(url: Url, access: &Access, limit: Duration) -> Result<u8, Err
     Ok(code)
 }
 
-/// Waits for SIGTERM.
+/// Waits for SIGTERM; for ever if the signal cannot be watched.
 async fn terminated() {
     match signal(SignalKind::terminate()) {
         Ok(mut terminate) => drop(terminate.recv().await),

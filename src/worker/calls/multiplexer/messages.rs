@@ -83,15 +83,15 @@ impl Multiplexer {
         }
     }
 
-    /// The call that a cancellation of the client names, by number; the latest of those with the same id. `None` if no
-    /// such call of this session is in flight, or others wait for its answer too. The gateway's own calls, such as
-    /// `initialize`, are not the client's to cancel. The call goes on until [`Self::cancel`].
+    /// The number of the call that a client's cancellation names; of several with the same id, the latest. `None` if
+    /// this session has no such call in flight, if the gateway made the call itself (such as `initialize`), or if it is
+    /// a subscribe on a shared child, whose answer others may wait for. Cancels nothing: see [`Self::cancel`].
     pub(in crate::worker) fn cancelled_by_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<u64> {
         let named = Cancels::read(envelope).request()?;
         let is_it = |call: &Call| call.peer == peer && call.original.as_str() == named && !call.is_own;
         let latest = self.calls.values().filter(|call| is_it(call)).max_by_key(|call| call.number.order)?;
         let number = latest.number.wire;
-        (!self.sharing.is_awaited_by_others(number)).then_some(number)
+        (!self.sharing.may_be_awaited_by_others(number)).then_some(number)
     }
 
     /// Whether a call of a session is in flight.

@@ -221,8 +221,9 @@ impl Sharing {
         Some(next)
     }
 
-    /// Whether a call is a subscribe that other sessions may wait for: one of them cannot cancel it.
-    pub(in crate::worker::calls) fn is_awaited_by_others(&self, number: u64) -> bool {
+    /// Whether a call is a subscribe on a shared child: others may wait for its answer, so that one of them cannot
+    /// cancel it.
+    pub(in crate::worker::calls) fn may_be_awaited_by_others(&self, number: u64) -> bool {
         let request = self.in_flight.get(&number).filter(|_| self.is_shared);
         request.is_some_and(|request| matches!(request.standing, Standing::Subscribe(_)))
     }

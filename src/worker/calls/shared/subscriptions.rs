@@ -160,7 +160,8 @@ impl Subscriptions {
         self.held.is_empty() && self.asking.is_empty() && self.counts.is_empty() && self.waits == 0
     }
 
-    /// Removes the first request that waits for the answer to a subscribe in flight.
+    /// Removes and returns the oldest request that waits for the answer to the subscribe in flight for `uri`. `None` if
+    /// there is none.
     pub(super) fn next_waiting(&mut self, uri: &str) -> Option<Waiting> {
         let waiting = &mut self.asking.get_mut(uri)?.waiting;
         let next = (!waiting.is_empty()).then(|| waiting.remove(0))?;
