@@ -12,7 +12,7 @@ use crate::harness::{
 };
 use crate::limits::{deaf, read_until};
 use crate::proc;
-use crate::scene::switchable;
+use crate::scene::{program, switchable};
 
 fn call(id: u64, tool: &str, arguments: Value) -> Value {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": tool, "arguments": arguments}})
@@ -351,6 +351,24 @@ async fn what_comes_right_behind_an_initialize_that_fails_fails_with_it() {
         assert!(answers[0].get("error").is_some(), "{answers:?}");
         let error = &answers[1]["error"];
         assert!(error["data"]["type"] == why || error["message"] == "send initialize first", "{mode}: {answers:?}");
+        gateway.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_result_of_initialize_without_a_version_is_an_error_for_the_client() {
+    for result in ["{}", r#"{"protocolVersion":7}"#, "null", "[]"] {
+        let answer = r#"{"jsonrpc":"2.0","id":'"$id"',"result":RESULT}"#.replace("RESULT", result);
+        let script =
+            r#"read -r line; id=${line#*\"id\":}; id=${id%%,*}; echo 'ANSWER'; cat"#.replace("ANSWER", &answer);
+        let server = program("sh", &["-c", &script]);
+        let gateway = Gateway::start(server).await;
+        let message = json!({"jsonrpc": "2.0", "id": "mine", "method": "initialize", "params": hello("2025-06-18")});
+        let reply = gateway.send(Request::post("/mcp", message)).await;
+        let said = reply.json();
+        assert_eq!((reply.status, &said["id"]), (200, &json!("mine")), "{result}: {said}");
+        assert_eq!(said["error"]["data"]["type"], "server_refused", "{result}: {said}");
+        assert_eq!(reply.header("mcp-session-id"), None, "{result}");
         gateway.finish().await;
     }
 }

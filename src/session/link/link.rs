@@ -15,7 +15,7 @@ use super::dispatch::call_timeout;
 use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered, announced_lists};
 use super::queue::{DrainToken, MAX_ID};
 use super::slot::{Outcome, Slot};
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, under_id};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, parse, under_id};
 use crate::mcp::{self, Cancels, method, protocol_version};
 use crate::stream::Exchange;
 use crate::worker::{DropGuard, Failure, Lease, Negotiated, Refused};
@@ -183,13 +183,19 @@ impl Link {
         token: Option<DrainToken>,
     ) -> Option<DrainToken> {
         // Before the lock is taken: this takes as long as the answer is large.
-        let response = started.as_ref().map_or_else(|failure| failure.response(id), |(_, answer)| under_id(answer, id));
-        let done = started.and_then(|(_, answer)| {
-            let refused = || Failure::refused_by_server(&self.context.server().name, &answer);
-            let version = protocol_version(&answer).ok_or_else(refused)?;
-            let lists = announced_lists(&answer).unwrap_or_default();
+        let done = started.as_ref().map_err(Failure::clone).and_then(|(_, answer)| {
+            let refused = || Failure::refused_by_server(&self.context.server().name, answer);
+            let version = protocol_version(answer).ok_or_else(refused)?;
+            let lists = announced_lists(answer).unwrap_or_default();
             Ok(Done { initialize: message, version, lists, negotiated: Negotiated::default() })
         });
+        let is_error = |answer: &[u8]| parse(answer).is_ok_and(|answer| answer.is_error);
+        let response = match (&started, &done) {
+            // With a result without a version, the client would believe that it has a session.
+            (Ok((_, answer)), Err(failure)) if !is_error(answer) => failure.response(id),
+            (Ok((_, answer)), _) => under_id(answer, id),
+            (Err(failure), _) => failure.response(id),
+        };
         let mut state = self.context.state.lock();
         // Under the lock: the end of the link finds `initialize` unanswered, or its answer delivered.
         let failure = match (state.handshake.take_unanswered(), done) {
