@@ -1,6 +1,7 @@
 //! Response bodies over HTTP/2. HTTP/2 has a window for each response, so a client may leave one response unread while
 //! the connection is in use, and no time-out on writes to the connection notices. Such a response is taken away.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -49,7 +50,7 @@ impl Http2Bodies {
 
     /// Takes away, with all that it holds, each response that the client has not read from for `limit`. Such a response
     /// is noticed after 1.5 times that time at most. Never ends.
-    pub async fn cut_unread(&self, limit: Duration) {
+    pub async fn cut_unread(&self, limit: Duration) -> Infallible {
         loop {
             tokio::time::sleep(limit / 2).await;
             let all: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();

@@ -136,9 +136,7 @@ async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shu
     let requests = Arc::<Requests>::default();
     let idle = Arc::clone(&requests);
     let bodies = Arc::<Http2Bodies>::default();
-    let mut events = events(shutdown, Arc::clone(&idle), limits.headers);
-    let unread = Arc::clone(&bodies);
-    events.push(async move { unread.cut_unread(limits.stall).await }.map(|()| Event::Kill).boxed());
+    let mut events = events(shutdown, Arc::clone(&idle), Arc::clone(&bodies), limits);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
         let (router, bodies) = (router.clone(), Arc::clone(&bodies));
@@ -186,11 +184,17 @@ enum Event {
 }
 
 /// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is
-/// polled. `limit` is the longest time without a request.
-fn events(shutdown: Shutdown, idle: Arc<Requests>, limit: Duration) -> FuturesUnordered<BoxFuture<'static, Event>> {
+/// polled. Beside them, unread responses are taken away, which is no event.
+fn events(
+    shutdown: Shutdown,
+    idle: Arc<Requests>,
+    bodies: Arc<Http2Bodies>,
+    limits: Limits,
+) -> FuturesUnordered<BoxFuture<'static, Event>> {
     FuturesUnordered::from_iter([
         shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),
         shutdown.kill.cancelled_owned().map(|()| Event::Kill).boxed(),
-        async move { idle.are_missing_for(limit).await }.map(|()| Event::Idle).boxed(),
+        async move { idle.are_missing_for(limits.headers).await }.map(|()| Event::Idle).boxed(),
+        async move { bodies.cut_unread(limits.stall).await }.map(|never| match never {}).boxed(),
     ])
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::headers::Unsupported;
 use super::problem::{Refusal, RequestError};
-use crate::config::Http;
+use crate::config::{Http, TenantId};
+use crate::heavy;
 use crate::jsonrpc::{BatchError, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
 use crate::mcp::method;
 use crate::mcp::revision::{STATELESS, WITH_BATCHES};
@@ -30,9 +31,14 @@ pub struct Posted<'a> {
     pub error: Option<RequestError>,
 }
 
-/// Splits a body into messages and reads their envelopes. Refuses the whole body if one message is not valid JSON-RPC,
-/// if a batch is empty, or above `http.max_depth` or `http.max_batch`.
-pub fn read<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
+/// Splits a body of a `tenant` into messages and reads their envelopes. A large body waits for a turn, see
+/// [`heavy`](crate::heavy). Refuses the whole body if one message is not valid JSON-RPC, if a batch is empty, or above
+/// `http.max_depth` or `http.max_batch`.
+pub async fn read<'a>(body: &'a [u8], tenant: &TenantId, http: &Http) -> Result<Messages<'a>, Refusal> {
+    heavy::BODIES.run(tenant, body.len(), || split(body, http)).await
+}
+
+fn split<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
     let refused = |text: &str| Err(Refusal::invalid(None, text));
     if let Some(deepest) = deeper_than(http.max_depth, body) {
         return refused(&format!(

@@ -14,7 +14,6 @@ use super::problem::{Refusal, Reply, method_not_allowed, plain};
 use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
 use super::{answer, request_body};
-use crate::heavy;
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
@@ -75,8 +74,7 @@ async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
     };
     let conversation = caller.find(app, name, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
     let body = request_body::read(body, &snapshot.http).await?;
-    let mut messages =
-        heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
+    let mut messages = read_messages(&body, caller.principal.tenant(), &snapshot.http).await?;
     let version = messages.check_version(version(&parts.headers, || conversation.version()))?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version))?;

@@ -17,7 +17,6 @@ use super::request_body::RequestBody;
 use super::snapshot::Snapshot;
 use super::{headers, request_body};
 use crate::config::ServerName;
-use crate::heavy;
 use crate::jsonrpc::RawId;
 use crate::mcp::method;
 use crate::session::{Conversation, Conversations, Transport};
@@ -40,8 +39,7 @@ async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
     let body = request_body::read(body, &snapshot.http).await?;
-    let mut messages =
-        heavy::BODIES.run(caller.principal.tenant(), body.len(), || read_messages(&body, &snapshot.http)).await?;
+    let mut messages = read_messages(&body, caller.principal.tenant(), &snapshot.http).await?;
     let version = messages.check_version(version(&parts.headers, || negotiated(app, parts, &caller)))?;
     if let Some(error) = messages.only().and_then(|only| only.error.take()) {
         return Ok(error.reply());
