@@ -10,7 +10,7 @@ use graph::Graph;
 /// The data path. A layer may import from those after it.
 const PATH: [&str; 8] = ["http", "auth", "tenant", "session", "bridge", "pool", "worker", "process"];
 /// Serve all layers.
-const COMMON: [&str; 7] = ["jsonrpc", "mcp", "stream", "config", "telemetry", "text", "heavy"];
+const COMMON: [&str; 8] = ["jsonrpc", "mcp", "stream", "config", "telemetry", "text", "heavy", "memory"];
 /// Who calls: the one word that the layers after `auth` need of it.
 const PRINCIPAL: &str = "auth::Principal";
 /// Most lines of a file, its tests not counted.
@@ -20,9 +20,10 @@ const LONGEST: usize = 420;
 fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
     let everything: Vec<&str> = PATH.into_iter().chain(COMMON).chain(["shutdown"]).collect();
     BTreeMap::from([
-        ("jsonrpc", vec![]),
+        ("jsonrpc", vec!["memory"]),
         ("mcp", vec!["jsonrpc"]),
-        ("stream", vec!["jsonrpc"]),
+        ("stream", vec!["jsonrpc", "memory"]),
+        ("memory", vec![]),
         ("text", vec![]),
         ("heavy", vec![]),
         ("config", vec!["text"]),

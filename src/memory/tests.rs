@@ -1,0 +1,80 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn an_account_holds_only_what_is_left_for_the_others() {
+    let memory = Memory::new(900);
+    let (a, b) = (memory.account("a", None), memory.account("b", None));
+    let mut first = a.charge(450).unwrap();
+    assert_eq!(first.grow(1), Err(Exhausted::Share));
+    assert_eq!(a.charge(451).unwrap_err(), Exhausted::TooLarge);
+    let second = b.charge(225).unwrap();
+    assert_eq!(b.charge(1).unwrap_err(), Exhausted::Share);
+    assert_eq!((memory.held(), a.held(), b.held()), (675, 450, 225));
+    assert!(memory.account("c", None).charge(112).is_ok(), "there is room for one more, always");
+    drop((first, second));
+    assert_eq!((memory.held(), a.held(), b.held()), (0, 0, 0));
+}
+
+#[test]
+fn an_account_keeps_to_its_own_limit_and_all_handles_are_one_account() {
+    let memory = Memory::new(1000);
+    let held = memory.account("a", Some(100)).charge(60).unwrap();
+    let again = memory.account("a", Some(100));
+    assert_eq!(again.held(), 60);
+    assert_eq!(again.charge(41).unwrap_err(), Exhausted::Share);
+    assert_eq!(again.charge(101).unwrap_err(), Exhausted::TooLarge);
+    drop(held);
+    assert!(again.charge(100).is_ok());
+}
+
+#[test]
+fn bytes_are_charged_until_their_last_slice_is_gone() {
+    let memory = Memory::new(10_000);
+    let account = memory.account("a", None);
+    let message = account.hold(Bytes::from_static(b"message"), 64).unwrap();
+    let slice = message.slice(2..4);
+    assert_eq!(memory.held(), 64 + held::OVERHEAD);
+    drop(message);
+    assert_eq!((&slice[..], memory.held()), (&b"ss"[..], 64 + held::OVERHEAD));
+    drop(slice);
+    assert_eq!(memory.held(), 0);
+}
+
+#[test]
+fn a_smaller_budget_refuses_more_and_takes_nothing_away() {
+    let memory = Memory::new(1000);
+    let account = memory.account("a", None);
+    let held = account.charge(400).unwrap();
+    memory.set_limit(100);
+    assert_eq!((account.charge(1).unwrap_err(), memory.held()), (Exhausted::Share, 400));
+    drop(held);
+    assert!(account.charge(50).is_ok());
+}
+
+proptest! {
+    #[test]
+    fn the_budget_holds_and_everything_comes_back(
+        steps in prop::collection::vec((0usize..3, 0usize..4, 0usize..600), 0..60),
+    ) {
+        let memory = Memory::new(1000);
+        let accounts = ["a", "b", "c"].map(|holder| memory.account(holder, None));
+        let mut charges: Vec<Charge> = Vec::new();
+        for (who, what, bytes) in steps {
+            match (what, charges.get_mut(who)) {
+                (0, _) => charges.extend(accounts[who].charge(bytes)),
+                (1, Some(charge)) => drop(charge.resize(bytes)),
+                (2, Some(charge)) => charge.shrink(bytes),
+                (_, Some(_)) => drop(charges.swap_remove(who)),
+                (_, None) => {}
+            }
+            prop_assert_eq!(memory.held(), charges.iter().map(Charge::bytes).sum::<usize>());
+            prop_assert!(memory.held() <= memory.limit());
+        }
+        charges.clear();
+        prop_assert_eq!(memory.held(), 0);
+    }
+}
