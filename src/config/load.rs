@@ -18,7 +18,7 @@ use super::section::Section;
 use super::server::{ChildLimits, Server};
 use super::source::{KeyPath, Source};
 use super::suggest::no_server;
-use super::{auth, http, mcp_servers, sandbox, secrets, servers, tenants};
+use super::{auth, http, mcp_servers, memory, sandbox, secrets, servers, tenants};
 
 const MILLION: usize = 1_000_000;
 /// The file systems of `/proc` and `/sys`, in which not even root can make a folder.
@@ -85,6 +85,7 @@ impl Config {
             drain_timeout: DRAIN_TIMEOUT,
             spawn_concurrency: SPAWN_CONCURRENCY,
             sessions: Sessions::default(),
+            memory_budget: memory::default(),
             auth: Auth::default(),
             tenants: BTreeMap::from([(TenantId::fallback(), Tenant::default())]),
             default_server: only(&servers),
@@ -104,7 +105,8 @@ fn only(servers: &BTreeMap<ServerName, Arc<Server>>) -> Option<ServerName> {
 pub(super) fn read(reading: &Reading<'_>) -> Config {
     let config = Section::root(reading, |root| {
         let base = general(root, Config::for_servers([]));
-        let limits = root.table("limits", |limits| servers::read_limits(limits, &ChildLimits::default()));
+        let (limits, memory_budget) = root
+            .table("limits", |limits| (servers::read_limits(limits, &ChildLimits::default()), memory::read(limits)));
         let sandbox = sandbox::read(root, &Sandbox::default());
         let servers = servers::read(root, &limits, &sandbox);
         let tenants = tenants::read(root, &servers);
@@ -114,6 +116,7 @@ pub(super) fn read(reading: &Reading<'_>) -> Config {
             auth: root.table("auth", |section| auth::read(section, &base.http, &tenants)),
             default_server: default_server(root, &servers),
             state_dir: state_dir(root),
+            memory_budget,
             own: reading.own.take(),
             tenants,
             servers,
@@ -237,6 +240,7 @@ fn whole(reading: &Reading<'_>, config: &Config) {
         reading.problem(&KeyPath::of(&["tenants"]), "there is no tenant; add one: [tenants.NAME]");
     }
     admin(reading, config);
+    memory::doubtful(reading, config);
     if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
         let text = "a request for any host name is taken while this is empty; list the names that clients use";
         reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);

@@ -17,6 +17,7 @@ mod http;
 mod jwt;
 mod load;
 mod mcp_servers;
+mod memory;
 mod model;
 mod names;
 mod own;

@@ -27,6 +27,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// The limits on sessions.
     pub sessions: Sessions,
+    /// The bytes that the gateway itself may hold of what clients and children send.
+    pub memory_budget: usize,
     /// The accepted credentials.
     pub auth: Auth,
     /// The tenants, by name. Credentials of other tenants are refused.
@@ -202,6 +204,9 @@ pub struct Tenant {
     pub max_sessions: Option<usize>,
     /// The largest number of children of the tenant. `None`: no limit of its own.
     pub max_children: Option<usize>,
+    /// The largest part of `limits.memory_budget` that the tenant may hold, in bytes. `None`: what is left for the
+    /// others.
+    pub memory_budget: Option<usize>,
     /// The limits on the use of the machine: memory, processors and processes of all children of the tenant together,
     /// the others for each process.
     pub limits: Resources,

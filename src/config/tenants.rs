@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::model::Tenant;
 use super::names::{ServerName, TenantId};
-use super::resources;
 use super::section::Section;
 use super::server::{Isolation, Resources, Server};
 use super::suggest::no_server;
 use super::units::show_bytes;
+use super::{memory, resources};
 
 const MILLION: usize = 1_000_000;
 
@@ -18,17 +18,18 @@ pub(super) fn read(root: &mut Section<'_>, servers: &BTreeMap<ServerName, Arc<Se
     let tenants = root.tables("tenants", |name, section| {
         let names = allowed(section, servers);
         let max_sessions = section.optional_count("max_sessions", 1..=MILLION);
-        let (max_children, limits) = section.table("limits", |s| {
+        let (max_children, memory_budget, limits) = section.table("limits", |s| {
             let max_children = s.optional_count("max_children", 1..=MILLION);
+            let memory_budget = memory::read_part(s);
             let limits = resources::read(s, &Resources::default());
             let may_use = |server: &&Arc<Server>| names.as_ref().is_none_or(|names| names.contains(&server.name));
             doubtful(s, &limits, &servers.values().filter(may_use).collect::<Vec<_>>());
-            (max_children, limits)
+            (max_children, memory_budget, limits)
         });
         let name = name.parse().map_err(|error: super::InvalidName| {
             section.reading.problem(&section.path, error.to_string());
         });
-        Some((name.ok()?, Tenant { servers: names, max_sessions, max_children, limits }))
+        Some((name.ok()?, Tenant { servers: names, max_sessions, max_children, memory_budget, limits }))
     });
     tenants.into_iter().flatten().collect()
 }

@@ -20,6 +20,7 @@ pub use host::Host;
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
 use crate::http::{Admin, App, Limits, Listener, Loopback, Router, Snapshot};
+use crate::memory::Memory;
 use crate::pool::{Permits, Pools, Surroundings};
 use crate::process::{
     Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
@@ -64,10 +65,12 @@ impl Gateway {
         let admin_listener = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
         let metrics = Arc::new(Metrics::default());
         let (supervisor, guardian) = start_guardian(&config, host, &metrics).await?;
+        let memory = Memory::new(config.memory_budget);
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
         let surroundings = Surroundings {
             ceilings: watched_ceilings(&guardian, &metrics, &tasks, &stop_children),
             permits: Permits::default(),
+            memory: memory.clone(),
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
             spawn_concurrency: config.spawn_concurrency,
@@ -80,7 +83,7 @@ impl Gateway {
         let loopback = Loopback::of(&config);
         let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, auth, loopback, &pools, None));
         let conversations = Arc::<Registry>::clone(&sessions);
-        let app = Arc::new(App { snapshot, conversations, metrics, shutdown });
+        let app = Arc::new(App { snapshot, conversations, metrics, memory, shutdown });
         let control = Control::new(&app, &sessions, &pools, loopback);
         let admin = Arc::new(Admin { app, pools, guardian });
         let drain_timeout = config.drain_timeout;

@@ -64,6 +64,7 @@ impl Admin {
             Err(_) => {}
         }
         self.pools.measure(metrics);
+        metrics.memory(self.app.memory.held(), self.app.memory.limit());
         match metrics.render() {
             Ok(text) => {
                 let mut reply = Response::new(Body::from(text));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::snapshot::Snapshot;
+use crate::memory::Memory;
 use crate::session::Conversations;
 use crate::shutdown::Shutdown;
 use crate::telemetry::Metrics;
@@ -18,6 +19,8 @@ pub struct App {
     pub conversations: Arc<dyn Conversations>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// The budget of bytes.
+    pub memory: Memory,
     /// The signals that the gateway drains, and that it ends.
     pub shutdown: Shutdown,
 }

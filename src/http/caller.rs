@@ -13,6 +13,7 @@ use super::problem::Refusal;
 use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
 use crate::config::ServerName;
+use crate::memory::Account;
 use crate::pool::Deployment;
 use crate::session::{Conversation, NewSession, Transport};
 use crate::telemetry::{Cause, Metrics};
@@ -29,6 +30,8 @@ pub struct Caller<'a> {
     pub snapshot: &'a Snapshot,
     /// The largest number of sessions of the principal's tenant. `None` if the tenant has no limit.
     max_sessions: Option<usize>,
+    /// The account of the principal's tenant.
+    pub account: &'a Account,
 }
 
 impl<'a> Caller<'a> {
@@ -49,6 +52,7 @@ impl<'a> Caller<'a> {
             deployment: admission.deployment,
             snapshot,
             max_sessions: admission.max_sessions,
+            account: admission.account,
         })
     }
 
@@ -74,6 +78,7 @@ impl<'a> Caller<'a> {
             sessions: &self.snapshot.sessions,
             tenant_sessions: self.max_sessions,
             stream: self.snapshot.stream(),
+            account: self.account,
         }
     }
 }

@@ -50,7 +50,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a configuration in force in place of the `previous` one: builds its snapshot, deploys its servers among
-    /// `pools`, and sets the limits of its tenants. The caller makes `auth` from the same configuration first, because
+    /// `pools`, and sets the memory budget and the limits of its tenants. The caller makes `auth` from the same configuration first, because
     /// that can fail. Writes limits to cgroups, so threads that serve must not call this function.
     pub fn new(
         config: &Config,
@@ -65,7 +65,7 @@ impl Snapshot {
             auth,
             guard: Guard::new(&config.http, loopback.public),
             admin_guard: Guard::new(&config.http, loopback.admin),
-            directory: Directory::new(config, deployments),
+            directory: Directory::new(config, deployments, pools.memory()),
             http: config.http.clone(),
             jwt: config.auth.jwt.clone(),
             sessions: config.sessions.clone(),

@@ -14,6 +14,7 @@ use super::{App, Loopback, Router, Snapshot};
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
+use crate::memory::Memory;
 use crate::pool::Pools;
 use crate::session::{Conversation, Conversations, NewSession, Rejected, SessionId, Transport};
 use crate::shutdown::Shutdown;
@@ -132,6 +133,7 @@ fn gateway() -> (Router, Arc<Mirrors>) {
         snapshot: ArcSwap::from_pointee(snapshot),
         conversations: Arc::clone(&mirrors) as Arc<dyn Conversations>,
         metrics: Arc::default(),
+        memory: Memory::new(1 << 30),
         shutdown: Shutdown::default(),
     };
     (Router::Public(Arc::new(app)), mirrors)

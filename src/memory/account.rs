@@ -19,9 +19,15 @@ impl Account {
         self.0.held()
     }
 
-    /// The most bytes that the account could hold if no other held any: half of the budget, or its own limit.
+    /// The most bytes that the account could hold if no other held any: half of what all accounts share, or its own
+    /// limit.
     pub fn most(&self) -> usize {
         self.0.most()
+    }
+
+    /// Sets the account's own limit in bytes. `None`: only what is left for the others. What is held already stays.
+    pub fn set_limit(&self, limit: Option<usize>) {
+        self.0.set_limit(limit);
     }
 
     /// A charge of no bytes, which can grow.

@@ -7,12 +7,14 @@ use parking_lot::Mutex;
 
 use super::account::Account;
 use super::share::Share;
-use super::total::Total;
+use super::total::{Total, reserve};
 
 /// The bytes that a gateway may hold, `limits.memory_budget`; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Memory {
     total: Arc<Total>,
+    /// The account of connections and of what has not been authenticated.
+    connections: Account,
     /// The accounts that somebody has a handle of, or that hold bytes.
     accounts: Arc<Mutex<BTreeMap<Arc<str>, Weak<Share>>>>,
 }
@@ -20,12 +22,22 @@ pub struct Memory {
 impl Memory {
     /// A budget of `limit` bytes, of which nothing is held.
     pub fn new(limit: usize) -> Self {
-        Self { total: Arc::new(Total::new(limit)), accounts: Arc::default() }
+        let total = Arc::new(Total::new(limit));
+        let connections = Account(Arc::new(Share::reserve(Arc::clone(&total))));
+        let memory = Self { total, connections, accounts: Arc::default() };
+        memory.set_limit(limit);
+        memory
+    }
+
+    /// The bytes that one account can hold of a budget if no other holds any.
+    pub const fn most_of_one(budget: usize) -> usize {
+        (budget - reserve(budget)) / 2
     }
 
     /// Changes the budget. Bytes that are held already stay, also beyond a smaller budget.
     pub fn set_limit(&self, limit: usize) {
         self.total.set_limit(limit);
+        self.connections.set_limit(Some(reserve(limit)));
     }
 
     /// The budget, in bytes.
@@ -35,21 +47,35 @@ impl Memory {
 
     /// The bytes that all accounts hold.
     pub fn held(&self) -> usize {
-        self.total.held()
+        self.total.held().saturating_add(self.connections.held())
     }
 
-    /// The account of a holder; all handles of the same holder are of one account. `limit` is the account's own limit
-    /// in bytes, which replaces that of earlier handles; `None`: only what is left for the others.
-    pub fn account(&self, holder: &str, limit: Option<usize>) -> Account {
+    /// The account of connections and of what has not been authenticated. It has a quarter of the budget, which nobody
+    /// else has.
+    pub const fn connections(&self) -> &Account {
+        &self.connections
+    }
+
+    /// The account of a tenant.
+    pub fn tenant(&self, name: &str) -> Account {
+        self.account(&format!("tenant {name}"))
+    }
+
+    /// The account of the children of a server that belong to no tenant.
+    pub fn server(&self, name: &str) -> Account {
+        self.account(&format!("server {name}"))
+    }
+
+    /// The account of a holder; all handles of the same holder are of one account. Its limit is forgotten with the last
+    /// handle.
+    pub fn account(&self, holder: &str) -> Account {
         let mut accounts = self.accounts.lock();
         let known = accounts.get(holder).and_then(Weak::upgrade);
-        let account = known.unwrap_or_else(|| {
+        Account(known.unwrap_or_else(|| {
             accounts.retain(|_, account| account.strong_count() > 0);
             let account = Arc::new(Share::new(Arc::clone(&self.total)));
             accounts.insert(holder.into(), Arc::downgrade(&account));
             account
-        });
-        account.set_limit(limit);
-        Account(account)
+        }))
     }
 }

@@ -4,8 +4,9 @@
 //! that wait somewhere, a [`Charge`] for buffers that grow and for records. An account is a tenant's, or that of those
 //! who are not authenticated, or of a server whose children belong to nobody.
 //!
-//! Invariants: what is charged never exceeds the budget; an account holds only as much as is left for the others; what
-//! is charged is given back when the last reference to the bytes is gone.
+//! Invariants: what is charged never exceeds the budget; a quarter of the budget is kept for connections; of the rest
+//! an account holds only as much as is left for the others; what is charged is given back when the last reference to
+//! the bytes is gone.
 
 mod account;
 mod budget;

@@ -14,11 +14,18 @@ pub(super) struct Share {
     own: AtomicUsize,
     /// The account's own limit; `usize::MAX` without one.
     limit: AtomicUsize,
+    /// Whether the account has a part of the budget for itself, which is its limit, and shares with nobody.
+    is_reserve: bool,
 }
 
 impl Share {
     pub(super) const fn new(total: Arc<Total>) -> Self {
-        Self { total, own: AtomicUsize::new(0), limit: AtomicUsize::new(usize::MAX) }
+        Self { total, own: AtomicUsize::new(0), limit: AtomicUsize::new(usize::MAX), is_reserve: false }
+    }
+
+    /// The share of the account that has the reserve.
+    pub(super) fn reserve(total: Arc<Total>) -> Self {
+        Self { is_reserve: true, ..Self::new(total) }
     }
 
     pub(super) fn set_limit(&self, limit: Option<usize>) {
@@ -32,7 +39,8 @@ impl Share {
 
     /// The most bytes that the account could hold if no other held any.
     pub(super) fn most(&self) -> usize {
-        (self.total.limit() / 2).min(self.limit.load(Ordering::Relaxed))
+        let limit = self.limit.load(Ordering::Relaxed);
+        if self.is_reserve { limit } else { limit.min(self.total.shared() / 2) }
     }
 
     /// Adds bytes, if the account then holds no more than is left for the others and than its own limit. The bytes are
@@ -41,9 +49,12 @@ impl Share {
         if bytes == 0 {
             return Ok(());
         }
-        let all = self.total.add(bytes);
         let own = self.own.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if own <= self.limit.load(Ordering::Relaxed) && own <= self.total.limit().saturating_sub(all) {
+        let left = match self.is_reserve {
+            true => usize::MAX,
+            false => self.total.shared().saturating_sub(self.total.add(bytes)),
+        };
+        if own <= self.limit.load(Ordering::Relaxed) && own <= left {
             return Ok(());
         }
         self.give_back(bytes);
@@ -53,6 +64,8 @@ impl Share {
     /// Takes bytes away.
     pub(super) fn give_back(&self, bytes: usize) {
         self.own.fetch_sub(bytes, Ordering::Relaxed);
-        self.total.remove(bytes);
+        if !self.is_reserve {
+            self.total.remove(bytes);
+        }
     }
 }

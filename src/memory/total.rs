@@ -1,13 +1,18 @@
-//! The sum over all accounts.
+//! The sum over all accounts that share.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The part of a budget that is kept for connections, in bytes.
+pub(super) const fn reserve(budget: usize) -> usize {
+    budget / 4
+}
 
 /// The budget, and how much of it is held.
 #[derive(Debug)]
 pub(super) struct Total {
     /// The budget, in bytes.
     limit: AtomicUsize,
-    /// The bytes that all accounts hold.
+    /// The bytes that all accounts hold which share.
     held: AtomicUsize,
 }
 
@@ -21,6 +26,12 @@ impl Total {
         self.limit.load(Ordering::Relaxed)
     }
 
+    /// The part of the budget that accounts share, in bytes.
+    pub(super) fn shared(&self) -> usize {
+        let limit = self.limit();
+        limit - reserve(limit)
+    }
+
     pub(super) fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -29,7 +40,7 @@ impl Total {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Adds bytes, and returns the sum over all accounts after that.
+    /// Adds bytes, and returns the sum over all accounts that share after that.
     pub(super) fn add(&self, bytes: usize) -> usize {
         self.held.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
     }

@@ -14,6 +14,7 @@ use super::recycle::maintain;
 use super::status::WorkerStatus;
 use super::surroundings::Surroundings;
 use crate::config::{Config, Server, ServerName};
+use crate::memory::Memory;
 use crate::telemetry::Metrics;
 
 /// All pools of a gateway: the current one of each server, and earlier ones that sessions or children still use.
@@ -30,10 +31,16 @@ impl Pools {
         Self { surroundings, metrics, pools: Mutex::default() }
     }
 
-    /// Deploys the servers of a configuration, and puts the limits of its tenants in force. A server that `current` has
+    /// The budget of bytes that all of the gateway shares.
+    pub const fn memory(&self) -> &Memory {
+        &self.surroundings.memory
+    }
+
+    /// Deploys the servers of a configuration, and puts its memory budget and the limits of its tenants in force. A server that `current` has
     /// with the same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the
     /// sessions it has, under the same ceiling, and starts no spares any more.
     pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
+        self.surroundings.memory.set_limit(config.memory_budget);
         self.surroundings.ceilings.replace(&config.tenants);
         let is_kept = |old: &Deployment| config.servers.get(&old.server.name).is_some_and(|new| *new == old.server);
         current.values().filter(|old| !is_kept(old)).for_each(|old| old.pool.supersede());
@@ -124,6 +131,7 @@ mod tests {
                 slow_client_timeout: Duration::from_secs(1),
                 spawn_concurrency: 1,
                 permits: Permits::default(),
+                memory: Memory::new(1 << 30),
                 tasks: TaskTracker::new(),
                 draining: CancellationToken::new(),
                 kill: CancellationToken::new(),

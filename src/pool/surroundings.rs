@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::permits::Permits;
+use crate::memory::Memory;
 use crate::process::{Ceilings, Guardian};
 
 /// What all pools of a gateway share; cheap to clone.
@@ -18,6 +19,8 @@ pub struct Surroundings {
     /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits
     /// here while there is none.
     pub permits: Permits,
+    /// The budget of bytes, with an account of each tenant, and of each server for children that belong to no tenant.
+    pub memory: Memory,
     /// How long an exclusive child waits for room in the full stream of a client that does not read, before the stream
     /// is cut. A shared child does not wait.
     pub slow_client_timeout: Duration,

@@ -11,6 +11,7 @@ use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{ServerName, Sessions};
 use crate::jsonrpc::Envelope;
+use crate::memory::Account;
 use crate::pool::Deployment;
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::worker::Refused;
@@ -119,4 +120,6 @@ pub struct NewSession<'a> {
     pub tenant_sessions: Option<usize>,
     /// Bounds of each stream of the session.
     pub stream: Budget,
+    /// The account of the principal's tenant, to which is charged what the session holds.
+    pub account: &'a Account,
 }

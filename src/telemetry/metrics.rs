@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
-use super::words::{Direction, DropReason, ExitReason};
+use super::words::{Direction, DropReason, ExitReason, MemoryUse};
 
 /// The label of a metric of one server.
 type ServerLabels = [(&'static str, Arc<str>); 1];
@@ -24,6 +24,7 @@ pub struct Metrics {
     registry: Registry,
     children: ChildMetrics,
     traffic: TrafficMetrics,
+    memory: MemoryMetrics,
     /// The number of open connections on the public listener.
     pub connections: Gauge<i64, AtomicI64>,
     /// The number of child processes in the gateway's table and of their descendants, at the last count.
@@ -52,6 +53,14 @@ struct ChildMetrics {
     circuits: Family<WordLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
     spares: Family<ServerLabels, Gauge>,
+}
+
+/// The metrics of the memory budget.
+#[derive(Debug)]
+struct MemoryMetrics {
+    held: Gauge,
+    budget: Gauge,
+    refusals: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 /// The metrics of messages between clients and servers.
@@ -119,6 +128,17 @@ impl ChildMetrics {
     }
 }
 
+impl MemoryMetrics {
+    fn register(to: &mut Registry) -> Self {
+        let refusals = "What was refused, waits or was cut because the memory budget is used up, by what it was";
+        Self {
+            held: register(to, "memory_held_bytes", "Bytes of messages that the gateway holds, as charged"),
+            budget: register(to, "memory_budget_bytes", "Bytes that the gateway may hold (limits.memory_budget)"),
+            refusals: register(to, "memory_refusals", refusals),
+        }
+    }
+}
+
 impl TrafficMetrics {
     fn register(to: &mut Registry) -> Self {
         let latency =
@@ -148,6 +168,7 @@ impl Default for Metrics {
         Self {
             traffic: TrafficMetrics::register(to),
             children: ChildMetrics::register(to),
+            memory: MemoryMetrics::register(to),
             connections: register(to, "connections", "Connections open on the public listener"),
             processes_owned: register(to, "processes_owned", "Children and everything below them"),
             processes_found: register(to, "processes_found", found),
@@ -195,6 +216,17 @@ impl Metrics {
     /// Counts a request that failed authentication. `reason` comes from a fixed set of words.
     pub fn auth_failure(&self, reason: &'static str) {
         self.traffic.auth_failures.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// Sets the bytes that the gateway holds, and the memory budget.
+    pub fn memory(&self, held: usize, budget: usize) {
+        self.memory.held.set(as_gauge(held));
+        self.memory.budget.set(as_gauge(budget));
+    }
+
+    /// Counts something for which the memory budget has no room.
+    pub fn memory_refused(&self, what: MemoryUse) {
+        self.memory.refusals.get_or_create(&[("what", what.label())]).inc();
     }
 
     /// Counts an HTTP response.
@@ -246,6 +278,11 @@ impl ServerMetrics {
     /// Counts a message that was not delivered.
     pub fn dropped(&self, reason: DropReason) {
         self.metrics.traffic.dropped.get_or_create(&self.labels("reason", reason.label())).inc();
+    }
+
+    /// Counts something for which the memory budget has no room.
+    pub fn memory_refused(&self, what: MemoryUse) {
+        self.metrics.memory_refused(what);
     }
 
     /// Counts a child that has ended.

@@ -10,4 +10,4 @@ pub use logs::{CHILD, finish as finish_logs, init as init_logs, log_panics, say_
 pub use metrics::{Metrics, ServerMetrics, as_gauge};
 pub use outlet::say;
 pub use repeated::Cause;
-pub use words::{Direction, DropReason, ExitReason};
+pub use words::{Direction, DropReason, ExitReason, MemoryUse};

@@ -58,6 +58,25 @@ pub enum DropReason {
     StderrFlood,
 }
 
+/// What was refused, waits or was cut because the memory budget has no room for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MemoryUse {
+    /// A connection of a client.
+    Connection,
+    /// A request of a client, with its headers.
+    Request,
+    /// The body of a request.
+    Body,
+    /// A line that a child writes to stdout.
+    Line,
+    /// A message for the stdin of a child, or one that waits for a child.
+    Stdin,
+    /// A message for a stream to a client.
+    Stream,
+    /// What is kept of a session, such as its handshake and its subscriptions.
+    Session,
+}
+
 impl ExitReason {
     /// Whether the exit counts as a crash for restart pauses and the circuit breaker. An exit of a server by itself
     /// counts, whatever its exit code. An exceeded limit counts, because the server would otherwise be restarted
@@ -80,6 +99,20 @@ impl ExitReason {
             Self::Wedged => "wedged",
             Self::Harakiri => "harakiri",
             Self::OverLimit => "over_limit",
+        }
+    }
+}
+
+impl MemoryUse {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Request => "request",
+            Self::Body => "body",
+            Self::Line => "line",
+            Self::Stdin => "stdin",
+            Self::Stream => "stream",
+            Self::Session => "session",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::auth::Principal;
 use crate::config::{Config, ServerName, Tenant, TenantId};
+use crate::memory::{Account, Memory};
 use crate::pool::{Deployment, Deployments};
 
 /// The reason why a principal may not use a server.
@@ -28,19 +29,29 @@ pub struct Admission<'a> {
     pub deployment: &'a Arc<Deployment>,
     /// The largest number of sessions of the tenant. `None` without a limit.
     pub max_sessions: Option<usize>,
+    /// The account of the tenant, to which is charged what the gateway holds for the principal.
+    pub account: &'a Account,
 }
 
 /// The tenants and servers of a configuration.
 pub struct Directory {
-    tenants: BTreeMap<TenantId, Tenant>,
+    /// The tenants, each with the account of its bytes.
+    tenants: BTreeMap<TenantId, (Tenant, Account)>,
     servers: Deployments,
     default_server: Option<ServerName>,
 }
 
 impl Directory {
-    /// Builds the directory of a configuration. `servers` are the deployments of its servers.
-    pub fn new(config: &Config, servers: Deployments) -> Self {
-        Self { tenants: config.tenants.clone(), servers, default_server: config.default_server.clone() }
+    /// Builds the directory of a configuration. `servers` are the deployments of its servers. Sets the limits that the
+    /// tenants have in `memory`.
+    pub fn new(config: &Config, servers: Deployments, memory: &Memory) -> Self {
+        let with_account = |(name, tenant): (&TenantId, &Tenant)| {
+            let account = memory.tenant(name.as_str());
+            account.set_limit(tenant.memory_budget);
+            (name.clone(), (tenant.clone(), account))
+        };
+        let tenants = config.tenants.iter().map(with_account).collect();
+        Self { tenants, servers, default_server: config.default_server.clone() }
     }
 
     /// All deployed servers.
@@ -50,7 +61,7 @@ impl Directory {
 
     /// Finds the server with this name, or the default server, for a principal.
     pub fn admit(&self, principal: &Principal, name: Option<&str>) -> Result<Admission<'_>, Refusal> {
-        let tenant =
+        let (tenant, account) =
             self.tenants.get(principal.tenant()).ok_or_else(|| Refusal::UnknownTenant(principal.tenant().clone()))?;
         let name = match (name, &self.default_server) {
             (Some(name), _) => name,
@@ -60,7 +71,7 @@ impl Directory {
         let allowed =
             tenant.servers.as_ref().is_none_or(|servers| servers.iter().any(|server| server.as_str() == name));
         match self.servers.get(name) {
-            Some(deployment) if allowed => Ok(Admission { deployment, max_sessions: tenant.max_sessions }),
+            Some(deployment) if allowed => Ok(Admission { deployment, max_sessions: tenant.max_sessions, account }),
             _ => Err(Refusal::NoServer(name.chars().take(64).collect())),
         }
     }

@@ -26,7 +26,7 @@ fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("memory", vec![]),
         ("text", vec![]),
         ("heavy", vec![]),
-        ("config", vec!["text"]),
+        ("config", vec!["text", "memory"]),
         ("telemetry", vec!["config", "text"]),
         ("shutdown", vec![]),
         ("demo", vec!["mcp"]),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Isolation, Server};
 use sluice::jsonrpc::parse;
+use sluice::memory::Memory;
 use sluice::pool::{Deployments, Permits, Pool, Pools, Surroundings, Wanted};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::stream::{Budget, Exchange, Outbox};
@@ -40,6 +41,7 @@ impl Lone {
         let surroundings = Surroundings {
             ceilings: Ceilings::new(&config.tenants, &guardian, Counter::default()),
             permits: Permits::default(),
+            memory: Memory::new(1 << 30),
             guardian,
             slow_client_timeout: PATIENCE,
             spawn_concurrency: 2,

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Server, ServerName, TenantId};
 use sluice::jsonrpc::parse;
+use sluice::memory::Memory;
 use sluice::pool::{Deployments, Permits, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::session::{Client, Link, Target};
@@ -76,6 +77,7 @@ impl Conversation {
             slow_client_timeout: Duration::from_secs(10),
             spawn_concurrency: 2,
             permits: Permits::default(),
+            memory: Memory::new(1 << 30),
             tasks: tasks.clone(),
             draining: stop_children.clone(),
             kill: CancellationToken::new(),

@@ -47,3 +47,27 @@ fn what_contradicts_is_said() {
         ["11 tenants.a.limits.max_children", "12 tenants.a.limits.processes", "13 tenants.a.limits.memry"]
     );
 }
+
+#[test]
+fn a_budget_that_other_limits_contradict_is_warned_of() {
+    let config = valid(&format!("[limits]\nmemory_budget='1GiB'\n{START}[tenants.a.limits]\nmemory_budget='100MiB'\n"));
+    assert_eq!((config.memory_budget, config.tenants["a"].memory_budget), (1 << 30, Some(100 << 20)));
+    let warnings = |text: &str| {
+        let warnings = load(text).unwrap().warnings;
+        warnings.iter().map(|warning| (place(warning), warning.text.clone())).collect::<Vec<_>>()
+    };
+    let few = warnings(&format!("[limits]\nmemory_budget='64MiB'\n{START}[tenants.a.limits]\nmemory_budget='8MiB'\n"));
+    assert_eq!(
+        [few[0].0.as_str(), &few[1].0],
+        ["2 limits.memory_budget", "13 tenants.a.limits.memory_budget"],
+        "{few:?}"
+    );
+    assert!(
+        few[0].1.contains("24MiB of the 64MiB at most, which is less than servers.all.limits.stdin_queue (32MiB)"),
+        "{few:?}"
+    );
+    assert!(few[1].1.contains("8MiB is less than http.max_body (16MiB)"), "{few:?}");
+    let much =
+        warnings(&format!("[limits]\nmemory_budget='1GiB'\n{START}[tenants.a.limits]\nmemory_budget='512MiB'\n"));
+    assert!(much[0].1.contains("512MiB is more than one tenant can hold of limits.memory_budget (384MiB)"), "{much:?}");
+}
