@@ -159,6 +159,7 @@ fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
         };
         let default = if config.default_server.as_ref() == Some(&server.name) { ", the default" } else { "" };
         lines.push(format!("  server       {}: {} ({isolation}{default})", server.name, command(server)));
+        lines.push(format!("               {}: {}", server.name, when_full(server)));
     }
     for (name, tenant) in &config.tenants {
         let servers = tenant.servers.as_ref().map_or("all servers".to_owned(), |servers| match servers.as_slice() {
@@ -170,6 +171,16 @@ fn summary(config: &Config, elsewhere: bool) -> Vec<String> {
     let credentials = if elsewhere { "not said in such a file".to_owned() } else { credentials(config) };
     lines.push(format!("  credentials  {credentials}"));
     lines
+}
+
+/// What a server's pool does when it is full, in words.
+fn when_full(server: &Server) -> String {
+    let (most, queue_timeout) = (server.pool.max_children, server.pool.queue_timeout);
+    let first = match server.keep_children {
+        true => "idle ones are kept (keep_children)",
+        false => "then idle ones end, and their sessions get others when they need them",
+    };
+    format!("{most} children at most; {first}; who gets none within {queue_timeout:?} is refused")
 }
 
 /// The command of a server. If there is no such program, a text that may be a secret is left out.

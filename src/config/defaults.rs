@@ -50,7 +50,12 @@ impl Default for Log {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { max: 10_000, max_per_principal: 100, idle_timeout: Duration::from_secs(30 * 60) }
+        Self {
+            max: 10_000,
+            max_per_principal: 100,
+            idle_timeout: Duration::from_secs(30 * 60),
+            child_idle_timeout: None,
+        }
     }
 }
 

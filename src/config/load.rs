@@ -173,7 +173,8 @@ fn sessions(s: &mut Section<'_>) -> Sessions {
     let sessions = Sessions {
         max: s.count("max", default.max, 1..=MILLION),
         max_per_principal: s.count("max_per_principal", default.max_per_principal, 1..=MILLION),
-        idle_timeout: s.duration("idle_timeout", default.idle_timeout, idle_timeouts),
+        idle_timeout: s.duration("idle_timeout", default.idle_timeout, idle_timeouts.clone()),
+        child_idle_timeout: s.optional_duration("child_idle_timeout", idle_timeouts),
     };
     if sessions.max_per_principal > sessions.max && s.reading.problems() == before {
         let key = if s.has("max_per_principal") { "max_per_principal" } else { "max" };

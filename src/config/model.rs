@@ -117,6 +117,8 @@ pub struct Sessions {
     pub max_per_principal: usize,
     /// The time after which a session without an open stream, a call in flight and a task is ended.
     pub idle_timeout: Duration,
+    /// The time after which an idle child of sessions is ended, though nobody needs its room. `None`: never.
+    pub child_idle_timeout: Option<Duration>,
 }
 
 /// The accepted credentials. By default there are none, and nobody may call.

@@ -69,6 +69,8 @@ pub struct Server {
     pub restart: Restart,
     /// The settings of single tools, by the names of the tools.
     pub tools: BTreeMap<String, Tool>,
+    /// Whether idle children are kept though others need their room, as the server's memory is its point.
+    pub keep_children: bool,
     /// Whether the sandbox comes from arguments of a command, not from keys of a file. Messages then name the
     /// arguments.
     pub is_by_arguments: bool,
@@ -91,6 +93,7 @@ impl Server {
             pool: Pool::default(),
             restart: Restart::default(),
             tools: BTreeMap::new(),
+            keep_children: false,
             is_by_arguments: false,
         }
     }
@@ -125,13 +128,13 @@ impl PartialEq for Server {
     fn eq(&self, other: &Self) -> bool {
         // Field by field, so that a new one is not forgotten here.
         let Self { name, command, args, cwd, changes_cwd, workspace, env, isolation, .. } = self;
-        let Self { limits, sandbox, pool, restart, tools, is_by_arguments, .. } = self;
+        let Self { limits, sandbox, pool, restart, tools, keep_children, is_by_arguments, .. } = self;
         let env = env.iter().map(|(name, value)| (name, value.expose_secret()));
         (name, command, args, cwd, changes_cwd)
             == (&other.name, &other.command, &other.args, &other.cwd, &other.changes_cwd)
             && (workspace, isolation, limits) == (&other.workspace, &other.isolation, &other.limits)
             && (sandbox, pool, restart) == (&other.sandbox, &other.pool, &other.restart)
-            && (tools, is_by_arguments) == (&other.tools, &other.is_by_arguments)
+            && (tools, keep_children, is_by_arguments) == (&other.tools, &other.keep_children, &other.is_by_arguments)
             && env.eq(other.env.iter().map(|(name, value)| (name, value.expose_secret())))
     }
 }

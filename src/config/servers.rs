@@ -58,6 +58,7 @@ fn server(name: ServerName, s: &mut Section<'_>, limits: &ChildLimits, sandbox: 
         pool: s.table("pool", |section| pool::read(section, isolation)),
         restart: s.table("restart", pool::read_restart),
         tools: tools::read(s),
+        keep_children: s.flag("keep_children").unwrap_or(false),
         ..Server::new(name, "", Vec::new())
     };
     if server.command.contains('/') {

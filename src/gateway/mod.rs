@@ -21,7 +21,7 @@ use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
 use crate::http::{Admin, App, Limits, Listener, Loopback, Router, Snapshot};
 use crate::memory::Memory;
-use crate::pool::{Permits, Pools, Surroundings};
+use crate::pool::{Children, Permits, Pools, Surroundings};
 use crate::process::{
     Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
 };
@@ -71,6 +71,7 @@ impl Gateway {
             ceilings: watched_ceilings(&guardian, &metrics, &tasks, &stop_children),
             permits: Permits::default(),
             memory: memory.clone(),
+            children: Children::default(),
             guardian: guardian.clone(),
             slow_client_timeout: config.http.slow_client_timeout,
             spawn_concurrency: config.spawn_concurrency,

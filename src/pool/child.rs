@@ -1,7 +1,7 @@
 //! A worker as its pool keeps it: with the breaker permit that it was started with, and the capacity that it occupies.
 //! A successor inherits that capacity instead of queueing for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::breaker::PermitId;
 use super::permits::Claim;
+use crate::process::Owner;
 use crate::worker::{Lease, Worker};
 
 /// A worker of a pool. Its capacity becomes free when the last reference is dropped, or earlier by
@@ -18,6 +19,8 @@ pub(super) struct PooledWorker {
     pub(super) worker: Worker,
     /// The breaker permit of the start, or of the request that has taken the worker as a spare.
     pub(super) permit: Mutex<PermitId>,
+    /// The owner of the worker's first lease; unset for a spare.
+    pub(super) owner: OnceLock<Owner>,
     /// The capacity; `None` once it is given back or inherited.
     claim: Mutex<Option<Claim>>,
     /// Cancelled when the child process is gone.
@@ -28,7 +31,19 @@ impl PooledWorker {
     /// A worker that was started under a breaker permit, and occupies the claimed capacity.
     pub(super) fn new(worker: Worker, permit: PermitId, claim: Claim) -> Arc<Self> {
         let (permit, claim) = (Mutex::new(permit), Mutex::new(Some(claim)));
-        Arc::new(Self { worker, permit, claim, vacant: CancellationToken::new() })
+        Arc::new(Self { worker, permit, owner: OnceLock::new(), claim, vacant: CancellationToken::new() })
+    }
+
+    /// Whether the child is about to end: its capacity becomes free in a moment.
+    pub(super) fn is_ending(&self) -> bool {
+        !self.worker.is_alive() || self.worker.is_given_up_as_idle()
+    }
+
+    /// Whether the child is no spare, and nobody has a use for it at present. A server that keeps its children keeps
+    /// those that sessions are on.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_kept = self.worker.is_kept() && self.worker.sessions() > 0;
+        !is_kept && self.owner.get().is_some() && self.worker.is_dispensable()
     }
 
     /// The pooled workers of leases whose workers take no calls any more, for a successor to inherit from.

@@ -188,15 +188,16 @@ impl Inventory {
         place(key).or_else(|| place(None))
     }
 
-    /// Stops one unused child so that capacity of the pool becomes free: a spare, or else a start whose client has
-    /// left, or else a shared worker without leases. Does nothing while `wanted` or more children are already ending.
+    /// Stops unused children so that capacity of the pool becomes free, until `wanted` children are ending or none is
+    /// unused: spares, then starts whose clients have left, then shared workers without leases.
     pub(super) fn make_room(&mut self, wanted: usize) {
-        if self.children.iter().filter(|child| !child.worker.is_alive()).count() >= wanted {
-            return;
-        }
-        match self.spares.pop() {
-            Some(spare) => spare.child.worker.stop(),
-            None => drop(self.give_up_unused(|_| true)),
+        let ending = self.children.iter().filter(|child| child.is_ending()).count();
+        for _ in ending..wanted {
+            match self.spares.pop() {
+                Some(spare) => spare.child.worker.stop(),
+                None if self.give_up_unused(|_| true) => {}
+                None => return,
+            }
         }
     }
 
@@ -205,7 +206,7 @@ impl Inventory {
     pub(super) fn make_places(&mut self, is_waited_for: impl Fn(&TenantId) -> bool) {
         let mut has_more = true;
         while has_more {
-            let leaving = self.children.iter().filter(|child| !child.worker.is_alive());
+            let leaving = self.children.iter().filter(|child| child.is_ending());
             let leaving: Vec<_> = leaving.filter_map(|child| child.worker.tenant()).collect();
             has_more = self.give_up_unused(|holder| {
                 holder.is_some_and(|tenant| is_waited_for(tenant) && !leaving.contains(tenant))

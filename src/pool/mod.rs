@@ -8,6 +8,7 @@
 mod breaker;
 mod breaker_permit;
 mod child;
+mod children;
 mod demand;
 mod deployment;
 mod exclusive;
@@ -27,6 +28,7 @@ mod surroundings;
 mod wanted;
 
 pub use breaker::backoff;
+pub use children::Children;
 pub use deployment::{Deployment, Deployments};
 pub use permits::Permits;
 pub(crate) use permits::{Ceiling, Claim};

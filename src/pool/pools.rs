@@ -42,6 +42,7 @@ impl Pools {
     pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
         self.surroundings.memory.set_limit(config.memory_budget);
         self.surroundings.ceilings.replace(&config.tenants);
+        self.surroundings.children.set_idle_timeout(config.sessions.child_idle_timeout);
         let is_kept = |old: &Deployment| config.servers.get(&old.server.name).is_some_and(|new| *new == old.server);
         current.values().filter(|old| !is_kept(old)).for_each(|old| old.pool.supersede());
         let deployed = |(name, server): (&ServerName, &Arc<Server>)| {
@@ -117,7 +118,7 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::pool::Permits;
+    use crate::pool::{Children, Permits};
     use crate::process::{Ceilings, Guardian};
 
     impl Pools {
@@ -132,6 +133,7 @@ mod tests {
                 spawn_concurrency: 1,
                 permits: Permits::default(),
                 memory: Memory::new(1 << 30),
+                children: Children::default(),
                 tasks: TaskTracker::new(),
                 draining: CancellationToken::new(),
                 kill: CancellationToken::new(),

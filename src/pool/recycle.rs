@@ -2,7 +2,7 @@
 //! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that
 //! call, without this check.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,10 +15,14 @@ use super::child::PooledWorker;
 use super::permits::Ceiling;
 use super::pool::Pool;
 use super::spares;
+use super::start::make_room;
 use crate::worker::{Due, Phase};
 
 /// The time between two checks.
 const TICK: Duration = Duration::from_millis(500);
+
+/// The time between two looks for an idle child while requests wait for one.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The pause between a change of the pool, such as a lease, and the start of spares: a start takes processor time from
 /// the first calls of a lease.
@@ -28,32 +32,47 @@ const HEAD_START: Duration = Duration::from_millis(50);
 pub(super) async fn maintain(pool: Arc<Pool>, stop: CancellationToken) {
     let mut ticks = interval_at(Instant::now() + TICK, TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut is_tick = async || {
+    let mut is_tick = async |is_awaited: bool| {
         tokio::select! {
             () = pool.changed.notified() => {
                 tokio::time::sleep(HEAD_START).await;
                 false
             }
+            () = tokio::time::sleep(LOOK), if is_awaited => false,
             _ = ticks.tick() => true,
         }
     };
-    while let Some(is_tick) = stop.run_until_cancelled(is_tick()).await {
+    let mut is_awaited = false;
+    while let Some(is_tick) = stop.run_until_cancelled(is_tick(is_awaited)).await {
         if is_tick {
             recycle(&pool).await;
         }
-        // A child that was in use when a request began to wait may be unused by now. Of the pools of one server, the
-        // latest alone makes room for those that wait: the others keep nothing unused anyway.
-        let queued = if pool.is_superseded.load(Ordering::Relaxed) { 0 } else { pool.queued() };
-        if queued > 0 {
-            pool.inventory.lock().make_room(queued);
-        }
+        is_awaited = serve_waiting(&pool);
         spares::replenish(&pool);
     }
     pool.inventory.lock().stop_all();
 }
 
+/// Makes room for the requests that wait because the server, or a tenant with children here, has all its children: one
+/// that was in use when a request began to wait may be idle by now. Returns whether any request waits so.
+fn serve_waiting(pool: &Pool) -> bool {
+    let permits = &pool.surroundings.permits;
+    // Of the pools of one server, the latest alone makes room in the server.
+    let queued = if pool.is_superseded.load(Ordering::Relaxed) { 0 } else { pool.queued() };
+    if queued > 0 {
+        make_room(pool, &pool.ceiling(), queued);
+    }
+    let children = pool.inventory.lock().children.clone();
+    let tenants: HashSet<_> = children.iter().filter_map(|child| child.worker.tenant()).collect();
+    let waiting = tenants.into_iter().map(|tenant| Ceiling::Tenant(tenant));
+    let waiting: Vec<_> =
+        waiting.map(|full| (permits.waiting_for(&full), full)).filter(|(count, _)| *count > 0).collect();
+    waiting.iter().for_each(|(count, full)| make_room(pool, full, *count));
+    queued > 0 || !waiting.is_empty()
+}
+
 /// Retires children over their limits and unused shared ones. Stops starts that no client has taken over in time, and
-/// unused children of tenants that wait at their own ceiling.
+/// children that have been idle for `sessions.child_idle_timeout`.
 async fn recycle(pool: &Pool) {
     let memory = match pool.server.pool.max_rss {
         // Reads all processes of the machine, once for all pools: on a thread that serves no requests.
@@ -63,13 +82,13 @@ async fn recycle(pool: &Pool) {
         }
         None => HashMap::new(),
     };
-    let (patience, permits) = (pool.idle_timeout(), &pool.surroundings.permits);
+    let patience = pool.idle_timeout();
     let children = {
         let mut inventory = pool.inventory.lock();
         inventory.starts.tidy(patience);
-        inventory.make_places(|tenant| permits.waiting_for(&Ceiling::Tenant(tenant.clone())) > 0);
         inventory.children.clone()
     };
+    pool.surroundings.children.end_overdue(&children);
     for child in children.iter().filter(|child| child.worker.takes_calls()) {
         if let Some(due) = due(pool, child, &memory) {
             child.worker.retire(due);

@@ -18,7 +18,7 @@ use crate::config::{Isolation, TenantId};
 use crate::mcp::protocol_version;
 use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Spec};
+use crate::worker::{CompatibilityKey, DropGuard, Due, Failure, Lease, Nobody, Opening, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
@@ -69,6 +69,7 @@ pub(super) async fn obtain(
             if let Some(tenant) = owned_by {
                 spare.worker.adopt(tenant, &request.caller);
             }
+            let _ = spare.owner.set(request.owner.clone());
             spare.add(claim);
             permit.adopts(&spare);
             return Ok(spare);
@@ -80,12 +81,29 @@ pub(super) async fn obtain(
     }
 }
 
+/// Ends unused and idle children so that capacity becomes free under a ceiling that `wanted` requests wait for: that of
+/// the pool or of a tenant. Without effect for any other ceiling.
+pub(super) fn make_room(pool: &Pool, full: &Ceiling, wanted: usize) {
+    let children = &pool.surroundings.children;
+    match full {
+        Ceiling::Server(server) => {
+            pool.inventory.lock().make_room(wanted);
+            children.make_room(|child| child.worker.server() == server, wanted, Due::PoolRoom);
+        }
+        Ceiling::Tenant(tenant) => {
+            pool.inventory.lock().make_places(|waiting| waiting == tenant);
+            children.make_room(|child| child.worker.tenant().as_ref() == Some(tenant), wanted, Due::TenantRoom);
+        }
+        _ => {}
+    }
+}
+
 /// Claims capacity, and waits for it until the `end`. If the pool is full, something unused is stopped, and a child
 /// that is being replaced leaves its capacity to this request.
 async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
     let (before, permits, server) = (Instant::now(), &pool.surroundings.permits, &pool.server.name);
-    if permits.full(limits).is_some_and(|(ceiling, _)| ceiling == pool.ceiling()) {
-        pool.inventory.lock().make_room(pool.queued() + 1);
+    if let Some((full, _)) = permits.full(limits) {
+        make_room(pool, &full, permits.waiting_for(&full) + 1);
     }
     let tenant = Some(request.tenant.clone());
     let claimed = tokio::select! {
@@ -151,7 +169,9 @@ pub(super) async fn spawn(
         }
     };
     let child = PooledWorker::new(worker, permit.into_id(), claim);
+    request.into_iter().for_each(|request| drop(child.owner.set(request.owner.clone())));
     pool.inventory.lock().children.push(Arc::clone(&child));
+    surroundings.children.add(&child);
     if surroundings.draining.is_cancelled() {
         child.worker.stop();
     }
@@ -204,11 +224,13 @@ async fn watch(pool: &Pool, child: Arc<PooledWorker>, slot: Option<Claim>, end: 
     }
     tokio::select! {
         biased;
-        () = worker.retired() => succeed(pool, &child),
+        // Sessions on an idle child that goes need no other until they say so.
+        () = worker.retired() => if !worker.is_given_up_as_idle() { succeed(pool, &child) },
         _ = worker.ended() => {}
     }
     let reason = worker.ended().await;
     pool.inventory.lock().forget(&child);
+    pool.surroundings.children.remove(&child);
     let (tenant, permit) = (worker.tenant(), *child.permit.lock());
     pool.breaker.ended(&tenant, worker.answered());
     match reason.is_crash() {
@@ -221,7 +243,8 @@ async fn watch(pool: &Pool, child: Arc<PooledWorker>, slot: Option<Claim>, end: 
         succeed(pool, &child);
     }
     pool.inventory.lock().dismiss(&child);
-    child.vacate(!worker.is_retired() && !is_missed);
+    // What an idle child occupied is for those who wait, and not for its sessions.
+    child.vacate((!worker.is_retired() || worker.is_given_up_as_idle()) && !is_missed);
     drop(child);
     pool.changed.notify_one();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::children::Children;
 use super::permits::Permits;
 use crate::memory::Memory;
 use crate::process::{Ceilings, Guardian};
@@ -21,6 +22,8 @@ pub struct Surroundings {
     pub permits: Permits,
     /// The budget of bytes, with an account of each tenant, and of each server for children that belong to no tenant.
     pub memory: Memory,
+    /// The living children of all pools, among which an idle one makes room for a request that waits.
+    pub children: Children,
     /// How long an exclusive child waits for room in the full stream of a client that does not read, before the stream
     /// is cut. A shared child does not wait.
     pub slow_client_timeout: Duration,

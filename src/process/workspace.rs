@@ -22,7 +22,7 @@ const SHOWN: usize = 32;
 const HASHED: usize = 16;
 
 /// The owner of a working directory, as the name of the folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owner(String);
 
 impl Owner {

@@ -49,6 +49,7 @@ struct ChildMetrics {
     replay_refusals: Family<ServerLabels, Counter>,
     over_limit: Family<WordLabels, Counter>,
     recycled: Family<WordLabels, Counter>,
+    ended_idle: Family<WordLabels, Counter>,
     workers: Family<WordLabels, Gauge>,
     circuits: Family<WordLabels, Gauge>,
     pool_queue: Family<ServerLabels, Gauge>,
@@ -120,6 +121,7 @@ impl ChildMetrics {
             replay_refusals: register(to, "replay_refusals", refused),
             over_limit: register(to, "children_over_limit", over_limit),
             recycled: register(to, "children_recycled", "Children that were due to be replaced, by limit"),
+            ended_idle: register(to, "idle_children_ended", "Idle children of sessions that were ended, by limit"),
             workers: register(to, "workers", "Children by state"),
             circuits: register(to, "circuits", circuits),
             pool_queue: register(to, "pool_queue", "Sessions that wait for a child"),
@@ -298,6 +300,11 @@ impl ServerMetrics {
     /// Counts a child that had to be replaced. `limit` comes from a fixed set of words.
     pub fn recycled(&self, limit: &'static str) {
         self.metrics.children.recycled.get_or_create(&self.labels("limit", limit)).inc();
+    }
+
+    /// Counts a child that was ended because it was idle. `limit` comes from a fixed set of words.
+    pub fn ended_idle(&self, limit: &'static str) {
+        self.metrics.children.ended_idle.get_or_create(&self.labels("limit", limit)).inc();
     }
 
     /// Records the duration of an answered request in seconds.

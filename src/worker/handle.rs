@@ -142,6 +142,32 @@ impl Worker {
         self.0.retire(&multiplexer, due);
     }
 
+    /// Whether the child could be ended as idle, though sessions are on it.
+    pub fn is_dispensable(&self) -> bool {
+        self.0.is_dispensable()
+    }
+
+    /// Ends the child as idle, if it still is. Sessions on it get another child when they need one. Returns whether the
+    /// child goes.
+    pub fn give_up_idle(&self, due: Due) -> bool {
+        self.0.give_up_idle(due)
+    }
+
+    /// Whether the child ends, or has ended, because it was idle.
+    pub fn is_given_up_as_idle(&self) -> bool {
+        self.0.is_given_up_as_idle()
+    }
+
+    /// When a session last used the child: took a lease on it, made a call, or got an answer.
+    pub fn last_used(&self) -> Instant {
+        self.0.multiplexer.lock().used.unwrap_or(self.0.life.born)
+    }
+
+    /// Whether the server's idle children are kept (`keep_children`).
+    pub fn is_kept(&self) -> bool {
+        self.0.server.keep_children
+    }
+
     /// Waits until the child takes no more calls.
     pub async fn retired(&self) {
         self.0.signals.retired.cancelled().await;

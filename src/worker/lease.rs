@@ -48,7 +48,9 @@ impl Lease {
     pub fn new(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool) -> Self {
         let shared = worker.shared();
         let peer = shared.holders.insert(holder);
-        shared.multiplexer.lock().attach(peer);
+        let mut multiplexer = shared.multiplexer.lock();
+        (multiplexer.used, _) = (Some(Instant::now()), multiplexer.attach(peer));
+        drop(multiplexer);
         let queued = (!shared.is_exclusive()).then(Queued::default);
         Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
     }
@@ -80,9 +82,10 @@ impl Lease {
         self.held.as_ref()
     }
 
-    /// Whether a successor of the worker inherits the held value: the worker takes no calls any more.
+    /// Whether a successor of the worker inherits the held value: the worker takes no calls any more, and has not been
+    /// ended as idle. The capacity of an idle one is for those who wait.
     pub fn leaves_capacity(&self) -> bool {
-        self.held.is_some() && !self.worker.takes_calls()
+        self.held.is_some() && !self.worker.takes_calls() && !self.worker.is_given_up_as_idle()
     }
 
     /// The worker.
@@ -160,7 +163,12 @@ impl Lease {
             _ => {
                 let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
                 match notified.written(envelope) {
-                    Notified::Forward(frame) => return self.push(frame),
+                    Notified::Forward(frame) => {
+                        // Under the lock: a child that was idle until now gets the notification, or the next child.
+                        let _tables = shared.multiplexer.lock();
+                        let is_idle = shared.is_given_up_as_idle();
+                        return if is_idle { Err(Refused::Retired) } else { self.push(frame) };
+                    }
                     Notified::Drop(reason) => shared.metrics.dropped(reason),
                     Notified::Ignore => {}
                 }

@@ -35,6 +35,12 @@ pub trait LeaseHolder: Send + Sync {
         calls
     }
 
+    /// Whether the holder is about to send the child something. Such a child is not taken for an idle one. Called
+    /// without any lock of the worker. The default is never.
+    fn needs_child(&self) -> bool {
+        false
+    }
+
     /// Hears that the worker has removed this lease, because nothing of it is in flight on a retired child.
     fn let_go(&self) {}
 

@@ -39,16 +39,32 @@ pub enum Due {
     MaxRss,
     /// A shared child has had no session for `pool.idle_timeout`.
     IdleTimeout,
+    /// Somebody waits for room under `pool.max_children`, and the child is idle.
+    PoolRoom,
+    /// Somebody waits for room under `tenants.NAME.limits.max_children`, and the child is idle.
+    TenantRoom,
+    /// The child has been idle for `sessions.child_idle_timeout`.
+    ChildIdleTimeout,
 }
 
 impl Due {
-    /// The key of the setting in the table `pool`.
+    /// Whether the child goes because it is idle, though sessions are on it. Each of them gets another child when it
+    /// needs one, and no earlier.
+    pub fn is_idleness(self) -> bool {
+        matches!(self, Self::PoolRoom | Self::TenantRoom | Self::ChildIdleTimeout)
+    }
+
+    /// The word for the reason in the log and in metrics: the last part of the setting's key, with `tenant_` for a
+    /// tenant's.
     pub(super) fn key(self) -> &'static str {
         match self {
             Self::MaxRequests => "max_requests",
             Self::MaxAge => "max_age",
             Self::MaxRss => "max_rss",
             Self::IdleTimeout => "idle_timeout",
+            Self::PoolRoom => "max_children",
+            Self::TenantRoom => "tenant_max_children",
+            Self::ChildIdleTimeout => "child_idle_timeout",
         }
     }
 }

@@ -13,9 +13,12 @@ impl Shared {
         if self.is_retired() {
             return;
         }
+        let _ = self.life.due.set(due);
         self.signals.retired.cancel();
-        if due != Due::IdleTimeout {
-            self.metrics.recycled(due.key());
+        match due {
+            Due::MaxRequests | Due::MaxAge | Due::MaxRss => self.metrics.recycled(due.key()),
+            Due::PoolRoom | Due::TenantRoom | Due::ChildIdleTimeout => self.metrics.ended_idle(due.key()),
+            Due::IdleTimeout => {}
         }
         let server = &self.origin.server;
         if Cause::info("child retires", server.to_string()).is_news(20) {
@@ -24,6 +27,33 @@ impl Shared {
             tracing::info!(%tenant, %server, %session, pid, why = due.key(), calls, in_flight, "child retires: it takes no more calls");
         }
         self.something_is_over();
+    }
+
+    /// Whether the child could go though sessions are on it: it has answered `initialize`, nothing is in flight, no
+    /// session is subscribed, and no holder of a lease has a message for the child.
+    pub(super) fn is_dispensable(&self) -> bool {
+        // The holders before the tables: a holder asks about the tables under its own lock.
+        let is_awaited = || self.holders.all().iter().any(|holder| holder.needs_child());
+        self.is_alive()
+            && !self.is_retired()
+            && self.is_opened()
+            && !is_awaited()
+            && self.multiplexer.lock().is_unused()
+    }
+
+    /// Lets an idle child take no more calls, if the child is still dispensable, and so end at once. A message that comes
+    /// later goes to the next child of its session. Returns whether the child goes.
+    pub(super) fn give_up_idle(&self, due: Due) -> bool {
+        if !self.is_dispensable() {
+            return false;
+        }
+        let multiplexer = self.multiplexer.lock();
+        // A call may have come since.
+        let is_unused = multiplexer.is_unused() && !self.is_retired();
+        if is_unused {
+            self.retire(&multiplexer, due);
+        }
+        is_unused
     }
 
     /// Logs why the gateway ends a child, at most 20 times in a period: clients can cause that as often as they like.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Expired, LeaseId, Multiplexer, Refused, Unsolicited, Withdrawn};
-use super::{Failure, Health, Hints, Holders, Route, Spec, StdinQueue, deliver, lost};
+use super::{Due, Failure, Health, Hints, Holders, Route, Spec, StdinQueue, deliver, lost};
 use crate::config::{Isolation, Server};
 use crate::mcp::protocol_version;
 use crate::process::{Charge, Origin, StderrTail};
@@ -70,6 +70,8 @@ pub(super) struct Life {
     pub(super) opened: OnceLock<Bytes>,
     /// Whether the child has received `notifications/initialized`.
     initialized: AtomicBool,
+    /// Why the child takes no more calls. Set under the lock of the multiplexer, before `Signals::retired`.
+    pub(super) due: OnceLock<Due>,
     /// Why the child ends. Set before any call fails of that.
     pub(super) failure: OnceLock<Failure>,
     /// Set when the child is reaped, and all its calls are answered.
@@ -103,6 +105,7 @@ impl Shared {
                 born: Instant::now(),
                 opened: OnceLock::new(),
                 initialized: AtomicBool::new(false),
+                due: OnceLock::new(),
                 failure: OnceLock::new(),
                 end: SetOnce::new(),
             },
@@ -126,9 +129,15 @@ impl Shared {
 
     /// Sends `notifications/initialized`, unless the child has received it: only the first caller's frame is sent. The
     /// lock of the tables keeps the order: a later caller's calls come behind that frame.
+    ///
+    /// # Errors
+    /// The child takes no more messages, or is ended because it is idle.
     pub(super) fn say_initialized(&self, frame: Bytes) -> Result<(), Refused> {
         let _tables = self.multiplexer.lock();
         if !self.is_initialized() {
+            if self.is_given_up_as_idle() {
+                return Err(Refused::Retired);
+            }
             self.metrics.carried(Direction::ToServer, frame.len());
             self.stdin.push(frame)?;
             self.life.initialized.store(true, Ordering::Release);
@@ -234,6 +243,11 @@ impl Shared {
     /// Whether the child takes no more calls, and ends when nothing is in flight.
     pub(super) fn is_retired(&self) -> bool {
         self.signals.retired.is_cancelled()
+    }
+
+    /// Whether the child takes no more calls because it was idle.
+    pub(super) fn is_given_up_as_idle(&self) -> bool {
+        self.life.due.get().is_some_and(|due| due.is_idleness())
     }
 
     /// Wakes the supervisor of a retired child: something is over, which may have been the last.

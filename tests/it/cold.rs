@@ -116,6 +116,7 @@ async fn a_start_that_was_left_makes_room_for_who_is_there() {
     for of_tenant in [false, true] {
         let (folder, mut keys) = (tempfile::tempdir().unwrap(), Vec::new());
         let mut server = cold(folder.path());
+        server.keep_children = true;
         server.pool.max_children = if of_tenant { 100 } else { 1 };
         let servers = [named("one", server.clone()), named("two", server)];
         let gateway = Gateway::start_with(servers, |config| {

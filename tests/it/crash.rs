@@ -254,6 +254,7 @@ async fn who_has_been_served_does_not_queue_again_because_of_a_crash() {
     ] {
         let mut server = fixture(&["echo"]);
         server.isolation = isolation;
+        server.keep_children = true;
         server.pool.max_children = if of_tenant { 100 } else { 1 };
         let mut keys = Vec::new();
         let gateway = Gateway::start_with([server], |config| {

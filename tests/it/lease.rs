@@ -10,7 +10,7 @@ use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Isolation, Server};
 use sluice::jsonrpc::parse;
 use sluice::memory::Memory;
-use sluice::pool::{Deployments, Permits, Pool, Pools, Surroundings, Wanted};
+use sluice::pool::{Children, Deployments, Permits, Pool, Pools, Surroundings, Wanted};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::stream::{Budget, Exchange, Outbox};
 use sluice::telemetry::Metrics;
@@ -42,6 +42,7 @@ impl Lone {
             ceilings: Ceilings::new(&config.tenants, &guardian, Counter::default()),
             permits: Permits::default(),
             memory: Memory::new(1 << 30),
+            children: Children::default(),
             guardian,
             slow_client_timeout: PATIENCE,
             spawn_concurrency: 2,
@@ -119,6 +120,7 @@ async fn callers_without_a_session_share_a_child_and_its_successor() {
     let mut server = fixture("echo");
     server.isolation = Isolation::Tenant;
     server.pool.max_children = 1;
+    server.keep_children = true;
     server.pool.queue_timeout = Duration::from_secs(10);
     let lone = Lone::start(server);
     let (first, second) = (lone.lease("ann").await, lone.lease("bob").await);

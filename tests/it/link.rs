@@ -13,7 +13,7 @@ use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Server, ServerName, TenantId};
 use sluice::jsonrpc::parse;
 use sluice::memory::Memory;
-use sluice::pool::{Deployments, Permits, Pools, Surroundings};
+use sluice::pool::{Children, Deployments, Permits, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
 use sluice::session::{Client, Link, Target};
 use sluice::stream::{Budget, Cursor, Exchange, Item, Outbox};
@@ -78,6 +78,7 @@ impl Conversation {
             spawn_concurrency: 2,
             permits: Permits::default(),
             memory: Memory::new(1 << 30),
+            children: Children::default(),
             tasks: tasks.clone(),
             draining: stop_children.clone(),
             kill: CancellationToken::new(),

@@ -21,6 +21,7 @@ mod fixture;
 mod framing;
 mod guardian;
 mod harness;
+mod idle_children;
 mod ids;
 mod keep_alive;
 mod killed;

@@ -43,6 +43,7 @@ async fn starts_panic(isolation: Isolation) {
     let mut server = named(FRAGILE, fixture("echo"));
     server.isolation = isolation;
     server.pool.max_children = 1;
+    server.keep_children = true;
     server.restart.max_crashes = 1000;
     let gateway = Gateway::start(server).await;
     PANICS.store(true, Ordering::Relaxed);

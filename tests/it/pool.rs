@@ -13,6 +13,8 @@ fn ceiling(max_children: usize, queue_timeout: Duration) -> Server {
     let mut server = fixture("echo");
     server.pool.max_children = max_children;
     server.pool.queue_timeout = queue_timeout;
+    // An idle session holds its place.
+    server.keep_children = true;
     server
 }
 

@@ -231,6 +231,7 @@ async fn a_child_leaves_its_room_to_its_successor_and_to_nobody_else() {
         for isolation in [Isolation::Session, Isolation::Principal] {
             let mut one = recycled(3);
             one.isolation = isolation;
+            one.keep_children = true;
             one.pool.max_children = if of_tenant { 100 } else { 1 };
             one.pool.idle_timeout = Duration::from_millis(100);
             let mut keys = Vec::new();
@@ -265,6 +266,7 @@ async fn at_the_ceiling_calls_wait_for_those_of_the_old_child_but_not_for_ever()
             let mut server = recycled(2);
             server.isolation = isolation;
             server.pool.max_children = 1;
+            server.keep_children = true;
             server.pool.queue_timeout = Duration::from_millis(200);
             server.limits.stdin_grace = Duration::from_millis(100);
             server.limits.term_grace = Duration::from_millis(100);
@@ -291,6 +293,7 @@ async fn at_the_ceiling_calls_wait_for_those_of_the_old_child_but_not_for_ever()
 async fn a_session_whose_calls_did_not_get_the_room_in_time_has_it_all_the_same() {
     let mut server = recycled(2);
     server.pool.max_children = 1;
+    server.keep_children = true;
     server.pool.queue_timeout = Duration::from_secs(1);
     server.limits.stdin_grace = Duration::from_millis(100);
     server.limits.term_grace = Duration::from_millis(100);
@@ -315,6 +318,7 @@ async fn a_session_whose_calls_did_not_get_the_room_in_time_has_it_all_the_same(
 async fn a_successor_has_the_time_that_the_end_of_the_old_child_takes() {
     let mut server = recycled(2);
     server.pool.max_children = 1;
+    server.keep_children = true;
     server.pool.queue_timeout = Duration::ZERO;
     let gateway = Gateway::start(server).await;
     let client = Client::open(&gateway, Wire::Sse).await;

@@ -97,6 +97,8 @@ async fn a_tenant_has_no_more_children_than_it_may() {
         let mut one = fixture("echo");
         one.pool.queue_timeout = Duration::from_millis(300);
         one.pool.mode = mode;
+        // An idle session holds its place.
+        one.keep_children = true;
         let servers = [named("one", one.clone()), named("two", one)];
         let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
         let (first, mut second) = (ann.server("one").streamable().await, bob.server("two").streamable().await);
@@ -122,6 +124,7 @@ async fn a_tenant_has_no_more_children_than_it_may() {
 async fn sessions_that_wait_for_one_server_take_nothing_from_their_tenant_on_another() {
     let mut server = fixture("echo");
     server.pool.max_children = 1;
+    server.keep_children = true;
     server.pool.queue_timeout = Duration::from_secs(60);
     let mut other = fixture("echo");
     other.pool.queue_timeout = Duration::from_secs(1);
@@ -151,6 +154,7 @@ const QUEUE: usize = 1024;
 async fn so_many_wait_for_a_child_of_their_tenant_and_the_next_is_told_at_once() {
     let mut server = fixture("echo");
     server.pool.queue_timeout = Duration::from_secs(300);
+    server.keep_children = true;
     let mut keys = Vec::new();
     let gateway = Gateway::start_with([server], |config: &mut Config| {
         keys = (0..8).map(|number| key(config, "acme", &format!("user-{number}"))).collect();

@@ -174,7 +174,13 @@ impl LeaseHolder for Link {
         self.context.drained.notify_one();
     }
 
+    fn needs_child(&self) -> bool {
+        self.context.state.lock().needs_child()
+    }
+
     fn exited(&self) {
+        let idle = self.context.state.lock().take_idle();
+        drop(idle);
         let has_room = {
             let state = self.context.state.lock();
             // A start has failed for want of capacity: the capacity of the exited child is this link's now.

@@ -1,7 +1,7 @@
 //! The changing state of a link: the data under its mutex, and the transitions that need nothing else.
 //!
 //! Invariant: after a child of no use to the client, another is started unasked only for a client that listens or has
-//! subscriptions, and after a pause.
+//! subscriptions, and after a pause; after a child that was ended as idle, none is started unasked.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -31,6 +31,9 @@ pub(super) struct State {
     pub(super) replaying: Weak<Lease>,
     /// Whether a task restarts the child although no message is queued.
     pub(super) is_restarting: bool,
+    /// Whether the last child was ended as idle, and none has started since. Then no child is started before the client
+    /// needs one.
+    is_without_need: bool,
     /// Consecutive children that failed to start or exited before answering a client call; the current one not
     /// included.
     useless: usize,
@@ -101,6 +104,23 @@ impl State {
         }
     }
 
+    /// Takes the lease on a child that was ended as idle out of the slot, and keeps what the child had granted. `None` if
+    /// the child was not ended as idle, or if the client waits for what another child would say.
+    pub(super) fn take_idle(&mut self) -> Option<Arc<Lease>> {
+        let lease = self.slot.leased().filter(|lease| lease.worker().is_given_up_as_idle()).cloned()?;
+        let Handshake::Done(done) = &mut self.handshake else { return None };
+        done.negotiated = lease.hand_over_now().unwrap_or_else(|| lease.negotiated());
+        self.useless = 0;
+        self.is_without_need = !done.negotiated.has_subscriptions();
+        self.slot = Slot::Empty;
+        Some(lease)
+    }
+
+    /// Whether the link is about to send its child something, or is waiting for the child's start.
+    pub(super) fn needs_child(&self) -> bool {
+        self.slot.is_starting() || self.queue.is_being_drained
+    }
+
     /// Removes and returns the leases whose draining children can deliver nothing more. The negotiated state of the
     /// last of them is kept.
     pub(super) fn take_finished(&mut self) -> Vec<Arc<Lease>> {
@@ -114,8 +134,10 @@ impl State {
     /// Ends a start: a started child becomes the current one, unless the link `has_ended` or its `initialize` was given
     /// up. Returns the draining leases that are to be left as soon as they are idle: none after a failed start.
     pub(super) fn finish_start(&mut self, started: &Outcome, has_ended: bool) -> Vec<Arc<Lease>> {
-        if started.is_err() && self.handshake.done().is_some() {
-            self.useless = self.useless.saturating_add(1);
+        match started {
+            Ok(_) => self.is_without_need = false,
+            Err(_) if self.handshake.done().is_some() => self.useless = self.useless.saturating_add(1),
+            Err(_) => {}
         }
         self.slot = match started {
             Ok((lease, _)) if !has_ended && !self.handshake.is_none() => Slot::Leased(Arc::clone(lease)),
@@ -140,6 +162,9 @@ impl State {
     /// The pause grows with this link's own useless children, besides the pauses of the circuit breaker: successful
     /// calls of other sessions reset the breaker, but say nothing about this link.
     pub(super) fn pause_before_restart(&self, is_listening: impl Fn() -> bool, restart: &Restart) -> Option<Duration> {
+        if self.is_without_need {
+            return None;
+        }
         let useless = self.useless_in_a_row();
         let lease = self.slot.leased();
         let is_gone = !self.slot.is_starting() && lease.is_none_or(|lease| !lease.is_alive());

@@ -46,6 +46,8 @@ pub(in crate::worker) struct Multiplexer {
     pub(in crate::worker) total: u64,
     /// The number of client calls that the child has answered.
     pub(in crate::worker) answered: u64,
+    /// When a session was put on the child, made a call, or got an answer, whichever came last. `None` before the first.
+    pub(in crate::worker) used: Option<Instant>,
 }
 
 impl Multiplexer {
@@ -65,6 +67,7 @@ impl Multiplexer {
             given: 0,
             total: 0,
             answered: 0,
+            used: None,
         }
     }
 
@@ -256,6 +259,12 @@ impl Multiplexer {
     /// Whether nothing is in flight, either way, and the child is kept for no task.
     pub(in crate::worker) fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.server_requests.is_empty() && self.live_tasks.awaited().next().is_none()
+    }
+
+    /// Whether the child could go though sessions are on it: nothing is in flight, either way, the child is kept for no
+    /// task, and no session is subscribed.
+    pub(in crate::worker) fn is_unused(&self) -> bool {
+        self.is_idle() && !self.sharing.subscriptions.has_any()
     }
 
     /// Whether nothing of this session is in flight, either way, and the child is kept for no task of it.

@@ -63,6 +63,7 @@ impl Multiplexer {
         }
         self.timer.no_later_than(self.due(&draft.call));
         self.begin(draft.call.peer);
+        self.used = Some(draft.call.started);
         loop {
             let number = draft.call.number.wire;
             if !self.is_remembered(number)
@@ -153,6 +154,7 @@ impl Multiplexer {
             return self.late_answer(number, envelope, reported, now);
         };
         self.answered += u64::from(!call.is_own);
+        self.used = Some(now);
         let (waiting, unwanted) = self.sharing.settle(call.number, !envelope.is_error);
         waiting.iter().for_each(|waiting| self.end(waiting.peer));
         let frame = unwanted.map(|uri| self.unsubscription(uri));

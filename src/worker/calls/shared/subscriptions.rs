@@ -96,6 +96,11 @@ impl Subscriptions {
         (waiting, is_unwanted)
     }
 
+    /// Whether any session is subscribed to anything.
+    pub(in crate::worker::calls) fn has_any(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Whether any session is subscribed to a URI.
     pub(super) fn is_held(&self, uri: &str) -> bool {
         self.held.contains_key(uri)
