@@ -29,6 +29,7 @@ impl Default for Http {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             max_connections: 10_000,
+            max_connections_per_address: None,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             max_body: 16 * MIB,

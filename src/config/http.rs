@@ -28,6 +28,7 @@ pub(super) fn read(s: &mut Section<'_>) -> Http {
         allowed_hosts: words(s, "allowed_hosts", host, NO_HOST),
         allowed_origins: words(s, "allowed_origins", origin, NO_ORIGIN),
         max_connections: s.count("max_connections", default.max_connections, 1..=MILLION),
+        max_connections_per_address: s.optional_count("max_connections_per_address", 1..=MILLION),
         header_timeout: s.duration("header_timeout", default.header_timeout, MS..=HOUR),
         body_timeout: s.duration("body_timeout", default.body_timeout, MS..=HOUR),
         max_body: s.bytes("max_body", default.max_body, KIB..=GIB),

@@ -66,8 +66,12 @@ pub struct Http {
     pub allowed_hosts: Vec<String>,
     /// Origins accepted in the header `Origin` besides the gateway's own. `*`: any origin.
     pub allowed_origins: Vec<String>,
-    /// The largest number of open connections. More connections wait in the kernel.
+    /// The largest number of open connections. An eighth is only for those on which a request was authenticated; the
+    /// oldest of the others make way for new ones.
     pub max_connections: usize,
+    /// The largest number of open connections of one address, or of the /64 of an IPv6 address. `None`: as many as are
+    /// left for the others.
+    pub max_connections_per_address: Option<usize>,
     /// The longest time for the headers of a request to arrive.
     pub header_timeout: Duration,
     /// The longest time for the body of a request to arrive.

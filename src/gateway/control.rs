@@ -34,7 +34,7 @@ impl Control {
 
     /// Puts another configuration in force as a whole. Requests that come later are judged by it; a session goes on
     /// with the server that it was opened on, and ends at once if its principal may not use that server any more.
-    /// Without effect on what is decided at the start: addresses and limits of the listeners,
+    /// Without effect on what is decided at the start: addresses of the listeners,
     /// `children.spawn_concurrency`, `shutdown`, `state_dir` and `log`.
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub use host::Host;
 
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
-use crate::http::{Admin, App, Limits, Listener, Loopback, Router, Snapshot};
+use crate::http::{Admin, App, Listener, Loopback, Router, Snapshot};
 use crate::memory::Memory;
 use crate::pool::{Children, Permits, Pools, Surroundings};
 use crate::process::{
@@ -27,11 +27,8 @@ use crate::process::{
 };
 use crate::session::Registry;
 use crate::shutdown::Shutdown;
-use crate::telemetry::Metrics;
+use crate::telemetry::{ConnectionMetrics, Metrics};
 use drain::drain;
-
-/// The most connections to the admin listener.
-const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway whose listeners are bound.
 pub struct Gateway {
@@ -59,10 +56,8 @@ impl Gateway {
         // First what can be wrong without anything else: nothing is bound and nothing killed for a key file that cannot
         // be read.
         let auth = Authenticator::after(None, &config.auth)?;
-        let limits = Limits::from(&config.http);
-        let public_listener = listen(config.http.listen, "http.listen", limits)?;
-        let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
-        let admin_listener = config.admin.map(|address| listen(address, "admin.listen", limits)).transpose()?;
+        let public_listener = listen(config.http.listen, "http.listen")?;
+        let admin_listener = config.admin.map(|address| listen(address, "admin.listen")).transpose()?;
         let metrics = Arc::new(Metrics::default());
         let (supervisor, guardian) = start_guardian(&config, host, &metrics).await?;
         let memory = Memory::new(config.memory_budget);
@@ -131,15 +126,15 @@ impl Gateway {
         if let Some(listener) = self.admin_listener {
             // The admin listener goes on during the drain: that is when it is looked at.
             let only_kill = Shutdown { drain: shutdown.kill.clone(), kill: shutdown.kill.clone() };
-            let open = prometheus_client::metrics::gauge::Gauge::default();
-            tokio::spawn(listener.serve(Router::Admin(self.admin), only_kill, TaskTracker::new(), open));
+            let uncounted = ConnectionMetrics::default();
+            tokio::spawn(listener.serve(Router::Admin(self.admin), only_kill, TaskTracker::new(), uncounted));
         }
         let current = Arc::clone(&app);
         let patience =
             move |principal: &Principal, server: &ServerName| current.snapshot.load().patience(principal, server);
         self.tasks.spawn(Arc::clone(&self.sessions).sweep(patience, shutdown.drain.clone()));
-        let open = app.metrics.connections.clone();
-        self.public_listener.serve(Router::Public(app), shutdown.clone(), connections.clone(), open).await;
+        let metrics = app.metrics.connections.clone();
+        self.public_listener.serve(Router::Public(app), shutdown.clone(), connections.clone(), metrics).await;
         drain(&self.sessions, &shutdown.kill, &self.stop_children, &self.tasks, &connections, self.drain_timeout).await;
         // Only now: a drain gives children time, and the guardian has none.
         stop.cancel();
@@ -151,8 +146,8 @@ impl Gateway {
 }
 
 /// Binds a listener. `key` is the configuration key of the address.
-fn listen(address: SocketAddr, key: &'static str, limits: Limits) -> Result<Listener, StartError> {
-    Listener::bind(address, limits).map_err(|(address, error)| StartError::Bind { address, key, error })
+fn listen(address: SocketAddr, key: &'static str) -> Result<Listener, StartError> {
+    Listener::bind(address).map_err(|(address, error)| StartError::Bind { address, key, error })
 }
 
 /// Takes over the state directory from an earlier gateway, and starts the guardian.

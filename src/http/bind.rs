@@ -29,13 +29,12 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Waits for the next connection on either served address.
-    pub(super) async fn accept(&self) -> io::Result<TcpStream> {
-        let accepted = tokio::select! {
+    /// Waits for the next connection on either served address. Returns it with the address of the peer.
+    pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        tokio::select! {
             accepted = self.asked.accept() => accepted,
             Some(accepted) = OptionFuture::from(self.beside.as_ref().map(TcpListener::accept)) => accepted,
-        };
-        Ok(accepted?.0)
+        }
     }
 }
 
@@ -130,8 +129,8 @@ mod tests {
             let (bound, port) = bound(address);
             for address in ["127.0.0.1", "::1"] {
                 let connected = std::net::TcpStream::connect((address, port)).unwrap();
-                let accepted = bound.accept().await.unwrap();
-                assert_eq!(accepted.peer_addr().unwrap(), connected.local_addr().unwrap());
+                let (_, peer) = bound.accept().await.unwrap();
+                assert_eq!(peer, connected.local_addr().unwrap());
             }
             for address in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
                 assert!(!is_free(SocketAddr::new(address.parse().unwrap(), port)), "{address}");

@@ -1,15 +1,16 @@
 //! Authenticates a request and finds its server. Every request goes from credential to principal to server.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::request::Parts;
 use tokio::time::Instant;
 
 use super::app::App;
 use super::metadata::metadata_url;
 use super::paths::named_server;
 use super::problem::Refusal;
+use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
 use crate::config::ServerName;
@@ -22,6 +23,8 @@ use crate::telemetry::{Cause, Metrics};
 pub struct Caller<'a> {
     /// The principal that the credential belongs to.
     pub principal: Principal,
+    /// The address of the client.
+    pub client: IpAddr,
     /// The time at which the credential expires. `None` if the credential does not expire.
     pub until: Option<Instant>,
     /// The server that the path names, with its pool.
@@ -37,16 +40,18 @@ pub struct Caller<'a> {
 impl<'a> Caller<'a> {
     /// Authenticates a request and finds its server, or refuses the request. A refused credential is counted and
     /// logged.
-    pub async fn of(parts: &Parts, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
+    pub async fn of(parts: &RequestHead<'_>, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
         let proven = match snapshot.auth.authenticate(&parts.headers, parts.uri.query()).await {
             Ok(proven) => proven,
             Err(error) => return Err(unauthenticated(parts, snapshot, metrics, &error)),
         };
+        parts.authenticate();
         let admission = snapshot
             .directory
             .admit(&proven.principal, named_server(parts.uri.path()))
             .map_err(|refusal| Refusal::no_server(&refusal))?;
         Ok(Self {
+            client: parts.client(),
             until: proven.ends(),
             principal: proven.principal,
             deployment: admission.deployment,
@@ -75,6 +80,7 @@ impl<'a> Caller<'a> {
             principal: &self.principal,
             deployment: self.deployment,
             transport,
+            client: self.client,
             sessions: &self.snapshot.sessions,
             tenant_sessions: self.max_sessions,
             stream: self.snapshot.stream(),
@@ -84,11 +90,11 @@ impl<'a> Caller<'a> {
 }
 
 /// Refuses a request whose credential is missing or invalid, or cannot be checked now. Counts and logs the failure.
-fn unauthenticated(parts: &Parts, snapshot: &Snapshot, metrics: &Metrics, error: &AuthError) -> Refusal {
+fn unauthenticated(parts: &RequestHead<'_>, snapshot: &Snapshot, metrics: &Metrics, error: &AuthError) -> Refusal {
     metrics.auth_failure(error.reason());
     // A peer without a credential must not fill the log. The path is left out: the peer chooses it.
     if Cause::info("a request was refused", error.reason()).is_news(1) {
-        tracing::info!(reason = error.reason(), "a request was refused");
+        tracing::info!(reason = error.reason(), client = %parts.client(), "a request was refused");
     }
     let mut refusal = Refusal::problem(error.status(), &error.to_string());
     let metadata = metadata_url(snapshot, parts);

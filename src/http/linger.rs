@@ -12,6 +12,7 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use super::headers::is_event_stream;
+use super::peer::Peer;
 use super::problem::Reply;
 use super::router::Router;
 
@@ -21,12 +22,12 @@ const MOST: usize = 64 << 20;
 /// the response closes the connection.
 const SMALL: u64 = 64 << 10;
 
-/// Answers a request with `router`. After the response, the unread rest of the request's body is read and dropped, for
+/// Answers a request of `peer` with `router`. After the response, the unread rest of the request's body is read and dropped, for
 /// at most `time`. The rest is left alone if the response is an event stream.
-pub async fn answer(router: &Router, request: Request<Incoming>, time: Duration) -> Reply {
+pub async fn answer(router: &Router, peer: &Peer, request: Request<Incoming>, time: Duration) -> Reply {
     let (parts, body) = request.into_parts();
     let mut body = Fuse::new(body);
-    let mut reply = router.respond(&parts, &mut body).await;
+    let mut reply = router.respond(peer, &parts, &mut body).await;
     if body.is_end_stream() || is_event_stream(&reply) {
         return reply;
     }

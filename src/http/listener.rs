@@ -1,74 +1,50 @@
-//! Accepts connections, each with a permit, and serves HTTP/1.1 and HTTP/2 on them until the gateway drains.
+//! Accepts connections until the gateway drains, and gives each a place, or refuses it.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
-use http_body_util::Either;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use prometheus_client::metrics::gauge::Gauge;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
-use super::http2_body::Http2Bodies;
-use super::idle::Requests;
-use super::linger::answer;
+use super::connection;
+use super::connection_table::{ConnectionTable, NoRoom};
+use super::limits::Limits;
+use super::network::Network;
+use super::peer::Peer;
 use super::router::Router;
-use super::stall::NoStall;
-use crate::config::Http;
 use crate::shutdown::Shutdown;
-use crate::telemetry::Cause;
+use crate::telemetry::{Cause, ConnectionMetrics, Rejection};
 
 /// The pause after a failed accept. The usual cause is a lack of file descriptors, which an immediate retry would not
 /// solve.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// The time in milliseconds after which a peer that acknowledges no data is considered gone (`TCP_USER_TIMEOUT`).
-const USER_TIMEOUT_MS: u32 = 60_000;
-/// The time that a peer has to close an idle connection after the gateway asked for it.
-const TO_CLOSE: Duration = Duration::from_secs(1);
-/// The largest number of concurrent streams on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
-
-/// Limits of a listener and of each of its connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// The largest number of open connections. Further connections wait in the kernel.
-    pub connections: usize,
-    /// The longest time for the first bytes of a connection, for the headers of a request, and without a request. Also
-    /// the interval of pings with HTTP/2.
-    pub headers: Duration,
-    /// The longest time that a write may make no progress.
-    pub stall: Duration,
-    /// The longest time for reading the rest of a body whose request was answered early.
-    pub linger: Duration,
-}
-
-impl From<&Http> for Limits {
-    fn from(http: &Http) -> Self {
-        Self {
-            connections: http.max_connections,
-            headers: http.header_timeout,
-            stall: http.slow_client_timeout,
-            linger: http.body_timeout,
-        }
-    }
-}
+/// The largest number of connections without a place that wait for one, or are told why they get none, at the same
+/// time. More are closed at once.
+const WAITING: usize = 64;
+/// The longest time that a connection waits for a place.
+const TO_WAIT: Duration = Duration::from_secs(1);
 
 /// A bound listener. A listener on 127.0.0.1 or ::1 is bound to both.
 #[derive(Debug)]
 pub struct Listener {
     bound: Bound,
-    limits: Limits,
+}
+
+/// The state of a listener that serves.
+struct Serving {
+    router: Router,
+    shutdown: Shutdown,
+    /// The tasks of connections.
+    tasks: TaskTracker,
+    metrics: ConnectionMetrics,
+    table: Arc<ConnectionTable>,
+    /// For connections without a place.
+    waiting: Arc<Semaphore>,
 }
 
 impl Listener {
@@ -76,8 +52,8 @@ impl Listener {
     ///
     /// # Errors
     /// The address that could not be bound, which may be the one of the other family, and the error of the system.
-    pub fn bind(address: SocketAddr, limits: Limits) -> Result<Self, (SocketAddr, io::Error)> {
-        Ok(Self { bound: bind(address)?, limits })
+    pub fn bind(address: SocketAddr) -> Result<Self, (SocketAddr, io::Error)> {
+        Ok(Self { bound: bind(address)? })
     }
 
     /// The configured address, with the actual port.
@@ -86,115 +62,92 @@ impl Listener {
     }
 
     /// Accepts and serves connections until the gateway drains. Open connections continue as tasks of `tasks`, until
-    /// they end or `shutdown` kills them. `open` counts them.
-    pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, open: Gauge) {
-        let permits = Arc::new(Semaphore::new(self.limits.connections));
+    /// they end or `shutdown` kills them. `metrics` counts them.
+    pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, metrics: ConnectionMetrics) {
+        let (table, waiting) = (Arc::default(), Arc::new(Semaphore::new(WAITING)));
+        let serving = Arc::new(Serving { router, shutdown, tasks, metrics, table, waiting });
         loop {
             let accepted = tokio::select! {
-                () = shutdown.drain.cancelled() => return,
-                accepted = accept(&self.bound, &permits) => accepted,
+                () = serving.shutdown.drain.cancelled() => return,
+                accepted = self.bound.accept() => accepted,
             };
-            let (stream, permit) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((stream, address)) => serving.take(stream, address),
                 Err(error) => {
-                    if Cause::new("a connection could not be accepted", "listener").is_news(1) {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                    }
+                    serving.note_failure(&error);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
                 }
-            };
-            let connection = serve_connection(stream, router.clone(), self.limits, shutdown.clone());
-            let open = open.clone();
-            tasks.spawn(async move {
-                open.inc();
-                connection.await;
-                open.dec();
-                drop(permit);
-            });
+            }
         }
     }
 }
 
-async fn accept(bound: &Bound, permits: &Arc<Semaphore>) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let stream = bound.accept().await?;
-    Ok((stream, permit))
-}
-
-async fn serve_connection(stream: TcpStream, router: Router, limits: Limits, shutdown: Shutdown) {
-    // Without TCP_NODELAY each small answer waits for the acknowledgement of the answer before: 40 ms a call.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    // Best effort: without the option, a peer that has vanished is noticed later.
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS);
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
-    let io = TokioIo::new(NoStall::new(stream, limits.stall, limits.headers));
-    let requests = Arc::<Requests>::default();
-    let idle = Arc::clone(&requests);
-    let bodies = Arc::<Http2Bodies>::default();
-    let mut events = events(shutdown, Arc::clone(&idle), Arc::clone(&bodies), limits);
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let open = requests.begin(request.version());
-        let (router, bodies) = (router.clone(), Arc::clone(&bodies));
-        async move {
-            let reply = answer(&router, request, limits.linger).await;
-            Ok::<_, Infallible>(match open {
-                Some(open) => reply.map(|body| Either::Right(bodies.watch(body.hold(open)))),
-                None => reply.map(Either::Left),
-            })
+impl Serving {
+    /// Serves a new connection if there is a place for it now or soon, or refuses it.
+    fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let limits = self.router.limits();
+        let address = address.ip().to_canonical();
+        let (network, serving) = (Network::of(address), Arc::clone(self));
+        let is_exempt = network.is_this_machine();
+        match self.table.claim(network, is_exempt, &limits.room) {
+            Ok(place) => drop(self.tasks.spawn(serving.serve(stream, Peer { address, place }, limits))),
+            Err(no_room) => {
+                let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
+                    self.refused(no_room);
+                    return;
+                };
+                self.tasks.spawn(async move {
+                    let claimed = serving.table.claim_within(network, is_exempt, &limits.room, TO_WAIT);
+                    let claimed = tokio::select! {
+                        claimed = claimed => claimed,
+                        () = serving.shutdown.drain.cancelled() => return,
+                    };
+                    match claimed {
+                        Ok(place) => {
+                            drop(permit);
+                            serving.serve(stream, Peer { address, place }, limits).await;
+                        }
+                        Err(no_room) => {
+                            let why = serving.refused(no_room);
+                            connection::refuse(stream, why, limits, serving.shutdown.clone()).await;
+                        }
+                    }
+                });
+            }
         }
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let ended = loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => break ended,
-            Some(event) = events.next() => match event {
-                Event::Kill => return,
-                // A request that has just begun is answered first.
-                Event::TimeToClose if idle.are_over() => return,
-                Event::Drain => connection.as_mut().graceful_shutdown(),
-                Event::Idle | Event::TimeToClose => {
-                    connection.as_mut().graceful_shutdown();
-                    events.push(tokio::time::sleep(TO_CLOSE).map(|()| Event::TimeToClose).boxed());
-                }
-            },
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection broke off");
     }
-}
 
-/// The reason to end a connection from outside.
-#[derive(Clone, Copy)]
-enum Event {
-    /// The gateway drains.
-    Drain,
-    /// The gateway ends all connections.
-    Kill,
-    /// The connection has had no request for too long.
-    Idle,
-    /// The peer of an idle connection was asked to close the connection [`TO_CLOSE`] ago.
-    TimeToClose,
-}
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, limits: Limits) {
+        let (router, shutdown, metrics) = (self.router.clone(), self.shutdown.clone(), self.metrics.clone());
+        self.metrics.open.inc();
+        connection::serve(stream, peer, router, limits, shutdown, metrics).await;
+        self.metrics.open.dec();
+    }
 
-/// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is
-/// polled. Beside them, unread responses are taken away, which is no event.
-fn events(
-    shutdown: Shutdown,
-    idle: Arc<Requests>,
-    bodies: Arc<Http2Bodies>,
-    limits: Limits,
-) -> FuturesUnordered<BoxFuture<'static, Event>> {
-    FuturesUnordered::from_iter([
-        shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),
-        shutdown.kill.cancelled_owned().map(|()| Event::Kill).boxed(),
-        async move { idle.are_missing_for(limits.headers).await }.map(|()| Event::Idle).boxed(),
-        async move { bodies.cut_unread(limits.stall).await }.map(|never| match never {}).boxed(),
-    ])
+    /// Counts and logs a connection that gets no place. Returns the reason in words.
+    fn refused(&self, no_room: NoRoom) -> &'static str {
+        let (rejection, why) = match no_room {
+            NoRoom::All => (Rejection::Full, "all connections are in use (http.max_connections); try again later"),
+            NoRoom::Share => (
+                Rejection::AddressShare,
+                "your address holds all connections that one address may hold (http.max_connections, \
+                 http.max_connections_per_address); close some",
+            ),
+        };
+        self.metrics.rejected(rejection);
+        if Cause::new("a connection was refused", rejection.as_str()).is_news(1) {
+            tracing::warn!(reason = rejection.as_str(), "a connection was refused: {why}");
+        }
+        why
+    }
+
+    /// Logs a failed accept. Where the process has no descriptors left, a connection makes way.
+    fn note_failure(&self, error: &io::Error) {
+        if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) {
+            self.table.make_way();
+        }
+        if Cause::new("a connection could not be accepted", "listener").is_news(1) {
+            tracing::warn!(%error, "a connection could not be accepted");
+        }
+    }
 }

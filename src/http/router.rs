@@ -13,8 +13,11 @@ use super::admin::{self, Admin};
 use super::app::App;
 use super::body::Body;
 use super::guard::{allow_origin, preflight};
+use super::limits::Limits;
+use super::peer::Peer;
 use super::problem::{Reply, method_not_allowed, problem};
 use super::request_body::RequestBody;
+use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use super::{metadata, paths, sse, streamable};
 use crate::auth::WELL_KNOWN;
@@ -29,8 +32,16 @@ pub enum Router {
 }
 
 impl Router {
-    /// Answers one request by the current snapshot of the configuration. Counts the responses of the public listener.
-    pub async fn respond<B: RequestBody>(&self, parts: &Parts, body: &mut B) -> Reply {
+    /// The limits of the listener and of its connections, by the current snapshot of the configuration.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Self::Public(app) => Limits::of_clients(&app.snapshot.load().http),
+            Self::Admin(admin) => Limits::of_operators(&admin.app.snapshot.load().http),
+        }
+    }
+
+    /// Answers one request of `peer` by the current snapshot of the configuration. Counts the responses of the public listener.
+    pub async fn respond<B: RequestBody>(&self, peer: &Peer, parts: &Parts, body: &mut B) -> Reply {
         let app = match self {
             Self::Public(app) => app,
             Self::Admin(admin) => &admin.app,
@@ -38,7 +49,8 @@ impl Router {
         let snapshot = app.snapshot.load_full();
         let mut reply = match self {
             Self::Public(app) => {
-                let reply = public(app, &snapshot, parts, body).await;
+                let head = RequestHead::new(parts, peer);
+                let reply = public(app, &snapshot, &head, body).await;
                 app.metrics.response(reply.status().as_u16());
                 reply
             }
@@ -63,7 +75,7 @@ fn head(mut reply: Reply) -> Reply {
 
 /// Answers a request to the public listener: the guard checks the request, the endpoint or a preflight response
 /// answers, and headers for web pages are added. A refusal of the guard gets no such headers.
-async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
+async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &RequestHead<'_>, body: &mut B) -> Reply {
     if let Err(refusal) = snapshot.guard.check(parts) {
         return refusal;
     }
@@ -78,7 +90,7 @@ async fn public<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Par
 
 /// Answers a request by its path on the public listener. Endpoints of servers are also served with a slash at the end,
 /// because some clients send the slash.
-async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
+async fn endpoint<B: RequestBody>(app: &Arc<App>, snapshot: &Snapshot, parts: &RequestHead<'_>, body: &mut B) -> Reply {
     let path = parts.uri.path();
     match paths::endpoint(path) {
         Some("mcp") => streamable::handle(app, snapshot, parts, body).await,

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::app::App;
@@ -12,13 +11,14 @@ use super::headers::{check_accepts_events, check_is_json, version};
 use super::message::{check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, method_not_allowed, plain};
 use super::request_body::RequestBody;
+use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use super::{answer, request_body};
 use crate::session::{Conversation, Conversations, Transport};
 use crate::stream::endpoint_event;
 
 /// Answers requests to `…/sse`: a GET opens a session and its stream; other methods get status 405.
-pub async fn open(app: &App, snapshot: &Snapshot, parts: &Parts) -> Reply {
+pub async fn open(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) -> Reply {
     if parts.method != Method::GET {
         // The status tells clients that try Streamable HTTP first to fall back to HTTP+SSE.
         return method_not_allowed("GET");
@@ -26,7 +26,7 @@ pub async fn open(app: &App, snapshot: &Snapshot, parts: &Parts) -> Reply {
     open_stream(app, snapshot, parts).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn open_stream(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+async fn open_stream(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     let new = caller.new_session(Transport::Sse);
@@ -58,14 +58,19 @@ impl Drop for StreamGuard {
 
 /// Answers requests to `…/messages?sessionId=…`: a POST gives messages to the session, whose stream carries the
 /// answers; other methods get status 405.
-pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
+pub async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>, body: &mut B) -> Reply {
     if parts.method != Method::POST {
         return method_not_allowed("POST");
     }
     take(app, snapshot, parts, body).await.unwrap_or_else(Refusal::reply)
 }
 
-async fn take<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Refusal> {
+async fn take<B: RequestBody>(
+    app: &App,
+    snapshot: &Snapshot,
+    parts: &RequestHead<'_>,
+    body: &mut B,
+) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     let Some(name) = session_in(parts.uri.query().unwrap_or_default()) else {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::answer::{open_stream, respond};
@@ -14,6 +13,7 @@ use super::headers::{
 use super::message::{Messages, check_batch, give, read as read_messages};
 use super::problem::{Refusal, Reply, RequestError, method_not_allowed, plain};
 use super::request_body::RequestBody;
+use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use super::{headers, request_body};
 use crate::config::ServerName;
@@ -24,7 +24,7 @@ use crate::stream::{Cursor, Exchange, KEEP_ALIVE, Outbox};
 use crate::telemetry::Cause;
 
 /// Answers all requests to the path of the transport.
-pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Reply {
+pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>, body: &mut B) -> Reply {
     let done = match parts.method {
         Method::POST => post(app, snapshot, parts, body).await,
         Method::GET => get(app, snapshot, parts).await,
@@ -34,7 +34,12 @@ pub async fn handle<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Part
     done.unwrap_or_else(Refusal::reply)
 }
 
-async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, body: &mut B) -> Result<Reply, Refusal> {
+async fn post<B: RequestBody>(
+    app: &App,
+    snapshot: &Snapshot,
+    parts: &RequestHead<'_>,
+    body: &mut B,
+) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
@@ -59,7 +64,7 @@ async fn post<B: RequestBody>(app: &App, snapshot: &Snapshot, parts: &Parts, bod
 /// has no such session. `id` returns the id of the only request in the body, for the error response.
 fn find(
     app: &App,
-    parts: &Parts,
+    parts: &RequestHead<'_>,
     caller: &Caller<'_>,
     mut id: impl FnMut() -> Option<RawId>,
 ) -> Result<Arc<dyn Conversation>, Refusal> {
@@ -72,7 +77,7 @@ fn find(
 
 /// The protocol version that the session in the header has negotiated. `None` without such a session, or before its
 /// `initialize` has been answered.
-fn negotiated(app: &App, parts: &Parts, caller: &Caller<'_>) -> Option<String> {
+fn negotiated(app: &App, parts: &RequestHead<'_>, caller: &Caller<'_>) -> Option<String> {
     let id = session_id(&parts.headers)?;
     app.conversations.find(id, &caller.principal, caller.server(), Transport::Streamable)?.version()
 }
@@ -85,7 +90,7 @@ fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
 /// Opens a session for the request `initialize`, which is the only one of `messages` and has this `id`.
 async fn open_session(
     app: &App,
-    parts: &Parts,
+    parts: &RequestHead<'_>,
     caller: &Caller<'_>,
     messages: Messages<'_>,
     id: &RawId,
@@ -146,7 +151,7 @@ async fn converse(
 
 /// Opens the session's stream for messages that belong to no request of the client. The stream replaces an older one,
 /// because only the client knows which connection is alive.
-async fn get(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+async fn get(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_accepts_events(&parts.headers)?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
@@ -173,7 +178,7 @@ impl Drop for StreamGuard {
     }
 }
 
-async fn delete(app: &App, snapshot: &Snapshot, parts: &Parts) -> Result<Reply, Refusal> {
+async fn delete(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) -> Result<Reply, Refusal> {
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_version(&parts.headers, || negotiated(app, parts, &caller))?;
     let conversation = find(app, parts, &caller, || None)?;

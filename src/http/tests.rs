@@ -1,6 +1,7 @@
 //! The handlers of both transports serve a conversation that is no session: they know the trait alone.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,6 +11,10 @@ use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
 
 use super::body::Body;
+use super::connection_table::ConnectionTable;
+use super::limits::Room;
+use super::network::Network;
+use super::peer::Peer;
 use super::{App, Loopback, Router, Snapshot};
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Server, ServerName, TenantId};
@@ -21,6 +26,8 @@ use crate::shutdown::Shutdown;
 use crate::stream::{Budget, Cursor, Exchange, Expiry, Outbox};
 use crate::worker::{Failure, Refused};
 
+const HOME: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ROOM: Room = Room { most: 1, reserve: 0, most_per_address: None };
 const LIMITS: Budget = Budget { messages: 16, bytes: 1 << 16 };
 
 /// Answers each request with its method, at once and without a child.
@@ -146,7 +153,8 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
         request = request.header("Mcp-Session-Id", session);
     }
     let (parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
-    router.respond(&parts, &mut Full::new(Bytes::from(body.to_owned()))).await
+    let place = Arc::<ConnectionTable>::default().claim(Network::of(HOME), true, &ROOM).unwrap();
+    router.respond(&Peer { address: HOME, place }, &parts, &mut Full::new(Bytes::from(body.to_owned()))).await
 }
 
 async fn text(reply: Response<Body>) -> (u16, String) {

@@ -2,6 +2,7 @@
 //! client; where the conversation lives is not the HTTP side's business. In this process each is a session of the
 //! registry.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -114,6 +115,8 @@ pub struct NewSession<'a> {
     pub deployment: &'a Arc<Deployment>,
     /// How the client is connected.
     pub transport: Transport,
+    /// The address of the client.
+    pub client: IpAddr,
     /// Limits on all sessions, and on those of one principal.
     pub sessions: &'a Sessions,
     /// The most sessions of the principal's tenant; `None` for no limit of its own.

@@ -116,7 +116,7 @@ impl Registry {
 
 impl Conversations for Registry {
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
-        let NewSession { principal, deployment, transport, .. } = *new;
+        let NewSession { principal, deployment, transport, client, .. } = *new;
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
         let claim = self.claim(new)?;
         let target = Target {
@@ -130,7 +130,8 @@ impl Conversations for Registry {
         self.sessions.insert(id, (Arc::clone(&session), claim));
         let server = &deployment.server.name;
         if Cause::info("session opened", server.to_string()).is_news(SESSIONS_LOGGED) {
-            tracing::info!(tenant = %principal.tenant(), %server, session = %session.id().public(), ?transport, "session opened");
+            let (tenant, session) = (principal.tenant(), session.id().public());
+            tracing::info!(%tenant, %server, %session, ?transport, %client, "session opened");
         }
         Ok(session)
     }

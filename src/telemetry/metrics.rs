@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
-use super::words::{Direction, DropReason, ExitReason, MemoryUse};
+use super::words::{Direction, DropReason, ExitReason, MemoryUse, Rejection};
 
 /// The label of a metric of one server.
 type ServerLabels = [(&'static str, Arc<str>); 1];
@@ -25,8 +25,8 @@ pub struct Metrics {
     children: ChildMetrics,
     traffic: TrafficMetrics,
     memory: MemoryMetrics,
-    /// The number of open connections on the public listener.
-    pub connections: Gauge<i64, AtomicI64>,
+    /// The metrics of connections to the public listener.
+    pub connections: ConnectionMetrics,
     /// The number of child processes in the gateway's table and of their descendants, at the last count.
     pub processes_owned: Gauge,
     /// The number of processes below the gateway without the guardian, at the last count.
@@ -37,6 +37,29 @@ pub struct Metrics {
     pub folders_waiting: Gauge,
     /// The number of attempts that did not remove a private folder completely.
     pub folder_failures: Counter,
+}
+
+/// The metrics of the connections to one listener.
+#[derive(Debug, Clone, Default)]
+pub struct ConnectionMetrics {
+    /// The number of open connections.
+    pub open: Gauge<i64, AtomicI64>,
+    rejected: Family<[(&'static str, &'static str); 1], Counter>,
+}
+
+impl ConnectionMetrics {
+    fn register(to: &mut Registry) -> Self {
+        let rejected = "Connections, and requests through proxies, that got no place or had to make way, by reason";
+        Self {
+            open: register(to, "connections", "Connections open on the public listener"),
+            rejected: register(to, "connections_rejected", rejected),
+        }
+    }
+
+    /// Counts a connection or a request that got no place, or had to make way.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected.get_or_create(&[("reason", reason.as_str())]).inc();
+    }
 }
 
 /// The metrics of child processes, by server.
@@ -171,7 +194,7 @@ impl Default for Metrics {
             traffic: TrafficMetrics::register(to),
             children: ChildMetrics::register(to),
             memory: MemoryMetrics::register(to),
-            connections: register(to, "connections", "Connections open on the public listener"),
+            connections: ConnectionMetrics::register(to),
             processes_owned: register(to, "processes_owned", "Children and everything below them"),
             processes_found: register(to, "processes_found", found),
             watch_failures: register(to, "watch_failures", "Looks at children that saw nothing"),

@@ -7,7 +7,7 @@ mod repeated;
 mod words;
 
 pub use logs::{CHILD, finish as finish_logs, init as init_logs, log_panics, say_panics};
-pub use metrics::{Metrics, ServerMetrics, as_gauge};
+pub use metrics::{ConnectionMetrics, Metrics, ServerMetrics, as_gauge};
 pub use outlet::say;
 pub use repeated::Cause;
-pub use words::{Direction, DropReason, ExitReason, MemoryUse};
+pub use words::{Direction, DropReason, ExitReason, MemoryUse, Rejection};

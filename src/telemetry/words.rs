@@ -77,6 +77,28 @@ pub enum MemoryUse {
     Session,
 }
 
+/// The reason why a connection, or a request through a proxy, got no place or lost it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// All places are held by connections on which a request was authenticated.
+    Full,
+    /// The client's address holds its share.
+    AddressShare,
+    /// The connection was closed in favour of a new one: no request had been authenticated on it.
+    MadeWay,
+}
+
+impl Rejection {
+    /// The word for the reason in metrics and in log lines.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::AddressShare => "address_share",
+            Self::MadeWay => "made_way",
+        }
+    }
+}
+
 impl ExitReason {
     /// Whether the exit counts as a crash for restart pauses and the circuit breaker. An exit of a server by itself
     /// counts, whatever its exit code. An exceeded limit counts, because the server would otherwise be restarted

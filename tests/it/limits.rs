@@ -272,16 +272,26 @@ async fn calls_in_flight_are_limited() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_for_their_turn() {
+async fn over_the_limit_a_connection_makes_way_that_nobody_has_authenticated_on_or_the_new_one_is_refused() {
     let gateway = Gateway::start_with([fixture("echo")], |config| config.http.max_connections = 2).await;
     let mut client = gateway.sse().await;
-    let occupied = gateway.connect().await;
+    let mut idle = gateway.connect().await;
     gateway.until("both are taken", |metrics| metrics.sum("sluice_connections", "") == 2.0).await;
-    let mut waiting = gateway.connect().await;
-    waiting.write(&Request::get("/healthz").bytes(gateway.address)).await;
-    assert_eq!(gateway.metrics().await.sum("sluice_connections", ""), 2.0);
-    drop(occupied);
-    assert_eq!(waiting.response().await.status, 200);
+    assert_eq!(client.call("echo", json!({"text": "still"})).await, "still");
+    assert!(idle.is_closed().await, "it makes way for the call");
+    gateway.until("it is counted", |metrics| rejected(metrics, "made_way") >= 1.0).await;
+    let another = gateway.open(Request::get("/sse")).await;
+    let refused = gateway.send(Request::get("/healthz")).await;
+    refused.assert_problem(503, "http.max_connections");
+    assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("5"), Some("close")));
+    assert_eq!(rejected(&gateway.metrics().await, "full"), 1.0);
+    drop(another);
+    gateway.until("its place is free", |metrics| metrics.sum("sluice_connections", "") < 2.0).await;
     assert_eq!(client.call("echo", json!({"text": "still"})).await, "still");
     gateway.finish().await;
+}
+
+/// The connections that were refused, or made way, for a reason.
+fn rejected(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.sum("sluice_connections_rejected_total", &format!("reason=\"{reason}\""))
 }

@@ -3,6 +3,7 @@
 
 mod browser;
 mod code;
+mod connections;
 mod cost;
 mod credentials;
 mod early;

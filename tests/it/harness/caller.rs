@@ -1,6 +1,6 @@
 //! Who calls a gateway: its address, and perhaps a credential and a server's name.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use super::{Bystander, Connection, Reply, Request, Response, Sse, Streamable};
 
@@ -10,12 +10,14 @@ pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     key: Option<String>,
     base: String,
+    /// The address that it calls from; `None` for the usual one.
+    source: Option<Ipv4Addr>,
 }
 
 impl Caller {
     /// A caller without a credential.
     pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, key: None, base: String::new() }
+        Self { address, key: None, base: String::new(), source: None }
     }
 
     /// The same with an API key or token, sent as `Authorization: Bearer`.
@@ -33,9 +35,17 @@ impl Caller {
         format!("{}{endpoint}", self.base)
     }
 
+    /// The same from another address of this machine, 127.0.0.`last`.
+    pub(crate) fn from(&self, last: u8) -> Self {
+        Self { source: Some(Ipv4Addr::new(127, 0, 0, last)), ..self.clone() }
+    }
+
     /// A new connection.
     pub(crate) async fn connect(&self) -> Connection {
-        Connection::open(self.address).await
+        match self.source {
+            Some(source) => Connection::open_from(source, self.address).await,
+            None => Connection::open(self.address).await,
+        }
     }
 
     /// Sends a request; the whole answer is still to come.

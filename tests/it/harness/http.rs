@@ -1,10 +1,10 @@
 //! HTTP/1.1 byte by byte: what is sent is what the test says, and what comes back is not interpreted more than needed.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::events::{self, Event};
 use super::in_time;
@@ -85,7 +85,17 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        let stream = in_time("a connection", TcpStream::connect(address)).await.unwrap();
+        Self::of(in_time("a connection", TcpStream::connect(address)).await.unwrap())
+    }
+
+    /// A connection from another loopback address.
+    pub(crate) async fn open_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Self::of(in_time("a connection", socket.connect(address)).await.unwrap())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream, buffer: Vec::new() }
     }
@@ -105,6 +115,11 @@ impl Connection {
     pub(crate) async fn until_closed(mut self) -> String {
         while self.fill().await {}
         String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Whether the gateway has closed the connection, or closes it before it says anything else.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        !self.fill().await
     }
 
     /// Reads the head of a response.
