@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench soak clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench neighbours soak clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -72,6 +72,10 @@ soak: build-tests ## The long sizes of three tests: 10,000 sessions ended in ugl
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh
+
+neighbours: ## The table of the hostile neighbour (docs/NEIGHBOURS.md; ARGS="--rows folders" adds arguments)
+	$(CARGO) build --locked --release --bin sluice --example fixture --example neighbours
+	target/release/examples/neighbours $(ARGS)
 
 clean: ## Remove what was built
 	$(CARGO) clean
