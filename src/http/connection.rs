@@ -1,6 +1,7 @@
 //! Serves HTTP/1.1 and HTTP/2 on one connection, until the peer closes it, it is idle, or it has to end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::peer::Peer;
 use super::problem::problem;
 use super::router::Router;
 use super::stall::NoStall;
+use super::wakes::Poller;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{ConnectionMetrics, Rejection};
 
@@ -66,10 +68,11 @@ pub async fn serve(
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
+    let mut poller = Poller::default();
     let ended = loop {
         tokio::select! {
             biased;
-            ended = connection.as_mut() => break ended,
+            ended = poll_fn(|context| poller.poll(connection.as_mut(), context)) => break ended,
             Some(event) = events.next() => match event {
                 Event::Kill => return,
                 Event::MakeWay => return metrics.rejected(Rejection::MadeWay),

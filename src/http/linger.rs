@@ -15,6 +15,7 @@ use super::headers::is_event_stream;
 use super::peer::Peer;
 use super::problem::Reply;
 use super::router::Router;
+use super::wakes::QuietBody;
 
 /// The largest number of bytes of a body that are read and dropped.
 const MOST: usize = 64 << 20;
@@ -26,7 +27,7 @@ const SMALL: u64 = 64 << 10;
 /// at most `time`. The rest is left alone if the response is an event stream.
 pub async fn answer(router: &Router, peer: &Peer, request: Request<Incoming>, time: Duration) -> Reply {
     let (parts, body) = request.into_parts();
-    let mut body = Fuse::new(body);
+    let mut body = Fuse::new(QuietBody::new(body, parts.version));
     let mut reply = router.respond(peer, &parts, &mut body).await;
     if body.is_end_stream() || is_event_stream(&reply) {
         return reply;
@@ -42,7 +43,7 @@ pub async fn answer(router: &Router, peer: &Peer, request: Request<Incoming>, ti
 /// The rest of a request's body, and the longest time for reading the rest. Reading begins when this value is dropped
 /// with the body of the response: reading earlier would send "100 Continue" to a client that waits for permission to
 /// send.
-struct Rest(Option<(Fuse<Incoming>, Duration)>);
+struct Rest(Option<(Fuse<QuietBody<Incoming>>, Duration)>);
 
 impl Drop for Rest {
     fn drop(&mut self) {

@@ -29,6 +29,7 @@ mod snapshot;
 mod sse;
 mod stall;
 mod streamable;
+mod wakes;
 
 pub use admin::Admin;
 pub use app::App;
