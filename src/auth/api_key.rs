@@ -43,8 +43,10 @@ impl NewKey {
 
 /// The API keys of the configuration.
 pub(super) struct ApiKeys {
-    /// The keys by prefix. The empty prefix holds the keys without one.
+    /// The keys by prefix.
     by_prefix: HashMap<String, Vec<Stored>>,
+    /// The keys without a prefix.
+    unnamed: Vec<Stored>,
     /// The entry that is compared if the prefix of a key is unknown, so that the response time does not reveal which
     /// prefixes exist. No input with this hash is known.
     absent: Stored,
@@ -53,27 +55,40 @@ pub(super) struct ApiKeys {
 }
 
 struct Stored {
-    sha256: [u8; 32],
+    sha256: Hash,
     principal: Option<Principal>,
+}
+
+/// A SHA-256 hash in words: fewer of them than bytes are compared.
+type Hash = [u64; 4];
+
+/// The words of a hash.
+fn words(hash: &[u8; 32]) -> Hash {
+    let (words, _) = hash.as_chunks::<8>();
+    let mut all = words.iter().copied().map(u64::from_le_bytes);
+    std::array::from_fn(|_| all.next().unwrap_or_default())
 }
 
 impl ApiKeys {
     /// The keys in the given entries of the configuration.
     pub(super) fn new(entries: &[ApiKey]) -> Self {
-        let mut by_prefix: HashMap<String, Vec<Stored>> = HashMap::new();
+        let (mut by_prefix, mut unnamed) = (HashMap::<String, Vec<Stored>>::new(), Vec::new());
         let mut principals = HashSet::new();
         for entry in entries {
             let principal = Principal::new(entry.tenant.clone(), Issuer::Key, &entry.subject, entry.scopes.clone());
             principals.insert(principal.clone());
-            let stored = Stored { sha256: entry.sha256, principal: Some(principal) };
-            by_prefix.entry(entry.prefix.clone()).or_default().push(stored);
+            let stored = Stored { sha256: words(&entry.sha256), principal: Some(principal) };
+            match entry.prefix.as_str() {
+                "" => unnamed.push(stored),
+                prefix => by_prefix.entry(prefix.to_owned()).or_default().push(stored),
+            }
         }
-        Self { by_prefix, absent: Stored { sha256: [0; 32], principal: None }, principals }
+        Self { by_prefix, unnamed, absent: Stored { sha256: [0; 4], principal: None }, principals }
     }
 
     /// Whether no key is configured.
     pub(super) fn is_empty(&self) -> bool {
-        self.by_prefix.is_empty()
+        self.by_prefix.is_empty() && self.unnamed.is_empty()
     }
 
     /// Whether a key stands for this principal.
@@ -83,23 +98,22 @@ impl ApiKeys {
 
     /// Like `find`, for a text that may be a JWT: returns at once if all configured keys have a prefix.
     pub(super) fn find_chosen(&self, key: &[u8]) -> Option<&Principal> {
-        if self.by_prefix.contains_key("") { self.find(key) } else { None }
+        if self.unnamed.is_empty() { None } else { self.find(key) }
     }
 
     /// The principal of a key that a client sent. The time depends only on the public prefix of the key.
     pub(super) fn find(&self, key: &[u8]) -> Option<&Principal> {
-        let hash: [u8; 32] = Sha256::digest(key).into();
+        let hash = words(&Sha256::digest(key).into());
         let named = ApiKey::prefix_of(key).and_then(|prefix| self.by_prefix.get(prefix)).map(Vec::as_slice);
         let named = named.unwrap_or(std::slice::from_ref(&self.absent));
-        let unnamed = self.by_prefix.get("").map(Vec::as_slice).unwrap_or_default();
         // No early end: every candidate is compared, and the place of the match is kept without a branch.
         let mut place = u32::MAX;
-        for (at, stored) in (0u32..).zip(named.iter().chain(unnamed)) {
-            let same: Choice = hash.ct_eq(&stored.sha256);
+        for (at, stored) in (0u32..).zip(named.iter().chain(&self.unnamed)) {
+            let same: Choice = hash.as_slice().ct_eq(&stored.sha256);
             place.conditional_assign(&at, same);
         }
         let place = usize::try_from(place).ok()?;
-        named.iter().chain(unnamed).nth(place)?.principal.as_ref()
+        named.iter().chain(&self.unnamed).nth(place)?.principal.as_ref()
     }
 }
 

@@ -12,17 +12,26 @@ pub const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 /// The header that names the protocol version (MCP 2025-06-18 and later).
 pub const PROTOCOL_VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 
-/// Whether an `Accept` header names the media type `wanted`, or a range with that type in it. Weights (`q`) are
-/// ignored.
-fn accepts(headers: &HeaderMap, wanted: &str) -> bool {
-    let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
-    let is_wanted = |range: &[u8]| {
-        let range = without_parameters(range);
-        range == b"*/*"
-            || range.eq_ignore_ascii_case(wanted.as_bytes())
-            || range.strip_suffix(b"/*").is_some_and(|range| range.eq_ignore_ascii_case(family.as_bytes()))
+/// For each media type in `wanted`, whether an `Accept` header names the type, or a range with the type in it. Weights
+/// (`q`) are ignored.
+fn accepts<const N: usize>(headers: &HeaderMap, wanted: [&str; N]) -> [bool; N] {
+    let mut are_accepted = [false; N];
+    let ranges = headers.get_all(ACCEPT).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    for range in ranges.map(without_parameters) {
+        for (wanted, is_accepted) in wanted.iter().zip(&mut are_accepted) {
+            *is_accepted = *is_accepted || covers(range, wanted);
+        }
+    }
+    are_accepted
+}
+
+/// Whether a media range has the media type `wanted` in it.
+fn covers(range: &[u8], wanted: &str) -> bool {
+    let is_of_family = |range: &[u8]| {
+        let family = wanted.split_once('/').map_or(wanted, |(family, _)| family);
+        range.eq_ignore_ascii_case(family.as_bytes()) || range == b"*"
     };
-    headers.get_all(ACCEPT).iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_wanted))
+    range.eq_ignore_ascii_case(wanted.as_bytes()) || range.strip_suffix(b"/*").is_some_and(is_of_family)
 }
 
 /// The media type or range in an element of a header, without its parameters. For short texts, a search byte by byte is
@@ -34,7 +43,7 @@ fn without_parameters(element: &[u8]) -> &[u8] {
 /// Checks that a POST accepts both JSON and event streams (Streamable HTTP, "Sending Messages to the Server"). Without
 /// an `Accept` header nothing is accepted. The refusal has status 406.
 pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
-    if accepts(headers, "application/json") && accepts(headers, "text/event-stream") {
+    if accepts(headers, ["application/json", "text/event-stream"]) == [true, true] {
         return Ok(());
     }
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: application/json, text/event-stream"))
@@ -43,7 +52,7 @@ pub fn check_accepts_both(headers: &HeaderMap) -> Result<(), Refusal> {
 /// Checks that a GET accepts event streams. Without an `Accept` header anything is accepted (RFC 9110 section 12.5.1).
 /// The refusal has status 406.
 pub fn check_accepts_events(headers: &HeaderMap) -> Result<(), Refusal> {
-    if accepts(headers, "text/event-stream") || !headers.contains_key(ACCEPT) {
+    if accepts(headers, ["text/event-stream"]) == [true] || !headers.contains_key(ACCEPT) {
         return Ok(());
     }
     Err(Refusal::problem(StatusCode::NOT_ACCEPTABLE, "send the header Accept: text/event-stream"))

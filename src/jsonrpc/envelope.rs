@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use super::id::RawId;
-use super::members::{Members, is_id};
+use super::members::is_id;
+use super::read_members::ReadMembers;
 use super::scan::{Malformed, Scanner, batch, member};
 use super::string::{text, unquoted};
 
@@ -42,7 +43,7 @@ pub struct Envelope<'a> {
     /// Whether a response carries an error.
     pub is_error: bool,
     /// The members of `params`, or of `result`, that routing reads. Empty if the value is not an object.
-    pub members: Box<Members<'a>>,
+    pub members: ReadMembers<'a>,
 }
 
 impl Envelope<'_> {
@@ -83,8 +84,7 @@ struct Fields<'a> {
     params: Option<&'a str>,
     result: Option<&'a str>,
     error: Option<&'a str>,
-    /// Boxed, because an envelope moves from function to function.
-    members: Box<Members<'a>>,
+    members: ReadMembers<'a>,
     /// Whether a known member appears twice, or the name of a member cannot be decoded.
     is_ambiguous: bool,
 }

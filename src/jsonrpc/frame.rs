@@ -1,26 +1,29 @@
 //! Builds the frames that are sent to a child process: one line each, with a newline at its end. A frame contains only
 //! the members that the gateway has understood, each once; other members of a client's envelope do not reach the child.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::envelope::{Envelope, parse};
 use super::id::{RawId, decimal};
-use super::splice::{Splice, one_line, put_spliced, splice};
+use super::splice::{Splice, one_line, put_spliced, splice, spliced_len};
+
+const START: &[u8] = b"{\"jsonrpc\":\"2.0\"";
+const ID: &[u8] = b",\"id\":";
+const METHOD: &[u8] = b",\"method\":";
+const PARAMS: &[u8] = b",\"params\":";
 
 /// The frame of a client's request, with `number` in place of the client's id, and with `replacements` made in the
 /// params.
 pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let mut digits = [0; 20];
-    let mut frame = begin(envelope, replacements);
-    frame.put_slice(b",\"id\":");
-    frame.put_slice(decimal(number, &mut digits));
-    put_call(frame, envelope, replacements)
+    call_frame(Some(decimal(number, &mut digits)), envelope, replacements)
 }
 
 /// The frame of a client's notification, with `replacements` made in the params.
 pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
-    let frame = begin(envelope, replacements);
-    put_call(frame, envelope, replacements)
+    call_frame(None, envelope, replacements)
 }
 
 /// The frame of a client's response, with `id` (raw JSON) in place of its id.
@@ -44,27 +47,25 @@ pub fn own_request(number: u64, method: &str, params: &str) -> Bytes {
     one_line(BytesMut::from(request.as_bytes()))
 }
 
-fn begin(envelope: &Envelope<'_>, replacements: &[Splice<'_>]) -> BytesMut {
-    let method = envelope.method.as_deref().unwrap_or_default().len();
-    let grown: usize = replacements.iter().map(|replacement| replacement.new.len()).sum();
-    let params = envelope.params.map_or(0, str::len);
-    let mut frame = BytesMut::with_capacity(params + method + grown + 80);
-    frame.put_slice(b"{\"jsonrpc\":\"2.0\"");
-    frame
-}
-
-fn put_call(mut frame: BytesMut, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
-    frame.put_slice(b",\"method\":");
+fn call_frame(id: Option<&[u8]>, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
     let method = envelope.method.as_deref().unwrap_or_default();
     // A method without escapes is written as received. One with escapes gets as few as possible, for servers that
     // compare bytes.
-    match envelope.raw_method.filter(|raw| raw.len() == method.len() + 2) {
-        Some(raw) => frame.put_slice(raw.as_bytes()),
-        None => frame.put_slice(quoted(method).as_bytes()),
+    let method = match envelope.raw_method.filter(|raw| raw.len() == method.len() + 2) {
+        Some(raw) => Cow::Borrowed(raw),
+        None => Cow::Owned(quoted(method)),
+    };
+    let params = envelope.params.map(str::as_bytes);
+    let id_len = id.map_or(0, |id| ID.len() + id.len());
+    let params_len = params.map_or(0, |params| PARAMS.len() + spliced_len(params, replacements));
+    let mut frame = BytesMut::with_capacity(START.len() + id_len + METHOD.len() + method.len() + params_len + 2);
+    frame.put_slice(START);
+    for part in id.map(|id| [ID, id]).into_iter().flatten().chain([METHOD, method.as_bytes()]) {
+        frame.put_slice(part);
     }
-    if let Some(params) = envelope.params {
-        frame.put_slice(b",\"params\":");
-        put_spliced(&mut frame, params.as_bytes(), replacements);
+    if let Some(params) = params {
+        frame.put_slice(PARAMS);
+        put_spliced(&mut frame, params, replacements);
     }
     frame.put_u8(b'}');
     one_line(frame)

@@ -108,24 +108,34 @@ const ROUTED_META: [(&str, &str); 3] = [
 ];
 
 impl<'a> Members<'a> {
+    /// No members.
+    pub(super) const NONE: Self = Self {
+        meta: Meta { progress_token: None, related_task: None, protocol_version: None },
+        progress_token: None,
+        request_id: None,
+        uri: None,
+        level: None,
+        task_id: None,
+        elicitation_id: None,
+        task: None,
+        tasks: None,
+        status: None,
+        name: None,
+        cursor: None,
+        protocol_version: None,
+        capabilities: None,
+        fault: None,
+    };
+
     /// Reads the members that this type has from a raw object. All are `None` if the text is no well-formed object.
     pub fn of(object: &'a str) -> Self {
-        let mut members = Self::default();
-        let read = members.read(&mut Scanner::new(object));
+        let (mut members, mut seen) = (Self::default(), Seen::default());
+        let read = Scanner::new(object).object(|scanner, key| members.member(scanner, key, &mut seen));
         read.map(|_| members).unwrap_or_default()
     }
 
-    /// Reads an object and stores its members. Returns the raw text of the object.
-    pub(super) fn read(&mut self, scanner: &mut Scanner<'a>) -> Result<&'a str, Malformed> {
-        let mut seen = Seen::default();
-        scanner.object(|scanner, key| self.member(scanner, key, &mut seen))
-    }
-
-    fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, seen: &mut Seen) -> Result<(), Malformed> {
-        // The most frequent of the members that are not read.
-        if matches!(raw, "arguments" | "content" | "structuredContent" | "isError") {
-            return scanner.value().map(drop);
-        }
+    /// Reads the value of the member with the raw name `raw`.
+    pub(super) fn member(&mut self, scanner: &mut Scanner<'a>, raw: &'a str, seen: &mut Seen) -> Result<(), Malformed> {
         let Some(key) = unquoted(raw) else {
             self.blame(Fault::Unreadable);
             return scanner.value().map(drop);
@@ -223,7 +233,7 @@ impl<'a> Meta<'a> {
 
 /// The known members of one object that have been read, one bit each.
 #[derive(Default)]
-struct Seen(u32);
+pub(super) struct Seen(u32);
 
 impl Seen {
     /// Notes the member `name`, whose bit is `bit`. Returns a fault if the member was there before.

@@ -8,6 +8,7 @@ mod frame;
 mod framing;
 mod id;
 mod members;
+mod read_members;
 mod scan;
 mod skim;
 mod splice;
@@ -20,6 +21,7 @@ pub use frame::{notification_frame, own_request, quoted, request_frame, response
 pub use framing::{Frame, Framer, Oversized};
 pub use id::RawId;
 pub use members::{Fault, Members, Meta, find_like, is_id, is_like};
+pub use read_members::ReadMembers;
 pub use scan::{Malformed, all_members, batch, elements, member};
 pub use splice::{Splice, one_line, splice};
 pub use string::text;

@@ -14,11 +14,16 @@ pub struct Splice<'a> {
 /// A copy of `message` with all `replacements` made, which may be in any order and are sorted. A replacement is ignored
 /// if its `old` is not a slice of `message` or overlaps an earlier one.
 pub fn splice(message: &[u8], replacements: &mut [Splice<'_>]) -> BytesMut {
-    let grown: usize = replacements.iter().map(|r| r.new.len()).sum();
-    // One more byte, for the newline at the end of a frame.
-    let mut out = BytesMut::with_capacity(message.len() + grown + 1);
+    let mut out = BytesMut::with_capacity(spliced_len(message, replacements));
     put_spliced(&mut out, message, replacements);
     out
+}
+
+/// The length of `message` with all `replacements` made. A buffer of just this capacity becomes [`Bytes`] without
+/// another allocation.
+pub(super) fn spliced_len(message: &[u8], replacements: &[Splice<'_>]) -> usize {
+    let (old, new) = replacements.iter().fold((0, 0), |(old, new), r| (old + r.old.len(), new + r.new.len()));
+    (message.len() + new).saturating_sub(old)
 }
 
 /// Appends `message` to `out` with all `replacements` made, under the rules of [`splice`].

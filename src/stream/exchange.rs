@@ -34,10 +34,14 @@ impl Exchange {
         &self.outbox
     }
 
-    /// Appends an answer of the server to the stream and counts one request as settled. After [`PushError::Full`] the
-    /// request is not settled, and the caller may try again.
-    pub fn answer(&self, message: Bytes) -> Result<(), PushError> {
-        self.outbox.push(Item { message, answer: true, request: None })?;
+    /// Appends an answer of the server to the stream and counts one request as settled.
+    ///
+    /// # Errors
+    /// The stream does not take the answer. Then the request is not settled, and the answer comes back: after
+    /// [`PushError::Full`] the caller may try again.
+    pub fn answer(&self, message: Bytes) -> Result<(), (PushError, Bytes)> {
+        let item = Item { message, answer: true, request: None };
+        self.outbox.offer(item).map_err(|(error, item)| (error, item.message))?;
         self.settle();
         Ok(())
     }

@@ -95,15 +95,15 @@ impl Log {
     /// takes a message of any length.
     ///
     /// # Errors
-    /// The budget has no room for the message, or the log is closed.
-    pub(super) fn append(&mut self, item: Item, is_own: bool) -> Result<Removed, PushError> {
+    /// The budget has no room for the message, or the log is closed. The message comes back.
+    pub(super) fn append(&mut self, item: Item, is_own: bool) -> Result<Removed, (PushError, Item)> {
         let len = item.message.len();
         if self.is_closed {
-            return Err(PushError::Closed);
+            return Err((PushError::Closed, item));
         }
         let budget = if is_own { self.budget.doubled() } else { self.budget };
         if !budget.admits(self.unread, len) {
-            return Err(PushError::Full);
+            return Err((PushError::Full, item));
         }
         if self.cursors > 0 { &mut self.unread } else { &mut self.retained }.add(len);
         self.slots.push_back(Slot { item, unread_by: self.cursors, is_delivered: false });

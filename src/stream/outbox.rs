@@ -66,6 +66,14 @@ impl Outbox {
     /// # Errors
     /// The unread messages use up the budget, or the stream has ended.
     pub fn push(&self, item: Item) -> Result<(), PushError> {
+        self.append(item, false).map_err(|(error, _)| error)
+    }
+
+    /// Like [`Self::push`], but the message comes back if the stream does not take it.
+    ///
+    /// # Errors
+    /// As [`Self::push`], with the message.
+    pub(super) fn offer(&self, item: Item) -> Result<(), (PushError, Item)> {
         self.append(item, false)
     }
 
@@ -75,10 +83,10 @@ impl Outbox {
     /// # Errors
     /// The unread messages use up the budget twice, or the stream has ended.
     pub fn push_own(&self, item: Item) -> Result<(), PushError> {
-        self.append(item, true)
+        self.append(item, true).map_err(|(error, _)| error)
     }
 
-    fn append(&self, item: Item, is_own: bool) -> Result<(), PushError> {
+    fn append(&self, item: Item, is_own: bool) -> Result<(), (PushError, Item)> {
         let (removed, readers) = {
             let mut state = self.0.lock();
             (state.log.append(item, is_own)?, std::mem::take(&mut state.readers))

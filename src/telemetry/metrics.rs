@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry};
 
+use super::resolved::Resolved;
 use super::words::{Direction, DropReason, ExitReason, MemoryUse, Rejection};
 
 /// The label of a metric of one server.
@@ -99,6 +100,8 @@ struct TrafficMetrics {
     dropped: Family<WordLabels, Counter>,
     auth_failures: Family<[(&'static str, &'static str); 1], Counter>,
     responses: Family<[(&'static str, u16); 1], Counter>,
+    /// The responses by status, of the statuses that have occurred.
+    known_responses: Resolved<u16, Counter, 16>,
 }
 
 /// The metrics of one server, looked up once and then used without locks.
@@ -108,6 +111,8 @@ pub struct ServerMetrics {
     server: Arc<str>,
     /// The numbers of messages and bytes to the server, and to the client.
     flows: [(Counter, Counter); 2],
+    /// The durations of requests by method, of the methods that have been answered. There are 20 labels of methods.
+    latency: Arc<Resolved<&'static str, Histogram, 20>>,
     /// The number of bytes that wait for the stdin of the server's children.
     pub stdin_queue: Gauge,
     /// The number of open sessions.
@@ -179,6 +184,7 @@ impl TrafficMetrics {
             dropped: register(to, "dropped_messages", "Messages not delivered, by reason"),
             auth_failures: register(to, "auth_failures", "Requests refused by authentication"),
             responses: register(to, "http_responses", "HTTP responses by status"),
+            known_responses: Resolved::default(),
         }
     }
 }
@@ -226,6 +232,7 @@ impl Metrics {
         };
         ServerMetrics {
             flows: ["to_server", "to_client"].map(flow),
+            latency: Arc::default(),
             stdin_queue: self.traffic.stdin_queue.get_or_create(&labels).clone(),
             sessions: self.traffic.sessions.get_or_create(&labels).clone(),
             children: self.children.children.get_or_create(&labels).clone(),
@@ -256,7 +263,11 @@ impl Metrics {
 
     /// Counts an HTTP response.
     pub fn response(&self, status: u16) {
-        self.traffic.responses.get_or_create(&[("status", status)]).inc();
+        let TrafficMetrics { responses, known_responses, .. } = &self.traffic;
+        let look_up = || responses.get_or_create(&[("status", status)]).clone();
+        known_responses.with(status, look_up, |counter| {
+            counter.inc();
+        });
     }
 
     /// Sets the number of the server's children that are in a state.
@@ -332,7 +343,8 @@ impl ServerMetrics {
 
     /// Records the duration of an answered request in seconds.
     pub fn answered(&self, method: &'static str, seconds: f64) {
-        self.metrics.traffic.latency.get_or_create(&self.labels("method", method)).observe(seconds);
+        let look_up = || self.metrics.traffic.latency.get_or_create(&self.labels("method", method)).clone();
+        self.latency.with(method, look_up, |histogram| histogram.observe(seconds));
     }
 
     fn labels(&self, name: &'static str, word: &'static str) -> WordLabels {

@@ -4,6 +4,7 @@ mod logs;
 mod metrics;
 mod outlet;
 mod repeated;
+mod resolved;
 mod words;
 
 pub use logs::{CHILD, finish as finish_logs, init as init_logs, log_panics, say_panics};

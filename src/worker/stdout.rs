@@ -4,7 +4,6 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt as _;
@@ -139,19 +138,20 @@ fn count_noise(shared: &Shared, bytes: usize) {
 
 /// Delivers a message, or answers the child. Returns whether the message reached anybody.
 async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) -> bool {
-    let timeout = shared.server.limits.call_timeout;
     if envelope.kind == Kind::Response {
         shared.health.lock().answered(envelope);
     }
+    let turn = heavy::LINES.turn(&shared.origin, message.len()).await;
+    let now = Instant::now();
     // From here to the delivery nothing waits: a call that is answered is in no table any more.
-    let incoming = heavy::LINES.turn(&shared.origin, message.len()).await.run(|| {
-        let incoming = receive_by(shared, message, envelope, timeout);
+    let incoming = turn.run(|| {
+        let incoming = receive_by(shared, message, envelope, now);
         learn(shared, envelope, &incoming);
         incoming
     });
     match incoming {
         Incoming::Answer(Answer { call, waiting, .. }, message) => {
-            shared.metrics.answered(call.method, call.started.elapsed().as_secs_f64());
+            shared.metrics.answered(call.method, now.saturating_duration_since(call.started).as_secs_f64());
             let message = match call.is_initialize() && message.len() > LARGEST_OPENING {
                 true => {
                     Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original)
@@ -200,10 +200,10 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
 
 /// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the
 /// child has to get because of an answer is queued under the lock, before any other frame.
-fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout: Duration) -> Incoming<Bytes> {
-    let reported = Reported::by(envelope);
+fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming<Bytes> {
+    let (reported, timeout) = (Reported::by(envelope), shared.server.limits.call_timeout);
     let mut multiplexer = shared.multiplexer.lock();
-    let mut incoming = multiplexer.receive(envelope, reported, Instant::now(), timeout);
+    let mut incoming = multiplexer.receive(envelope, reported, now, timeout);
     if multiplexer.timer.take_moved() {
         shared.signals.deadline_moved.notify_one();
     }
@@ -218,11 +218,10 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, timeout
 
 /// Delivers an answer. If nobody reads any more, the exchange counts the request as settled all the same.
 async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
-    let push = || exchange.answer(message.clone());
-    let mut in_hand = InHand { shared, exchange, message: Some(message.clone()) };
-    let is_delivered = deliver(shared, exchange.outbox(), message.len(), true, push).await;
-    in_hand.message = None;
-    if !is_delivered {
+    let len = message.len();
+    let mut in_hand = InHand { shared, exchange, message: Some(message) };
+    if !deliver(shared, exchange.outbox(), len, true, || in_hand.push()).await {
+        in_hand.message = None;
         exchange.settle();
     }
 }
@@ -232,7 +231,19 @@ async fn answer(shared: &Shared, exchange: &Exchange, message: Bytes) {
 struct InHand<'a> {
     shared: &'a Shared,
     exchange: &'a Exchange,
+    /// `None` once the stream has taken the answer.
     message: Option<Bytes>,
+}
+
+impl InHand<'_> {
+    /// Gives the answer to the stream. The answer stays in hand if the stream does not take it.
+    fn push(&mut self) -> Result<(), PushError> {
+        let Some(message) = self.message.take() else { return Ok(()) };
+        self.exchange.answer(message).map_err(|(error, message)| {
+            self.message = Some(message);
+            error
+        })
+    }
 }
 
 impl Drop for InHand<'_> {
@@ -270,7 +281,7 @@ async fn deliver(
     outbox: &Outbox,
     len: usize,
     is_awaited: bool,
-    push: impl Fn() -> Result<(), PushError>,
+    mut push: impl FnMut() -> Result<(), PushError>,
 ) -> bool {
     loop {
         match push() {

@@ -42,7 +42,7 @@ fn a_second_cursor_reads_the_same_messages_and_holds_them_until_it_has() {
     assert_eq!(read(&mut log, &mut first), [1, 2, 3]);
     assert!(!log.has_room(40) && log.has_room(37), "the second cursor has read none");
     append(&mut log, 1);
-    assert_eq!(log.append(Item::notification("5".into()), false).unwrap_err(), PushError::Full);
+    assert_eq!(log.append(Item::notification("5".into()), false).unwrap_err().0, PushError::Full);
     assert_eq!(read(&mut log, &mut second), [1, 2, 3, 4]);
     assert_eq!((log.slots.len(), log.first), (1, 4), "the first cursor has yet to read number 4");
     log.remove_cursor(first).report();
@@ -143,8 +143,8 @@ proptest! {
                             removed.report();
                             sent.push(text);
                         }
-                        Err(PushError::Full) => prop_assert!(!has_room && !cursors.is_empty()),
-                        Err(PushError::Closed) => prop_assert!(is_closed),
+                        Err((PushError::Full, _)) => prop_assert!(!has_room && !cursors.is_empty()),
+                        Err((PushError::Closed, _)) => prop_assert!(is_closed),
                     }
                 }
                 Step::Open(back) => {
