@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm check lint deny image bench neighbours soak clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm fuzz check lint deny image bench neighbours soak clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -29,6 +29,7 @@ setup: ## Install what the tests and the checks need
 test: ## Install what the tests need, and run them all
 	@scripts/setup.sh build test vm
 	@$(MAKE) --no-print-directory test-rust
+	@$(MAKE) --no-print-directory fuzz
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-container
@@ -40,6 +41,9 @@ build-tests:
 test-rust: build-tests ## The unit and integration tests (needs cargo-nextest: `make setup`)
 	$(CARGO) nextest run --locked
 	$(CARGO) test --locked --doc
+
+fuzz: ## Each fuzz target: its corpus, and FUZZ_SECONDS (5) of inputs that it makes up
+	CARGO="$(CARGO)" fuzz/run.sh $(or $(FUZZ_SECONDS),5)
 
 test-interop: build-tests ## Real clients and real servers that nobody here wrote
 	tests/interop/run.sh
@@ -65,10 +69,11 @@ deny: ## The dependency rules of deny.toml
 image: ## Build the image `sluice`
 	scripts/image.sh sluice
 
-soak: build-tests ## The long sizes of three tests: 10,000 sessions ended in ugly ways, 20 million messages and 500,000 calls on shared children
+soak: build-tests ## The long sizes: 10,000 sessions ended in ugly ways, 20 million messages and 500,000 calls on shared children, 5 minutes for each fuzz target
 	SLUICE_CHURN=10000 $(CARGO) nextest run --locked --no-capture -E 'test(guardian::churn::)'
 	SLUICE_MUX_MESSAGES=20000000 $(CARGO) nextest run --locked --no-capture -E 'test(multiplexer::tests::property::)'
 	SLUICE_MUX_CALLS=500000 $(CARGO) nextest run --locked --no-capture -E 'test(every_call_is_answered)'
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),300)
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh

@@ -11,6 +11,9 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod demo;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod heavy;
 pub mod http;

@@ -29,6 +29,8 @@ mod tests;
 mod token;
 mod tools;
 
+#[cfg(feature = "fuzzing")]
+pub use client::{ReadEvents, read_events};
 #[cfg(test)]
 use tests::parse;
 

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::text::visible;
+
 /// The place of a problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
@@ -28,14 +30,17 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::File(path, Some(line)) => write!(f, "{}:{line}: ", path.display())?,
-            Place::File(path, None) => write!(f, "{}: ", path.display())?,
-            Place::Variable(name) => write!(f, "{name}: ")?,
+            Place::File(path, line) => {
+                f.write_str(&visible(&path.to_string_lossy()))?;
+                line.map_or(Ok(()), |line| write!(f, ":{line}"))?;
+            }
+            Place::Variable(name) => f.write_str(&visible(name))?,
         }
+        f.write_str(": ")?;
         if !self.key.is_empty() {
-            write!(f, "{}: ", crate::text::visible(&self.key))?;
+            write!(f, "{}: ", visible(&self.key))?;
         }
-        f.write_str(&crate::text::visible(&self.text))
+        f.write_str(&visible(&self.text))
     }
 }
 
@@ -86,5 +91,19 @@ impl Findings {
         problems.sort();
         warnings.sort();
         if problems.is_empty() { Ok(warnings) } else { Err(Problems { problems, warnings }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_its_place_is_called() {
+        let problem = |place| Problem { place, key: "a\nb".to_owned(), text: "c\rd".to_owned() }.to_string();
+        let named = problem(Place::Variable("SLUICE__X\n\u{1b}[2J".to_owned()));
+        assert_eq!(named, r"SLUICE__X\n\u{1b}[2J: a\nb: c\rd");
+        assert_eq!(problem(Place::File("x\ny".into(), Some(7))), r"x\ny:7: a\nb: c\rd");
+        assert_eq!(problem(Place::File("x".into(), None)), r"x: a\nb: c\rd");
     }
 }

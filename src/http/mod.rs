@@ -34,6 +34,8 @@ mod wakes;
 pub use admin::Admin;
 pub use app::App;
 pub use listener::Listener;
+#[cfg(feature = "fuzzing")]
+pub use paths::{endpoint, named_server, resource};
 pub use router::Router;
 pub use snapshot::{Loopback, Snapshot};
 

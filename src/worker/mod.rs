@@ -28,6 +28,8 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "fuzzing")]
+pub use calls::is_part_of;
 pub use calls::{Ask, InFlight, Kept, Refused, Unsolicited};
 pub(in crate::worker) use deadlines::keep_watch;
 pub use delivery::deliver;

@@ -31,7 +31,9 @@ fn others() -> BTreeMap<&'static str, Vec<&'static str>> {
         ("shutdown", vec![]),
         ("demo", vec!["mcp"]),
         ("gateway", everything.clone()),
-        ("cli", everything.into_iter().chain(["gateway", "demo"]).collect()),
+        ("cli", everything.iter().copied().chain(["gateway", "demo"]).collect()),
+        // Shows the fuzz targets what is private.
+        ("fuzzing", everything.into_iter().chain(["cli"]).collect()),
         ("main", vec!["cli"]),
         ("lib", vec![]),
     ])

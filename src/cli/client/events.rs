@@ -150,6 +150,35 @@ impl EventParser {
     }
 }
 
+/// The content of a stream, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ReadEvents {
+    /// The name and the data of each complete event.
+    pub events: Vec<(String, Bytes)>,
+    /// The id of the last event; `None` without one.
+    pub last_id: Option<String>,
+    /// The last field `retry`; `None` without one.
+    pub retry: Option<Duration>,
+    /// Whether reading stopped at a line, or the data of an event, above the limit.
+    pub is_oversized: bool,
+}
+
+/// Reads a stream that comes in these chunks, with `limit` bytes for a line and for the data of an event.
+#[cfg(feature = "fuzzing")]
+pub fn read_events<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> ReadEvents {
+    let (mut parser, mut read) = (EventParser::new(limit), ReadEvents::default());
+    for chunk in chunks {
+        read.is_oversized = parser.push(chunk).is_err();
+        read.events.extend(std::iter::from_fn(|| parser.next_event()).map(|event| (event.name, event.data)));
+        if read.is_oversized {
+            break;
+        }
+    }
+    (read.last_id, read.retry) = (parser.last_id().map(str::to_owned), parser.retry());
+    read
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::indexing_slicing, reason = "tests")]

@@ -19,6 +19,8 @@ pub(super) use access::{Access, parse_url};
 pub(super) use catalog::list_tools;
 pub(super) use conversation::converse;
 pub(super) use error::{EXIT_CODES, Error, TOOL_FAILED};
+#[cfg(feature = "fuzzing")]
+pub use events::{ReadEvents, read_events};
 pub(super) use relay::relay;
 pub(super) use remote::{display, http_client, reason};
 pub(super) use unshown::Unshown;

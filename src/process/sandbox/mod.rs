@@ -25,6 +25,8 @@ pub use command::enclose_in;
 pub use error::SandboxError;
 pub use exposure::{Exposure, exposure, unopened_cwd};
 pub use identity::conceal;
+#[cfg(feature = "fuzzing")]
+pub use infer::{UntrustedPaths, in_arguments};
 pub use kernel::Kernel;
 pub use policy::{Policy, Reach};
 pub use system_paths::PROGRAMS;

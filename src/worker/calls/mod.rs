@@ -44,6 +44,8 @@ pub(super) use outgoing::Outgoing;
 pub use refused::Refused;
 pub(super) use reported::Reported;
 pub(in crate::worker::calls) use server_requests::{OpenRequest, ServerRequests, refusal};
+#[cfg(feature = "fuzzing")]
+pub use shared::is_part_of;
 pub(in crate::worker::calls) use shared::{Decision, Sharing};
 pub(super) use standing::Standing;
 pub(in crate::worker::calls) use standing::{StandingInFlight, Told};

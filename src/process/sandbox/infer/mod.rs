@@ -11,7 +11,12 @@ use std::path::{Path, PathBuf};
 
 use secrecy::ExposeSecret as _;
 
+#[cfg(feature = "fuzzing")]
+pub use self::paths::in_arguments;
 use self::shared_directories::SharedDirectories;
+#[cfg(feature = "fuzzing")]
+pub use self::untrusted_paths::UntrustedPaths;
+#[cfg(not(feature = "fuzzing"))]
 pub(super) use self::untrusted_paths::UntrustedPaths;
 use super::system_paths::of_the_system;
 use crate::config::{self, SandboxMode, Server};

@@ -184,7 +184,7 @@ pub(super) fn code_around(file: &Path, shared: &SharedDirectories) -> Option<Pat
 
 /// The existing paths that arguments name, including `--flag=PATH`. The operator who wrote them meant the server to use
 /// them.
-pub(super) fn in_arguments(args: &[String], cwd: Option<&Path>, untrusted: &UntrustedPaths) -> Vec<PathBuf> {
+pub fn in_arguments(args: &[String], cwd: Option<&Path>, untrusted: &UntrustedPaths) -> Vec<PathBuf> {
     values(args).filter_map(|value| existing(value, cwd, untrusted)).collect()
 }
 

@@ -10,3 +10,5 @@ mod uri;
 
 pub(super) use sharing::Sharing;
 pub(super) use standing_requests::Decision;
+#[cfg(feature = "fuzzing")]
+pub use uri::is_part_of;

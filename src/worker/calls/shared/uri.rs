@@ -6,7 +6,7 @@
 /// A sub-resource is below the subscribed URI in the hierarchy of its path, or is a fragment of it (RFC 3986, sections
 /// 3.3 and 3.5), under the same scheme and authority. A URI with another query is no sub-resource: it may be another
 /// session's view. In doubt the answer is no: a missed update can be read again, a leaked one cannot be taken back.
-pub(super) fn is_part_of(uri: &str, subscribed: &str) -> bool {
+pub fn is_part_of(uri: &str, subscribed: &str) -> bool {
     let Some(rest) = uri.strip_prefix(subscribed) else { return false };
     if rest.is_empty() {
         return true;
