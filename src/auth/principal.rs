@@ -33,6 +33,13 @@ impl Principal {
         Self(Arc::new(Fields { tenant, issuer, subject: subject.to_owned(), scopes }))
     }
 
+    /// The holder of a key.
+    #[cfg(test)]
+    pub(crate) fn of_key(tenant: &str, subject: &str) -> Self {
+        let tenant = tenant.parse().unwrap_or_else(|_| TenantId::fallback());
+        Self::new(tenant, Issuer::Key, subject, Vec::new())
+    }
+
     /// The tenant that the principal belongs to.
     pub fn tenant(&self) -> &TenantId {
         &self.0.tenant

@@ -21,7 +21,8 @@ use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, ServerName};
 use crate::http::{Admin, App, Listener, Loopback, Router, Snapshot};
 use crate::memory::Memory;
-use crate::pool::{Children, Permits, Pools, Surroundings};
+use crate::permits::Permits;
+use crate::pool::{Children, Pools, Surroundings};
 use crate::process::{
     Ceilings, Folders, Guardian, GuardianSupervisor, Record, RemovalMetrics, watch_folders, watch_usage,
 };
@@ -62,9 +63,10 @@ impl Gateway {
         let (supervisor, guardian) = start_guardian(&config, host, &metrics).await?;
         let memory = Memory::new(config.memory_budget);
         let (tasks, stop_children) = (TaskTracker::new(), CancellationToken::new());
+        let permits = Permits::default();
         let surroundings = Surroundings {
             ceilings: watched_ceilings(&guardian, &metrics, &tasks, &stop_children),
-            permits: Permits::default(),
+            permits: permits.clone(),
             memory: memory.clone(),
             children: Children::default(),
             guardian: guardian.clone(),
@@ -75,7 +77,7 @@ impl Gateway {
             kill: shutdown.kill.clone(),
         };
         let pools = Arc::new(Pools::new(Arc::clone(&metrics), surroundings));
-        let sessions = Arc::new(Registry::new(tasks.clone()));
+        let sessions = Arc::new(Registry::new(tasks.clone(), permits));
         let loopback = Loopback::of(&config);
         let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, auth, loopback, &pools, None));
         let conversations = Arc::<Registry>::clone(&sessions);

@@ -72,7 +72,9 @@ impl Refusal {
     /// drains, 500 without random numbers.
     pub fn no_room(rejected: &Rejected) -> Self {
         let status = match rejected {
-            Rejected::Full(_) | Rejected::Principal(_) | Rejected::Tenant(_) => StatusCode::TOO_MANY_REQUESTS,
+            Rejected::Full(_) | Rejected::Principal(_) | Rejected::Tenant(_) | Rejected::Share(_) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Rejected::Draining => StatusCode::SERVICE_UNAVAILABLE,
             Rejected::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
         };

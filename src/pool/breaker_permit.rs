@@ -4,7 +4,7 @@ use tokio::time::{Instant, sleep};
 
 use super::breaker::PermitId;
 use super::child::PooledWorker;
-use super::permits::TenantKey;
+use super::holder::TenantKey;
 use super::pool::Pool;
 use crate::worker::Failure;
 

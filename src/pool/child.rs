@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::breaker::PermitId;
-use super::permits::Claim;
+use super::holder::Holder;
+use crate::auth::Principal;
+use crate::permits::{Claim, Claimant};
 use crate::process::Owner;
 use crate::worker::{Lease, Worker};
 
@@ -21,6 +23,8 @@ pub(super) struct PooledWorker {
     pub(super) permit: Mutex<PermitId>,
     /// The owner of the worker's first lease; unset for a spare.
     pub(super) owner: OnceLock<Owner>,
+    /// The principal whom the worker counts for; unset for a spare, and where it counts for nobody.
+    charged: OnceLock<Principal>,
     /// The capacity; `None` once it is given back or inherited.
     claim: Mutex<Option<Claim>>,
     /// Cancelled when the child process is gone.
@@ -31,7 +35,21 @@ impl PooledWorker {
     /// A worker that was started under a breaker permit, and occupies the claimed capacity.
     pub(super) fn new(worker: Worker, permit: PermitId, claim: Claim) -> Arc<Self> {
         let (permit, claim) = (Mutex::new(permit), Mutex::new(Some(claim)));
-        Arc::new(Self { worker, permit, owner: OnceLock::new(), claim, vacant: CancellationToken::new() })
+        let (owner, charged, vacant) = (OnceLock::new(), OnceLock::new(), CancellationToken::new());
+        Arc::new(Self { worker, permit, owner, charged, claim, vacant })
+    }
+
+    /// Notes the first request that the worker is for.
+    pub(super) fn is_for(&self, owner: &Owner, claimant: &Claimant) {
+        let _ = self.owner.set(owner.clone());
+        if let Some(principal) = claimant.charged() {
+            let _ = self.charged.set(principal.clone());
+        }
+    }
+
+    /// Whom the worker counts for.
+    pub(super) fn holder(&self) -> Holder<'_> {
+        Holder { principal: self.charged.get(), is_owned: self.worker.tenant().is_some() }
     }
 
     /// Whether the child is about to end: its capacity becomes free in a moment.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::child::PooledWorker;
-use super::permits::TenantKey;
+use super::holder::TenantKey;
 use crate::process::Owner;
 use crate::worker::Due;
 

@@ -15,6 +15,7 @@ use super::pool::Pool;
 use super::start::{SpawnRequest, obtain, open, settle_unopened};
 use super::starts::Start;
 use super::wanted::{Granted, Wanted};
+use crate::permits::Claimant;
 use crate::process::Owner;
 use crate::telemetry::Cause;
 use crate::worker::{DropGuard, Failure, Lease, Nobody, Opening};
@@ -34,7 +35,8 @@ pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failu
         }
         None => {
             let request = SpawnRequest {
-                tenant: wanted.principal.tenant().clone(),
+                principal: wanted.principal.clone(),
+                claimant: Claimant::of(&wanted.principal),
                 owner: Owner::principal(&wanted.principal),
                 caller: Arc::clone(&wanted.caller),
                 is_restart: wanted.is_restart,

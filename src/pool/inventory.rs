@@ -7,10 +7,12 @@ use tokio::sync::watch;
 
 use super::child::PooledWorker;
 use super::demand::Demand;
+use super::holder::Holder;
 use super::starts::Starts;
 use super::status::WorkerStatus;
 use crate::auth::Principal;
 use crate::config::TenantId;
+use crate::permits::Claimant;
 use crate::worker::{CompatibilityKey, Failure, Opening, Worker};
 
 /// The largest number of ended children that each pool remembers for operators.
@@ -32,8 +34,10 @@ pub(super) struct SharedWorker {
     pub(super) scope: Scope,
     /// The `initialize` that the child is opened with; `None` for a child that hears none.
     pub(super) opening: Option<Opening>,
-    /// The tenant of the first lease.
-    pub(super) tenant: TenantId,
+    /// The principal of the first lease.
+    pub(super) principal: Principal,
+    /// Whether the child counts for nobody: one that all tenants share, opened like the first of those.
+    is_common: bool,
     /// The result of the start; `None` while the start is under way. All that want this worker wait here.
     pub(super) outcome: watch::Sender<Option<Result<Arc<PooledWorker>, Failure>>>,
     /// Each request that waits for the start, or is about to lease the worker, holds one reference more: a counter.
@@ -103,6 +107,17 @@ impl SharedWorker {
         (self.assigned() + leases, calls)
     }
 
+    /// For whom the child counts among the children of its server.
+    pub(super) fn claimant(&self) -> Claimant {
+        if self.is_common { Claimant::for_everybody(&self.principal) } else { Claimant::of(&self.principal) }
+    }
+
+    /// Whom the capacity of the child counts for.
+    fn holder(&self) -> Holder<'_> {
+        let is_owned = self.scope != Scope::Everybody;
+        Holder { principal: Some(&self.principal).filter(|_| !self.is_common), is_owned }
+    }
+
     /// Whether this is the entry of the child.
     fn is(&self, child: &Arc<PooledWorker>) -> bool {
         self.child().is_some_and(|own| Arc::ptr_eq(&own, child))
@@ -141,10 +156,14 @@ impl Inventory {
         fitting.min_by_key(|shared| shared.load()).map(Assigned::to)
     }
 
-    /// Adds a shared worker that is to be started.
-    pub(super) fn add(&mut self, scope: Scope, opening: Option<Opening>, tenant: TenantId) -> Assigned {
-        let outcome = watch::channel(None).0;
-        let shared = Arc::new(SharedWorker { scope, opening, tenant, outcome, assigned: Arc::default() });
+    /// Adds a shared worker that is to be started, for the first request of a principal. Of the children that all
+    /// tenants share, those that are opened otherwise than the first count for who has asked for them.
+    pub(super) fn add(&mut self, scope: Scope, opening: Option<Opening>, principal: &Principal) -> Assigned {
+        let key = |opening: &Option<Opening>| opening.as_ref().map(|opening| opening.key.clone());
+        let is_like = |shared: &Arc<SharedWorker>| !shared.is_common || key(&shared.opening) == key(&opening);
+        let is_common = scope == Scope::Everybody && self.shared.iter().all(is_like);
+        let (outcome, principal) = (watch::channel(None).0, principal.clone());
+        let shared = Arc::new(SharedWorker { scope, opening, principal, is_common, outcome, assigned: Arc::default() });
         let assigned = Assigned::to(&shared);
         self.shared.push(shared);
         assigned
@@ -201,29 +220,31 @@ impl Inventory {
         }
     }
 
-    /// Stops one unused child for each tenant that is waited for at its own ceiling, unless a child of that tenant is
-    /// already ending.
-    pub(super) fn make_places(&mut self, is_waited_for: impl Fn(&TenantId) -> bool) {
+    /// Stops one unused child of each tenant whose capacity `is_wanted` by a claim that waits at the tenant's own
+    /// ceiling, or at its share of what tenants have in common, unless a child of that tenant is already ending.
+    pub(super) fn make_places(&mut self, is_wanted: impl Fn(Holder<'_>) -> bool) {
         let mut has_more = true;
         while has_more {
             let leaving = self.children.iter().filter(|child| child.is_ending());
             let leaving: Vec<_> = leaving.filter_map(|child| child.worker.tenant()).collect();
+            let is_leaving = |principal: &Principal| leaving.contains(principal.tenant());
             has_more = self.give_up_unused(|holder| {
-                holder.is_some_and(|tenant| is_waited_for(tenant) && !leaving.contains(tenant))
+                holder.principal.is_some_and(|principal| !is_leaving(principal)) && is_wanted(holder)
             });
         }
     }
 
-    /// Stops a start whose client has left, or a shared worker without leases, of a tenant that `of` accepts (`None`: a
-    /// worker that all tenants share). Returns whether there was one.
-    fn give_up_unused(&mut self, of: impl Fn(Option<&TenantId>) -> bool) -> bool {
-        if self.starts.give_up_last(|tenant| of(Some(tenant))) {
+    /// Stops a start whose client has left, or a shared worker without leases, of a holder that `of` accepts. Returns
+    /// whether there was one.
+    fn give_up_unused(&mut self, of: impl Fn(Holder<'_>) -> bool) -> bool {
+        if self.starts.give_up_last(|principal| of(Holder { principal: Some(principal), is_owned: true })) {
             return true;
         }
         let unused = self.shared.iter().position(|shared| {
-            let holder = Some(&shared.tenant).filter(|_| shared.scope != Scope::Everybody);
             let is_unused = |worker: &Worker| worker.sessions() == 0 && worker.is_idle() && worker.takes_calls();
-            of(holder) && shared.assigned() == 0 && shared.child().is_some_and(|child| is_unused(&child.worker))
+            of(shared.holder())
+                && shared.assigned() == 0
+                && shared.child().is_some_and(|child| is_unused(&child.worker))
         });
         let unused = unused.map(|place| self.shared.remove(place)).and_then(|shared| shared.child());
         unused.inspect(|child| child.worker.stop()).is_some()

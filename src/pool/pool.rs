@@ -9,10 +9,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::breaker::{Breaker, Broken, PermitId};
+use super::holder::TenantKey;
 use super::inventory::Inventory;
-use super::permits::{Ceiling, Limit, TenantKey};
 use super::surroundings::Surroundings;
 use crate::config::{Isolation, Server, TenantId};
+use crate::permits::{By, Ceiling, Full, Limit};
 use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
@@ -76,20 +77,28 @@ impl Pool {
         Ceiling::Server(self.server.name.clone())
     }
 
-    /// The ceilings that one more child counts under, for a tenant or for none. A tenant without a limit has its
+    /// The ceilings that one more child in use counts under, for a tenant or for all. A tenant without a limit has its
     /// children counted as well: a limit of a later configuration holds for those that run by then.
     pub(super) fn limits(&self, tenant: Option<&TenantId>) -> Vec<Limit> {
         let of_tenant = |tenant: &TenantId| {
             let most = self.surroundings.ceilings.max_children(tenant).unwrap_or(usize::MAX);
             (Ceiling::Tenant(tenant.clone()), most)
         };
-        let of_pool = (self.ceiling(), self.server.pool.max_children);
-        tenant.map(of_tenant).into_iter().chain([of_pool]).collect()
+        let in_use = (Ceiling::InUse(self.server.name.clone()), self.server.pool.max_children);
+        tenant.map(of_tenant).into_iter().chain([in_use, self.place()]).collect()
     }
 
-    /// The number of requests that wait because the server has all its children, whichever of its pools they ask.
-    pub(super) fn queued(&self) -> usize {
-        self.surroundings.permits.waiting_for(&self.ceiling())
+    /// The only ceiling that a spare counts under.
+    pub(super) fn place(&self) -> Limit {
+        (self.ceiling(), self.server.pool.max_children)
+    }
+
+    /// Whether a claim finds no room because the server has all its children. Not so if the claimant alone has as many
+    /// as it may.
+    pub(super) fn has_all(&self, full: &Full) -> bool {
+        let is_here =
+            matches!(&full.ceiling, Ceiling::InUse(name) | Ceiling::Server(name) if *name == self.server.name);
+        is_here && full.by == By::All
     }
 
     /// Tells the breaker that the child of a permit has crashed, or did not start.

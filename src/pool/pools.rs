@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::breaker::Broken;
 use super::deployment::{Deployment, Deployments};
-use super::permits::Ceiling;
 use super::pool::Pool;
 use super::recycle::maintain;
 use super::status::WorkerStatus;
 use super::surroundings::Surroundings;
-use crate::config::{Config, Server, ServerName};
+use crate::config::{Config, Contenders, Server, ServerName};
 use crate::memory::Memory;
+use crate::permits::Ceiling;
 use crate::telemetry::Metrics;
 
 /// All pools of a gateway: the current one of each server, and earlier ones that sessions or children still use.
@@ -36,13 +36,15 @@ impl Pools {
         &self.surroundings.memory
     }
 
-    /// Deploys the servers of a configuration, and puts its memory budget and the limits of its tenants in force. A server that `current` has
+    /// Deploys the servers of a configuration, and puts in force its memory budget, the limits of its tenants, and
+    /// what each has of what they share. A server that `current` has
     /// with the same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the
     /// sessions it has, under the same ceiling, and starts no spares any more.
     pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
         self.surroundings.memory.set_limit(config.memory_budget);
         self.surroundings.ceilings.replace(&config.tenants);
         self.surroundings.children.set_idle_timeout(config.sessions.child_idle_timeout);
+        self.surroundings.permits.contend(Contenders::of(config));
         let is_kept = |old: &Deployment| config.servers.get(&old.server.name).is_some_and(|new| *new == old.server);
         current.values().filter(|old| !is_kept(old)).for_each(|old| old.pool.supersede());
         let deployed = |(name, server): (&ServerName, &Arc<Server>)| {
@@ -102,7 +104,8 @@ impl Pools {
             metrics.circuits(name.as_str(), open, broken.len() - open);
             let spares = pools.iter().map(|pool| pool.inventory.lock().spares.len()).sum();
             // All pools of a server have one ceiling, and the requests that wait under it.
-            let queued = self.surroundings.permits.waiting_for(&Ceiling::Server(name.clone()));
+            let is_here = |ceiling: &Ceiling| matches!(ceiling, Ceiling::InUse(at) | Ceiling::Server(at) if at == name);
+            let queued = self.surroundings.permits.waiting(|full| is_here(&full.ceiling));
             metrics.pool(name.as_str(), queued, spares);
         }
     }
@@ -118,7 +121,8 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::pool::{Children, Permits};
+    use crate::permits::{Claimant, Permits};
+    use crate::pool::Children;
     use crate::process::{Ceilings, Guardian};
 
     impl Pools {
@@ -153,8 +157,9 @@ mod tests {
         assert_eq!(pools.all().len(), 2);
         let pool = &after.values().next().unwrap().pool;
         let (permits, limits) = (&pools.surroundings.permits, pool.limits(None));
-        let _taken = permits.try_claim(&limits).unwrap();
-        let waits = permits.claim(&None, &limits, Duration::from_secs(60));
+        let nobody = Claimant::nobody();
+        let _taken = permits.try_claim(&nobody, &limits).unwrap();
+        let waits = permits.claim(&nobody, &limits, Duration::from_secs(60));
         tokio::select! {
             biased;
             _ = waits => panic!("there is no room"),

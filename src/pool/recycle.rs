@@ -2,7 +2,7 @@
 //! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that
 //! call, without this check.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,10 +12,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::child::PooledWorker;
-use super::permits::Ceiling;
 use super::pool::Pool;
+use super::room::make_room;
 use super::spares;
-use super::start::make_room;
+use crate::config::TenantId;
+use crate::permits::{Ceiling, Full};
 use crate::worker::{Due, Phase};
 
 /// The time between two checks.
@@ -53,22 +54,25 @@ pub(super) async fn maintain(pool: Arc<Pool>, stop: CancellationToken) {
     pool.inventory.lock().stop_all();
 }
 
-/// Makes room for the requests that wait because the server, or a tenant with children here, has all its children: one
-/// that was in use when a request began to wait may be idle by now. Returns whether any request waits so.
+/// Makes room for the requests that wait because the server, or somebody with children here, has as many children as it
+/// may: one that was in use when a request began to wait may be idle by now. Returns whether any request waits so.
 fn serve_waiting(pool: &Pool) -> bool {
-    let permits = &pool.surroundings.permits;
-    // Of the pools of one server, the latest alone makes room in the server.
-    let queued = if pool.is_superseded.load(Ordering::Relaxed) { 0 } else { pool.queued() };
-    if queued > 0 {
-        make_room(pool, &pool.ceiling(), queued);
+    let waiting = pool.surroundings.permits.wanted();
+    if waiting.is_empty() {
+        return false;
     }
+    // Of the pools of one server, the latest alone makes room in the server.
+    let is_superseded = pool.is_superseded.load(Ordering::Relaxed);
     let children = pool.inventory.lock().children.clone();
-    let tenants: HashSet<_> = children.iter().filter_map(|child| child.worker.tenant()).collect();
-    let waiting = tenants.into_iter().map(|tenant| Ceiling::Tenant(tenant));
-    let waiting: Vec<_> =
-        waiting.map(|full| (permits.waiting_for(&full), full)).filter(|(count, _)| *count > 0).collect();
-    waiting.iter().for_each(|(count, full)| make_room(pool, full, *count));
-    queued > 0 || !waiting.is_empty()
+    let has_child = |tenant: &TenantId| children.iter().any(|child| child.worker.tenant().as_ref() == Some(tenant));
+    let is_ours = |full: &Full| match &full.ceiling {
+        Ceiling::Tenant(tenant) => has_child(tenant),
+        Ceiling::InUse(server) | Ceiling::Server(server) => !is_superseded && *server == pool.server.name,
+        _ => false,
+    };
+    let ours: Vec<_> = waiting.into_iter().filter(|(full, _)| is_ours(full)).collect();
+    ours.iter().for_each(|(full, count)| make_room(pool, full, *count));
+    !ours.is_empty()
 }
 
 /// Retires children over their limits and unused shared ones. Stops starts that no client has taken over in time, and

@@ -16,7 +16,7 @@ pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failu
     let key = opening.as_ref().map(|own| &own.key);
     let scope = scope(pool.server.isolation, &wanted.principal);
     loop {
-        let mut assigned = assign(pool, &scope, opening.as_ref(), wanted.principal.tenant(), wanted.is_restart);
+        let mut assigned = assign(pool, &scope, opening.as_ref(), &wanted.principal, wanted.is_restart);
         let mut outcome = assigned.opened().await.ok_or_else(|| pool.stopped())?;
         if let Err(failure) = outcome {
             // Where the start has failed, another replica that is up serves instead.

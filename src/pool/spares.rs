@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::breaker::PermitId;
 use super::breaker_permit::BreakerPermit;
 use super::inventory::{Inventory, Spare};
-use super::permits::{Ceiling, Claim};
 use super::pool::Pool;
 use super::start::{open, spawn, until_settled};
 use crate::config::PoolMode;
+use crate::permits::{Ceiling, Claim, Claimant};
 use crate::telemetry::Cause;
 use crate::worker::{Lease, Nobody, Opening};
 
@@ -23,10 +23,11 @@ use crate::worker::{Lease, Nobody, Opening};
 /// are too many or out of demand.
 pub(super) fn replenish(pool: &Pool) {
     let missing = missing_spares(pool, &mut pool.inventory.lock());
+    let (permits, nobody) = (&pool.surroundings.permits, Claimant::nobody());
     for _ in 0..missing {
-        let (permits, most) = (&pool.surroundings.permits, pool.surroundings.spawn_concurrency.div_ceil(2));
-        let Ok(slot) = permits.try_claim(&[(Ceiling::SpareStarts, most)]) else { return };
-        let Ok(claim) = permits.try_claim(&pool.limits(None)) else { return };
+        let most = pool.surroundings.spawn_concurrency.div_ceil(2);
+        let Ok(slot) = permits.try_claim(&nobody, &[(Ceiling::SpareStarts, most)]) else { return };
+        let Ok(claim) = permits.try_claim(&nobody, &[pool.place()]) else { return };
         // After a crash no spare is started before the pause of the breaker is over.
         let Ok((permit, Duration::ZERO)) = pool.breaker.admit(&None, Instant::now()) else { return };
         pool.inventory.lock().starting_spares += 1;
@@ -57,7 +58,7 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
         // A full pool without a spare in demand stops one other spare at a time.
         PoolMode::Static => {
             let is_full = wanted == 0 && inventory.children.iter().all(|child| child.worker.takes_calls());
-            let is_full = is_full && pool.surroundings.permits.full(&pool.limits(None)).is_some();
+            let is_full = is_full && pool.surroundings.permits.full(&Claimant::nobody(), &[pool.place()]).is_some();
             (settings.max_children.saturating_sub(all), usize::from(is_full))
         }
     };

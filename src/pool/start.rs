@@ -11,19 +11,24 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::breaker::PermitId;
 use super::breaker_permit::BreakerPermit;
 use super::child::PooledWorker;
+use super::holder::TenantKey;
 use super::inventory::{Assigned, Scope, SharedWorker};
-use super::permits::{Ceiling, Claim, Limit, TenantKey};
 use super::pool::Pool;
-use crate::config::{Isolation, TenantId};
+use super::room::make_room;
+use crate::auth::Principal;
+use crate::config::Isolation;
 use crate::mcp::protocol_version;
+use crate::permits::{Ceiling, Claim, Claimant, Limit};
 use crate::process::{Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{CompatibilityKey, DropGuard, Due, Failure, Lease, Nobody, Opening, Spec};
+use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
-    /// The tenant that asks, and that the child counts for unless all tenants share it.
-    pub(super) tenant: TenantId,
+    /// The principal who asks. The child counts for its tenant unless all tenants share it.
+    pub(super) principal: Principal,
+    /// For whom the child counts among the children of the server.
+    pub(super) claimant: Claimant,
     /// The owner of the child's working directory.
     pub(super) owner: Owner,
     /// The caller's name for log lines; `-` where several callers share the child.
@@ -50,7 +55,7 @@ pub(super) async fn obtain(
     request: &SpawnRequest,
     key: Option<&CompatibilityKey>,
 ) -> Result<Arc<PooledWorker>, Failure> {
-    let owned_by = (pool.server.isolation != Isolation::Shared).then_some(&request.tenant);
+    let owned_by = (pool.server.isolation != Isolation::Shared).then(|| request.principal.tenant());
     let mut permit = BreakerPermit::admitted(pool, owned_by.cloned()).await?;
     let takes_spares = owned_by.is_none_or(|tenant| pool.surroundings.ceilings.takes_spares(tenant));
     // A child that is being replaced and does not read its stdin is waited for twice (`stop` in the supervisor).
@@ -59,7 +64,7 @@ pub(super) async fn obtain(
     let end = Instant::now() + if request.replaces.is_empty() { queue_timeout } else { until_replaced };
     loop {
         let mut limits = pool.limits(owned_by);
-        // A spare has capacity under the ceiling of the pool already.
+        // A spare has a place already, and counts as one that is left for those who ask.
         if takes_spares && pool.inventory.lock().place_of_spare(key).is_some() {
             limits.retain(|(ceiling, _)| *ceiling != pool.ceiling());
         }
@@ -69,7 +74,7 @@ pub(super) async fn obtain(
             if let Some(tenant) = owned_by {
                 spare.worker.adopt(tenant, &request.caller);
             }
-            let _ = spare.owner.set(request.owner.clone());
+            spare.is_for(&request.owner, &request.claimant);
             spare.add(claim);
             permit.adopts(&spare);
             return Ok(spare);
@@ -81,40 +86,20 @@ pub(super) async fn obtain(
     }
 }
 
-/// Ends unused and idle children so that capacity becomes free under a ceiling that `wanted` requests wait for: that of
-/// the pool or of a tenant. Without effect for any other ceiling.
-pub(super) fn make_room(pool: &Pool, full: &Ceiling, wanted: usize) {
-    let children = &pool.surroundings.children;
-    match full {
-        Ceiling::Server(server) => {
-            pool.inventory.lock().make_room(wanted);
-            children.make_room(|child| child.worker.server() == server, wanted, Due::PoolRoom);
-        }
-        Ceiling::Tenant(tenant) => {
-            pool.inventory.lock().make_places(|waiting| waiting == tenant);
-            children.make_room(|child| child.worker.tenant().as_ref() == Some(tenant), wanted, Due::TenantRoom);
-        }
-        _ => {}
-    }
-}
-
 /// Claims capacity, and waits for it until the `end`. If the pool is full, something unused is stopped, and a child
 /// that is being replaced leaves its capacity to this request.
 async fn claim(pool: &Pool, request: &SpawnRequest, limits: &[Limit], end: Instant) -> Result<Claim, Failure> {
     let (before, permits, server) = (Instant::now(), &pool.surroundings.permits, &pool.server.name);
-    if let Some((full, _)) = permits.full(limits) {
-        make_room(pool, &full, permits.waiting_for(&full) + 1);
+    let claimant = &request.claimant;
+    if let Some(full) = permits.full(claimant, limits) {
+        make_room(pool, &full, permits.waiting(|waits| *waits == full) + 1);
     }
-    let tenant = Some(request.tenant.clone());
     let claimed = tokio::select! {
         biased;
-        claimed = permits.claim(&tenant, limits, end.saturating_duration_since(before)) => claimed,
+        claimed = permits.claim(claimant, limits, end.saturating_duration_since(before)) => claimed,
         claim = PooledWorker::inherit(&request.replaces) => Ok(claim),
     };
-    claimed.map_err(|full| match full {
-        (Ceiling::Tenant(tenant), most) => Failure::tenant_full(server, &tenant, most),
-        (_, most) => Failure::pool_full(server, most, before.elapsed()),
-    })
+    claimed.map_err(|full| Failure::full(server, &full, before.elapsed()))
 }
 
 /// Spawns a child that occupies the claimed capacity, and watches over its end. Without a request, the child is a
@@ -134,10 +119,11 @@ pub(super) async fn spawn(
     let (server, surroundings) = (&pool.server, &pool.surroundings);
     // Starts are spread even where `pool.queue_timeout` is zero.
     let (before, patience) = (Instant::now(), server.pool.queue_timeout.max(2 * STARTING));
-    let tenant = request.map(|request| request.tenant.clone());
+    // Whoever asks has the turn, also where all tenants use the child.
+    let claimant = request.map_or_else(Claimant::nobody, |request| Claimant::of(&request.principal));
     let limits = [(Ceiling::Starts, surroundings.spawn_concurrency)];
-    let slot = surroundings.permits.claim(&tenant, &limits, patience).await;
-    let slot = slot.map_err(|_| Failure::spawn_full(&server.name, before.elapsed()))?;
+    let slot = surroundings.permits.claim(&claimant, &limits, patience).await;
+    let slot = slot.map_err(|full| Failure::full(&server.name, &full, before.elapsed()))?;
     permit.renew()?;
     let spec = Spec {
         guardian: surroundings.guardian.clone(),
@@ -145,7 +131,7 @@ pub(super) async fn spawn(
         reach: Arc::clone(&pool.reach),
         lookups: pool.lookups.clone(),
         origin: match request.filter(|_| server.isolation != Isolation::Shared) {
-            Some(request) => Origin::new(&request.tenant, &server.name, &request.caller),
+            Some(request) => Origin::new(request.principal.tenant(), &server.name, &request.caller),
             None => Origin::unowned(&server.name),
         },
         owner: request.map_or_else(Owner::everybody, |request| request.owner.clone()),
@@ -169,7 +155,7 @@ pub(super) async fn spawn(
         }
     };
     let child = PooledWorker::new(worker, permit.into_id(), claim);
-    request.into_iter().for_each(|request| drop(child.owner.set(request.owner.clone())));
+    request.into_iter().for_each(|request| child.is_for(&request.owner, &request.claimant));
     pool.inventory.lock().children.push(Arc::clone(&child));
     surroundings.children.add(&child);
     if surroundings.draining.is_cancelled() {
@@ -254,7 +240,7 @@ pub(super) fn assign(
     pool: &Pool,
     scope: &Scope,
     opening: Option<&Opening>,
-    tenant: &TenantId,
+    principal: &Principal,
     is_restart: bool,
 ) -> Assigned {
     let key = opening.map(|own| &own.key);
@@ -265,14 +251,15 @@ pub(super) fn assign(
             return assigned;
         }
         let replaces = inventory.replaced(scope, key);
-        (inventory.add(scope.clone(), opening.cloned(), tenant.clone()), replaces)
+        (inventory.add(scope.clone(), opening.cloned(), principal), replaces)
     };
     let owner = match scope {
         Scope::Principal(principal) => Owner::principal(principal),
         Scope::Tenant(tenant) => Owner::tenant(tenant),
         Scope::Everybody => Owner::everybody(),
     };
-    let request = SpawnRequest { tenant: tenant.clone(), owner, caller: "-".into(), is_restart, replaces };
+    let (principal, claimant) = (principal.clone(), assigned.shared.claimant());
+    let request = SpawnRequest { principal, claimant, owner, caller: "-".into(), is_restart, replaces };
     start_in_background(pool, Arc::clone(&assigned.shared), request);
     assigned
 }
@@ -284,7 +271,7 @@ fn succeed(pool: &Pool, child: &Arc<PooledWorker>) {
         && child.worker.is_in_use()
         && !pool.surroundings.draining.is_cancelled()
     {
-        drop(assign(pool, &shared.scope, shared.opening.as_ref(), &shared.tenant, true));
+        drop(assign(pool, &shared.scope, shared.opening.as_ref(), &shared.principal, true));
     }
 }
 
@@ -341,7 +328,8 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::config::{Config, Server};
+    use crate::config::{Config, Server, TenantId};
+    use crate::permits::{By, Full};
     use crate::pool::{Deployments, Pools};
 
     #[tokio::test]
@@ -352,12 +340,14 @@ mod tests {
         let deployed = pools.deploy(&config, &Deployments::default());
         let pool = &deployed.values().next().unwrap().pool;
         let permits = &pool.surroundings.permits;
-        let running = permits.try_claim(&pool.limits(Some(&tenant))).unwrap();
+        let ann = Claimant::of(&Principal::of_key(tenant.as_str(), "ann"));
+        let running = permits.try_claim(&ann, &pool.limits(Some(&tenant))).unwrap();
         config.tenants.get_mut(&tenant).unwrap().max_children = Some(1);
         pools.deploy(&config, &deployed);
         let limits = pool.limits(Some(&tenant));
-        assert_eq!(permits.full(&limits), Some((Ceiling::Tenant(tenant), 1)));
+        let full = Full { ceiling: Ceiling::Tenant(tenant), most: 1, by: By::All };
+        assert_eq!(permits.full(&ann, &limits), Some(full));
         drop(running);
-        assert!(permits.try_claim(&limits).is_ok());
+        assert!(permits.try_claim(&ann, &limits).is_ok());
     }
 }

@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::auth::Principal;
-use crate::config::TenantId;
 use crate::worker::{Failure, Lease, Opening};
 
 /// An exclusive child that is being asked a client's `initialize`.
@@ -69,9 +68,9 @@ impl Starts {
         self.0.iter().filter(|start| start.is_left() && start.principal == *principal).count()
     }
 
-    /// Stops the start whose client left last, among the tenants that `of` accepts. Returns whether there was one.
-    pub(super) fn give_up_last(&mut self, of: impl Fn(&TenantId) -> bool) -> bool {
-        let left = self.0.iter().filter(|start| start.is_left() && of(start.principal.tenant()));
+    /// Stops the start whose client left last, of a principal that `of` accepts. Returns whether there was one.
+    pub(super) fn give_up_last(&mut self, of: impl Fn(&Principal) -> bool) -> bool {
+        let left = self.0.iter().filter(|start| start.is_left() && of(&start.principal));
         let last = left.max_by_key(|start| *start.left.lock()).cloned();
         last.inspect(|start| self.give_up(start)).is_some()
     }

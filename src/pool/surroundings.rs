@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::children::Children;
-use super::permits::Permits;
 use crate::memory::Memory;
+use crate::permits::Permits;
 use crate::process::{Ceilings, Guardian};
 
 /// What all pools of a gateway share; cheap to clone.
@@ -18,7 +18,7 @@ pub struct Surroundings {
     /// The limits that the children of a tenant have together.
     pub ceilings: Ceilings,
     /// The bounds on how many children and starts all pools have at once. Each pool claims its capacity here, and waits
-    /// here while there is none.
+    /// here while there is none. Sessions are claimed here as well.
     pub permits: Permits,
     /// The budget of bytes, with an account of each tenant, and of each server for children that belong to no tenant.
     pub memory: Memory,

@@ -13,6 +13,7 @@ use crate::auth::Principal;
 use crate::config::{ServerName, Sessions};
 use crate::jsonrpc::Envelope;
 use crate::memory::Account;
+use crate::permits::Full;
 use crate::pool::Deployment;
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::worker::Refused;
@@ -83,6 +84,9 @@ pub enum Rejected {
     /// The tenant is at its limit of sessions (`max_sessions`).
     #[error("the tenant has reached its limit of {0} sessions (max_sessions); try again later")]
     Tenant(usize),
+    /// The principal, or its tenant, holds as many sessions as are left for the others.
+    #[error("no session was opened: {0}; close one, or try again later")]
+    Share(Full),
     /// The gateway is shutting down.
     #[error("the gateway is stopping; try again in a moment")]
     Draining,
@@ -95,7 +99,7 @@ impl Rejected {
     /// The `type` member of the error that the caller receives.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) => "sessions_full",
+            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::Share(_) => "sessions_full",
             Self::Draining => "draining",
             Self::NoRandomness => "no_randomness",
         }

@@ -16,7 +16,7 @@ use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::ServerName;
-use crate::pool::{Ceiling, Claim, Permits};
+use crate::permits::{By, Ceiling, Claim, Claimant, Permits};
 use crate::telemetry::Cause;
 
 /// The log lines about opened sessions, and as many about ended ones, that a server may cause in a period.
@@ -38,9 +38,9 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// An empty registry. Sessions spawn their tasks on `tasks`.
-    pub fn new(tasks: TaskTracker) -> Self {
-        Self { sessions: DashMap::new(), permits: Permits::default(), is_draining: AtomicBool::new(false), tasks }
+    /// An empty registry. Sessions spawn their tasks on `tasks`, and are counted by `permits`.
+    pub fn new(tasks: TaskTracker, permits: Permits) -> Self {
+        Self { sessions: DashMap::new(), permits, is_draining: AtomicBool::new(false), tasks }
     }
 
     /// Counts one more session, for as long as the claim exists.
@@ -56,12 +56,13 @@ impl Registry {
         let limits = [
             (Ceiling::Sessions, sessions.max),
             (Ceiling::Principal(principal.clone()), sessions.max_per_principal),
-            (Ceiling::Tenant(principal.tenant().clone()), tenant_sessions.unwrap_or(usize::MAX)),
+            (Ceiling::TenantSessions(principal.tenant().clone()), tenant_sessions.unwrap_or(usize::MAX)),
         ];
-        self.permits.try_claim(&limits).map_err(|(ceiling, most)| match ceiling {
-            Ceiling::Principal(_) => Rejected::Principal(most),
-            Ceiling::Tenant(_) => Rejected::Tenant(most),
-            _ => Rejected::Full(most),
+        self.permits.try_claim(&Claimant::of(principal), &limits).map_err(|full| match (&full.by, &full.ceiling) {
+            (By::Tenant(..) | By::Principal(..), _) => Rejected::Share(full),
+            (_, Ceiling::Principal(_)) => Rejected::Principal(full.most),
+            (_, Ceiling::TenantSessions(_)) => Rejected::Tenant(full.most),
+            _ => Rejected::Full(full.most),
         })
     }
 
@@ -162,6 +163,8 @@ impl Conversations for Registry {
     }
 
     fn has_room(&self, max: usize) -> bool {
-        !self.is_draining.load(Ordering::Relaxed) && self.permits.full(&[(Ceiling::Sessions, max)]).is_none()
+        !self.is_draining.load(Ordering::Relaxed) && {
+            self.permits.full(&Claimant::nobody(), &[(Ceiling::Sessions, max)]).is_none()
+        }
     }
 }

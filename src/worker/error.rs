@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::SandboxHint;
 use super::calls::Refused;
-use crate::config::{Server, ServerName, TenantId};
+use crate::config::{Server, ServerName};
 use crate::jsonrpc::{Code, RawId, error_response_with_data, member, parse, text};
+use crate::permits::{By, Ceiling, Full};
 use crate::process::{Excess, Exit, SpawnError};
 use crate::telemetry::ExitReason;
 
@@ -158,28 +159,30 @@ impl Failure {
         Self { retryable: true, retry_after: Some(retry), ..Self::new(Code::Overloaded, "crash_loop", text) }
     }
 
-    /// No child became free within `waited`, because the pool is at `pool.max_children`.
-    pub fn pool_full(server: &ServerName, max_children: usize, waited: Duration) -> Self {
-        let text = format!(
-            "the server \"{server}\" has all its {max_children} children in use (pool.max_children), and none became free within {waited:.1?}; try again in a moment"
-        );
-        Self::full("pool_full", text)
-    }
-
-    /// No child was started within `waited`, because too many others are being started.
-    pub fn spawn_full(server: &ServerName, waited: Duration) -> Self {
-        let text = format!(
-            "the server \"{server}\" was not started: others are being started (children.spawn_concurrency), and its turn did not come within {waited:.1?}; try again in a moment"
-        );
-        Self::full("spawn_full", text)
-    }
-
-    /// No child became free in time, because the tenant is at `limits.max_children`, which is `most`.
-    pub fn tenant_full(server: &ServerName, tenant: &TenantId, most: usize) -> Self {
-        let text = format!(
-            "the server \"{server}\" was not started: the tenant has all its {most} children in use (tenants.{tenant}.limits.max_children); end a session, or try again in a moment"
-        );
-        Self::full("tenant_full", text)
+    /// No child could be had within `waited`, because a limit is reached, or the caller's share of it.
+    pub fn full(server: &ServerName, full: &Full, waited: Duration) -> Self {
+        let (most, key) = (full.most, full.ceiling.key());
+        let (kind, all) = match full.ceiling {
+            Ceiling::Tenant(_) => (
+                "tenant_full",
+                format!("was not started: the tenant has all its {most} children in use ({key}); end a session, or"),
+            ),
+            Ceiling::Starts | Ceiling::SpareStarts => (
+                "spawn_full",
+                format!(
+                    "was not started: others are being started ({key}), and its turn did not come within {waited:.1?};"
+                ),
+            ),
+            _ => (
+                "pool_full",
+                format!("has all its {most} children in use ({key}), and none became free within {waited:.1?};"),
+            ),
+        };
+        let reason = match full.by {
+            By::All => all,
+            _ => format!("was not started: {full}; waited {waited:.1?};"),
+        };
+        Self::overloaded(kind, format!("the server \"{server}\" {reason} try again in a moment"))
     }
 
     /// The time after which the client may try again; `None` if no limit was the reason.
@@ -204,12 +207,12 @@ impl Failure {
     /// The child took no call, for the given reason.
     pub fn refused(refused: Refused) -> Self {
         match refused {
-            Refused::Busy | Refused::Share | Refused::Retired => Self::full(BUSY, refused.to_string()),
+            Refused::Busy | Refused::Share | Refused::Retired => Self::overloaded(BUSY, refused.to_string()),
             Refused::Ended => Self::unavailable("server_exited", refused.to_string()).retryable(),
         }
     }
 
-    fn full(kind: &'static str, message: String) -> Self {
+    fn overloaded(kind: &'static str, message: String) -> Self {
         let retry_after = Some(Duration::from_secs(1));
         Self { retryable: true, retry_after, ..Self::new(Code::Overloaded, kind, message) }
     }

@@ -177,7 +177,8 @@ async fn starts_of_one_tenant_that_come_to_nothing_do_not_hold_up_those_of_other
             tokio::spawn(async move { refusal(&caller).await })
         })
         .collect();
-    gateway.until("two are being started", |metrics| metrics.children() == 2.0).await;
+    // The other turn is left for others.
+    gateway.until("one is being started", |metrics| metrics.children() == 1.0).await;
     let mut client = eve.server("well").streamable().await;
     assert_eq!(client.call("echo", json!({"text": "in turn"})).await, "in turn");
     let told = eventually("the last ones are told to come back", async || {

@@ -182,17 +182,24 @@ async fn what_comes_while_a_child_makes_room_is_done_once() {
 #[tokio::test]
 async fn who_holds_most_makes_room_and_of_these_the_longest_idle() {
     let mut keys = Vec::new();
-    let gateway = Gateway::start_with([limited(4)], |config| {
-        keys = [("acme", "ann"), ("acme", "bob"), ("umbrella", "eve")].map(|(t, s)| key(config, t, s)).to_vec();
+    let gateway = Gateway::start_with([limited(8)], |config| {
+        let others = [("umbrella", "eve"), ("third", "zoe"), ("fourth", "dan"), ("last", "kim")];
+        let holders = [("acme", "ann"), ("acme", "bob")].into_iter().chain(others);
+        keys = holders.map(|(tenant, subject)| key(config, tenant, subject)).collect();
     })
     .await;
-    let [ann, bob, eve] = [0, 1, 2].map(|index: usize| gateway.with_key(&keys[index]));
+    let [ann, bob, eve, zoe, dan, kim] = [0, 1, 2, 3, 4, 5].map(|index: usize| gateway.with_key(&keys[index]));
     let mut of_eve = eve.streamable().await;
     let mut of_bob = bob.streamable().await;
     let (mut first, mut second) = (ann.streamable().await, ann.streamable().await);
     let before = [pid(&mut of_eve).await, pid(&mut of_bob).await, pid(&mut second).await, pid(&mut first).await];
+    // As many as are left for each.
+    for other in [&eve, &zoe, &zoe, &dan] {
+        other.streamable().await;
+    }
+    assert_eq!(ended(&gateway.metrics().await), 0.0);
     // The tenant with three has to go first, and of its two principals the one with two: its second is the longest idle.
-    eve.streamable().await;
+    kim.streamable().await;
     let after = [pid(&mut of_eve).await, pid(&mut of_bob).await, pid(&mut first).await];
     assert_eq!(after, [before[0], before[1], before[3]]);
     assert_eq!(ended(&gateway.metrics().await), 1.0);

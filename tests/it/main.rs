@@ -48,6 +48,7 @@ mod server_requests;
 mod shared;
 mod shared_neighbours;
 mod shared_restart;
+mod shares;
 mod shutdown;
 mod spares;
 mod sse;

@@ -103,7 +103,7 @@ async fn a_tenant_has_no_more_children_than_it_may() {
         let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
         let (first, mut second) = (ann.server("one").streamable().await, bob.server("two").streamable().await);
         let initialize = json!({"jsonrpc": "2.0", "id": "i", "method": "initialize", "params": hello("2025-11-25")});
-        let ask = async || bob.send(Request::post("/servers/one/mcp", initialize.clone())).await;
+        let ask = async || ann.send(Request::post("/servers/one/mcp", initialize.clone())).await;
         let refused = ask().await;
         let error = refused.assert_error(200, -32003, "the server")["error"].clone();
         assert_eq!(error["data"]["retryAfter"], 1);
@@ -140,6 +140,7 @@ async fn sessions_that_wait_for_one_server_take_nothing_from_their_tenant_on_ano
     // The tenant has no child at all, and may have two.
     let mut free = ann.server("b").streamable().await;
     assert_eq!(free.call("echo", json!({"text": "free"})).await, "free");
+    free.delete().await;
     holder.delete().await;
     for waits in waiting {
         waits.await.unwrap();
@@ -147,7 +148,7 @@ async fn sessions_that_wait_for_one_server_take_nothing_from_their_tenant_on_ano
     gateway.finish().await;
 }
 
-/// Requests of a tenant that may wait for a child, as docs/BOUNDS.md says.
+/// Requests of a tenant that may wait for a child where another tenant may ask, as docs/BOUNDS.md says.
 const QUEUE: usize = 1024;
 
 #[tokio::test]
@@ -158,8 +159,9 @@ async fn so_many_wait_for_a_child_of_their_tenant_and_the_next_is_told_at_once()
     let mut keys = Vec::new();
     let gateway = Gateway::start_with([server], |config: &mut Config| {
         keys = (0..8).map(|number| key(config, "acme", &format!("user-{number}"))).collect();
+        key(config, "another", "eve");
         config.tenants.get_mut("acme").unwrap().max_children = Some(1);
-        config.sessions.max = 2 * QUEUE;
+        config.sessions.max = 16 * QUEUE;
         config.sessions.max_per_principal = 2 * QUEUE;
     })
     .await;
@@ -190,7 +192,7 @@ async fn a_shared_child_without_a_session_makes_room_for_another_of_its_tenant()
         let (gateway, [ann, bob, eve]) = gateway(servers, |tenant| tenant.max_children = Some(2)).await;
         let (mut other, mut first) = (eve.server("one").streamable().await, ann.server("one").streamable().await);
         let (of_eve, used) = (pid(&mut other).await, pid(&mut first).await);
-        ann.server("two").streamable().await.delete().await;
+        bob.server("two").streamable().await.delete().await;
         other.delete().await;
         // Of the two that the tenant may have, one is used, and one is not.
         // Nobody shares the latter with a client that asks for something else.

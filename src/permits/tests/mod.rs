@@ -1,17 +1,44 @@
-//! Permits: ceilings hold, claims are whole, tenants take turns, queues are bounded, and no unit and no wake-up is
-//! lost.
+//! Permits: ceilings hold, claims are whole, tenants and their principals take turns and have shares, queues are
+//! bounded, and no unit and no wake-up is lost.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod shares;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
+use super::queues::WAITING;
 use super::*;
+use crate::auth::Principal;
+use crate::config::{ApiKey, Config, Contenders, Server};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn tenant(name: &str) -> TenantKey {
-    Some(name.parse().unwrap())
+/// The principal `subject` of the tenant `name`.
+fn principal(name: &str, subject: &str) -> Principal {
+    Principal::of_key(name, subject)
+}
+
+/// The only principal of the tenant `name`.
+fn tenant(name: &str) -> Claimant {
+    Claimant::of(&principal(name, "only"))
+}
+
+/// A configuration's contenders: a server `s` that all tenants may use, and the keys of these principals.
+fn contenders(principals: &[Principal]) -> Contenders {
+    let mut config = Config::for_servers([Server::new("s".parse().unwrap(), "nothing", Vec::new())]);
+    config.auth.anonymous = None;
+    for one in principals {
+        config.tenants.entry(one.tenant().clone()).or_default();
+        config.auth.keys.push(ApiKey::from_plain("k", one.tenant().clone(), one.subject().to_owned(), Vec::new()));
+    }
+    Contenders::of(&config)
+}
+
+fn in_use(most: usize) -> Limit {
+    (Ceiling::InUse("s".parse().unwrap()), most)
 }
 
 fn server(name: &str, most: usize) -> Limit {
@@ -23,38 +50,35 @@ fn of_tenant(name: &str, most: usize) -> Limit {
 }
 
 impl Permits {
-    fn taken(&self, ceiling: &Ceiling) -> usize {
-        self.0.lock().taken.get(ceiling).copied().unwrap_or_default()
-    }
-
-    fn waiting(&self) -> usize {
-        self.0.lock().queues.iter().map(|queue| queue.waiting.len()).sum()
-    }
-
-    fn is_unused(&self) -> bool {
-        let state = self.0.lock();
-        state.taken.is_empty() && state.queues.is_empty()
+    /// The number of claims that wait.
+    fn queued(&self) -> usize {
+        self.waiting(|_| true)
     }
 
     /// A task that waits for a claim, and has begun to.
-    async fn waiter(&self, name: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Limit>> {
-        let (permits, own, limits, before) = (self.clone(), tenant(name), limits.to_vec(), self.waiting());
+    async fn waiter(&self, name: &str, limits: &[Limit]) -> tokio::task::JoinHandle<Result<Claim, Full>> {
+        let (permits, own, limits, before) = (self.clone(), tenant(name), limits.to_vec(), self.queued());
         let waiter = tokio::spawn(async move { permits.claim(&own, &limits, LONG).await });
-        while self.waiting() == before {
+        while self.queued() == before {
             tokio::task::yield_now().await;
         }
         waiter
     }
 }
 
+/// The number of claims that wait for this ceiling.
+fn waiting_for(permits: &Permits, ceiling: &Ceiling) -> usize {
+    permits.waiting(|full| full.ceiling == *ceiling)
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_ceiling_holds_and_waiting_ends() {
     let (permits, limits) = (Permits::default(), [server("s", 2)]);
-    let (a, b) = (permits.try_claim(&limits).unwrap(), permits.try_claim(&limits).unwrap());
-    assert!(permits.try_claim(&limits).is_err());
+    let (a, b) = (permits.try_claim(&tenant("t"), &limits).unwrap(), permits.try_claim(&tenant("t"), &limits).unwrap());
+    assert!(permits.try_claim(&tenant("t"), &limits).is_err());
     let full = permits.claim(&tenant("t"), &limits, Duration::from_secs(1)).await.unwrap_err();
-    assert_eq!(full, limits[0]);
-    assert_eq!(permits.waiting(), 0, "a claim that was given up waits no more");
+    assert_eq!(full, Full { ceiling: limits[0].0.clone(), most: 2, by: By::All });
+    assert_eq!(permits.queued(), 0, "a claim that was given up waits no more");
     drop(a);
     assert_eq!(permits.taken(&limits[0].0), 1);
     drop(b);
@@ -65,15 +89,19 @@ async fn the_ceiling_holds_and_waiting_ends() {
 async fn a_claim_that_waits_holds_nothing_of_what_others_could_have() {
     let permits = Permits::default();
     let (both, other) = ([of_tenant("t", 1), server("a", 1)], [of_tenant("t", 1), server("b", 1)]);
-    let taken = permits.try_claim(&both[1..]).unwrap();
+    let taken = permits.try_claim(&tenant("t"), &both[1..]).unwrap();
     let waiter = permits.waiter("t", &both).await;
-    assert_eq!(permits.waiting_for(&both[1].0), 1);
-    let of_other = permits.try_claim(&other).unwrap();
-    assert_eq!((permits.waiting_for(&both[0].0), permits.waiting_for(&both[1].0)), (1, 0), "the first full one counts");
+    assert_eq!(waiting_for(&permits, &both[1].0), 1);
+    let of_other = permits.try_claim(&tenant("t"), &other).unwrap();
+    assert_eq!(
+        (waiting_for(&permits, &both[0].0), waiting_for(&permits, &both[1].0)),
+        (1, 0),
+        "the first full one counts"
+    );
     drop(taken);
     tokio::task::yield_now().await;
     assert!(!waiter.is_finished(), "there is room under one ceiling alone");
-    assert!(permits.try_claim(&both[1..]).is_ok(), "nobody has it");
+    assert!(permits.try_claim(&tenant("t"), &both[1..]).is_ok(), "nobody has it");
     drop(of_other);
     let claim = waiter.await.unwrap().unwrap();
     assert!(both.iter().all(|(ceiling, _)| claim.holds(ceiling)));
@@ -84,7 +112,7 @@ async fn a_claim_that_waits_holds_nothing_of_what_others_could_have() {
 #[tokio::test(start_paused = true)]
 async fn tenants_take_turns() {
     let (permits, limits) = (Permits::default(), [server("s", 1)]);
-    let first = permits.try_claim(&limits).unwrap();
+    let first = permits.try_claim(&tenant("t"), &limits).unwrap();
     let (order, mut served) = tokio::sync::mpsc::channel(16);
     for name in ["a", "a", "a", "b", "c"] {
         let (waiter, order) = (permits.waiter(name, &limits).await, order.clone());
@@ -103,7 +131,7 @@ async fn tenants_take_turns() {
 }
 
 /// Drops a claim when it is granted.
-fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Limit>>) -> tokio::task::JoinHandle<bool> {
+fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Full>>) -> tokio::task::JoinHandle<bool> {
     tokio::spawn(async move { waiter.await.unwrap().is_ok() })
 }
 
@@ -111,13 +139,14 @@ fn is_served(waiter: tokio::task::JoinHandle<Result<Claim, Limit>>) -> tokio::ta
 async fn only_so_many_of_a_tenant_wait_and_the_next_is_told_at_once() {
     for limits in [[server("s", 1)], [of_tenant("many", 1)]] {
         let permits = Permits::default();
-        let first = permits.try_claim(&limits).unwrap();
+        permits.contend(contenders(&[principal("many", "only"), principal("another", "only")]));
+        let first = permits.try_claim(&tenant("t"), &limits).unwrap();
         let mut waiting = Vec::new();
-        for _ in 0..QUEUE {
+        for _ in 0..WAITING / 2 {
             waiting.push(is_served(permits.waiter("many", &limits).await));
         }
         let now = tokio::time::Instant::now();
-        assert!(permits.claim(&tenant("many"), &limits, LONG).await.is_err());
+        assert_eq!(permits.claim(&tenant("many"), &limits, LONG).await.unwrap_err().by, By::Queue);
         assert_eq!(now.elapsed(), Duration::ZERO);
         waiting.push(is_served(permits.waiter("another", &limits).await));
         drop(first);
@@ -131,18 +160,19 @@ async fn only_so_many_of_a_tenant_wait_and_the_next_is_told_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_unit_granted_to_a_claim_that_is_given_up_is_not_lost() {
     let (permits, limits) = (Permits::default(), [server("s", 1)]);
-    let first = permits.try_claim(&limits).unwrap();
+    let first = permits.try_claim(&tenant("t"), &limits).unwrap();
     let left = permits.waiter("t", &limits).await;
     drop(first);
     left.abort();
     let _ = left.await;
-    assert!(permits.try_claim(&limits).is_ok());
+    assert!(permits.try_claim(&tenant("t"), &limits).is_ok());
 }
 
 #[test]
 fn a_merged_claim_holds_each_unit_once() {
     let (permits, both) = (Permits::default(), [of_tenant("t", 9), server("s", 9)]);
-    let (mut spare, inherited) = (permits.try_claim(&both[1..]).unwrap(), permits.try_claim(&both).unwrap());
+    let (mut spare, inherited) =
+        (permits.try_claim(&tenant("t"), &both[1..]).unwrap(), permits.try_claim(&tenant("t"), &both).unwrap());
     assert_eq!(permits.taken(&both[1].0), 2);
     spare.merge(inherited);
     assert_eq!((permits.taken(&both[0].0), permits.taken(&both[1].0)), (1, 1));
@@ -159,17 +189,18 @@ impl Wake for Woken {
     }
 }
 
-type Waiting = Pin<Box<dyn Future<Output = Result<Claim, Limit>>>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<Claim, Full>>>>;
 
 /// A claim that waits.
 struct Waiter {
     future: Waiting,
+    claimant: Claimant,
     limits: Vec<Limit>,
     woken: std::sync::Arc<Woken>,
 }
 
 impl Waiter {
-    fn poll(&mut self) -> Poll<Result<Claim, Limit>> {
+    fn poll(&mut self) -> Poll<Result<Claim, Full>> {
         self.woken.0.store(false, Ordering::Relaxed);
         self.future.as_mut().poll(&mut Context::from_waker(&Waker::from(std::sync::Arc::clone(&self.woken))))
     }
@@ -202,12 +233,13 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
                         1 => &all[1..],
                         _ => &all[..],
                     };
-                    let (all, key) = (permits.clone(), tenant(tenants[a_tenant]));
+                    let (all, claimant) = (permits.clone(), tenant(tenants[a_tenant]));
+                    let key = claimant.clone();
                     let (own, woken) = (limits.to_vec(), std::sync::Arc::new(Woken(AtomicBool::new(true))));
                     // Without a budget, which would make the runtime say that what is ready is not.
                     let future = async move { all.claim(&key, &own, LONG).await };
                     let future = Box::pin(tokio::task::unconstrained(future));
-                    waiting.push(Waiter { future, limits: limits.to_vec(), woken });
+                    waiting.push(Waiter { future, claimant, limits: limits.to_vec(), woken });
                 }
                 3 if !claims.is_empty() => drop(claims.swap_remove(numbers.below(claims.len()))),
                 // With or without a claim that was granted and not looked at.
@@ -232,7 +264,7 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
                     }
                     Poll::Pending => {
                         assert!(
-                            permits.full(&waiter.limits).is_some(),
+                            permits.full(&waiter.claimant, &waiter.limits).is_some(),
                             "seed {seed}: a claim waits though there is room"
                         );
                         index += 1;
@@ -244,7 +276,7 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
                 assert_eq!(permits.taken(&limit.0), held, "seed {seed}: {limit:?}");
                 assert!(held <= limit.1, "seed {seed}: {limit:?}");
             }
-            assert_eq!(permits.waiting(), waiting.len(), "seed {seed}");
+            assert_eq!(permits.queued(), waiting.len(), "seed {seed}");
         }
         drop((waiting, claims));
         assert!(permits.is_unused(), "seed {seed}");
@@ -256,7 +288,7 @@ async fn of_tenants_that_wait_none_is_served_twice_before_another_is_served_once
     for seed in 0..50 {
         let (permits, limits, mut numbers) = (Permits::default(), [server("s", 1)], Numbers(seed));
         let names = ["a", "b", "c", "d"];
-        let mut held = permits.try_claim(&limits).ok();
+        let mut held = permits.try_claim(&tenant("t"), &limits).ok();
         let mut waiting = Vec::new();
         for _ in 0..40 {
             let name = names[numbers.below(4)];
