@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Up to this size, in bytes, a message is worked on at once: that takes a few milliseconds at most.
-const LIGHT: usize = 128 * 1024;
+pub const LIGHT: usize = 128 * 1024;
 
 /// The turns of what clients send.
 pub static BODIES: Turns = Turns::new();

@@ -89,7 +89,7 @@ impl Admin {
 
 fn listed(workers: &[WorkerStatus]) -> Reply {
     match serde_json::to_vec(workers) {
-        Ok(body) => json(StatusCode::OK, body.into()),
+        Ok(body) => json(StatusCode::OK, body),
         Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("the children could not be listed: {error}")),
     }
 }

@@ -1,18 +1,19 @@
 //! Builds the response to a POST that contains requests: a JSON body if only answers are sent, otherwise an event
 //! stream.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
-use super::body::Body;
+use super::body::{Body, Pieces};
 use super::problem::{Reply, json};
 use crate::config::Http;
 use crate::session::Conversation;
-use crate::stream::{Cursor, Entry, EventStream, encode_message};
+use crate::stream::{Cursor, Entry, EventStream, message_event};
 
 /// The time that a client should wait before it reconnects, when its stream has ended.
 const COME_BACK: Duration = Duration::from_secs(3);
@@ -39,24 +40,23 @@ pub async fn respond(
     }
     match answers.pop_if(|_| !is_batch) {
         Some(only) => json(StatusCode::OK, only.message),
-        None => json(StatusCode::OK, array(&answers)),
+        None => array(answers),
     }
 }
 
-fn array(answers: &[Entry]) -> Bytes {
-    let mut out = BytesMut::new();
-    for (index, answer) in answers.iter().enumerate() {
-        out.put_u8(if index == 0 { b'[' } else { b',' });
-        out.put_slice(&answer.message);
+/// The JSON array of the answers. They are not copied, so that their memory stays charged until they are sent.
+fn array(answers: Vec<Entry>) -> Reply {
+    let mut pieces = VecDeque::with_capacity(2 * answers.len() + 1);
+    for answer in answers {
+        pieces.push_back(Bytes::from_static(if pieces.is_empty() { b"[" } else { b"," }));
+        pieces.push_back(answer.message);
     }
-    out.put_u8(b']');
-    out.freeze()
+    pieces.push_back(Bytes::from_static(b"]"));
+    json(StatusCode::OK, Pieces(pieces))
 }
 
 fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 'static) -> Reply {
-    let mut first = BytesMut::new();
-    so_far.iter().for_each(|entry| encode_message(&mut first, &entry.message));
-    let first = (!first.is_empty()).then(|| first.freeze());
+    let first = so_far.into_iter().flat_map(|entry| message_event(entry.message)).collect();
     event_stream(EventStream::new(first, cursor, http.keep_alive), guard)
 }
 
@@ -64,7 +64,7 @@ fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 's
 /// comment, ends at the latest when the credential of the conversation's caller expires, and at its end tells the
 /// client to reconnect after 3 s. `guard` is dropped with the response.
 pub fn open_stream(conversation: &dyn Conversation, first: Bytes, http: &Http, guard: impl Send + 'static) -> Reply {
-    let body = EventStream::new(Some(first), conversation.open_stream(), http.keep_alive);
+    let body = EventStream::new(VecDeque::from([first]), conversation.open_stream(), http.keep_alive);
     event_stream(body.retry_at_end(COME_BACK).ends_with(conversation.expiry()), guard)
 }
 

@@ -1,6 +1,8 @@
-//! The body of a response: bytes or an event stream, and the values that are kept until the body has been sent or
-//! dropped.
+//! The body of a response: bytes, pieces or an event stream, and the values that are kept until the body has been sent
+//! or dropped.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,7 +15,7 @@ use crate::stream::EventStream;
 
 /// The body of a response.
 pub struct Body {
-    content: Either<Full<Bytes>, Box<EventStream>>,
+    content: Either<Full<Bytes>, Either<Pieces, Box<EventStream>>>,
     /// The values that are dropped with the body.
     held: Vec<Box<dyn Send>>,
 }
@@ -37,9 +39,35 @@ impl<B: Into<Bytes>> From<B> for Body {
     }
 }
 
+impl From<Pieces> for Body {
+    fn from(pieces: Pieces) -> Self {
+        Self { content: Either::Right(Either::Left(pieces)), held: Vec::new() }
+    }
+}
+
 impl From<EventStream> for Body {
     fn from(stream: EventStream) -> Self {
-        Self { content: Either::Right(Box::new(stream)), held: Vec::new() }
+        Self { content: Either::Right(Either::Right(Box::new(stream))), held: Vec::new() }
+    }
+}
+
+/// Bytes in pieces, of which each is dropped when it is sent.
+pub struct Pieces(pub VecDeque<Bytes>);
+
+impl HttpBody for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
     }
 }
 

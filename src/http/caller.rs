@@ -7,6 +7,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::app::App;
+use super::connection_memory;
 use super::metadata::metadata_url;
 use super::paths::named_server;
 use super::problem::Refusal;
@@ -14,10 +15,14 @@ use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use crate::auth::{AuthError, Principal};
 use crate::config::ServerName;
-use crate::memory::Account;
+use crate::memory::{Account, Charge};
 use crate::pool::Deployment;
 use crate::session::{Conversation, NewSession, Transport};
-use crate::telemetry::{Cause, Metrics};
+use crate::telemetry::{Cause, MemoryUse, Metrics};
+
+/// What a request takes of memory while it is handled, in bytes: its task, its exchange, a small body, and a frame of
+/// its event stream.
+const REQUEST: usize = 32 << 10;
 
 /// An authenticated request to a server that its principal may use.
 pub struct Caller<'a> {
@@ -35,11 +40,13 @@ pub struct Caller<'a> {
     max_sessions: Option<usize>,
     /// The account of the principal's tenant.
     pub account: &'a Account,
+    /// What the request itself takes, until it is answered.
+    pub charge: Charge,
 }
 
 impl<'a> Caller<'a> {
     /// Authenticates a request and finds its server, or refuses the request. A refused credential is counted and
-    /// logged.
+    /// logged. From then on the tenant is charged for the request.
     pub async fn of(parts: &RequestHead<'_>, snapshot: &'a Snapshot, metrics: &Metrics) -> Result<Self, Refusal> {
         let proven = match snapshot.auth.authenticate(&parts.headers, parts.uri.query()).await {
             Ok(proven) => proven,
@@ -50,6 +57,11 @@ impl<'a> Caller<'a> {
             .directory
             .admit(&proven.principal, named_server(parts.uri.path()))
             .map_err(|refusal| Refusal::no_server(&refusal))?;
+        let bytes = REQUEST + connection_memory::size_of_head(parts);
+        let charge = admission.account.charge(bytes).map_err(|why| {
+            metrics.memory_refused(MemoryUse::Request);
+            Refusal::no_memory("the request", why)
+        })?;
         Ok(Self {
             client: parts.client(),
             until: proven.ends(),
@@ -58,6 +70,7 @@ impl<'a> Caller<'a> {
             snapshot,
             max_sessions: admission.max_sessions,
             account: admission.account,
+            charge,
         })
     }
 

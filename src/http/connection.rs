@@ -18,17 +18,18 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connection_memory::{ConnectionMemory, READ_BUFFER, SEND_BUFFER, Unauthenticated, WINDOW};
 use super::http2_body::Http2Bodies;
 use super::idle::Requests;
 use super::limits::Limits;
 use super::linger::answer;
 use super::peer::Peer;
-use super::problem::problem;
+use super::problem::{Refusal, problem};
 use super::router::Router;
 use super::stall::NoStall;
 use super::wakes::Poller;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{ConnectionMetrics, Rejection};
+use crate::telemetry::{ConnectionMetrics, MemoryUse, Rejection};
 
 /// The time in milliseconds after which a peer that acknowledges no data is considered gone (`TCP_USER_TIMEOUT`).
 const USER_TIMEOUT_MS: u32 = 60_000;
@@ -41,10 +42,12 @@ const MAX_STREAMS: u32 = 256;
 /// The seconds after which a client that was refused for lack of room should try again.
 pub const RETRY_SECONDS: u64 = 5;
 
-/// Serves requests of `peer` with `router`, until the connection ends.
+/// Serves requests of `peer` with `router`, until the connection ends. The connection is charged to `memory`; `None`
+/// for one that is not charged.
 pub async fn serve(
     stream: TcpStream,
     peer: Peer,
+    memory: Option<ConnectionMemory>,
     router: Router,
     limits: Limits,
     shutdown: Shutdown,
@@ -59,8 +62,15 @@ pub async fn serve(
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
         let (router, bodies, peer) = (router.clone(), Arc::clone(&bodies), Arc::clone(&peer));
+        let charged = memory.as_ref().map_or_else(|| Ok(Unauthenticated::default()), |memory| memory.begin(&request));
         async move {
-            let reply = answer(&router, &peer, request, limits.linger).await;
+            let reply = match charged {
+                Ok(charge) => answer(&router, &peer, request, charge, limits.linger).await,
+                Err(why) => {
+                    router.memory_refused(MemoryUse::Request);
+                    Refusal::no_memory("the request", why).reply()
+                }
+            };
             Ok::<_, Infallible>(match open {
                 Some(open) => reply.map(|body| Either::Right(bodies.watch(body.hold(open)))),
                 None => reply.map(Either::Left),
@@ -115,8 +125,10 @@ fn prepared(stream: TcpStream, limits: Limits) -> Option<(Builder<TokioExecutor>
     // Best effort: without the option, a peer that has vanished is noticed later.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(READ_BUFFER);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
+    builder.http2().initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
+    builder.http2().max_send_buf_size(SEND_BUFFER);
     Some((builder, TokioIo::new(NoStall::new(stream, limits.stall, limits.headers))))
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::connection_memory;
 use crate::config::Http;
+use crate::memory::Memory;
 
 /// The largest number of connections to the admin listener.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -37,9 +39,9 @@ pub struct Room {
 }
 
 impl Limits {
-    /// The limits of the public listener.
-    pub fn of_clients(http: &Http) -> Self {
-        let most = http.max_connections;
+    /// The limits of the public listener. There are no more connections than the memory budget has room for.
+    pub fn of_clients(http: &Http, memory: &Memory) -> Self {
+        let most = http.max_connections.min(connection_memory::room(memory));
         Self {
             room: Room { most, reserve: most / RESERVE, most_per_address: http.max_connections_per_address },
             headers: http.header_timeout,
@@ -50,7 +52,11 @@ impl Limits {
 
     /// The limits of the admin listener, to which nobody authenticates: nothing is reserved.
     pub fn of_operators(http: &Http) -> Self {
-        let room = Room { most: ADMIN_CONNECTIONS, reserve: 0, most_per_address: None };
-        Self { room, ..Self::of_clients(http) }
+        Self {
+            room: Room { most: ADMIN_CONNECTIONS, reserve: 0, most_per_address: None },
+            headers: http.header_timeout,
+            stall: http.slow_client_timeout,
+            linger: http.body_timeout,
+        }
     }
 }

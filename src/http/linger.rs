@@ -11,6 +11,7 @@ use http_body_util::combinators::Fuse;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
+use super::connection_memory::Unauthenticated;
 use super::headers::is_event_stream;
 use super::peer::Peer;
 use super::problem::Reply;
@@ -23,12 +24,22 @@ const MOST: usize = 64 << 20;
 /// the response closes the connection.
 const SMALL: u64 = 64 << 10;
 
-/// Answers a request of `peer` with `router`. After the response, the unread rest of the request's body is read and dropped, for
-/// at most `time`. The rest is left alone if the response is an event stream.
-pub async fn answer(router: &Router, peer: &Peer, request: Request<Incoming>, time: Duration) -> Reply {
+/// Answers a request of `peer` with `router`. After the response, the unread rest of the request's body is read and
+/// dropped, for at most `time`. The rest is left alone if the response is an event stream. `charge` is what the request
+/// is charged for until it is authenticated; without that, until the response is dropped.
+pub async fn answer(
+    router: &Router,
+    peer: &Peer,
+    request: Request<Incoming>,
+    charge: Unauthenticated,
+    time: Duration,
+) -> Reply {
     let (parts, body) = request.into_parts();
     let mut body = Fuse::new(QuietBody::new(body, parts.version));
-    let mut reply = router.respond(peer, &parts, &mut body).await;
+    let mut reply = router.respond(peer, &parts, &charge, &mut body).await;
+    if let Some(charge) = charge.take() {
+        reply = reply.map(|body| body.hold(charge));
+    }
     if body.is_end_stream() || is_event_stream(&reply) {
         return reply;
     }
@@ -37,12 +48,16 @@ pub async fn answer(router: &Router, peer: &Peer, request: Request<Incoming>, ti
         reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let rest = Rest(Some((body, time)));
-    reply.map(|body| body.hold(rest))
+    match parts.version <= Version::HTTP_11 {
+        true => reply.map(|body| body.hold(rest)),
+        // The rest of the body must not wait in memory for a response that the client does not read.
+        false => reply,
+    }
 }
 
-/// The rest of a request's body, and the longest time for reading the rest. Reading begins when this value is dropped
-/// with the body of the response: reading earlier would send "100 Continue" to a client that waits for permission to
-/// send.
+/// The rest of a request's body, and the longest time for reading the rest. Reading begins when this value is dropped:
+/// at once over HTTP/2, and with the body of the response over HTTP/1, where reading earlier would send "100 Continue"
+/// to a client that waits for permission to send.
 struct Rest(Option<(Fuse<QuietBody<Incoming>>, Duration)>);
 
 impl Drop for Rest {

@@ -12,13 +12,14 @@ use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
 use super::connection;
+use super::connection_memory::ConnectionMemory;
 use super::connection_table::{ConnectionTable, NoRoom};
 use super::limits::Limits;
 use super::network::Network;
 use super::peer::Peer;
 use super::router::Router;
 use crate::shutdown::Shutdown;
-use crate::telemetry::{Cause, ConnectionMetrics, Rejection};
+use crate::telemetry::{Cause, ConnectionMetrics, MemoryUse, Rejection};
 
 /// The pause after a failed accept. The usual cause is a lack of file descriptors, which an immediate retry would not
 /// solve.
@@ -118,16 +119,26 @@ impl Serving {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, limits: Limits) {
+        let network = Network::of(peer.address);
+        let charged = self.router.memory().map(|memory| ConnectionMemory::open(memory, network)).transpose();
+        let Ok(memory) = charged else {
+            // The bound on the number of connections makes this rare: the budget has become smaller.
+            self.router.memory_refused(MemoryUse::Connection);
+            return;
+        };
         let (router, shutdown, metrics) = (self.router.clone(), self.shutdown.clone(), self.metrics.clone());
         self.metrics.open.inc();
-        connection::serve(stream, peer, router, limits, shutdown, metrics).await;
+        connection::serve(stream, peer, memory, router, limits, shutdown, metrics).await;
         self.metrics.open.dec();
     }
 
     /// Counts and logs a connection that gets no place. Returns the reason in words.
     fn refused(&self, no_room: NoRoom) -> &'static str {
         let (rejection, why) = match no_room {
-            NoRoom::All => (Rejection::Full, "all connections are in use (http.max_connections); try again later"),
+            NoRoom::All => (
+                Rejection::Full,
+                "all connections are in use (http.max_connections, limits.memory_budget); try again later",
+            ),
             NoRoom::Share => (
                 Rejection::AddressShare,
                 "your address holds all connections that one address may hold (http.max_connections, \

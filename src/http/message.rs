@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
+use super::caller::Caller;
 use super::headers::Unsupported;
 use super::problem::{Refusal, RequestError};
-use crate::config::{Http, TenantId};
+use crate::config::Http;
 use crate::heavy;
 use crate::jsonrpc::{BatchError, Envelope, Kind, ParseError, RawId, deeper_than, parse, split_batch, text};
 use crate::mcp::method;
 use crate::mcp::revision::{STATELESS, WITH_BATCHES};
+use crate::memory::{Charge, Exhausted};
 use crate::session::Conversation;
 use crate::stream::Exchange;
+use crate::telemetry::{MemoryUse, Metrics};
 
 /// The messages of one body, at least one.
 pub struct Messages<'a> {
@@ -19,6 +22,8 @@ pub struct Messages<'a> {
     pub posted: Vec<Posted<'a>>,
     /// Whether the body is a batch.
     pub is_batch: bool,
+    /// What reading a large body takes beside it: names and values with escapes are copied. `None` for a small body.
+    _reading: Option<Charge>,
 }
 
 /// One message of a body and its envelope.
@@ -31,14 +36,26 @@ pub struct Posted<'a> {
     pub error: Option<RequestError>,
 }
 
-/// Splits a body of a `tenant` into messages and reads their envelopes. A large body waits for a turn, see
-/// [`heavy`](crate::heavy). Refuses the whole body if one message is not valid JSON-RPC, if a batch is empty, or above
-/// `http.max_depth` or `http.max_batch`.
-pub async fn read<'a>(body: &'a [u8], tenant: &TenantId, http: &Http) -> Result<Messages<'a>, Refusal> {
-    heavy::BODIES.run(tenant, body.len(), || split(body, http)).await
+/// Splits a body of the caller into messages and reads their envelopes. A large body waits for a turn, see
+/// [`heavy`](crate::heavy), and its size is charged once more to the tenant as long as the messages exist. Refuses the
+/// whole body if one message is not valid JSON-RPC, if a batch is empty, above `http.max_depth` or `http.max_batch`, or
+/// if the tenant has no memory for it.
+pub async fn read<'a>(body: &'a [u8], caller: &Caller<'_>, metrics: &Metrics) -> Result<Messages<'a>, Refusal> {
+    let http = &caller.snapshot.http;
+    if body.len() <= heavy::LIGHT {
+        return split(body, http, None);
+    }
+    let turn = heavy::BODIES.turn(caller.principal.tenant(), body.len()).await;
+    let never = 2 * body.len() > caller.account.most();
+    let reading = if never { Err(Exhausted::TooLarge) } else { caller.account.charge(body.len()) };
+    let reading = reading.map_err(|why| {
+        metrics.memory_refused(MemoryUse::Body);
+        Refusal::no_memory("reading the body", why)
+    })?;
+    turn.run(|| split(body, http, Some(reading)))
 }
 
-fn split<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
+fn split<'a>(body: &'a [u8], http: &Http, _reading: Option<Charge>) -> Result<Messages<'a>, Refusal> {
     let refused = |text: &str| Err(Refusal::invalid(None, text));
     if let Some(deepest) = deeper_than(http.max_depth, body) {
         return refused(&format!(
@@ -47,7 +64,7 @@ fn split<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
         ));
     }
     let Some(batch) = split_batch(body, http.max_batch) else {
-        return Ok(Messages { posted: vec![Posted::read(body)?], is_batch: false });
+        return Ok(Messages { posted: vec![Posted::read(body)?], is_batch: false, _reading });
     };
     let batch = match batch {
         Ok(batch) => batch,
@@ -61,7 +78,7 @@ fn split<'a>(body: &'a [u8], http: &Http) -> Result<Messages<'a>, Refusal> {
         return refused("the batch is empty");
     }
     let posted = batch.into_iter().map(|message| Posted::read(message.as_bytes())).collect::<Result<_, _>>()?;
-    Ok(Messages { posted, is_batch: true })
+    Ok(Messages { posted, is_batch: true, _reading })
 }
 
 impl<'a> Messages<'a> {

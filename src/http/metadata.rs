@@ -45,7 +45,7 @@ pub fn document(snapshot: &Snapshot, parts: &Parts) -> Reply {
     });
     match document.and_then(|document| serde_json::to_vec(&document).ok()) {
         Some(body) => {
-            let mut reply = json(StatusCode::OK, body.into());
+            let mut reply = json(StatusCode::OK, body);
             // Web pages read the document before they have any credential.
             reply.headers_mut().insert(http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             reply

@@ -8,6 +8,7 @@ mod bind;
 mod body;
 mod caller;
 mod connection;
+mod connection_memory;
 mod connection_table;
 mod guard;
 mod headers;

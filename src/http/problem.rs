@@ -13,6 +13,7 @@ use serde_json::json;
 use super::body::Body;
 use crate::jsonrpc::{Code, ParseError, RawId, error_response, error_response_with_data};
 use crate::mcp::revision::{SPOKEN, STATELESS};
+use crate::memory::Exhausted;
 use crate::session::Rejected;
 use crate::tenant;
 use crate::worker::Refused;
@@ -87,6 +88,23 @@ impl Refusal {
         Self::rpc(StatusCode::SERVICE_UNAVAILABLE, None, Code::Overloaded, &refused.to_string()).retry_after(1)
     }
 
+    /// Refuses a request for which the caller's tenant has no memory left: status 413 for what could never have it, 503
+    /// otherwise. `what` is what the memory was wanted for.
+    pub fn no_memory(what: &str, why: Exhausted) -> Self {
+        match why {
+            Exhausted::TooLarge => Self::rpc(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                None,
+                Code::Overloaded,
+                &format!("{what} takes {why}; send less"),
+            ),
+            Exhausted::Share => {
+                let text = format!("there is no room for {what}: {why}; try again later");
+                Self::rpc(StatusCode::SERVICE_UNAVAILABLE, None, Code::Overloaded, &text).retry_after(1)
+            }
+        }
+    }
+
     fn rpc(status: StatusCode, id: Option<&RawId>, code: Code, text: &str) -> Self {
         Self(json(status, error_response(id, code, text)))
     }
@@ -159,11 +177,11 @@ impl RequestError {
 pub fn problem(status: StatusCode, detail: &str) -> Reply {
     let title = status.canonical_reason().unwrap_or("Error");
     let body = json!({ "title": title, "status": status.as_u16(), "detail": detail }).to_string();
-    with_type(status, "application/problem+json", body.into())
+    with_type(status, "application/problem+json", body)
 }
 
 /// A response with a JSON body.
-pub fn json(status: StatusCode, body: Bytes) -> Reply {
+pub fn json(status: StatusCode, body: impl Into<Body>) -> Reply {
     with_type(status, "application/json", body)
 }
 
@@ -188,7 +206,7 @@ pub fn plain(status: StatusCode, body: impl Into<Body>) -> Reply {
     reply
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: Bytes) -> Reply {
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Reply {
     let mut reply = plain(status, body);
     reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply

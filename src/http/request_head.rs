@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use http::request::Parts;
 
+use super::connection_memory::Unauthenticated;
 use super::peer::Peer;
 
 /// The head of a request, with the connection that it came on.
@@ -12,12 +13,14 @@ use super::peer::Peer;
 pub struct RequestHead<'a> {
     parts: &'a Parts,
     peer: &'a Peer,
+    charge: &'a Unauthenticated,
 }
 
 impl<'a> RequestHead<'a> {
-    /// The head of a request that came on the connection of `peer`.
-    pub fn new(parts: &'a Parts, peer: &'a Peer) -> Self {
-        Self { parts, peer }
+    /// The head of a request that came on the connection of `peer`, and what the request is charged for until it is
+    /// authenticated.
+    pub fn new(parts: &'a Parts, peer: &'a Peer, charge: &'a Unauthenticated) -> Self {
+        Self { parts, peer, charge }
     }
 
     /// The address of the client.
@@ -25,8 +28,9 @@ impl<'a> RequestHead<'a> {
         self.peer.address
     }
 
-    /// Notes that the request is authenticated, and with it the connection.
+    /// Notes that the request is authenticated, and with it the connection. From now on the tenant is charged for it.
     pub fn authenticate(&self) {
+        drop(self.charge.take());
         self.peer.place.authenticate();
     }
 }

@@ -12,6 +12,7 @@ use http_body::Body as _;
 use super::admin::{self, Admin};
 use super::app::App;
 use super::body::Body;
+use super::connection_memory::Unauthenticated;
 use super::guard::{allow_origin, preflight};
 use super::limits::Limits;
 use super::peer::Peer;
@@ -21,6 +22,8 @@ use super::request_head::RequestHead;
 use super::snapshot::Snapshot;
 use super::{metadata, paths, sse, streamable};
 use crate::auth::WELL_KNOWN;
+use crate::memory::Memory;
+use crate::telemetry::MemoryUse;
 
 /// The paths that a listener serves, and the state of their handlers. Cheap to clone.
 #[derive(Clone)]
@@ -35,13 +38,35 @@ impl Router {
     /// The limits of the listener and of its connections, by the current snapshot of the configuration.
     pub fn limits(&self) -> Limits {
         match self {
-            Self::Public(app) => Limits::of_clients(&app.snapshot.load().http),
+            Self::Public(app) => Limits::of_clients(&app.snapshot.load().http, &app.memory),
             Self::Admin(admin) => Limits::of_operators(&admin.app.snapshot.load().http),
         }
     }
 
-    /// Answers one request of `peer` by the current snapshot of the configuration. Counts the responses of the public listener.
-    pub async fn respond<B: RequestBody>(&self, peer: &Peer, parts: &Parts, body: &mut B) -> Reply {
+    /// The budget that connections are charged to. `None` for operators, who are few and must get through.
+    pub fn memory(&self) -> Option<&Memory> {
+        match self {
+            Self::Public(app) => Some(&app.memory),
+            Self::Admin(_) => None,
+        }
+    }
+
+    /// Counts something for which the memory budget has no room.
+    pub fn memory_refused(&self, what: MemoryUse) {
+        if let Self::Public(app) = self {
+            app.metrics.memory_refused(what);
+        }
+    }
+
+    /// Answers one request of `peer` by the current snapshot of the configuration. Counts the responses of the public
+    /// listener. `charge` is what the request is charged for until it is authenticated.
+    pub async fn respond<B: RequestBody>(
+        &self,
+        peer: &Peer,
+        parts: &Parts,
+        charge: &Unauthenticated,
+        body: &mut B,
+    ) -> Reply {
         let app = match self {
             Self::Public(app) => app,
             Self::Admin(admin) => &admin.app,
@@ -49,7 +74,7 @@ impl Router {
         let snapshot = app.snapshot.load_full();
         let mut reply = match self {
             Self::Public(app) => {
-                let head = RequestHead::new(parts, peer);
+                let head = RequestHead::new(parts, peer, charge);
                 let reply = public(app, &snapshot, &head, body).await;
                 app.metrics.response(reply.status().as_u16());
                 reply

@@ -50,8 +50,9 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Puts a configuration in force in place of the `previous` one: builds its snapshot, deploys its servers among
-    /// `pools`, and sets the memory budget and the limits of its tenants. The caller makes `auth` from the same configuration first, because
-    /// that can fail. Writes limits to cgroups, so threads that serve must not call this function.
+    /// `pools`, and sets the memory budget and the limits of its tenants. The caller makes `auth` from the same
+    /// configuration first, because that can fail. Writes limits to cgroups, so threads that serve must not call this
+    /// function.
     pub fn new(
         config: &Config,
         auth: Authenticator,

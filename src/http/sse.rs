@@ -38,7 +38,7 @@ async fn open_stream(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) ->
     conversation.expiry().extend(caller.until);
     let (conversations, of_stream) = (Arc::clone(&app.conversations), Arc::clone(&conversation));
     let guard = StreamGuard { conversations, conversation: of_stream };
-    Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, guard))
+    Ok(answer::open_stream(&*conversation, endpoint_event(&uri), &snapshot.http, (guard, caller.charge)))
 }
 
 /// Ends the session when its stream is dropped: the client closed the stream, the connection broke, the credential
@@ -78,8 +78,8 @@ async fn take<B: RequestBody>(
         return Err(Refusal::problem(StatusCode::BAD_REQUEST, text));
     };
     let conversation = caller.find(app, name, Transport::Sse).ok_or_else(|| Refusal::no_session(None))?;
-    let body = request_body::read(body, &snapshot.http).await?;
-    let mut messages = read_messages(&body, caller.principal.tenant(), &snapshot.http).await?;
+    let body = request_body::read(body, &caller, &app.metrics).await?;
+    let mut messages = read_messages(&body, &caller, &app.metrics).await?;
     let version = messages.check_version(version(&parts.headers, || conversation.version()))?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version))?;

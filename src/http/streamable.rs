@@ -43,21 +43,49 @@ async fn post<B: RequestBody>(
     let caller = Caller::of(parts, snapshot, &app.metrics).await?;
     check_is_json(&parts.headers)?;
     check_accepts_both(&parts.headers)?;
-    let body = request_body::read(body, &snapshot.http).await?;
-    let mut messages = read_messages(&body, caller.principal.tenant(), &snapshot.http).await?;
-    let version = messages.check_version(version(&parts.headers, || negotiated(app, parts, &caller)))?;
+    // The body is dropped before the answers are awaited.
+    match take(app, parts, &caller, body).await? {
+        Taken::Answered(reply) => Ok(reply),
+        Taken::Initialize(conversation, cursor) => Ok(opened(app, caller, conversation, cursor).await),
+        Taken::Messages(_, _, (0, _)) => Ok(plain(StatusCode::ACCEPTED, "")),
+        Taken::Messages(conversation, cursor, counts) => {
+            Ok(respond(cursor, counts, &snapshot.http, (conversation, caller.charge)).await)
+        }
+    }
+}
+
+/// What has become of the messages of a body.
+enum Taken {
+    /// They are answered already.
+    Answered(Reply),
+    /// The `initialize` of a new session; its answer will come.
+    Initialize(Arc<dyn Conversation>, Cursor),
+    /// Messages of a session: the number of requests, whose answers will come, and whether they were a batch.
+    Messages(Arc<dyn Conversation>, Cursor, (usize, bool)),
+}
+
+/// Reads the messages of a body and gives them to their session, or opens one.
+async fn take<B: RequestBody>(
+    app: &App,
+    parts: &RequestHead<'_>,
+    caller: &Caller<'_>,
+    body: &mut B,
+) -> Result<Taken, Refusal> {
+    let body = request_body::read(body, caller, &app.metrics).await?;
+    let mut messages = read_messages(&body, caller, &app.metrics).await?;
+    let version = messages.check_version(version(&parts.headers, || negotiated(app, parts, caller)))?;
     if let Some(error) = messages.only().and_then(|only| only.error.take()) {
-        return Ok(error.reply());
+        return Ok(Taken::Answered(error.reply()));
     }
     let initialize = messages.only().filter(|only| only.is_request(method::INITIALIZE));
     if let Some(id) = initialize.and_then(|only| only.request_id()) {
-        return open_session(app, parts, &caller, messages, &id).await;
+        return open_session(app, parts, caller, messages, &id);
     }
-    let conversation = find(app, parts, &caller, || messages.only()?.request_id())?;
+    let conversation = find(app, parts, caller, || messages.only()?.request_id())?;
     if messages.is_batch {
         check_batch(conversation.version().as_deref().or(version))?;
     }
-    converse(snapshot, conversation, messages).await
+    converse(caller.snapshot, conversation, messages)
 }
 
 /// Finds the session that the header names, or refuses the request: status 400 without a session id, 404 if this caller
@@ -88,13 +116,13 @@ fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
 }
 
 /// Opens a session for the request `initialize`, which is the only one of `messages` and has this `id`.
-async fn open_session(
+fn open_session(
     app: &App,
     parts: &RequestHead<'_>,
     caller: &Caller<'_>,
     messages: Messages<'_>,
     id: &RawId,
-) -> Result<Reply, Refusal> {
+) -> Result<Taken, Refusal> {
     if session_id(&parts.headers).is_some() {
         find(app, parts, caller, || Some(id.clone()))?;
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
@@ -102,20 +130,25 @@ async fn open_session(
     }
     let conversation = match app.conversations.open(&caller.new_session(Transport::Streamable)) {
         Ok(conversation) => conversation,
-        Err(rejected) => return Ok(RequestError::no_room(id, &rejected).reply()),
+        Err(rejected) => return Ok(Taken::Answered(RequestError::no_room(id, &rejected).reply())),
     };
-    let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
     let (exchange, cursor) = exchange(caller.snapshot, 1);
     // The error of a refused request comes on the exchange.
     let _ = give(&*conversation, messages, &exchange);
-    let mut reply = respond(cursor, (1, false), &caller.snapshot.http, opening).await;
+    Ok(Taken::Initialize(conversation, cursor))
+}
+
+/// Responds to the `initialize` of a new session.
+async fn opened(app: &App, caller: Caller<'_>, conversation: Arc<dyn Conversation>, cursor: Cursor) -> Reply {
+    let opening = Opening { conversations: Arc::clone(&app.conversations), conversation: Arc::clone(&conversation) };
+    let mut reply = respond(cursor, (1, false), &caller.snapshot.http, (opening, caller.charge)).await;
     // A stream names the session before the server has started. If the server does not start, the session ends.
     if (headers::is_event_stream(&reply) || conversation.version().is_some())
         && let Ok(value) = HeaderValue::from_str(conversation.id().as_str())
     {
         reply.headers_mut().insert(SESSION_ID, value);
     }
-    Ok(reply)
+    reply
 }
 
 /// Ends a session when the response to its `initialize` is dropped, if no version has been negotiated: the client has
@@ -133,20 +166,18 @@ impl Drop for Opening {
     }
 }
 
-async fn converse(
+/// Gives messages to their session.
+fn converse(
     snapshot: &Snapshot,
     conversation: Arc<dyn Conversation>,
     messages: Messages<'_>,
-) -> Result<Reply, Refusal> {
+) -> Result<Taken, Refusal> {
     let (requests, is_batch) = (messages.requests(), messages.is_batch);
     let (exchange, cursor) = exchange(snapshot, requests);
     if let Some(refusal) = give(&*conversation, messages, &exchange) {
         return Err(refusal);
     }
-    if requests == 0 {
-        return Ok(plain(StatusCode::ACCEPTED, ""));
-    }
-    Ok(respond(cursor, (requests, is_batch), &snapshot.http, conversation).await)
+    Ok(Taken::Messages(conversation, cursor, (requests, is_batch)))
 }
 
 /// Opens the session's stream for messages that belong to no request of the client. The stream replaces an older one,
@@ -158,7 +189,7 @@ async fn get(app: &App, snapshot: &Snapshot, parts: &RequestHead<'_>) -> Result<
     let conversation = find(app, parts, &caller, || None)?;
     let server = caller.server().clone();
     let guard = StreamGuard { conversation: Arc::clone(&conversation), server };
-    Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, guard))
+    Ok(open_stream(&*conversation, KEEP_ALIVE, &snapshot.http, (guard, caller.charge)))
 }
 
 /// Logs the end of a GET stream, if the credential of the session has expired.

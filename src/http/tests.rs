@@ -11,6 +11,7 @@ use http_body_util::{BodyExt as _, Full};
 use parking_lot::Mutex;
 
 use super::body::Body;
+use super::connection_memory::Unauthenticated;
 use super::connection_table::ConnectionTable;
 use super::limits::Room;
 use super::network::Network;
@@ -154,7 +155,8 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
     }
     let (parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
     let place = Arc::<ConnectionTable>::default().claim(Network::of(HOME), true, &ROOM).unwrap();
-    router.respond(&Peer { address: HOME, place }, &parts, &mut Full::new(Bytes::from(body.to_owned()))).await
+    let (peer, charge) = (Peer { address: HOME, place }, Unauthenticated::default());
+    router.respond(&peer, &parts, &charge, &mut Full::new(Bytes::from(body.to_owned()))).await
 }
 
 async fn text(reply: Response<Body>) -> (u16, String) {

@@ -7,14 +7,16 @@ use parking_lot::Mutex;
 
 use super::account::Account;
 use super::share::Share;
-use super::total::{Total, reserve};
+use super::total::{Total, reserve, whole};
 
 /// The bytes that a gateway may hold, `limits.memory_budget`; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Memory {
     total: Arc<Total>,
-    /// The account of connections and of what has not been authenticated.
+    /// The account of connections.
     connections: Account,
+    /// The sum over requests that have not been authenticated.
+    unauthenticated: Arc<Total>,
     /// The accounts that somebody has a handle of, or that hold bytes.
     accounts: Arc<Mutex<BTreeMap<Arc<str>, Weak<Share>>>>,
 }
@@ -24,7 +26,8 @@ impl Memory {
     pub fn new(limit: usize) -> Self {
         let total = Arc::new(Total::new(limit));
         let connections = Account(Arc::new(Share::reserve(Arc::clone(&total))));
-        let memory = Self { total, connections, accounts: Arc::default() };
+        let unauthenticated = Arc::new(Total::new(0));
+        let memory = Self { total, connections, unauthenticated, accounts: Arc::default() };
         memory.set_limit(limit);
         memory
     }
@@ -37,7 +40,8 @@ impl Memory {
     /// Changes the budget. Bytes that are held already stay, also beyond a smaller budget.
     pub fn set_limit(&self, limit: usize) {
         self.total.set_limit(limit);
-        self.connections.set_limit(Some(reserve(limit)));
+        self.connections.set_limit(Some(reserve(limit) / 4 * 3));
+        self.unauthenticated.set_limit(whole(reserve(limit) / 4));
     }
 
     /// The budget, in bytes.
@@ -47,13 +51,19 @@ impl Memory {
 
     /// The bytes that all accounts hold.
     pub fn held(&self) -> usize {
-        self.total.held().saturating_add(self.connections.held())
+        let unauthenticated = self.unauthenticated.held();
+        self.total.held().saturating_add(self.connections.held()).saturating_add(unauthenticated)
     }
 
-    /// The account of connections and of what has not been authenticated. It has a quarter of the budget, which nobody
-    /// else has.
+    /// The account of connections. It has three sixteenths of the budget, which nobody else has.
     pub const fn connections(&self) -> &Account {
         &self.connections
+    }
+
+    /// The account of a network for requests that have not been authenticated. All these accounts have a sixteenth of
+    /// the budget, which nobody else has.
+    pub fn unauthenticated(&self, network: &str) -> Account {
+        self.find(&format!("network {network}"), &self.unauthenticated)
     }
 
     /// The account of a tenant.
@@ -69,11 +79,15 @@ impl Memory {
     /// The account of a holder; all handles of the same holder are of one account. Its limit is forgotten with the last
     /// handle.
     pub fn account(&self, holder: &str) -> Account {
+        self.find(holder, &self.total)
+    }
+
+    fn find(&self, holder: &str, total: &Arc<Total>) -> Account {
         let mut accounts = self.accounts.lock();
         let known = accounts.get(holder).and_then(Weak::upgrade);
         Account(known.unwrap_or_else(|| {
             accounts.retain(|_, account| account.strong_count() > 0);
-            let account = Arc::new(Share::new(Arc::clone(&self.total)));
+            let account = Arc::new(Share::new(Arc::clone(total)));
             accounts.insert(holder.into(), Arc::downgrade(&account));
             account
         }))

@@ -61,12 +61,15 @@ fn a_smaller_budget_refuses_more_and_takes_nothing_away() {
 #[test]
 fn connections_have_a_part_of_their_own() {
     let memory = Memory::new(1200);
-    let connections = memory.connections().charge(300).unwrap();
+    let connections = memory.connections().charge(225).unwrap();
     assert_eq!(memory.connections().charge(1).unwrap_err(), Exhausted::Share);
-    assert_eq!(memory.connections().charge(301).unwrap_err(), Exhausted::TooLarge);
+    assert_eq!(memory.connections().charge(226).unwrap_err(), Exhausted::TooLarge);
     let tenant = memory.tenant("t").charge(Memory::most_of_one(1200)).unwrap();
-    assert_eq!(memory.held(), 750);
-    drop((connections, tenant));
+    let networks = ["a", "b"].map(|network| memory.unauthenticated(network));
+    assert_eq!(networks.each_ref().map(Account::most), [37, 37]);
+    let requests = networks.map(|network| network.charge(12).unwrap());
+    assert_eq!(memory.held(), 225 + 450 + 24);
+    drop((connections, tenant, requests));
     assert_eq!(memory.held(), 0);
 }
 

@@ -7,6 +7,11 @@ pub(super) const fn reserve(budget: usize) -> usize {
     budget / 4
 }
 
+/// The budget of which accounts share `part` bytes.
+pub(super) const fn whole(part: usize) -> usize {
+    part / 3 * 4
+}
+
 /// The budget, and how much of it is held.
 #[derive(Debug)]
 pub(super) struct Total {

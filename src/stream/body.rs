@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -18,7 +19,19 @@ use super::outbox::Cursor;
 
 /// The size of a frame in bytes, from which on no further event is added. A message of this size or more is a frame of
 /// its own, so that it is not copied.
-const FRAME: usize = 64 * 1024;
+const FRAME: usize = 16 * 1024;
+
+/// One event with a message. A large message is not copied.
+pub fn message_event(message: Bytes) -> impl Iterator<Item = Bytes> {
+    let (head, rest) = if message.len() >= FRAME {
+        (Bytes::from_static(PREFIX), Some([message, Bytes::from_static(SUFFIX)]))
+    } else {
+        let mut event = BytesMut::new();
+        encode_message(&mut event, &message);
+        (event.freeze(), None)
+    };
+    iter::once(head).chain(rest.into_iter().flatten())
+}
 
 /// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
@@ -41,11 +54,10 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// A body that writes `first` (complete events) and then the messages that `cursor` reads. A comment is written
-    /// after `keep_alive` without a message.
-    pub fn new(first: Option<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
+    /// A body that writes `queued` (complete events, in pieces) and then the messages that `cursor` reads. A comment is
+    /// written after `keep_alive` without a message.
+    pub fn new(queued: VecDeque<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
-        let queued = first.into_iter().collect();
         Self { queued, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
     }
 
@@ -161,7 +173,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn gathers_messages_and_keeps_alive() {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(15));
+        let mut body = EventStream::new(VecDeque::new(), cursor, Duration::from_secs(15));
         for message in ["1", "2"] {
             assert!(outbox.push(Item::notification(message.into())).is_ok());
         }
@@ -178,7 +190,7 @@ mod tests {
     #[tokio::test]
     async fn a_large_message_is_a_frame_of_its_own_and_is_not_copied() {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 4 * FRAME });
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(15));
+        let mut body = EventStream::new(VecDeque::new(), cursor, Duration::from_secs(15));
         let large = Bytes::from(vec![b'x'; FRAME]);
         for message in ["1".into(), large.clone(), "2".into()] {
             assert!(outbox.push(Item::notification(message)).is_ok());
@@ -199,7 +211,7 @@ mod tests {
         let (expiry, start) = (Expiry::default(), Instant::now());
         let after = |seconds| Some(start + Duration::from_secs(seconds));
         expiry.extend(after(60));
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(1000))
+        let mut body = EventStream::new(VecDeque::new(), cursor, Duration::from_secs(1000))
             .retry_at_end(Duration::from_secs(2))
             .ends_with(&expiry);
         // One that ends sooner changes nothing, one that ends later does.
@@ -217,7 +229,7 @@ mod tests {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
         let expiry = Expiry::default();
         expiry.extend(Some(Instant::now() + Duration::from_secs(1)));
-        let mut body = EventStream::new(None, cursor, Duration::from_secs(15)).ends_with(&expiry);
+        let mut body = EventStream::new(VecDeque::new(), cursor, Duration::from_secs(15)).ends_with(&expiry);
         expiry.extend(None);
         assert_eq!(text(&mut body).await.as_deref(), Some(": keep-alive\n\n"));
         outbox.finish();
@@ -227,8 +239,8 @@ mod tests {
     #[tokio::test]
     async fn says_when_to_come_back() {
         let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
-        let mut body =
-            EventStream::new(Some("x".into()), cursor, Duration::from_secs(15)).retry_at_end(Duration::from_secs(2));
+        let mut body = EventStream::new(VecDeque::from(["x".into()]), cursor, Duration::from_secs(15))
+            .retry_at_end(Duration::from_secs(2));
         outbox.finish();
         assert_eq!(text(&mut body).await.as_deref(), Some("x"));
         assert_eq!(text(&mut body).await.as_deref(), Some("retry: 2000\n\n"));

@@ -10,9 +10,9 @@ mod item;
 mod log;
 mod outbox;
 
-pub use body::EventStream;
+pub use body::{EventStream, message_event};
 pub use budget::{Budget, Usage};
-pub use event::{KEEP_ALIVE, encode_message, endpoint_event, retry_field};
+pub use event::{KEEP_ALIVE, endpoint_event, retry_field};
 pub use exchange::Exchange;
 pub use expiry::Expiry;
 pub use item::{Entry, Item, Requester, ServerRequest};

@@ -29,6 +29,7 @@ mod layers;
 mod lease;
 mod limits;
 mod link;
+mod memory_budget;
 mod messages;
 mod metrics;
 mod panics;
