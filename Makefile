@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm fuzz check lint deny image bench neighbours soak clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm fuzz check lint deny image bench count count-parent neighbours soak clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,7 @@ test: ## Install what the tests need, and run them all
 	@scripts/setup.sh build test vm
 	@$(MAKE) --no-print-directory test-rust
 	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory count-parent
 	@$(MAKE) --no-print-directory test-vm
 	@$(MAKE) --no-print-directory test-interop
 	@$(MAKE) --no-print-directory test-container
@@ -74,6 +75,12 @@ soak: build-tests ## The long sizes: 10,000 sessions ended in ugly ways, 20 mill
 	SLUICE_MUX_MESSAGES=20000000 $(CARGO) nextest run --locked --no-capture -E 'test(multiplexer::tests::property::)'
 	SLUICE_MUX_CALLS=500000 $(CARGO) nextest run --locked --no-capture -E 'test(every_call_is_answered)'
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),300)
+
+count: ## The instructions that a message of each kind takes
+	CARGO="$(CARGO)" python3 bench/count.py
+
+count-parent: ## The same beside the commit before this one: over 3 % more fail
+	CARGO="$(CARGO)" python3 bench/count.py --parent
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh

@@ -93,6 +93,9 @@ for what in "${@:-build}"; do
             test_runner
             have git || apt_install git
             have curl || apt_install curl
+            # libFuzzer is C++. Where there is no valgrind, nothing is counted.
+            have c++ || apt_install g++
+            have valgrind || ! have apt-get || apt_install valgrind
             have go || apt_install golang-go
             python_with_venv
             nodejs

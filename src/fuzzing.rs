@@ -1,5 +1,5 @@
-//! What the fuzz targets in `fuzz/` call and nobody else outside of this crate does. Not part of the library: there only
-//! with the feature `fuzzing`.
+//! What the fuzz targets in `fuzz/` call and nobody else outside of this crate does. Not part of the library: there
+//! only with the feature `fuzzing`.
 
 pub use crate::cli::{ReadEvents, read_events};
 pub use crate::http::{endpoint, named_server, resource};

@@ -1,7 +1,7 @@
 //! The headers `Host` and `Origin`. The input is two lines.
 //!
-//! What is accepted has one form, which is read back as the same; another reader of authorities accepts it too, with the
-//! same host and port; two that are equal to the gateway are equal to that reader.
+//! What is accepted has one form, which is read back as the same; another reader of authorities accepts it too, with
+//! the same host and port; two that are equal to the gateway are equal to that reader.
 #![no_main]
 
 use sluice::config::{Authority, Host, Origin, is_loopback_address};

@@ -1,5 +1,5 @@
-//! Configurations. The lines of the input before a line `---` are variables of the environment, `NAME=VALUE`; the rest is
-//! the file: `mcpServers` of a desktop client if it begins with a brace, else TOML.
+//! Configurations. The lines of the input before a line `---` are variables of the environment, `NAME=VALUE`; the rest
+//! is the file: `mcpServers` of a desktop client if it begins with a brace, else TOML.
 //!
 //! Reading never panics, and says the same twice; each problem has a place that exists, a text of one line, and advice
 //! that does not end in the middle; what is accepted names only what is there.

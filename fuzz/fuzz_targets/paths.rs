@@ -1,7 +1,7 @@
 //! Paths and URIs. The input is three lines.
 //!
-//! A part of a resource is below it for every reader of URIs, and parts of parts are parts; a path of a request leads to
-//! the server that it names; a sandbox opens no path that leads through what its server can change.
+//! A part of a resource is below it for every reader of URIs, and parts of parts are parts; a path of a request leads
+//! to the server that it names; a sandbox opens no path that leads through what its server can change.
 #![no_main]
 
 use std::os::unix::fs::symlink;

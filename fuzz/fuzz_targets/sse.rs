@@ -1,7 +1,7 @@
 //! Server-Sent Events. The first byte of the input chooses the chunks.
 //!
-//! What the gateway's encoder writes, its client's reader gives back, message by message; the reader reads any stream as
-//! the standard says, whatever the chunks; and it stops at what is above its limit.
+//! What the gateway's encoder writes, its client's reader gives back, message by message; the reader reads any stream
+//! as the standard says, whatever the chunks; and it stops at what is above its limit.
 #![no_main]
 
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Cuts a stream into chunks.
 
-/// Cuts `bytes` into chunks of 0 to 63 bytes, or as many times more as there are 2 KiB. Their lengths depend on the `seed`
-/// and the length only. Every eighth seed cuts nothing.
+/// Cuts `bytes` into chunks of 0 to 63 bytes, or as many times more as there are 2 KiB. Their lengths depend on the
+/// `seed` and the length only. Every eighth seed cuts nothing.
 pub fn chunks(seed: u8, bytes: &[u8]) -> Vec<&[u8]> {
     let (mut rest, mut state, mut chunks) = (bytes, u32::from(seed), Vec::new());
     if seed.is_multiple_of(8) {
