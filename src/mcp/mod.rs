@@ -3,6 +3,7 @@
 
 mod ambiguity;
 mod cancelled;
+mod capabilities;
 mod elicitation;
 mod initialize;
 mod label;
@@ -14,6 +15,7 @@ mod tool;
 
 pub use ambiguity::{Ambiguity, MethodFault, ambiguity};
 pub use cancelled::{Cancels, cancelled_by_server, cancelled_notification};
+pub use capabilities::{common_capabilities, specified_capabilities};
 pub use elicitation::each_elicitation;
 pub use initialize::{INITIALIZED, Initialize, protocol_version};
 pub use label::{LONGEST_LABEL, label};

@@ -23,7 +23,7 @@ impl Pool {
         if self.server.pool.mode != PoolMode::Ondemand
             && answer.is_some_and(|answer| protocol_version(answer).is_some())
             && let Some(initialize) = &wanted.initialize
-            && let Some(opening) = Opening::of_spare(initialize, !self.is_exclusive())
+            && let Some(opening) = Opening::of_spare(initialize, self.audience())
         {
             self.inventory.lock().demand.note(opening, Instant::now());
         }

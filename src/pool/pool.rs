@@ -17,7 +17,7 @@ use crate::permits::{By, Ceiling, Full, Limit};
 use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
-use crate::worker::Failure;
+use crate::worker::{Audience, Failure};
 
 /// The children of one server.
 pub struct Pool {
@@ -70,6 +70,15 @@ impl Pool {
     /// Whether each lease of this server has a worker of its own.
     pub(super) fn is_exclusive(&self) -> bool {
         self.server.isolation == Isolation::Session
+    }
+
+    /// The sessions that a child of this server is for.
+    pub(super) fn audience(&self) -> Audience {
+        match self.server.isolation {
+            Isolation::Session => Audience::Session,
+            Isolation::Principal => Audience::Principal,
+            Isolation::Tenant | Isolation::Shared => Audience::Several,
+        }
     }
 
     /// The ceiling over the children of this server, which all pools of the server share.

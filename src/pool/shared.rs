@@ -12,7 +12,7 @@ use crate::worker::{Failure, Lease, Opening};
 
 /// Leases a shared worker: the least loaded one that fits, or a new one.
 pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failure> {
-    let opening = wanted.initialize.as_ref().map(|initialize| Opening::of_gateway(initialize, true));
+    let opening = wanted.initialize.as_ref().map(|initialize| Opening::of_gateway(initialize, pool.audience()));
     let key = opening.as_ref().map(|own| &own.key);
     let scope = scope(pool.server.isolation, &wanted.principal);
     loop {

@@ -43,7 +43,7 @@ pub(in crate::worker) use holders::Holders;
 pub use lease::Lease;
 pub use lease_holder::{LeaseHolder, Nobody, Route};
 pub use negotiated::Negotiated;
-pub use opening::{CompatibilityKey, Opening};
+pub use opening::{Audience, CompatibilityKey, Opening};
 pub use orphan::Orphan;
 pub use phase::{Due, Phase};
 pub use replay::Replay;

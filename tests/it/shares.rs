@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use sluice::config::{Config, PoolMode, Server};
+use sluice::config::{Config, Isolation, PoolMode, Server};
 
 use crate::harness::{Caller, Gateway, Reply, Request, fixture, hello, in_time, key, named};
 
@@ -138,5 +138,48 @@ async fn who_is_alone_has_everything() {
     assert_eq!(until_refused(&ann.server("fixture")).await.0, 4);
     assert_eq!(until_refused(&ann.server("all")).await.0, 2);
     assert_eq!(in_time("eve has one", until_refused(&eve.server("all"))).await.0, 1);
+    gateway.finish().await;
+}
+
+/// Opens a session of a client with this version and these capabilities: the error, or null.
+async fn open_as(caller: &Caller, version: &str, capabilities: &Value) -> Value {
+    let client = json!({"name": "a client", "version": "1"});
+    let params = json!({"protocolVersion": version, "capabilities": capabilities, "clientInfo": client});
+    let message = json!({"jsonrpc": "2.0", "id": "i", "method": "initialize", "params": params});
+    caller.send(Request::post(&caller.path("/mcp"), message)).await.message()["error"].clone()
+}
+
+#[tokio::test]
+async fn what_clients_say_of_themselves_starts_no_other_child_and_variants_count_for_who_asks() {
+    let mut server = few(8);
+    server.isolation = Isolation::Shared;
+    let (gateway, [ann, eve]) = gateway([server], [("acme", "ann"), ("other", "eve")], |_| {}).await;
+    for number in 0..12 {
+        let own = json!({"experimental": {format!("x-{number}"): {"token": "secret"}}, "sampling": {"x": number}});
+        assert_eq!(open_as(&ann, "2025-11-25", &own).await, Value::Null);
+        assert_eq!(open_as(&ann, &format!("2099-01-{number}"), &own).await, Value::Null);
+    }
+    assert_eq!(gateway.metrics().await.children(), 1.0);
+    let mut session = ann.streamable().await;
+    let told: Value = serde_json::from_str(&session.call("client", json!({})).await).unwrap();
+    assert!(!told.to_string().contains("secret"), "{told}");
+    let started = gateway.metrics().await.children();
+    // Other capabilities, which the specification names: another child each, of which others have what they need.
+    let mut variants = Vec::new();
+    for form in [json!({}), json!({"applyDefaults": true}), json!({"applyDefaults": false})] {
+        for sampling in [json!({"tools": {}}), json!({"context": {}}), json!({"tools": {}, "context": {}})] {
+            variants.push(json!({"elicitation": {"form": form}, "sampling": sampling}));
+        }
+    }
+    let mut refusals = Vec::new();
+    for variant in &variants {
+        let error = open_as(&ann, "2025-11-25", variant).await;
+        refusals.extend(error.is_object().then_some(error));
+    }
+    let error = refusals.first().expect("some are refused");
+    assert_eq!(error["data"]["type"], "pool_full", "{error}");
+    assert!(error["message"].as_str().unwrap().contains("your tenant holds"), "{error}");
+    assert!(gateway.metrics().await.children() < 8.0, "{started} before");
+    assert_eq!(open_as(&eve, "2024-11-05", &json!({})).await, Value::Null, "another tenant has another child");
     gateway.finish().await;
 }
