@@ -25,6 +25,8 @@ pub enum Ceiling {
     Starts,
     /// Starts of spares under way, over all servers: half of `children.spawn_concurrency`.
     SpareStarts,
+    /// Look-ups of the program and the working directory of a server's children.
+    Lookups(ServerName),
     /// Claims that wait.
     Waiting,
 }
@@ -42,7 +44,7 @@ impl Ceiling {
             Self::Sessions => "sessions.max".into(),
             Self::InUse(_) | Self::Server(_) => "pool.max_children".into(),
             Self::Starts | Self::SpareStarts => "children.spawn_concurrency".into(),
-            Self::Waiting => "no key sets this".into(),
+            Self::Lookups(_) | Self::Waiting => "no key sets this".into(),
         }
     }
 
@@ -52,6 +54,7 @@ impl Ceiling {
             Self::Tenant(_) | Self::InUse(_) | Self::Server(_) => "children",
             Self::TenantSessions(_) | Self::Principal(_) | Self::Sessions => "sessions",
             Self::Starts | Self::SpareStarts => "starts under way",
+            Self::Lookups(_) => "look-ups of its program",
             Self::Waiting => "requests that wait",
         }
     }
@@ -61,7 +64,7 @@ impl Ceiling {
         match self {
             Self::Principal(_) | Self::Server(_) | Self::SpareStarts => Rivals::default(),
             Self::Tenant(_) | Self::TenantSessions(_) => contenders.in_tenant(tenant),
-            Self::InUse(server) => contenders.for_server(server, tenant),
+            Self::InUse(server) | Self::Lookups(server) => contenders.for_server(server, tenant),
             Self::Sessions | Self::Starts | Self::Waiting => contenders.for_all(tenant),
         }
     }

@@ -14,7 +14,6 @@ use super::inventory::Inventory;
 use super::surroundings::Surroundings;
 use crate::config::{Isolation, Server, TenantId};
 use crate::permits::{By, Ceiling, Full, Limit};
-use crate::process::Lookups;
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
 use crate::worker::{Audience, Failure};
@@ -24,8 +23,6 @@ pub struct Pool {
     pub(super) server: Arc<Server>,
     /// The paths that the sandbox opens to all children of this server.
     pub(super) reach: Arc<Reach>,
-    /// The bounded look-ups of the server's program and working directory.
-    pub(super) lookups: Lookups,
     /// What all pools share. `draining` is the pool's own: it is cancelled as well when the pool is no longer deployed.
     pub(super) surroundings: Surroundings,
     pub(super) metrics: ServerMetrics,
@@ -45,7 +42,6 @@ impl Pool {
         Arc::new_cyclic(|this| Self {
             breaker: Breaker::new(server.restart),
             reach: Arc::default(),
-            lookups: Lookups::default(),
             inventory: Mutex::default(),
             changed: Notify::new(),
             is_superseded: AtomicBool::new(false),

@@ -19,7 +19,7 @@ use crate::auth::Principal;
 use crate::config::Isolation;
 use crate::mcp::protocol_version;
 use crate::permits::{Ceiling, Claim, Claimant, Limit};
-use crate::process::{Origin, Owner, hold};
+use crate::process::{Lookups, Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
 use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Spec};
 
@@ -129,7 +129,7 @@ pub(super) async fn spawn(
         guardian: surroundings.guardian.clone(),
         server: Arc::clone(server),
         reach: Arc::clone(&pool.reach),
-        lookups: pool.lookups.clone(),
+        lookups: Lookups::new(&surroundings.permits, &server.name, claimant),
         origin: match request.filter(|_| server.isolation != Isolation::Shared) {
             Some(request) => Origin::new(request.principal.tenant(), &server.name, &request.caller),
             None => Origin::unowned(&server.name),

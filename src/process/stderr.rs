@@ -41,10 +41,13 @@ struct Owner {
     session: Arc<str>,
 }
 
-/// Writes `SERVER of TENANT`, with "-" for no tenant.
+/// Writes who pays for what the child writes: the tenant, or else the server.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.server, self.names().0)
+        match &self.owner.lock().tenant {
+            Some(tenant) => write!(f, "the tenant {tenant}"),
+            None => write!(f, "the server {}", self.server),
+        }
     }
 }
 

@@ -222,18 +222,30 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
     for seed in 0..200 {
         let (permits, mut numbers) = (Permits::default(), Numbers(seed));
         let (servers, tenants) = (["a", "b", "c"], ["t", "u", "v"]);
+        // With others who may ask, and without.
+        let (has_rivals, subjects) = (seed % 2 == 1, ["one", "two"]);
+        if has_rivals {
+            let of_tenant = |tenant: &str| subjects.map(|subject| principal(tenant, subject));
+            permits.contend(contenders(&tenants.into_iter().flat_map(of_tenant).collect::<Vec<_>>()));
+        }
+        let most = |at: usize| if has_rivals { 3 + 2 * at } else { 1 + at };
+        let all = |a_tenant: usize, a_server: usize| {
+            let in_use = (Ceiling::InUse(servers[a_server].parse().unwrap()), most(a_server));
+            [of_tenant(tenants[a_tenant], most(a_tenant)), in_use]
+        };
         let (mut waiting, mut claims) = (Vec::<Waiter>::new(), Vec::<Claim>::new());
         for _ in 0..300 {
             match numbers.below(6) {
                 0..3 => {
                     let (a_server, a_tenant) = (numbers.below(3), numbers.below(3));
-                    let all = [of_tenant(tenants[a_tenant], 1 + a_tenant), server(servers[a_server], 1 + a_server)];
+                    let all = all(a_tenant, a_server);
                     let limits = match numbers.below(4) {
                         0 => &all[..1],
                         1 => &all[1..],
                         _ => &all[..],
                     };
-                    let (all, claimant) = (permits.clone(), tenant(tenants[a_tenant]));
+                    let claimant = Claimant::of(&principal(tenants[a_tenant], subjects[numbers.below(2)]));
+                    let all = permits.clone();
                     let key = claimant.clone();
                     let (own, woken) = (limits.to_vec(), std::sync::Arc::new(Woken(AtomicBool::new(true))));
                     // Without a budget, which would make the runtime say that what is ready is not.
@@ -271,7 +283,7 @@ async fn whatever_happens_ceilings_hold_and_no_unit_and_no_wake_up_is_lost() {
                     }
                 }
             }
-            for limit in (0..3).flat_map(|at| [of_tenant(tenants[at], 1 + at), server(servers[at], 1 + at)]) {
+            for limit in (0..3).flat_map(|at| all(at, at)) {
                 let held = claims.iter().filter(|claim| claim.holds(&limit.0)).count();
                 assert_eq!(permits.taken(&limit.0), held, "seed {seed}: {limit:?}");
                 assert!(held <= limit.1, "seed {seed}: {limit:?}");

@@ -21,7 +21,8 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::config::Server;
-use crate::process::{Ceilings, Guardian, Origin};
+use crate::permits::{Claimant, Permits};
+use crate::process::{Ceilings, Guardian, Lookups, Origin};
 use crate::telemetry::ServerMetrics;
 use crate::worker::lease::Lease;
 use crate::worker::phase::Due;
@@ -63,12 +64,13 @@ fn start(mut rng: TestRng, script: Script, patience: Duration) -> Running {
     let metrics = Arc::new(crate::telemetry::Metrics::default()).server("s");
     let (guardian, origin) = (Guardian::of_nobody(), Origin::unowned(&server.name));
     let charge = crate::process::Charge::of_no_process(&guardian, &origin);
+    let lookups = Lookups::new(&Permits::default(), &server.name, Claimant::nobody());
     let spec = Spec {
         ceilings: Ceilings::new([], &guardian, prometheus_client::metrics::counter::Counter::default()),
         guardian,
         server: Arc::new(server),
         reach: Arc::default(),
-        lookups: crate::process::Lookups::default(),
+        lookups,
         origin,
         owner: crate::process::Owner::everybody(),
         slow_client_timeout: FOR_EVER,
