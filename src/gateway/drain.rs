@@ -31,7 +31,7 @@ pub(super) async fn drain(
     limit: Duration,
 ) {
     let deadline = Instant::now() + limit;
-    sessions.drain();
+    sessions.drain(limit);
     let mut ticks = interval(LOOK);
     while sessions.is_busy() && Instant::now() < deadline && !kill.is_cancelled() {
         ticks.tick().await;

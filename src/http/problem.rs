@@ -73,10 +73,10 @@ impl Refusal {
     /// drains, 500 without random numbers.
     pub fn no_room(rejected: &Rejected) -> Self {
         let status = match rejected {
-            Rejected::Full(_) | Rejected::Principal(_) | Rejected::Tenant(_) | Rejected::Share(_) => {
+            Rejected::Full(..) | Rejected::Principal(_) | Rejected::Tenant(_) | Rejected::Share(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Rejected::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Rejected::Draining(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejected::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::rpc(status, None, Code::Overloaded, &rejected.to_string()).retry_after(rejected.retry_after())

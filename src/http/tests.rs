@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -102,7 +103,7 @@ struct Mirrors {
 impl Conversations for Mirrors {
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
         if self.open.lock().is_some() {
-            return Err(Rejected::Full(1));
+            return Err(Rejected::Full(1, Duration::ZERO));
         }
         let mirror = Arc::new(Mirror {
             id: SessionId::random().unwrap(),

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -75,21 +76,24 @@ pub trait Conversations: Send + Sync {
 /// Why a session was not opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// The gateway is at its limit of sessions (`sessions.max`).
+    /// The gateway is at its limit of sessions (`sessions.max`), and the tenant has no unused one. The first unused
+    /// session of anybody ends after the given time; zero if all are in use.
     #[error("the gateway has reached its limit of {0} sessions (sessions.max); try again later")]
-    Full(usize),
-    /// The principal is at its limit of sessions (`sessions.max_per_principal`).
-    #[error("you have reached your limit of {0} sessions (sessions.max_per_principal); close one, or try again later")]
+    Full(usize, Duration),
+    /// The principal is at its limit of sessions (`sessions.max_per_principal`), and all are in use.
+    #[error(
+        "you have reached your limit of {0} sessions (sessions.max_per_principal), and all are in use; close one, or try again later"
+    )]
     Principal(usize),
-    /// The tenant is at its limit of sessions (`max_sessions`).
-    #[error("the tenant has reached its limit of {0} sessions (max_sessions); try again later")]
+    /// The tenant is at its limit of sessions (`max_sessions`), and all are in use.
+    #[error("the tenant has reached its limit of {0} sessions (max_sessions), and all are in use; try again later")]
     Tenant(usize),
-    /// The principal, or its tenant, holds as many sessions as are left for the others.
+    /// The principal, or its tenant, holds as many sessions as are left for the others, and all are in use.
     #[error("no session was opened: {0}; close one, or try again later")]
     Share(Full),
-    /// The gateway is shutting down.
+    /// The gateway is shutting down, and its drain ends after the given time at the latest.
     #[error("the gateway is stopping; try again in a moment")]
-    Draining,
+    Draining(Duration),
     /// The operating system supplies no random numbers for a session id.
     #[error("no session id could be made: the system has no random numbers")]
     NoRandomness,
@@ -99,15 +103,21 @@ impl Rejected {
     /// The `type` member of the error that the caller receives.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Full(_) | Self::Principal(_) | Self::Tenant(_) | Self::Share(_) => "sessions_full",
-            Self::Draining => "draining",
+            Self::Full(..) | Self::Principal(_) | Self::Tenant(_) | Self::Share(_) => "sessions_full",
+            Self::Draining(_) => "draining",
             Self::NoRandomness => "no_randomness",
         }
     }
 
-    /// The time after which the caller may try again, in seconds.
+    /// The time after which the caller may try again, in seconds, at least 1: until the first unused session ends, or the
+    /// gateway that stops is gone. A session that is in use makes room as soon as its call is answered, which may be at
+    /// any moment.
     pub fn retry_after(&self) -> u64 {
-        if *self == Self::Draining { 5 } else { 10 }
+        let wait = match self {
+            Self::Full(_, wait) | Self::Draining(wait) => *wait,
+            Self::Principal(_) | Self::Tenant(_) | Self::Share(_) | Self::NoRandomness => Duration::ZERO,
+        };
+        (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
     }
 }
 

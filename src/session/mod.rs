@@ -3,7 +3,9 @@
 
 mod conversation;
 mod id;
+mod idle_index;
 mod link;
+mod place;
 mod registry;
 #[expect(clippy::module_inception, reason = "the type, beside its parts")]
 mod session;

@@ -1,23 +1,28 @@
-//! The registry of all sessions: look-up by id and principal, the limits on their number, and the end of idle ones.
+//! The registry of all sessions: look-up by id and principal, the limits on their number, and the end of idle ones, by
+//! time or because another session needs their room.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::conversation::{Conversation, Conversations, NewSession, Rejected};
 use super::id::SessionId;
+use super::idle_index::IdleIndex;
 use super::link::Target;
 use super::session::Session;
 use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::ServerName;
-use crate::permits::{By, Ceiling, Claim, Claimant, Permits};
+use crate::permits::{By, Ceiling, Claim, Claimant, Full, Permits};
 use crate::telemetry::Cause;
+
+#[cfg(test)]
+mod tests;
 
 /// The log lines about opened sessions, and as many about ended ones, that a server may cause in a period.
 const SESSIONS_LOGGED: u32 = 100;
@@ -25,14 +30,28 @@ const SESSIONS_LOGGED: u32 = 100;
 /// The interval at which idle sessions are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// The shortest and the longest time until the next look at a session that is in use: the end of the use is noticed by
+/// the next look.
+const LOOK: (Duration, Duration) = (SWEEP, Duration::from_secs(60));
+
+/// The sessions that are looked at in one turn of a sweep.
+const BATCH: usize = 256;
+
+/// How often a new session takes the room of another one, as long as others are faster to take what has become free.
+const TRIES: usize = 8;
+
 /// All sessions of the gateway.
 pub struct Registry {
     /// The open sessions by id, each with the claim under which it counts.
     sessions: DashMap<SessionId, (Arc<Session>, Claim)>,
+    /// The open sessions by their use.
+    by_use: IdleIndex,
+    /// The number of sessions opened so far.
+    opened: AtomicU64,
     /// The limits on the number of sessions.
     permits: Permits,
-    /// Whether the gateway is shutting down, so that no session is opened any more.
-    is_draining: AtomicBool,
+    /// When the drain ends. Set when the gateway shuts down: no session is opened any more.
+    drain_end: OnceLock<Instant>,
     /// The tracker of all tasks that sessions spawn.
     tasks: TaskTracker,
 }
@@ -40,35 +59,78 @@ pub struct Registry {
 impl Registry {
     /// An empty registry. Sessions spawn their tasks on `tasks`, and are counted by `permits`.
     pub fn new(tasks: TaskTracker, permits: Permits) -> Self {
-        Self { sessions: DashMap::new(), permits, is_draining: AtomicBool::new(false), tasks }
+        Self {
+            sessions: DashMap::new(),
+            by_use: IdleIndex::default(),
+            opened: AtomicU64::new(0),
+            permits,
+            drain_end: OnceLock::new(),
+            tasks,
+        }
     }
 
-    /// Counts one more session, for as long as the claim exists.
+    /// Counts one more session, for as long as the claim exists. At a limit, or a share of it, an unused session
+    /// makes room: the longest unused one of the principal, or of the principal with the most sessions of the tenant.
+    /// Never one of another tenant.
     ///
     /// # Errors
-    /// A limit is reached, or the gateway is shutting down.
+    /// A limit is reached and no session can make room, or the gateway is shutting down.
     fn claim(&self, new: &NewSession<'_>) -> Result<Claim, Rejected> {
         let NewSession { principal, sessions, tenant_sessions, .. } = *new;
-        if self.is_draining.load(Ordering::Relaxed) {
-            return Err(Rejected::Draining);
+        if let Some(end) = self.drain_end.get() {
+            return Err(Rejected::Draining(end.saturating_duration_since(Instant::now())));
         }
         // The sessions of a tenant without a limit count as well: a later configuration may have one.
         let limits = [
-            (Ceiling::Sessions, sessions.max),
             (Ceiling::Principal(principal.clone()), sessions.max_per_principal),
             (Ceiling::TenantSessions(principal.tenant().clone()), tenant_sessions.unwrap_or(usize::MAX)),
+            (Ceiling::Sessions, sessions.max),
         ];
-        self.permits.try_claim(&Claimant::of(principal), &limits).map_err(|full| match (&full.by, &full.ceiling) {
+        let (claimant, mut tries) = (Claimant::of(principal), 0);
+        loop {
+            let full = match self.permits.try_claim(&claimant, &limits) {
+                Ok(claim) => return Ok(claim),
+                Err(full) => full,
+            };
+            tries += 1;
+            let is_own = matches!((&full.by, &full.ceiling), (By::Principal(..), _) | (_, Ceiling::Principal(_)));
+            let unused = match is_own {
+                true => self.by_use.longest_unused(principal),
+                false => self.by_use.longest_unused_of_tenant(principal),
+            };
+            match unused.filter(|_| tries <= TRIES) {
+                Some(session) => self.evict(&session, &full.ceiling),
+                None => return Err(self.rejected(full, sessions.idle_timeout)),
+            }
+        }
+    }
+
+    /// Why no session is opened: a limit is reached, or a share of it, and no unused session can make room.
+    fn rejected(&self, full: Full, idle_timeout: Duration) -> Rejected {
+        match (&full.by, &full.ceiling) {
             (By::Tenant(..) | By::Principal(..), _) => Rejected::Share(full),
             (_, Ceiling::Principal(_)) => Rejected::Principal(full.most),
             (_, Ceiling::TenantSessions(_)) => Rejected::Tenant(full.most),
-            _ => Rejected::Full(full.most),
-        })
+            _ => Rejected::Full(full.most, self.by_use.first_to_end(idle_timeout).unwrap_or_default()),
+        }
     }
 
-    /// Refuses new sessions from now on.
-    pub fn drain(&self) {
-        self.is_draining.store(true, Ordering::Relaxed);
+    /// Ends a session that another one needs the room of, unless the session is in use after all.
+    fn evict(&self, session: &Session, full: &Ceiling) {
+        let limit = match full {
+            Ceiling::Principal(_) => "max_per_principal",
+            Ceiling::TenantSessions(_) => "tenant_max_sessions",
+            _ => "max",
+        };
+        if session.end_if_unused() {
+            session.link.target().deployment.metrics.evicted(limit);
+            self.end(session.id(), "another session needed its room");
+        }
+    }
+
+    /// Refuses new sessions from now on. The drain ends after `limit` at the latest.
+    pub fn drain(&self, limit: Duration) {
+        let _ = self.drain_end.set(Instant::now() + limit);
     }
 
     /// Whether any session has calls in flight or queued, or running tasks.
@@ -90,19 +152,27 @@ impl Registry {
 
     /// Ends sessions that have been unused for too long, and those whose principal may not use the server any more.
     /// `patience` says how long a session of a principal and a server may be unused; `None` if the principal may not
-    /// use the server.
+    /// use the server. Looks at every session: for a configuration that is new.
     pub fn tidy(&self, patience: impl Fn(&Principal, &ServerName) -> Option<Duration>) {
-        for session in self.all() {
-            let Target { principal, deployment, .. } = session.link.target();
-            match patience(principal, &deployment.server.name) {
-                None => self.end(session.id(), "its principal may not use the server any more"),
-                Some(limit) if session.idle_for().is_some_and(|idle| idle >= limit) => self.end(session.id(), "idle"),
-                Some(_) => {}
-            }
-        }
+        self.all().iter().for_each(|session| self.look_at(session, &patience));
     }
 
-    /// Tidies once a second until `stop` is cancelled.
+    /// Ends a session that has been unused for too long, or whose principal may not use the server any more. Otherwise
+    /// notes when to look again.
+    fn look_at(&self, session: &Arc<Session>, patience: impl Fn(&Principal, &ServerName) -> Option<Duration>) {
+        let Target { principal, deployment, .. } = session.link.target();
+        let Some(limit) = patience(principal, &deployment.server.name) else {
+            return self.end(session.id(), "its principal may not use the server any more");
+        };
+        let wait = match session.idle_for() {
+            Some(idle) if idle >= limit => return self.end(session.id(), "idle"),
+            Some(idle) => limit - idle,
+            None => (limit / 16).clamp(LOOK.0, LOOK.1),
+        };
+        self.by_use.look_again(session, Instant::now() + wait);
+    }
+
+    /// Looks once a second at the sessions that may have been unused for too long, until `stop` is cancelled.
     pub async fn sweep(
         self: Arc<Self>,
         patience: impl Fn(&Principal, &ServerName) -> Option<Duration>,
@@ -110,7 +180,15 @@ impl Registry {
     ) {
         let mut ticks = interval(SWEEP);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.tidy(&patience);
+            let now = Instant::now();
+            loop {
+                let due = self.by_use.take_due(now, BATCH);
+                due.iter().for_each(|session| self.look_at(session, &patience));
+                if due.len() < BATCH {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -126,9 +204,12 @@ impl Conversations for Registry {
             label: id.public(),
             tasks: self.tasks.clone(),
         };
-        let session = Arc::new(Session::new(id.clone(), transport, new.stream, target));
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session::new((id.clone(), number), transport, new.stream, target));
         deployment.metrics.sessions.inc();
         self.sessions.insert(id, (Arc::clone(&session), claim));
+        // Soon for the first time: the configuration may have been replaced since the request was judged.
+        self.by_use.add(&session, Instant::now() + SWEEP);
         let server = &deployment.server.name;
         if Cause::info("session opened", server.to_string()).is_news(SESSIONS_LOGGED) {
             let (tenant, session) = (principal.tenant(), session.id().public());
@@ -153,6 +234,7 @@ impl Conversations for Registry {
     /// An exclusive child is stopped in the background.
     fn end(&self, id: &SessionId, why: &'static str) {
         let Some((_, (session, _claim))) = self.sessions.remove(id) else { return };
+        self.by_use.remove(&session);
         session.end();
         let Target { principal, deployment, .. } = session.link.target();
         deployment.metrics.sessions.dec();
@@ -163,8 +245,7 @@ impl Conversations for Registry {
     }
 
     fn has_room(&self, max: usize) -> bool {
-        !self.is_draining.load(Ordering::Relaxed) && {
-            self.permits.full(&Claimant::nobody(), &[(Ceiling::Sessions, max)]).is_none()
-        }
+        let is_full = self.permits.full(&Claimant::nobody(), &[(Ceiling::Sessions, max)]).is_some();
+        self.drain_end.get().is_none() && (!is_full || self.by_use.has_unused())
     }
 }

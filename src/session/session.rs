@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::conversation::Conversation;
 use super::id::SessionId;
 use super::link::{Client, Link, Target};
+use super::place::{Place, SessionNumber};
 use super::streams::{Streams, Transport};
+use crate::auth::Principal;
 use crate::jsonrpc::{Envelope, Kind};
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::telemetry::DropReason;
@@ -18,6 +22,10 @@ use crate::worker::{Failure, Refused, deliver};
 pub(super) struct Session {
     /// The id that the client sends with every message.
     id: SessionId,
+    /// The number that the index knows the session by.
+    number: SessionNumber,
+    /// The place in the index; `None` outside of the index. Changed under the lock of the index only.
+    place: Mutex<Option<Place>>,
     /// When the newest credential of the client expires; the streams end then.
     expiry: Expiry,
     /// The streams to the client.
@@ -29,18 +37,52 @@ pub(super) struct Session {
 
 impl Session {
     /// A session without a stream and without a child. `budget` bounds each stream to the client.
-    pub(super) fn new(id: SessionId, transport: Transport, budget: Budget, target: Target) -> Self {
+    pub(super) fn new(
+        (id, number): (SessionId, SessionNumber),
+        transport: Transport,
+        budget: Budget,
+        target: Target,
+    ) -> Self {
         let client = Arc::new(Streams::new(transport, budget));
         let link = Link::new(target, Arc::clone(&client) as Arc<dyn Client>);
-        Self { id, expiry: Expiry::default(), client, link }
+        Self { id, number, place: Mutex::default(), expiry: Expiry::default(), client, link }
+    }
+
+    /// The number that the index knows the session by.
+    pub(super) fn number(&self) -> SessionNumber {
+        self.number
+    }
+
+    /// The place in the index, for the index alone.
+    pub(super) fn place(&self) -> &Mutex<Option<Place>> {
+        &self.place
+    }
+
+    /// The owner.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.link.target().principal
+    }
+
+    /// Whether a stream is open, and when the client last used the session. `None` while something is in flight or
+    /// queued, and once the session has ended.
+    pub(super) fn last_use(&self) -> Option<(bool, Instant)> {
+        let (link, (has_stream, streams)) = (self.link.last_use(), self.client.last_use());
+        Some((has_stream, link?.max(streams)))
     }
 
     /// The time since the client last used the session; `None` while a stream is open, or something is in flight or
     /// queued.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        // Both are asked each time: what is in use now was last used now.
-        let (link, streams) = (self.link.idle_for(), self.client.idle_for());
-        Some(link?.min(streams?))
+        self.last_use().filter(|(has_stream, _)| !has_stream).map(|(_, at)| at.elapsed())
+    }
+
+    /// Ends the session, unless something is in flight or queued. Returns whether this call has ended the session.
+    pub(super) fn end_if_unused(&self) -> bool {
+        let has_ended = self.link.end_if_unused();
+        if has_ended {
+            self.client.close();
+        }
+        has_ended
     }
 
     /// Ends the session: the link, which answers everything in flight or queued, and then the stream. Idempotent.

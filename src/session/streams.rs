@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -48,13 +47,17 @@ struct State {
     is_closed: bool,
     /// When a stream was last known to be open; before the first stream, when the session was opened.
     last_open: Instant,
+    /// When the open stream was opened, or got its last message other than an answer; the same as `last_open` without
+    /// an open stream.
+    last_sent: Instant,
 }
 
 impl Streams {
     /// A client without an open stream. `budget` bounds each stream.
     pub(super) fn new(transport: Transport, budget: Budget) -> Self {
         let (open, backlog, backlog_usage) = (None, VecDeque::new(), Usage::default());
-        let state = State { open, backlog, backlog_usage, is_closed: false, last_open: Instant::now() };
+        let now = Instant::now();
+        let state = State { open, backlog, backlog_usage, is_closed: false, last_open: now, last_sent: now };
         Self { transport, budget, state: Mutex::new(state) }
     }
 
@@ -64,7 +67,8 @@ impl Streams {
         let (outbox, cursor) = Outbox::new(self.budget);
         let mut state = self.state.lock();
         state.end_open();
-        state.last_open = Instant::now();
+        let now = Instant::now();
+        (state.last_open, state.last_sent) = (now, now);
         if state.is_closed {
             outbox.finish();
         }
@@ -91,14 +95,14 @@ impl Streams {
         state.end_open();
     }
 
-    /// The time since a stream was last open; `None` while one is.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
+    /// Whether a stream is open, and when the client last used the streams: of an open stream its opening or its last
+    /// message, otherwise when a stream was last known to be open.
+    pub(super) fn last_use(&self) -> (bool, Instant) {
         let mut state = self.state.lock();
-        if state.current().is_some() {
-            state.last_open = Instant::now();
-            return None;
+        match state.current().is_some() {
+            true => (true, state.last_sent),
+            false => (false, state.last_open),
         }
-        Some(state.last_open.elapsed())
     }
 }
 
@@ -106,7 +110,7 @@ impl State {
     /// The open stream; `None` if its client has gone.
     fn current(&mut self) -> Option<&Arc<Exchange>> {
         if self.open.as_ref().is_some_and(|stream| !stream.outbox().is_open()) {
-            self.open = None;
+            (self.open, self.last_open) = (None, Instant::now());
         }
         self.open.as_ref()
     }
@@ -124,6 +128,9 @@ impl State {
     /// HTTP+SSE, no message is kept.
     fn route(&mut self, transport: Transport, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         let stream = self.current().map(|stream| stream.outbox().clone());
+        if stream.is_some() {
+            self.last_sent = Instant::now();
+        }
         if transport == Transport::Sse {
             return stream.map_or(Route::Nowhere, Route::Stream);
         }

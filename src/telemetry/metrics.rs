@@ -92,6 +92,7 @@ struct MemoryMetrics {
 #[derive(Debug)]
 struct TrafficMetrics {
     sessions: Family<ServerLabels, Gauge>,
+    evicted: Family<WordLabels, Counter>,
     messages: Family<WordLabels, Counter>,
     bytes: Family<WordLabels, Counter>,
     latency: Family<WordLabels, Histogram>,
@@ -176,6 +177,7 @@ impl TrafficMetrics {
         to.register("request_seconds", "From a request to its answer", latency.clone());
         Self {
             sessions: register(to, "sessions", "Sessions open"),
+            evicted: register(to, "sessions_evicted", "Unused sessions ended for the room of others, by limit"),
             messages: register(to, "messages", "Messages carried"),
             bytes: register(to, "message_bytes", "Bytes of messages carried"),
             latency,
@@ -339,6 +341,11 @@ impl ServerMetrics {
     /// Counts a child that was ended because it was idle. `limit` comes from a fixed set of words.
     pub fn ended_idle(&self, limit: &'static str) {
         self.metrics.children.ended_idle.get_or_create(&self.labels("limit", limit)).inc();
+    }
+
+    /// Counts a session that was ended because another one needed its room. `limit` comes from a fixed set of words.
+    pub fn evicted(&self, limit: &'static str) {
+        self.metrics.traffic.evicted.get_or_create(&self.labels("limit", limit)).inc();
     }
 
     /// Records the duration of an answered request in seconds.

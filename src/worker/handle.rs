@@ -160,7 +160,7 @@ impl Worker {
 
     /// When a session last used the child: took a lease on it, made a call, or got an answer.
     pub fn last_used(&self) -> Instant {
-        self.0.multiplexer.lock().used.unwrap_or(self.0.life.born)
+        self.0.multiplexer.lock().last_use().unwrap_or(self.0.life.born)
     }
 
     /// Whether the server's idle children are kept (`keep_children`).

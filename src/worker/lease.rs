@@ -49,7 +49,8 @@ impl Lease {
         let shared = worker.shared();
         let peer = shared.holders.insert(holder);
         let mut multiplexer = shared.multiplexer.lock();
-        (multiplexer.used, _) = (Some(Instant::now()), multiplexer.attach(peer));
+        multiplexer.attach(peer);
+        multiplexer.touch(peer, Instant::now());
         drop(multiplexer);
         let queued = (!shared.is_exclusive()).then(Queued::default);
         Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
@@ -372,6 +373,12 @@ impl Lease {
     /// Whether nothing of this session is in flight, either way, and the child is kept for no task of the session.
     pub fn is_idle(&self) -> bool {
         self.worker.shared().multiplexer.lock().is_idle_for(self.peer)
+    }
+
+    /// When the session took the lease, made a call, or got an answer, whichever came last. `None` once the session is off
+    /// the child.
+    pub fn last_use(&self) -> Option<Instant> {
+        self.worker.shared().multiplexer.lock().last_use_by(self.peer)
     }
 
     /// Whether the child has nothing to do for this session. Results of tasks may be left to fetch.

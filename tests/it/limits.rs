@@ -18,26 +18,34 @@ fn initialize() -> Request {
 fn assert_over_limit(reply: &Reply, says: &str) {
     let error = reply.assert_error(200, -32003, says);
     assert_eq!((&error["id"], reply.header("mcp-session-id")), (&json!("new"), None), "{error}");
-    let data = json!({"type": "sessions_full", "retryable": true, "retryAfter": 10});
+    let data = json!({"type": "sessions_full", "retryable": true, "retryAfter": 1});
     assert_eq!(error["error"]["data"], data, "{error}");
 }
 
 fn assert_no_stream(reply: &Reply, says: &str) {
     let error = reply.assert_error(429, -32003, says);
-    assert_eq!((reply.header("retry-after"), &error["id"]), (Some("10"), &Value::Null));
+    assert_eq!((reply.header("retry-after"), &error["id"]), (Some("1"), &Value::Null));
 }
 
-/// Opens sessions up to a limit that `set` sets to two; returns once the third is refused, then let in.
+/// A call that is never answered.
+fn hang() -> Value {
+    json!({"jsonrpc": "2.0", "id": "hung", "method": "tools/call", "params": {"name": "hang"}})
+}
+
+/// Opens sessions that are in use up to a limit that `set` sets to two; returns once the third is refused, then let in.
 async fn third_session_waits(set: impl Fn(&mut Config), says: &str, is_ready: bool) {
     let (mut mine, mut same) = (String::new(), String::new());
     let gateway = Gateway::start_with([fixture("echo")], |config| {
         mine = key(config, "acme", "me");
         same = key(config, "acme", "me");
+        config.http.keep_alive = Duration::from_millis(20);
         set(config);
     })
     .await;
     let (mine, same) = (gateway.with_key(&mine), gateway.with_key(&same));
     let (first, mut second) = (mine.streamable().await, same.sse().await);
+    let hung = first.open(hang()).await;
+    second.post(hang()).await;
     assert_over_limit(&mine.send(initialize()).await, says);
     assert_no_stream(&same.send(Request::get("/sse")).await, says);
     let ready = gateway.send(Request::get("/readyz")).await;
@@ -48,6 +56,7 @@ async fn third_session_waits(set: impl Fn(&mut Config), says: &str, is_ready: bo
     }
     assert_eq!(second.call("echo", json!({"text": "goes on"})).await, "goes on");
     first.delete().await;
+    drop(hung);
     let mut third = mine.streamable().await;
     assert_eq!(third.call("echo", json!({"text": "let in"})).await, "let in");
     gateway.finish().await;
@@ -77,15 +86,18 @@ async fn a_limit_reached_by_one_stops_no_other() {
         one = key(config, "acme", "one");
         other = key(config, "acme", "other");
         elsewhere = key(config, "else", "one");
+        config.http.keep_alive = Duration::from_millis(20);
         config.sessions.max_per_principal = 2;
         config.tenants.get_mut("acme").unwrap().max_sessions = Some(3);
     })
     .await;
     let mut bystander = gateway.with_key(&elsewhere).bystander().await;
     let (one, other) = (gateway.with_key(&one), gateway.with_key(&other));
-    let _mine = (one.streamable().await, one.streamable().await);
+    let mine = (one.streamable().await, one.streamable().await);
+    let _hung = (mine.0.open(hang()).await, mine.1.open(hang()).await);
     assert_over_limit(&one.send(initialize()).await, "sessions.max_per_principal");
     let mut theirs = other.streamable().await;
+    let _hung_too = theirs.open(hang()).await;
     assert_over_limit(&other.send(initialize()).await, "the tenant has reached its limit of 3");
     assert_eq!(theirs.call("echo", json!({"text": "mine"})).await, "mine");
     bystander.unharmed().await;

@@ -198,13 +198,13 @@ async fn a_link_without_a_transport_shakes_hands_and_calls() {
     // What comes right behind `initialize` is queued for the child.
     let initialize = Request::send(link, 0, "initialize", hello("2025-03-26"));
     let queued = Request::call(link, 2, "echo", json!({"text": "queued"}));
-    assert!(link.is_busy() && link.idle_for().is_none());
+    assert!(link.is_busy() && link.last_use().is_none());
     assert_eq!(initialize.answer().await["result"]["protocolVersion"], "2025-03-26");
     assert_eq!(queued.text().await, "queued");
     let again = Request::send(link, 3, "initialize", hello("2025-03-26")).answer().await;
     assert!(again["error"]["message"].as_str().unwrap().contains("initialized already"), "{again}");
     assert_eq!(Request::call(link, 4, "echo", json!({"text": "hello"})).text().await, "hello");
-    assert!(!link.is_busy() && link.idle_for().is_some());
+    assert!(!link.is_busy() && link.last_use().is_some());
     // The end answers what is in flight.
     let hanging = Request::call(link, 5, "hang", json!({}));
     link.end();

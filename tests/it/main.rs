@@ -22,6 +22,7 @@ mod framing;
 mod guardian;
 mod harness;
 mod idle_children;
+mod idle_sessions;
 mod ids;
 mod keep_alive;
 mod killed;

@@ -264,8 +264,10 @@ async fn a_gateway_that_drains_is_not_ready_and_takes_nothing_new() {
     begun.write(rest).await;
     let late = begun.response().await.reply().await;
     let error = late.assert_error(200, -32003, "the gateway is stopping; try again in a moment");
-    let data = json!({"type": "draining", "retryable": true, "retryAfter": 5});
-    assert_eq!((&error["error"]["data"], &error["id"]), (&data, &json!("late")));
+    let data = &error["error"]["data"];
+    assert_eq!((&data["type"], &data["retryable"], &error["id"]), (&json!("draining"), &json!(true), &json!("late")));
+    let retry_after = data["retryAfter"].as_u64().unwrap();
+    assert!((10..=20).contains(&retry_after), "the drain takes up to 20 s: {data}");
     assert_eq!(client.message().await["method"], "notifications/progress", "the call in flight goes on");
     gateway.kill().await;
 }

@@ -4,9 +4,9 @@
 //! only calls in flight fail.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::acquire::outcome;
 use super::client::Client;
@@ -15,6 +15,7 @@ use super::dispatch::call_timeout;
 use super::handshake::{Done, Handshake, MAX_INITIALIZE, Unanswered, announced_lists};
 use super::queue::{DrainToken, MAX_ID};
 use super::slot::{Outcome, Slot};
+use super::state::State;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, parse, under_id};
 use crate::mcp::{self, Cancels, method, protocol_version};
 use crate::stream::Exchange;
@@ -45,9 +46,11 @@ impl Link {
         self.context.state.lock().handshake.done().map(|done| done.version.clone())
     }
 
-    /// The time since the client last used the link; `None` while something is in flight or queued.
-    pub fn idle_for(&self) -> Option<Duration> {
-        self.context.state.lock().idle_for()
+    /// When the client last used the link: sent a message, or got an answer. `None` while something is in flight or
+    /// queued, and once the link has ended.
+    pub fn last_use(&self) -> Option<Instant> {
+        let mut state = self.context.state.lock();
+        if self.context.ended.is_cancelled() { None } else { state.last_use() }
     }
 
     /// Whether calls are in flight or queued, or tasks are running. The result of a task that the client has not
@@ -100,8 +103,21 @@ impl Link {
 
     /// Ends the link: leaves all children, and answers everything in flight or queued with a failure. Idempotent.
     pub fn end(&self) {
+        self.end_if(|_| true);
+    }
+
+    /// Ends the link if nothing is in flight or queued. Returns whether this call has ended the link.
+    pub fn end_if_unused(&self) -> bool {
+        self.end_if(|state| !self.context.ended.is_cancelled() && !state.is_busy(Lease::is_idle))
+    }
+
+    /// Ends the link if `condition` allows, which is asked under the lock: a message that comes later finds the end.
+    fn end_if(&self, condition: impl FnOnce(&State) -> bool) -> bool {
         let leases = {
             let mut state = self.context.state.lock();
+            if !condition(&state) {
+                return false;
+            }
             // Under one lock: others see the end only after every request has been answered.
             self.context.ended.cancel();
             state.draining.iter().rev().chain(state.slot.leased()).for_each(|lease| lease.leave());
@@ -112,6 +128,7 @@ impl Link {
             (std::mem::take(&mut state.slot), std::mem::take(&mut state.draining))
         };
         drop(leases);
+        true
     }
 
     /// Spawns a job of this link on its task tracker.

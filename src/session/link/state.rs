@@ -47,13 +47,14 @@ impl State {
         self.last_used = Some(Instant::now());
     }
 
-    /// The time since the client last used the link; `None` while something is in flight or queued.
-    pub(super) fn idle_for(&mut self) -> Option<Duration> {
+    /// When the client last used the link: sent a message, or got an answer. `None` while something is in flight or
+    /// queued.
+    pub(super) fn last_use(&mut self) -> Option<Instant> {
         if self.is_busy(Lease::is_idle) {
             self.touch();
             return None;
         }
-        self.last_used.map(|since| since.elapsed())
+        self.last_used.max(self.slot.leased().and_then(|lease| lease.last_use()))
     }
 
     /// Whether something is in flight or queued, or a child is being started for the client. `is_idle` decides whether
@@ -109,6 +110,7 @@ impl State {
     pub(super) fn take_idle(&mut self) -> Option<Arc<Lease>> {
         let lease = self.slot.leased().filter(|lease| lease.worker().is_given_up_as_idle()).cloned()?;
         let Handshake::Done(done) = &mut self.handshake else { return None };
+        self.last_used = self.last_used.max(lease.last_use());
         done.negotiated = lease.hand_over_now().unwrap_or_else(|| lease.negotiated());
         self.useless = 0;
         self.is_without_need = !done.negotiated.has_subscriptions();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 /// A lease on a worker: one session of those that use the child. Unique per worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(pub(in crate::worker) u64);
@@ -16,4 +18,6 @@ pub(super) struct LeaseState {
     pub(super) is_leaving: bool,
     /// The number of answers that the session waits for.
     pub(super) in_flight: usize,
+    /// When the session took the lease, made a call, or got an answer, whichever came last; `None` before the first.
+    pub(super) used: Option<Instant>,
 }

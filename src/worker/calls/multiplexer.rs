@@ -46,8 +46,6 @@ pub(in crate::worker) struct Multiplexer {
     pub(in crate::worker) total: u64,
     /// The number of client calls that the child has answered.
     pub(in crate::worker) answered: u64,
-    /// When a session was put on the child, made a call, or got an answer, whichever came last. `None` before the first.
-    pub(in crate::worker) used: Option<Instant>,
 }
 
 impl Multiplexer {
@@ -67,7 +65,6 @@ impl Multiplexer {
             given: 0,
             total: 0,
             answered: 0,
-            used: None,
         }
     }
 
@@ -100,8 +97,8 @@ impl Multiplexer {
     }
 
     /// Counts one more answer that a session waits for.
-    fn begin(&mut self, peer: LeaseId) {
-        self.leases.entry(peer).and_modify(|state| state.in_flight += 1);
+    fn begin(&mut self, peer: LeaseId, now: Instant) {
+        self.leases.entry(peer).and_modify(|state| (state.in_flight, state.used) = (state.in_flight + 1, Some(now)));
     }
 
     /// Counts one answer less that a session waits for, if the session is still on the child.
@@ -259,6 +256,22 @@ impl Multiplexer {
     /// Whether nothing is in flight, either way, and the child is kept for no task.
     pub(in crate::worker) fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.server_requests.is_empty() && self.live_tasks.awaited().next().is_none()
+    }
+
+    /// Notes that a session uses the child now.
+    pub(in crate::worker) fn touch(&mut self, peer: LeaseId, now: Instant) {
+        self.leases.entry(peer).and_modify(|state| state.used = Some(now));
+    }
+
+    /// When a session took its lease, made a call, or got an answer, whichever came last. `None` for one that is not on
+    /// the child.
+    pub(in crate::worker) fn last_use_by(&self, peer: LeaseId) -> Option<Instant> {
+        self.leases.get(&peer)?.used
+    }
+
+    /// The last use by any session that is on the child; `None` if none is.
+    pub(in crate::worker) fn last_use(&self) -> Option<Instant> {
+        self.leases.values().filter_map(|state| state.used).max()
     }
 
     /// Whether the child could go though sessions are on it: nothing is in flight, either way, the child is kept for no

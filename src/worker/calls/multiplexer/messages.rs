@@ -36,7 +36,7 @@ impl Multiplexer {
             Decision::Forward(standing) => standing,
             Decision::Local(answer) => return Ok(Outgoing::Local(answer)),
             Decision::Wait => {
-                self.begin(peer);
+                self.begin(peer, draft.call.started);
                 return Ok(Outgoing::Wait);
             }
         };
@@ -62,8 +62,7 @@ impl Multiplexer {
             self.live_tasks.keep(number, &mut self.timer, draft.call.started);
         }
         self.timer.no_later_than(self.due(&draft.call));
-        self.begin(draft.call.peer);
-        self.used = Some(draft.call.started);
+        self.begin(draft.call.peer, draft.call.started);
         loop {
             let number = draft.call.number.wire;
             if !self.is_remembered(number)
@@ -154,7 +153,7 @@ impl Multiplexer {
             return self.late_answer(number, envelope, reported, now);
         };
         self.answered += u64::from(!call.is_own);
-        self.used = Some(now);
+        self.touch(call.peer, now);
         let (waiting, unwanted) = self.sharing.settle(call.number, !envelope.is_error);
         waiting.iter().for_each(|waiting| self.end(waiting.peer));
         let frame = unwanted.map(|uri| self.unsubscription(uri));
