@@ -1,6 +1,8 @@
 //! Authentication errors and their HTTP form (RFC 6750 section 3, RFC 9728 section 5.1). No message contains a part of
 //! a credential.
 
+use std::time::Duration;
+
 use std::path::PathBuf;
 
 use http::{HeaderValue, StatusCode};
@@ -32,9 +34,10 @@ pub enum AuthError {
         /// All scopes that are needed.
         required: Vec<String>,
     },
-    /// The keys for checking tokens cannot be loaded, and no cached keys can be used.
+    /// The keys for checking tokens cannot be loaded, and no cached keys can be used. They are tried again after the given
+    /// time.
     #[error("the keys that tokens are checked with cannot be fetched at the moment: try again shortly")]
-    KeysUnavailable,
+    KeysUnavailable(Duration),
 }
 
 /// The reason why a credential is not valid.
@@ -85,8 +88,14 @@ impl AuthError {
             Self::Missing | Self::Scheme | Self::Invalid(_) => StatusCode::UNAUTHORIZED,
             Self::Malformed(_) | Self::InTheQuery(_) => StatusCode::BAD_REQUEST,
             Self::InsufficientScope { .. } => StatusCode::FORBIDDEN,
-            Self::KeysUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::KeysUnavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// The time after which the caller may try again, in seconds, at least 1; `None` if the credential is at fault.
+    pub fn retry_after(&self) -> Option<u64> {
+        let Self::KeysUnavailable(wait) = self else { return None };
+        Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
     }
 
     /// The error as a word for metrics and logs, from a fixed set.
@@ -97,7 +106,7 @@ impl AuthError {
             Self::Malformed(_) => "malformed",
             Self::InTheQuery(_) => "in_the_query",
             Self::InsufficientScope { .. } => "scope",
-            Self::KeysUnavailable => "keys_unavailable",
+            Self::KeysUnavailable(_) => "keys_unavailable",
             Self::Invalid(invalid) => match invalid {
                 Invalid::UnknownKey => "unknown_key",
                 Invalid::NotAToken => "not_a_token",
@@ -126,7 +135,7 @@ impl AuthError {
             Self::Malformed(_) | Self::InTheQuery(_) => Some("invalid_request"),
             Self::Invalid(_) => Some("invalid_token"),
             Self::InsufficientScope { .. } => Some("insufficient_scope"),
-            Self::KeysUnavailable => return None,
+            Self::KeysUnavailable(_) => return None,
         };
         let mut challenge = "Bearer realm=\"sluice\"".to_owned();
         if let Some(error) = error {
@@ -192,7 +201,7 @@ mod tests {
         let expired = challenge(&Invalid::Expired.into());
         assert!(expired.contains("error=\"invalid_token\""), "{expired}");
         assert!(expired.contains("error_description=\"the token is expired"), "{expired}");
-        assert_eq!(AuthError::KeysUnavailable.www_authenticate(None, None), None);
+        assert_eq!(AuthError::KeysUnavailable(Duration::ZERO).www_authenticate(None, None), None);
     }
 
     #[test]
@@ -219,6 +228,6 @@ mod tests {
         assert_eq!(AuthError::InTheQuery("token").status(), StatusCode::BAD_REQUEST);
         assert_eq!(AuthError::Malformed("x").status(), StatusCode::BAD_REQUEST);
         assert_eq!(AuthError::from(Invalid::Signature).status(), StatusCode::UNAUTHORIZED);
-        assert_eq!(AuthError::KeysUnavailable.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(AuthError::KeysUnavailable(Duration::ZERO).status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }

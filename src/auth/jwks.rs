@@ -80,13 +80,13 @@ impl JwksFile {
             let look = tokio::task::spawn_blocking(move || Look(&file).read());
             // The look goes on: its result is for those who come later.
             if tokio::time::timeout(LOOK_TIMEOUT, look).await.is_err() {
-                return Err(AuthError::KeysUnavailable);
+                return Err(AuthError::KeysUnavailable(FILE_INTERVAL));
             }
         }
         let watch = self.watch.lock();
         let hangs = watch.looking.is_some_and(|since| since.elapsed() >= LOOK_TIMEOUT);
         if hangs || watch.good.elapsed() >= MAX_STALE {
-            return Err(AuthError::KeysUnavailable);
+            return Err(AuthError::KeysUnavailable(watch.next.saturating_duration_since(Instant::now())));
         }
         drop(watch);
         Ok(self.current.load_full())
@@ -214,7 +214,12 @@ impl JwksUrl {
             // An error would mean that the sender is gone, and `self` has it.
             let _ = ended.changed().await;
         }
-        self.cached().map(|(keys, _)| keys).ok_or(AuthError::KeysUnavailable)
+        self.cached().map(|(keys, _)| keys).ok_or_else(|| {
+            let next = self.attempt.lock().next;
+            AuthError::KeysUnavailable(
+                next.map_or(RETRY_INTERVAL, |next| next.saturating_duration_since(Instant::now())),
+            )
+        })
     }
 
     fn cached(&self) -> Option<(Arc<KeySet>, Duration)> {

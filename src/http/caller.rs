@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::app::App;
@@ -115,8 +114,8 @@ fn unauthenticated(parts: &RequestHead<'_>, snapshot: &Snapshot, metrics: &Metri
     if let Some(challenge) = error.www_authenticate(metadata.as_deref(), scope.as_deref()) {
         refusal = refusal.with(http::header::WWW_AUTHENTICATE, challenge);
     }
-    if error.status() == StatusCode::SERVICE_UNAVAILABLE {
-        refusal = refusal.retry_after(5);
+    if let Some(seconds) = error.retry_after() {
+        refusal = refusal.retry_after(seconds);
     }
     refusal
 }

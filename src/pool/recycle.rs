@@ -2,7 +2,7 @@
 //! `idle_timeout`): successors replace them, and no call is cut. A child that reaches `max_requests` retires with that
 //! call, without this check.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -76,7 +76,7 @@ fn serve_waiting(pool: &Pool) -> bool {
 }
 
 /// Retires children over their limits and unused shared ones. Stops starts that no client has taken over in time, and
-/// children that have been idle for `sessions.child_idle_timeout`.
+/// children that have been idle for `sessions.child_idle_timeout`, or whose memory others need.
 async fn recycle(pool: &Pool) {
     let memory = match pool.server.pool.max_rss {
         // Reads all processes of the machine, once for all pools: on a thread that serves no requests.
@@ -93,10 +93,24 @@ async fn recycle(pool: &Pool) {
         inventory.children.clone()
     };
     pool.surroundings.children.end_overdue(&children);
+    make_memory(pool, &children);
     for child in children.iter().filter(|child| child.worker.takes_calls()) {
         if let Some(due) = due(pool, child, &memory) {
             child.worker.retire(due);
         }
+    }
+}
+
+/// Ends an idle child of each tenant with children here whose memory is nearly used up, or of anybody where that of the
+/// machine is; none while one is ending.
+fn make_memory(pool: &Pool, children: &[Arc<PooledWorker>]) {
+    let (all, ceilings) = (&pool.surroundings.children, &pool.surroundings.ceilings);
+    if ceilings.is_machine_short_of_memory() {
+        all.make_room(|_| true, 1, Due::MemoryRoom);
+    }
+    let tenants: HashSet<_> = children.iter().filter_map(|child| child.worker.tenant()).collect();
+    for tenant in tenants.iter().filter(|tenant| ceilings.is_short_of_memory(tenant)) {
+        all.make_room(|child| child.worker.tenant().as_ref() == Some(tenant), 1, Due::MemoryRoom);
     }
 }
 

@@ -5,7 +5,7 @@
 mod folder_poller;
 mod usage_poller;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
@@ -36,11 +36,24 @@ struct Shared {
     tenants: ArcSwap<HashMap<TenantId, Arc<Ceiling>>>,
     /// The running children, by their number in the guardian's table.
     charged: Mutex<HashMap<u64, Charged>>,
+    /// What the last look found to be nearly used up.
+    short: Mutex<Short>,
     /// Whether the guardian has the right to limit running processes of any user.
     limits_any: bool,
     failures: Counter,
     /// Reads the process tree, and has cgroups.
     guardian: Guardian,
+}
+
+/// The memory that is nearly used up: idle children are ended before the system or the gateway has to end others.
+#[derive(Default)]
+struct Short {
+    /// The tenants whose children together use nine tenths of their limit on memory.
+    tenants: HashSet<TenantId>,
+    /// Whether less than a twentieth of the machine's memory is available.
+    machine: bool,
+    /// The number of children that have ended so far. What was found before the last end is no longer true.
+    ended: u64,
 }
 
 struct Ceiling {
@@ -77,7 +90,8 @@ impl Ceilings {
         // It has the same privileges as the gateway. Who is not root runs all children as itself.
         let limits_any = may_raise_limits() || !rustix::process::geteuid().is_root();
         let (charged, guardian) = (Mutex::default(), guardian.clone());
-        let shared = Shared { tenants: ArcSwap::default(), charged, limits_any, failures, guardian };
+        let short = Mutex::default();
+        let shared = Shared { tenants: ArcSwap::default(), charged, short, limits_any, failures, guardian };
         let ceilings = Self(Arc::new(shared));
         ceilings.replace(tenants);
         ceilings
@@ -114,6 +128,25 @@ impl Ceilings {
     /// The number of children that a tenant may have at once, if it is limited.
     pub fn max_children(&self, tenant: &TenantId) -> Option<usize> {
         self.0.tenants.load().get(tenant)?.max_children
+    }
+
+    /// Whether the children of a tenant use nine tenths of the tenant's memory, as far as the gateway watches it. A cgroup
+    /// that keeps the limit is not looked at.
+    pub fn is_short_of_memory(&self, tenant: &TenantId) -> bool {
+        self.0.short.lock().tenants.contains(tenant)
+    }
+
+    /// Whether less than a twentieth of the machine's memory is available.
+    pub fn is_machine_short_of_memory(&self) -> bool {
+        self.0.short.lock().machine
+    }
+
+    /// Notes what a look has found, unless a child has ended since the look began.
+    fn note_short(&self, found: Short) {
+        let mut short = self.0.short.lock();
+        if short.ended == found.ended {
+            *short = found;
+        }
     }
 
     /// Whether a spare may become a child of `tenant`. It may not if a cgroup enforces the tenant's limits, because
@@ -210,6 +243,8 @@ impl Charge {
     /// Ends the registration, once the child has ended.
     pub fn end(&self) {
         self.ceilings.0.charged.lock().remove(&self.id);
+        let mut short = self.ceilings.0.short.lock();
+        *short = Short { ended: short.ended + 1, ..Short::default() };
     }
 }
 
@@ -253,7 +288,8 @@ mod tests {
         });
         let charged = Mutex::new(charged.collect());
         let (failures, guardian) = (Counter::default(), Guardian::of_nobody());
-        Ceilings(Arc::new(Shared { tenants, charged, limits_any: true, failures, guardian }))
+        let short = Mutex::default();
+        Ceilings(Arc::new(Shared { tenants, charged, short, limits_any: true, failures, guardian }))
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Failure {
             By::All => all,
             _ => format!("was not started: {full}; waited {waited:.1?};"),
         };
-        Self::overloaded(kind, format!("the server \"{server}\" {reason} try again in a moment"))
+        Self::overloaded(kind, format!("the server \"{server}\" {reason} try again in a moment"), waited)
     }
 
     /// The time after which the client may try again; `None` if no limit was the reason.
@@ -207,13 +207,18 @@ impl Failure {
     /// The child took no call, for the given reason.
     pub fn refused(refused: Refused) -> Self {
         match refused {
-            Refused::Busy | Refused::Share | Refused::Retired => Self::overloaded(BUSY, refused.to_string()),
+            // Any answer makes room, and the next one may come at any moment.
+            Refused::Busy | Refused::Share | Refused::Retired => {
+                Self::overloaded(BUSY, refused.to_string(), Duration::ZERO)
+            }
             Refused::Ended => Self::unavailable("server_exited", refused.to_string()).retryable(),
         }
     }
 
-    fn overloaded(kind: &'static str, message: String) -> Self {
-        let retry_after = Some(Duration::from_secs(1));
+    /// A limit is reached. Nothing became free within `waited`: as long again is the best guess at when it may pay to
+    /// try again, and at least 1 s.
+    fn overloaded(kind: &'static str, message: String, waited: Duration) -> Self {
+        let retry_after = Some(waited.max(Duration::from_secs(1)));
         Self { retryable: true, retry_after, ..Self::new(Code::Overloaded, kind, message) }
     }
 

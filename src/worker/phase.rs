@@ -43,6 +43,8 @@ pub enum Due {
     PoolRoom,
     /// Somebody waits for room under `tenants.NAME.limits.max_children`, and the child is idle.
     TenantRoom,
+    /// The memory of the tenant (`tenants.NAME.limits.memory`), or of the machine, is nearly used up, and the child is idle.
+    MemoryRoom,
     /// The child has been idle for `sessions.child_idle_timeout`.
     ChildIdleTimeout,
 }
@@ -51,7 +53,7 @@ impl Due {
     /// Whether the child goes because it is idle, though sessions are on it. Each of them gets another child when it
     /// needs one, and no earlier.
     pub fn is_idleness(self) -> bool {
-        matches!(self, Self::PoolRoom | Self::TenantRoom | Self::ChildIdleTimeout)
+        matches!(self, Self::PoolRoom | Self::TenantRoom | Self::MemoryRoom | Self::ChildIdleTimeout)
     }
 
     /// The word for the reason in the log and in metrics: the last part of the setting's key, with `tenant_` for a
@@ -64,6 +66,7 @@ impl Due {
             Self::IdleTimeout => "idle_timeout",
             Self::PoolRoom => "max_children",
             Self::TenantRoom => "tenant_max_children",
+            Self::MemoryRoom => "memory",
             Self::ChildIdleTimeout => "child_idle_timeout",
         }
     }

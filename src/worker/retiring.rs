@@ -17,7 +17,9 @@ impl Shared {
         self.signals.retired.cancel();
         match due {
             Due::MaxRequests | Due::MaxAge | Due::MaxRss => self.metrics.recycled(due.key()),
-            Due::PoolRoom | Due::TenantRoom | Due::ChildIdleTimeout => self.metrics.ended_idle(due.key()),
+            Due::PoolRoom | Due::TenantRoom | Due::MemoryRoom | Due::ChildIdleTimeout => {
+                self.metrics.ended_idle(due.key())
+            }
             Due::IdleTimeout => {}
         }
         let server = &self.origin.server;

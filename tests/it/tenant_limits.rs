@@ -92,6 +92,28 @@ async fn the_largest_child_of_a_tenant_that_outgrows_its_processes_is_ended() {
 }
 
 #[tokio::test]
+async fn an_idle_child_goes_before_its_tenant_outgrows_its_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let grow = "{ head -c 122000000 /dev/zero; sleep 60; } | tail";
+    let (gateway, [ann, bob, _]) = gateway([named("large", greedy(folder.path(), grow))], |tenant| {
+        tenant.limits.memory = Some(128 << 20);
+    })
+    .await;
+    let (mut first, mut second) = (ann.server("large").streamable().await, bob.server("large").streamable().await);
+    let pids = [pid(&mut first).await, pid(&mut second).await];
+    std::fs::write(folder.path().join(format!("go-{}", pids[0])), "").unwrap();
+    gateway
+        .until("the idle one is gone", |metrics| {
+            metrics.sum("sluice_idle_children_ended_total", "limit=\"memory\"") >= 1.0
+        })
+        .await;
+    assert_eq!(pid(&mut second).await, pids[1], "the longest idle one was enough");
+    assert_ne!(pid(&mut first).await, pids[0], "its session goes on");
+    assert_eq!(gateway.metrics().await.sum("sluice_children_over_limit_total", ""), 0.0);
+    gateway.finish().await;
+}
+
+#[tokio::test]
 async fn a_tenant_has_no_more_children_than_it_may() {
     for mode in [PoolMode::Ondemand, PoolMode::Dynamic] {
         let mut one = fixture("echo");

@@ -218,7 +218,7 @@ async fn an_old_set_serves_while_a_new_one_is_fetched_and_for_a_while_if_it_cann
     // Too soon after a failure for another.
     assert_eq!(stub.requests(), 2);
     later(MAX_STALE).await;
-    assert_eq!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable);
+    assert!(matches!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable(_)));
     assert_eq!(stub.requests(), 3);
     stub.says(200, None, set(&[("p256", "a")]));
     later(RETRY_INTERVAL).await;
@@ -230,7 +230,7 @@ async fn without_any_set_a_failure_is_tried_again_after_a_pause() {
     let stub = Stub::start("<html>not here</html>".into()).await;
     let source = JwksUrl::new(&stub.url()).unwrap();
     for _ in 0..5 {
-        assert_eq!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable);
+        assert!(matches!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable(_)));
     }
     assert_eq!(stub.requests(), 1);
     stub.says(200, None, set(&[("p256", "a")]));
@@ -245,7 +245,7 @@ async fn redirects_are_not_followed() {
     stub.says(302, Some(elsewhere.url()), String::new());
     let source = JwksUrl::new(&stub.url()).unwrap();
     assert!(source.download().await.unwrap_err().contains("302"));
-    assert_eq!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable);
+    assert!(matches!(source.get(has("a")).await.unwrap_err(), AuthError::KeysUnavailable(_)));
     assert_eq!((stub.requests(), elsewhere.requests()), (2, 0));
 }
 
@@ -369,7 +369,7 @@ async fn the_keys_of_a_file_that_is_gone_are_believed_for_an_hour() {
     later(FILE_INTERVAL).await;
     assert!(has("a")(&file.get().await.unwrap()));
     later(MAX_STALE).await;
-    assert_eq!(file.get().await.err(), Some(AuthError::KeysUnavailable));
+    assert!(matches!(file.get().await.err(), Some(AuthError::KeysUnavailable(_))));
     std::fs::write(&path, set(&[("p256", "a")])).unwrap();
     later(FILE_INTERVAL).await;
     assert!(has("a")(&file.get().await.unwrap()));

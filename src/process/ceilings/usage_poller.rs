@@ -2,14 +2,14 @@
 //! reading of `/proc`. Invariants: a child over its own limit is found within two readings, and may use any amount
 //! until then; for a tenant's limit at most one child of the tenant is being ended at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Ceilings;
+use super::{Ceilings, Short};
 use crate::config::TenantId;
 use crate::process::usage::{Excess, Limit, Usage, WatchedLimits};
 
@@ -54,7 +54,11 @@ pub async fn watch_usage(ceilings: Ceilings, stop: CancellationToken) {
 /// Compares all children with their limits once, and has those ended that exceed one.
 fn compare(ceilings: &Ceilings) -> io::Result<()> {
     let mut children = watched(ceilings);
+    let (tenants, ended) = (HashSet::new(), ceilings.0.short.lock().ended);
+    let machine = is_machine_short(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
+    let mut short = Short { tenants, machine, ended };
     if children.is_empty() {
+        ceilings.note_short(short);
         return Ok(());
     }
     let pids: Vec<i32> = children.iter().map(|child| child.pid).collect();
@@ -72,6 +76,9 @@ fn compare(ceilings: &Ceilings) -> io::Result<()> {
     }
     for (tenant, children) in theirs {
         let bounds = ceilings.0.tenants.load().get(tenant).map(|ceiling| ceiling.watched).unwrap_or_default();
+        if is_short(bounds, &children, &used) {
+            short.tenants.insert(tenant.clone());
+        }
         // The end of one may be all that is needed.
         if !children.iter().any(|child| child.is_leaving)
             && let Some((id, excess)) = over(tenant, bounds, &children, &used)
@@ -79,7 +86,24 @@ fn compare(ceilings: &Ceilings) -> io::Result<()> {
             ceilings.end(id, excess);
         }
     }
+    ceilings.note_short(short);
     Ok(())
+}
+
+/// Whether less than a twentieth of the machine's memory is available, by the text of `/proc/meminfo`.
+fn is_machine_short(meminfo: &str) -> bool {
+    let amount = |name: &str| {
+        let value = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        value.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let amounts = amount("MemTotal:").zip(amount("MemAvailable:"));
+    amounts.is_some_and(|(total, available)| available < total / 20)
+}
+
+/// Whether `children`, all those of a tenant, together use nine tenths of the memory that they may.
+fn is_short(bounds: WatchedLimits, children: &[&WatchedChild], used: &HashMap<i32, Usage>) -> bool {
+    let memory: u64 = children.iter().filter_map(|child| Some(used.get(&child.pid)?.memory)).sum();
+    bounds.memory.is_some_and(|limit| memory >= limit / 10 * 9)
 }
 
 /// The children to be compared: those that have watched limits, or whose tenant has.
@@ -117,6 +141,13 @@ mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
     use super::super::tests::{ceilings, tenant};
     use super::*;
+
+    #[test]
+    fn a_machine_is_short_below_a_twentieth() {
+        let meminfo = |available: u32| format!("MemTotal:  1000 kB\nMemFree:  1 kB\nMemAvailable:  {available} kB\n");
+        assert!(is_machine_short(&meminfo(49)) && !is_machine_short(&meminfo(50)));
+        assert!(!is_machine_short("of another form"));
+    }
 
     #[test]
     fn the_largest_goes_and_of_equals_the_newest() {

@@ -40,6 +40,7 @@ fn open_one(
         sessions: limits,
         tenant_sessions: None,
         account: &Memory::new(1 << 30).tenant("acme"),
+        client: std::net::Ipv4Addr::LOCALHOST.into(),
         stream: STREAM,
     };
     registry.open(&new).unwrap_or_else(|rejected| panic!("{rejected}"))
