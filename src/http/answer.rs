@@ -39,7 +39,7 @@ pub async fn respond(
         }
     }
     match answers.pop_if(|_| !is_batch) {
-        Some(only) => json(StatusCode::OK, only.message),
+        Some(only) => Response::new(Body::from(only.message).of_type("application/json")),
         None => array(answers),
     }
 }

@@ -16,6 +16,9 @@ use crate::stream::EventStream;
 /// The body of a response.
 pub struct Body {
     content: Either<Full<Bytes>, Either<Pieces, Box<EventStream>>>,
+    /// The media type, where the router sets the header `Content-Type`. `None` where the handler does, or the body has
+    /// no certain type.
+    media_type: Option<&'static str>,
     /// The values that are dropped with the body.
     held: Vec<Box<dyn Send>>,
 }
@@ -27,27 +30,37 @@ impl Body {
         self
     }
 
+    /// The same body, of this media type. A response that needs no other header than this needs no memory for headers.
+    pub fn of_type(self, media_type: &'static str) -> Self {
+        Self { media_type: Some(media_type), ..self }
+    }
+
+    /// The media type, if it was set by [`of_type`](Self::of_type).
+    pub fn media_type(&self) -> Option<&'static str> {
+        self.media_type
+    }
+
     /// A body of no bytes that keeps what this one keeps.
     pub fn emptied(self) -> Self {
-        Self { content: Either::Left(Full::default()), held: self.held }
+        Self { content: Either::Left(Full::default()), ..self }
     }
 }
 
 impl<B: Into<Bytes>> From<B> for Body {
     fn from(bytes: B) -> Self {
-        Self { content: Either::Left(Full::new(bytes.into())), held: Vec::new() }
+        Self { content: Either::Left(Full::new(bytes.into())), media_type: None, held: Vec::new() }
     }
 }
 
 impl From<Pieces> for Body {
     fn from(pieces: Pieces) -> Self {
-        Self { content: Either::Right(Either::Left(pieces)), held: Vec::new() }
+        Self { content: Either::Right(Either::Left(pieces)), media_type: None, held: Vec::new() }
     }
 }
 
 impl From<EventStream> for Body {
     fn from(stream: EventStream) -> Self {
-        Self { content: Either::Right(Either::Right(Box::new(stream))), held: Vec::new() }
+        Self { content: Either::Right(Either::Right(Box::new(stream))), media_type: None, held: Vec::new() }
     }
 }
 

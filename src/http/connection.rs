@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::connection_memory::{ConnectionMemory, READ_BUFFER, SEND_BUFFER, Unauthenticated, WINDOW};
+use super::head_timer::HeadTimer;
 use super::http2_body::Http2Bodies;
 use super::idle::Requests;
 use super::limits::Limits;
@@ -28,6 +29,7 @@ use super::problem::{Refusal, problem};
 use super::router::Router;
 use super::stall::NoStall;
 use super::wakes::Poller;
+use super::when_woken::WhenWoken;
 use crate::shutdown::Shutdown;
 use crate::telemetry::{ConnectionMetrics, MemoryUse, Rejection};
 
@@ -78,12 +80,12 @@ pub async fn serve(
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut poller = Poller::default();
+    let (mut poller, mut rare) = (Poller::default(), WhenWoken::default());
     let ended = loop {
         tokio::select! {
             biased;
             ended = poll_fn(|context| poller.poll(connection.as_mut(), context)) => break ended,
-            Some(event) = events.next() => match event {
+            Some(event) = poll_fn(|context| rare.poll(context, |own| events.poll_next_unpin(own))) => match event {
                 Event::Kill => return,
                 Event::MakeWay => return metrics.rejected(Rejection::MadeWay),
                 // A request that has just begun is answered first.
@@ -125,7 +127,7 @@ fn prepared(stream: TcpStream, limits: Limits) -> Option<(Builder<TokioExecutor>
     // Best effort: without the option, a peer that has vanished is noticed later.
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS);
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(READ_BUFFER);
+    builder.http1().timer(HeadTimer::default()).header_read_timeout(limits.headers).max_buf_size(READ_BUFFER);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).keep_alive_interval(limits.headers);
     builder.http2().initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
     builder.http2().max_send_buf_size(SEND_BUFFER);
@@ -147,8 +149,8 @@ enum Event {
     TimeToClose,
 }
 
-/// The events of one connection. The set polls an event only when the event wakes, not whenever the connection is
-/// polled. Beside them, unread responses are taken away, which is no event.
+/// The events of one connection. The set polls an event only when the event wakes. Beside them, unread responses are
+/// taken away, which is no event.
 fn events(
     shutdown: Shutdown,
     makes_way: CancellationToken,

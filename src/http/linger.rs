@@ -34,9 +34,9 @@ pub async fn answer(
     charge: Unauthenticated,
     time: Duration,
 ) -> Reply {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let mut body = Fuse::new(QuietBody::new(body, parts.version));
-    let mut reply = router.respond(peer, &parts, &charge, &mut body).await;
+    let mut reply = router.respond(peer, &mut parts, &charge, &mut body).await;
     if let Some(charge) = charge.take() {
         reply = reply.map(|body| body.hold(charge));
     }

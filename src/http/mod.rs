@@ -11,6 +11,7 @@ mod connection;
 mod connection_memory;
 mod connection_table;
 mod guard;
+mod head_timer;
 mod headers;
 mod http2_body;
 mod idle;
@@ -31,6 +32,7 @@ mod sse;
 mod stall;
 mod streamable;
 mod wakes;
+mod when_woken;
 
 pub use admin::Admin;
 pub use app::App;

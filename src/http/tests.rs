@@ -154,10 +154,10 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
     if !session.is_empty() {
         request = request.header("Mcp-Session-Id", session);
     }
-    let (parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
+    let (mut parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
     let place = Arc::<ConnectionTable>::default().claim(Network::of(HOME), true, &ROOM).unwrap();
     let (peer, charge) = (Peer { address: HOME, place }, Unauthenticated::default());
-    router.respond(&peer, &parts, &charge, &mut Full::new(Bytes::from(body.to_owned()))).await
+    router.respond(&peer, &mut parts, &charge, &mut Full::new(Bytes::from(body.to_owned()))).await
 }
 
 async fn text(reply: Response<Body>) -> (u16, String) {
