@@ -11,7 +11,12 @@ pub fn text(raw: &str) -> Option<Cow<'_, str>> {
 /// The decoded text of a valid raw JSON string, given without its quotes. `None` for a string with an unpaired
 /// surrogate.
 pub fn unquoted(inside: &str) -> Option<Cow<'_, str>> {
-    if memchr::memchr(b'\\', inside.as_bytes()).is_none() {
+    // For short texts, such as the names of members, a search byte by byte is the fastest.
+    let has_escape = match inside.len() {
+        ..32 => inside.bytes().any(|byte| byte == b'\\'),
+        _ => memchr::memchr(b'\\', inside.as_bytes()).is_some(),
+    };
+    if !has_escape {
         return Some(Cow::Borrowed(inside));
     }
     let mut text = String::with_capacity(inside.len());

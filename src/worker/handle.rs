@@ -170,7 +170,7 @@ impl Worker {
 
     /// Waits until the child takes no more calls.
     pub async fn retired(&self) {
-        self.0.signals.retired.cancelled().await;
+        self.0.signals.retired.wait().await;
     }
 
     /// Whether the child takes no more calls, and ends when nothing is in flight.
@@ -190,7 +190,7 @@ impl Worker {
 
     /// Ends the child: closes stdin, waits, TERM, waits, KILL. Returns at once.
     pub fn stop(&self) {
-        self.0.signals.stop.cancel();
+        let _ = self.0.signals.stop.set(());
     }
 
     /// Why the child ends or has ended; `None` while nothing is known.

@@ -14,7 +14,7 @@ impl Shared {
             return;
         }
         let _ = self.life.due.set(due);
-        self.signals.retired.cancel();
+        let _ = self.signals.retired.set(());
         match due {
             Due::MaxRequests | Due::MaxAge | Due::MaxRss => self.metrics.recycled(due.key()),
             Due::PoolRoom | Due::TenantRoom | Due::MemoryRoom | Due::ChildIdleTimeout => {
@@ -77,7 +77,7 @@ impl Shared {
             return;
         }
         if is_idle {
-            self.signals.stop.cancel();
+            let _ = self.signals.stop.set(());
         }
         for (id, holder) in ready.into_iter().filter_map(|id| Some((id, self.holders.get(id)?))) {
             self.detach(id);

@@ -51,9 +51,9 @@ pub(super) struct Signals {
     /// Something is over on a retired child.
     pub(super) over: Notify,
     /// The child is to end.
-    pub(super) stop: CancellationToken,
-    /// The child takes no more calls. Cancelled under the lock of the multiplexer.
-    pub(super) retired: CancellationToken,
+    pub(super) stop: SetOnce<()>,
+    /// The child takes no more calls. Set under the lock of the multiplexer.
+    pub(super) retired: SetOnce<()>,
     /// No time is left to stop politely.
     pub(super) kill: CancellationToken,
     /// The child has ended: the rest of its output is read without delay.
@@ -124,7 +124,7 @@ impl Shared {
 
     /// Whether the child still takes messages.
     pub(super) fn is_alive(&self) -> bool {
-        !self.life.end.initialized() && !self.signals.stop.is_cancelled()
+        !self.life.end.initialized() && !self.signals.stop.initialized()
     }
 
     /// Sends `notifications/initialized`, unless the child has received it: only the first caller's frame is sent. The
@@ -242,7 +242,7 @@ impl Shared {
 
     /// Whether the child takes no more calls, and ends when nothing is in flight.
     pub(super) fn is_retired(&self) -> bool {
-        self.signals.retired.is_cancelled()
+        self.signals.retired.initialized()
     }
 
     /// Whether the child takes no more calls because it was idle.

@@ -97,7 +97,7 @@ impl Drop for Ending {
         let shared = Arc::clone(&self.shared);
         let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
         tracing::error!(%tenant, %server, %session, pid = shared.life.pid, "the task that looks after a child has failed: the child is ended");
-        shared.signals.stop.cancel();
+        let _ = shared.signals.stop.set(());
         shared.signals.gone.cancel();
         shared.stdin.close(true);
         if !self.is_counted {
@@ -116,8 +116,8 @@ async fn supervise(shared: Arc<Shared>, child: Child, pipes: Pipes) {
     let child = child;
     let mut tasks = start_tasks(&shared, pipes);
     let failure = run(&shared, &child, &mut tasks).await;
-    let asked_to = shared.signals.stop.is_cancelled();
-    shared.signals.stop.cancel();
+    let asked_to = shared.signals.stop.initialized();
+    let _ = shared.signals.stop.set(());
     if failure.is_some() || !is_gone(&child, Duration::ZERO).await {
         stop(&shared, &child, &mut tasks.writer).await;
     }
@@ -151,7 +151,7 @@ async fn run(shared: &Shared, child: &Child, tasks: &mut Tasks) -> Option<Failur
             None
         }
         () = panicked(&mut tasks.stderr) => Some(Failure::internal(&shared.server.name)),
-        () = shared.signals.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        () = shared.signals.stop.wait() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(shared) => match never {},
         never = keep_refusing(shared) => match never {},
         excess = shared.charge.exceeded() => {

@@ -95,13 +95,13 @@ async fn live(shared: Arc<Shared>, pipes: Pipes) {
     let mut tasks = start_tasks(&shared, pipes);
     let failure = tokio::select! {
         () = async { tokio::select! { _ = &mut tasks.reader => {} _ = &mut tasks.writer => {} } } => None,
-        () = shared.signals.stop.cancelled() => Some(Failure::stopped(&shared.server.name)),
+        () = shared.signals.stop.wait() => Some(Failure::stopped(&shared.server.name)),
         never = keep_winding_up(&shared) => match never {},
         never = keep_refusing(&shared) => match never {},
         failure = keep_watch(&shared.signals.deadline_moved, |now| look(&shared, now)) => Some(failure),
     };
-    let asked_to = shared.signals.stop.is_cancelled();
-    shared.signals.stop.cancel();
+    let asked_to = shared.signals.stop.initialized();
+    let _ = shared.signals.stop.set(());
     shared.stdin.close(false);
     for task in [&mut tasks.writer, &mut tasks.reader] {
         wait_for(task, FOR_EVER).await;
