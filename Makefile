@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
 # The binary that the tests outside cargo call.
 export SLUICE_BIN ?= $(CURDIR)/target/$(BUILD_DIR)/sluice
 
-.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm fuzz check lint deny image bench count count-parent neighbours soak clean
+.PHONY: help run build build-tests setup test test-rust test-interop test-container test-vm fuzz check lint deny image bench bench-least count count-parent neighbours soak clean
 
 help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -84,6 +84,9 @@ count-parent: ## The same beside the commit before this one: over 3 % more fail
 
 bench: ## The side-by-side benchmark (bench/README.md)
 	bench/run.sh
+
+bench-least: ## Measure sluice beside the least bridge there can be, and write the table into docs/BENCHMARKS.md
+	bench/run.sh least --write $(CURDIR)/docs/BENCHMARKS.md
 
 neighbours: ## The table of the hostile neighbour (docs/NEIGHBOURS.md; ARGS="--rows folders" adds arguments)
 	$(CARGO) build --locked --release --bin sluice --example fixture --example neighbours

@@ -19,6 +19,7 @@ from side_by_side import HERE, KEY, running
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 LOWEST_RATE = 0.9
 HIGHEST_TIME = 1.2
+BEGIN, END = "<!-- least: written by bench/least_bridge.py -->", "<!-- end -->"
 
 
 def gateways(options, folder):
@@ -90,11 +91,17 @@ def main():
     parser.add_argument("--clients", type=int, action="append", help="(16, 64 and 256)")
     parser.add_argument("--in-flight", type=int, default=8)
     parser.add_argument("--check", action="store_true", help=f"fail below {LOWEST_RATE} of the rate, or above {HIGHEST_TIME} of the time")
+    parser.add_argument("--write", type=pathlib.Path, help=f"a file that gets the table, between the lines {BEGIN} and {END}")
     options = parser.parse_args()
-    complaints = []
-    print(f"{options.pairs} pairs of {options.calls} calls, {options.in_flight} in flight a client\n")
-    print("| clients | least, calls/s | sluice, calls/s | rate, median of ratios | least, us a call | sluice, us a call | time, median of ratios |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
+    table, complaints = [], []
+
+    def put(line):
+        table.append(line)
+        print(line, flush=True)
+
+    put(f"{options.pairs} pairs of {options.calls} calls, {options.in_flight} in flight a client, {os.cpu_count()} processors\n")
+    put("| clients | least, calls/s | sluice, calls/s | rate, median of ratios | least, us a call | sluice, us a call | time, median of ratios |")
+    put("|---:|---:|---:|---:|---:|---:|---:|")
     for clients in options.clients or [16, 64, 256]:
         runs = {"least": [], "sluice": []}
         for _ in range(options.pairs):
@@ -105,10 +112,13 @@ def main():
         rate = statistics.median(sluice[0] / least[0] for least, sluice in pairs)
         time = statistics.median(sluice[1] / least[1] for least, sluice in pairs)
         median = {name: [statistics.median(column) for column in zip(*of_one)] for name, of_one in runs.items()}
-        print(f"| {clients} | {median['least'][0]:.0f} | {median['sluice'][0]:.0f} | {rate:.3f}", end=" ")
-        print(f"| {median['least'][1]:.1f} | {median['sluice'][1]:.1f} | {time:.3f} |", flush=True)
+        rates = f"{median['least'][0]:.0f} | {median['sluice'][0]:.0f} | {rate:.3f}"
+        put(f"| {clients} | {rates} | {median['least'][1]:.1f} | {median['sluice'][1]:.1f} | {time:.3f} |")
         if rate < LOWEST_RATE or time > HIGHEST_TIME:
             complaints.append(f"{clients} clients: {rate:.3f} of the rate, {time:.3f} of the time")
+    if options.write:
+        before, _, rest = options.write.read_text().partition(BEGIN)
+        options.write.write_text("\n".join([before + BEGIN, *table, END]) + rest.partition(END)[2])
     for complaint in complaints:
         print(f"CHECK FAILED: {complaint}")
     return 1 if complaints and options.check else 0
