@@ -17,6 +17,8 @@ mod arguments;
 mod attacker;
 #[path = "neighbours/attacks.rs"]
 mod attacks;
+#[path = "neighbours/cgroups.rs"]
+mod cgroups;
 #[path = "neighbours/client.rs"]
 mod client;
 #[path = "neighbours/configuration.rs"]

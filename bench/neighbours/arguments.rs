@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::attacker::Hostile;
+use crate::cgroups::Cgroups;
 
 /// What is printed where an argument is wrong.
 pub(crate) const USAGE: &str =
-    "usage: neighbours [--small] [--hold] [--rows NAME,…] [--windows N] [--calls N] [--sluice PATH] \
-[--fixture PATH] [--markdown FILE]
+    "usage: neighbours [--small] [--hold CGROUP] [--rows NAME,…] [--without NAME,…] [--windows N] [--calls N] \
+[--sluice PATH] [--fixture PATH] [--markdown FILE]
   --small     fewer calls, sessions, connections and files
-  --hold      give the hostile tenant half a processor, and fail above 1.5 times too (needs a delegated cgroup)
+  --hold      give the hostile tenant, and the attackers, half a processor each by cgroups below this one (a folder; no
+              process may be in it), and fail above the aim too
   --rows      only the rows whose names contain one of these texts
+  --without   all but the rows whose names contain one of these texts
   --windows   windows beside the attack; the windows alone are one more (default 7, small 3)
   --calls     calls of the victim on each of its two sessions in one window (default 300, small 60)
   --sluice    the gateway (default: beside this program's folder)
@@ -31,14 +34,15 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) is_small: bool,
-    /// Whether the hostile tenant is kept from the processors, and the aim is a limit.
-    pub(crate) holds: bool,
+    /// What keeps the attackers from the processors; then the aim is a limit. `None` where nothing does.
+    pub(crate) cgroups: Option<Cgroups>,
     pub(crate) windows: usize,
     pub(crate) calls: usize,
     pub(crate) sluice: PathBuf,
     pub(crate) fixture: PathBuf,
     pub(crate) markdown: Option<PathBuf>,
     rows: Vec<String>,
+    without: Vec<String>,
 }
 
 impl Command {
@@ -48,21 +52,23 @@ impl Command {
         let folder = own.parent().ok_or("this program has no folder")?.to_owned();
         let mut arguments = Arguments {
             is_small: false,
-            holds: false,
+            cgroups: None,
             windows: 0,
             calls: 0,
             sluice: folder.parent().unwrap_or(&folder).join("sluice"),
             fixture: folder.join("fixture"),
             markdown: None,
             rows: Vec::new(),
+            without: Vec::new(),
         };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
             match word.as_str() {
                 "attack" => return attack(words).map(Self::Attack),
                 "--small" => arguments.is_small = true,
-                "--hold" => arguments.holds = true,
-                "--rows" => arguments.rows = value()?.split(',').map(str::to_owned).collect(),
+                "--hold" => arguments.cgroups = Some(hold(&value()?)?),
+                "--rows" => arguments.rows = list(&value()?),
+                "--without" => arguments.without = list(&value()?),
                 "--windows" => arguments.windows = number(&value()?)?,
                 "--calls" => arguments.calls = number(&value()?)?,
                 "--sluice" => arguments.sluice = value()?.into(),
@@ -86,8 +92,17 @@ impl Command {
 impl Arguments {
     /// Whether the row of this name is to be measured.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|row| name.contains(row.as_str()))
+        let is_in = |rows: &[String]| rows.iter().any(|row| name.contains(row.as_str()));
+        (self.rows.is_empty() || is_in(&self.rows)) && !is_in(&self.without)
     }
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::to_owned).collect()
+}
+
+fn hold(folder: &str) -> Result<Cgroups, String> {
+    Cgroups::below(folder.as_ref()).map_err(|error| format!("the cgroup {folder} cannot be divided: {error}"))
 }
 
 fn number(text: &str) -> Result<usize, String> {

@@ -16,6 +16,8 @@ use crate::http::HOSTILE_ADDRESS;
 
 /// The longest time until an attack is in effect, and until it has ended when it is told to.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The time in which threads may end what they do by themselves.
+const END: Duration = Duration::from_millis(100);
 /// The pause after what has failed: refusals are not what is measured.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The longest time for a read or a write. Attackers wait longer than victims.
@@ -109,7 +111,7 @@ pub(crate) fn run(hostile: Hostile) -> ExitCode {
     let mut rest = Vec::new();
     let _ = io::stdin().read_to_end(&mut rest);
     hostile.is_over.store(true, Ordering::Relaxed);
-    match over.recv_timeout(PATIENCE / 5) {
+    match over.recv_timeout(END) {
         Ok(()) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => ExitCode::SUCCESS,
     }
 }
@@ -121,7 +123,12 @@ pub(crate) struct Attacker(Child);
 impl Attacker {
     /// Starts it, and waits until its attack is in effect, or for [`PATIENCE`].
     pub(crate) fn start(name: &str, address: SocketAddr, arguments: &Arguments) -> io::Result<Self> {
-        let mut process = Command::new(std::env::current_exe()?)
+        let own = std::env::current_exe()?;
+        let mut command = match &arguments.cgroups {
+            Some(cgroups) => cgroups.attacker(&own),
+            None => Command::new(own),
+        };
+        let mut process = command
             .args(["attack", name, &address.to_string(), HOSTILE_KEY])
             .arg(if arguments.is_small { "small" } else { "large" })
             .stdin(Stdio::piped())

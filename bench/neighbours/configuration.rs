@@ -40,8 +40,10 @@ pub(crate) fn text(arguments: &Arguments, state: Option<&Path>) -> String {
     line(&mut text, format_args!("http.listen = \"127.0.0.1:0\"\nhttp.max_connections = {MAX_CONNECTIONS}"));
     line(&mut text, format_args!("admin.listen = \"127.0.0.1:0\"\nshutdown.drain_timeout = \"1s\""));
     line(&mut text, format_args!("limits.stdin_grace = \"200ms\"\nlimits.term_grace = \"200ms\""));
-    line(&mut text, format_args!("limits.temp_files = 2000000\n[tenants.victim]\n[tenants.hostile]"));
-    if arguments.holds {
+    // On a small disk a child may have less than there is: that is what the limits are for.
+    let (size, files) = if state.is_some() { ("temp_size = \"2MiB\"\nlimits.", 400) } else { ("", 2_000_000) };
+    line(&mut text, format_args!("limits.{size}temp_files = {files}\n[tenants.victim]\n[tenants.hostile]"));
+    if arguments.cgroups.is_some() {
         line(&mut text, format_args!("limits.cpu = 0.5"));
     }
     for (key, tenant) in [(VICTIMS_KEY, "victim"), (HOSTILE_KEY, "hostile")] {

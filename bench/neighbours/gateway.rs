@@ -47,7 +47,10 @@ impl Gateway {
         let path = folder.path().join("sluice.toml");
         std::fs::write(&path, configuration::text(arguments, state.as_deref()))?;
         let (log, stderr) = log(setup, folder.path())?;
-        let mut command = Command::new(&arguments.sluice);
+        let mut command = match &arguments.cgroups {
+            Some(cgroups) => cgroups.gateway(&arguments.sluice)?,
+            None => Command::new(&arguments.sluice),
+        };
         command.args(["serve", "--config"]).arg(&path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         if let Some(disk) = &disk {
             let temporary = disk.path().join("tmp");

@@ -10,6 +10,7 @@ mod caller;
 mod connection;
 mod connection_memory;
 mod connection_table;
+mod frames;
 mod guard;
 mod head_timer;
 mod headers;
@@ -31,6 +32,7 @@ mod snapshot;
 mod sse;
 mod stall;
 mod streamable;
+mod turn;
 mod wakes;
 mod when_woken;
 

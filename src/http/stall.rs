@@ -1,5 +1,6 @@
 //! Fails a connection whose peer reads no data for too long, or does not send the first bytes in time. The memory and
-//! the permit of a client that has stopped reading are freed that way.
+//! the permit of a client that has stopped reading are freed that way. A peer that writes fast is read in turns, and one whose frames
+//! carry little, slowly.
 
 use std::future::Future;
 use std::io;
@@ -10,6 +11,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::frames::Frames;
+use super::turn::ReadingTurn;
 
 /// The number of bytes that distinguish HTTP/1 from HTTP/2: the length of the HTTP/2 preface (RFC 9113 section 3.4). No
 /// time-out of either protocol applies before these bytes.
@@ -25,6 +29,8 @@ pub struct NoStall {
     stalled: Option<Pin<Box<Sleep>>>,
     /// The time limit on the first bytes. `None` once these bytes have been read.
     opening: Option<Opening>,
+    turn: ReadingTurn,
+    frames: Frames,
 }
 
 /// The time limit on the first bytes of a connection.
@@ -40,7 +46,14 @@ impl NoStall {
     /// `TimedOut` if the first [`PREFACE`] bytes have not come within `opening` from now.
     pub fn new(stream: TcpStream, limit: Duration, opening: Duration) -> Self {
         let opening = Opening { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(opening)) };
-        Self { stream, limit, stalled: None, opening: Some(opening) }
+        Self {
+            stream,
+            limit,
+            stalled: None,
+            opening: Some(opening),
+            turn: ReadingTurn::default(),
+            frames: Frames::default(),
+        }
     }
 
     /// The result of a write, or an error if the write has waited for the limit.
@@ -62,14 +75,24 @@ impl AsyncRead for NoStall {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        std::task::ready!(self.turn.poll_read_on(context));
+        std::task::ready!(self.frames.poll_credit(context));
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let bytes = buffer.filled().len() - before;
+        match read.is_ready() {
+            true => {
+                self.turn.count(bytes);
+                self.frames.count(buffer.filled().get(before..).unwrap_or_default());
+            }
+            false => self.turn.end(),
+        }
         let Some(opening) = &mut self.opening else { return read };
         if read.is_pending() {
             std::task::ready!(opening.deadline.as_mut().poll(context));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client sends nothing")));
         }
-        opening.missing = opening.missing.saturating_sub(buffer.filled().len() - before);
+        opening.missing = opening.missing.saturating_sub(bytes);
         if opening.missing == 0 {
             self.opening = None;
         }

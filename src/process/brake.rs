@@ -18,6 +18,9 @@ const MESSAGE: usize = 4 * 1024;
 /// Shortest pause. Bounds how often a slowed child wakes the gateway.
 const STEP: Duration = Duration::from_millis(50);
 
+/// The number of messages that one task handles before it lets other tasks run, where much waits to be read.
+const TURN: u32 = 16;
+
 /// A token bucket for useless output of one child.
 #[derive(Debug)]
 pub struct Brake {
@@ -26,12 +29,14 @@ pub struct Brake {
     /// The time up to which credit for elapsed time was added.
     filled: Instant,
     gone: CancellationToken,
+    /// The number of pauses since the beginning of the turn.
+    pauses: u32,
 }
 
 impl Brake {
     /// Starts with full credit. Once `gone` is cancelled, because the child has ended, pauses end at once.
     pub fn new(gone: CancellationToken) -> Self {
-        Self { credit: BURST, debt: 0, filled: Instant::now(), gone }
+        Self { credit: BURST, debt: 0, filled: Instant::now(), gone, pauses: 0 }
     }
 
     /// Charges a useless message of `bytes` bytes.
@@ -57,10 +62,19 @@ impl Brake {
         self.refill(bytes.saturating_add(MESSAGE));
     }
 
-    /// Waits until there is credit, at most until the child is gone. Yields to other tasks now and then, whatever the
-    /// credit is.
+    /// Begins a turn: the task has just waited for the child.
+    pub fn begin_turn(&mut self) {
+        self.pauses = 0;
+    }
+
+    /// Waits until there is credit, at most until the child is gone. Every [`TURN`] pauses, lets all other tasks that can
+    /// run, run first, whatever the credit is.
     pub async fn pause(&mut self) {
-        tokio::task::coop::consume_budget().await;
+        self.pauses += 1;
+        if self.pauses >= TURN {
+            self.pauses = 0;
+            tokio::task::yield_now().await;
+        }
         while self.credit == 0 {
             self.pass();
             if self.credit > 0 {

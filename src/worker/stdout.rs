@@ -23,6 +23,8 @@ use crate::telemetry::{Cause, Direction, DropReason};
 const LARGEST_OPENING: usize = 256 * 1024;
 /// The room for each read, in bytes.
 const READ: usize = 64 * 1024;
+/// A read of fewer bytes than this has taken all that the child had written.
+const ALL: usize = 4 * 1024;
 
 /// Reads and delivers messages until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
@@ -33,7 +35,12 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
         // Everything read so far is delivered.
         shared.something_is_over();
         let ended = match stdout.read_buf(framer.room(READ)).await {
-            Ok(read) => read == 0,
+            Ok(read) => {
+                if read < ALL {
+                    brake.begin_turn();
+                }
+                read == 0
+            }
             Err(error) => {
                 tracing::warn!(server = %shared.server.name, %error, "stdout of a child could not be read");
                 true

@@ -33,6 +33,7 @@ mod link;
 mod memory_budget;
 mod messages;
 mod metrics;
+mod neighbours;
 mod panics;
 mod pool;
 mod proc;
