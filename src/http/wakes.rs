@@ -13,13 +13,15 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 thread_local! {
     /// What this thread does with the wake-ups of connections.
-    static WAKES: Cell<Wakes> = const { Cell::new(Wakes::Pass) };
+    static WAKES: Cell<Wakes> = const { Cell::new(Wakes::Outside) };
 }
 
 /// What a thread does with the wake-ups of connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wakes {
-    /// Each wake-up wakes the task of its connection.
+    /// The thread polls no connection: each wake-up wakes the task of its connection, and none may be held back.
+    Outside,
+    /// The thread polls a connection. Each wake-up wakes the task of its connection.
     Pass,
     /// Wake-ups are held back, and none has come so far.
     Hold,
@@ -42,6 +44,7 @@ impl Poller {
             let task = context.waker().clone();
             (task.clone(), Arc::new(ConnectionWaker(task)).into())
         });
+        let _inside = Inside::begin();
         connection.poll(&mut Context::from_waker(own))
     }
 }
@@ -56,9 +59,25 @@ impl Wake for ConnectionWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         match WAKES.get() {
-            Wakes::Pass => self.0.wake_by_ref(),
+            Wakes::Outside | Wakes::Pass => self.0.wake_by_ref(),
             Wakes::Hold | Wakes::Held => WAKES.set(Wakes::Held),
         }
+    }
+}
+
+/// Says that this thread polls a connection, until this value is dropped.
+struct Inside;
+
+impl Inside {
+    fn begin() -> Self {
+        WAKES.set(Wakes::Pass);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        WAKES.set(Wakes::Outside);
     }
 }
 
@@ -103,7 +122,8 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for QuietBody<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if !self.is_in_hand {
+        // The rest of a body that nobody wanted is read by another task, which must wake the connection.
+        if !self.is_in_hand || WAKES.get() != Wakes::Pass {
             return Pin::new(&mut self.body).poll_frame(context);
         }
         let hold = Hold::begin();

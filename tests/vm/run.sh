@@ -43,9 +43,9 @@ done
 
 # boot LOG PROCESSOR WORD…: starts it with some words on the kernel's command line; fails where it says that something failed.
 boot() {
-    log=$work/$1 processor=$2
+    log=$work/$1 cpu=$2
     shift 2
-    timeout "${VM_TIMEOUT:-300}" qemu-system-x86_64 -machine accel="${ACCEL:-tcg}" -cpu "$processor" -smp 2 -m 1024 -nographic \
+    timeout "${VM_TIMEOUT:-300}" qemu-system-x86_64 -machine accel="${ACCEL:-tcg}" -cpu "$cpu" -smp 2 -m 1024 -nographic \
         -no-reboot -kernel "$kernel" -initrd "$work/initrd.gz" \
         -append "console=ttyS0 quiet panic=-1 cgroup_no_v1=all $*" \
         </dev/null 2>&1 | tr -d '\r' | tee "$log" | grep -a -E '^(ok|FAILED|DONE|  )' || true
@@ -55,9 +55,10 @@ boot() {
     test "$failed" = 0
 }
 
-boot log qemu64
+case ${ACCEL:-tcg} in kvm) processor=host ;; *) processor=qemu64 ;; esac
+boot log $processor
 if [ "${ACCEL:-tcg}" = kvm ] && [ -w /dev/kvm ]; then
-    VM_TIMEOUT=${VM_TIMEOUT:-600} boot log-neighbours host neighbours
+    VM_TIMEOUT=${VM_TIMEOUT:-600} boot log-neighbours $processor neighbours
 else
     echo "vm: the table of the hostile neighbour was not run: it needs ACCEL=kvm and /dev/kvm"
 fi
