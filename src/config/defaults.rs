@@ -1,6 +1,7 @@
 //! The built-in defaults of the configuration, for configuration files and for the commands without a file.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Http, Jwt, JwtKey, Log, LogFormat, Sessions};
@@ -30,6 +31,7 @@ impl Default for Http {
             allowed_origins: Vec::new(),
             max_connections: 10_000,
             max_connections_per_address: None,
+            proxies: Arc::default(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             max_body: 16 * MIB,

@@ -2,11 +2,13 @@
 //! `authority`, with which the headers of requests are compared.
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::authority::{Host, InvalidAuthority, Origin, is_loopback_address};
 use super::defaults::ADMIN;
 use super::model::Http;
+use super::proxies;
 use super::section::Section;
 
 const MS: Duration = Duration::from_millis(1);
@@ -29,6 +31,7 @@ pub(super) fn read(s: &mut Section<'_>) -> Http {
         allowed_origins: words(s, "allowed_origins", origin, NO_ORIGIN),
         max_connections: s.count("max_connections", default.max_connections, 1..=MILLION),
         max_connections_per_address: s.optional_count("max_connections_per_address", 1..=MILLION),
+        proxies: Arc::new(proxies::read(s)),
         header_timeout: s.duration("header_timeout", default.header_timeout, MS..=HOUR),
         body_timeout: s.duration("body_timeout", default.body_timeout, MS..=HOUR),
         max_body: s.bytes("max_body", default.max_body, KIB..=GIB),

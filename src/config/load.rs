@@ -229,6 +229,21 @@ fn admin(reading: &Reading<'_>, config: &Config) {
     }
 }
 
+/// Warns if no proxy is named although there should be one.
+fn warn_of_no_proxy(reading: &Reading<'_>, http: &Http) {
+    let is_https = http.public_url.as_ref().is_some_and(|url| url.starts_with("https:"));
+    let text = match http.listen.ip().is_loopback() {
+        _ if !http.proxies.trusted.is_empty() => return,
+        _ if is_https => "empty, though http.public_url is that of a proxy: its clients count as one; list its address",
+        true => return,
+        false => {
+            "empty: who connects is taken for a client, and nothing is encrypted; put a proxy with TLS in front, and list \
+             its address"
+        }
+    };
+    reading.warning(&KeyPath::of(&["http", "trusted_proxies"]), text);
+}
+
 /// Checks the rules that concern several tables.
 fn whole(reading: &Reading<'_>, config: &Config) {
     let http = &config.http;
@@ -242,6 +257,7 @@ fn whole(reading: &Reading<'_>, config: &Config) {
     }
     admin(reading, config);
     memory::doubtful(reading, config);
+    warn_of_no_proxy(reading, http);
     if !http.listen.ip().is_loopback() && http.allowed_hosts.is_empty() {
         let text = "a request for any host name is taken while this is empty; list the names that clients use";
         reading.warning(&KeyPath::of(&["http", "allowed_hosts"]), text);

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use super::names::{ServerName, TenantId};
 use super::own::OwnFile;
+use super::proxies::Proxies;
 use super::server::{Resources, Server};
 
 /// A valid configuration.
@@ -72,6 +73,8 @@ pub struct Http {
     /// The largest number of open connections of one address, or of the /64 of an IPv6 address. `None`: as many as are
     /// left for the others.
     pub max_connections_per_address: Option<usize>,
+    /// The proxies in front of the gateway.
+    pub proxies: Arc<Proxies>,
     /// The longest time for the headers of a request to arrive.
     pub header_timeout: Duration,
     /// The longest time for the body of a request to arrive.

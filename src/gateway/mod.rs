@@ -81,7 +81,7 @@ impl Gateway {
         let loopback = Loopback::of(&config);
         let snapshot = ArcSwap::from_pointee(Snapshot::new(&config, auth, loopback, &pools, None));
         let conversations = Arc::<Registry>::clone(&sessions);
-        let app = Arc::new(App { snapshot, conversations, metrics, memory, shutdown });
+        let app = Arc::new(App { snapshot, conversations, metrics, forwarded: Arc::default(), memory, shutdown });
         let control = Control::new(&app, &sessions, &pools, loopback);
         let admin = Arc::new(Admin { app, pools, guardian });
         let drain_timeout = config.drain_timeout;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::forwarded_requests::ForwardedRequests;
 use super::snapshot::Snapshot;
 use crate::memory::Memory;
 use crate::session::Conversations;
@@ -19,6 +20,8 @@ pub struct App {
     pub conversations: Arc<dyn Conversations>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
+    /// The requests in flight that came through trusted proxies.
+    pub forwarded: Arc<ForwardedRequests>,
     /// The budget of bytes.
     pub memory: Memory,
     /// The signals that the gateway drains, and that it ends.

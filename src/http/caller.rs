@@ -62,7 +62,7 @@ impl<'a> Caller<'a> {
             Refusal::no_memory("the request", why)
         })?;
         Ok(Self {
-            client: parts.client(),
+            client: parts.client,
             until: proven.ends(),
             principal: proven.principal,
             deployment: admission.deployment,
@@ -106,7 +106,7 @@ fn unauthenticated(parts: &RequestHead<'_>, snapshot: &Snapshot, metrics: &Metri
     metrics.auth_failure(error.reason());
     // A peer without a credential must not fill the log. The path is left out: the peer chooses it.
     if Cause::info("a request was refused", error.reason()).is_news(1) {
-        tracing::info!(reason = error.reason(), client = %parts.client(), "a request was refused");
+        tracing::info!(reason = error.reason(), client = %parts.client, "a request was refused");
     }
     let mut refusal = Refusal::problem(error.status(), &error.to_string());
     let metadata = metadata_url(snapshot, parts);

@@ -22,7 +22,7 @@ use super::connection_memory::{ConnectionMemory, READ_BUFFER, SEND_BUFFER, Unaut
 use super::head_timer::HeadTimer;
 use super::http2_body::Http2Bodies;
 use super::idle::Requests;
-use super::limits::Limits;
+use super::limits::{Limits, RETRY_SECONDS};
 use super::linger::answer;
 use super::peer::Peer;
 use super::problem::{Refusal, problem};
@@ -41,8 +41,6 @@ const TO_CLOSE: Duration = Duration::from_secs(1);
 const TO_REFUSE: Duration = Duration::from_secs(2);
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// The seconds after which a client that was refused for lack of room should try again.
-pub const RETRY_SECONDS: u64 = 5;
 
 /// Serves requests of `peer` with `router`, until the connection ends. The connection is charged to `memory`; `None`
 /// for one that is not charged.
@@ -55,11 +53,11 @@ pub async fn serve(
     shutdown: Shutdown,
     metrics: ConnectionMetrics,
 ) {
-    let Some((builder, io)) = prepared(stream, limits) else { return };
+    let Some((builder, io)) = prepared(stream, &limits) else { return };
     let requests = Arc::<Requests>::default();
     let idle = Arc::clone(&requests);
     let bodies = Arc::<Http2Bodies>::default();
-    let mut events = events(shutdown, peer.place.makes_way(), Arc::clone(&idle), Arc::clone(&bodies), limits);
+    let mut events = events(shutdown, peer.place.makes_way(), Arc::clone(&idle), Arc::clone(&bodies), &limits);
     let peer = Arc::new(peer);
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
@@ -106,7 +104,7 @@ pub async fn serve(
 /// Answers a peer that has no place with status 503 and `why`, if the peer asks for something within [`TO_REFUSE`], and
 /// closes the connection.
 pub async fn refuse(stream: TcpStream, why: &'static str, limits: Limits, shutdown: Shutdown) {
-    let Some((builder, io)) = prepared(stream, limits) else { return };
+    let Some((builder, io)) = prepared(stream, &limits) else { return };
     let service = service_fn(move |_: http::Request<hyper::body::Incoming>| {
         let mut reply = problem(StatusCode::SERVICE_UNAVAILABLE, why);
         reply.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS.into());
@@ -121,7 +119,7 @@ pub async fn refuse(stream: TcpStream, why: &'static str, limits: Limits, shutdo
 }
 
 /// The connection with its options, and what serves HTTP on it. `None` if the peer has gone.
-fn prepared(stream: TcpStream, limits: Limits) -> Option<(Builder<TokioExecutor>, TokioIo<NoStall>)> {
+fn prepared(stream: TcpStream, limits: &Limits) -> Option<(Builder<TokioExecutor>, TokioIo<NoStall>)> {
     // Without TCP_NODELAY each small answer waits for the acknowledgement of the answer before: 40 ms a call.
     stream.set_nodelay(true).ok()?;
     // Best effort: without the option, a peer that has vanished is noticed later.
@@ -156,13 +154,14 @@ fn events(
     makes_way: CancellationToken,
     idle: Arc<Requests>,
     bodies: Arc<Http2Bodies>,
-    limits: Limits,
+    limits: &Limits,
 ) -> FuturesUnordered<BoxFuture<'static, Event>> {
+    let (headers, stall) = (limits.headers, limits.stall);
     FuturesUnordered::from_iter([
         shutdown.drain.cancelled_owned().map(|()| Event::Drain).boxed(),
         shutdown.kill.cancelled_owned().map(|()| Event::Kill).boxed(),
         makes_way.cancelled_owned().map(|()| Event::MakeWay).boxed(),
-        async move { idle.are_missing_for(limits.headers).await }.map(|()| Event::Idle).boxed(),
-        async move { bodies.cut_unread(limits.stall).await }.map(|never| match never {}).boxed(),
+        async move { idle.are_missing_for(headers).await }.map(|()| Event::Idle).boxed(),
+        async move { bodies.cut_unread(stall).await }.map(|never| match never {}).boxed(),
     ])
 }

@@ -1,7 +1,7 @@
 //! Accepts connections until the gateway drains, and gives each a place, or refuses it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::bind::{Bound, bind};
-use super::connection;
 use super::connection_memory::ConnectionMemory;
-use super::connection_table::{ConnectionTable, NoRoom};
+use super::connection_table::{ConnectionTable, NoRoom, Place};
 use super::limits::Limits;
 use super::network::Network;
 use super::peer::Peer;
 use super::router::Router;
+use super::{connection, proxy_protocol};
 use crate::shutdown::Shutdown;
 use crate::telemetry::{Cause, ConnectionMetrics, MemoryUse, Rejection};
 
@@ -45,7 +45,15 @@ struct Serving {
     metrics: ConnectionMetrics,
     table: Arc<ConnectionTable>,
     /// For connections without a place.
-    waiting: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+/// A connection that is not served yet.
+struct Arrival {
+    stream: TcpStream,
+    /// The address of the peer, or of the client for whom a proxy has opened the connection.
+    address: IpAddr,
+    limits: Limits,
 }
 
 impl Listener {
@@ -65,7 +73,7 @@ impl Listener {
     /// Accepts and serves connections until the gateway drains. Open connections continue as tasks of `tasks`, until
     /// they end or `shutdown` kills them. `metrics` counts them.
     pub async fn serve(self, router: Router, shutdown: Shutdown, tasks: TaskTracker, metrics: ConnectionMetrics) {
-        let (table, waiting) = (Arc::default(), Arc::new(Semaphore::new(WAITING)));
+        let (table, waiting) = (Arc::default(), Semaphore::new(WAITING));
         let serving = Arc::new(Serving { router, shutdown, tasks, metrics, table, waiting });
         loop {
             let accepted = tokio::select! {
@@ -86,50 +94,107 @@ impl Listener {
 impl Serving {
     /// Serves a new connection if there is a place for it now or soon, or refuses it.
     fn take(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let limits = self.router.limits();
-        let address = address.ip().to_canonical();
-        let (network, serving) = (Network::of(address), Arc::clone(self));
-        let is_exempt = network.is_this_machine();
-        match self.table.claim(network, is_exempt, &limits.room) {
-            Ok(place) => drop(self.tasks.spawn(serving.serve(stream, Peer { address, place }, limits))),
-            Err(no_room) => {
-                let Ok(permit) = Arc::clone(&self.waiting).try_acquire_owned() else {
-                    self.refused(no_room);
-                    return;
-                };
-                self.tasks.spawn(async move {
-                    let claimed = serving.table.claim_within(network, is_exempt, &limits.room, TO_WAIT);
-                    let claimed = tokio::select! {
-                        claimed = claimed => claimed,
-                        () = serving.shutdown.drain.cancelled() => return,
-                    };
-                    match claimed {
-                        Ok(place) => {
-                            drop(permit);
-                            serving.serve(stream, Peer { address, place }, limits).await;
-                        }
-                        Err(no_room) => {
-                            let why = serving.refused(no_room);
-                            connection::refuse(stream, why, limits, serving.shutdown.clone()).await;
-                        }
-                    }
-                });
+        let arrival = Arrival { stream, address: address.ip().to_canonical(), limits: self.router.limits() };
+        let serving = Arc::clone(self);
+        match self.claim(&arrival) {
+            Ok(place) => drop(self.tasks.spawn(serving.serve(arrival, place))),
+            Err(no_room) => drop(self.tasks.spawn(async move { serving.wait(arrival, no_room).await })),
+        }
+    }
+
+    fn claim(&self, arrival: &Arrival) -> Result<Place, NoRoom> {
+        let Arrival { address, limits, .. } = arrival;
+        self.table.claim(Network::of(*address), limits.is_exempt(*address), &limits.room)
+    }
+
+    async fn serve(self: Arc<Self>, arrival: Arrival, place: Place) {
+        self.metrics.open.inc();
+        if let Some((Arrival { stream, address, limits }, place)) = self.announced(arrival, place).await
+            && let Some(memory) = self.charge(address)
+        {
+            let (router, shutdown, metrics) = (self.router.clone(), self.shutdown.clone(), self.metrics.clone());
+            connection::serve(stream, Peer { address, place }, memory, router, limits, shutdown, metrics).await;
+        }
+        self.metrics.open.dec();
+    }
+
+    /// What a connection of `address` is charged for: `Some(None)` on the admin listener. `None` if the memory budget has
+    /// no room for the connection.
+    fn charge(&self, address: IpAddr) -> Option<Option<ConnectionMemory>> {
+        let network = Network::of(address);
+        let charged = self.router.memory().map(|memory| ConnectionMemory::open(memory, network)).transpose();
+        if charged.is_err() {
+            // The bound on the number of connections makes this rare: the budget has become smaller.
+            self.router.memory_refused(MemoryUse::Connection);
+        }
+        charged.ok()
+    }
+
+    /// The connection with the address and the place of the client for whom a proxy has opened it, as its header of the
+    /// PROXY protocol says; as it is without such a header. `None` if the connection has ended: the header is invalid
+    /// or late, or there is no place.
+    async fn announced(&self, mut arrival: Arrival, place: Place) -> Option<(Arrival, Place)> {
+        if !arrival.limits.proxies.protocol || !arrival.limits.proxies.trusts(arrival.address) {
+            return Some((arrival, place));
+        }
+        let makes_way = place.makes_way();
+        let read = tokio::select! {
+            read = proxy_protocol::read(&mut arrival.stream, arrival.limits.headers) => read,
+            () = makes_way.cancelled() => {
+                self.metrics.rejected(Rejection::MadeWay);
+                return None;
+            }
+            () = self.shutdown.drain.cancelled() => return None,
+        };
+        match read {
+            Ok(None) => Some((arrival, place)),
+            Ok(Some(client)) => {
+                drop(place);
+                arrival.address = client;
+                match self.claim(&arrival) {
+                    Ok(place) => Some((arrival, place)),
+                    Err(no_room) => self.waited(arrival, no_room).await,
+                }
+            }
+            Err(error) => {
+                self.metrics.rejected(Rejection::ProxyHeader);
+                if Cause::new("a connection of a proxy was closed", "http.proxy_protocol").is_news(1) {
+                    let proxy = arrival.address;
+                    tracing::warn!(%error, %proxy, "a connection of a proxy was closed (http.proxy_protocol)");
+                }
+                None
             }
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, limits: Limits) {
-        let network = Network::of(peer.address);
-        let charged = self.router.memory().map(|memory| ConnectionMemory::open(memory, network)).transpose();
-        let Ok(memory) = charged else {
-            // The bound on the number of connections makes this rare: the budget has become smaller.
-            self.router.memory_refused(MemoryUse::Connection);
-            return;
+    /// Serves a connection for which there is no place yet.
+    async fn wait(self: Arc<Self>, arrival: Arrival, no_room: NoRoom) {
+        if let Some((arrival, place)) = self.waited(arrival, no_room).await {
+            self.serve(arrival, place).await;
+        }
+    }
+
+    /// Waits for a place. If there is none in time, or too many wait, the connection is refused, and the result is
+    /// `None`.
+    async fn waited(&self, arrival: Arrival, no_room: NoRoom) -> Option<(Arrival, Place)> {
+        let Ok(_permit) = self.waiting.try_acquire() else {
+            self.refused(no_room);
+            return None;
         };
-        let (router, shutdown, metrics) = (self.router.clone(), self.shutdown.clone(), self.metrics.clone());
-        self.metrics.open.inc();
-        connection::serve(stream, peer, memory, router, limits, shutdown, metrics).await;
-        self.metrics.open.dec();
+        let Arrival { address, limits, .. } = &arrival;
+        let (network, is_exempt) = (Network::of(*address), limits.is_exempt(*address));
+        let claimed = tokio::select! {
+            claimed = self.table.claim_within(network, is_exempt, &limits.room, TO_WAIT) => claimed,
+            () = self.shutdown.drain.cancelled() => return None,
+        };
+        match claimed {
+            Ok(place) => Some((arrival, place)),
+            Err(no_room) => {
+                let why = self.refused(no_room);
+                connection::refuse(arrival.stream, why, arrival.limits, self.shutdown.clone()).await;
+                None
+            }
+        }
     }
 
     /// Counts and logs a connection that gets no place. Returns the reason in words.

@@ -13,17 +13,19 @@ use super::admin::{self, Admin};
 use super::app::App;
 use super::body::Body;
 use super::connection_memory::Unauthenticated;
+use super::forwarded_requests::ForwardedRequest;
 use super::guard::{allow_origin, preflight};
-use super::limits::Limits;
+use super::limits::{Limits, RETRY_SECONDS, Room};
+use super::network::Network;
 use super::peer::Peer;
-use super::problem::{Reply, method_not_allowed, problem};
+use super::problem::{Refusal, Reply, method_not_allowed, problem};
 use super::request_body::RequestBody;
-use super::request_head::RequestHead;
+use super::request_head::{RequestHead, refuse_forwarded};
 use super::snapshot::Snapshot;
 use super::{metadata, paths, sse, streamable};
 use crate::auth::WELL_KNOWN;
 use crate::memory::Memory;
-use crate::telemetry::MemoryUse;
+use crate::telemetry::{MemoryUse, Rejection};
 
 /// The largest number of headers for which the memory of a request's headers is kept.
 const MOST_SPENT: usize = 48;
@@ -78,8 +80,16 @@ impl Router {
         let snapshot = app.snapshot.load_full();
         let mut reply = match self {
             Self::Public(app) => {
-                let head = RequestHead::new(parts, peer, charge);
-                let reply = public(app, &snapshot, &head, body).await;
+                let reply = match admit(app, &snapshot, peer, parts, charge) {
+                    Ok((head, counted)) => {
+                        let reply = public(app, &snapshot, &head, body).await;
+                        match counted {
+                            Some(counted) => reply.map(|body| body.hold(counted)),
+                            None => reply,
+                        }
+                    }
+                    Err(refusal) => refusal,
+                };
                 app.metrics.response(reply.status().as_u16());
                 reply
             }
@@ -106,6 +116,36 @@ fn complete(reply: &mut Reply, mut spent: HeaderMap) {
         reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     }
     reply.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+}
+
+/// Finds out whose request it is. A request that came through a trusted proxy is counted until its response has been
+/// sent, and refused if its client has too many in flight.
+fn admit<'a>(
+    app: &App,
+    snapshot: &Snapshot,
+    peer: &'a Peer,
+    parts: &'a Parts,
+    charge: &'a Unauthenticated,
+) -> Result<(RequestHead<'a>, Option<ForwardedRequest>), Reply> {
+    let refused = |rejection| app.metrics.connections.rejected(rejection);
+    let proxies = &snapshot.http.proxies;
+    let head = RequestHead::new(parts, peer, charge, proxies).map_err(|error| {
+        refused(Rejection::ForwardedHeader);
+        refuse_forwarded(error)
+    })?;
+    // A proxy that does not tell whose request it is stands for many.
+    if head.client == peer.address || proxies.trusts(head.client) {
+        return Ok((head, None));
+    }
+    match app.forwarded.begin(Network::of(head.client), &Room::of_clients(&snapshot.http, &app.memory)) {
+        Some(counted) => Ok((head, Some(counted))),
+        None => {
+            refused(Rejection::RequestShare);
+            let text = "your address has as many requests in flight as one address may have (http.max_connections, \
+                        http.max_connections_per_address); try again when some are answered";
+            Err(Refusal::problem(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(RETRY_SECONDS).reply())
+        }
+    }
 }
 
 /// The response to HEAD: the same headers, with the length that a GET would have, and no body (RFC 9110, section

@@ -142,6 +142,7 @@ fn gateway() -> (Router, Arc<Mirrors>) {
         snapshot: ArcSwap::from_pointee(snapshot),
         conversations: Arc::clone(&mirrors) as Arc<dyn Conversations>,
         metrics: Arc::default(),
+        forwarded: Arc::default(),
         memory: Memory::new(1 << 30),
         shutdown: Shutdown::default(),
     };

@@ -50,7 +50,7 @@ pub struct ConnectionMetrics {
 
 impl ConnectionMetrics {
     fn register(to: &mut Registry) -> Self {
-        let rejected = "Connections, and requests through proxies, that got no place or had to make way, by reason";
+        let rejected = "Connections, and requests through proxies, that were refused or had to make way, by reason";
         Self {
             open: register(to, "connections", "Connections open on the public listener"),
             rejected: register(to, "connections_rejected", rejected),

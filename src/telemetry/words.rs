@@ -86,6 +86,12 @@ pub enum Rejection {
     AddressShare,
     /// The connection was closed in favour of a new one: no request had been authenticated on it.
     MadeWay,
+    /// A connection of a trusted proxy began without a valid header of the PROXY protocol.
+    ProxyHeader,
+    /// A request of a trusted proxy had a header about the client that cannot be read.
+    ForwardedHeader,
+    /// The client of a trusted proxy has its share of requests in flight.
+    RequestShare,
 }
 
 impl Rejection {
@@ -95,6 +101,9 @@ impl Rejection {
             Self::Full => "full",
             Self::AddressShare => "address_share",
             Self::MadeWay => "made_way",
+            Self::ProxyHeader => "proxy_header",
+            Self::ForwardedHeader => "forwarded_header",
+            Self::RequestShare => "request_share",
         }
     }
 }

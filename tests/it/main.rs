@@ -37,6 +37,7 @@ mod neighbours;
 mod panics;
 mod pool;
 mod proc;
+mod proxies;
 mod recycling;
 mod replace;
 mod replay;

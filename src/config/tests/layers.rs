@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::{ChildLimits, Http, Isolation, Log, LogFormat, Resend, ServerName, Sessions, TenantId};
+use crate::config::{
+    ChildLimits, ForwardedHeader, Http, Isolation, Log, LogFormat, Resend, ServerName, Sessions, TenantId,
+};
 
 #[test]
 fn what_is_not_configured_is_the_default() {
@@ -127,7 +129,27 @@ fn what_is_doubtful_is_a_warning() {
     let text = format!("{}[http]\nlisten='0.0.0.0:8081'\n[admin]\nlisten='0.0.0.0:9081'\n", KEYED);
     let loaded = load(&text).unwrap();
     let warnings: Vec<String> = loaded.warnings.iter().map(place).collect();
-    assert_eq!(warnings, ["8 http.allowed_hosts", "11 admin.listen"]);
+    assert_eq!(warnings, ["8 http.allowed_hosts", "8 http.trusted_proxies", "11 admin.listen"]);
+}
+
+#[test]
+fn proxies_are_addresses_or_networks_and_everybody_is_a_doubtful_one() {
+    let load = |http: &str| load(&format!("{LEAST}[http]\n{http}\n"));
+    let warned =
+        |http: &str| load(http).unwrap().warnings.iter().map(|warning| warning.text.clone()).collect::<Vec<_>>();
+    let good = "trusted_proxies=['10.0.0.0/8', '::1']\nforwarded_header='forwarded'\nproxy_protocol=true";
+    let loaded = load(good).unwrap();
+    let proxies = &loaded.config.http.proxies;
+    assert!(loaded.warnings.is_empty() && proxies.protocol && proxies.header == ForwardedHeader::Forwarded);
+    assert!(proxies.trusts("10.1.2.3".parse().unwrap()) && !proxies.trusts("127.0.0.1".parse().unwrap()));
+    assert!(warned("trusted_proxies=['0.0.0.0/0']")[0].contains("everybody"));
+    assert!(warned("public_url='https://x.example'")[0].contains("its clients count as one"));
+    assert!(warned("forwarded_header='forwarded'")[0].contains("not read"));
+    for wrong in
+        ["trusted_proxies=['proxy']", "trusted_proxies=['10.0.0.1/8']", "proxy_protocol=true", "forwarded_header='x'"]
+    {
+        assert_eq!(load(wrong).unwrap_err().list().len(), 1, "{wrong}");
+    }
 }
 
 #[test]

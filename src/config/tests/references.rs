@@ -181,7 +181,7 @@ fn warnings_are_there_beside_problems() {
 
 #[test]
 fn a_public_url_is_a_base_with_one_scheme() {
-    let load = |url: &str| load(&format!("{LEAST}[http]\npublic_url='{url}'\n"));
+    let load = |url: &str| load(&format!("{LEAST}[http]\ntrusted_proxies=['127.0.0.1']\npublic_url='{url}'\n"));
     assert!(load("https://https://x.example").unwrap_err().to_string().contains("has a scheme twice"));
     for (url, warnings) in [
         ("https://x.example/gateway", 0),

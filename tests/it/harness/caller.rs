@@ -48,13 +48,18 @@ impl Caller {
         }
     }
 
-    /// Sends a request; the whole answer is still to come.
-    pub(crate) async fn ask(&self, mut request: Request) -> Connection {
+    /// A request on the wire, with the credential.
+    pub(crate) fn signed(&self, mut request: Request) -> Vec<u8> {
         if let Some(key) = &self.key {
             request = request.default_header("Authorization", &format!("Bearer {key}"));
         }
+        request.bytes(self.address)
+    }
+
+    /// Sends a request; the whole answer is still to come.
+    pub(crate) async fn ask(&self, request: Request) -> Connection {
         let mut connection = self.connect().await;
-        connection.write(&request.bytes(self.address)).await;
+        connection.write(&self.signed(request)).await;
         connection
     }
 
