@@ -237,8 +237,8 @@ fn warn_of_no_proxy(reading: &Reading<'_>, http: &Http) {
         _ if is_https => "empty, though http.public_url is that of a proxy: its clients count as one; list its address",
         true => return,
         false => {
-            "empty: who connects is taken for a client, and nothing is encrypted; put a proxy with TLS in front, and list \
-             its address"
+            "empty: who connects is taken for a client, and nothing is encrypted; put a proxy with TLS in front, and \
+             list its address"
         }
     };
     reading.warning(&KeyPath::of(&["http", "trusted_proxies"]), text);

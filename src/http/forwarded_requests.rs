@@ -1,5 +1,5 @@
-//! Counts the requests in flight that come through trusted proxies, by client. Invariant: a client holds no more of them
-//! than are left for the others, as with connections of its own.
+//! Counts the requests in flight that come through trusted proxies, by client. Invariant: a client holds no more of
+//! them than are left for the others, as with connections of its own.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -107,8 +107,16 @@ pub fn check_version(headers: &HeaderMap, negotiated: impl FnOnce() -> Option<St
 }
 
 /// The session id that the request names. `None` without the header, empty for a value that is not visible ASCII.
-pub fn session_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get(SESSION_ID).map(|value| value.to_str().unwrap_or_default())
+///
+/// # Errors
+/// Status 400 for more than one header: another reader on the way may take the other one.
+pub fn session_id(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(SESSION_ID).iter();
+    let first = values.next().map(|value| value.to_str().unwrap_or_default());
+    if values.next().is_some() {
+        return Err(Refusal::invalid(None, "the request has more than one Mcp-Session-Id header; send one"));
+    }
+    Ok(first)
 }
 
 /// Whether a response is an event stream.
@@ -152,5 +160,14 @@ mod tests {
         assert_eq!(status(check_version(&with(PROTOCOL_VERSION, "1999-01-01"), || Some("2024-10-07".to_owned()))), 400);
         assert!(check_version(&with(PROTOCOL_VERSION, "2024-10-07"), || Some("2024-10-07".to_owned())).is_ok());
         assert_eq!(version(&HeaderMap::new(), || None), Ok(None));
+    }
+
+    #[test]
+    fn a_request_names_one_session() {
+        assert!(matches!(session_id(&HeaderMap::new()), Ok(None)));
+        let mut headers = with(SESSION_ID, "a");
+        assert!(matches!(session_id(&headers), Ok(Some("a"))));
+        headers.append(SESSION_ID, HeaderValue::from_static("a"));
+        assert_eq!(status(session_id(&headers).map(drop)), 400);
     }
 }

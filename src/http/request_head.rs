@@ -56,7 +56,7 @@ impl Deref for RequestHead<'_> {
 /// Refuses a request with status 400, because a trusted proxy has sent a header that cannot be read. Logs the fault.
 pub fn refuse_forwarded(error: InvalidForwarded) -> Reply {
     if Cause::new("a header of a trusted proxy could not be read", "http.trusted_proxies").is_news(1) {
-        tracing::warn!(%error, "a header of a trusted proxy could not be read (http.trusted_proxies, http.forwarded_header)");
+        tracing::warn!(%error, "a header of a trusted proxy could not be read (http.forwarded_header)");
     }
     let text = format!("{error}; see to it that the proxy writes addresses (http.forwarded_header)");
     problem(StatusCode::BAD_REQUEST, &text)

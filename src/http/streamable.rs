@@ -96,7 +96,7 @@ fn find(
     caller: &Caller<'_>,
     mut id: impl FnMut() -> Option<RawId>,
 ) -> Result<Arc<dyn Conversation>, Refusal> {
-    let Some(name) = session_id(&parts.headers) else {
+    let Some(name) = session_id(&parts.headers)? else {
         let text = "send the header Mcp-Session-Id: the one that came with the answer to initialize";
         return Err(Refusal::invalid(id().as_ref(), text));
     };
@@ -106,7 +106,7 @@ fn find(
 /// The protocol version that the session in the header has negotiated. `None` without such a session, or before its
 /// `initialize` has been answered.
 fn negotiated(app: &App, parts: &RequestHead<'_>, caller: &Caller<'_>) -> Option<String> {
-    let id = session_id(&parts.headers)?;
+    let id = session_id(&parts.headers).ok()??;
     app.conversations.find(id, &caller.principal, caller.server(), Transport::Streamable)?.version()
 }
 
@@ -123,7 +123,7 @@ fn open_session(
     messages: Messages<'_>,
     id: &RawId,
 ) -> Result<Taken, Refusal> {
-    if session_id(&parts.headers).is_some() {
+    if session_id(&parts.headers)?.is_some() {
         find(app, parts, caller, || Some(id.clone()))?;
         let text = "the session is initialized already: send initialize without Mcp-Session-Id to start another";
         return Err(Refusal::invalid(Some(id), text));
