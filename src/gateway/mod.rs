@@ -113,6 +113,11 @@ impl Gateway {
         Arc::clone(&self.admin.app.metrics)
     }
 
+    /// The budget of bytes, which can still be read when the gateway has stopped.
+    pub fn memory(&self) -> &Memory {
+        &self.admin.app.memory
+    }
+
     /// The handle that puts another configuration in force while the gateway runs.
     pub fn control(&self) -> Control {
         self.control.clone()

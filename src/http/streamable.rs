@@ -110,9 +110,9 @@ fn negotiated(app: &App, parts: &RequestHead<'_>, caller: &Caller<'_>) -> Option
     app.conversations.find(id, &caller.principal, caller.server(), Transport::Streamable)?.version()
 }
 
-fn exchange(snapshot: &Snapshot, requests: usize) -> (Arc<Exchange>, Cursor) {
+fn exchange(snapshot: &Snapshot, conversation: &dyn Conversation, requests: usize) -> (Arc<Exchange>, Cursor) {
     let (outbox, cursor) = Outbox::new(snapshot.stream());
-    (Arc::new(Exchange::of_request(outbox, requests)), cursor)
+    (Arc::new(Exchange::of_request(outbox, requests, conversation.account())), cursor)
 }
 
 /// Opens a session for the request `initialize`, which is the only one of `messages` and has this `id`.
@@ -132,7 +132,7 @@ fn open_session(
         Ok(conversation) => conversation,
         Err(rejected) => return Ok(Taken::Answered(RequestError::no_room(id, &rejected).reply())),
     };
-    let (exchange, cursor) = exchange(caller.snapshot, 1);
+    let (exchange, cursor) = exchange(caller.snapshot, &*conversation, 1);
     // The error of a refused request comes on the exchange.
     let _ = give(&*conversation, messages, &exchange);
     Ok(Taken::Initialize(conversation, cursor))
@@ -173,7 +173,7 @@ fn converse(
     messages: Messages<'_>,
 ) -> Result<Taken, Refusal> {
     let (requests, is_batch) = (messages.requests(), messages.is_batch);
-    let (exchange, cursor) = exchange(snapshot, requests);
+    let (exchange, cursor) = exchange(snapshot, &*conversation, requests);
     if let Some(refusal) = give(&*conversation, messages, &exchange) {
         return Err(refusal);
     }

@@ -21,7 +21,7 @@ use super::{App, Loopback, Router, Snapshot};
 use crate::auth::{Authenticator, Principal};
 use crate::config::{Config, Server, ServerName, TenantId};
 use crate::jsonrpc::{Envelope, Kind};
-use crate::memory::Memory;
+use crate::memory::{Account, Memory};
 use crate::pool::Pools;
 use crate::session::{Conversation, Conversations, NewSession, Rejected, SessionId, Transport};
 use crate::shutdown::Shutdown;
@@ -39,6 +39,7 @@ struct Mirror {
     version: Mutex<Option<String>>,
     stream: Mutex<Option<Arc<Exchange>>>,
     expiry: Expiry,
+    account: Account,
 }
 
 impl Conversation for Mirror {
@@ -78,13 +79,17 @@ impl Conversation for Mirror {
         Ok(())
     }
 
+    fn account(&self) -> &Account {
+        &self.account
+    }
+
     fn answer(&self, exchange: &Exchange, response: Bytes) {
         exchange.answer(response).unwrap();
     }
 
     fn open_stream(&self) -> Cursor {
         let (outbox, cursor) = Outbox::new(LIMITS);
-        *self.stream.lock() = Some(Arc::new(Exchange::of_stream(outbox)));
+        *self.stream.lock() = Some(Arc::new(Exchange::of_stream(outbox, &self.account)));
         cursor
     }
 
@@ -111,6 +116,7 @@ impl Conversations for Mirrors {
             version: Mutex::default(),
             stream: Mutex::default(),
             expiry: Expiry::default(),
+            account: new.account.clone(),
         });
         *self.open.lock() = Some(Arc::clone(&mirror));
         Ok(mirror)

@@ -7,7 +7,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::envelope::{Envelope, parse};
 use super::id::{RawId, decimal};
-use super::splice::{Splice, one_line, put_spliced, splice, spliced_len};
+use super::splice::{Splice, one_line, own_frame, put_spliced, splice, spliced_len};
 
 const START: &[u8] = b"{\"jsonrpc\":\"2.0\"";
 const ID: &[u8] = b",\"id\":";
@@ -16,18 +16,18 @@ const PARAMS: &[u8] = b",\"params\":";
 
 /// The frame of a client's request, with `number` in place of the client's id, and with `replacements` made in the
 /// params.
-pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+pub fn request_frame(number: u64, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> BytesMut {
     let mut digits = [0; 20];
     call_frame(Some(decimal(number, &mut digits)), envelope, replacements)
 }
 
 /// The frame of a client's notification, with `replacements` made in the params.
-pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+pub fn notification_frame(envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> BytesMut {
     call_frame(None, envelope, replacements)
 }
 
 /// The frame of a client's response, with `id` (raw JSON) in place of its id.
-pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
+pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> BytesMut {
     let (name, outcome) = match (envelope.result, envelope.error) {
         (Some(result), _) => ("result", result),
         (None, error) => ("error", error.unwrap_or("null")),
@@ -44,10 +44,10 @@ pub fn response_frame(id: &str, envelope: &Envelope<'_>) -> Bytes {
 /// The frame of a request of the gateway itself. `method` is written without escaping; `params` is raw JSON.
 pub fn own_request(number: u64, method: &str, params: &str) -> Bytes {
     let request = format!(r#"{{"jsonrpc":"2.0","id":{number},"method":"{method}","params":{params}}}"#);
-    one_line(BytesMut::from(request.as_bytes()))
+    own_frame(request.as_bytes())
 }
 
-fn call_frame(id: Option<&[u8]>, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> Bytes {
+fn call_frame(id: Option<&[u8]>, envelope: &Envelope<'_>, replacements: &mut [Splice<'_>]) -> BytesMut {
     let method = envelope.method.as_deref().unwrap_or_default();
     // A method without escapes is written as received. One with escapes gets as few as possible, for servers that
     // compare bytes.
@@ -72,10 +72,10 @@ fn call_frame(id: Option<&[u8]>, envelope: &Envelope<'_>, replacements: &mut [Sp
 }
 
 /// A copy of a response with `id` in place of its id; an unchanged copy if the response has no id or cannot be read.
-pub fn under_id(response: &[u8], id: &RawId) -> Bytes {
+pub fn under_id(response: &[u8], id: &RawId) -> BytesMut {
     match parse(response).ok().and_then(|envelope| envelope.id) {
-        Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]).freeze(),
-        None => Bytes::copy_from_slice(response),
+        Some(old) => splice(response, &mut [Splice { old, new: id.as_str() }]),
+        None => BytesMut::from(response),
     }
 }
 

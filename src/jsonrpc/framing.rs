@@ -2,20 +2,23 @@
 //! is skipped and reported, and the stream goes on. Only whole lines are returned, so a multi-byte character is never
 //! split.
 //!
-//! Invariant: a returned line keeps at most four times its own length in memory, whatever was read together with the
-//! line.
+//! Invariants: a returned line keeps at most four times its own length in memory, whatever was read together with the
+//! line. What a charged framer holds beyond [`FREE`] is charged, and so is each line that it returns of 16 KiB or more.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::envelope::Kind;
 use super::id::RawId;
 use super::skim::Skimmer;
+use crate::memory::{Account, Charge};
 
 /// Lines shorter than this many bytes are copied out of the read buffer, as are lines shorter than a quarter of the
 /// buffer. Other lines take the buffer along.
 const SHORT: usize = 16 * 1024;
 /// A read buffer with a larger capacity, in bytes, is replaced when the buffer holds less than [`SHORT`] bytes.
 const LARGE: usize = 256 * 1024;
+/// The capacity of the read buffer, in bytes, that is not charged here: whoever reads a stream is charged for as much.
+pub const FREE: usize = 64 * 1024;
 /// The divisor for the length of a skipped line in the count of waste: skipping a byte is this many times cheaper than
 /// reading one.
 const SKIPPED: usize = 4;
@@ -38,6 +41,8 @@ pub struct Oversized {
     pub bytes: usize,
     /// The kinds and ids of the requests and responses in the line, as far as [`Skimmer::finish`] finds them.
     pub messages: Vec<(Kind, RawId)>,
+    /// Whether the account had no room for the line, which may be within the limit.
+    pub lacks_memory: bool,
 }
 
 /// Holds the bytes read so far, and cuts them into lines.
@@ -52,6 +57,11 @@ pub struct Framer {
     max_line: usize,
     /// Reads a line above the limit, whose beginning is no longer in the buffer. `None` between such lines.
     skipped: Option<Skimmer>,
+    /// Whether the account had no room for the line that is being skipped.
+    lacks_memory: bool,
+    /// The account that is charged, and the charge for the capacity of the buffer beyond [`FREE`]; `None` where nobody is
+    /// charged.
+    paid: Option<(Account, Charge)>,
     /// The bytes to be returned by [`Self::take_waste`].
     waste: usize,
 }
@@ -59,11 +69,20 @@ pub struct Framer {
 impl Framer {
     /// A framer for lines of at most `max_line` bytes, without the line ending.
     pub fn new(max_line: usize) -> Self {
-        Self { buffer: BytesMut::new(), start: 0, searched: 0, max_line, skipped: None, waste: 0 }
+        let (buffer, paid) = (BytesMut::new(), None);
+        Self { buffer, start: 0, searched: 0, max_line, skipped: None, lacks_memory: false, paid, waste: 0 }
     }
 
-    /// The buffer, with room for at least `least` more bytes. The caller appends the bytes that it reads from the
-    /// stream.
+    /// Charges what the framer holds to `account` from now on. A line that the account has no room for is skipped and
+    /// reported, as one above the limit.
+    pub fn charge_to(&mut self, account: &Account) {
+        if !self.paid.as_ref().is_some_and(|(charged, _)| charged.is(account)) {
+            self.paid = Some((account.clone(), account.open()));
+        }
+    }
+
+    /// The buffer, with room for at least `least` more bytes, or for fewer where the account has no room for a larger
+    /// buffer. The caller appends the bytes that it reads from the stream.
     pub fn room(&mut self, least: usize) -> &mut BytesMut {
         if self.start > 0 {
             let left = self.buffer.len().saturating_sub(self.start);
@@ -75,8 +94,36 @@ impl Framer {
         if self.buffer.capacity() > LARGE && self.buffer.len() < SHORT {
             self.buffer = BytesMut::from(&*self.buffer);
         }
-        self.buffer.reserve(least);
+        self.grow(least);
         &mut self.buffer
+    }
+
+    /// Makes room for `least` more bytes, and charges the capacity. Where the account has no room, the buffer stays as
+    /// large as it is; the line in a full buffer is skipped.
+    fn grow(&mut self, least: usize) {
+        let (len, capacity) = (self.buffer.len(), self.buffer.capacity());
+        // The buffer doubles when it grows.
+        let wanted = if capacity - len < least { (2 * capacity).max(len + least) } else { capacity };
+        let is_paid = self.pay(wanted);
+        if is_paid && wanted > capacity {
+            self.buffer.reserve(least);
+            self.pay(self.buffer.capacity());
+        } else if !is_paid && (len == capacity || !self.has_paid(capacity)) {
+            self.lacks_memory = true;
+            self.skip();
+            self.buffer = BytesMut::with_capacity(least.min(FREE));
+            self.pay(self.buffer.capacity());
+        }
+    }
+
+    /// Whether a buffer of this capacity is charged: not where it was to another account.
+    fn has_paid(&self, capacity: usize) -> bool {
+        self.paid.as_ref().is_none_or(|(_, charge)| charge.bytes() >= capacity.saturating_sub(FREE))
+    }
+
+    /// Charges a buffer of this capacity. Returns whether the account has room for it.
+    fn pay(&mut self, capacity: usize) -> bool {
+        self.paid.as_mut().is_none_or(|(_, charge)| charge.resize(capacity.saturating_sub(FREE)).is_ok())
     }
 
     /// The next line in the buffer, without the blank lines before it. `None` if more bytes are needed.
@@ -116,11 +163,7 @@ impl Framer {
         let line = whole.strip_suffix(b"\r").unwrap_or(whole);
         let len = line.len();
         if self.skipped.is_some() || len > self.max_line {
-            let mut skimmer = self.skipped.take().unwrap_or_default();
-            skimmer.feed(whole);
-            self.waste += whole.len() / SKIPPED;
-            self.start = next;
-            return Some(Frame::Oversized(Oversized { bytes: skimmer.bytes(), messages: skimmer.finish() }));
+            return Some(self.leave_out(end, next));
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             self.waste += BLANK + next.saturating_sub(self.start);
@@ -128,17 +171,52 @@ impl Framer {
             return None;
         }
         if len < SHORT || len < self.buffer.capacity() / 4 {
-            let line = Bytes::copy_from_slice(line);
+            let line = match self.paid.as_ref().filter(|_| len >= SHORT) {
+                Some((account, _)) => account.copy(line).ok(),
+                None => Some(Bytes::copy_from_slice(line)),
+            };
+            let Some(line) = line else {
+                self.lacks_memory = true;
+                return Some(self.leave_out(end, next));
+            };
             self.start = next;
             return Some(Frame::Line(line));
         }
-        // The line takes the buffer along, and the bytes behind the line move to a new one.
+        let charge = self.paid.as_ref().map(|(account, _)| account.charge(FREE)).transpose();
+        let Ok(charge) = charge else {
+            self.lacks_memory = true;
+            return Some(self.leave_out(end, next));
+        };
+        Some(Frame::Line(self.take_buffer(len, next, charge)))
+    }
+
+    /// Takes the line of `len` bytes at the beginning out with the buffer; the bytes from offset `next` on move to a
+    /// new one. `charge` is that for [`FREE`] bytes of the buffer, where the framer is charged.
+    fn take_buffer(&mut self, len: usize, next: usize, charge: Option<Charge>) -> Bytes {
         let rest = BytesMut::from(self.buffer.get(next..).unwrap_or_default());
         let mut line = std::mem::replace(&mut self.buffer, rest);
         line.truncate(self.start + len);
         line.advance(self.start);
         (self.start, self.searched) = (0, 0);
-        Some(Frame::Line(line.freeze()))
+        match (charge, self.paid.as_mut()) {
+            (Some(charge), Some((account, beyond))) => {
+                let mut whole = std::mem::replace(beyond, account.open());
+                whole.merge(charge);
+                Account::freeze_under(whole, line)
+            }
+            _ => line.freeze(),
+        }
+    }
+
+    /// Reports the line that ends at offset `end` instead of returning the line; the following line begins at `next`.
+    fn leave_out(&mut self, end: usize, next: usize) -> Frame {
+        let line = self.buffer.get(self.start..end).unwrap_or_default();
+        let mut skimmer = self.skipped.take().unwrap_or_default();
+        skimmer.feed(line);
+        self.waste += line.len() / SKIPPED;
+        self.start = next;
+        let (bytes, lacks_memory) = (skimmer.bytes(), std::mem::take(&mut self.lacks_memory));
+        Frame::Oversized(Oversized { bytes, messages: skimmer.finish(), lacks_memory })
     }
 
     /// Drops the bytes of an unfinished line above the limit, so that memory stays bounded.
@@ -146,11 +224,17 @@ impl Framer {
         let line = self.buffer.get(self.start..).unwrap_or_default();
         // The last byte may be a carriage return, which does not count.
         if self.skipped.is_some() || line.len() > self.max_line + 1 {
-            self.skipped.get_or_insert_default().feed(line);
-            self.waste += line.len() / SKIPPED;
-            self.buffer.clear();
-            (self.start, self.searched) = (0, 0);
+            self.skip();
         }
+    }
+
+    /// Drops the bytes of the unfinished line in the buffer, and skips the rest of the line when it comes.
+    fn skip(&mut self) {
+        let line = self.buffer.get(self.start..).unwrap_or_default();
+        self.skipped.get_or_insert_default().feed(line);
+        self.waste += line.len() / SKIPPED;
+        self.buffer.clear();
+        (self.start, self.searched) = (0, 0);
     }
 }
 
@@ -158,6 +242,7 @@ impl Framer {
 mod tests {
     #![expect(clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
     use super::*;
+    use crate::memory::Memory;
     use proptest::prelude::*;
 
     fn frames(chunks: &[&[u8]], max_line: usize) -> Vec<Frame> {
@@ -175,7 +260,7 @@ mod tests {
     }
 
     fn oversized(bytes: usize) -> Frame {
-        Frame::Oversized(Oversized { bytes, messages: Vec::new() })
+        Frame::Oversized(Oversized { bytes, messages: Vec::new(), lacks_memory: false })
     }
 
     #[test]
@@ -199,8 +284,8 @@ mod tests {
         for size in [1, 3, 20, 200] {
             let chunks: Vec<&[u8]> = text.as_bytes().chunks(size).collect();
             let messages = vec![(Kind::Response, RawId::from(7))];
-            let expected =
-                [Frame::Oversized(Oversized { bytes: text.len() - 6, messages }), Frame::Line("next".into())];
+            let left_out = Oversized { bytes: text.len() - 6, messages, lacks_memory: false };
+            let expected = [Frame::Oversized(left_out), Frame::Line("next".into())];
             assert_eq!(frames(&chunks, 20), expected, "{size}");
         }
     }
@@ -238,6 +323,34 @@ mod tests {
         while framer.next_frame().is_some() {}
         assert_eq!(framer.take_waste(), 101 * BLANK + 104 + 6400 / SKIPPED);
         assert_eq!(framer.take_waste(), 0);
+    }
+
+    #[test]
+    fn a_line_that_the_account_has_no_room_for_is_skipped_and_the_stream_goes_on() {
+        let memory = Memory::new(1024 * 1024);
+        let account = memory.account("a");
+        let mut framer = Framer::new(1 << 30);
+        framer.charge_to(&account);
+        let long = format!("{{\"jsonrpc\":\"2.0\",\"result\":\"{}\",\"id\":7}}\n", "x".repeat(800 * 1024));
+        let mut got = Vec::new();
+        let stream = [long.as_bytes(), b"next\n", &long.as_bytes()[600 * 1024..]].concat();
+        let mut stream = &stream[..];
+        while !stream.is_empty() {
+            let room = framer.room(64 * 1024);
+            assert!(room.capacity() > room.len());
+            let (piece, rest) = stream.split_at((room.capacity() - room.len()).min(4000).min(stream.len()));
+            room.extend_from_slice(piece);
+            stream = rest;
+            got.extend(std::iter::from_fn(|| framer.next_frame()));
+            assert!(account.held() + FREE >= framer.buffer.capacity());
+        }
+        let left_out =
+            Oversized { bytes: long.len() - 1, messages: vec![(Kind::Response, RawId::from(7))], lacks_memory: true };
+        assert_eq!(got.remove(0), Frame::Oversized(left_out));
+        assert_eq!(got.remove(0), Frame::Line("next".into()));
+        assert!(matches!(&got[..], [Frame::Line(line)] if account.held() > line.len()), "{got:?}");
+        drop((got, framer));
+        assert_eq!(memory.held(), 0);
     }
 
     proptest! {

@@ -47,14 +47,20 @@ pub(super) fn put_spliced(out: &mut BytesMut, message: &[u8], replacements: &mut
 
 /// Puts a valid JSON text on one line and appends a newline. Raw CR and LF, which can only be white space there, become
 /// blanks (stdio transport: messages must not contain embedded newlines).
-pub fn one_line(mut message: BytesMut) -> Bytes {
+pub fn one_line(mut message: BytesMut) -> BytesMut {
     if memchr::memchr2(b'\n', b'\r', &message).is_some() {
         for byte in message.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
             *byte = b' ';
         }
     }
     message.put_u8(b'\n');
-    message.freeze()
+    message
+}
+
+/// A short message of the gateway's own as the frame for a child: valid JSON on one line, with a newline.
+#[expect(clippy::disallowed_methods, reason = "short; the queue for stdin charges it where many wait")]
+pub fn own_frame(message: &[u8]) -> Bytes {
+    one_line(BytesMut::from(message)).freeze()
 }
 
 #[cfg(test)]

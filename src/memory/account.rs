@@ -2,18 +2,29 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::charge::Charge;
 use super::exhausted::Exhausted;
 use super::held;
 use super::share::Share;
+use super::total::Total;
 
 /// The handle of an account; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Account(pub(super) Arc<Share>);
 
 impl Account {
+    /// An account without a limit, of a budget of its own: for tests, and for those who serve one client.
+    pub fn unlimited() -> Self {
+        Self(Arc::new(Share::new(Arc::new(Total::new(usize::MAX)))))
+    }
+
+    /// Whether both are handles of the same account.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The bytes that the account holds.
     pub fn held(&self) -> usize {
         self.0.held()
@@ -52,5 +63,29 @@ impl Account {
     pub fn hold(&self, bytes: Bytes, capacity: usize) -> Result<Bytes, Exhausted> {
         let charge = self.charge(capacity.max(bytes.len()).saturating_add(held::OVERHEAD))?;
         Ok(held::holding(bytes, charge))
+    }
+
+    /// The buffer as bytes, charged with the capacity of the buffer until their last clone or slice is dropped.
+    ///
+    /// # Errors
+    /// As of [`charge`](Self::charge). The buffer is dropped.
+    pub fn freeze(&self, buffer: BytesMut) -> Result<Bytes, Exhausted> {
+        let charge = self.charge(buffer.capacity().saturating_add(held::OVERHEAD))?;
+        Ok(Self::freeze_under(charge, buffer))
+    }
+
+    /// The buffer as bytes that keep the `charge` until their last clone or slice is dropped. The charge has to cover
+    /// the capacity of the buffer.
+    pub fn freeze_under(charge: Charge, buffer: BytesMut) -> Bytes {
+        held::holding(buffer, charge)
+    }
+
+    /// A copy of `bytes`, charged until the last clone or slice of the copy is dropped.
+    ///
+    /// # Errors
+    /// As of [`charge`](Self::charge). Nothing has been copied.
+    pub fn copy(&self, bytes: &[u8]) -> Result<Bytes, Exhausted> {
+        let charge = self.charge(bytes.len().saturating_add(held::OVERHEAD))?;
+        Ok(held::holding(Box::<[u8]>::from(bytes), charge))
     }
 }

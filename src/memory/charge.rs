@@ -33,6 +33,12 @@ impl Charge {
         Ok(())
     }
 
+    /// Adds the bytes of another charge of the same account.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.share, &other.share), "charges of two accounts cannot be one");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Gives bytes back, all if there are fewer.
     pub fn shrink(&mut self, bytes: usize) {
         let bytes = bytes.min(self.bytes);

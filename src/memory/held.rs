@@ -8,18 +8,18 @@ use super::charge::Charge;
 pub(super) const OVERHEAD: usize = 256;
 
 /// Bytes and their charge, dropped together.
-struct Held {
-    bytes: Bytes,
+struct Held<T> {
+    bytes: T,
     _charge: Charge,
 }
 
-impl AsRef<[u8]> for Held {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Held<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 
 /// The same bytes, which keep the charge until their last clone or slice is dropped.
-pub(super) fn holding(bytes: Bytes, charge: Charge) -> Bytes {
+pub(super) fn holding<T: AsRef<[u8]> + Send + 'static>(bytes: T, charge: Charge) -> Bytes {
     Bytes::from_owner(Held { bytes, _charge: charge })
 }

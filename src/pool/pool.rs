@@ -13,10 +13,11 @@ use super::holder::TenantKey;
 use super::inventory::Inventory;
 use super::surroundings::Surroundings;
 use crate::config::{Isolation, Server, TenantId};
+use crate::memory::Account;
 use crate::permits::{By, Ceiling, Full, Limit};
 use crate::process::sandbox::Reach;
 use crate::telemetry::ServerMetrics;
-use crate::worker::{Audience, Failure};
+use crate::worker::{Audience, Failure, Payer};
 
 /// The children of one server.
 pub struct Pool {
@@ -80,6 +81,20 @@ impl Pool {
     /// The ceiling over the children of this server, which all pools of the server share.
     pub(super) fn ceiling(&self) -> Ceiling {
         Ceiling::Server(self.server.name.clone())
+    }
+
+    /// The account that the children of a tenant are charged to, or those that belong to no tenant.
+    pub(super) fn account(&self, tenant: Option<&TenantId>) -> Account {
+        let memory = &self.surroundings.memory;
+        tenant.map_or_else(|| memory.server(self.server.name.as_str()), |tenant| memory.tenant(tenant.as_str()))
+    }
+
+    /// Charges the record of one more child of a tenant, or of none.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub(super) fn payer(&self, tenant: Option<&TenantId>) -> Result<Payer, Failure> {
+        Payer::new(&self.account(tenant)).map_err(|why| Failure::no_room_for_child(&self.server.name, why))
     }
 
     /// The ceilings that one more child in use counts under, for a tenant or for all. A tenant without a limit has its

@@ -91,7 +91,8 @@ fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
 
 /// Starts a spare, and opens it for the latest demand. `None` if the child does not start, or answers with an error.
 async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Spare> {
-    let child = spawn(pool, None, claim, BreakerPermit::new(pool, None, permit)).await.ok()?;
+    let payer = pool.payer(None).ok()?;
+    let child = spawn(pool, None, claim, BreakerPermit::new(pool, None, permit), payer).await.ok()?;
     // Before the first client has come, the spare waits without `initialize`.
     let wanted = pool.inventory.lock().demand.latest.clone();
     let Some(Opening { message, key }) = wanted else { return Some(Spare { child, key: None }) };

@@ -21,7 +21,7 @@ use crate::mcp::protocol_version;
 use crate::permits::{Ceiling, Claim, Claimant, Limit};
 use crate::process::{Lookups, Origin, Owner, hold};
 use crate::telemetry::{Cause, ExitReason};
-use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Spec};
+use crate::worker::{CompatibilityKey, DropGuard, Failure, Lease, Nobody, Opening, Payer, Spec};
 
 /// A request for one child.
 pub(super) struct SpawnRequest {
@@ -70,9 +70,11 @@ pub(super) async fn obtain(
         }
         let claim = claim(pool, request, &limits, end).await?;
         permit.renew()?;
+        let payer = pool.payer(owned_by)?;
         if let Some(spare) = takes_spares.then(|| pool.inventory.lock().take_spare(key)).flatten() {
             if let Some(tenant) = owned_by {
                 spare.worker.adopt(tenant, &request.caller);
+                spare.worker.charge_to(payer);
             }
             spare.is_for(&request.owner, &request.claimant);
             spare.add(claim);
@@ -80,7 +82,7 @@ pub(super) async fn obtain(
             return Ok(spare);
         }
         if claim.holds(&pool.ceiling()) {
-            return spawn(pool, Some(request), claim, permit).await;
+            return spawn(pool, Some(request), claim, permit, payer).await;
         }
         // Another request has taken the spare: the next round claims capacity for a new child.
     }
@@ -112,6 +114,7 @@ pub(super) async fn spawn(
     request: Option<&SpawnRequest>,
     claim: Claim,
     mut permit: BreakerPermit<'_>,
+    payer: Payer,
 ) -> Result<Arc<PooledWorker>, Failure> {
     if request.is_some_and(|request| request.is_restart) {
         pool.metrics.restarts.inc();
@@ -135,6 +138,7 @@ pub(super) async fn spawn(
             None => Origin::unowned(&server.name),
         },
         owner: request.map_or_else(Owner::everybody, |request| request.owner.clone()),
+        payer,
         ceilings: surroundings.ceilings.clone(),
         slow_client_timeout: surroundings.slow_client_timeout,
         metrics: pool.metrics.clone(),

@@ -38,6 +38,9 @@ pub trait Conversation: Send + Sync {
     /// dropped and counted.
     fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused>;
 
+    /// The account of the client's tenant, for what waits for the client.
+    fn account(&self) -> &Account;
+
     /// Puts a response that the HTTP side has made itself on `exchange`.
     fn answer(&self, exchange: &Exchange, response: Bytes);
 

@@ -201,6 +201,7 @@ impl Conversations for Registry {
         let target = Target {
             deployment: Arc::clone(deployment),
             principal: principal.clone(),
+            account: new.account.clone(),
             label: id.public(),
             tasks: self.tasks.clone(),
         };

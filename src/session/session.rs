@@ -14,8 +14,9 @@ use super::place::{Place, SessionNumber};
 use super::streams::{Streams, Transport};
 use crate::auth::Principal;
 use crate::jsonrpc::{Envelope, Kind};
+use crate::memory::Account;
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
-use crate::telemetry::DropReason;
+use crate::telemetry::{DropReason, MemoryUse};
 use crate::worker::{Failure, Refused, deliver};
 
 /// A client's conversation with a server.
@@ -43,7 +44,7 @@ impl Session {
         budget: Budget,
         target: Target,
     ) -> Self {
-        let client = Arc::new(Streams::new(transport, budget));
+        let client = Arc::new(Streams::new(transport, budget, target.account.clone()));
         let link = Link::new(target, Arc::clone(&client) as Arc<dyn Client>);
         Self { id, number, place: Mutex::default(), expiry: Expiry::default(), client, link }
     }
@@ -93,6 +94,9 @@ impl Session {
 
     /// Answers a request that the link has refused with an error. Any other refused message is dropped and counted.
     fn refuse(&self, envelope: &Envelope<'_>, reason: Refused, exchange: &Exchange) {
+        if matches!(reason, Refused::Memory(_)) {
+            self.link.target().deployment.metrics.memory_refused(MemoryUse::Stdin);
+        }
         match envelope.raw_id().filter(|_| envelope.kind == Kind::Request) {
             Some(id) => self.answer(exchange, Failure::refused(reason).response(&id)),
             None => {
@@ -119,6 +123,10 @@ impl Conversation for Session {
 
     fn give(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
         self.link.receive(message, envelope, exchange).inspect_err(|reason| self.refuse(envelope, *reason, exchange))
+    }
+
+    fn account(&self) -> &Account {
+        &self.link.target().account
     }
 
     fn answer(&self, exchange: &Exchange, response: Bytes) {

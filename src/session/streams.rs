@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::link::Client;
+use crate::memory::Account;
 use crate::stream::{Budget, Cursor, Exchange, Item, Outbox, Usage};
 use crate::worker::{InFlight, Route, Unsolicited};
 
@@ -31,6 +32,8 @@ pub(super) struct Streams {
     pub(super) transport: Transport,
     /// The bounds of each stream.
     budget: Budget,
+    /// The account of the client, for what waits for the client.
+    account: Account,
     /// The open stream and the kept messages.
     state: Mutex<State>,
 }
@@ -54,11 +57,11 @@ struct State {
 
 impl Streams {
     /// A client without an open stream. `budget` bounds each stream.
-    pub(super) fn new(transport: Transport, budget: Budget) -> Self {
+    pub(super) fn new(transport: Transport, budget: Budget, account: Account) -> Self {
         let (open, backlog, backlog_usage) = (None, VecDeque::new(), Usage::default());
         let now = Instant::now();
         let state = State { open, backlog, backlog_usage, is_closed: false, last_open: now, last_sent: now };
-        Self { transport, budget, state: Mutex::new(state) }
+        Self { transport, budget, account, state: Mutex::new(state) }
     }
 
     /// Opens the stream for messages that answer no request, and ends the one before it. The kept messages go to the
@@ -79,7 +82,7 @@ impl Streams {
             }
             state.backlog_usage.remove(item.message.len());
         }
-        state.open = Some(Arc::new(Exchange::of_stream(outbox)));
+        state.open = Some(Arc::new(Exchange::of_stream(outbox, &self.account)));
         cursor
     }
 
@@ -210,7 +213,7 @@ mod tests {
 
     fn call() -> (InFlight, Cursor) {
         let (outbox, cursor) = Outbox::new(LIMITS);
-        (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1))) }, cursor)
+        (InFlight { count: 1, latest: Some(Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited()))) }, cursor)
     }
 
     fn routed(streams: &Streams, kind: Unsolicited, in_flight: &InFlight) -> Option<Outbox> {
@@ -222,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_one_call_may_have_caused_goes_to_its_stream_and_the_rest_to_the_get_stream() {
-        let streams = Streams::new(TO, LIMITS);
+        let streams = Streams::new(TO, LIMITS, Account::unlimited());
         let (mut in_flight, _cursor) = call();
         let of_call = in_flight.latest.as_ref().map(|e| e.outbox().clone());
         let same = |a: Option<Outbox>, b: &Option<Outbox>| matches!((a, b), (Some(a), Some(b)) if a.same_as(b));
@@ -240,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_too_early_waits_for_the_stream_within_bounds() {
-        let streams = Streams::new(TO, LIMITS);
+        let streams = Streams::new(TO, LIMITS, Account::unlimited());
         let keep = |streams: &Streams, number| {
             let requester: Weak<Nobody> = Weak::new();
             let item = Item { request: Some(ServerRequest { number, requester }), ..Item::notification("{}".into()) };

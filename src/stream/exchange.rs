@@ -7,11 +7,18 @@ use bytes::Bytes;
 use super::item::Item;
 use super::log::PushError;
 use super::outbox::Outbox;
+use crate::memory::Account;
+
+/// The unread bytes of a stream up to which answers of the gateway's own are not charged: whoever holds the request or
+/// the session is charged for as much.
+const FREE: usize = 4 * 1024;
 
 /// The answers of one HTTP request, or of the single stream of an HTTP+SSE session.
 #[derive(Debug)]
 pub struct Exchange {
     outbox: Outbox,
+    /// The account of the client, for what waits to be read.
+    account: Account,
     /// The number of requests without an answer. `None` for the stream of a session, which does not end with the last
     /// answer.
     awaiting: Option<AtomicUsize>,
@@ -19,14 +26,20 @@ pub struct Exchange {
 
 impl Exchange {
     /// The exchange of one HTTP request that contains `requests` JSON-RPC requests. The stream ends with the last
-    /// answer.
-    pub fn of_request(outbox: Outbox, requests: usize) -> Self {
-        Self { outbox, awaiting: Some(AtomicUsize::new(requests)) }
+    /// answer. What waits for the client is charged to `account`.
+    pub fn of_request(outbox: Outbox, requests: usize, account: &Account) -> Self {
+        Self { outbox, account: account.clone(), awaiting: Some(AtomicUsize::new(requests)) }
     }
 
-    /// The exchange of a session's stream. The last answer does not end the stream.
-    pub fn of_stream(outbox: Outbox) -> Self {
-        Self { outbox, awaiting: None }
+    /// The exchange of a session's stream. The last answer does not end the stream. What waits for the client is charged
+    /// to `account`.
+    pub fn of_stream(outbox: Outbox, account: &Account) -> Self {
+        Self { outbox, account: account.clone(), awaiting: None }
+    }
+
+    /// The account of the client.
+    pub fn account(&self) -> &Account {
+        &self.account
     }
 
     /// The stream that carries the answers.
@@ -34,7 +47,7 @@ impl Exchange {
         &self.outbox
     }
 
-    /// Appends an answer of the server to the stream and counts one request as settled.
+    /// Appends an answer of the server, which is charged already, and counts one request as settled.
     ///
     /// # Errors
     /// The stream does not take the answer. Then the request is not settled, and the answer comes back: after
@@ -47,13 +60,19 @@ impl Exchange {
     }
 
     /// Appends an answer that the gateway itself made, without waiting for room. If even the second budget of the
-    /// stream is full, the stream is cut, because its client would wait for the answer forever. The request is settled
-    /// in every case.
+    /// stream is full, or the account has no room for what the client does not read, the stream is cut, because its
+    /// client would wait for the answer forever. The request is settled in every case.
     ///
     /// # Errors
     /// The answer was not delivered, because the stream was full or had ended.
     pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
-        let pushed = self.outbox.push_own(Item { message, answer: true, request: None });
+        let len = message.len();
+        let message = match self.outbox.unread() + len <= FREE {
+            true => Ok(message),
+            false => self.account.hold(message, len),
+        };
+        let push = |message| self.outbox.push_own(Item { message, answer: true, request: None });
+        let pushed = message.map_err(|_| PushError::Full).and_then(push);
         if pushed == Err(PushError::Full) {
             self.outbox.cut();
         }
@@ -61,7 +80,7 @@ impl Exchange {
         pushed
     }
 
-    /// Appends a notification.
+    /// Appends a notification, which is charged already.
     ///
     /// # Errors
     /// The unread messages use up the budget, or the stream has ended.
@@ -96,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_an_exchange_that_is_gone() {
         let (outbox, mut cursor) = Outbox::new(Budget { messages: 2, bytes: 1000 });
-        let exchange = Exchange::of_request(outbox, 2);
+        let exchange = Exchange::of_request(outbox, 2, &Account::unlimited());
         assert_eq!(exchange.answer("1".into()), Ok(()));
         drop(exchange);
         assert_eq!(cursor.next().await.map(|item| item.message), Some(Bytes::from("1")));
@@ -106,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_of_the_gateways_own_comes_though_the_stream_is_full_or_the_stream_ends() {
         let (outbox, mut cursor) = Outbox::new(Budget { messages: 2, bytes: 1000 });
-        let stream = Exchange::of_stream(outbox);
+        let stream = Exchange::of_stream(outbox, &Account::unlimited());
         let message = Bytes::from_static(b"{}");
         while stream.inform(message.clone()).is_ok() {}
         assert_eq!(stream.answer_or_cut("1".into()), Ok(()));

@@ -91,6 +91,11 @@ impl Log {
         self.budget.admits(self.unread, len)
     }
 
+    /// The number of bytes that a cursor has yet to read.
+    pub(super) fn unread(&self) -> usize {
+        self.unread.bytes()
+    }
+
     /// Appends a message. A message of the gateway's own (`is_own`) may use the budget a second time. An empty log
     /// takes a message of any length.
     ///

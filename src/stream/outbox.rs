@@ -96,6 +96,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// The number of bytes in the stream that a cursor has yet to read.
+    pub fn unread(&self) -> usize {
+        self.0.lock().log.unread()
+    }
+
     /// Waits until the log has room for a message of `len` bytes, or the stream has ended.
     pub async fn room_for(&self, len: usize) {
         poll_fn(|context| {

@@ -323,6 +323,12 @@ impl ServerMetrics {
         self.metrics.memory_refused(what);
     }
 
+    /// Counts a message that was dropped because the memory budget has no room for it.
+    pub fn had_no_room(&self, what: MemoryUse) {
+        self.dropped(DropReason::Memory);
+        self.memory_refused(what);
+    }
+
     /// Counts a child that has ended.
     pub fn exited(&self, reason: ExitReason) {
         self.metrics.children.exits.get_or_create(&self.labels("reason", reason.as_str())).inc();

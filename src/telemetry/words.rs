@@ -56,6 +56,8 @@ pub enum DropReason {
     Ambiguous,
     /// A line on a child's stderr above the rate that is logged.
     StderrFlood,
+    /// There was no room for the message in the share of `limits.memory_budget` of its sender or receiver.
+    Memory,
 }
 
 /// What was refused, waits or was cut because the memory budget has no room for it.
@@ -163,6 +165,7 @@ impl DropReason {
             Self::Refused => "refused",
             Self::Ambiguous => "ambiguous",
             Self::StderrFlood => "stderr_flood",
+            Self::Memory => "memory",
         }
     }
 }

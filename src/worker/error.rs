@@ -10,12 +10,15 @@ use super::SandboxHint;
 use super::calls::Refused;
 use crate::config::{Server, ServerName};
 use crate::jsonrpc::{Code, RawId, error_response_with_data, member, parse, text};
+use crate::memory::Exhausted;
 use crate::permits::{By, Ceiling, Full};
 use crate::process::{Excess, Exit, SpawnError};
 use crate::telemetry::ExitReason;
 
 /// The `data.type` of an error for a child that is busy, or takes no more calls.
 const BUSY: &str = "overloaded";
+/// The `data.type` of an error for a share of the gateway's memory that is used up.
+const MEMORY: &str = "memory_full";
 /// The `data.type` of each failure that the gateway ends a child for.
 const WEDGED: &str = "server_wedged";
 const HARAKIRI: &str = "harakiri";
@@ -100,6 +103,21 @@ impl Failure {
              ask for less at once, or raise the limit"
         );
         Self::unavailable("message_too_large", text)
+    }
+
+    /// There was no room for a message of the child of `bytes` bytes, and it was left out.
+    pub fn no_memory(server: &ServerName, bytes: usize) -> Self {
+        let text = format!(
+            "the gateway has no room for the message of the server \"{server}\", which is {bytes} bytes long, and left it out: \
+             your share of the gateway's memory is used up (limits.memory_budget); the call has run"
+        );
+        Self::new(Code::Overloaded, MEMORY, text)
+    }
+
+    /// The child was not started: there is no room for the gateway's record of it.
+    pub fn no_room_for_child(server: &ServerName, why: Exhausted) -> Self {
+        let text = format!("the server \"{server}\" was not started: {why}; try again in a moment");
+        Self::overloaded(MEMORY, text, Duration::ZERO)
     }
 
     /// The answer to `initialize` was longer than `limit` bytes.
@@ -211,6 +229,7 @@ impl Failure {
             Refused::Busy | Refused::Share | Refused::Retired => {
                 Self::overloaded(BUSY, refused.to_string(), Duration::ZERO)
             }
+            Refused::Memory(_) => Self::overloaded(MEMORY, refused.to_string(), Duration::ZERO),
             Refused::Ended => Self::unavailable("server_exited", refused.to_string()).retryable(),
         }
     }

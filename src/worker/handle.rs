@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Due, Failure, Phase, Shared};
+use super::{Due, Failure, Payer, Phase, Shared};
 use crate::config::{ServerName, TenantId};
 use crate::mcp::INITIALIZED;
 use crate::telemetry::ExitReason;
@@ -27,6 +27,11 @@ impl Worker {
     /// Assigns a spare to a tenant and a session: its resources count for them from now on.
     pub fn adopt(&self, tenant: &TenantId, session: &str) {
         self.0.charge.adopt(tenant, session);
+    }
+
+    /// Charges what the gateway holds of a spare to its tenant from now on.
+    pub fn charge_to(&self, payer: Payer) {
+        self.0.payer.adopt(payer);
     }
 
     /// The configured server that the child runs.

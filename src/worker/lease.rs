@@ -18,6 +18,7 @@ use super::{Due, Failure, LeaseHolder, Queued, Worker, deliver};
 use crate::config::Resend;
 use crate::jsonrpc::{Envelope, Kind, member, notification_frame, parse, quoted, text};
 use crate::mcp::{ambiguity, method};
+use crate::memory::Account;
 use crate::stream::{Budget, Cursor, Exchange, Outbox};
 use crate::telemetry::{Direction, DropReason};
 
@@ -36,6 +37,8 @@ pub struct Lease {
     exclusive: bool,
     /// Dropped with the lease: for example the capacity that an exclusive child occupies, which its successor inherits.
     held: Option<Arc<dyn Any + Send + Sync>>,
+    /// The account for what the session's client sends, and for what waits for the client.
+    account: Account,
     /// The bytes of the session in the stdin queue; `None` where sessions do not share the child.
     queued: Option<Queued>,
     /// The state that another child granted the session, and this child has not granted yet. Locked after the
@@ -47,13 +50,15 @@ impl Lease {
     /// Puts a session on a worker. `exclusive`: the worker stops with the lease.
     pub fn new(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool) -> Self {
         let shared = worker.shared();
+        let account = holder.upgrade().and_then(|holder| holder.account());
+        let account = account.unwrap_or_else(|| shared.payer.account().clone());
         let peer = shared.holders.insert(holder);
         let mut multiplexer = shared.multiplexer.lock();
         multiplexer.attach(peer);
         multiplexer.touch(peer, Instant::now());
         drop(multiplexer);
         let queued = (!shared.is_exclusive()).then(Queued::default);
-        Self { worker, peer, exclusive, held: None, queued, owed: Mutex::default() }
+        Self { worker, peer, exclusive, held: None, account, queued, owed: Mutex::default() }
     }
 
     pub(super) fn peer(&self) -> LeaseId {
@@ -101,7 +106,7 @@ impl Lease {
     /// The child does not take the request; the exchange gets no answer then.
     pub fn call(&self, ask: &Ask<'_>, kept: Option<Kept>) -> Result<(), Refused> {
         let shared = self.worker.shared();
-        let draft = Draft::new(ask, self.peer, kept, Instant::now()).ok_or(Refused::Ended)?;
+        let draft = Draft::new(ask, self.peer, kept, Instant::now())?;
         let mut multiplexer = shared.multiplexer.lock();
         let is_retired = shared.is_retired();
         if is_retired && !multiplexer.is_about_task_here(self.peer, ask.envelope) {
@@ -159,12 +164,13 @@ impl Lease {
         match envelope.method.as_deref().unwrap_or_default() {
             method::CANCELLED => Ok(()),
             method::INITIALIZED if ambiguity(envelope).is_none() => {
-                shared.say_initialized(notification_frame(envelope, &mut []))
+                shared.say_initialized(self.account.freeze(notification_frame(envelope, &mut []))?)
             }
             _ => {
                 let notified = shared.multiplexer.lock().notified_by_client(self.peer, envelope);
                 match notified.written(envelope) {
                     Notified::Forward(frame) => {
+                        let frame = self.account.freeze(frame)?;
                         // Under the lock: a child that was idle until now gets the notification, or the next child.
                         let _tables = shared.multiplexer.lock();
                         let is_idle = shared.is_given_up_as_idle();
@@ -203,7 +209,11 @@ impl Lease {
     fn answer_child(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let (number, id) = shared.multiplexer.lock().server_requests.answered_with(self.peer, envelope)?;
-        let (frame, reported) = (answer_frame(&id, envelope), Reported::by(envelope));
+        let frame = match self.account.freeze(answer_frame(&id, envelope)) {
+            Ok(frame) => frame,
+            Err(exhausted) => return Some(Err(exhausted.into())),
+        };
+        let reported = Reported::by(envelope);
         let mut multiplexer = shared.multiplexer.lock();
         // Meanwhile the request may have run out of time, or been answered by another message.
         if !multiplexer.server_requests.is_open(self.peer, number) {
@@ -224,20 +234,20 @@ impl Lease {
         let multiplexer = shared.multiplexer.lock();
         // Meanwhile the request may be over, and its token may be that of another request.
         let is_open = matches!(multiplexer.notified_by_client(self.peer, envelope), Notified::Forward(_));
-        is_open.then(|| self.push(frame))
+        is_open.then(|| self.push(self.account.freeze(frame)?))
     }
 
     /// Cancels a call for its client; `None` if no such call is in flight.
     fn cancel(&self, envelope: &Envelope<'_>) -> Option<Result<(), Refused>> {
         let shared = self.worker.shared();
         let number = shared.multiplexer.lock().cancelled_by_client(self.peer, envelope)?;
-        let frame = cancellation_frame(number, envelope);
+        let frame = self.account.freeze(cancellation_frame(number, envelope));
         let mut multiplexer = shared.multiplexer.lock();
         // Meanwhile the call may have been answered.
         if !multiplexer.has_call(self.peer, number) {
             return None;
         }
-        let pushed = self.push(frame);
+        let pushed = frame.map_err(Refused::from).and_then(|frame| self.push(frame));
         // Where there is no room the call goes on, and the client may cancel again. A child that has ended need not
         // hear of it.
         if pushed.is_err_and(Refused::is_busy) {
@@ -273,7 +283,7 @@ impl Lease {
     /// # Errors
     /// The child does not take the request, or fails before its answer.
     pub async fn ask(&self, message: &[u8], timeout: Duration) -> Result<Bytes, Failure> {
-        match self.put_own(Bytes::copy_from_slice(message), timeout, || true) {
+        match self.put_own(message, timeout, || true) {
             Ok(Some(answers)) => self.answer_to(answers).await,
             Ok(None) => Err(Failure::refused(Refused::Ended)),
             Err(refused) => Err(self.failed(refused).await),
@@ -284,15 +294,15 @@ impl Lease {
     /// the session comes in between; `None` if not. The answer comes from the cursor.
     pub(super) fn put_own(
         &self,
-        message: Bytes,
+        message: &[u8],
         timeout: Duration,
         is_wanted: impl FnOnce() -> bool,
     ) -> Result<Option<Cursor>, Refused> {
         let (outbox, cursor) = Outbox::new(OWN_ANSWER);
-        let exchange = Arc::new(Exchange::of_request(outbox, 1));
-        let envelope = parse(&message).map_err(|_| Refused::Ended)?;
+        let exchange = Arc::new(Exchange::of_request(outbox, 1, &self.account));
+        let envelope = parse(message).map_err(|_| Refused::Ended)?;
         let ask = Ask { envelope: &envelope, exchange: &exchange, timeout, is_own: true };
-        let draft = Draft::new(&ask, self.peer, None, Instant::now()).ok_or(Refused::Ended)?;
+        let draft = Draft::new(&ask, self.peer, None, Instant::now())?;
         let mut multiplexer = self.worker.shared().multiplexer.lock();
         if !is_wanted() {
             return Ok(None);

@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use super::Orphan;
 use super::calls::{InFlight, Unsolicited};
+use crate::memory::Account;
 use crate::stream::{Item, Outbox};
 
 /// Where a holder wants a message of the server.
@@ -24,6 +25,11 @@ pub trait LeaseHolder: Send + Sync {
     /// Decides where a message of the server goes that is no answer. `in_flight` describes the holder's calls on the
     /// child.
     fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route;
+
+    /// The account for what waits for the holder's client; `None`: that of the child.
+    fn account(&self) -> Option<Account> {
+        None
+    }
 
     /// Removes a kept request of the server, which the client must not answer any more. `number` is the request's id
     /// towards the client. Returns whether the request was kept: then the client has not seen it.

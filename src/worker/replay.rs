@@ -165,7 +165,7 @@ impl Replay {
                 return Ok(());
             }
             let is_owed = || self.lease.owed().lock().contains(standing);
-            let answers = match self.lease.put_own(standing.request(), timeout.min(left), is_owed) {
+            let answers = match self.lease.put_own(&standing.request(), timeout.min(left), is_owed) {
                 Ok(answers) => answers,
                 Err(refused) if refused.is_busy() => return Ok(()),
                 Err(refused) => return Err(refused),

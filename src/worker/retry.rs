@@ -37,7 +37,7 @@ pub(super) fn rescue(shared: &Shared, left: &mut Expired, failure: &Failure) {
 
 /// Notes the hints in a page of `tools/list`, and forgets all hints when the list changes. Does nothing where
 /// `restart.resend` is `never`.
-pub(super) fn learn(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incoming) {
+pub(super) fn learn<M>(shared: &Shared, envelope: &Envelope<'_>, incoming: &Incoming<M>) {
     if shared.server.restart.resend == Resend::Never {
         return;
     }

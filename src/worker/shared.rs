@@ -11,25 +11,24 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{Expired, LeaseId, Multiplexer, Refused, Unsolicited, Withdrawn};
-use super::{Due, Failure, Health, Hints, Holders, Route, Spec, StdinQueue, deliver, lost};
+use super::{Due, Failure, Health, Hints, Holders, Payer, Route, Spec, StdinQueue, deliver, lost};
 use crate::config::{Isolation, Server};
 use crate::mcp::protocol_version;
 use crate::process::{Charge, Origin, StderrTail};
 use crate::stream::{Item, Requester};
-use crate::telemetry::{Direction, DropReason, ExitReason, ServerMetrics};
+use crate::telemetry::{Direction, DropReason, ExitReason, MemoryUse, ServerMetrics};
 
 /// The state of one child that its handles, its reader and its supervisor share.
 pub(super) struct Shared {
     pub(super) server: Arc<Server>,
     pub(super) origin: Origin,
     pub(super) charge: Charge,
+    pub(super) payer: Payer,
     pub(super) metrics: ServerMetrics,
     pub(super) slow_client_timeout: Duration,
     pub(super) multiplexer: Mutex<Multiplexer>,
     pub(super) stdin: StdinQueue,
     pub(super) stderr: StderrTail,
-    /// The number of lines on stdout that are no messages.
-    pub(super) noise: AtomicU64,
     /// Requests of the child that could not reach a client, for the supervisor to refuse. Each is lost once, so that
     /// there are at most `limits.max_in_flight`.
     lost: Mutex<Vec<u64>>,
@@ -68,6 +67,8 @@ pub(super) struct Life {
     pub(super) born: Instant,
     /// The answer to `initialize`, which a child gets once.
     pub(super) opened: OnceLock<Bytes>,
+    /// The number of lines on stdout that are no messages.
+    pub(super) noise: AtomicU64,
     /// Whether the child has received `notifications/initialized`.
     initialized: AtomicBool,
     /// Why the child takes no more calls. Set under the lock of the multiplexer, before `Signals::retired`.
@@ -94,7 +95,6 @@ impl Shared {
             multiplexer: Mutex::new(multiplexer),
             stdin: StdinQueue::new(limits.stdin_queue, spec.metrics.stdin_queue.clone()),
             stderr: StderrTail::new(limits.stderr_tail),
-            noise: AtomicU64::default(),
             lost: Mutex::default(),
             health: Mutex::new(Health::new(Instant::now())),
             hints: Mutex::default(),
@@ -104,6 +104,7 @@ impl Shared {
                 pid,
                 born: Instant::now(),
                 opened: OnceLock::new(),
+                noise: AtomicU64::default(),
                 initialized: AtomicBool::new(false),
                 due: OnceLock::new(),
                 failure: OnceLock::new(),
@@ -112,6 +113,7 @@ impl Shared {
             server: spec.server,
             origin: spec.origin,
             charge,
+            payer: spec.payer,
             metrics: spec.metrics,
             slow_client_timeout: spec.slow_client_timeout,
         }
@@ -139,7 +141,7 @@ impl Shared {
                 return Err(Refused::Retired);
             }
             self.metrics.carried(Direction::ToServer, frame.len());
-            self.stdin.push(frame)?;
+            self.stdin.push(frame, self.payer.account())?;
             self.life.initialized.store(true, Ordering::Release);
         }
         Ok(())
@@ -169,9 +171,9 @@ impl Shared {
     }
 
     /// Sends a frame of the gateway's own. The frame is dropped and counted if the child has ended or its queue is
-    /// full.
+    /// full, and where the child does not read and there is no room to charge the frame.
     pub(super) fn send(&self, frame: Bytes) {
-        if self.stdin.push(frame).is_err() {
+        if self.stdin.push(frame, self.payer.account()).is_err() {
             self.metrics.dropped(DropReason::StreamClosed);
         }
     }
@@ -231,6 +233,10 @@ impl Shared {
     pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
         let Withdrawn { peer, number, in_flight } = withdrawn;
         let Some(holder) = self.holders.get(peer).filter(|holder| !holder.forget(number)) else { return };
+        let len = message.len();
+        let Ok(message) = self.payer.account().hold(message, len) else {
+            return self.metrics.had_no_room(MemoryUse::Stream);
+        };
         let item = Item::notification(message);
         let dropped = match holder.route(&item, Unsolicited::Notification, &in_flight) {
             Route::Stream(outbox) => outbox.push_own(item).err().map(lost),

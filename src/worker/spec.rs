@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Payer;
 use crate::config::Server;
 use crate::process::sandbox::Reach;
 use crate::process::{Ceilings, Guardian, Lookups, Origin, Owner};
@@ -25,6 +26,8 @@ pub struct Spec {
     pub origin: Origin,
     /// The owner of the child's working directory, where the server has one for each owner.
     pub owner: Owner,
+    /// Who is charged for what the gateway holds of the child.
+    pub payer: Payer,
     /// The limits on resources that the child counts for.
     pub ceilings: Ceilings,
     /// How long an exclusive child waits for a client that does not read, before the client's stream is cut.

@@ -14,11 +14,14 @@ use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
 use super::calls::Refused;
+use crate::memory::Account;
 use crate::stream::{Budget, Usage};
 use crate::telemetry::as_gauge;
 
 /// The most frames that are written with one system call.
 const BATCH: usize = 64;
+/// The bytes in the queue up to which frames of the gateway's own are not charged: the child is charged for as much.
+const FREE: usize = 16 * 1024;
 
 /// The number of bytes of one session in the queue of a shared child; cheap to clone. Changed under the lock of the
 /// queue only.
@@ -72,12 +75,18 @@ impl StdinQueue {
         Self { state: Arc::new(Mutex::new(state)), ready: Arc::default(), budget: Budget::of_bytes(limit), gauge }
     }
 
-    /// Queues a frame of the gateway's own, newline included.
-    pub(super) fn push(&self, frame: Bytes) -> Result<(), Refused> {
-        self.push_of(None, frame)
+    /// Queues a frame of the gateway's own, newline included. Where much waits already, the frame is charged to
+    /// `account`.
+    ///
+    /// # Errors
+    /// As of [`push_of`](Self::push_of), and `Memory` if the account has no room.
+    pub(super) fn push(&self, frame: Bytes, account: &Account) -> Result<(), Refused> {
+        let len = frame.len();
+        let is_free = self.state.lock().usage.bytes() + len <= FREE;
+        self.push_of(None, if is_free { frame } else { account.hold(frame, len)? })
     }
 
-    /// Queues a frame, newline included, and counts it for the session `of`. The bytes of a session may not exceed the
+    /// Queues a frame, newline included, which is charged already, and counts it for the session `of`. The bytes of a session may not exceed the
     /// room that is left for the others; one frame of a session always may, if there is room in the queue.
     ///
     /// # Errors
@@ -211,7 +220,11 @@ mod tests {
             Err(Refused::Busy),
             "there is no room for so much"
         );
-        assert_eq!(queue.push(frame(5)), Ok(()), "the gateway's own is bound by the whole alone");
+        assert_eq!(
+            queue.push(frame(5), &Account::unlimited()),
+            Ok(()),
+            "the gateway's own is bound by the whole alone"
+        );
         assert_eq!((greedy.bytes(), other.bytes(), third.bytes()), (50, 25, 20));
         let mut batch = VecDeque::new();
         while !queue.state.lock().frames.is_empty() {

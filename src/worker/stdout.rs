@@ -14,10 +14,11 @@ use super::calls::{Answer, Incoming, LeaseId, Reported, Unsolicited};
 use super::delivery::{self, lost};
 use super::{Failure, Route, Shared, learn};
 use crate::heavy;
-use crate::jsonrpc::{Envelope, Frame, Framer, Kind, Oversized, batch, one_line, parse, under_id};
+use crate::jsonrpc::{Envelope, Frame, Framer, Kind, Oversized, batch, own_frame, parse, under_id};
+use crate::memory::Exhausted;
 use crate::process::Brake;
 use crate::stream::{Exchange, Item, Outbox, PushError, ServerRequest};
-use crate::telemetry::{Cause, Direction, DropReason};
+use crate::telemetry::{Cause, Direction, DropReason, MemoryUse};
 
 /// The largest answer to `initialize`, in bytes: the answer is kept, and read several times.
 const LARGEST_OPENING: usize = 256 * 1024;
@@ -29,11 +30,13 @@ const ALL: usize = 4 * 1024;
 /// Reads and delivers messages until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
     let mut framer = Framer::new(shared.server.limits.max_line);
+    framer.charge_to(shared.payer.account());
     let mut brake = Brake::new(shared.signals.gone.clone());
     loop {
         shared.health.lock().listen(Instant::now());
         // Everything read so far is delivered.
         shared.something_is_over();
+        framer.charge_to(shared.payer.account());
         let ended = match stdout.read_buf(framer.room(READ)).await {
             Ok(read) => {
                 if read < ALL {
@@ -61,8 +64,13 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
 
 async fn receive(shared: &Arc<Shared>, frame: Frame, brake: &mut Brake) {
     let line = match frame {
-        Frame::Line(line) => without_carriage_returns(line),
-        Frame::Oversized(line) => return receive_oversized(shared, line, brake).await,
+        Frame::Line(line) => line,
+        Frame::Oversized(line) => return leave_out(shared, line, brake).await,
+    };
+    let line = match without_carriage_returns(shared, &line) {
+        None => line,
+        Some(Ok(line)) => line,
+        Some(Err(_)) => return leave_out_message(shared, &line, brake).await,
     };
     shared.metrics.carried(Direction::ToClient, line.len());
     match heavy::LINES.run(&shared.origin, line.len(), || parse(&line)).await {
@@ -79,18 +87,28 @@ async fn pass(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>, br
     }
 }
 
-/// Leaves out a line over `limits.max_line`. An error takes the place of each answer in the line, and each request in
-/// the line is answered with an error.
-async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Brake) {
-    let Oversized { bytes, messages } = line;
-    shared.metrics.dropped(DropReason::Oversized);
-    if Cause::new("a line on stdout is over limits.max_line", shared.server.name.to_string()).is_news(5) {
+/// Leaves out a line over `limits.max_line`, or one that there is no room for. An error takes the place of each answer in
+/// the line, and each request in the line is answered with an error.
+async fn leave_out(shared: &Arc<Shared>, line: Oversized, brake: &mut Brake) {
+    let Oversized { bytes, messages, lacks_memory } = line;
+    let (event, failure) = match lacks_memory {
+        false => {
+            shared.metrics.dropped(DropReason::Oversized);
+            let event = "a line on stdout is over limits.max_line, and was left out";
+            (event, Failure::oversized(&shared.server, bytes))
+        }
+        true => {
+            shared.metrics.had_no_room(MemoryUse::Line);
+            let event = "there was no room for a line on stdout (limits.memory_budget), and it was left out";
+            (event, Failure::no_memory(&shared.server.name, bytes))
+        }
+    };
+    if Cause::new(event, shared.server.name.to_string()).is_news(5) {
         let limit = shared.server.limits.max_line;
         let (server, (tenant, session)) = (&shared.origin.server, shared.origin.names());
-        tracing::warn!(%tenant, %server, %session, bytes, limit, "a line on stdout is over limits.max_line, and was left out");
+        tracing::warn!(%tenant, %server, %session, bytes, limit, "{event}");
     }
     brake.waste_message(0);
-    let failure = Failure::oversized(&shared.server, bytes);
     for (kind, id) in messages {
         let error = failure.response(&id);
         match kind {
@@ -101,12 +119,19 @@ async fn receive_oversized(shared: &Arc<Shared>, line: Oversized, brake: &mut Br
             }
             Kind::Request => {
                 brake.waste_message(error.len());
-                shared.send(one_line(BytesMut::from(error)));
+                shared.send(own_frame(&error));
             }
             Kind::Notification => {}
         }
         brake.pause().await;
     }
+}
+
+/// Leaves out a message that there is no room for.
+async fn leave_out_message(shared: &Arc<Shared>, message: &[u8], brake: &mut Brake) {
+    let read = || parse(message).ok().and_then(|envelope| Some((envelope.kind, envelope.raw_id()?)));
+    let messages = heavy::LINES.run(&shared.origin, message.len(), read).await.into_iter().collect();
+    leave_out(shared, Oversized { bytes: message.len(), messages, lacks_memory: true }, brake).await;
 }
 
 /// Delivers each message of a batch (2025-03-26). Any other line that is no message is counted as noise.
@@ -120,7 +145,10 @@ async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
     }
     for message in batch().into_iter().flatten().map_while(Result::ok) {
         // A copy: what is kept of a small message must not keep the whole line.
-        let message = Bytes::copy_from_slice(message.as_bytes());
+        let Ok(message) = shared.payer.account().copy(message.as_bytes()) else {
+            leave_out_message(shared, message.as_bytes(), brake).await;
+            continue;
+        };
         match heavy::LINES.run(&shared.origin, message.len(), || parse(&message)).await {
             Ok(envelope) => pass(shared, &message, &envelope, brake).await,
             Err(_) => {
@@ -134,7 +162,7 @@ async fn receive_batch(shared: &Arc<Shared>, line: &Bytes, brake: &mut Brake) {
 
 /// Counts a line that is no message.
 fn count_noise(shared: &Shared, bytes: usize) {
-    let lines = shared.noise.fetch_add(1, Ordering::Relaxed) + 1;
+    let lines = shared.life.noise.fetch_add(1, Ordering::Relaxed) + 1;
     shared.metrics.dropped(DropReason::NotJson);
     // One line for each power of two: a chatty server does not fill the log.
     if lines.is_power_of_two() {
@@ -143,22 +171,30 @@ fn count_noise(shared: &Shared, bytes: usize) {
     }
 }
 
+/// What becomes of a message, which was charged to whoever gets it, or for which there was no room.
+type Heard = Incoming<Result<Bytes, Exhausted>>;
+
 /// Delivers a message, or answers the child. Returns whether the message reached anybody.
-async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>) -> bool {
+async fn dispatch(shared: &Arc<Shared>, line: &Bytes, envelope: &Envelope<'_>) -> bool {
     if envelope.kind == Kind::Response {
         shared.health.lock().answered(envelope);
     }
-    let turn = heavy::LINES.turn(&shared.origin, message.len()).await;
+    let turn = heavy::LINES.turn(&shared.origin, line.len()).await;
     let now = Instant::now();
     // From here to the delivery nothing waits: a call that is answered is in no table any more.
     let incoming = turn.run(|| {
-        let incoming = receive_by(shared, message, envelope, now);
+        let incoming = receive_by(shared, line, envelope, now);
         learn(shared, envelope, &incoming);
         incoming
     });
     match incoming {
         Incoming::Answer(Answer { call, waiting, .. }, message) => {
             shared.metrics.answered(call.method, now.saturating_duration_since(call.started).as_secs_f64());
+            let no_memory = || Failure::no_memory(&shared.server.name, line.len());
+            let message = message.unwrap_or_else(|_| {
+                shared.metrics.had_no_room(MemoryUse::Stream);
+                no_memory().response(&call.original)
+            });
             let message = match call.is_initialize() && message.len() > LARGEST_OPENING {
                 true => {
                     Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original)
@@ -169,16 +205,17 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
                 shared.note_opened(&message);
             }
             for waiting in waiting {
-                answer(shared, &waiting.exchange, under_id(&message, &waiting.id)).await;
+                let copy = waiting.exchange.account().freeze(under_id(&message, &waiting.id));
+                answer(shared, &waiting.exchange, copy.unwrap_or_else(|_| no_memory().response(&waiting.id))).await;
             }
             answer(shared, &call.exchange, message).await;
             true
         }
-        Incoming::Inform(exchange, message) => {
+        Incoming::Inform(exchange, Ok(message)) => {
             let outbox = exchange.outbox();
             deliver(shared, outbox, message.len(), false, || exchange.inform(message.clone())).await
         }
-        Incoming::Unsolicited(kind, message, number, peers) => {
+        Incoming::Unsolicited(kind, Ok(message), number, peers) => {
             let requester: Weak<Shared> = Arc::downgrade(shared);
             let request = number.map(|number| ServerRequest { number, requester });
             let item = Item { message, answer: false, request };
@@ -189,7 +226,16 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
             number.filter(|_| !delivered).into_iter().for_each(|number| shared.refuse_undelivered(number));
             delivered
         }
-        Incoming::Withdrawn(withdrawn, message) => {
+        Incoming::Unsolicited(_, Err(_), number, _) => {
+            shared.metrics.had_no_room(MemoryUse::Stream);
+            number.into_iter().for_each(|number| shared.refuse_undelivered(number));
+            false
+        }
+        Incoming::Inform(_, Err(_)) | Incoming::Withdrawn(_, Err(_)) => {
+            shared.metrics.had_no_room(MemoryUse::Stream);
+            false
+        }
+        Incoming::Withdrawn(withdrawn, Ok(message)) => {
             shared.withdraw(withdrawn, message);
             true
         }
@@ -207,7 +253,7 @@ async fn dispatch(shared: &Arc<Shared>, message: &Bytes, envelope: &Envelope<'_>
 
 /// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the
 /// child has to get because of an answer is queued under the lock, before any other frame.
-fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Incoming<Bytes> {
+fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, now: Instant) -> Heard {
     let (reported, timeout) = (Reported::by(envelope), shared.server.limits.call_timeout);
     let mut multiplexer = shared.multiplexer.lock();
     let mut incoming = multiplexer.receive(envelope, reported, now, timeout);
@@ -220,7 +266,8 @@ fn receive_by(shared: &Shared, message: &Bytes, envelope: &Envelope<'_>, now: In
         shared.send(frame);
     }
     drop(multiplexer);
-    incoming.written(message, envelope, |peer, task| shared.multiplexer.lock().owns_task(peer, task))
+    let owns = |peer, task: &str| shared.multiplexer.lock().owns_task(peer, task);
+    incoming.written(message, envelope, shared.payer.account(), owns)
 }
 
 /// Delivers an answer. If nobody reads any more, the exchange counts the request as settled all the same.
@@ -265,7 +312,16 @@ impl Drop for InHand<'_> {
 /// Delivers a request or notification of the child to one session. Returns whether the session took the message.
 async fn pass_on(shared: &Shared, peer: LeaseId, kind: Unsolicited, item: &Item) -> bool {
     let in_flight = shared.multiplexer.lock().in_flight(peer);
-    match shared.holders.get(peer).map(|holder| holder.route(item, kind, &in_flight)) {
+    let holder = shared.holders.get(peer);
+    // What waits for one of several clients is charged to this client.
+    let account = holder.as_ref().filter(|_| !shared.is_exclusive()).and_then(|holder| holder.account());
+    let charged = account.map(|account| account.hold(item.message.clone(), item.message.len())).transpose();
+    let Ok(charged) = charged else {
+        shared.metrics.had_no_room(MemoryUse::Stream);
+        return false;
+    };
+    let item = &charged.map_or_else(|| item.clone(), |message| Item { message, ..item.clone() });
+    match holder.map(|holder| holder.route(item, kind, &in_flight)) {
         Some(Route::Stream(outbox)) => {
             let is_awaited = kind == Unsolicited::Request;
             deliver(shared, &outbox, item.message.len(), is_awaited, || outbox.push(item.clone())).await
@@ -314,11 +370,10 @@ async fn deliver(
 }
 
 /// Replaces raw CRs by spaces: inside a JSON text both are white space, but in an event stream a CR would end the line.
-fn without_carriage_returns(line: Bytes) -> Bytes {
-    if memchr::memchr(b'\r', &line).is_none() {
-        return line;
-    }
-    let mut line = BytesMut::from(line);
-    line.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b' ');
-    line.freeze()
+/// `None` if there is none. `Err` if there is no room for the copy that this needs.
+fn without_carriage_returns(shared: &Shared, line: &[u8]) -> Option<Result<Bytes, Exhausted>> {
+    memchr::memchr(b'\r', line)?;
+    let mut copy = BytesMut::from(line);
+    copy.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b' ');
+    Some(shared.payer.account().freeze(copy))
 }

@@ -232,7 +232,7 @@ fn expire(shared: &Shared, now: Instant) -> Option<Failure> {
         (multiplexer.oldest(), multiplexer.works_on_task(), multiplexer.has_overrun(now))
     };
     let unopened = expired.calls.iter().find(|call| call.is_initialize()).map(|call| {
-        let noise = shared.noise.load(Ordering::Relaxed);
+        let noise = shared.life.noise.load(Ordering::Relaxed);
         let failure = Failure::start_timeout(&shared.server, call.timeout(), last_words(shared), noise);
         shared.fail(failure)
     });
@@ -353,7 +353,7 @@ impl Ending {
             _ => {}
         }
         let failure = failure.unwrap_or_else(|| {
-            let noise = shared.noise.load(Ordering::Relaxed);
+            let noise = shared.life.noise.load(Ordering::Relaxed);
             Failure::exited(&shared.server, exit, started, last_words(&shared), noise)
         });
         let failure = shared.fail(failure);

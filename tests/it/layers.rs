@@ -163,7 +163,7 @@ fn no_file_is_too_long_to_read() {
 
 /// What the tables of calls may import of the crate, besides themselves (by their whole path where they are in a folder
 /// of their own). Of telemetry the one word for why a message is dropped.
-const TABLES_IMPORT: [&str; 5] = ["jsonrpc", "mcp", "stream", "telemetry::DropReason", "worker::calls"];
+const TABLES_IMPORT: [&str; 6] = ["jsonrpc", "mcp", "memory", "stream", "telemetry::DropReason", "worker::calls"];
 /// What would give the tables of calls a clock, a task, a lock or I/O of their own.
 const IMPURE: [&str; 7] = ["async ", "Instant::now", "SystemTime", "tokio::sync", "parking_lot", "std::fs", "std::net"];
 

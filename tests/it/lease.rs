@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Isolation, Server};
 use sluice::jsonrpc::parse;
-use sluice::memory::Memory;
+use sluice::memory::{Account, Memory};
 use sluice::permits::Permits;
 use sluice::pool::{Children, Deployments, Pool, Pools, Surroundings, Wanted};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
@@ -90,7 +90,7 @@ async fn call(lease: &Lease, tool: &str) -> String {
     let message = message.to_string();
     let envelope = parse(message.as_bytes()).unwrap();
     let (outbox, mut cursor) = Outbox::new(Budget { messages: 4, bytes: 1 << 20 });
-    let exchange = Arc::new(Exchange::of_request(outbox, 1));
+    let exchange = Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited()));
     let ask = Ask { envelope: &envelope, exchange: &exchange, timeout: PATIENCE, is_own: false };
     lease.call(&ask, None).unwrap();
     let answer = in_time("an answer", cursor.next()).await.unwrap();

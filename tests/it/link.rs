@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use sluice::auth::{Issuer, Principal};
 use sluice::config::{Config, Server, ServerName, TenantId};
 use sluice::jsonrpc::parse;
-use sluice::memory::Memory;
+use sluice::memory::{Account, Memory};
 use sluice::permits::Permits;
 use sluice::pool::{Children, Deployments, Pools, Surroundings};
 use sluice::process::{Ceilings, Folders, GuardianSupervisor, Neighbours};
@@ -93,6 +93,7 @@ impl Conversation {
             let target = Target {
                 deployment: Arc::clone(&deployments[server]),
                 principal: Principal::new(TenantId::fallback(), Issuer::Anonymous, "anonymous", Vec::new()),
+                account: Account::unlimited(),
                 label: "test".into(),
                 tasks: tasks.clone(),
             };
@@ -127,7 +128,7 @@ struct Request(Cursor);
 impl Request {
     fn send(link: &Link, id: u64, method: &str, params: Value) -> Self {
         let (outbox, cursor) = Outbox::new(LIMITS);
-        let exchange = Arc::new(Exchange::of_request(outbox, 1));
+        let exchange = Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited()));
         give(link, &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}), &exchange);
         Self(cursor)
     }
@@ -155,7 +156,7 @@ fn give(link: &Link, message: &Value, exchange: &Arc<Exchange>) {
 /// Gives a link something that has no answer.
 fn tell(link: &Link, message: &Value) {
     let (outbox, _) = Outbox::new(LIMITS);
-    give(link, message, &Arc::new(Exchange::of_request(outbox, 0)));
+    give(link, message, &Arc::new(Exchange::of_request(outbox, 0, &Account::unlimited())));
 }
 
 async fn shake_hands(link: &Link) {

@@ -31,6 +31,7 @@ mod lease;
 mod limits;
 mod link;
 mod memory_budget;
+mod memory_of_children;
 mod messages;
 mod metrics;
 mod neighbours;

@@ -12,6 +12,7 @@ use super::link::Link;
 use super::queue::DrainToken;
 use super::slot::{Outcome, Slot, Starting};
 use super::state::State;
+use crate::memory::Account;
 use crate::stream::Item;
 use crate::worker::{DropGuard, Failure, InFlight, Lease, LeaseHolder, Orphan, Refused, Route, Unsolicited};
 
@@ -151,6 +152,10 @@ impl Link {
 impl LeaseHolder for Link {
     fn route(&self, item: &Item, kind: Unsolicited, in_flight: &InFlight) -> Route {
         self.context.client.route(item, kind, in_flight)
+    }
+
+    fn account(&self) -> Option<Account> {
+        Some(self.context.target.account.clone())
     }
 
     fn forget(&self, number: u64) -> bool {

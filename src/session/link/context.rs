@@ -15,6 +15,7 @@ use super::queue::Pending;
 use super::state::State;
 use crate::auth::Principal;
 use crate::config::Server;
+use crate::memory::Account;
 use crate::pool::Deployment;
 use crate::stream::Exchange;
 use crate::telemetry::Cause;
@@ -33,6 +34,8 @@ pub struct Target {
     pub deployment: Arc<Deployment>,
     /// The caller.
     pub principal: Principal,
+    /// The account of the caller's tenant, for what the link keeps of its client and for its client.
+    pub account: Account,
     /// The name of the conversation in the log, such as the public part of a session id.
     pub label: Arc<str>,
     /// The tracker of all tasks that the link spawns.

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::context::Context;
 use super::queue::{DrainToken, Pending};
 use crate::config::{Resend, Server};
@@ -40,7 +38,10 @@ impl Context {
                 let timeout = server.call_timeout(tool.as_deref());
                 let ask = Ask { envelope, exchange, timeout, is_own: false };
                 let kept = tool.filter(|tool| message.len() <= MAX_KEPT && server.resend(tool) != Resend::Never);
-                let kept = kept.map(|tool| Kept { message: Bytes::copy_from_slice(message), tool: tool.into() });
+                // Where there is no room for a copy, the call is not sent again.
+                let kept = kept.and_then(|tool| {
+                    Some(Kept { message: self.target.account.copy(message).ok()?, tool: tool.into() })
+                });
                 lease.call(&ask, kept)
             }
         }

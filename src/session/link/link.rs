@@ -159,7 +159,12 @@ impl Link {
         if message.len() > MAX_INITIALIZE {
             return refuse(Code::InvalidRequest, &format!("initialize is larger than {MAX_INITIALIZE} bytes"));
         }
-        let message = Bytes::copy_from_slice(message);
+        let message = match self.context.target.account.copy(message) {
+            Ok(message) => message,
+            Err(exhausted) => {
+                return self.context.answer(exchange, Failure::refused(exhausted.into()).response(&id));
+            }
+        };
         let (starting, token) = {
             let mut state = self.context.state.lock();
             state.touch();
@@ -210,7 +215,8 @@ impl Link {
         let response = match (&started, &done) {
             // With a result without a version, the client would believe that it has a session.
             (Ok((_, answer)), Err(failure)) if !is_error(answer) => failure.response(id),
-            (Ok((_, answer)), _) => under_id(answer, id),
+            (Ok((_, answer)), _) => (self.context.target.account.freeze(under_id(answer, id)))
+                .unwrap_or_else(|_| Failure::no_memory(&self.context.server().name, answer.len()).response(id)),
             (Err(failure), _) => failure.response(id),
         };
         let mut state = self.context.state.lock();
@@ -309,7 +315,7 @@ impl Link {
             return Ok(());
         }
         // Before the lock is taken: this takes as long as the message is large.
-        let message = Bytes::copy_from_slice(message);
+        let message = self.context.target.account.copy(message)?;
         let taken = self.context.state.lock().queue.push(message, id, exchange, timeout, &server.limits);
         self.begin_drain();
         if taken { Ok(()) } else { Err(Refused::Busy) }

@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::numbers::{self, Number};
-use super::{Ask, Call, Kept, LeaseId};
+use super::{Ask, Call, Kept, LeaseId, Refused};
 use crate::jsonrpc::{Code, RawId, Splice, error_response, request_frame, text};
 use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
 
@@ -28,10 +28,18 @@ pub(in crate::worker) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Makes the entry and the frame for a session's request. `kept` is needed to send the request again after a crash.
-    /// `None` if the request has no valid id.
-    pub(in crate::worker) fn new(ask: &'a Ask<'a>, peer: LeaseId, kept: Option<Kept>, now: Instant) -> Option<Self> {
-        let (id, original) = (ask.envelope.id?, ask.envelope.raw_id()?);
+    /// Makes the entry and the frame for a session's request. The frame is charged to the account of the exchange.
+    /// `kept` is needed to send the request again after a crash.
+    ///
+    /// # Errors
+    /// `Memory` if the account has no room for the frame, `Ended` if the request has no valid id.
+    pub(in crate::worker) fn new(
+        ask: &'a Ask<'a>,
+        peer: LeaseId,
+        kept: Option<Kept>,
+        now: Instant,
+    ) -> Result<Self, Refused> {
+        let (Some(id), Some(original)) = (ask.envelope.id, ask.envelope.raw_id()) else { return Err(Refused::Ended) };
         let token = ask.envelope.members.meta.progress_token;
         let number = numbers::for_call(|_| false);
         let frame = if let Some(ambiguity) = ambiguity(ask.envelope) {
@@ -40,7 +48,7 @@ impl<'a> Draft<'a> {
             let text = format!("the id or the progress token is longer than {LONGEST_LABEL} bytes");
             Err(error_response(Some(&original), Code::InvalidRequest, &text))
         } else {
-            Ok(frame(ask, number))
+            Ok(ask.exchange.account().freeze(frame(ask, number))?)
         };
         let is_subscription =
             matches!(ask.envelope.method.as_deref(), Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE));
@@ -62,17 +70,19 @@ impl<'a> Draft<'a> {
             deadline: now + ask.timeout,
             timeout: ask.timeout,
         });
-        Some(Self { ask, call, frame, uri })
+        Ok(Self { ask, call, frame, uri })
     }
 
-    /// Draws another number, as the child knows something else by the present one, and rewrites the frame.
+    /// Draws another number, as the child knows something else by the present one, and rewrites the frame. The new
+    /// frame is not charged: that hardly ever happens.
+    #[expect(clippy::disallowed_methods, reason = "once in 2^53 calls")]
     pub(super) fn renumber(&mut self) {
         self.call.number.wire = numbers::for_call(|_| false);
-        self.frame = self.frame.clone().map(|_| frame(self.ask, self.call.number.wire));
+        self.frame = self.frame.clone().map(|_| frame(self.ask, self.call.number.wire).freeze());
     }
 }
 
-fn frame(ask: &Ask<'_>, number: u64) -> Bytes {
+fn frame(ask: &Ask<'_>, number: u64) -> BytesMut {
     let digits = RawId::from(number);
     let token = ask.envelope.members.meta.progress_token;
     request_frame(number, ask.envelope, token.map(|old| Splice { old, new: digits.as_str() }).as_mut_slice())

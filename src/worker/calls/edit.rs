@@ -1,11 +1,12 @@
 //! The replacements in a message of the child: ids, progress tokens and lists of tasks. The tables choose the
 //! replacements under their lock; the message, which can have many megabytes, is copied when the lock is free.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::LeaseId;
 use crate::jsonrpc::{Code, Envelope, RawId, Splice, error_response, notification_frame, response_frame, splice};
 use crate::mcp::each_task;
+use crate::memory::{Account, Exhausted};
 
 /// The replacements in a message of the child, for its client.
 #[derive(Debug)]
@@ -26,16 +27,22 @@ pub(in crate::worker) enum Edit {
 }
 
 impl Edit {
-    /// The message for the client. `owns` says whether a task is a session's.
+    /// The message for the client, charged to `account`. `owns` says whether a task is a session's.
+    ///
+    /// # Errors
+    /// The account has no room for the message.
     pub(in crate::worker) fn apply(
         self,
         message: &Bytes,
         envelope: &Envelope<'_>,
+        account: &Account,
         owns: impl Fn(LeaseId, &str) -> bool,
-    ) -> Bytes {
+    ) -> Result<Bytes, Exhausted> {
         let (old, new) = match self {
-            Self::Nothing => return message.clone(),
-            Self::OwnTasks(peer, id) => return only_own_tasks(message, envelope, &id, |task| owns(peer, task)),
+            Self::Nothing => return account.hold(message.clone(), message.len()),
+            Self::OwnTasks(peer, id) => {
+                return account.freeze(only_own_tasks(message, envelope, &id, |task| owns(peer, task)));
+            }
             Self::Id(id) => (envelope.id, id),
             Self::ProgressToken(token) => (envelope.members.progress_token, token),
             Self::RequestId(number) => (envelope.members.request_id, number.into()),
@@ -43,17 +50,17 @@ impl Edit {
                 let (new, token) = (RawId::from(number), envelope.members.meta.progress_token);
                 let old = envelope.id.into_iter().chain(token);
                 let mut replacements: Vec<_> = old.map(|old| Splice { old, new: new.as_str() }).collect();
-                return splice(message, &mut replacements).freeze();
+                return account.freeze(splice(message, &mut replacements));
             }
         };
-        splice(message, old.map(|old| Splice { old, new: new.as_str() }).as_mut_slice()).freeze()
+        account.freeze(splice(message, old.map(|old| Splice { old, new: new.as_str() }).as_mut_slice()))
     }
 }
 
 /// The answer to `tasks/list`, without the tasks of other sessions. If the list cannot be read, an error takes its
 /// place.
-fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: impl Fn(&str) -> bool) -> Bytes {
-    let Some(old) = envelope.id else { return message.clone() };
+fn only_own_tasks(message: &[u8], envelope: &Envelope<'_>, id: &RawId, is_own: impl Fn(&str) -> bool) -> BytesMut {
+    let Some(old) = envelope.id else { return BytesMut::from(message) };
     let (mut own, list) = (String::from("["), envelope.members.tasks);
     let read = list.map(|list| {
         each_task(list, |id, task| {
@@ -66,21 +73,21 @@ fn only_own_tasks(message: &Bytes, envelope: &Envelope<'_>, id: &RawId, is_own: 
     own.push(']');
     if envelope.members.fault.is_some() || read.is_some_and(|read| read.is_err()) {
         let text = "the list of tasks cannot be read, and may hold those of others";
-        return error_response(Some(id), Code::Internal, text);
+        return BytesMut::from(&*error_response(Some(id), Code::Internal, text));
     }
     let mut replacements = vec![Splice { old, new: id.as_str() }];
     replacements.extend(list.map(|list| Splice { old: list, new: &own }));
-    splice(message, &mut replacements).freeze()
+    splice(message, &mut replacements)
 }
 
 /// The frame of a client's cancellation, with the call's number in the place of the client's id.
-pub(in crate::worker) fn cancellation_frame(number: u64, envelope: &Envelope<'_>) -> Bytes {
+pub(in crate::worker) fn cancellation_frame(number: u64, envelope: &Envelope<'_>) -> BytesMut {
     let new = RawId::from(number);
     let mut replacement = envelope.members.request_id.map(|old| Splice { old, new: new.as_str() });
     notification_frame(envelope, replacement.as_mut_slice())
 }
 
 /// The frame of a client's answer to a server request, under the id that the child gave the request.
-pub(in crate::worker) fn answer_frame(id: &RawId, envelope: &Envelope<'_>) -> Bytes {
+pub(in crate::worker) fn answer_frame(id: &RawId, envelope: &Envelope<'_>) -> BytesMut {
     response_frame(id.as_str(), envelope)
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{Call, Edit, LeaseId, Unsolicited, Waiting, Withdrawn};
 use crate::jsonrpc::Envelope;
+use crate::memory::{Account, Exhausted};
 use crate::stream::Exchange;
 use crate::telemetry::DropReason;
 
@@ -29,19 +30,29 @@ pub(in crate::worker) enum Incoming<M = Bytes> {
 }
 
 impl Incoming<Edit> {
-    /// Applies the replacements to the message. `owns` says whether a task is a session's.
+    /// Applies the replacements to the message. What goes to an exchange is charged to the account of the exchange,
+    /// all else to `account`, that of the child. `owns` says whether a task is a session's.
     pub(in crate::worker) fn written(
         self,
         message: &Bytes,
         envelope: &Envelope<'_>,
+        account: &Account,
         owns: impl Fn(LeaseId, &str) -> bool,
-    ) -> Incoming<Bytes> {
-        let write = |edit: Edit| edit.apply(message, envelope, owns);
+    ) -> Incoming<Result<Bytes, Exhausted>> {
+        let write = |edit: Edit, account: &Account| edit.apply(message, envelope, account, owns);
         match self {
-            Self::Answer(answer, edit) => Incoming::Answer(answer, write(edit)),
-            Self::Inform(exchange, edit) => Incoming::Inform(exchange, write(edit)),
-            Self::Unsolicited(kind, edit, number, peers) => Incoming::Unsolicited(kind, write(edit), number, peers),
-            Self::Withdrawn(withdrawn, edit) => Incoming::Withdrawn(withdrawn, write(edit)),
+            Self::Answer(answer, edit) => {
+                let message = write(edit, answer.call.exchange.account());
+                Incoming::Answer(answer, message)
+            }
+            Self::Inform(exchange, edit) => {
+                let message = write(edit, exchange.account());
+                Incoming::Inform(exchange, message)
+            }
+            Self::Unsolicited(kind, edit, number, peers) => {
+                Incoming::Unsolicited(kind, write(edit, account), number, peers)
+            }
+            Self::Withdrawn(withdrawn, edit) => Incoming::Withdrawn(withdrawn, write(edit, account)),
             Self::Reply(frame) => Incoming::Reply(frame),
             Self::Drop(reason) => Incoming::Drop(reason),
             Self::Ignore => Incoming::Ignore,

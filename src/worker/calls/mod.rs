@@ -1,6 +1,6 @@
 //! The tables of what is in flight on one child, both ways. They rewrite ids and progress tokens. They are pure: no
-//! async, no I/O and no clock, only times that are passed in; they import `jsonrpc`, `mcp`, `stream`, and of
-//! `telemetry` the reasons for drops.
+//! async, no I/O and no clock, only times that are passed in; they import `jsonrpc`, `mcp`, `memory`, `stream`,
+//! and of `telemetry` the reasons for drops.
 
 mod bounded;
 mod call;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::numbers;
@@ -18,7 +18,7 @@ use super::{
     Call, Calls, DeadlineTimer, Expired, InFlight, LeaseId, LeaseState, Leases, LiveTasks, ServerRequests, Sharing,
     Standing, Waiting, Withdrawn, insert_bounded,
 };
-use crate::jsonrpc::{Envelope, one_line, own_request, quoted};
+use crate::jsonrpc::{Envelope, own_frame, own_request, quoted};
 use crate::mcp::{cancelled_notification, method, task_asked_about};
 
 /// The tables of one worker.
@@ -229,7 +229,7 @@ impl Multiplexer {
     fn give_up(&mut self, number: u64, why: &str, now: Instant, expired: &mut Expired) {
         let Some(call) = self.take_call(number) else { return };
         if !call.is_initialize() {
-            expired.frames.push(one_line(BytesMut::from(cancelled_notification(number, why).as_bytes())));
+            expired.frames.push(own_frame(cancelled_notification(number, why).as_bytes()));
             self.abandon(&call, now);
         }
         let (waiting, uri) = self.sharing.unsettle(number);

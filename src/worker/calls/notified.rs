@@ -1,6 +1,6 @@
 //! What becomes of a notification of a client.
 
-use bytes::Bytes;
+use bytes::BytesMut;
 
 use crate::jsonrpc::{Envelope, RawId, Splice, notification_frame};
 use crate::telemetry::DropReason;
@@ -8,7 +8,7 @@ use crate::telemetry::DropReason;
 /// What becomes of a notification of the client. `F` is first the progress token of the child, then the frame for the
 /// child.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Notified<F = Bytes> {
+pub(in crate::worker) enum Notified<F = BytesMut> {
     /// The child gets the notification.
     Forward(F),
     /// The notification is about something that is over, or that was never this session's.
@@ -19,7 +19,7 @@ pub(in crate::worker) enum Notified<F = Bytes> {
 
 impl Notified<Option<RawId>> {
     /// Writes the frame for the child, with the progress token of the child in the place of the client's.
-    pub(in crate::worker) fn written(self, envelope: &Envelope<'_>) -> Notified<Bytes> {
+    pub(in crate::worker) fn written(self, envelope: &Envelope<'_>) -> Notified {
         match self {
             Self::Forward(token) => {
                 let old = envelope.members.progress_token.filter(|_| token.is_some());

@@ -1,5 +1,7 @@
 //! The reasons why a child does not take a message.
 
+use crate::memory::Exhausted;
+
 /// The reason why a child does not take a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -12,6 +14,9 @@ pub enum Refused {
          (limits.max_in_flight, limits.stdin_queue); try again when some are answered"
     )]
     Share,
+    /// The account that the message is charged to has no room for it.
+    #[error("the gateway has no room for the message: {0}; try again when some of your messages are answered")]
+    Memory(#[from] Exhausted),
     /// The child has ended, or the session has left the child or was handed over.
     #[error("the server has ended")]
     Ended,
@@ -21,8 +26,8 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether the message may be taken later: `Busy` or `Share`.
+    /// Whether the message may be taken later: `Busy`, `Share` or `Memory`.
     pub fn is_busy(self) -> bool {
-        matches!(self, Self::Busy | Self::Share)
+        matches!(self, Self::Busy | Self::Share | Self::Memory(_))
     }
 }

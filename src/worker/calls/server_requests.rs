@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{LeaseId, Reported, for_server_request};
-use crate::jsonrpc::{Code, Envelope, RawId, error_response, one_line};
+use crate::jsonrpc::{Code, Envelope, RawId, error_response, own_frame};
 use crate::mcp::cancelled_by_server;
 
 /// A server request that the client has not answered yet.
@@ -158,5 +158,5 @@ impl ServerRequests {
 
 /// An error that answers a server request, as a frame for the child.
 pub(super) fn refusal(id: &RawId, text: &str) -> Bytes {
-    one_line(BytesMut::from(error_response(Some(id), Code::Internal, text).as_ref()))
+    own_frame(&error_response(Some(id), Code::Internal, text))
 }

@@ -36,6 +36,8 @@ pub(crate) struct Gateway {
 struct Ended {
     metrics: Metrics,
     tasks: usize,
+    /// The bytes that are still charged to somebody.
+    held: usize,
 }
 
 impl Gateway {
@@ -147,6 +149,7 @@ impl Gateway {
         assert_eq!(metrics.sum("sluice_connections", ""), 0.0, "connections are left behind");
         assert_eq!(metrics.sum("sluice_stdin_queue_bytes", ""), 0.0, "queued bytes are left behind");
         assert_eq!(ended.tasks, 0, "tasks are left behind");
+        assert_eq!(ended.held, 0, "bytes are still charged");
     }
 }
 
@@ -188,7 +191,7 @@ fn serve(config: Config, shutdown: Shutdown, ready: oneshot::Sender<Ready>) -> E
     runtime.block_on(async {
         let host = sluice::gateway::Host::shared(env!("CARGO_BIN_EXE_sluice").into());
         let gateway = sluice::gateway::Gateway::bind(config, shutdown, host).await.unwrap();
-        let metrics = gateway.metrics();
+        let (metrics, memory) = (gateway.metrics(), gateway.memory().clone());
         let addresses = (gateway.address(), gateway.admin_address().unwrap());
         assert!(ready.send((addresses.0, addresses.1, gateway.control(), Handle::current())).is_ok());
         gateway.run().await;
@@ -198,6 +201,6 @@ fn serve(config: Config, shutdown: Shutdown, ready: oneshot::Sender<Ready>) -> E
         while tasks() > 0 && Instant::now() < deadline {
             sleep(Duration::from_millis(1)).await;
         }
-        Ended { metrics: Metrics(metrics.render().unwrap()), tasks: tasks() }
+        Ended { metrics: Metrics(metrics.render().unwrap()), tasks: tasks(), held: memory.held() }
     })
 }

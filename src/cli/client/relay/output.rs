@@ -37,7 +37,7 @@ impl Output {
 
     /// Queues a message as one line. Waits while the queue is full. Drops the message if stdout is closed.
     pub(super) async fn write(&self, message: &[u8]) {
-        let _ = self.lines.send(one_line(BytesMut::from(message))).await;
+        let _ = self.lines.send(one_line(BytesMut::from(message)).freeze()).await;
     }
 
     /// Waits until stdout is closed.

@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::config::ServerName;
+use crate::memory::Account;
 use crate::stream::{Budget, Outbox};
 use crate::worker::Kept;
 
@@ -10,7 +11,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn exchange() -> Arc<Exchange> {
     let (outbox, _) = Outbox::new(Budget { messages: 1, bytes: 1 });
-    Arc::new(Exchange::of_request(outbox, 1))
+    Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited()))
 }
 
 fn message(id: u64) -> Bytes {

@@ -5,11 +5,11 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Multiplexer;
-use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, one_line, own_request};
+use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, own_frame, own_request};
 use crate::mcp::{Cancels, LONGEST_LABEL, TaskState, ambiguity, label, method, task_state};
 use crate::telemetry::DropReason;
 use crate::worker::calls::{
@@ -209,13 +209,13 @@ impl Multiplexer {
         };
         if envelope.method.as_deref() == Some(method::PING) {
             let pong = format!(r#"{{"jsonrpc":"2.0","id":{old},"result":{{}}}}"#);
-            return Err(one_line(BytesMut::from(pong.as_bytes())));
+            return Err(own_frame(pong.as_bytes()));
         }
         let refuse = |text: &str| Err(refusal(&original, text));
         let offered = |asked: &str| asked != method::ROOTS_LIST && !asked.starts_with(method::TASKS_PREFIX);
         if self.sharing.is_shared && !envelope.method.as_deref().is_some_and(offered) {
             let text = "the gateway has not offered this for its clients, who share the server";
-            return Err(one_line(BytesMut::from(error_response(Some(&original), Code::MethodNotFound, text).as_ref())));
+            return Err(own_frame(&error_response(Some(&original), Code::MethodNotFound, text)));
         }
         let Some(peer) = self.sharing.asked_by(envelope, (&self.leases, &self.calls), now) else {
             return refuse("the gateway cannot tell which client this request is for");

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::super::{Ask, Expired, Incoming, LeaseId, Multiplexer, Outgoing, Reported};
 use crate::jsonrpc::parse;
+use crate::memory::Account;
 use crate::stream::{Budget, Exchange, Outbox};
 use crate::worker::Refused;
 
@@ -24,7 +25,7 @@ pub(super) fn shared(max_in_flight: usize) -> Multiplexer {
 
 pub(super) fn exchange() -> Arc<Exchange> {
     let (outbox, _) = Outbox::new(Budget { messages: 1, bytes: 1 });
-    Arc::new(Exchange::of_request(outbox, 1))
+    Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited()))
 }
 
 pub(super) fn ask(multiplexer: &mut Multiplexer, peer: LeaseId, message: &str) -> Result<Outgoing, Refused> {

@@ -104,7 +104,7 @@ fn asked(multiplexer: &mut Multiplexer, token: &str) -> (u64, Bytes) {
     (number, message)
 }
 
-fn say_as_client(multiplexer: &Multiplexer, peer: LeaseId, message: &str) -> Notified {
+fn say_as_client(multiplexer: &Multiplexer, peer: LeaseId, message: &str) -> Notified<Bytes> {
     multiplexer.notice_of_client(peer, &parse(message.as_bytes()).unwrap())
 }
 

@@ -1,4 +1,5 @@
 //! What the lease and the reader do around the tables: they make frames before, and copy messages afterwards.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::jsonrpc::Envelope;
+use crate::memory::Account;
 use crate::worker::Refused;
 use crate::worker::calls::{
     Ask, Draft, Incoming, LeaseId, Multiplexer, Notified, Outgoing, Reported, Standing, answer_frame,
@@ -15,7 +17,7 @@ use crate::worker::calls::{
 
 impl Multiplexer {
     pub(super) fn ask(&mut self, peer: LeaseId, ask: &Ask<'_>, now: Instant) -> Result<Outgoing, Refused> {
-        Draft::new(ask, peer, None, now).map_or(Err(Refused::Ended), |draft| self.put(draft))
+        self.put(Draft::new(ask, peer, None, now)?)
     }
 
     pub(super) fn hear(
@@ -26,17 +28,29 @@ impl Multiplexer {
         timeout: Duration,
     ) -> Incoming {
         let incoming = self.receive(envelope, Reported::by(envelope), now, timeout);
-        incoming.written(message, envelope, |peer, task| self.owns_task(peer, task))
+        let account = Account::unlimited();
+        let written = incoming.written(message, envelope, &account, |peer, task| self.owns_task(peer, task));
+        match written {
+            Incoming::Answer(answer, message) => Incoming::Answer(answer, message.unwrap()),
+            Incoming::Inform(exchange, message) => Incoming::Inform(exchange, message.unwrap()),
+            Incoming::Unsolicited(kind, message, number, peers) => {
+                Incoming::Unsolicited(kind, message.unwrap(), number, peers)
+            }
+            Incoming::Withdrawn(withdrawn, message) => Incoming::Withdrawn(withdrawn, message.unwrap()),
+            Incoming::Reply(frame) => Incoming::Reply(frame),
+            Incoming::Drop(reason) => Incoming::Drop(reason),
+            Incoming::Ignore => Incoming::Ignore,
+        }
     }
 
     pub(super) fn cancellation(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
         let number = self.cancelled_by_client(peer, envelope)?;
-        Some((number, cancellation_frame(number, envelope)))
+        Some((number, cancellation_frame(number, envelope).freeze()))
     }
 
     pub(super) fn answer_to_child(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Option<(u64, Bytes)> {
         let (number, id) = self.server_requests.answered_with(peer, envelope)?;
-        Some((number, answer_frame(&id, envelope)))
+        Some((number, answer_frame(&id, envelope).freeze()))
     }
 
     pub(super) fn with_harakiri(mut self, harakiri: Option<Duration>) -> Self {
@@ -61,7 +75,11 @@ impl Multiplexer {
         (level, uris)
     }
 
-    pub(super) fn notice_of_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Notified {
-        self.notified_by_client(peer, envelope).written(envelope)
+    pub(super) fn notice_of_client(&self, peer: LeaseId, envelope: &Envelope<'_>) -> Notified<Bytes> {
+        match self.notified_by_client(peer, envelope).written(envelope) {
+            Notified::Forward(frame) => Notified::Forward(frame.freeze()),
+            Notified::Drop(reason) => Notified::Drop(reason),
+            Notified::Ignore => Notified::Ignore,
+        }
     }
 }

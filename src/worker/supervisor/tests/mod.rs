@@ -73,6 +73,7 @@ fn start(mut rng: TestRng, script: Script, patience: Duration) -> Running {
         lookups,
         origin,
         owner: crate::process::Owner::everybody(),
+        payer: crate::worker::Payer::new(&crate::memory::Account::unlimited()).unwrap(),
         slow_client_timeout: FOR_EVER,
         metrics: metrics.clone(),
         tasks: TaskTracker::new(),

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::checks::Tally;
 use super::*;
 use crate::jsonrpc::parse;
+use crate::memory::Account;
 use crate::stream::{Budget, Cursor, Entry, Exchange, Item, Outbox};
 use crate::worker::calls::{Ask, InFlight, Refused, Unsolicited};
 use crate::worker::lease_holder::{LeaseHolder, Route};
@@ -104,7 +105,7 @@ impl Session {
         let stream = (number % 2 == 1).then(|| {
             let (outbox, cursor) = Outbox::new(ROOM);
             Stream {
-                exchange: Arc::new(Exchange::of_stream(outbox)),
+                exchange: Arc::new(Exchange::of_stream(outbox, &Account::unlimited())),
                 cursor: Mutex::new(cursor),
                 items: Mutex::default(),
             }
@@ -141,7 +142,7 @@ impl Session {
                     let place = place.saturating_sub(rng.below(6));
                     self.cancel(&mut rng, place, &mut tally);
                 }
-                Err(Refused::Busy | Refused::Share) => {
+                Err(Refused::Busy | Refused::Share | Refused::Memory(_)) => {
                     tally.refused += 1;
                     sleep(Duration::from_micros(100 * rng.below(20) as u64)).await;
                 }
@@ -169,7 +170,7 @@ impl Session {
             Some(stream) => (Arc::clone(&stream.exchange), None),
             None => {
                 let (outbox, cursor) = Outbox::new(ROOM);
-                (Arc::new(Exchange::of_request(outbox, 1)), Some(cursor))
+                (Arc::new(Exchange::of_request(outbox, 1, &Account::unlimited())), Some(cursor))
             }
         };
         let envelope = parse(&text).unwrap();
