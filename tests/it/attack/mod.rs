@@ -19,6 +19,7 @@ mod neighbour;
 mod oversized;
 mod parked;
 mod promises;
+mod resident;
 mod scheduling;
 mod secrets;
 mod starts;
