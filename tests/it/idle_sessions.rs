@@ -54,8 +54,9 @@ async fn at_a_principal_s_limit_its_longest_unused_session_makes_room() {
     let _call = fourth.open(hang()).await;
     let error = initialize(&gateway).await.assert_error(200, -32003, "all are in use")["error"].clone();
     assert_eq!((&error["data"]["type"], &error["data"]["retryAfter"]), (&json!("sessions_full"), &json!(1)));
-    let metrics = gateway.metrics().await;
-    assert_eq!((evicted(&metrics, "max_per_principal"), metrics.sessions(), metrics.children()), (2.0, 3.0, 3.0));
+    let is_over = |metrics: &Metrics| (metrics.sessions(), metrics.children()) == (3.0, 3.0);
+    gateway.until("the children of the ended sessions are gone", is_over).await;
+    assert_eq!(evicted(&gateway.metrics().await, "max_per_principal"), 2.0);
     gateway.finish().await;
 }
 
@@ -105,7 +106,7 @@ async fn at_the_limit_of_all_no_other_tenant_gives_up_a_session() {
     assert_eq!(gateway.send(Request::get("/readyz")).await.status, 200, "their own sessions make room for both");
     let _call = second.open(hang()).await;
     let error = initialize(&ann).await.assert_error(200, -32003, "sessions.max")["error"].clone();
-    assert_eq!((&error["data"]["type"], &error["data"]["retryAfter"]), (&json!("sessions_full"), &json!(1)));
+    assert_eq!(error["data"]["type"], "sessions_full", "{error}");
     assert!(lives(&second).await && lives(&of_eve).await);
     gateway.finish().await;
 }
