@@ -54,6 +54,14 @@ nodejs() {
     npm install --prefix "$TOOLS" --no-save --no-audit --no-fund "node@$NODE" >/dev/null
 }
 
+# Proxies to put in front of a gateway; their services are not started (RUNLEVEL). Where they cannot be had without asking,
+# their tests are skipped.
+proxies() {
+    if ! have apt-get || [ "$(id -u)" -ne 0 ]; then return; fi
+    export RUNLEVEL=1 PATH="$PATH:/usr/sbin"
+    have nginx && have haproxy || apt_install nginx haproxy
+}
+
 # Runs each test in a process of its own, so that one that ends badly takes no other with it.
 test_runner() {
     local version
@@ -99,6 +107,7 @@ for what in "${@:-build}"; do
             have go || apt_install golang-go
             python_with_venv
             nodejs
+            proxies
             ;;
         vm) virtual_machine ;;
         lint) rust_toolchain; lint_tools ;;
