@@ -59,8 +59,8 @@ pub struct Framer {
     skipped: Option<Skimmer>,
     /// Whether the account had no room for the line that is being skipped.
     lacks_memory: bool,
-    /// The account that is charged, and the charge for the capacity of the buffer beyond [`FREE`]; `None` where nobody is
-    /// charged.
+    /// The account that is charged, and the charge for the capacity of the buffer beyond [`FREE`]; `None` where nobody
+    /// is charged.
     paid: Option<(Account, Charge)>,
     /// The bytes to be returned by [`Self::take_waste`].
     waste: usize,

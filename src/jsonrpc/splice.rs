@@ -58,7 +58,6 @@ pub fn one_line(mut message: BytesMut) -> BytesMut {
 }
 
 /// A short message of the gateway's own as the frame for a child: valid JSON on one line, with a newline.
-#[expect(clippy::disallowed_methods, reason = "short; the queue for stdin charges it where many wait")]
 pub fn own_frame(message: &[u8]) -> Bytes {
     one_line(BytesMut::from(message)).freeze()
 }

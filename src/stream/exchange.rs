@@ -31,8 +31,8 @@ impl Exchange {
         Self { outbox, account: account.clone(), awaiting: Some(AtomicUsize::new(requests)) }
     }
 
-    /// The exchange of a session's stream. The last answer does not end the stream. What waits for the client is charged
-    /// to `account`.
+    /// The exchange of a session's stream. The last answer does not end the stream. What waits for the client is
+    /// charged to `account`.
     pub fn of_stream(outbox: Outbox, account: &Account) -> Self {
         Self { outbox, account: account.clone(), awaiting: None }
     }

@@ -75,7 +75,6 @@ impl<'a> Draft<'a> {
 
     /// Draws another number, as the child knows something else by the present one, and rewrites the frame. The new
     /// frame is not charged: that hardly ever happens.
-    #[expect(clippy::disallowed_methods, reason = "once in 2^53 calls")]
     pub(super) fn renumber(&mut self) {
         self.call.number.wire = numbers::for_call(|_| false);
         self.frame = self.frame.clone().map(|_| frame(self.ask, self.call.number.wire).freeze());
