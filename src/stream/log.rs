@@ -4,7 +4,11 @@
 //! then for as long as the retention has room. Invariant: messages that a cursor has yet to read stay within the
 //! budget, all others within the retention, and the latter come first.
 
+mod slots;
+
 use std::collections::VecDeque;
+
+use slots::Slots;
 
 use super::budget::{Budget, Usage};
 use super::item::{Entry, Item, ServerRequest};
@@ -63,7 +67,7 @@ impl Removed {
 /// The messages, their bounds and the number of cursors.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    slots: VecDeque<Slot>,
+    slots: Slots<Slot>,
     /// The sequence number of the first slot, or of the next message where there is no slot.
     first: u64,
     /// The sequence number of the next message.
@@ -125,7 +129,7 @@ impl Log {
             return Err(CursorError::NotYet { next: self.next });
         }
         let start = self.index(from);
-        for slot in self.slots.range_mut(start..) {
+        for slot in self.slots.iter_mut_from(start) {
             if slot.unread_by == 0 {
                 self.retained.remove(slot.item.message.len());
                 self.unread.add(slot.item.message.len());
@@ -144,7 +148,7 @@ impl Log {
             return self.cut();
         }
         let start = self.index(position);
-        for slot in self.slots.range_mut(start..) {
+        for slot in self.slots.iter_mut_from(start) {
             slot.unread_by -= 1;
             if slot.unread_by == 0 {
                 self.unread.remove(slot.item.message.len());
@@ -191,7 +195,7 @@ impl Log {
         self.is_closed = true;
         self.first = self.next;
         (self.unread, self.retained) = (Usage::default(), Usage::default());
-        Removed(std::mem::take(&mut self.slots))
+        Removed(std::mem::take(&mut self.slots).into_iter().collect())
     }
 
     /// The index of the slot with number `sequence`, or the number of slots where the log has no such slot.

@@ -113,7 +113,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// What a log holds, counted anew.
-fn usage(slots: &VecDeque<Slot>, is_unread: bool) -> Usage {
+fn usage(slots: &Slots<Slot>, is_unread: bool) -> Usage {
     let mut usage = Usage::default();
     slots.iter().filter(|slot| (slot.unread_by > 0) == is_unread).for_each(|slot| usage.add(slot.item.message.len()));
     usage
@@ -188,6 +188,6 @@ proptest! {
             log.remove_cursor(position).report();
         }
         prop_assert_eq!(log.unread, Usage::default());
-        prop_assert!(kept > 0 || log.slots.is_empty());
+        prop_assert!(kept > 0 || log.slots.len() == 0);
     }
 }
