@@ -92,10 +92,13 @@ async fn many_bodies(caller: Caller) {
     while bodies.join_next().await.is_some() {}
 }
 
+/// Starts one attack of a kind.
+type Start = fn(&mut JoinSet<()>, Caller);
+
 /// Everybody attacks as the tenant `acme`.
 fn attack(caller: &Caller) -> JoinSet<()> {
     let mut attacks = JoinSet::new();
-    let kinds: [(usize, fn(&mut JoinSet<()>, Caller), &str); 7] = [
+    let kinds: [(usize, Start, &str); 7] = [
         (4, |attacks, caller| again(attacks, move || tiny_members(caller.clone())), "echo"),
         (10, |attacks, caller| again(attacks, move || hold(caller.clone())), "endless"),
         (10, |attacks, caller| again(attacks, move || unread_stdin(caller.clone())), "deaf"),
