@@ -16,7 +16,9 @@ mkdir -p target/fuzz/failed
 failed=0
 # The configurations of the project belong to the corpus, as they are today.
 mkdir -p target/fuzz/corpus/config
-cp config/sluice.toml config/examples/* config/compose/*.toml target/fuzz/corpus/config/
+for file in config/sluice.toml config/examples/* config/compose/*.toml; do
+    cp "$file" "target/fuzz/corpus/config/${file//\//-}"
+done
 
 run() {
     local target=$1 log=target/fuzz/$1.log
