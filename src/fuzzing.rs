@@ -2,6 +2,6 @@
 //! only with the feature `fuzzing`.
 
 pub use crate::cli::{ReadEvents, read_events};
-pub use crate::http::{endpoint, named_server, resource};
+pub use crate::http::{endpoint, forwarded_client, named_server, read_proxy_header, resource};
 pub use crate::process::sandbox::{UntrustedPaths, in_arguments};
 pub use crate::worker::is_part_of;

@@ -42,9 +42,13 @@ mod when_woken;
 
 pub use admin::Admin;
 pub use app::App;
+#[cfg(feature = "fuzzing")]
+pub use forwarded::client as forwarded_client;
 pub use listener::Listener;
 #[cfg(feature = "fuzzing")]
 pub use paths::{endpoint, named_server, resource};
+#[cfg(feature = "fuzzing")]
+pub use proxy_protocol::read as read_proxy_header;
 pub use router::Router;
 pub use snapshot::{Loopback, Snapshot};
 
