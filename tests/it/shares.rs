@@ -89,16 +89,21 @@ async fn a_tenant_leaves_places_sessions_and_spares_to_others_and_is_told_which_
     assert_eq!(until_refused(&eve).await.0, 1);
     with_places.finish().await;
 
-    let (with_sessions, [ann, eve]) = gateway([fixture("echo")], tenants, |config| config.sessions.max = 4).await;
+    let (with_sessions, [ann, eve]) = gateway([fixture("echo")], tenants, |config| {
+        config.sessions.max = 4;
+        config.http.keep_alive = Duration::from_millis(20);
+    })
+    .await;
     // Sessions that are in use: an unused one would make room.
     let in_use = [ann.streamable().await, ann.streamable().await];
-    let streams = [in_use[0].stream().await, in_use[1].stream().await];
+    let hang = json!({"jsonrpc": "2.0", "id": "hung", "method": "tools/call", "params": {"name": "hang"}});
+    let calls = [in_use[0].open(&hang).await, in_use[1].open(&hang).await];
     let (opened, error) = until_refused(&ann).await;
     assert_eq!((opened, &error["data"]["type"]), (0, &json!("sessions_full")), "{error}");
     let text = error["message"].as_str().unwrap();
     assert!(text.contains("your tenant holds 2 of 4 sessions (sessions.max)"), "{text}");
     assert_eq!(initialize(&eve).await.message()["error"], Value::Null);
-    drop(streams);
+    drop(calls);
     with_sessions.finish().await;
 
     let mut server = few(4);
