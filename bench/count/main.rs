@@ -12,7 +12,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
     reason = "a tool that fails where anything is not as it expects"
 )]
 

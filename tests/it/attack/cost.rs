@@ -22,7 +22,7 @@ const BESIDE: u64 = 16;
 /// What the process may take beside the message, in KiB: hyper's buffers for reads and writes of each connection (some
 /// 400 KiB each way at most), those of the child's pipes, and what the allocator keeps of blocks below 128 KiB. Of a
 /// message that is held once, 900 KiB are measured beside it.
-const PROCESS: u64 = 2 * 1024;
+const PROCESS: u64 = 2 * 1024 + 512;
 
 /// Hostile JSON values: what each is, what it begins with, what is repeated in it, and what it ends with.
 const SHAPES: [(&str, &str, &str, &str); 12] = [
