@@ -151,6 +151,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::convert::Infallible;
     use std::pin::pin;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Request, Response};
@@ -229,5 +230,37 @@ mod tests {
             answers.add_permits(1);
             polls(&mut poller, connection.as_mut(), &counter);
         }
+    }
+
+    /// As with the rest of a body that nobody wanted.
+    #[tokio::test]
+    async fn the_connection_is_woken_when_another_task_takes_a_frame() {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let given = Arc::new(Mutex::new(None));
+        let give = Arc::clone(&given);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (parts, body) = request.into_parts();
+            *give.lock().unwrap() = Some(QuietBody::new(body, parts.version));
+            std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        });
+        let builder = Builder::new(TokioExecutor::new());
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(server), service));
+        let (mut poller, counter) = (Poller::default(), Arc::new(Counter::default()));
+        let head = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n";
+        client.write_all(format!("{head}bo").as_bytes()).await.unwrap();
+        polls(&mut poller, connection.as_mut(), &counter);
+        client.write_all(b"dy").await.unwrap();
+        polls(&mut poller, connection.as_mut(), &counter);
+        let mut body = given.lock().unwrap().take().unwrap();
+        let reader = Arc::new(Counter::default());
+        let mut take = || match pin!(body.frame()).poll(&mut Context::from_waker(&reader.clone().into())) {
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            _ => None,
+        };
+        assert_eq!(take().as_deref(), Some(&b"bo"[..]));
+        let woken = [&counter, &reader].map(|counter| counter.0.load(Ordering::Relaxed));
+        assert_eq!(woken, [1, 0], "wake-ups of the connection and of the reader");
+        polls(&mut poller, connection.as_mut(), &counter);
+        assert_eq!(take().as_deref(), Some(&b"dy"[..]));
     }
 }
