@@ -15,6 +15,7 @@ use crate::memory::{Charge, Exhausted};
 use crate::session::Conversation;
 use crate::stream::Exchange;
 use crate::telemetry::{MemoryUse, Metrics};
+use crate::worker::Refused;
 
 /// The messages of one body, at least one.
 pub struct Messages<'a> {
@@ -164,7 +165,11 @@ pub fn give(conversation: &dyn Conversation, messages: Messages<'_>, exchange: &
             && !messages.is_batch
             && posted.envelope.kind != Kind::Request
         {
-            refusal = Some(Refusal::busy(reason));
+            refusal = Some(match reason {
+                // Another session of the principal has taken the place between the look-up and now.
+                Refused::SessionEnded => Refusal::no_session(None),
+                reason => Refusal::busy(reason),
+            });
         }
     }
     refusal

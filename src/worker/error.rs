@@ -231,6 +231,7 @@ impl Failure {
             }
             Refused::Memory(_) => Self::overloaded(MEMORY, refused.to_string(), Duration::ZERO),
             Refused::Ended => Self::unavailable("server_exited", refused.to_string()).retryable(),
+            Refused::SessionEnded => Self::unavailable("session_ended", refused.to_string()).retryable(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::acquire::outcome;
@@ -27,13 +28,20 @@ pub struct Link {
     pub(super) context: Context,
     /// The link itself, for the tasks that it spawns.
     pub(super) this: Weak<Self>,
+    /// Shared by those who hand a message in, until a child or the queue has it. A link that is unused ends only while
+    /// nobody does.
+    receiving: RwLock<()>,
 }
 
 impl Link {
     /// A link without a child. The client's `initialize` starts the first one. What a child sends besides answers goes
     /// to `client`.
     pub fn new(target: Target, client: Arc<dyn Client>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { context: Context::new(target, client), this: this.clone() })
+        Arc::new_cyclic(|this| Self {
+            context: Context::new(target, client),
+            this: this.clone(),
+            receiving: RwLock::default(),
+        })
     }
 
     /// What the link was made for.
@@ -63,8 +71,9 @@ impl Link {
     /// borrowed: what the link keeps is a copy, and never a small part of a large body.
     ///
     /// # Errors
-    /// The server takes no more messages for now. Nothing has been answered.
+    /// The server takes no more messages for now, or the link has ended. Nothing has been answered.
     pub fn receive(&self, message: &[u8], envelope: &Envelope<'_>, exchange: &Arc<Exchange>) -> Result<(), Refused> {
+        let _receiving = self.receiving.read();
         if envelope.kind == Kind::Request && envelope.method.as_deref() == Some(method::INITIALIZE) {
             self.receive_initialize(message, envelope, exchange);
             return Ok(());
@@ -106,8 +115,11 @@ impl Link {
         self.end_if(|_| true);
     }
 
-    /// Ends the link if nothing is in flight or queued. Returns whether this call has ended the link.
+    /// Ends the link if nothing is in flight, queued, or just being handed in. Returns whether this call has ended the
+    /// link.
     pub fn end_if_unused(&self) -> bool {
+        // A message that a child has not taken yet is in no table: the lock keeps the link for that message.
+        let Some(_nothing_comes) = self.receiving.try_write() else { return false };
         self.end_if(|state| !self.context.ended.is_cancelled() && !state.is_busy(Lease::is_idle))
     }
 
@@ -316,7 +328,14 @@ impl Link {
         }
         // Before the lock is taken: this takes as long as the message is large.
         let message = self.context.target.account.copy(message)?;
-        let taken = self.context.state.lock().queue.push(message, id, exchange, timeout, &server.limits);
+        let taken = {
+            let mut state = self.context.state.lock();
+            // The queue of a link that has ended is served no more.
+            if self.context.ended.is_cancelled() {
+                return Err(Refused::SessionEnded);
+            }
+            state.queue.push(message, id, exchange, timeout, &server.limits)
+        };
         self.begin_drain();
         if taken { Ok(()) } else { Err(Refused::Busy) }
     }

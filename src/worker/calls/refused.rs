@@ -23,6 +23,9 @@ pub enum Refused {
     /// The child is retired: it finishes the calls in flight, and takes no more.
     #[error("the server is being replaced; try again in a moment")]
     Retired,
+    /// The session has ended before the message came.
+    #[error("the session has ended: open another one")]
+    SessionEnded,
 }
 
 impl Refused {

@@ -146,7 +146,7 @@ impl Session {
                     tally.refused += 1;
                     sleep(Duration::from_micros(100 * rng.below(20) as u64)).await;
                 }
-                Err(Refused::Ended | Refused::Retired) => break,
+                Err(Refused::Ended | Refused::Retired | Refused::SessionEnded) => break,
             }
             self.listen(&mut rng, &mut tally).await;
         }
