@@ -151,7 +151,6 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use std::convert::Infallible;
     use std::pin::pin;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use http::{Request, Response};
@@ -160,6 +159,7 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use hyper_util::server::conn::auto::Builder;
+    use parking_lot::Mutex;
     use tokio::io::AsyncWriteExt as _;
     use tokio::sync::Semaphore;
 
@@ -240,7 +240,7 @@ mod tests {
         let give = Arc::clone(&given);
         let service = service_fn(move |request: Request<Incoming>| {
             let (parts, body) = request.into_parts();
-            *give.lock().unwrap() = Some(QuietBody::new(body, parts.version));
+            *give.lock() = Some(QuietBody::new(body, parts.version));
             std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
         });
         let builder = Builder::new(TokioExecutor::new());
@@ -251,7 +251,7 @@ mod tests {
         polls(&mut poller, connection.as_mut(), &counter);
         client.write_all(b"dy").await.unwrap();
         polls(&mut poller, connection.as_mut(), &counter);
-        let mut body = given.lock().unwrap().take().unwrap();
+        let mut body = given.lock().take().unwrap();
         let reader = Arc::new(Counter::default());
         let mut take = || match pin!(body.frame()).poll(&mut Context::from_waker(&reader.clone().into())) {
             Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
