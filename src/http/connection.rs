@@ -18,7 +18,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::connection_memory::{ConnectionMemory, READ_BUFFER, SEND_BUFFER, Unauthenticated, WINDOW};
+use super::connection_memory::{READ_BUFFER, SEND_BUFFER, Unauthenticated, WINDOW};
 use super::head_timer::HeadTimer;
 use super::http2_body::Http2Bodies;
 use super::idle::Requests;
@@ -42,12 +42,10 @@ const TO_REFUSE: Duration = Duration::from_secs(2);
 /// The largest number of concurrent streams on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// Serves requests of `peer` with `router`, until the connection ends. The connection is charged to `memory`; `None`
-/// for one that is not charged.
+/// Serves requests of `peer` with `router`, until the connection ends.
 pub async fn serve(
     stream: TcpStream,
     peer: Peer,
-    memory: Option<ConnectionMemory>,
     router: Router,
     limits: Limits,
     shutdown: Shutdown,
@@ -62,7 +60,8 @@ pub async fn serve(
     let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
         let open = requests.begin(request.version());
         let (router, bodies, peer) = (router.clone(), Arc::clone(&bodies), Arc::clone(&peer));
-        let charged = memory.as_ref().map_or_else(|| Ok(Unauthenticated::default()), |memory| memory.begin(&request));
+        let memory = peer.memory.as_ref();
+        let charged = memory.map_or_else(|| Ok(Unauthenticated::default()), |memory| memory.begin(&request));
         async move {
             let reply = match charged {
                 Ok(charge) => answer(&router, &peer, request, charge, limits.linger).await,

@@ -95,12 +95,20 @@ impl ConnectionTable {
         room: &Room,
         time: Duration,
     ) -> Result<Place, NoRoom> {
+        self.try_within(time, || self.claim(network, is_exempt, room)).await
+    }
+
+    /// Calls `attempt` until it succeeds: now, and whenever a connection has given its place back, for at most `time`.
+    ///
+    /// # Errors
+    /// The last error of `attempt` in that time.
+    pub async fn try_within<T, E>(&self, time: Duration, mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
         let until = Instant::now() + time;
         loop {
             let freed = self.freed.notified();
-            let claimed = self.claim(network, is_exempt, room);
-            if claimed.is_ok() || timeout_at(until, freed).await.is_err() {
-                return claimed;
+            let result = attempt();
+            if result.is_ok() || timeout_at(until, freed).await.is_err() {
+                return result;
             }
         }
     }

@@ -109,25 +109,35 @@ impl Serving {
 
     async fn serve(self: Arc<Self>, arrival: Arrival, place: Place) {
         self.metrics.open.inc();
-        if let Some((Arrival { stream, address, limits }, place)) = self.announced(arrival, place).await
-            && let Some(memory) = self.charge(address)
+        if let Some((arrival, place)) = self.announced(arrival, place).await
+            && let Some((Arrival { stream, address, limits }, memory)) = self.charged(arrival).await
         {
             let (router, shutdown, metrics) = (self.router.clone(), self.shutdown.clone(), self.metrics.clone());
-            connection::serve(stream, Peer { address, place }, memory, router, limits, shutdown, metrics).await;
+            connection::serve(stream, Peer { address, memory, place }, router, limits, shutdown, metrics).await;
         }
         self.metrics.open.dec();
     }
 
-    /// What a connection of `address` is charged for: `Some(None)` on the admin listener. `None` if the memory budget has
-    /// no room for the connection.
-    fn charge(&self, address: IpAddr) -> Option<Option<ConnectionMemory>> {
-        let network = Network::of(address);
-        let charged = self.router.memory().map(|memory| ConnectionMemory::open(memory, network)).transpose();
-        if charged.is_err() {
-            // The bound on the number of connections makes this rare: the budget has become smaller.
-            self.router.memory_refused(MemoryUse::Connection);
+    /// The connection, and what it is charged for: nothing on the admin listener. A connection that had to make way gives
+    /// its memory back when it has ended, which is a moment after its place was given away: the newcomer waits for that.
+    /// `None` if the connection is refused, because the memory budget has no room for it in time.
+    async fn charged(&self, arrival: Arrival) -> Option<(Arrival, Option<ConnectionMemory>)> {
+        let Some(memory) = self.router.memory() else { return Some((arrival, None)) };
+        let network = Network::of(arrival.address);
+        let charged = tokio::select! {
+            charged = self.table.try_within(TO_WAIT, || ConnectionMemory::open(memory, network)) => charged,
+            () = self.shutdown.drain.cancelled() => return None,
+        };
+        if let Ok(memory) = charged {
+            return Some((arrival, Some(memory)));
         }
-        charged.ok()
+        // The bound on the number of connections makes this rare: the budget has become smaller.
+        self.router.memory_refused(MemoryUse::Connection);
+        let why = self.refused(NoRoom::All);
+        if let Ok(_permit) = self.waiting.try_acquire() {
+            connection::refuse(arrival.stream, why, arrival.limits, self.shutdown.clone()).await;
+        }
+        None
     }
 
     /// The connection with the address and the place of the client for whom a proxy has opened it, as its header of the

@@ -163,7 +163,7 @@ async fn send(router: &Router, method: Method, path: &str, session: &str, body: 
     }
     let (mut parts, ()) = request.header("Content-Type", "application/json").body(()).unwrap().into_parts();
     let place = Arc::<ConnectionTable>::default().claim(Network::of(HOME), true, &ROOM).unwrap();
-    let (peer, charge) = (Peer { address: HOME, place }, Unauthenticated::default());
+    let (peer, charge) = (Peer { address: HOME, memory: None, place }, Unauthenticated::default());
     router.respond(&peer, &mut parts, &charge, &mut Full::new(Bytes::from(body.to_owned()))).await
 }
 
