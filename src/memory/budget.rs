@@ -1,11 +1,11 @@
 //! The budget of a gateway, and its accounts by holder.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::account::Account;
+use super::accounts::Accounts;
 use super::share::Share;
 use super::total::{Total, reserve, whole};
 
@@ -17,8 +17,8 @@ pub struct Memory {
     connections: Account,
     /// The sum over requests that have not been authenticated.
     unauthenticated: Arc<Total>,
-    /// The accounts that somebody has a handle of, or that hold bytes.
-    accounts: Arc<Mutex<BTreeMap<Arc<str>, Weak<Share>>>>,
+    /// The accounts that share.
+    accounts: Arc<Mutex<Accounts>>,
 }
 
 impl Memory {
@@ -83,13 +83,6 @@ impl Memory {
     }
 
     fn find(&self, holder: &str, total: &Arc<Total>) -> Account {
-        let mut accounts = self.accounts.lock();
-        let known = accounts.get(holder).and_then(Weak::upgrade);
-        Account(known.unwrap_or_else(|| {
-            accounts.retain(|_, account| account.strong_count() > 0);
-            let account = Arc::new(Share::new(Arc::clone(total)));
-            accounts.insert(holder.into(), Arc::downgrade(&account));
-            account
-        }))
+        Account(self.accounts.lock().find(holder, total))
     }
 }

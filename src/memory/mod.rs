@@ -9,6 +9,7 @@
 //! the bytes is gone.
 
 mod account;
+mod accounts;
 mod budget;
 mod charge;
 mod exhausted;
