@@ -13,7 +13,7 @@ use super::body::{Body, Pieces};
 use super::problem::{Reply, json};
 use crate::config::Http;
 use crate::session::Conversation;
-use crate::stream::{Cursor, Entry, EventStream, message_event};
+use crate::stream::{Cursor, Entry, EventStream};
 
 /// The time that a client should wait before it reconnects, when its stream has ended.
 const COME_BACK: Duration = Duration::from_secs(3);
@@ -56,8 +56,7 @@ fn array(answers: Vec<Entry>) -> Reply {
 }
 
 fn stream(so_far: Vec<Entry>, cursor: Cursor, http: &Http, guard: impl Send + 'static) -> Reply {
-    let first = so_far.into_iter().flat_map(|entry| message_event(entry.message)).collect();
-    event_stream(EventStream::new(first, cursor, http.keep_alive), guard)
+    event_stream(EventStream::new(VecDeque::new(), cursor, http.keep_alive).after(so_far), guard)
 }
 
 /// Opens the stream of a conversation and responds with the stream. The stream begins with `first`, an event or a

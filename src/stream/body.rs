@@ -3,10 +3,10 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use std::vec;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body::{Body, Frame};
@@ -21,23 +21,13 @@ use super::outbox::Cursor;
 /// its own, so that it is not copied.
 const FRAME: usize = 16 * 1024;
 
-/// One event with a message. A large message is not copied.
-pub fn message_event(message: Bytes) -> impl Iterator<Item = Bytes> {
-    let (head, rest) = if message.len() >= FRAME {
-        (Bytes::from_static(PREFIX), Some([message, Bytes::from_static(SUFFIX)]))
-    } else {
-        let mut event = BytesMut::new();
-        encode_message(&mut event, &message);
-        (event.freeze(), None)
-    };
-    iter::once(head).chain(rest.into_iter().flatten())
-}
-
 /// The body of a response that carries Server-Sent Events.
 pub struct EventStream {
     /// Frames that are written before the next message is read: complete events at the beginning, later the rest of the
     /// event of a large message.
     queued: VecDeque<Bytes>,
+    /// The messages that are written before those of the cursor, from which they were read already.
+    read: vec::IntoIter<Entry>,
     cursor: Cursor,
     /// The time without a frame after which a comment is written.
     keep_alive: Duration,
@@ -58,7 +48,32 @@ impl EventStream {
     /// written after `keep_alive` without a message.
     pub fn new(queued: VecDeque<Bytes>, cursor: Cursor, keep_alive: Duration) -> Self {
         let idle = Box::pin(tokio::time::sleep(keep_alive));
-        Self { queued, cursor, keep_alive, idle, last_sent: Instant::now(), ended: false, on_end: None, expiry: None }
+        Self {
+            queued,
+            read: Vec::new().into_iter(),
+            cursor,
+            keep_alive,
+            idle,
+            last_sent: Instant::now(),
+            ended: false,
+            on_end: None,
+            expiry: None,
+        }
+    }
+
+    /// Writes `entries`, which were read from the cursor already, before the other messages. They stay charged until
+    /// they are written.
+    pub fn after(mut self, entries: Vec<Entry>) -> Self {
+        self.read = entries.into_iter();
+        self
+    }
+
+    /// The next message.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Entry>> {
+        match self.read.next() {
+            Some(entry) => Poll::Ready(Some(entry)),
+            None => self.cursor.poll_next(context),
+        }
     }
 
     /// Ends the body when `expiry` is over. Messages that have not been read by then are not written.
@@ -116,7 +131,7 @@ impl EventStream {
             }
             encode_message(&mut frame, &message);
             if frame.len() < FRAME {
-                match self.cursor.poll_next(context) {
+                match self.poll_next(context) {
                     Poll::Ready(entry) => (self.ended, next) = (entry.is_none(), entry),
                     Poll::Pending => {}
                 }
@@ -141,7 +156,7 @@ impl Body for EventStream {
         let data = if let Some(queued) = this.queued.pop_front() {
             queued
         } else {
-            match if this.ended { Poll::Ready(None) } else { this.cursor.poll_next(context) } {
+            match if this.ended { Poll::Ready(None) } else { this.poll_next(context) } {
                 Poll::Ready(Some(entry)) => this.gather(entry, context),
                 Poll::Ready(None) => {
                     this.ended = true;
@@ -162,6 +177,7 @@ impl Body for EventStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Account;
     use crate::stream::{Budget, Item, Outbox};
     use http_body_util::BodyExt as _;
 
@@ -203,6 +219,22 @@ mod tests {
             assert_eq!(text(&mut body).await.as_deref(), Some(rest));
         }
         assert_eq!(text(&mut body).await, None);
+    }
+
+    #[tokio::test]
+    async fn messages_that_were_read_already_stay_charged_until_they_are_written() {
+        let (outbox, cursor) = Outbox::new(Budget { messages: 8, bytes: 1024 });
+        assert!(outbox.push(Item::notification("last".into())).is_ok());
+        outbox.finish();
+        let account = Account::unlimited();
+        let message = || account.copy(&[b'x'; 10_000]).unwrap_or_default();
+        let entries = (1..6).map(|sequence| Entry { sequence, message: message(), answer: true, request: None });
+        let mut body = EventStream::new(VecDeque::new(), cursor, Duration::from_secs(15)).after(entries.collect());
+        let (before, mut sizes) = (account.held(), Vec::new());
+        while let Some(frame) = text(&mut body).await {
+            sizes.push((frame.matches("event: message").count(), (before - account.held()) * 5 / before));
+        }
+        assert_eq!(sizes, [(2, 2), (2, 4), (2, 5)], "two messages in a frame, and no more are copied");
     }
 
     #[tokio::test(start_paused = true)]

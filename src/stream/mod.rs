@@ -10,7 +10,7 @@ mod item;
 mod log;
 mod outbox;
 
-pub use body::{EventStream, message_event};
+pub use body::EventStream;
 pub use budget::{Budget, Usage};
 pub use event::{KEEP_ALIVE, endpoint_event, retry_field};
 pub use exchange::Exchange;
