@@ -98,7 +98,7 @@ impl Refusal {
                 Code::Overloaded,
                 &format!("{what} takes {why}; send less"),
             ),
-            Exhausted::Share => {
+            Exhausted::Share | Exhausted::Limit => {
                 let text = format!("there is no room for {what}: {why}; try again later");
                 Self::rpc(StatusCode::SERVICE_UNAVAILABLE, None, Code::Overloaded, &text).retry_after(1)
             }

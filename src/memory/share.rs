@@ -54,11 +54,16 @@ impl Share {
             true => usize::MAX,
             false => self.total.shared().saturating_sub(self.total.add(bytes)),
         };
-        if own <= self.limit.load(Ordering::Relaxed) && own <= left {
+        let is_over_own = own > self.limit.load(Ordering::Relaxed);
+        if !is_over_own && own <= left {
             return Ok(());
         }
         self.give_back(bytes);
-        Err(if bytes > self.most() { Exhausted::TooLarge } else { Exhausted::Share })
+        Err(match is_over_own && !self.is_reserve {
+            _ if bytes > self.most() => Exhausted::TooLarge,
+            true => Exhausted::Limit,
+            false => Exhausted::Share,
+        })
     }
 
     /// Takes bytes away.

@@ -28,7 +28,7 @@ fn an_account_keeps_to_its_own_limit_and_all_handles_are_one_account() {
     let held = account.charge(60).unwrap();
     let again = memory.account("a");
     assert_eq!(again.held(), 60);
-    assert_eq!(again.charge(41).unwrap_err(), Exhausted::Share);
+    assert_eq!(again.charge(41).unwrap_err(), Exhausted::Limit);
     assert_eq!(again.charge(101).unwrap_err(), Exhausted::TooLarge);
     drop(held);
     assert!(again.charge(100).is_ok());

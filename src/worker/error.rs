@@ -109,7 +109,8 @@ impl Failure {
     pub fn no_memory(server: &ServerName, bytes: usize) -> Self {
         let text = format!(
             "the gateway has no room for the message of the server \"{server}\", which is {bytes} bytes long, and left it out: \
-             your share of the gateway's memory is used up (limits.memory_budget); the call has run"
+             the share of the gateway's memory that it counts for is used up (limits.memory_budget, \
+             tenants.NAME.limits.memory_budget); the call has run"
         );
         Self::new(Code::Overloaded, MEMORY, text)
     }

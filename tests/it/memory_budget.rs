@@ -61,7 +61,12 @@ async fn bodies_beyond_a_tenants_share_are_refused_and_nobody_elses() {
     let text = error["error"]["message"].as_str().unwrap();
     assert!(text.contains("no room for the body") && text.contains("(limits.memory_budget)"), "{error}");
     let never = upload(&acme, 30 * MIB, 10).await.response().await.reply().await;
-    assert!(never.status == 413 && never.text.contains("(limits.memory_budget)"), "{}: {}", never.status, never.text);
+    assert!(
+        never.status == 413 && never.text.contains("(limits.memory_budget, tenants.NAME.limits.memory_budget)"),
+        "{}: {}",
+        never.status,
+        never.text
+    );
     assert_eq!(gateway.metrics().await.sum("sluice_memory_refusals_total", "what=\"body\""), 2.0);
     neighbour.unharmed().await;
     drop((silent, slow));
