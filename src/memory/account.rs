@@ -8,6 +8,7 @@ use super::charge::Charge;
 use super::exhausted::Exhausted;
 use super::held;
 use super::share::Share;
+use super::text::Text;
 use super::total::Total;
 
 /// The handle of an account; cheap to clone.
@@ -18,6 +19,14 @@ impl Account {
     /// An account without a limit, of a budget of its own: for tests, and for those who serve one client.
     pub fn unlimited() -> Self {
         Self(Arc::new(Share::new(Arc::new(Total::new(usize::MAX)))))
+    }
+
+    /// A copy of a text, charged until its last clone is dropped.
+    ///
+    /// # Errors
+    /// As of [`charge`](Self::charge). Nothing has been copied.
+    pub fn text(&self, text: &str) -> Result<Text, Exhausted> {
+        Ok(Text::new(text, self.charge(text.len().saturating_add(held::OVERHEAD))?))
     }
 
     /// Whether both are handles of the same account.

@@ -15,6 +15,7 @@ mod charge;
 mod exhausted;
 mod held;
 mod share;
+mod text;
 mod total;
 
 #[cfg(test)]
@@ -24,3 +25,4 @@ pub use account::Account;
 pub use budget::Memory;
 pub use charge::Charge;
 pub use exhausted::Exhausted;
+pub use text::Text;

@@ -9,9 +9,11 @@ use super::log::PushError;
 use super::outbox::Outbox;
 use crate::memory::Account;
 
-/// The unread bytes of a stream up to which answers of the gateway's own are not charged: whoever holds the request or
-/// the session is charged for as much.
-const FREE: usize = 4 * 1024;
+/// The unread bytes of a stream, for each request in a body, up to which answers of the gateway's own are not charged:
+/// whoever holds the request or the session is charged for as much.
+const FREE: usize = 1024;
+/// The same for a stream, and for a body of few requests.
+const LEAST_FREE: usize = 4 * FREE;
 
 /// The answers of one HTTP request, or of the single stream of an HTTP+SSE session.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Exchange {
     outbox: Outbox,
     /// The account of the client, for what waits to be read.
     account: Account,
+    /// The unread bytes up to which answers of the gateway's own are not charged.
+    free: usize,
     /// The number of requests without an answer. `None` for the stream of a session, which does not end with the last
     /// answer.
     awaiting: Option<AtomicUsize>,
@@ -28,13 +32,14 @@ impl Exchange {
     /// The exchange of one HTTP request that contains `requests` JSON-RPC requests. The stream ends with the last
     /// answer. What waits for the client is charged to `account`.
     pub fn of_request(outbox: Outbox, requests: usize, account: &Account) -> Self {
-        Self { outbox, account: account.clone(), awaiting: Some(AtomicUsize::new(requests)) }
+        let free = LEAST_FREE.max(FREE.saturating_mul(requests));
+        Self { outbox, account: account.clone(), free, awaiting: Some(AtomicUsize::new(requests)) }
     }
 
     /// The exchange of a session's stream. The last answer does not end the stream. What waits for the client is
     /// charged to `account`.
     pub fn of_stream(outbox: Outbox, account: &Account) -> Self {
-        Self { outbox, account: account.clone(), awaiting: None }
+        Self { outbox, account: account.clone(), free: LEAST_FREE, awaiting: None }
     }
 
     /// The account of the client.
@@ -67,7 +72,7 @@ impl Exchange {
     /// The answer was not delivered, because the stream was full or had ended.
     pub fn answer_or_cut(&self, message: Bytes) -> Result<(), PushError> {
         let len = message.len();
-        let message = match self.outbox.unread() + len <= FREE {
+        let message = match self.outbox.unread() + len <= self.free {
             true => Ok(message),
             false => self.account.hold(message, len),
         };

@@ -144,3 +144,24 @@ async fn notifications_that_are_kept_hold_no_more_than_the_share_of_their_tenant
     .await;
     end(binary, clients, neighbour).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscriptions_hold_no_more_than_the_share_of_their_tenant() {
+    let (binary, neighbour) = start(&[("echo", vec!["echo"])]).await;
+    let clients = sessions(&binary, "echo", 2).await;
+    let subscribe = |number: usize| {
+        let uri = format!("fixture://{number}/{}", "x".repeat(8000));
+        json!({"jsonrpc": "2.0", "id": number, "method": "resources/subscribe", "params": {"uri": uri}}).to_string()
+    };
+    let mut refused = [0, 0];
+    for (client, refused) in clients.iter().zip(&mut refused) {
+        for batch in (0..1024).map(subscribe).collect::<Vec<_>>().chunks(64) {
+            let reply = client.post(&format!("[{}]", batch.join(","))).await;
+            *refused += reply.text.matches("limits.memory_budget").count();
+        }
+    }
+    assert!(refused[0] == 0 && (400..=900).contains(&refused[1]), "{refused:?}");
+    let held = binary.metrics().await.sum("sluice_memory_held_bytes", "");
+    assert!(held > MOST * 0.8 && held < MOST * 1.3, "{held}");
+    end(binary, clients, neighbour).await;
+}

@@ -1,7 +1,6 @@
 //! A request for a child whose frame is written before the tables are locked, so that the lock is held for a short
 //! time.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +10,7 @@ use super::numbers::{self, Number};
 use super::{Ask, Call, Kept, LeaseId, Refused};
 use crate::jsonrpc::{Code, RawId, Splice, error_response, request_frame, text};
 use crate::mcp::{LONGEST_LABEL, ambiguity, method, task_asked_about};
+use crate::memory::Text;
 
 /// A request that is ready to be put to a child.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(in crate::worker) struct Draft<'a> {
     pub(super) frame: Result<Bytes, Bytes>,
     /// The URI of a `resources/subscribe` or `resources/unsubscribe`; `None` if that is no string, and for other
     /// methods.
-    pub(super) uri: Option<String>,
+    pub(super) uri: Option<Text>,
 }
 
 impl<'a> Draft<'a> {
@@ -32,7 +32,7 @@ impl<'a> Draft<'a> {
     /// `kept` is needed to send the request again after a crash.
     ///
     /// # Errors
-    /// `Memory` if the account has no room for the frame, `Ended` if the request has no valid id.
+    /// `Memory` if the account has no room for the frame or the URI, `Ended` if the request has no valid id.
     pub(in crate::worker) fn new(
         ask: &'a Ask<'a>,
         peer: LeaseId,
@@ -53,7 +53,9 @@ impl<'a> Draft<'a> {
         let is_subscription =
             matches!(ask.envelope.method.as_deref(), Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE));
         let members = &ask.envelope.members;
-        let uri = members.uri.filter(|_| is_subscription).and_then(text).map(Cow::into_owned);
+        let uri = members.uri.filter(|_| is_subscription).and_then(text);
+        // Kept for as long as the session is subscribed.
+        let uri = uri.map(|uri| ask.exchange.account().text(&uri)).transpose()?;
         let call = Box::new(Call {
             number: Number { wire: number, order: 0 },
             peer,

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::jsonrpc::{Envelope, own_frame, own_request, quoted};
 use crate::mcp::{cancelled_notification, method, task_asked_about};
+use crate::memory::Text;
 
 /// The tables of one worker.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Multiplexer {
         (number, own_request(number, method, params))
     }
 
-    fn unsubscription(&mut self, uri: String) -> Bytes {
+    fn unsubscription(&mut self, uri: Text) -> Bytes {
         let standing = Standing::Unsubscribe(uri);
         self.own_request(standing.method(), &standing.params()).1
     }

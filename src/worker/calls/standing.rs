@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::LeaseId;
 use crate::jsonrpc::{Envelope, Members, quoted, text};
 use crate::mcp::{Level, label, method};
+use crate::memory::Text;
 
 /// A request whose effect outlives the call. Ordered as a new child is asked: the level first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,9 +15,9 @@ pub(in crate::worker) enum Standing {
     /// Sets the log level of the session. A shared child is set to the most verbose level of all sessions.
     Level(Level),
     /// Subscribes the session to a URI. A shared child gets the first subscribe of all sessions only.
-    Subscribe(String),
+    Subscribe(Text),
     /// Unsubscribes the session from a URI. A shared child gets the last unsubscribe of all sessions only.
-    Unsubscribe(String),
+    Unsubscribe(Text),
 }
 
 /// A standing request that the child has not answered.
@@ -46,7 +47,7 @@ impl Standing {
 
     /// The standing request of a session that has the child alone. `None` for other methods, and where the level or the
     /// URI cannot be read: the child judges such a request.
-    pub(super) fn of(method: &str, params: &Members<'_>, uri: Option<String>) -> Option<Self> {
+    pub(super) fn of(method: &str, params: &Members<'_>, uri: Option<Text>) -> Option<Self> {
         match method {
             method::LOGGING_SET_LEVEL => Level::parse(&label(params.level)?).map(Self::Level),
             method::RESOURCES_SUBSCRIBE => uri.map(Self::Subscribe),
@@ -71,7 +72,7 @@ impl Standing {
             Some(method::LOGGING_SET_LEVEL) => owed.retain(|owed| !owed.is_level()),
             Some(method::RESOURCES_SUBSCRIBE | method::RESOURCES_UNSUBSCRIBE) if !owed.is_empty() => {
                 if let Some(uri) = envelope.members.uri.and_then(text) {
-                    owed.remove(&Self::Subscribe(uri.into_owned()));
+                    owed.retain(|owed| !matches!(owed, Self::Subscribe(owed) if **owed == *uri));
                 }
             }
             _ => {}

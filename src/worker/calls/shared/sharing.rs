@@ -11,6 +11,7 @@ use super::owners::Owners;
 use super::subscriptions::Subscriptions;
 use crate::jsonrpc::{Envelope, text};
 use crate::mcp::{Level, is_about_task, label, method, related_task, task_state};
+use crate::memory::Text;
 use crate::worker::calls::{Calls, LeaseId, Leases, Number, StandingInFlight, Told, Unsolicited, Waiting};
 
 /// The state that sessions on one child have in common.
@@ -188,7 +189,7 @@ impl Sharing {
 
     /// Removes the state of a session. Returns the URIs that a shared child is to be unsubscribed from, and the
     /// requests of the session that waited for the subscribe of another session.
-    pub(in crate::worker::calls) fn forget(&mut self, peer: LeaseId) -> (Vec<String>, Vec<Waiting>) {
+    pub(in crate::worker::calls) fn forget(&mut self, peer: LeaseId) -> (Vec<Text>, Vec<Waiting>) {
         self.levels.remove(&peer);
         self.handed_over.remove(&peer);
         self.tasks.forget(peer);

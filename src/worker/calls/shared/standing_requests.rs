@@ -10,6 +10,7 @@ use super::sharing::Sharing;
 use super::subscriptions::{Counted, LONGEST_URI};
 use crate::jsonrpc::{Code, RawId, empty_response, error_response};
 use crate::mcp::{LEVELS, Level, label, method};
+use crate::memory::Text;
 use crate::worker::calls::{Draft, LeaseId, Number, Refused, Standing, StandingInFlight, Told, Waiting};
 
 /// What becomes of a request.
@@ -69,7 +70,7 @@ impl Sharing {
         })
     }
 
-    fn subscribe(&mut self, draft: &Draft<'_>, uri: String, refusal: Result<(), Refused>) -> Result<Decision, Refused> {
+    fn subscribe(&mut self, draft: &Draft<'_>, uri: Text, refusal: Result<(), Refused>) -> Result<Decision, Refused> {
         let call = &draft.call;
         let counted = self.subscriptions.would_subscribe(&uri, call.peer);
         if matches!(counted, Counted::Forward | Counted::Wait) {
@@ -101,7 +102,7 @@ impl Sharing {
         &mut self,
         peer: LeaseId,
         id: &RawId,
-        uri: String,
+        uri: Text,
         refusal: Result<(), Refused>,
     ) -> Result<Decision, Refused> {
         let is_last = self.subscriptions.is_last(&uri, peer);
@@ -152,11 +153,7 @@ impl Sharing {
 
     /// The child has answered a request; `accepted` if with a result. Returns the requests that get the same answer,
     /// and the URI that the child is to be unsubscribed from, as nobody wants it any more.
-    pub(in crate::worker::calls) fn settle(
-        &mut self,
-        number: Number,
-        accepted: bool,
-    ) -> (Vec<Waiting>, Option<String>) {
+    pub(in crate::worker::calls) fn settle(&mut self, number: Number, accepted: bool) -> (Vec<Waiting>, Option<Text>) {
         let Some(StandingInFlight { peer, standing, .. }) = self.in_flight.remove(&number.wire) else {
             return (Vec::new(), None);
         };
@@ -183,7 +180,7 @@ impl Sharing {
 
     /// A request will not be answered, though the child may act on it. Returns the requests that fail with it, and the
     /// URI that the child is to be unsubscribed from, in case that it has subscribed.
-    pub(in crate::worker::calls) fn unsettle(&mut self, number: u64) -> (Vec<Waiting>, Option<String>) {
+    pub(in crate::worker::calls) fn unsettle(&mut self, number: u64) -> (Vec<Waiting>, Option<Text>) {
         self.level_over(number, false);
         match self.in_flight.remove(&number).map(|request| request.standing) {
             Some(Standing::Subscribe(uri)) if self.is_shared => {

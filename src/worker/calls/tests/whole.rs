@@ -69,7 +69,7 @@ impl Multiplexer {
         for standing in self.sharing.granted(peer) {
             match standing {
                 Standing::Level(granted) => level = Some(granted.as_str()),
-                Standing::Subscribe(uri) | Standing::Unsubscribe(uri) => drop(uris.insert(uri)),
+                Standing::Subscribe(uri) | Standing::Unsubscribe(uri) => drop(uris.insert(uri.to_string())),
             }
         }
         (level, uris)
