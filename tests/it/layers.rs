@@ -1,6 +1,7 @@
 //! The shape of the source: a folder is a layer, and imports only from the layers that the data path reaches after it.
 
 mod graph;
+mod kept_bytes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
