@@ -70,13 +70,13 @@ impl Refusal {
     }
 
     /// Refuses a GET that would open a session: status 429 because of a limit on sessions, 503 while the gateway
-    /// drains, 500 without random numbers.
+    /// drains or the tenant has no memory left, 500 without random numbers.
     pub fn no_room(rejected: &Rejected) -> Self {
         let status = match rejected {
             Rejected::Full(..) | Rejected::Principal(_) | Rejected::Tenant(_) | Rejected::Share(_) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            Rejected::Draining(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Rejected::Memory(_) | Rejected::Draining(_) => StatusCode::SERVICE_UNAVAILABLE,
             Rejected::NoRandomness => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::rpc(status, None, Code::Overloaded, &rejected.to_string()).retry_after(rejected.retry_after())

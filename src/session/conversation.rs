@@ -13,7 +13,7 @@ use super::streams::Transport;
 use crate::auth::Principal;
 use crate::config::{ServerName, Sessions};
 use crate::jsonrpc::Envelope;
-use crate::memory::Account;
+use crate::memory::{Account, Exhausted};
 use crate::permits::Full;
 use crate::pool::Deployment;
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
@@ -94,6 +94,9 @@ pub enum Rejected {
     /// The principal, or its tenant, holds as many sessions as are left for the others, and all are in use.
     #[error("no session was opened: {0}; close one, or try again later")]
     Share(Full),
+    /// The tenant's account has no room for the gateway's record of the session.
+    #[error("no session was opened: {0}; try again later")]
+    Memory(Exhausted),
     /// The gateway is shutting down, and its drain ends after the given time at the latest.
     #[error("the gateway is stopping; try again in a moment")]
     Draining(Duration),
@@ -107,6 +110,7 @@ impl Rejected {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Full(..) | Self::Principal(_) | Self::Tenant(_) | Self::Share(_) => "sessions_full",
+            Self::Memory(_) => "memory_full",
             Self::Draining(_) => "draining",
             Self::NoRandomness => "no_randomness",
         }
@@ -118,7 +122,9 @@ impl Rejected {
     pub fn retry_after(&self) -> u64 {
         let wait = match self {
             Self::Full(_, wait) | Self::Draining(wait) => *wait,
-            Self::Principal(_) | Self::Tenant(_) | Self::Share(_) | Self::NoRandomness => Duration::ZERO,
+            Self::Principal(_) | Self::Tenant(_) | Self::Share(_) | Self::Memory(_) | Self::NoRandomness => {
+                Duration::ZERO
+            }
         };
         (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
     }

@@ -37,6 +37,10 @@ const LOOK: (Duration, Duration) = (SWEEP, Duration::from_secs(60));
 /// The sessions that are looked at in one turn of a sweep.
 const BATCH: usize = 256;
 
+/// The bytes that each session is charged with until the session is gone: its record, its streams, and its entries in
+/// the registry and in the tables of its children.
+const SESSION: usize = 8 * 1024;
+
 /// How often a new session takes the room of another one, as long as others are faster to take what has become free.
 const TRIES: usize = 8;
 
@@ -197,6 +201,8 @@ impl Conversations for Registry {
     fn open(&self, new: &NewSession<'_>) -> Result<Arc<dyn Conversation>, Rejected> {
         let NewSession { principal, deployment, transport, client, .. } = *new;
         let id = SessionId::random().map_err(|_| Rejected::NoRandomness)?;
+        // Before the claim: nobody's session is ended for one that is not opened.
+        let record = new.account.charge(SESSION).map_err(Rejected::Memory)?;
         let claim = self.claim(new)?;
         let target = Target {
             deployment: Arc::clone(deployment),
@@ -206,7 +212,7 @@ impl Conversations for Registry {
             tasks: self.tasks.clone(),
         };
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
-        let session = Arc::new(Session::new((id.clone(), number), transport, new.stream, target));
+        let session = Arc::new(Session::new((id.clone(), number), transport, new.stream, target, record));
         deployment.metrics.sessions.inc();
         self.sessions.insert(id, (Arc::clone(&session), claim));
         // Soon for the first time: the configuration may have been replaced since the request was judged.

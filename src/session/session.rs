@@ -14,7 +14,7 @@ use super::place::{Place, SessionNumber};
 use super::streams::{Streams, Transport};
 use crate::auth::Principal;
 use crate::jsonrpc::{Envelope, Kind};
-use crate::memory::Account;
+use crate::memory::{Account, Charge};
 use crate::stream::{Budget, Cursor, Exchange, Expiry};
 use crate::telemetry::{DropReason, MemoryUse};
 use crate::worker::{Failure, Refused, deliver};
@@ -34,19 +34,23 @@ pub(super) struct Session {
     /// The way to the server's children. Its target has the owner of the session: no other principal may use the
     /// session.
     pub(super) link: Arc<Link>,
+    /// The charge for the record of the session.
+    _record: Charge,
 }
 
 impl Session {
-    /// A session without a stream and without a child. `budget` bounds each stream to the client.
+    /// A session without a stream and without a child. `budget` bounds each stream to the client. `record` is the
+    /// charge for the session itself.
     pub(super) fn new(
         (id, number): (SessionId, SessionNumber),
         transport: Transport,
         budget: Budget,
         target: Target,
+        record: Charge,
     ) -> Self {
         let client = Arc::new(Streams::new(transport, budget, target.account.clone()));
         let link = Link::new(target, Arc::clone(&client) as Arc<dyn Client>);
-        Self { id, number, place: Mutex::default(), expiry: Expiry::default(), client, link }
+        Self { id, number, place: Mutex::default(), expiry: Expiry::default(), client, link, _record: record }
     }
 
     /// The number that the index knows the session by.

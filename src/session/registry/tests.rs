@@ -5,7 +5,7 @@ use std::time::Instant as Clock;
 use super::super::idle_index::SETTLED;
 use super::*;
 use crate::config::{Config, Server, Sessions};
-use crate::memory::Memory;
+use crate::memory::{Exhausted, Memory};
 use crate::pool::{Deployment, Deployments, Pools};
 use crate::stream::Budget;
 
@@ -119,4 +119,31 @@ async fn room_costs_as_much_with_many_sessions_as_with_few() {
     };
     let (few, many, spread) = (time(200, 1), time(most(), 1), time(most(), 100));
     println!("room for a session takes {few:?} with 200, {many:?} with {}, {spread:?} of 100 principals", most());
+}
+
+#[tokio::test]
+async fn a_session_is_charged_until_it_is_gone_and_not_opened_without_room() {
+    let (registry, deployment) = (Registry::new(TaskTracker::new(), Permits::default()), deployment());
+    // Half of what is not kept for connections: three sessions.
+    let memory = Memory::new(8 * SESSION);
+    let account = memory.tenant("acme");
+    let new = NewSession {
+        principal: &principal(1),
+        deployment: &deployment,
+        transport: Transport::Streamable,
+        sessions: &Sessions::default(),
+        tenant_sessions: None,
+        account: &account,
+        client: std::net::Ipv4Addr::LOCALHOST.into(),
+        stream: STREAM,
+    };
+    for number in 1..=3 {
+        assert_eq!((registry.open(&new).err(), account.held()), (None, number * SESSION));
+    }
+    let refused = registry.open(&new).err().unwrap();
+    assert_eq!(refused, Rejected::Memory(Exhausted::Share));
+    assert!(refused.to_string().contains("limits.memory_budget"), "{refused}");
+    registry.end_all("the test is over");
+    assert_eq!(memory.held(), 0);
+    assert!(registry.open(&new).is_ok());
 }
