@@ -1,6 +1,7 @@
 //! A worker as its pool keeps it: with the breaker permit that it was started with, and the capacity that it occupies.
 //! A successor inherits that capacity instead of queueing for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::StreamExt as _;
@@ -27,6 +28,8 @@ pub(super) struct PooledWorker {
     charged: OnceLock<Principal>,
     /// The capacity; `None` once it is given back or inherited.
     claim: Mutex<Option<Claim>>,
+    /// Whether a request has leased the worker: until then it waits for the request that it was started or taken for.
+    was_leased: AtomicBool,
     /// Cancelled when the child process is gone.
     vacant: CancellationToken,
 }
@@ -36,7 +39,8 @@ impl PooledWorker {
     pub(super) fn new(worker: Worker, permit: PermitId, claim: Claim) -> Arc<Self> {
         let (permit, claim) = (Mutex::new(permit), Mutex::new(Some(claim)));
         let (owner, charged, vacant) = (OnceLock::new(), OnceLock::new(), CancellationToken::new());
-        Arc::new(Self { worker, permit, owner, charged, claim, vacant })
+        let was_leased = AtomicBool::new(false);
+        Arc::new(Self { worker, permit, owner, charged, claim, was_leased, vacant })
     }
 
     /// Notes the first request that the worker is for.
@@ -45,6 +49,11 @@ impl PooledWorker {
         if let Some(principal) = claimant.charged() {
             let _ = self.charged.set(principal.clone());
         }
+    }
+
+    /// Notes that a request has leased the worker.
+    pub(super) fn note_leased(&self) {
+        self.was_leased.store(true, Ordering::Relaxed);
     }
 
     /// Whom the worker counts for.
@@ -57,11 +66,12 @@ impl PooledWorker {
         !self.worker.is_alive() || self.worker.is_given_up_as_idle()
     }
 
-    /// Whether the child is no spare, and nobody has a use for it at present. A server that keeps its children keeps
-    /// those that sessions are on.
+    /// Whether the child is no spare, and nobody has a use for it at present. A child that no request has leased yet is
+    /// not idle: the request that waits for it would get one that ends. A server that keeps its children keeps those
+    /// that sessions are on.
     pub(super) fn is_idle(&self) -> bool {
         let is_kept = self.worker.is_kept() && self.worker.sessions() > 0;
-        !is_kept && self.owner.get().is_some() && self.worker.is_dispensable()
+        !is_kept && self.was_leased.load(Ordering::Relaxed) && self.worker.is_dispensable()
     }
 
     /// The pooled workers of leases whose workers take no calls any more, for a successor to inherit from.

@@ -31,12 +31,22 @@ struct State {
     idle_timeout: Mutex<Option<Duration>>,
 }
 
-/// An idle child, with what it is chosen by.
-struct Idle {
+/// A child, with what it is chosen by. Read once: a spare may be taken for a tenant at any moment.
+struct Candidate {
     child: Arc<PooledWorker>,
     tenant: TenantKey,
+    /// The owner of the first lease; `None` for a spare.
     owner: Option<Owner>,
     last_used: Instant,
+}
+
+/// The numbers of living children that are not about to end.
+#[derive(Default)]
+struct Held {
+    /// The children of each tenant.
+    tenants: HashMap<TenantKey, usize>,
+    /// The children of each owner. A spare counts for none.
+    owners: HashMap<(TenantKey, Owner), usize>,
 }
 
 impl Children {
@@ -65,18 +75,14 @@ impl Children {
         if missing == 0 {
             return;
         }
-        let mut held: HashMap<(TenantKey, Option<Owner>), usize> = HashMap::new();
-        for child in &staying {
-            let tenant = child.worker.tenant();
-            *held.entry((tenant.clone(), None)).or_default() += 1;
-            *held.entry((tenant, child.owner.get().cloned())).or_default() += 1;
-        }
-        let mut idle: Vec<_> = staying.into_iter().filter_map(Idle::of).collect();
+        let staying: Vec<_> = staying.into_iter().map(Candidate::of).collect();
+        let mut held = Held::default();
+        staying.iter().for_each(|candidate| held.count(candidate, |count| count + 1));
+        let mut idle: Vec<_> = staying.into_iter().filter(|candidate| candidate.child.is_idle()).collect();
         for _ in 0..missing {
             while let Some(next) = take_first(&mut idle, &held) {
                 if next.child.worker.give_up_idle(due) {
-                    let keys = [(next.tenant.clone(), None), (next.tenant, next.owner)];
-                    keys.into_iter().for_each(|key| *held.entry(key).or_default() -= 1);
+                    held.count(&next, |count| count.saturating_sub(1));
                     break;
                 }
             }
@@ -94,24 +100,38 @@ impl Children {
     }
 }
 
-impl Idle {
-    /// What a child is chosen by; `None` if the child is not idle, or is kept all the same.
-    fn of(child: Arc<PooledWorker>) -> Option<Self> {
+impl Candidate {
+    fn of(child: Arc<PooledWorker>) -> Self {
         let (tenant, owner, last_used) = (child.worker.tenant(), child.owner.get().cloned(), child.worker.last_used());
-        child.is_idle().then_some(Self { child, tenant, owner, last_used })
+        Self { child, tenant, owner, last_used }
     }
 }
 
-/// Removes and returns the idle child that goes first. `held` is the number of children of each tenant, and of each of
-/// its owners.
-fn take_first(idle: &mut Vec<Idle>, held: &HashMap<(TenantKey, Option<Owner>), usize>) -> Option<Idle> {
-    let count = |tenant: &TenantKey, owner: Option<&Owner>| {
-        held.get(&(tenant.clone(), owner.cloned())).copied().unwrap_or_default()
-    };
-    let weight = |idle: &Idle| {
-        let by_owner = count(&idle.tenant, idle.owner.as_ref());
+impl Held {
+    /// Changes the numbers that a child counts in.
+    fn count(&mut self, candidate: &Candidate, change: impl Fn(usize) -> usize) {
+        let Candidate { tenant, owner, .. } = candidate;
+        let of_tenant = self.tenants.entry(tenant.clone()).or_default();
+        *of_tenant = change(*of_tenant);
+        if let Some(owner) = owner {
+            let of_owner = self.owners.entry((tenant.clone(), owner.clone())).or_default();
+            *of_owner = change(*of_owner);
+        }
+    }
+
+    /// The numbers of children of a child's tenant, and of its owner.
+    fn of(&self, Candidate { tenant, owner, .. }: &Candidate) -> (usize, usize) {
+        let of_owner = owner.clone().and_then(|owner| self.owners.get(&(tenant.clone(), owner)));
+        (self.tenants.get(tenant).copied().unwrap_or_default(), of_owner.copied().unwrap_or_default())
+    }
+}
+
+/// Removes and returns the idle child that goes first.
+fn take_first(idle: &mut Vec<Candidate>, held: &Held) -> Option<Candidate> {
+    let weight = |idle: &Candidate| {
         let is_unused = idle.child.worker.sessions() == 0;
-        (is_unused, count(&idle.tenant, None), by_owner, Reverse(idle.last_used))
+        let (of_tenant, of_owner) = held.of(idle);
+        (is_unused, of_tenant, of_owner, Reverse(idle.last_used))
     };
     let first = idle.iter().enumerate().max_by_key(|(_, idle)| weight(idle)).map(|(place, _)| place)?;
     Some(idle.swap_remove(first))

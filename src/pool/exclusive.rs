@@ -45,6 +45,7 @@ pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failu
             let child = obtain(pool, &request, opening.as_ref().map(|own| &own.key)).await?;
             let lease = Lease::new(child.worker.clone(), wanted.holder.clone(), true);
             let lease = Arc::new(lease.holding(Arc::<PooledWorker>::clone(&child)));
+            child.note_leased();
             let Some(opening) = opening else {
                 settle_unopened(pool, child);
                 return Ok(Granted { lease, answer: None });

@@ -35,6 +35,7 @@ pub(super) async fn lease(pool: &Pool, wanted: &Wanted) -> Result<Granted, Failu
         // The worker may have been retired between the choice and the lease: then another one is chosen.
         let answer = child.worker.opened().cloned().filter(|_| opening.is_some());
         if child.worker.takes_calls() && answer.is_some() == opening.is_some() {
+            child.note_leased();
             return Ok(Granted { lease, answer });
         }
     }

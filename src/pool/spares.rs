@@ -17,7 +17,7 @@ use super::start::{open, spawn, until_settled};
 use crate::config::PoolMode;
 use crate::permits::{Ceiling, Claim, Claimant};
 use crate::telemetry::Cause;
-use crate::worker::{Lease, Nobody, Opening};
+use crate::worker::{Lease, Nobody, Opening, Payer};
 
 /// Starts the missing spares, as far as capacity is free now and the breaker asks for no pause, and stops spares that
 /// are too many or out of demand.
@@ -28,10 +28,12 @@ pub(super) fn replenish(pool: &Pool) {
         let most = pool.surroundings.spawn_concurrency.div_ceil(2);
         let Ok(slot) = permits.try_claim(&nobody, &[(Ceiling::SpareStarts, most)]) else { return };
         let Ok(claim) = permits.try_claim(&nobody, &[pool.place()]) else { return };
+        // Before the permit of the breaker: without room there is no attempt, and the next one is made at the next tick.
+        let Ok(payer) = pool.payer(None) else { return };
         // After a crash no spare is started before the pause of the breaker is over.
         let Ok((permit, Duration::ZERO)) = pool.breaker.admit(&None, Instant::now()) else { return };
         pool.inventory.lock().starting_spares += 1;
-        start_spare(pool, slot, claim, permit);
+        start_spare(pool, (slot, claim), payer, permit);
     }
 }
 
@@ -71,9 +73,9 @@ fn missing_spares(pool: &Pool, inventory: &mut Inventory) -> usize {
 }
 
 /// Starts a spare in a task of its own, which holds the start slot until the child is up, as far as is known.
-fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
+fn start_spare(pool: &Pool, (slot, claim): (Claim, Claim), payer: Payer, permit: PermitId) {
     pool.spawn(async move |pool| {
-        let spare = prepare_spare(&pool, claim, permit);
+        let spare = prepare_spare(&pool, claim, BreakerPermit::new(&pool, None, permit), payer);
         let spare = pool.surroundings.draining.run_until_cancelled(spare).await.flatten();
         let child = spare.as_ref().map(|spare| Arc::clone(&spare.child));
         {
@@ -90,9 +92,8 @@ fn start_spare(pool: &Pool, slot: Claim, claim: Claim, permit: PermitId) {
 }
 
 /// Starts a spare, and opens it for the latest demand. `None` if the child does not start, or answers with an error.
-async fn prepare_spare(pool: &Pool, claim: Claim, permit: PermitId) -> Option<Spare> {
-    let payer = pool.payer(None).ok()?;
-    let child = spawn(pool, None, claim, BreakerPermit::new(pool, None, permit), payer).await.ok()?;
+async fn prepare_spare(pool: &Pool, claim: Claim, permit: BreakerPermit<'_>, payer: Payer) -> Option<Spare> {
+    let child = spawn(pool, None, claim, permit, payer).await.ok()?;
     // Before the first client has come, the spare waits without `initialize`.
     let wanted = pool.inventory.lock().demand.latest.clone();
     let Some(Opening { message, key }) = wanted else { return Some(Spare { child, key: None }) };
