@@ -7,7 +7,7 @@ use crate::auth::Principal;
 use crate::config::TenantId;
 
 /// A ceiling under which there is no room for a claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Full {
     /// The ceiling.
     pub ceiling: Ceiling,
@@ -18,7 +18,7 @@ pub struct Full {
 }
 
 /// Who holds the units that a claim does not get.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum By {
     /// All together: every unit is taken.
     All,

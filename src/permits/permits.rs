@@ -5,6 +5,7 @@
 //!
 //! Invariants: no claim waits for which there is room, and no ceiling is exceeded.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,10 +101,11 @@ impl Permits {
     /// What claims wait for, and how many for each.
     pub fn wanted(&self) -> Vec<(Full, usize)> {
         let state = self.0.lock();
-        let mut wanted: Vec<(Full, usize)> = Vec::new();
+        let (mut wanted, mut places) = (Vec::<(Full, usize)>::new(), HashMap::new());
         for (_, queue) in state.queues.in_turn() {
             let Some(full) = state.full(&queue.claimant, &queue.limits) else { continue };
-            match wanted.iter_mut().find(|(other, _)| *other == full) {
+            let place = *places.entry(full.clone()).or_insert(wanted.len());
+            match wanted.get_mut(place) {
                 Some((_, count)) => *count += queue.len(),
                 None => wanted.push((full, queue.len())),
             }

@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// The time between two looks for an idle child while requests wait for one.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// The largest number of holders and ceilings that one look makes room for: each looks at all children.
+const SERVED: usize = 16;
+
 /// The pause between a change of the pool, such as a lease, and the start of spares: a start takes processor time from
 /// the first calls of a lease.
 const HEAD_START: Duration = Duration::from_millis(50);
@@ -43,20 +46,21 @@ pub(super) async fn maintain(pool: Arc<Pool>, stop: CancellationToken) {
             _ = ticks.tick() => true,
         }
     };
-    let mut is_awaited = false;
+    let (mut is_awaited, mut first) = (false, 0);
     while let Some(is_tick) = stop.run_until_cancelled(is_tick(is_awaited)).await {
         if is_tick {
             recycle(&pool).await;
         }
-        is_awaited = serve_waiting(&pool);
+        is_awaited = serve_waiting(&pool, &mut first);
         spares::replenish(&pool);
     }
     pool.inventory.lock().stop_all();
 }
 
 /// Makes room for the requests that wait because the server, or somebody with children here, has as many children as it
-/// may: one that was in use when a request began to wait may be idle by now. Returns whether any request waits so.
-fn serve_waiting(pool: &Pool) -> bool {
+/// may: one that was in use when a request began to wait may be idle by now. Each look serves at most [`SERVED`] of those
+/// that have too many, from `first` on, where the next look goes on. Returns whether any request waits so.
+fn serve_waiting(pool: &Pool, first: &mut usize) -> bool {
     let waiting = pool.surroundings.permits.wanted();
     if waiting.is_empty() {
         return false;
@@ -71,7 +75,13 @@ fn serve_waiting(pool: &Pool) -> bool {
         _ => false,
     };
     let ours: Vec<_> = waiting.into_iter().filter(|(full, _)| is_ours(full)).collect();
-    ours.iter().for_each(|(full, count)| make_room(pool, full, *count));
+    let begin = *first % ours.len().max(1);
+    ours.iter()
+        .cycle()
+        .skip(begin)
+        .take(ours.len().min(SERVED))
+        .for_each(|(full, count)| make_room(pool, full, *count));
+    *first = begin + SERVED;
     !ours.is_empty()
 }
 

@@ -2,6 +2,8 @@
 //! notifications without a receiver, stderr beyond what is logged. While the gateway does not read, the pipe fills up
 //! and the child waits. Useful messages cost nothing and earn credit for as much useless output.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -62,9 +64,18 @@ impl Brake {
         self.refill(bytes.saturating_add(MESSAGE));
     }
 
-    /// Begins a turn: the task has just waited for the child.
-    pub fn begin_turn(&mut self) {
-        self.pauses = 0;
+    /// Waits for a read of the child's output. If the read was not ready at once, other tasks could run meanwhile, and a
+    /// turn begins.
+    pub async fn wait_for<F: Future>(&mut self, read: F) -> F::Output {
+        let mut read = pin!(read);
+        poll_fn(|context| {
+            let polled = read.as_mut().poll(context);
+            if polled.is_pending() {
+                self.pauses = 0;
+            }
+            polled
+        })
+        .await
     }
 
     /// Waits until there is credit, at most until the child is gone. Every [`TURN`] pauses, lets all other tasks that can
@@ -120,6 +131,24 @@ mod tests {
         let [first, later @ ..] = messages;
         assert!((8_192..=8_192 + 2_300).contains(&first), "{messages:?}");
         assert!(later.iter().all(|second| (1_800..=2_300).contains(second)), "{messages:?}");
+    }
+
+    #[tokio::test]
+    async fn others_run_after_so_many_messages_however_few_come_with_each_read() {
+        let mut brake = Brake::new(CancellationToken::new());
+        let other = tokio::spawn(async {});
+        let mut messages = 0;
+        while !other.is_finished() {
+            assert!(messages < 2 * TURN, "the other task waits");
+            brake.wait_for(std::future::ready(())).await;
+            for _ in 0..TURN - 1 {
+                brake.pause().await;
+                messages += 1;
+            }
+        }
+        brake.pauses = TURN - 1;
+        brake.wait_for(tokio::task::yield_now()).await;
+        assert_eq!(brake.pauses, 0, "the others have run meanwhile");
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,12 +18,13 @@ use crate::config::TenantId;
 
 /// The sessions that a search for the longest unused one asks at once. Of a principal with more, the search is exact
 /// among the sessions that were noted as unused for longest.
-const ASKED: usize = 128;
+const ASKED: usize = 32;
 /// A session without an open stream that has been unused for so long goes before all others. One that was used later may
 /// be new, or between two calls.
 pub(super) const SETTLED: Duration = Duration::from_secs(10);
-/// The rounds of a search in which every session that was asked is in use.
-const ROUNDS: usize = 8;
+/// The rounds of a search in which every session that was asked is in use. A search that finds none has asked at most
+/// [`ROUNDS`] times [`ASKED`] sessions of a principal, under the lock of all.
+const ROUNDS: usize = 4;
 /// The principals of a tenant that are asked for a session, those with the most sessions first.
 const PRINCIPALS: usize = 8;
 

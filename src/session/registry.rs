@@ -217,6 +217,10 @@ impl Conversations for Registry {
         self.sessions.insert(id, (Arc::clone(&session), claim));
         // Soon for the first time: the configuration may have been replaced since the request was judged.
         self.by_use.add(&session, Instant::now() + SWEEP);
+        // All sessions may have been ended since the line before, when this one was not in the index yet.
+        if !self.sessions.contains_key(session.id()) {
+            self.by_use.remove(&session);
+        }
         let server = &deployment.server.name;
         if Cause::info("session opened", server.to_string()).is_news(SESSIONS_LOGGED) {
             let (tenant, session) = (principal.tenant(), session.id().public());

@@ -48,7 +48,8 @@ struct State {
     backlog_usage: Usage,
     /// Whether the session has ended: no stream stays open.
     is_closed: bool,
-    /// When a stream was last known to be open; before the first stream, when the session was opened.
+    /// When the latest stream that has ended was left by its client, or was found to have ended; before the first stream,
+    /// when the session was opened.
     last_open: Instant,
     /// When the open stream was opened, or got its last message other than an answer; the same as `last_open` without
     /// an open stream.
@@ -112,8 +113,8 @@ impl Streams {
 impl State {
     /// The open stream; `None` if its client has gone.
     fn current(&mut self) -> Option<&Arc<Exchange>> {
-        if self.open.as_ref().is_some_and(|stream| !stream.outbox().is_open()) {
-            (self.open, self.last_open) = (None, Instant::now());
+        if let Some(stream) = self.open.take_if(|stream| !stream.outbox().is_open()) {
+            self.last_open = stream.outbox().left().unwrap_or_else(Instant::now);
         }
         self.open.as_ref()
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use self::readers::Readers;
 use super::budget::Budget;
@@ -31,6 +32,8 @@ struct State {
     writers: Vec<Waker>,
     /// The highest id of a cursor. The first cursor has id 0.
     last_cursor: u64,
+    /// When the last cursor left, which ended the stream; `None` where the stream has ended otherwise, or not at all.
+    left: Option<Instant>,
 }
 
 impl Outbox {
@@ -45,7 +48,7 @@ impl Outbox {
     /// kept.
     pub fn with_retention(budget: Budget, retention: Budget) -> (Self, Cursor) {
         let log = Log::new(budget, retention);
-        let state = State { log, readers: Readers::default(), writers: Vec::new(), last_cursor: 0 };
+        let state = State { log, readers: Readers::default(), writers: Vec::new(), last_cursor: 0, left: None };
         let outbox = Self(Arc::new(Mutex::new(state)));
         (outbox.clone(), Cursor::new(outbox, 0, 1))
     }
@@ -140,6 +143,11 @@ impl Outbox {
     /// Whether the stream takes messages.
     pub fn is_open(&self) -> bool {
         !self.0.lock().log.is_closed
+    }
+
+    /// When the last reader left a stream that had not ended; `None` if none has.
+    pub fn left(&self) -> Option<Instant> {
+        self.0.lock().left
     }
 }
 

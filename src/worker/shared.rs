@@ -14,6 +14,7 @@ use super::calls::{Expired, LeaseId, Multiplexer, Refused, Unsolicited, Withdraw
 use super::{Due, Failure, Health, Hints, Holders, Payer, Route, Spec, StdinQueue, deliver, lost};
 use crate::config::{Isolation, Server};
 use crate::mcp::protocol_version;
+use crate::memory::Exhausted;
 use crate::process::{Charge, Origin, StderrTail};
 use crate::stream::{Item, Requester};
 use crate::telemetry::{Direction, DropReason, ExitReason, MemoryUse, ServerMetrics};
@@ -205,7 +206,10 @@ impl Shared {
     /// ends.
     pub(super) fn give_up(&self, expired: Expired, failure: impl Fn(Duration) -> Failure) {
         // First: the client may have been asked on the stream of a call that ends now.
-        expired.withdrawn.into_iter().for_each(|(withdrawn, message)| self.withdraw(withdrawn, message));
+        for (withdrawn, message) in expired.withdrawn {
+            let len = message.len();
+            self.withdraw(withdrawn, || self.payer.account().hold(message, len));
+        }
         let has_failed = self.life.failure.get().is_some();
         for call in expired.calls.iter().filter(|call| !(call.is_own && has_failed)) {
             deliver(&self.metrics, &call.exchange, failure(call.timeout()).response(&call.original));
@@ -229,14 +233,13 @@ impl Shared {
         self.something_is_over();
     }
 
-    /// Sends a client the cancellation of a server request, or removes the request before the client has seen it.
-    pub(super) fn withdraw(&self, withdrawn: Withdrawn, message: Bytes) {
+    /// Sends a client the cancellation of a server request, or removes the request before the client has seen it. The
+    /// request is removed also where there is no room for the cancellation. `charged` is the cancellation, charged to
+    /// whoever pays for the child.
+    pub(super) fn withdraw(&self, withdrawn: Withdrawn, charged: impl FnOnce() -> Result<Bytes, Exhausted>) {
         let Withdrawn { peer, number, in_flight } = withdrawn;
         let Some(holder) = self.holders.get(peer).filter(|holder| !holder.forget(number)) else { return };
-        let len = message.len();
-        let Ok(message) = self.payer.account().hold(message, len) else {
-            return self.metrics.had_no_room(MemoryUse::Stream);
-        };
+        let Ok(message) = charged() else { return self.metrics.had_no_room(MemoryUse::Stream) };
         let item = Item::notification(message);
         let dropped = match holder.route(&item, Unsolicited::Notification, &in_flight) {
             Route::Stream(outbox) => outbox.push_own(item).err().map(lost),

@@ -24,8 +24,6 @@ use crate::telemetry::{Cause, Direction, DropReason, MemoryUse};
 const LARGEST_OPENING: usize = 256 * 1024;
 /// The room for each read, in bytes.
 const READ: usize = 64 * 1024;
-/// A read of fewer bytes than this has taken all that the child had written.
-const ALL: usize = 4 * 1024;
 
 /// Reads and delivers messages until stdout ends.
 pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver) {
@@ -37,13 +35,8 @@ pub(super) async fn read_stdout(shared: Arc<Shared>, mut stdout: pipe::Receiver)
         // Everything read so far is delivered.
         shared.something_is_over();
         framer.charge_to(shared.payer.account());
-        let ended = match stdout.read_buf(framer.room(READ)).await {
-            Ok(read) => {
-                if read < ALL {
-                    brake.begin_turn();
-                }
-                read == 0
-            }
+        let ended = match brake.wait_for(stdout.read_buf(framer.room(READ))).await {
+            Ok(read) => read == 0,
             Err(error) => {
                 tracing::warn!(server = %shared.server.name, %error, "stdout of a child could not be read");
                 true
@@ -188,27 +181,8 @@ async fn dispatch(shared: &Arc<Shared>, line: &Bytes, envelope: &Envelope<'_>) -
         incoming
     });
     match incoming {
-        Incoming::Answer(Answer { call, waiting, .. }, message) => {
-            shared.metrics.answered(call.method, now.saturating_duration_since(call.started).as_secs_f64());
-            let no_memory = || Failure::no_memory(&shared.server.name, line.len());
-            let message = message.unwrap_or_else(|_| {
-                shared.metrics.had_no_room(MemoryUse::Stream);
-                no_memory().response(&call.original)
-            });
-            let message = match call.is_initialize() && message.len() > LARGEST_OPENING {
-                true => {
-                    Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original)
-                }
-                false => message,
-            };
-            if call.is_initialize() {
-                shared.note_opened(&message);
-            }
-            for waiting in waiting {
-                let copy = waiting.exchange.account().freeze(under_id(&message, &waiting.id));
-                answer(shared, &waiting.exchange, copy.unwrap_or_else(|_| no_memory().response(&waiting.id))).await;
-            }
-            answer(shared, &call.exchange, message).await;
+        Incoming::Answer(found, message) => {
+            deliver_answer(shared, found, message, line.len(), now).await;
             true
         }
         Incoming::Inform(exchange, Ok(message)) => {
@@ -231,13 +205,14 @@ async fn dispatch(shared: &Arc<Shared>, line: &Bytes, envelope: &Envelope<'_>) -
             number.into_iter().for_each(|number| shared.refuse_undelivered(number));
             false
         }
-        Incoming::Inform(_, Err(_)) | Incoming::Withdrawn(_, Err(_)) => {
+        Incoming::Inform(_, Err(_)) => {
             shared.metrics.had_no_room(MemoryUse::Stream);
             false
         }
-        Incoming::Withdrawn(withdrawn, Ok(message)) => {
-            shared.withdraw(withdrawn, message);
-            true
+        Incoming::Withdrawn(withdrawn, message) => {
+            let has_room = message.is_ok();
+            shared.withdraw(withdrawn, || message);
+            has_room
         }
         Incoming::Reply(frame) => {
             shared.send(frame);
@@ -249,6 +224,35 @@ async fn dispatch(shared: &Arc<Shared>, line: &Bytes, envelope: &Envelope<'_>) -
         }
         Incoming::Ignore => false,
     }
+}
+
+/// Delivers the answer to a call, also to those who wait for the same answer. `len` is the length of the child's message,
+/// in bytes. An error takes the place of a message that there is no room for.
+async fn deliver_answer(
+    shared: &Shared,
+    Answer { call, waiting, .. }: Answer,
+    message: Result<Bytes, Exhausted>,
+    len: usize,
+    now: Instant,
+) {
+    shared.metrics.answered(call.method, now.saturating_duration_since(call.started).as_secs_f64());
+    let no_memory = || Failure::no_memory(&shared.server.name, len);
+    let message = message.unwrap_or_else(|_| {
+        shared.metrics.had_no_room(MemoryUse::Stream);
+        no_memory().response(&call.original)
+    });
+    let message = match call.is_initialize() && message.len() > LARGEST_OPENING {
+        true => Failure::large_opening(&shared.server.name, message.len(), LARGEST_OPENING).response(&call.original),
+        false => message,
+    };
+    if call.is_initialize() {
+        shared.note_opened(&message);
+    }
+    for waiting in waiting {
+        let copy = waiting.exchange.account().freeze(under_id(&message, &waiting.id));
+        answer(shared, &waiting.exchange, copy.unwrap_or_else(|_| no_memory().response(&waiting.id))).await;
+    }
+    answer(shared, &call.exchange, message).await;
 }
 
 /// Decides what becomes of a message, and copies the message after the lock of the tables is free. A frame that the

@@ -40,7 +40,7 @@ async fn until_stuck(gateway: &Gateway) {
     .await;
 }
 
-async fn until_in_flight(gateway: &Gateway, calls: u64) {
+pub(crate) async fn until_in_flight(gateway: &Gateway, calls: u64) {
     eventually("so many calls are in flight", async || {
         let workers = gateway.admin().send(Request::get("/workers")).await.json();
         (workers[0]["in_flight"] == calls).then_some(())

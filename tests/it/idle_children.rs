@@ -141,6 +141,9 @@ async fn a_child_with_a_call_a_question_a_task_or_a_subscription_stays() {
             let client = Client::open(&gateway, wire).await;
             let before = client.pid().await;
             let begun = Begun::of(&client, it, folder.path().join("end")).await;
+            if matches!(it, Use::Call) {
+                crate::delivery::until_in_flight(&gateway, 1).await;
+            }
             assert_eq!(refusal(&gateway).await, "pool_full", "{wire:?} {it:?}");
             assert_eq!(client.pid().await, before, "{wire:?} {it:?}");
             begun.end(&client).await;

@@ -81,6 +81,24 @@ async fn an_open_stream_counts_more_than_some_seconds_without_use() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_whose_client_has_left_goes_first_though_nobody_has_looked_since() {
+    let (registry, deployment, ann) =
+        (Registry::new(TaskTracker::new(), Permits::default()), deployment(), principal(1));
+    let limits = Sessions { max_per_principal: 2, ..Sessions::default() };
+    let listening = open_one(&registry, &deployment, &ann, &limits);
+    let _stream = listening.open_stream();
+    let left = open_one(&registry, &deployment, &ann, &limits);
+    let stream = left.open_stream();
+    tokio::time::advance(3 * SETTLED).await;
+    drop(stream);
+    tokio::time::advance(2 * SETTLED).await;
+    open_one(&registry, &deployment, &ann, &limits);
+    let lives = |id: &SessionId| registry.sessions.contains_key(id);
+    assert!(lives(listening.id()) && !lives(left.id()));
+    registry.end_all("the test ends");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_sweep_looks_at_those_that_are_due_and_at_no_others() {
     let (registry, deployment, most) = (Registry::new(TaskTracker::new(), Permits::default()), deployment(), most());
     let limits = Sessions { max: most, max_per_principal: most, ..Sessions::default() };

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Instant;
+
 use super::Outbox;
 use crate::stream::Entry;
 
@@ -51,7 +53,13 @@ impl Drop for Cursor {
     fn drop(&mut self) {
         self.outbox.change(|state| {
             state.readers.remove(self.id);
-            state.log.remove_cursor(self.position)
+            let had_ended = state.log.is_closed;
+            let removed = state.log.remove_cursor(self.position);
+            // The clock is read for a reader that leaves early alone: not for each answer.
+            if state.log.is_closed && !had_ended {
+                state.left = Some(Instant::now());
+            }
+            removed
         });
     }
 }
