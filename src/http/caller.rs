@@ -51,7 +51,7 @@ impl<'a> Caller<'a> {
             Ok(proven) => proven,
             Err(error) => return Err(unauthenticated(parts, snapshot, metrics, &error)),
         };
-        parts.authenticate();
+        parts.authenticate(proven.principal.tenant());
         let admission = snapshot
             .directory
             .admit(&proven.principal, named_server(parts.uri.path()))

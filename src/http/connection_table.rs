@@ -1,8 +1,9 @@
-//! Who holds the connections of a listener. Invariant: no network, and nobody without a credential, keeps a newcomer
-//! out for as long as there is a connection that nobody has authenticated on. That one makes way: the oldest of the
-//! network that holds most of them.
+//! Who holds the connections of a listener. Invariant: no network, no tenant, and nobody without a credential, keeps a
+//! newcomer out. A connection is kept if a request was authenticated on it and its tenant has fewer kept than are left
+//! for the others. All others make way: first the oldest of the network that holds most of them.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::Room;
 use super::network::Network;
+use crate::config::TenantId;
 
 /// The open connections of one listener, by network.
 #[derive(Debug, Default)]
@@ -28,35 +30,37 @@ pub struct ConnectionTable {
 struct Table {
     /// The number of the next connection. Older connections have smaller numbers.
     next: u64,
-    /// The number of connections on which a request was authenticated.
-    authenticated: usize,
+    /// The number of connections that are kept.
+    kept: usize,
     /// The number of other connections.
-    unauthenticated: usize,
+    passing: usize,
     holders: HashMap<Network, Holder>,
-    /// The holders of unauthenticated connections, by their rank. The last is the one that makes way first.
+    /// The number of kept connections of each tenant, without those of exempt networks.
+    tenants: HashMap<TenantId, usize>,
+    /// The holders of connections that make way, by their rank. The last is the one that makes way first.
     ranking: BTreeSet<(Rank, Network)>,
 }
 
-/// The number of unauthenticated connections of a holder, and the number of the oldest of them: the holder of more
+/// The number of connections of a holder that make way, and the number of the oldest of them: the holder of more
 /// makes way first, and of two with as many the one with the older connection.
 type Rank = (usize, Reverse<u64>);
 
 /// The connections of one network.
 #[derive(Debug, Default)]
 struct Holder {
-    /// The connections on which a request was authenticated.
-    authenticated: BTreeSet<u64>,
+    /// The connections that are kept, each with the tenant whose share it counts in.
+    kept: BTreeMap<u64, Option<TenantId>>,
     /// The other connections, each with the token that ends it.
-    unauthenticated: BTreeMap<u64, CancellationToken>,
+    passing: BTreeMap<u64, CancellationToken>,
 }
 
 /// The reason why a connection gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoRoom {
-    /// All places are held by connections on which a request was authenticated.
+    /// All places are held by connections that are kept.
     All,
-    /// The network holds as many connections as are left for the others, or as many as the configuration allows, and a
-    /// request was authenticated on each of them.
+    /// The network holds as many connections as are left for the others, or as many as the configuration allows, and each
+    /// of them is kept.
     Share,
 }
 
@@ -66,7 +70,11 @@ pub struct Place {
     table: Arc<ConnectionTable>,
     network: Network,
     number: u64,
-    is_authenticated: AtomicBool,
+    /// The largest number of connections.
+    most: usize,
+    /// Whether the network stands for many, so that its connections count in the share of no tenant.
+    is_exempt: bool,
+    is_kept: AtomicBool,
     /// Cancelled when the place has been given to another connection, and this one has to end.
     makes_way: CancellationToken,
 }
@@ -80,7 +88,7 @@ impl ConnectionTable {
     pub fn claim(self: &Arc<Self>, network: Network, is_exempt: bool, room: &Room) -> Result<Place, NoRoom> {
         let (number, makes_way) = self.table.lock().claim(network, is_exempt, room)?;
         let table = Arc::clone(self);
-        Ok(Place { table, network, number, is_authenticated: AtomicBool::new(false), makes_way })
+        Ok(Place { table, network, number, most: room.most, is_exempt, is_kept: AtomicBool::new(false), makes_way })
     }
 
     /// Like [`claim`](Self::claim), but waits for a place for at most `time`: a client may have closed one of its
@@ -126,11 +134,10 @@ impl ConnectionTable {
 impl Table {
     fn claim(&mut self, network: Network, is_exempt: bool, room: &Room) -> Result<(u64, CancellationToken), NoRoom> {
         let (kept, passing) = self.holders.get(&network).map_or((0, 0), Holder::counts);
-        // The unauthenticated connections of others make way, so what they hold is left.
-        let left = room.most.saturating_sub(self.authenticated + passing);
+        // The connections of others that are not kept make way, so what they hold is left.
+        let left = room.most.saturating_sub(self.kept + passing);
         let share = room.most_per_address.unwrap_or(usize::MAX).min(left);
-        let is_full =
-            self.unauthenticated >= room.most - room.reserve || self.authenticated + self.unauthenticated >= room.most;
+        let is_full = self.passing >= room.most - room.reserve || self.kept + self.passing >= room.most;
         if !is_exempt && kept + passing >= share {
             if !self.end_oldest(network) {
                 return Err(if left == 0 { NoRoom::All } else { NoRoom::Share });
@@ -138,48 +145,62 @@ impl Table {
         } else if is_full {
             let first = self.first_to_go().ok_or(NoRoom::All)?;
             // With one connection more, the newcomer's own network may be the one that holds most.
-            let most = self.holders.get(&first).map_or(0, |holder| holder.unauthenticated.len());
+            let most = self.holders.get(&first).map_or(0, |holder| holder.passing.len());
             self.end_oldest(if passing + 1 > most && passing > 0 { network } else { first });
         }
         let number = self.next;
         self.next += 1;
         let token = CancellationToken::new();
-        self.unauthenticated += 1;
-        self.change(network, |holder| holder.unauthenticated.insert(number, token.clone()));
+        self.passing += 1;
+        self.change(network, |holder| holder.passing.insert(number, token.clone()));
         Ok((number, token))
     }
 
-    /// The network whose oldest unauthenticated connection makes way first.
+    /// The network whose oldest connection makes way first.
     fn first_to_go(&self) -> Option<Network> {
         self.ranking.last().map(|(_, network)| *network)
     }
 
-    /// Ends the oldest unauthenticated connection of a network. `false` if the network has none.
+    /// Ends the oldest connection of a network that is not kept. `false` if there is none.
     fn end_oldest(&mut self, network: Network) -> bool {
-        let Some((_, token)) = self.change(network, |holder| holder.unauthenticated.pop_first()) else { return false };
-        self.unauthenticated -= 1;
+        let Some((_, token)) = self.change(network, |holder| holder.passing.pop_first()) else { return false };
+        self.passing -= 1;
         token.cancel();
         true
     }
 
-    /// Notes that a request was authenticated. Without effect if the connection has had to make way.
-    fn authenticate(&mut self, network: Network, number: u64) {
+    /// Keeps a connection, in the share of a tenant if there is one. `false` if it has had to make way, or the tenant has
+    /// as many connections kept as are left for the others, of `most`.
+    fn keep(&mut self, network: Network, number: u64, tenant: Option<&TenantId>, most: usize) -> bool {
+        let own = tenant.and_then(|tenant| self.tenants.get(tenant)).copied().unwrap_or_default();
+        if tenant.is_some() && own >= most.saturating_sub(self.kept) {
+            return false;
+        }
         let is_there = self.change(network, |holder| {
-            let is_there = holder.unauthenticated.remove(&number).is_some();
-            is_there && holder.authenticated.insert(number)
+            let is_there = holder.passing.remove(&number).is_some();
+            is_there && holder.kept.insert(number, tenant.cloned()).is_none()
         });
         if is_there {
-            self.unauthenticated -= 1;
-            self.authenticated += 1;
+            self.passing -= 1;
+            self.kept += 1;
+            if let Some(tenant) = tenant {
+                self.tenants.insert(tenant.clone(), own + 1);
+            }
         }
+        is_there
     }
 
     fn remove(&mut self, network: Network, number: u64) {
-        let (passing, kept) = self.change(network, |holder| {
-            (holder.unauthenticated.remove(&number).is_some(), holder.authenticated.remove(&number))
-        });
-        self.unauthenticated -= usize::from(passing);
-        self.authenticated -= usize::from(kept);
+        let (passing, kept) =
+            self.change(network, |holder| (holder.passing.remove(&number).is_some(), holder.kept.remove(&number)));
+        self.passing -= usize::from(passing);
+        self.kept -= usize::from(kept.is_some());
+        if let Some(Entry::Occupied(mut own)) = kept.flatten().map(|tenant| self.tenants.entry(tenant)) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
     }
 
     /// Changes a holder, and keeps the ranking in step.
@@ -188,7 +209,7 @@ impl Table {
         let before = holder.rank();
         let result = change(holder);
         let after = holder.rank();
-        let is_empty = after.is_none() && holder.authenticated.is_empty();
+        let is_empty = after.is_none() && holder.kept.is_empty();
         if let Some(rank) = before {
             self.ranking.remove(&(rank, network));
         }
@@ -202,20 +223,25 @@ impl Table {
 
 impl Holder {
     fn counts(&self) -> (usize, usize) {
-        (self.authenticated.len(), self.unauthenticated.len())
+        (self.kept.len(), self.passing.len())
     }
 
     fn rank(&self) -> Option<Rank> {
-        let (oldest, _) = self.unauthenticated.first_key_value()?;
-        Some((self.unauthenticated.len(), Reverse(*oldest)))
+        let (oldest, _) = self.passing.first_key_value()?;
+        Some((self.passing.len(), Reverse(*oldest)))
     }
 }
 
 impl Place {
-    /// Notes that a request on the connection was authenticated. The connection does not have to make way any more.
-    pub fn authenticate(&self) {
-        if !self.is_authenticated.load(Ordering::Relaxed) && !self.is_authenticated.swap(true, Ordering::Relaxed) {
-            self.table.table.lock().authenticate(self.network, self.number);
+    /// Notes that a request of a tenant was authenticated on the connection. The connection does not have to make way
+    /// any more, if the tenant has fewer such connections than are left for the others.
+    pub fn authenticate(&self, tenant: &TenantId) {
+        if !self.is_kept.load(Ordering::Relaxed) {
+            let tenant = (!self.is_exempt).then_some(tenant);
+            // Requests of HTTP/2 come at the same time: what one of them has noted stays.
+            if self.table.table.lock().keep(self.network, self.number, tenant, self.most) {
+                self.is_kept.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -249,6 +275,10 @@ mod tests {
         table.claim(network(number), false, &ROOM)
     }
 
+    fn tenant(number: u8) -> TenantId {
+        format!("tenant-{number}").parse().unwrap()
+    }
+
     fn gone(places: &[Place]) -> Vec<usize> {
         places.iter().enumerate().filter(|(_, place)| place.makes_way.is_cancelled()).map(|(index, _)| index).collect()
     }
@@ -258,7 +288,7 @@ mod tests {
         let table = Arc::default();
         let places: Vec<_> = (0..10).map(|_| claim(&table, 1).unwrap()).collect();
         assert_eq!(gone(&places), [0, 1], "8 of 16, and its own oldest make way");
-        places.iter().for_each(Place::authenticate);
+        places.iter().for_each(|place| place.authenticate(&tenant(1)));
         assert_eq!(claim(&table, 1).unwrap_err(), NoRoom::Share);
         assert!(table.claim(network(1), true, &ROOM).is_ok(), "nothing is its share if it is exempt");
         let others: Vec<_> = (0..5).map(|_| claim(&table, 2).unwrap()).collect();
@@ -275,7 +305,7 @@ mod tests {
     fn the_oldest_of_who_holds_most_makes_way_and_what_is_authenticated_stays() {
         let table = Arc::default();
         let kept = claim(&table, 100).unwrap();
-        kept.authenticate();
+        kept.authenticate(&tenant(1));
         let many: Vec<_> = (0..3).map(|_| claim(&table, 1).unwrap()).collect();
         let single: Vec<_> = (2..13).map(|number| claim(&table, number).unwrap()).collect();
         assert_eq!(gone(&many), [] as [usize; 0], "14 of 14");
@@ -289,20 +319,42 @@ mod tests {
         assert!(!newcomer.makes_way.is_cancelled() && !kept.makes_way.is_cancelled());
         drop((many, single, more, newcomer, newcomers, kept));
         let table = table.table.lock();
-        assert_eq!((table.authenticated, table.unauthenticated), (0, 0));
-        assert!(table.holders.is_empty() && table.ranking.is_empty());
+        assert_eq!((table.kept, table.passing), (0, 0));
+        assert!(table.holders.is_empty() && table.tenants.is_empty() && table.ranking.is_empty());
     }
 
     #[test]
-    fn a_newcomer_is_refused_where_everything_is_authenticated() {
+    fn a_newcomer_is_refused_where_everything_is_kept() {
         let table = Arc::default();
         let table = &table;
-        let hold = |number: u8| (0..).map_while(move |_| claim(table, number).ok().inspect(Place::authenticate));
+        let hold = |number: u8| {
+            (0..).map_while(move |_| claim(table, number).ok().inspect(|place| place.authenticate(&tenant(number))))
+        };
         let all: Vec<_> = (1..10).flat_map(hold).collect();
         assert_eq!(all.len(), 16);
         assert_eq!(claim(table, 77).unwrap_err(), NoRoom::All);
         table.make_way();
         assert_eq!(gone(&all), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_tenant_with_many_addresses_has_no_more_kept_than_it_leaves_to_the_others() {
+        let table = Arc::default();
+        let take = |number: u8, of: u8| {
+            let place = claim(&table, number).unwrap();
+            place.authenticate(&tenant(of));
+            place
+        };
+        let many: Vec<_> = (1..40).map(|number| take(number, 1)).collect();
+        assert_eq!(many.len() - gone(&many).len(), 16, "all places");
+        assert_eq!(table.table.lock().kept, 8, "half of 16");
+        let other: Vec<_> = (0..2).map(|_| take(99, 2)).collect();
+        let more: Vec<_> = (40..80).map(|number| take(number, 1)).collect();
+        assert_eq!((gone(&other), table.table.lock().kept), (vec![], 10), "those of the other tenant stay");
+        drop(many);
+        let last = more.last().unwrap();
+        last.authenticate(&tenant(1));
+        assert!(last.is_kept.load(Ordering::Relaxed), "a later request finds room in the share");
     }
 
     proptest! {
@@ -316,21 +368,23 @@ mod tests {
                 match what {
                     0 => places.extend(table.claim(network(number), number == 0, &ROOM)),
                     _ if places.is_empty() => {}
-                    1 => places[index.index(places.len())].authenticate(),
+                    1 => places[index.index(places.len())].authenticate(&tenant(number)),
                     _ => drop(places.swap_remove(index.index(places.len()))),
                 }
                 places.retain(|place| !place.makes_way.is_cancelled());
                 let table = table.table.lock();
                 let sum = |of: fn(&Holder) -> usize| table.holders.values().map(of).sum::<usize>();
-                prop_assert_eq!(sum(|holder| holder.authenticated.len()), table.authenticated);
-                prop_assert_eq!(sum(|holder| holder.unauthenticated.len()), table.unauthenticated);
-                prop_assert_eq!(table.authenticated + table.unauthenticated, places.len());
-                prop_assert!(places.len() <= ROOM.most && table.unauthenticated <= ROOM.most - ROOM.reserve);
+                prop_assert_eq!(sum(|holder| holder.kept.len()), table.kept);
+                prop_assert_eq!(sum(|holder| holder.passing.len()), table.passing);
+                prop_assert_eq!(table.kept + table.passing, places.len());
+                prop_assert!(places.len() <= ROOM.most && table.passing <= ROOM.most - ROOM.reserve);
+                prop_assert!(table.tenants.values().sum::<usize>() <= table.kept);
+                prop_assert!(table.tenants.values().all(|own| (1..=ROOM.most / 2).contains(own)));
                 let ranked: BTreeSet<_> =
                     table.holders.iter().filter_map(|(network, holder)| Some((holder.rank()?, *network))).collect();
                 prop_assert_eq!(&ranked, &table.ranking);
             }
-            if table.table.lock().authenticated < ROOM.most {
+            if table.table.lock().kept < ROOM.most {
                 prop_assert!(claim(&table, 99).is_ok());
             }
         }

@@ -10,7 +10,7 @@ use super::connection_memory::Unauthenticated;
 use super::forwarded::{InvalidForwarded, client};
 use super::peer::Peer;
 use super::problem::{Reply, problem};
-use crate::config::Proxies;
+use crate::config::{Proxies, TenantId};
 use crate::telemetry::Cause;
 
 /// The head of a request, with the connection that it came on.
@@ -38,10 +38,11 @@ impl<'a> RequestHead<'a> {
         Ok(Self { parts, peer, charge, client: client(peer.address, &parts.headers, proxies)? })
     }
 
-    /// Notes that the request is authenticated, and with it the connection. From now on the tenant is charged for it.
-    pub fn authenticate(&self) {
+    /// Notes that the request is authenticated for a tenant, and with it the connection. From now on the tenant is
+    /// charged for it.
+    pub fn authenticate(&self, tenant: &TenantId) {
         drop(self.charge.take());
-        self.peer.place.authenticate();
+        self.peer.place.authenticate(tenant);
     }
 }
 
