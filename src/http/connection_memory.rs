@@ -14,7 +14,8 @@ pub const READ_BUFFER: usize = 32 << 10;
 pub const WINDOW: u32 = 64 << 10;
 /// The bytes of one response that HTTP/2 takes before the client reads them.
 pub const SEND_BUFFER: usize = 64 << 10;
-/// What a connection takes at most, in bytes: its buffers and its task, and what was sent over HTTP/2 and not read.
+/// What a connection takes at most for requests, in bytes: its buffers and its task, and what was sent over HTTP/2 and
+/// not read. Responses are charged to the tenant that they are for.
 const CONNECTION: usize = READ_BUFFER + WINDOW as usize + (16 << 10);
 /// What a request of HTTP/2 takes beside its headers, in bytes, until it is authenticated: its stream and its task.
 const REQUEST: usize = 8 << 10;

@@ -60,7 +60,9 @@ impl Frames {
             let now = Instant::now();
             let earned = now.duration_since(self.filled).as_micros() * u128::from(RATE) / 1_000_000;
             if earned > 0 {
-                self.filled = now;
+                // What is left of the time is for the next frame.
+                let paid = earned.saturating_mul(1_000_000_000) / u128::from(RATE);
+                self.filled += Duration::from_nanos(u64::try_from(paid).unwrap_or(u64::MAX));
                 self.credit = self.credit.saturating_add(i64::try_from(earned).unwrap_or(i64::MAX)).min(RATE.into());
                 continue;
             }

@@ -51,10 +51,11 @@ async fn header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<IpAddr>,
         let mut fixed = [0; 4];
         stream.read_exact(&mut fixed).await?;
         let [version, family, high, low] = fixed;
-        let mut rest = vec![0; usize::from(u16::from_be_bytes([high, low]))];
-        if rest.len() > LONGEST_REST {
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length > LONGEST_REST {
             return Err(Invalid("it is longer than 4 KiB"));
         }
+        let mut rest = vec![0; length];
         stream.read_exact(&mut rest).await?;
         return binary(version, family, &rest);
     }

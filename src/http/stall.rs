@@ -1,6 +1,6 @@
 //! Fails a connection whose peer reads no data for too long, or does not send the first bytes in time. The memory and
-//! the permit of a client that has stopped reading are freed that way. A peer that writes fast is read in turns, and one whose frames
-//! carry little, slowly.
+//! the permit of a client that has stopped reading are freed that way. A peer that writes fast is read in turns, and one
+//! whose frames carry little, slowly.
 
 use std::future::Future;
 use std::io;

@@ -35,7 +35,7 @@ pub enum Ceiling {
 pub type Limit = (Ceiling, usize);
 
 impl Ceiling {
-    /// The configuration key of the limit.
+    /// The configuration key of the limit; that the limit is fixed, where no key sets it.
     pub fn key(&self) -> Cow<'static, str> {
         match self {
             Self::Tenant(tenant) => format!("tenants.{tenant}.limits.max_children").into(),
@@ -44,7 +44,7 @@ impl Ceiling {
             Self::Sessions => "sessions.max".into(),
             Self::InUse(_) | Self::Server(_) => "pool.max_children".into(),
             Self::Starts | Self::SpareStarts => "children.spawn_concurrency".into(),
-            Self::Lookups(_) | Self::Waiting => "no key sets this".into(),
+            Self::Lookups(_) | Self::Waiting => "a fixed limit".into(),
         }
     }
 

@@ -37,9 +37,9 @@ impl Pools {
     }
 
     /// Deploys the servers of a configuration, and puts in force its memory budget, the limits of its tenants, and
-    /// what each has of what they share. A server that `current` has
-    /// with the same configuration keeps its deployment. Any other gets a new pool; the pool that it had serves the
-    /// sessions it has, under the same ceiling, and starts no spares any more.
+    /// what each has of what they share. A server that `current` has with the same configuration keeps its deployment.
+    /// Any other gets a new pool; the pool that it had serves the sessions it has, under the same ceiling, and starts no
+    /// spares any more.
     pub fn deploy(&self, config: &Config, current: &Deployments) -> Deployments {
         self.surroundings.memory.set_limit(config.memory_budget);
         self.surroundings.ceilings.replace(&config.tenants);

@@ -86,8 +86,9 @@ impl StdinQueue {
         self.push_of(None, if is_free { frame } else { account.hold(frame, len)? })
     }
 
-    /// Queues a frame, newline included, which is charged already, and counts it for the session `of`. The bytes of a session may not exceed the
-    /// room that is left for the others; one frame of a session always may, if there is room in the queue.
+    /// Queues a frame, newline included, which is charged already, and counts it for the session `of`. The bytes of a
+    /// session may not exceed the room that is left for the others; one frame of a session always may, if there is room
+    /// in the queue.
     ///
     /// # Errors
     /// `Ended` if the queue is closed, `Busy` if it is full, `Share` if the session has its share.

@@ -20,6 +20,7 @@ use super::state::State;
 use crate::jsonrpc::{Code, Envelope, Kind, RawId, empty_response, error_response, parse, under_id};
 use crate::mcp::{self, Cancels, method, protocol_version};
 use crate::stream::Exchange;
+use crate::telemetry::MemoryUse;
 use crate::worker::{DropGuard, Failure, Lease, Negotiated, Refused};
 
 /// The way between one client's conversation and one server. A conversation may have several links.
@@ -174,6 +175,7 @@ impl Link {
         let message = match self.context.target.account.copy(message) {
             Ok(message) => message,
             Err(exhausted) => {
+                self.context.target.deployment.metrics.memory_refused(MemoryUse::Session);
                 return self.context.answer(exchange, Failure::refused(exhausted.into()).response(&id));
             }
         };
