@@ -17,7 +17,7 @@ use super::claimant::Claimant;
 use super::counts::{Counts, Unit};
 use super::full::{By, Full};
 use super::queues::{Queue, Queues, Turn};
-use crate::config::Contenders;
+use crate::config::{Contenders, Rivals, TenantId};
 
 /// Permits for the children, starts and sessions of a gateway; cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +50,11 @@ impl Permits {
         let mut state = self.0.lock();
         state.contenders = contenders;
         self.serve(&mut state, |_| true);
+    }
+
+    /// Who else may want the units under this ceiling that a principal of this tenant wants.
+    pub fn rivals(&self, ceiling: &Ceiling, tenant: &TenantId) -> Rivals {
+        ceiling.rivals(&self.0.lock().contenders, tenant)
     }
 
     /// Claims one unit under each ceiling, if there is room under all of them now. A waiting claim is never overtaken

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::calls::{
-    Ask, Draft, Expired, Kept, LeaseId, Multiplexer, Notified, Outgoing, Refused, Reported, Standing, answer_frame,
-    cancellation_frame,
+    Ask, Draft, Expired, Kept, LeaseId, Multiplexer, Notified, Outgoing, Party, Refused, Reported, Standing,
+    answer_frame, cancellation_frame,
 };
 use super::{Due, Failure, LeaseHolder, Queued, Worker, deliver};
 use crate::config::Resend;
@@ -49,15 +49,25 @@ pub struct Lease {
 impl Lease {
     /// Puts a session on a worker. `exclusive`: the worker stops with the lease.
     pub fn new(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool) -> Self {
+        Self::of(worker, holder, exclusive, &[])
+    }
+
+    /// Puts a session on a worker that others use as well. What the session holds of the child counts for these parties
+    /// too, the tenant before the principal.
+    pub fn shared(worker: Worker, holder: Weak<dyn LeaseHolder>, parties: &[Party]) -> Self {
+        Self::of(worker, holder, false, parties)
+    }
+
+    fn of(worker: Worker, holder: Weak<dyn LeaseHolder>, exclusive: bool, parties: &[Party]) -> Self {
         let shared = worker.shared();
         let account = holder.upgrade().and_then(|holder| holder.account());
         let account = account.unwrap_or_else(|| shared.payer.account().clone());
         let peer = shared.holders.insert(holder);
         let mut multiplexer = shared.multiplexer.lock();
-        multiplexer.attach(peer);
+        let holdings = multiplexer.attach_of(peer, parties);
         multiplexer.touch(peer, Instant::now());
         drop(multiplexer);
-        let queued = (!shared.is_exclusive()).then(Queued::default);
+        let queued = (!shared.is_exclusive()).then(|| Queued::of(holdings));
         Self { worker, peer, exclusive, held: None, account, queued, owed: Mutex::default() }
     }
 

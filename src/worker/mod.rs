@@ -31,7 +31,7 @@ mod tests;
 
 #[cfg(feature = "fuzzing")]
 pub use calls::is_part_of;
-pub use calls::{Ask, InFlight, Kept, Refused, Unsolicited};
+pub use calls::{Ask, InFlight, Kept, Party, Refused, Unsolicited};
 pub(in crate::worker) use deadlines::keep_watch;
 pub use delivery::deliver;
 pub(in crate::worker) use delivery::lost;

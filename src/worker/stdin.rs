@@ -1,4 +1,5 @@
-//! The queue of frames for a child's stdin. Bounded in bytes, also for each session that shares the child. Many frames
+//! The queue of frames for a child's stdin. Bounded in bytes, also for each tenant, principal and session that
+//! shares the child. Many frames
 //! are written with one system call.
 
 use std::collections::VecDeque;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::unix::pipe;
 use tokio::sync::Notify;
 
-use super::calls::Refused;
+use super::calls::{Holdings, Refused, left_for};
 use crate::memory::Account;
 use crate::stream::{Budget, Usage};
 use crate::telemetry::as_gauge;
@@ -23,14 +24,51 @@ const BATCH: usize = 64;
 /// The bytes in the queue up to which frames of the gateway's own are not charged: the child is charged for as much.
 const FREE: usize = 16 * 1024;
 
-/// The number of bytes of one session in the queue of a shared child; cheap to clone. Changed under the lock of the
-/// queue only.
+/// The number of bytes of one session in the queue of a shared child, which count for its tenant and principal as well;
+/// cheap to clone. Changed under the lock of the queue only.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Queued(Arc<AtomicUsize>);
+pub(super) struct Queued(Arc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    bytes: AtomicUsize,
+    holdings: Holdings,
+}
 
 impl Queued {
+    /// No bytes of a session of these parties.
+    pub(super) fn of(holdings: Holdings) -> Self {
+        Self(Arc::new(Counted { bytes: AtomicUsize::default(), holdings }))
+    }
+
     fn bytes(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a frame of `len` bytes leaves the others their room, where `left` bytes are left. One frame of who has
+    /// nothing waiting always does.
+    fn admits(&self, len: usize, mut left: usize) -> bool {
+        let parties = self.0.holdings.counted(|held| held.queued.load(Ordering::Relaxed), self.bytes());
+        for own in parties {
+            if own > 0 && own + len > left {
+                return false;
+            }
+            left = left_for(left, own);
+        }
+        true
+    }
+
+    fn counts(&self) -> impl Iterator<Item = &AtomicUsize> {
+        self.0.holdings.all().map(|held| &held.queued).chain([&self.0.bytes])
+    }
+
+    fn add(&self, len: usize) {
+        self.counts().for_each(|bytes| bytes.store(bytes.load(Ordering::Relaxed) + len, Ordering::Relaxed));
+    }
+
+    fn remove(&self, len: usize) {
+        let less = |bytes: &AtomicUsize| bytes.load(Ordering::Relaxed).saturating_sub(len);
+        self.counts().for_each(|bytes| bytes.store(less(bytes), Ordering::Relaxed));
     }
 }
 
@@ -43,10 +81,10 @@ struct Frame {
 }
 
 impl Frame {
-    /// Takes the frame off the count of its session.
+    /// Takes the frame off the counts of its session.
     fn leave(self) -> Bytes {
         if let Some(of) = &self.of {
-            of.0.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+            of.remove(self.bytes.len());
         }
         self.bytes
     }
@@ -87,11 +125,12 @@ impl StdinQueue {
     }
 
     /// Queues a frame, newline included, which is charged already, and counts it for the session `of`. The bytes of a
-    /// session may not exceed the room that is left for the others; one frame of a session always may, if there is room
-    /// in the queue.
+    /// tenant, of a principal in it, and of a session of that, may not exceed the room that is left for the others; one
+    /// frame of who has nothing waiting always may, if there is room in the queue.
     ///
     /// # Errors
-    /// `Ended` if the queue is closed, `Busy` if it is full, `Share` if the session has its share.
+    /// `Ended` if the queue is closed, `Busy` if it is full, `Share` if the session, its principal or its tenant has its
+    /// share.
     pub(super) fn push_of(&self, of: Option<&Queued>, frame: Bytes) -> Result<(), Refused> {
         let mut state = self.state.lock();
         if state.closed {
@@ -101,11 +140,10 @@ impl StdinQueue {
             return Err(Refused::Busy);
         }
         if let Some(of) = of {
-            let own = of.bytes();
-            if own > 0 && own + frame.len() > self.budget.bytes.saturating_sub(state.usage.bytes()) {
+            if !of.admits(frame.len(), self.budget.bytes.saturating_sub(state.usage.bytes())) {
                 return Err(Refused::Share);
             }
-            of.0.store(own + frame.len(), Ordering::Relaxed);
+            of.add(frame.len());
         }
         state.usage.add(frame.len());
         self.gauge.inc_by(as_gauge(frame.len()));
@@ -197,6 +235,8 @@ async fn write_all(stdin: &mut pipe::Sender, batch: &mut VecDeque<Bytes>) -> io:
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::worker::Party;
+    use crate::worker::calls::{LeaseId, Multiplexer};
 
     fn frame(bytes: usize) -> Bytes {
         Bytes::from(vec![b'x'; bytes])
@@ -240,6 +280,23 @@ mod tests {
         );
         queue.close(true);
         assert_eq!((greedy.bytes(), queue.gauge.get()), (0, 0));
+    }
+
+    #[test]
+    fn sessions_without_end_leave_other_tenants_their_room() {
+        let queue = StdinQueue::new(1000, Gauge::default());
+        let mut tables = Multiplexer::new(1, true);
+        let mut session = |number, tenant: &str| {
+            let tenant = Party { name: tenant.to_owned(), has_rivals: true };
+            Queued::of(tables.attach_of(LeaseId(number), &[tenant]))
+        };
+        let take = |of: &Queued| std::iter::from_fn(|| queue.push_of(Some(of), frame(1)).ok()).count();
+        // Each is gone before the next comes: what waits is still the tenant's.
+        let of_a: usize = (0..100).map(|number| take(&session(number, "a"))).sum();
+        assert_eq!(of_a, 500, "half, where it is alone");
+        assert!(take(&session(100, "b")) > 100);
+        queue.close(true);
+        assert_eq!(queue.gauge.get(), 0);
     }
 
     #[test]

@@ -44,9 +44,11 @@ pub(super) use outgoing::Outgoing;
 pub use refused::Refused;
 pub(super) use reported::Reported;
 pub(in crate::worker::calls) use server_requests::{OpenRequest, ServerRequests, refusal};
+pub use shared::Party;
 #[cfg(feature = "fuzzing")]
 pub use shared::is_part_of;
-pub(in crate::worker::calls) use shared::{Decision, Sharing};
+pub(in crate::worker::calls) use shared::{Decision, Held, Parties, Sharing};
+pub(super) use shared::{Holdings, left_for};
 pub(super) use standing::Standing;
 pub(in crate::worker::calls) use standing::{StandingInFlight, Told};
 pub use unsolicited::{InFlight, Unsolicited};

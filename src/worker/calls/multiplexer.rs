@@ -15,8 +15,8 @@ use tokio::time::Instant;
 
 use super::numbers;
 use super::{
-    Call, Calls, DeadlineTimer, Expired, InFlight, LeaseId, LeaseState, Leases, LiveTasks, ServerRequests, Sharing,
-    Standing, Waiting, Withdrawn, insert_bounded,
+    Call, Calls, DeadlineTimer, Expired, Held, Holdings, InFlight, LeaseId, LeaseState, Leases, LiveTasks, Party,
+    ServerRequests, Sharing, Standing, Waiting, Withdrawn, insert_bounded,
 };
 use crate::jsonrpc::{Envelope, own_frame, own_request, quoted};
 use crate::mcp::{cancelled_notification, method, task_asked_about};
@@ -69,9 +69,17 @@ impl Multiplexer {
         }
     }
 
-    /// Puts a session on the child.
+    /// Puts a session on the child, for which what it holds counts alone.
+    #[cfg(test)]
     pub(in crate::worker) fn attach(&mut self, peer: LeaseId) {
-        self.leases.insert(peer, LeaseState::default());
+        self.attach_of(peer, &[]);
+    }
+
+    /// Puts a session of these parties on the child, the tenant before the principal. Returns what the parties hold.
+    pub(in crate::worker) fn attach_of(&mut self, peer: LeaseId, parties: &[Party]) -> Holdings {
+        let holdings = self.sharing.parties.join(parties);
+        self.leases.insert(peer, LeaseState { holdings: holdings.clone(), ..LeaseState::default() });
+        holdings
     }
 
     /// Whether the child may still use this number, though it is of no call in flight.
@@ -99,12 +107,12 @@ impl Multiplexer {
 
     /// Counts one more answer that a session waits for.
     fn begin(&mut self, peer: LeaseId, now: Instant) {
-        self.leases.entry(peer).and_modify(|state| (state.in_flight, state.used) = (state.in_flight + 1, Some(now)));
+        self.leases.entry(peer).and_modify(|state| state.begin(now));
     }
 
     /// Counts one answer less that a session waits for, if the session is still on the child.
     fn end(&mut self, peer: LeaseId) {
-        self.leases.entry(peer).and_modify(|state| state.in_flight = state.in_flight.saturating_sub(1));
+        self.leases.entry(peer).and_modify(LeaseState::end);
     }
 
     fn take_call(&mut self, number: u64) -> Option<Box<Call>> {
@@ -116,9 +124,8 @@ impl Multiplexer {
     /// Removes a session from the child: cancels its calls, and ends what only this session wanted.
     pub(in crate::worker) fn detach(&mut self, peer: LeaseId, now: Instant) -> Expired {
         let mut gone = Expired::default();
-        if self.leases.remove(&peer).is_none() {
-            return gone;
-        }
+        let Some(state) = self.leases.remove(&peer) else { return gone };
+        state.holdings.end(state.in_flight);
         let (unused, waiting) = self.sharing.forget(peer);
         gone.waiting = waiting;
         let calls: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == peer).map(|(n, _)| *n).collect();
@@ -343,7 +350,15 @@ impl Multiplexer {
             let calls = self.calls.values().filter(|call| call.peer == peer).count();
             calls + self.sharing.subscriptions.waiting().filter(|waiting| waiting.peer == peer).count()
         };
-        self.leases.iter().all(|(peer, state)| state.in_flight == in_flight(*peer))
+        // What the sessions of each party wait for, beside what is counted for it.
+        let mut parties: BTreeMap<*const Held, (usize, usize)> = BTreeMap::new();
+        for state in self.leases.values() {
+            for held in state.holdings.all() {
+                parties.entry(Arc::as_ptr(held)).or_insert((held.calls(), 0)).1 += state.in_flight;
+            }
+        }
+        parties.values().all(|(counted, waits)| counted == waits)
+            && self.leases.iter().all(|(peer, state)| state.in_flight == in_flight(*peer))
             && self.sharing.subscriptions.waits() == self.sharing.subscriptions.waiting().count()
     }
 

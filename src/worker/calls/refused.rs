@@ -8,10 +8,10 @@ pub enum Refused {
     /// Too many calls are in flight, or too many bytes wait in the stdin queue.
     #[error("the server is busy: too many calls are waiting for it; try again in a moment")]
     Busy,
-    /// The session has its fair share of a shared child's calls or stdin queue.
+    /// The session, its principal or its tenant has its fair share of a shared child's calls or stdin queue.
     #[error(
-        "this session has its share of a server that others use as well: too many of its calls are waiting \
-         (limits.max_in_flight, limits.stdin_queue); try again when some are answered"
+        "this session has its share of a server that others use as well: too many calls of the session, or of its \
+         tenant or principal, are waiting (limits.max_in_flight, limits.stdin_queue); try again when some are answered"
     )]
     Share,
     /// The account that the message is charged to has no room for it.

@@ -53,7 +53,12 @@ impl ServerRequests {
 
     /// Requests that a session has not answered.
     pub(super) fn of(&self, peer: LeaseId) -> usize {
-        self.open.values().filter(|request| request.peer == peer).count()
+        self.count(|other| other == peer)
+    }
+
+    /// Requests that the sessions which `is_counted` accepts have not answered.
+    pub(super) fn count(&self, is_counted: impl Fn(LeaseId) -> bool) -> usize {
+        self.open.values().filter(|request| is_counted(request.peer)).count()
     }
 
     /// Whether nothing is open.

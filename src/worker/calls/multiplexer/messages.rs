@@ -13,8 +13,8 @@ use crate::jsonrpc::{Code, Envelope, Kind, RawId, error_response, own_frame, own
 use crate::mcp::{Cancels, LONGEST_LABEL, TaskState, ambiguity, label, method, task_state};
 use crate::telemetry::DropReason;
 use crate::worker::calls::{
-    Answer, Call, Decision, Draft, Edit, Incoming, LeaseId, Notified, OpenRequest, Outgoing, Refused, Reported,
-    Unsolicited, Withdrawn, refusal,
+    Answer, Call, Decision, Draft, Edit, Incoming, LeaseId, LeaseState, Notified, OpenRequest, Outgoing, Refused,
+    Reported, Unsolicited, Withdrawn, refusal,
 };
 
 impl Multiplexer {
@@ -25,11 +25,11 @@ impl Multiplexer {
     pub(in crate::worker) fn put(&mut self, mut draft: Draft<'_>) -> Result<Outgoing, Refused> {
         let (peer, is_own) = (draft.call.peer, draft.call.is_own);
         // A session that has left may still be on its way out.
-        let own = self.leases.get(&peer).ok_or(Refused::Ended)?.in_flight;
+        let state = self.leases.get(&peer).ok_or(Refused::Ended)?;
         if let Err(answer) = draft.frame {
             return Ok(Outgoing::Local(answer));
         }
-        let refusal = self.refusal(own, is_own);
+        let refusal = self.refusal(state, is_own);
         self.given += 1;
         draft.call.number.order = self.given;
         let standing = match self.sharing.decide(&mut draft, refusal)? {
@@ -46,13 +46,13 @@ impl Multiplexer {
         Ok(Outgoing::Forward(number, frame))
     }
 
-    /// The reason why a session with `own` calls in flight may not add a call; `None` if it may. Calls of the gateway's
-    /// own are bounded by the capacity of the child alone.
-    fn refusal(&self, own: usize, is_own: bool) -> Option<Refused> {
+    /// The reason why a session may not add a call; `None` if it may. Calls of the gateway's own are bounded by the
+    /// capacity of the child alone.
+    fn refusal(&self, state: &LeaseState, is_own: bool) -> Option<Refused> {
         let left = self.max_in_flight.saturating_sub(self.calls.len() + self.sharing.subscriptions.waits());
         match left {
             0 => Some(Refused::Busy),
-            _ => (!is_own && !self.sharing.admits(own, left)).then_some(Refused::Share),
+            _ => (!is_own && !self.sharing.admits(state.waits(), left)).then_some(Refused::Share),
         }
     }
 
@@ -228,7 +228,7 @@ impl Multiplexer {
             return refuse(&format!("its id or progress token is longer than {LONGEST_LABEL} bytes"));
         }
         let left = self.server_requests.left();
-        if left == 0 || !self.sharing.admits(self.server_requests.of(peer), left) {
+        if left == 0 || !self.may_be_asked(peer, left) {
             return refuse("the client has too many requests to answer");
         }
         if let Some(id) = label(envelope.members.elicitation_id) {
@@ -238,6 +238,14 @@ impl Multiplexer {
         self.timer.no_later_than(deadline);
         let number = self.server_requests.insert(OpenRequest { peer, original, progress_token, deadline, timeout });
         Ok(Incoming::Unsolicited(Unsolicited::Request, Edit::Request(number), Some(number), vec![peer]))
+    }
+
+    /// Whether a session may have one more request to answer, where `left` are left.
+    fn may_be_asked(&self, peer: LeaseId, left: usize) -> bool {
+        let Some(state) = self.leases.get(&peer) else { return false };
+        let is_of = |other: LeaseId, party: &_| self.leases.get(&other).is_some_and(|state| state.is_of(party));
+        let of_party = |party: &_| self.server_requests.count(|other| is_of(other, party));
+        self.sharing.admits(state.holdings.counted(of_party, self.server_requests.of(peer)), left)
     }
 
     fn notification(&mut self, envelope: &Envelope<'_>, now: Instant) -> Incoming<Edit> {

@@ -3,11 +3,15 @@
 
 mod abandoned_calls;
 mod owners;
+mod parties;
 mod sharing;
 mod standing_requests;
 mod subscriptions;
 mod uri;
 
+pub use parties::Party;
+pub(in crate::worker::calls) use parties::{Held, Parties};
+pub(in crate::worker) use parties::{Holdings, left_for};
 pub(super) use sharing::Sharing;
 pub(super) use standing_requests::Decision;
 #[cfg(feature = "fuzzing")]

@@ -12,7 +12,9 @@ use super::subscriptions::Subscriptions;
 use crate::jsonrpc::{Envelope, text};
 use crate::mcp::{Level, is_about_task, label, method, related_task, task_state};
 use crate::memory::Text;
-use crate::worker::calls::{Calls, LeaseId, Leases, Number, StandingInFlight, Told, Unsolicited, Waiting};
+use crate::worker::calls::{
+    Calls, LeaseId, Leases, Number, Parties, StandingInFlight, Told, Unsolicited, Waiting, left_for,
+};
 
 /// The state that sessions on one child have in common.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub(in crate::worker) struct Sharing {
     pub(in crate::worker::calls) tasks: Owners,
     elicitations: Owners,
     pub(in crate::worker::calls) abandoned: AbandonedCalls,
+    pub(in crate::worker::calls) parties: Parties,
 }
 
 impl Sharing {
@@ -46,13 +49,16 @@ impl Sharing {
             tasks: Owners::default(),
             elicitations: Owners::default(),
             abandoned: AbandonedCalls::new(capacity),
+            parties: Parties::default(),
         }
     }
 
-    /// Fair share: a session on a shared child may add a call while its own count is below the remaining capacity. A
-    /// session alone gets half of the capacity, two get a third each, and one more always fits.
-    pub(in crate::worker::calls) fn admits(&self, own: usize, left: usize) -> bool {
-        !self.is_shared || own < left
+    /// Fair share: who uses a shared child may add one more while it has less than what is left for the others: a
+    /// tenant of the whole, a principal of what is left for its tenant, a session of what is left for its principal.
+    /// One alone gets half, two get a third each, and one more always fits. `held` is what each of them has, in this
+    /// order, without those that have no rivals.
+    pub(in crate::worker::calls) fn admits(&self, held: impl Iterator<Item = usize>, left: usize) -> bool {
+        !self.is_shared || held.fold(left, left_for) > 0
     }
 
     /// Notes that the child may go on with a call that no client waits for. A child of one session needs no such note.

@@ -1,10 +1,10 @@
-//! What one session may take of a child that others use as well.
+//! What one session, and one tenant, may take of a child that others use as well.
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::super::{Ask, Incoming, LeaseId, Multiplexer, Outgoing};
+use super::super::{Ask, Incoming, LeaseId, Multiplexer, Outgoing, Party};
 use super::story::{A, B, SUBSCRIBE, TIMEOUT, answer, ask, cancel, exchange, forwarded, request, say, shared};
 use crate::jsonrpc::parse;
 use crate::worker::Refused;
@@ -140,4 +140,58 @@ fn a_client_that_does_not_answer_leaves_room_for_the_requests_to_others() {
     let mut own = Multiplexer::new(12, false);
     own.attach(A);
     assert_eq!(asked(&mut own, A), 12, "nobody else needs room");
+    // However many sessions one tenant opens.
+    let mut multiplexer = Multiplexer::new(16, true);
+    let of_a: Vec<_> = (10..30).map(|number| attach(&mut multiplexer, number, &["a", "a.x"])).collect();
+    let b = attach(&mut multiplexer, 1, &["b", "b.x"]);
+    assert_eq!(of_a.iter().map(|peer| asked(&mut multiplexer, *peer)).sum::<usize>(), 4, "half of its tenant's half");
+    let other = attach(&mut multiplexer, 30, &["a", "a.y"]);
+    assert!(asked(&mut multiplexer, other) > 0, "another principal of the tenant is asked as well");
+    assert!(asked(&mut multiplexer, b) > 0);
+}
+
+/// Puts a session of these parties on the child, each of which has rivals.
+fn attach(multiplexer: &mut Multiplexer, number: u64, parties: &[&str]) -> LeaseId {
+    let rival = |name: &&str| Party { name: (*name).to_owned(), has_rivals: true };
+    multiplexer.attach_of(LeaseId(number), &parties.iter().map(rival).collect::<Vec<_>>());
+    LeaseId(number)
+}
+
+#[test]
+fn sessions_without_end_leave_room_for_other_tenants_and_principals() {
+    let mut multiplexer = Multiplexer::new(64, true);
+    let of_a: Vec<_> = (100..200).map(|number| attach(&mut multiplexer, number, &["a", "a.x"])).collect();
+    let mut taken = Vec::new();
+    for peer in &of_a {
+        let (numbers, refused) = take_all(&mut multiplexer, *peer);
+        assert_eq!(refused, Refused::Share, "the child is never full");
+        taken.extend(numbers);
+    }
+    assert_eq!(taken.len(), 16, "a principal: half of the half of its tenant");
+    let other = attach(&mut multiplexer, 1, &["a", "a.y"]);
+    assert!(!take_all(&mut multiplexer, other).0.is_empty(), "another principal of the tenant has room");
+    let (b, c) = (attach(&mut multiplexer, 2, &["b", "b.x"]), attach(&mut multiplexer, 3, &["c", "c.x"]));
+    assert!(!take_all(&mut multiplexer, b).0.is_empty() && !take_all(&mut multiplexer, c).0.is_empty());
+    assert!(multiplexer.is_counted());
+    // Who leaves holds nothing any more, and a name that comes again begins with nothing.
+    of_a.iter().chain([&other]).for_each(|peer| drop(multiplexer.detach(*peer, Instant::now())));
+    assert!(multiplexer.is_counted());
+    let again = attach(&mut multiplexer, 4, &["a", "a.x"]);
+    assert!(take_all(&mut multiplexer, again).0.len() > 1);
+    assert!(multiplexer.is_counted());
+}
+
+#[test]
+fn who_has_no_rivals_shares_with_its_own_sessions_alone() {
+    let mut multiplexer = Multiplexer::new(12, true);
+    let alone = |name: &str| Party { name: name.to_owned(), has_rivals: false };
+    multiplexer.attach_of(A, &[alone("a"), alone("a.x")]);
+    multiplexer.attach_of(B, &[alone("a"), alone("a.x")]);
+    assert_eq!(take_all(&mut multiplexer, A).0.len(), 6, "half");
+    assert_eq!(take_all(&mut multiplexer, B).0.len(), 3);
+    // From now on others may come.
+    attach(&mut multiplexer, 3, &["a", "a.x"]);
+    assert_eq!(take_all(&mut multiplexer, C), (vec![], Refused::Share));
+    let b = attach(&mut multiplexer, 4, &["b", "b.x"]);
+    assert!(!take_all(&mut multiplexer, b).0.is_empty());
 }
