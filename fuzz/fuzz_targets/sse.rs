@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use sluice::fuzzing::{ReadEvents, read_events};
-use sluice::stream::{KEEP_ALIVE, endpoint_event, message_event, retry_field};
+use sluice::fuzzing::{ReadEvents, encode_message, read_events};
+use sluice::stream::{KEEP_ALIVE, endpoint_event, retry_field};
 use sluice_fuzz::chunks;
 
 /// More than any input has.
@@ -29,7 +29,7 @@ fn round_trip(seed: u8, text: &[u8]) {
     let messages: Vec<_> = text.split(|byte| matches!(byte, b'\n' | b'\r')).collect();
     let mut stream = BytesMut::from(&endpoint_event("messages?sessionId=a")[..]);
     for message in &messages {
-        message_event(Bytes::copy_from_slice(message)).for_each(|part| stream.extend_from_slice(&part));
+        encode_message(&mut stream, message);
         stream.extend_from_slice(&KEEP_ALIVE);
     }
     let retry = Duration::from_millis(text.len() as u64);

@@ -14,7 +14,7 @@ pub(super) const PREFIX: &[u8] = b"event: message\ndata: ";
 pub(super) const SUFFIX: &[u8] = b"\n\n";
 
 /// Appends `message` to `out` as one event. `message` must not contain line breaks.
-pub(super) fn encode_message(out: &mut BytesMut, message: &[u8]) {
+pub fn encode_message(out: &mut BytesMut, message: &[u8]) {
     out.reserve(PREFIX.len() + message.len() + SUFFIX.len());
     out.put_slice(PREFIX);
     out.put_slice(message);

@@ -12,6 +12,8 @@ mod outbox;
 
 pub use body::EventStream;
 pub use budget::{Budget, Usage};
+#[cfg(feature = "fuzzing")]
+pub use event::encode_message;
 pub use event::{KEEP_ALIVE, endpoint_event, retry_field};
 pub use exchange::Exchange;
 pub use expiry::Expiry;
