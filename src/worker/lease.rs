@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::calls::{
     Ask, Draft, Expired, Kept, LeaseId, Multiplexer, Notified, Outgoing, Party, Refused, Reported, Standing,
     answer_frame, cancellation_frame,
 };
 use super::{Due, Failure, LeaseHolder, Queued, Worker, deliver};
-use crate::config::Resend;
-use crate::jsonrpc::{Envelope, Kind, member, notification_frame, parse, quoted, text};
+use crate::jsonrpc::{Envelope, Kind, notification_frame, parse};
 use crate::mcp::{ambiguity, method};
 use crate::memory::Account;
 use crate::stream::{Budget, Cursor, Exchange, Outbox};
@@ -24,10 +23,6 @@ use crate::telemetry::{Direction, DropReason};
 
 /// The budget for the one answer to a request of the gateway's own.
 const OWN_ANSWER: Budget = Budget { messages: 4, bytes: 1024 * 1024 };
-/// The most pages of `tools/list` that a child is asked for.
-const PAGES: usize = 16;
-/// A child that does not list its tools in this time gets no call again.
-const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session's hold on a worker. Dropping the lease cancels the session's calls, and stops an exclusive child.
 pub struct Lease {
@@ -365,29 +360,6 @@ impl Lease {
     /// Whether no message for the session can come from this child any more.
     pub fn is_over(&self) -> bool {
         self.worker.has_ended() || self.worker.shared().holders.get(self.peer).is_none()
-    }
-
-    /// Whether a call of a tool may be sent to this child, though another may have run the call. The hints must come
-    /// from this child: a child that has not listed its tools is asked for the list.
-    pub async fn takes_again(&self, resend: Resend, tool: &str) -> bool {
-        let known = || self.worker.shared().hints.lock().allow(resend, tool);
-        let mut cursor = None;
-        for _ in 0..PAGES {
-            if let Some(allowed) = known() {
-                return allowed;
-            }
-            let params =
-                cursor.map_or("{}".to_owned(), |cursor: String| format!(r#"{{"cursor":{}}}"#, quoted(&cursor)));
-            let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
-            // The reader notes the hints before the answer comes here.
-            let Ok(Ok(answer)) = timeout(LIST_TIMEOUT, self.ask(request.as_bytes(), LIST_TIMEOUT)).await else { break };
-            let result = parse(&answer).ok().and_then(|envelope| envelope.result);
-            cursor = result.and_then(|result| Some(text(member(result, "nextCursor")?)?.into_owned()));
-            if cursor.is_none() {
-                break;
-            }
-        }
-        known() == Some(true)
     }
 
     /// Whether nothing of this session is in flight, either way, and the child is kept for no task of the session.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::calls::{Expired, Multiplexer, Refused, Standing};
 use super::{Failure, Lease, Negotiated};
-use crate::jsonrpc::parse;
+use crate::config::Resend;
+use crate::jsonrpc::{member, parse, quoted, text};
 use crate::mcp::INITIALIZED;
 use crate::stream::Cursor;
 use crate::telemetry::Cause;
@@ -25,8 +26,35 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 /// The most replayed requests that are in flight together.
 const AT_ONCE: usize = 64;
+/// The most pages of `tools/list` that a child is asked for.
+const PAGES: usize = 16;
+/// A child that does not list its tools in this time gets no call again.
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Lease {
+    /// Whether a call of a tool may be sent to this child, though another may have run the call. The hints must come
+    /// from this child: a child that has not listed its tools is asked for the list.
+    pub async fn takes_again(&self, resend: Resend, tool: &str) -> bool {
+        let known = || self.worker().shared().hints.lock().allow(resend, tool);
+        let mut cursor = None;
+        for _ in 0..PAGES {
+            if let Some(allowed) = known() {
+                return allowed;
+            }
+            let params =
+                cursor.map_or("{}".to_owned(), |cursor: String| format!(r#"{{"cursor":{}}}"#, quoted(&cursor)));
+            let request = format!(r#"{{"jsonrpc":"2.0","id":"tools","method":"tools/list","params":{params}}}"#);
+            // The reader notes the hints before the answer comes here.
+            let Ok(Ok(answer)) = timeout(LIST_TIMEOUT, self.ask(request.as_bytes(), LIST_TIMEOUT)).await else { break };
+            let result = parse(&answer).ok().and_then(|envelope| envelope.result);
+            cursor = result.and_then(|result| Some(text(member(result, "nextCursor")?)?.into_owned()));
+            if cursor.is_none() {
+                break;
+            }
+        }
+        known() == Some(true)
+    }
+
     /// What the session and the child have agreed on so far, with what the child is still asked for.
     pub fn negotiated(&self) -> Negotiated {
         self.read_negotiated(&self.worker().shared().multiplexer.lock())

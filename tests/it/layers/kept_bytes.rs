@@ -21,7 +21,7 @@ const EXPECTED: [(&str, &str, usize, &str); 6] = [
     ),
     ("jsonrpc/framing.rs", "Bytes::copy_from_slice(", 1, "a line that is short, or of a framer without an account"),
     ("jsonrpc/splice.rs", ".freeze()", 1, "a short message of the gateway's own"),
-    ("stream/body.rs", ".freeze()", 2, "one frame on its way to the socket, which the connection is charged for"),
+    ("stream/body.rs", ".freeze()", 1, "one frame on its way to the socket, which the connection is charged for"),
     ("worker/calls/draft.rs", ".freeze()", 1, "a number is drawn twice hardly ever"),
 ];
 
