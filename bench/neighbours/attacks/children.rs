@@ -1,7 +1,6 @@
 //! What children do to their gateway.
 
 use std::io;
-use std::time::Duration;
 
 use crate::attacker::Hostile;
 use crate::client::{Session, Wire, hello};
@@ -48,13 +47,14 @@ pub(super) fn litters(hostile: &Hostile) {
 
 /// A child that takes all bytes and all files of the disk under TMPDIR, and keeps them for a while.
 pub(super) fn fills_the_disk(hostile: &Hostile) {
-    let script = "dd if=/dev/zero of=$TMPDIR/all bs=64k; i=0; while : >$TMPDIR/$i; do i=$((i+1)); done; sleep 60";
+    let bytes = "dd if=/dev/zero of=$TMPDIR/all bs=64k";
+    let files = "i=0; while : >$TMPDIR/$i; do i=$((i+1)); done; sleep 60";
     hostile.on_threads(2, |_| {
         let mut session = Session::open(&hostile.who("hostile"), Wire::Sse, "")?;
-        let (body, _) = session.call_body("shell", &format!(r#"{{"script":"{script}"}}"#));
+        // Answered when the disk is full.
+        session.call("shell", &format!(r#"{{"script":"{bytes}"}}"#))?;
+        let (body, _) = session.call_body("shell", &format!(r#"{{"script":"{files}"}}"#));
         session.notify(&body)?;
-        // Until the disk is full.
-        std::thread::sleep(Duration::from_secs(1));
         hostile.hold(session);
         Ok(())
     });
