@@ -91,22 +91,8 @@ impl ConnectionTable {
         Ok(Place { table, network, number, most: room.most, is_exempt, is_kept: AtomicBool::new(false), makes_way })
     }
 
-    /// Like [`claim`](Self::claim), but waits for a place for at most `time`: a client may have closed one of its
-    /// connections just before it opens the next.
-    ///
-    /// # Errors
-    /// The reason for which there is no place after that time.
-    pub async fn claim_within(
-        self: &Arc<Self>,
-        network: Network,
-        is_exempt: bool,
-        room: &Room,
-        time: Duration,
-    ) -> Result<Place, NoRoom> {
-        self.try_within(time, || self.claim(network, is_exempt, room)).await
-    }
-
-    /// Calls `attempt` until it succeeds: now, and whenever a connection has given its place back, for at most `time`.
+    /// Calls `attempt` until it succeeds: now, and whenever a connection has given its place back, for at most `time`. A
+    /// client may have closed one of its connections just before it opens the next.
     ///
     /// # Errors
     /// The last error of `attempt` in that time.

@@ -131,7 +131,8 @@ impl Serving {
         if let Ok(memory) = charged {
             return Some((arrival, Some(memory)));
         }
-        // The bound on the number of connections makes this rare: the budget has become smaller.
+        // The bound on the number of connections makes this rare: the budget has become smaller, or a connection that
+        // had to make way has not ended in time.
         self.router.memory_refused(MemoryUse::Connection);
         let why = self.refused(NoRoom::All);
         if let Ok(_permit) = self.waiting.try_acquire() {
@@ -191,10 +192,8 @@ impl Serving {
             self.refused(no_room);
             return None;
         };
-        let Arrival { address, limits, .. } = &arrival;
-        let (network, is_exempt) = (Network::of(*address), limits.is_exempt(*address));
         let claimed = tokio::select! {
-            claimed = self.table.claim_within(network, is_exempt, &limits.room, TO_WAIT) => claimed,
+            claimed = self.table.try_within(TO_WAIT, || self.claim(&arrival)) => claimed,
             () = self.shutdown.drain.cancelled() => return None,
         };
         match claimed {

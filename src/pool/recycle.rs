@@ -67,10 +67,9 @@ fn serve_waiting(pool: &Pool, first: &mut usize) -> bool {
     }
     // Of the pools of one server, the latest alone makes room in the server.
     let is_superseded = pool.is_superseded.load(Ordering::Relaxed);
-    let children = pool.inventory.lock().children.clone();
-    let has_child = |tenant: &TenantId| children.iter().any(|child| child.worker.tenant().as_ref() == Some(tenant));
+    let tenants = tenants_of(&pool.inventory.lock().children);
     let is_ours = |full: &Full| match &full.ceiling {
-        Ceiling::Tenant(tenant) => has_child(tenant),
+        Ceiling::Tenant(tenant) => tenants.contains(tenant),
         Ceiling::InUse(server) | Ceiling::Server(server) => !is_superseded && *server == pool.server.name,
         _ => false,
     };
@@ -118,10 +117,14 @@ fn make_memory(pool: &Pool, children: &[Arc<PooledWorker>]) {
     if ceilings.is_machine_short_of_memory() {
         all.make_room(|_| true, 1, Due::MemoryRoom);
     }
-    let tenants: HashSet<_> = children.iter().filter_map(|child| child.worker.tenant()).collect();
-    for tenant in tenants.iter().filter(|tenant| ceilings.is_short_of_memory(tenant)) {
+    for tenant in tenants_of(children).iter().filter(|tenant| ceilings.is_short_of_memory(tenant)) {
         all.make_room(|child| child.worker.tenant().as_ref() == Some(tenant), 1, Due::MemoryRoom);
     }
+}
+
+/// The tenants that these children belong to.
+fn tenants_of(children: &[Arc<PooledWorker>]) -> HashSet<TenantId> {
+    children.iter().filter_map(|child| child.worker.tenant()).collect()
 }
 
 /// The limit that a child has reached; `None` if it has reached none. `memory` is in bytes, by process group. A child
